@@ -1,0 +1,30 @@
+# Two commands: `make bench` runs the main job, `make test` the tests; both set up what they need.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: bench test lint docs clean
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+bench: $(VENV)/.installed
+	$(BIN)/levelfield env build --suite quick
+	$(BIN)/levelfield run quick
+
+test: $(VENV)/.installed
+	$(BIN)/levelfield env build --suite tiny
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+docs: $(VENV)/.installed
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,27 @@
+"""The mathematics: model definitions, the NumPy truth, the JAX-jitted reference, the case file.
+
+An oracle for outsiders, from Python alone::
+
+    import reference
+    model = reference.get("lenet5")
+    case = reference.draw_case("lenet5", "tiny", seed=1)
+    reference.run_numpy(case).outputs[0]["logits"]     # float64
+    reference.run_jax(case).gradients["conv1/kernel"]  # float64 unless told otherwise
+"""
+
+from reference.case import Answers, Case, draw_case, run_jax, run_numpy
+from reference.spec import Model, UnknownName, get, models
+from reference.trace import summarize
+
+__all__ = [
+    "Answers",
+    "Case",
+    "Model",
+    "UnknownName",
+    "draw_case",
+    "get",
+    "models",
+    "run_jax",
+    "run_numpy",
+    "summarize",
+]

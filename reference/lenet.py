@@ -1,0 +1,67 @@
+"""LeNet-5 in its modern form: ReLU, max pooling, padding 2 in the first convolution.
+
+Source: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document
+recognition", Proceedings of the IEEE 86(11), 1998, section II.B; the tanh units, trainable
+subsampling and radial-basis output of the original are replaced as in today's textbooks.
+The tiny preset is not square, so that exchanged height and width cannot pass unnoticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, dimension
+
+
+def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:
+    """image (batch, height, width, channel) and label (batch,)."""
+    rows = dimension("batch", batch)
+    image = (
+        rows,
+        dimension("height", sizes["height"]),
+        dimension("width", sizes["width"]),
+        dimension("channel", sizes["channels"]),
+    )
+    return ArraySpec("image", image), ArraySpec("label", (rows,), classes=sizes["classes"])
+
+
+def forward(nn: Layers, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """(batch, height, width, channels) -> logits (batch, classes)."""
+    first, second = sizes["filters"]
+    x = nn.relu(nn.conv2d(inputs["image"], "conv1", first, window=5, padding=2))
+    x = nn.max_pool2d(x, window=2)
+    x = nn.relu(nn.conv2d(x, "conv2", second, window=5))
+    x = nn.flatten(nn.max_pool2d(x, window=2))
+    for number, units in enumerate(sizes["hidden"], start=1):
+        x = nn.relu(nn.dense(x, f"hidden{number}", units))
+    return {"logits": nn.dense(x, "logits", sizes["classes"])}
+
+
+def _sizes(height: int, width: int, filters: tuple[int, int], hidden: tuple[int, int]) -> Sizes:
+    return {
+        "height": height,
+        "width": width,
+        "channels": 1,
+        "filters": filters,
+        "hidden": hidden,
+        "classes": 10,
+    }
+
+
+MODELS = (
+    Model(
+        name="lenet5",
+        title="LeNet-5",
+        family="convolutional",
+        source="LeCun et al. 1998, modern form",
+        presets={
+            "tiny": _sizes(16, 20, (3, 4), (12, 11)),
+            "small": _sizes(16, 16, (6, 16), (60, 42)),
+            "paper": _sizes(28, 28, (6, 16), (120, 84)),
+        },
+        inputs=inputs,
+        forward=forward,
+        objectives=(Objective("classification", "softmax_cross_entropy", "logits", "label"),),
+        data="digits",
+    ),
+)

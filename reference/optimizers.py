@@ -1,0 +1,61 @@
+"""The three optimisers, each with its formula pinned; written once for NumPy and JAX arrays.
+
+With gradient g, parameter p and step number t from 1:
+
+* ``sgd``: p <- p - lr g.
+* ``momentum`` (Polyak's heavy ball as in Sutskever et al. 2013, equations 1 and 2, with the rate
+  outside the velocity): v <- mu v + g; p <- p - lr v. No Nesterov correction, no dampening.
+* ``adam`` (Kingma and Ba 2015, algorithm 1): m <- b1 m + (1 - b1) g; v <- b2 v + (1 - b2) g^2;
+  p <- p - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon): epsilon is added after the bias
+  correction. No weight decay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Arrays = dict[str, Any]
+
+OPTIMIZERS: Mapping[str, Mapping[str, float]] = {
+    "sgd": {"learning_rate": 0.02},
+    "momentum": {"learning_rate": 0.01, "momentum": 0.9},
+    "adam": {"learning_rate": 1e-3, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8},
+}
+
+
+def initial_state(optimizer: str, parameters: Arrays) -> Arrays:
+    """The state before the first step: zeros of the parameters' shapes, by name."""
+    slots = {"sgd": (), "momentum": ("velocity",), "adam": ("mean", "variance")}[optimizer]
+    state: Arrays = {
+        slot: {name: value * 0 for name, value in parameters.items()} for slot in slots
+    }
+    return state
+
+
+def update(
+    optimizer: str, parameters: Arrays, gradients: Arrays, *, state: Arrays, step: Any
+) -> tuple[Arrays, Arrays]:
+    """New parameters and new state after step number ``step`` (from 1; may be traced)."""
+    constants = OPTIMIZERS[optimizer]
+    rate = constants["learning_rate"]
+    if optimizer == "sgd":
+        return {name: p - rate * gradients[name] for name, p in parameters.items()}, state
+    if optimizer == "momentum":
+        velocity = {
+            name: constants["momentum"] * v + gradients[name]
+            for name, v in state["velocity"].items()
+        }
+        moved = {name: p - rate * velocity[name] for name, p in parameters.items()}
+        return moved, {"velocity": velocity}
+    beta1, beta2, epsilon = constants["beta1"], constants["beta2"], constants["epsilon"]
+    mean = {n: beta1 * m + (1 - beta1) * gradients[n] for n, m in state["mean"].items()}
+    variance = {
+        n: beta2 * v + (1 - beta2) * gradients[n] ** 2 for n, v in state["variance"].items()
+    }
+    mean_scale, variance_scale = 1 / (1 - beta1**step), 1 / (1 - beta2**step)
+    moved = {
+        n: p - rate * (mean[n] * mean_scale) / ((variance[n] * variance_scale) ** 0.5 + epsilon)
+        for n, p in parameters.items()
+    }
+    return moved, {"mean": mean, "variance": variance}
