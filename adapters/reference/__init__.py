@@ -1,0 +1,12 @@
+"""The reference as an arm of its own: how far an uncluttered NumPy or JAX program gets."""
+
+
+def Adapter(device, mode, threads, precision):
+    """The adapter of a mode. They are apart so that ``reference:numpy`` does not import JAX."""
+    if mode == "numpy":
+        from adapters.reference.with_numpy import NumpyAdapter
+
+        return NumpyAdapter(device, mode, threads, precision)
+    from adapters.reference.with_jax import JaxAdapter
+
+    return JaxAdapter(device, mode, threads, precision)
