@@ -1,0 +1,33 @@
+"""What can go wrong, as one tree.
+
+LevelfieldError
+├── BadInput          the user asked for something that cannot be: exit 2
+├── RunFailed         the work could not be finished: exit 1
+└── WorkerFailure     a framework failed: costs its own cell, never leaves the engine
+"""
+
+from __future__ import annotations
+
+
+class LevelfieldError(Exception):
+    """Its message is one line for people: what happened, what was expected, what to type next."""
+
+    exit_code = 1
+
+
+class BadInput(LevelfieldError):
+    """Something in the command, a suite or a file is wrong."""
+
+    exit_code = 2
+
+
+class RunFailed(LevelfieldError):
+    """Everything asked for was valid and still the work could not be finished."""
+
+
+class WorkerFailure(LevelfieldError):
+    """A worker did not do what it was asked; ``status`` is one of the statuses of a cell."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        self.status, self.reason = status, reason
+        super().__init__(f"{status}: {reason}")

@@ -1,0 +1,507 @@
+"""Frames: exactly as documented, nothing of wrong cells, no cell lost, the same to the byte."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pandas
+import pytest
+
+from harness import frames
+from harness.errors import BadInput, RunFailed
+from harness.frames import COLUMNS, Frames, load, summary, write_csv, write_parquet
+from harness.store import STATUSES, Run, TornRecord, open_run, read_records
+from tests.synthetic import ARMS, MODELS, empty_run, gate_checks, process, write_run
+
+NAMES = [field.name for field in dataclasses.fields(Frames)]
+ROOT = Path(__file__).parents[2]
+MEASURED = [
+    column
+    for column, (dtype, _) in COLUMNS["summary"].items()
+    if dtype in ("float64", "Int64") and "error" not in column
+]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("results"))
+
+
+@pytest.fixture(scope="module")
+def full(path: Path) -> Frames:
+    return load(path)
+
+
+def tables(loaded: Frames) -> dict[str, pandas.DataFrame]:
+    return {**{name: getattr(loaded, name) for name in NAMES}, "summary": summary(loaded)}
+
+
+def assert_as_documented(loaded: Frames) -> None:
+    for name, frame in tables(loaded).items():
+        expected = [(column, dtype) for column, (dtype, _) in COLUMNS[name].items()]
+        assert [(column, str(frame[column].dtype)) for column in frame.columns] == expected, name
+        assert isinstance(frame.index, pandas.RangeIndex)
+        texts = [column for column, (dtype, _) in COLUMNS[name].items() if dtype == "str"]
+        assert not frame[texts].isna().any(axis=None)
+
+
+# -- a small run by hand ----------------------------------------------------------------------
+
+
+def start(run: Run, cell: str, number: int, *, purpose: str = "timing") -> None:
+    described = next(c for c in run.description["cells"] if c["id"] == cell)
+    fields = process(random.Random(number), number, described, purpose)
+    run.append("process", **{**fields, "import_seconds": float(number)})
+
+
+def gate(run: Run, cell: str, number: int, *, passed: bool = True, **change: Any) -> None:
+    check = {"name": "outputs/logits", "error": 1e-7, "tolerance": 1e-5, "passed": passed}
+    run.append("gate", cell=cell, process=number, passed=passed, checks=[{**check, **change}])
+
+
+def throughput(run: Run, cell: str, number: int, *seconds: float) -> None:
+    for index, each in enumerate(seconds):
+        fields = {"index": index, "statistic": "throughput", "steps": 10, "seconds": each}
+        run.append("slice", cell=cell, process=number, **fields)
+
+
+def latency(run: Run, cell: str, number: int, index: int, seconds: list[float]) -> None:
+    fields = {"index": index, "statistic": "latency", "steps": len(seconds)}
+    total = {"seconds": sum(seconds), "step_seconds": seconds}
+    run.append("slice", cell=cell, process=number, **fields, **total)
+
+
+def startup(run: Run, cell: str, number: int, first: float) -> None:
+    fields = {"build_seconds": 0.5, "first_step_seconds": first, "second_step_seconds": 0.2}
+    run.append("startup", cell=cell, process=number, **fields)
+
+
+def memory(run: Run, cell: str, number: int, **peaks: int | None) -> None:
+    for phase, peak in peaks.items():
+        run.append("memory", cell=cell, process=number, phase=phase, peak_bytes=peak)
+
+
+# -- as documented ----------------------------------------------------------------------------
+
+
+def test_full_frames_are_as_documented(full: Frames) -> None:
+    assert_as_documented(full)
+    assert all(len(frame) for frame in tables(full).values())
+
+
+def test_empty_frames_are_as_documented(tmp_path: Path) -> None:
+    run = empty_run(tmp_path)
+    assert_as_documented(load(run.path))
+    run = empty_run(tmp_path, cells=0)
+    assert_as_documented(load(run.path))
+    assert_as_documented(load([]))
+
+
+def test_every_frame_is_documented() -> None:
+    assert [*COLUMNS] == [*NAMES, "summary"]
+    for columns in COLUMNS.values():
+        for column, (dtype, description) in columns.items():
+            assert dtype in ("float64", "str", "int64", "Int64", "bool"), column
+            assert description
+            assert "\n" not in description
+            if column.endswith("_seconds") or column == "seconds":
+                assert dtype == "float64"
+            if column.endswith("_bytes"):
+                assert dtype == "Int64"
+
+
+def test_cells_are_those_planned(path: Path, full: Frames) -> None:
+    planned = open_run(path).description["cells"]
+    for table in (full.cells, summary(full)):
+        assert table["cell"].tolist() == [cell["id"] for cell in planned]
+        assert table["arm"].tolist() == [cell["arm"] for cell in planned]
+        assert table["optimizer"].tolist() == [cell["optimizer"] or "" for cell in planned]
+        assert set(table["status"]) == {*STATUSES, "unfinished"}
+        assert (table["reason"] == "")[table["status"] == "ok"].all()
+        assert (table["reason"] != "")[~table["status"].isin(["ok", "unfinished"])].all()
+
+
+def test_counts_match_the_records(path: Path, full: Frames) -> None:
+    records = read_records(open_run(path))
+
+    def count(kind: str) -> int:
+        return sum(record["record"] == kind for record in records)
+
+    assert len(full.slices) == count("slice")
+    assert len(full.processes) == count("process")
+    assert len(full.startup) == count("startup")
+    assert len(full.memory) == count("memory")
+    assert len(full.gate) == sum(len(r["checks"]) for r in records if r["record"] == "gate")
+    assert len(full.steps) == sum(len(r.get("step_seconds") or ()) for r in records)
+    assert full.runs["cells"].tolist() == [len(ARMS) * len(MODELS) * 2]
+
+
+# -- the summary against plain arithmetic -----------------------------------------------------
+
+
+def test_summary_by_hand(tmp_path: Path) -> None:
+    with empty_run(tmp_path, cells=2) as run:
+        start(run, "c0001", 1)
+        gate(run, "c0001", 1)
+        startup(run, "c0001", 1, first=0.9)
+        throughput(run, "c0001", 1, 1.0, 4.0, 2.0)
+        latency(run, "c0001", 1, 3, [0.1, 0.3, 0.2])
+        latency(run, "c0001", 1, 4, [0.5])
+        start(run, "c0001", 2, purpose="memory")
+        memory(run, "c0001", 2, interpreter=5, build=70, steady=60, first_step=None)
+        memory(run, "c0001", 2, **{"import": 20})
+        fields = {"test_accuracy": 0.75, "test_loss": 0.5, "train_loss": 0.25, "train_steps": 9}
+        run.append("accuracy", cell="c0001", process=1, **fields)
+        run.append("status", cell="c0001", status="ok")
+    loaded = load(run.path)
+    row = summary(loaded).iloc[0]
+    assert (row.step_seconds, row.step_seconds_low, row.step_seconds_high) == (0.2, 0.1, 0.4)
+    assert row.examples_per_second == 32 / 0.2
+    assert row.slices == 3
+    pooled = [0.1, 0.2, 0.3, 0.5]
+    for percent in (50, 95, 99):
+        assert row[f"latency_p{percent}_seconds"] == pytest.approx(
+            numpy.percentile(pooled, percent), rel=1e-12
+        )
+    assert row.import_seconds == 1.0
+    assert row.build_seconds == 0.5
+    assert row.first_step_seconds == 0.9
+    assert row.first_step_extra_seconds == pytest.approx(0.7)
+    assert math.isnan(row.compile_seconds)
+    assert row.peak_bytes == 70
+    assert row.peak_over_import_bytes == 50
+    assert row.output_error == 1e-7
+    assert row.worst_error_share == pytest.approx(0.01)
+    assert row.test_accuracy == 0.75
+    assert row.test_loss == 0.5
+    assert loaded.slices["step_seconds"].tolist() == [0.1, 0.4, 0.2, 0.2, 0.5]
+    assert loaded.steps["step_seconds"].tolist() == [0.1, 0.3, 0.2, 0.5]
+    assert loaded.steps["slice"].tolist() == [3, 3, 3, 4]
+    assert loaded.steps["step"].tolist() == [0, 1, 2, 0]
+    other = summary(loaded).iloc[1]
+    assert other.status == "unfinished"
+    assert other.slices == 0
+    assert other[MEASURED].isna().all()
+
+
+def test_errors_of_the_gate(tmp_path: Path) -> None:
+    checks = [
+        {"name": "parameter count", "error": 0, "tolerance": 0, "passed": True},
+        {"name": "shape/x", "error": None, "tolerance": None, "passed": True},
+        {"name": "outputs/logits", "error": 1e-6, "tolerance": 1e-5, "passed": True},
+        {"name": "outputs/hidden", "error": 3e-6, "tolerance": 1e-5, "passed": True},
+        {"name": "gradient/a", "error": math.nan, "tolerance": 1e-4, "passed": False},
+        {"name": "gradient/b", "error": 0.5, "tolerance": 1e-4, "passed": False},
+    ]
+    with empty_run(tmp_path) as run:
+        run.append("gate", cell="c0001", process=1, passed=False, checks=checks)
+        run.append("status", cell="c0001", status="wrong", reason="gradient/a is NaN")
+    loaded = load(run.path)
+    row = summary(loaded).iloc[0]
+    assert row.output_error == 3e-6
+    assert row.gradient_error == math.inf
+    assert row.worst_error_share == math.inf
+    assert loaded.gate["error"].isna().tolist() == [False, True, False, False, True, False]
+
+
+# -- no number before the answers agree -------------------------------------------------------
+
+
+def everything(run: Run, cell: str) -> None:
+    start(run, cell, 1)
+    startup(run, cell, 1, first=0.9)
+    throughput(run, cell, 1, 1.0)
+    latency(run, cell, 1, 3, [0.1])
+    memory(run, cell, 1, steady=60)
+    run.append("accuracy", cell=cell, process=1, test_accuracy=1.0, test_loss=0.0)
+
+
+WRONG: dict[str, Callable[[Run], None]] = {
+    "no gate": lambda run: None,
+    "failed": lambda run: gate(run, "c0001", 1, passed=False),
+    "passed, but a check": lambda run: run.append(
+        *("gate",), cell="c0001", process=1, passed=True, checks=[{"name": "a", "passed": False}]
+    ),
+    "failed, no check": lambda run: run.append(
+        *("gate",), cell="c0001", process=1, passed=False, checks=[{"name": "a", "passed": True}]
+    ),
+    "nothing checked": lambda run: run.append(
+        *("gate",), cell="c0001", process=1, passed=True, checks=[]
+    ),
+    "failed later": lambda run: [
+        gate(run, "c0001", number, passed=number == 1) for number in (1, 2)
+    ],
+    "one of two in a process": lambda run: [
+        gate(run, "c0001", 1, passed=passed) for passed in (False, True)
+    ],
+    "status wrong": lambda run: [
+        gate(run, "c0001", 1),
+        run.append("status", cell="c0001", status="wrong"),
+    ],
+}
+
+
+@pytest.mark.parametrize("how", WRONG)
+def test_no_number_of_a_wrong_cell(tmp_path: Path, how: str) -> None:
+    with empty_run(tmp_path) as run:
+        everything(run, "c0001")
+        WRONG[how](run)
+    loaded = load(run.path)
+    for name in ("startup", "slices", "steps", "memory", "accuracy"):
+        assert len(getattr(loaded, name)) == 0, name
+    row = summary(loaded).iloc[0]
+    assert row[MEASURED].isna().all()
+    assert row.slices == 0
+    assert row.cell == "c0001"
+    assert_as_documented(loaded)
+
+
+def test_the_same_numbers_of_a_right_cell(tmp_path: Path) -> None:
+    with empty_run(tmp_path) as run:
+        everything(run, "c0001")
+        gate(run, "c0001", 1)
+    loaded = load(run.path)
+    for name in ("startup", "slices", "steps", "memory", "accuracy"):
+        assert len(getattr(loaded, name)) > 0, name
+
+
+def test_every_wrong_cell_of_a_run(full: Frames) -> None:
+    table = summary(full)
+    wrong = table["status"].isin(
+        ["wrong", "failed", "out-of-memory", "unsupported", "unwritten", "no-environment"]
+    )
+    assert wrong.sum() == 6
+    assert table.loc[wrong, MEASURED].isna().all(axis=None)
+    assert table.loc[table["status"] == "ok", "step_seconds"].notna().all()
+
+
+# -- resumed runs -----------------------------------------------------------------------------
+
+
+def test_resumed_cells(tmp_path: Path) -> None:
+    with empty_run(tmp_path) as run:
+        for number, first in ((1, 0.9), (3, 0.8)):
+            start(run, "c0001", number)
+            gate(run, "c0001", number, error=1e-7 * number)
+            startup(run, "c0001", number, first=first)
+            throughput(run, "c0001", number, 1.0 * number)
+            memory(run, "c0001", number, steady=100 // number)
+        run.append("status", cell="c0001", status="timeout", reason="slow")
+        run.append("status", cell="c0001", status="ok")
+    loaded = load(run.path)
+    assert loaded.slices["process"].tolist() == [1, 3]  # slices of both count
+    for frame in (loaded.startup, loaded.gate, loaded.memory):
+        assert frame["process"].tolist() == [3]  # of the rest the latest wins
+    row = summary(loaded).iloc[0]
+    assert row.status == "ok"
+    assert row.reason == ""
+    assert row.import_seconds == 3.0
+    assert row.step_seconds == pytest.approx(0.2)
+    assert row.peak_bytes == 33
+
+
+def test_a_torn_run_is_read(tmp_path: Path) -> None:
+    path = write_run(tmp_path, slices=2)
+    records = path / "records.jsonl"
+    records.write_bytes(records.read_bytes()[:-1])
+    with pytest.warns(TornRecord):
+        assert (load(path).cells["status"] == "unfinished").sum() == 2
+
+
+# -- several runs -----------------------------------------------------------------------------
+
+
+def test_folders_of_runs(tmp_path: Path) -> None:
+    for number, name in enumerate(("b", "a")):
+        write_run(tmp_path, name=name, slices=2, seed=number)
+    (tmp_path / "unrelated").mkdir()
+    together = load(tmp_path)
+    assert together.runs["run"].tolist() == ["a", "b"]
+    assert load([tmp_path / "b", tmp_path / "a"]).runs["run"].tolist() == ["b", "a"]
+    assert load([tmp_path / "a", str(tmp_path / "a" / ".." / "a")]).runs["run"].tolist() == ["a"]
+    alone = summary(load(tmp_path / "b"))
+    part = summary(together).query("run == 'b'").reset_index(drop=True)
+    pandas.testing.assert_frame_equal(alone, part)
+    assert_as_documented(together)
+
+
+def test_runs_of_the_same_name(tmp_path: Path) -> None:
+    for place in ("old", "new"):
+        write_run(tmp_path / place, name="nightly", slices=2)
+    write_run(tmp_path / "new", name="other", slices=2)
+    labels = load([tmp_path / "old", tmp_path / "new"]).runs["run"].tolist()
+    assert labels == ["old/nightly", "new/nightly", "other"]
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="not a run folder"):
+        load(tmp_path)
+    path = write_run(tmp_path, slices=2)
+    with pytest.raises(BadInput, match="missing"):
+        load([path, tmp_path / "missing"])
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "run.json").write_text("{}")
+    with pytest.raises(BadInput, match="foreign"):
+        load(tmp_path)
+
+
+# -- what records may hold --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"c0001"', '"c9999"', "status record of cell 'c9999'"),
+        ('"c0001"', '["c0001"]', "status record of cell"),
+        ('"fine"', "3", "cell c0001, cells, reason: 3 is not of type str"),
+        ("0.25", '"fast"', "slice"),
+        ("0.25", "true", "cell c0001, slice: True is not of type float64"),
+        ('"steps":10', '"steps":1.5', "cell c0001, slice: 1.5 is not of type int64"),
+        ("[0.125]", "[[1]]", r"cell c0001, step_seconds: \[1\] is not of type float64"),
+        ("[0.125]", "0.125", "float as step_seconds"),
+        ('"peak_bytes":7', '"peak_bytes":7.5', "memory, peak_bytes: 7.5 is not of type Int64"),
+        ('"peak_bytes":7', f'"peak_bytes":{2**70}', "memory, peak_bytes"),
+        ('"process":1,"index"', f'"process":{2**70},"index"', "process"),
+        ('"checks":[', '"checks":[1,', "checks of its gate"),
+    ],
+)
+def test_records_that_make_no_sense(tmp_path: Path, old: str, new: str, words: str) -> None:
+    with empty_run(tmp_path) as run:
+        gate(run, "c0001", 1)
+        throughput(run, "c0001", 1, 0.25)
+        latency(run, "c0001", 1, 1, [0.125])
+        memory(run, "c0001", 1, steady=7)
+        run.append("status", cell="c0001", status="ok", reason="fine")
+    load(run.path)
+    text = run.records_path.read_text()
+    head, tail = text.rsplit(old, 1)
+    run.records_path.write_text(head + new + tail)
+    with pytest.raises(BadInput, match=words) as error:
+        load(run.path)
+    assert "\n" not in str(error.value)
+
+
+def test_floats_that_are_not_finite_come_back(tmp_path: Path) -> None:
+    with empty_run(tmp_path) as run:
+        gate(run, "c0001", 1)
+        throughput(run, "c0001", 1, math.nan, math.inf, -math.inf, 1.0)
+        latency(run, "c0001", 1, 4, [math.inf, 1.0])
+        run.append("status", cell="c0001", status="ok", reason="nan")
+    loaded = load(run.path)
+    numpy.testing.assert_array_equal(
+        loaded.slices["seconds"], [math.nan, math.inf, -math.inf, 1.0, math.inf]
+    )
+    assert loaded.steps["step_seconds"].tolist() == [math.inf, 1.0]
+    assert loaded.cells["reason"][0] == "nan"
+
+
+HOSTILE = [
+    "two\nlines\r\nand\ralone",
+    "\"quotes\" and 'quotes', and \\ ;\t",
+    "<script>alert('&amp;')</script>",
+    "zażółć 模型 🙂 \u2028",
+    " padded ",
+    "\x1b[31m",
+    "NA",
+]
+
+
+def test_hostile_strings_survive_the_exports(tmp_path: Path) -> None:
+    with empty_run(tmp_path, cells=len(HOSTILE) + 1) as run:
+        for number, text in enumerate([*HOSTILE, "\ud83d"], 1):
+            run.append("status", cell=f"c{number:04d}", status="failed", reason=text)
+    loaded = load(run.path)
+    assert loaded.cells["reason"].tolist() == [*HOSTILE, "\\ud83d"]
+    write_csv(loaded, tmp_path / "csv")
+    write_parquet(loaded, tmp_path / "parquet")
+    for name in ("cells", "summary"):
+        back = pandas.read_csv(tmp_path / "csv" / f"{name}.csv", keep_default_na=False)
+        assert back["reason"].tolist() == [*HOSTILE, "\\ud83d"]
+        back = pandas.read_parquet(tmp_path / "parquet" / f"{name}.parquet")
+        assert back["reason"].tolist() == [*HOSTILE, "\\ud83d"]
+
+
+# -- exports ----------------------------------------------------------------------------------
+
+
+def test_parquet_keeps_everything(tmp_path: Path, full: Frames) -> None:
+    paths = write_parquet(full, tmp_path)
+    assert [path.name for path in paths] == [f"{name}.parquet" for name in (*NAMES, "summary")]
+    for name, frame in tables(full).items():
+        pandas.testing.assert_frame_equal(pandas.read_parquet(tmp_path / f"{name}.parquet"), frame)
+
+
+def test_csv_keeps_every_digit(tmp_path: Path, full: Frames) -> None:
+    write_csv(full, tmp_path)
+    for name, frame in tables(full).items():
+        back = pandas.read_csv(tmp_path / f"{name}.csv", dtype=str, keep_default_na=False)
+        assert list(back) == list(frame)
+        assert len(back) == len(frame)
+        for column, (dtype, _) in COLUMNS[name].items():
+            if dtype == "float64":
+                values = [float(text or "nan") for text in back[column]]
+                numpy.testing.assert_array_equal(values, frame[column], strict=False)
+            else:
+                assert back[column].tolist() == [
+                    "" if value is pandas.NA else str(value) for value in frame[column].tolist()
+                ]
+
+
+EXPORT = """
+import sys
+from pathlib import Path
+from harness.frames import load, write_csv, write_parquet
+for write in (write_csv, write_parquet):
+    write(load(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def test_the_same_to_the_byte(tmp_path: Path, path: Path) -> None:
+    shutil.copytree(path, tmp_path / "elsewhere" / "renamed")
+    sources = [path, path, tmp_path / "elsewhere" / "renamed"]
+    outcomes = []
+    for number, source in enumerate(sources):
+        folder = tmp_path / str(number)
+        command = [sys.executable, "-c", EXPORT, str(source), str(folder)]
+        seed = {**os.environ, "PYTHONHASHSEED": str(number)}
+        subprocess.run(command, cwd=ROOT, env=seed, check=True)
+        outcomes.append({file.name: file.read_bytes() for file in sorted(folder.iterdir())})
+    assert len(outcomes[0]) == 2 * len(COLUMNS)
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+
+
+def test_the_synthetic_run_is_the_same_to_the_byte(tmp_path: Path, path: Path) -> None:
+    again = write_run(tmp_path)
+    for name in ("run.json", "records.jsonl"):
+        assert (again / name).read_bytes() == (path / name).read_bytes()
+
+
+def test_exports_where_nothing_can_be_written(
+    tmp_path: Path, full: Frames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("x")
+    for write in (write_csv, write_parquet):
+        with pytest.raises(BadInput, match="choose a folder"):
+            write(full, tmp_path / "file")
+
+    def fail(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(frames, "write_atomically", fail)
+    with pytest.raises(RunFailed, match="the disk is full"):
+        write_csv(full, tmp_path)
+
+
+def test_gate_names_of_the_synthetic_run(full: Frames) -> None:
+    expected = {c["name"] for c in gate_checks(random.Random(0), {"phase": "training"})}
+    assert set(full.gate["name"]) == expected
