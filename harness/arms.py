@@ -1,0 +1,189 @@
+"""Which frameworks there are and what each offers, read from their ``env.toml`` files alone.
+
+A built-in framework is a folder of ``adapters`` that holds an ``env.toml``; a third party's is a
+package named by an entry point of the group ``levelfield.adapters``. Nothing of either is imported.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BadInput
+from reference.spec import UnknownName
+
+PHASES = ("inference", "training")
+STATISTICS = ("throughput", "latency")
+ENTRY_POINT_GROUP = "levelfield.adapters"
+
+
+@dataclass(frozen=True)
+class EnvironmentSpec:
+    """What a framework's interpreter must have.
+
+    ``python`` is a PEP 440 version specifier, ``requirements`` are pip's, and ``imports`` are the
+    top-level modules whose presence tells that an interpreter can serve.
+    """
+
+    framework: str
+    name: str
+    python: str
+    requirements: tuple[str, ...]
+    imports: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """How people name it: "torch", "keras/jax"."""
+        return self.framework if self.name == "default" else f"{self.framework}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way of running a framework: what stands behind the colon of an arm's name.
+
+    ``statistics`` are the kinds of slices that make sense: a mode whose loop belongs to the
+    framework (Keras' ``fit``) has no single steps whose latency could be taken.
+    """
+
+    name: str
+    summary: str
+    environment: EnvironmentSpec
+    phases: tuple[str, ...]
+    statistics: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Framework:
+    """A framework as its folder describes it.
+
+    ``package`` is the dotted name under which the worker imports the adapter, ``root`` the folder
+    of the top-level package of that name. ``generic`` adapters need no file per model.
+    """
+
+    name: str
+    title: str
+    documentation: str
+    package: str
+    root: Path
+    folder: Path
+    modes: Mapping[str, Mode]
+    generic: bool
+
+    def model_module(self, family_module: str) -> Path:
+        """Where the file of a model is, if it is written."""
+        return self.folder / f"{family_module}.py"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A framework in one mode: ``torch:eager``."""
+
+    framework: Framework
+    mode: Mode
+
+    @property
+    def name(self) -> str:
+        """``framework:mode``."""
+        return f"{self.framework.name}:{self.mode.name}"
+
+
+@cache
+def frameworks() -> Mapping[str, Framework]:
+    """Every framework, built-in ones first, by name."""
+    root = Path(__file__).resolve().parent.parent / "adapters"
+    found = {
+        path.parent.name: read_framework(path.parent.name, f"adapters.{path.parent.name}", root)
+        for path in sorted(root.glob("*/env.toml"))
+    }
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        if entry.name in found:
+            raise BadInput(
+                f"entry point '{entry.name}' of {_distribution(entry)} takes the name of another "
+                "framework; rename it there or uninstall that package"
+            )
+        found[entry.name] = read_framework(entry.name, entry.value, _package_folder(entry))
+    return found
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist else "an unknown package"
+
+
+def _package_folder(entry: EntryPoint) -> Path:
+    # find_spec of a top-level name locates it without importing it.
+    top = entry.value.split(".")[0]
+    spec = importlib.util.find_spec(top)
+    if spec is None or not spec.submodule_search_locations:
+        raise BadInput(
+            f"entry point '{entry.name}' names the package '{entry.value}', which is not there; "
+            f"reinstall or uninstall {_distribution(entry)}"
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def read_framework(name: str, package: str, root: Path) -> Framework:
+    """Read one ``env.toml``. Raises BadInput naming the file and what is wrong in it."""
+    folder = root.joinpath(*package.split(".")[1:])
+    path = folder / "env.toml"
+    try:
+        text = tomllib.loads(path.read_text(encoding="utf-8"))
+        environments = {
+            key: EnvironmentSpec(
+                framework=name,
+                name=key,
+                python=table["python"],
+                requirements=tuple(table["requirements"]),
+                imports=tuple(table["imports"]),
+            )
+            for key, table in text["environments"].items()
+        }
+        modes = {key: _mode(key, table, environments) for key, table in text["modes"].items()}
+        return Framework(
+            name=name,
+            title=text["title"],
+            documentation=text["documentation"],
+            package=package,
+            root=root,
+            folder=folder,
+            modes=modes,
+            generic=text.get("generic", False),
+        )
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise BadInput(f"{path}: {error}") from error
+    except KeyError as error:
+        raise BadInput(
+            f"{path}: the key {error} is missing; compare with another env.toml"
+        ) from error
+
+
+def _mode(name: str, table: Mapping[str, Any], environments: Mapping[str, EnvironmentSpec]) -> Mode:
+    return Mode(
+        name=name,
+        summary=table["summary"],
+        environment=environments[table.get("environment", "default")],
+        phases=tuple(table.get("phases", PHASES)),
+        statistics=tuple(table.get("statistics", STATISTICS)),
+    )
+
+
+def arms() -> dict[str, Arm]:
+    """Every arm by its name."""
+    return {
+        arm.name: arm
+        for framework in frameworks().values()
+        for arm in (Arm(framework, mode) for mode in framework.modes.values())
+    }
+
+
+def get_arm(name: str) -> Arm:
+    """The arm of a name. Raises UnknownName with the nearest valid ones."""
+    known = arms()
+    if name not in known:
+        raise UnknownName("arm", name, known)
+    return known[name]

@@ -1,0 +1,545 @@
+"""Sealed environments, built for real from tiny packages of our own: nothing is fetched."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness import environments, interpreters, pip
+from harness.arms import EnvironmentSpec
+from harness.environments import EnvironmentFailed, Interpreter
+from harness.errors import BadInput, RunFailed
+
+ROOT = Path(__file__).resolve().parents[2]
+ALPHA = EnvironmentSpec("first", "default", ">=3.11", ("alpha==1.0", "beta"), ("alpha",))
+
+BUILDER = """
+import json, signal, sys
+from harness.arms import EnvironmentSpec
+from harness.environments import build
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may ignore it
+requirements = tuple(json.loads(sys.argv[1]))
+spec = EnvironmentSpec("first", "default", ">=3.11", requirements, ())
+print(build(spec, on_progress=lambda line: print(line, flush=True)).path, flush=True)
+"""
+
+# A package whose build says where it runs and goes on only when it may.
+SLOW_BACKEND = """
+import os, pathlib, shutil, time
+folder = pathlib.Path(os.environ["SLOW_FOLDER"])
+def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
+    (folder / "started").write_text("%d %d" % (os.getpid(), os.getpgid(0)))
+    while not (folder / "go").exists():
+        time.sleep(0.05)
+    shutil.copy(str(folder / "slow-1.0-py3-none-any.whl"), wheel_directory)
+    return "slow-1.0-py3-none-any.whl"
+"""
+
+
+def make_wheel(folder: Path, name: str, version: str = "1.0") -> None:
+    information = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{name}.py", f"version = '{version}'\n")
+        wheel.writestr(
+            f"{information}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        )
+        wheel.writestr(
+            f"{information}/WHEEL",
+            "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
+        wheel.writestr(f"{information}/RECORD", "")
+
+
+def make_slow_package(folder: Path) -> None:
+    files = {
+        "PKG-INFO": "Metadata-Version: 2.1\nName: slow\nVersion: 1.0\n",
+        "backend.py": SLOW_BACKEND,
+        "pyproject.toml": "[build-system]\nrequires = []\n"
+        "build-backend = 'backend'\nbackend-path = ['.']\n",
+    }
+    with tarfile.open(folder / "slow-1.0.tar.gz", "w:gz") as archive:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(f"slow-1.0/{name}")
+            entry.size = len(text)
+            archive.addfile(entry, io.BytesIO(text.encode()))
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("packages")
+    for name, version in (("alpha", "1.0"), ("alpha", "2.0"), ("beta", "1.0")):
+        make_wheel(folder, name, version)
+    make_slow_package(folder)
+    return folder
+
+
+def set_variables(set_variable: Callable[[str, str], None], packages: Path, cache: Path) -> None:
+    set_variable("PIP_NO_INDEX", "1")
+    set_variable("PIP_FIND_LINKS", str(packages))
+    set_variable("PIP_CONFIG_FILE", os.devnull)
+    set_variable("PIP_NO_CACHE_DIR", "1")  # a wheel built once would come from there ever after
+    set_variable("LEVELFIELD_CACHE", str(cache))
+
+
+@pytest.fixture(scope="module")
+def built_cache(
+    packages: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, list[str]]]:
+    """A cache with the finished environment of ALPHA, and what its build said."""
+    cache = tmp_path_factory.mktemp("cache")
+    poison = tmp_path_factory.mktemp("poison")
+    (poison / "pip.py").write_text("raise SystemExit('the wrong pip')\n")
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        set_variables(patch.setenv, packages, cache)
+        patch.setenv("PYTHONPATH", str(poison))
+        patch.setenv("PYTHONHOME", str(poison))
+        patch.setenv("PIP_TARGET", str(poison / "elsewhere"))
+        patch.setenv("PIP_USER", "1")
+        patch.setenv("FORCE_COLOR", "1")
+        environments.build(ALPHA, on_progress=said.append)
+    yield cache, said
+
+
+@pytest.fixture
+def cache(packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, and pip's settings for working offline."""
+    set_variables(monkeypatch.setenv, packages, tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def built(cache: Path, built_cache: tuple[Path, list[str]]) -> environments.Environment:
+    """A copy of the finished environment of ALPHA for the test to spoil."""
+    no_bytecode = shutil.ignore_patterns("__pycache__")  # half of the files
+    shutil.copytree(built_cache[0], cache, symlinks=True, ignore=no_bytecode)
+    found = environments.find(ALPHA)
+    assert found is not None
+    return found
+
+
+def must_not_run(*_: object) -> str:
+    raise AssertionError("nothing had to be run")
+
+
+def ignore(_: str) -> None:
+    pass
+
+
+@pytest.fixture
+def start_builder() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts builds of given requirements in processes of their own, none of which survive."""
+    with ExitStack() as stack:
+
+        def start(*requirements: str) -> subprocess.Popen[str]:
+            builder = subprocess.Popen(
+                [sys.executable, "-c", BUILDER, json.dumps(requirements)],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            stack.enter_context(builder)
+            stack.callback(builder.kill)
+            return builder
+
+        yield start
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, f"waited a minute in vain until {what}"
+        time.sleep(0.02)
+
+
+def alive(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def test_a_build_installs_marks_and_locks(built: environments.Environment) -> None:
+    command = [str(built.interpreter), "-c", "import alpha, beta; print(alpha.version)"]
+    assert subprocess.check_output(command, text=True).strip() == "1.0"
+    marker = json.loads((built.path / "levelfield.json").read_text())
+    assert marker["labels"] == ["first"]
+    assert marker["requirements"] == ["alpha==1.0", "beta"]
+    assert marker["python_specifier"] == ">=3.11"
+    assert marker["python"] == "{}.{}.{}".format(*sys.version_info)
+    assert {"alpha==1.0", "beta==1.0"} < set(marker["lock"])
+    assert any(line.startswith("pip==") for line in marker["lock"])
+    assert marker["lock_hash"] == environments.lock_hash(built.lock)
+    assert 0 < marker["build_seconds"] < 600
+    assert not list(built.path.glob("*.part"))
+
+
+def test_the_folder_is_named_by_the_hash_and_has_its_log_beside_it(
+    cache: Path, built: environments.Environment
+) -> None:
+    assert built.path.parent == cache / "environments"
+    assert len(built.path.name) == 16 and int(built.path.name, 16)
+    log = built.path.with_suffix(".log").read_text()
+    assert "-m pip install" in log and "Successfully installed alpha-1.0 beta-1.0" in log
+
+
+def test_progress_is_short_lines(built_cache: tuple[Path, list[str]]) -> None:
+    _, said = built_cache
+    assert said[0].startswith("making a virtual environment with Python 3.")
+    assert "processing alpha-1.0-py3-none-any.whl" in said
+    assert said[-1] == "installing 2 packages"
+
+
+@pytest.mark.parametrize(
+    ("line", "short"),
+    [
+        ("Collecting torch==2.13.0 (from x)\n", "collecting torch==2.13.0"),
+        ("  Downloading a-1.whl (755.5 MB)\n", "downloading a-1.whl (755.5 MB)"),
+        ("  Downloading https://host/p/a-1.whl#sha256=12 (11kB)\n", "downloading a-1.whl (11kB)"),
+        ("  Downloading a-1.whl.metadata (2 kB)\n", None),
+        ("  Building wheel for a (setup.py): started\n", "building wheel for a"),
+        ("  Building wheel for a (setup.py): finished with status 'done'\n", None),
+        ("Installing collected packages: a\n", "installing 1 package"),
+        ("Looking in links: /here\n", None),
+    ],
+)  # fmt: skip
+def test_lines_of_pip_are_condensed(line: str, short: str | None) -> None:
+    assert pip.condensed(line) == short
+
+
+def test_an_identical_specification_shares_the_environment(
+    built: environments.Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environments, "failure", must_not_run)
+    other = EnvironmentSpec("second", "extra", ">=3.11", ("beta", "alpha==1.0"), ("beta",))
+    assert environments.find(other) == built
+    shared = environments.build(other, on_progress=ignore)
+    assert shared.path == built.path
+    assert shared.labels == ("first", "second/extra")
+    assert environments.list_environments() == [shared]
+    again = environments.build(ALPHA, on_progress=ignore)
+    assert again.labels == ("first", "second/extra")
+
+
+def test_the_folder_depends_on_all_that_decides_the_content() -> None:
+    base = Interpreter(Path("/python"), "3.11.7", "linux-x86_64")
+    folder = environments.environment_folder(ALPHA, base)
+    assert folder == environments.environment_folder(ALPHA, replace(base, version="3.11.9"))
+    changed = [
+        environments.environment_folder(replace(ALPHA, python=">=3.10"), base),
+        environments.environment_folder(replace(ALPHA, requirements=("alpha==2.0", "beta")), base),
+        environments.environment_folder(ALPHA, replace(base, version="3.12.7")),
+        environments.environment_folder(ALPHA, replace(base, platform="linux-aarch64")),
+    ]
+    assert len({folder, *changed}) == 5
+
+
+def test_without_a_sound_marker_it_is_half_built(built: environments.Environment) -> None:
+    marker = built.path / "levelfield.json"
+    whole = marker.read_text()
+    for spoiled in ("", whole[: len(whole) // 2], "[]", "{}"):
+        marker.write_text(spoiled)
+        assert environments.find(ALPHA) is None
+        assert environments.list_environments() == []
+        assert environments.half_built() == [built.path]
+    marker.write_text(whole)
+    assert environments.find(ALPHA) == built
+    assert environments.half_built() == []
+
+
+def test_an_environment_whose_python_has_gone_is_not_used(
+    built: environments.Environment, tmp_path: Path
+) -> None:
+    built.interpreter.unlink()
+    built.interpreter.symlink_to(tmp_path / "gone")
+    assert environments.find(ALPHA) is None
+    assert environments.half_built() == [built.path]
+
+
+def test_a_package_cut_short_is_not_taken_for_installed(built: environments.Environment) -> None:
+    (built.path / "levelfield.json").unlink()
+    (site_packages,) = built.path.glob("lib/python*/site-packages")
+    # What a kill in the middle of writing `alpha` leaves: pip would call it satisfied.
+    (site_packages / "alpha-1.0.dist-info" / "INSTALLER").unlink()
+    (site_packages / "alpha.py").unlink()
+    finished = environments.build(ALPHA, on_progress=ignore)
+    subprocess.check_call([finished.interpreter, "-c", "import alpha"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_build_cut_short_leaves_nothing_running_and_is_resumed(
+    number: signal.Signals,
+    start_builder: Callable[..., subprocess.Popen[str]],
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setenv("SLOW_FOLDER", str(tmp_path))
+    make_wheel(tmp_path, "slow")
+    spec = replace(ALPHA, requirements=("slow==1.0",))
+    builder = start_builder("slow==1.0")
+    started = tmp_path / "started"
+    wait_until(lambda: started.exists() and bool(started.read_text()), "pip builds the package")
+    package_builder, group = map(int, started.read_text().split())
+    assert alive(package_builder) and group != os.getpgid(builder.pid)
+
+    builder.send_signal(number)
+    output, _ = builder.communicate(timeout=60)
+    assert builder.returncode == -number, output
+    wait_until(lambda: not alive(package_builder) and not alive(group), "pip is gone")
+    if number == signal.SIGINT:
+        assert list(temporary.iterdir()) == []  # pip had the time to clean up
+
+    folder = environments.environment_folder(spec, environments.choose_interpreter(spec.python))
+    assert environments.find(spec) is None
+    assert environments.half_built() == [folder]
+    witness = folder / "witness"
+    witness.touch()
+    (tmp_path / "go").touch()
+    said: list[str] = []
+    finished = environments.build(spec, on_progress=said.append)
+    assert "slow==1.0" in finished.lock
+    assert witness.exists() and not any("virtual environment" in line for line in said)
+    assert environments.find(spec) == finished
+
+
+def test_a_failing_pip_gives_its_own_reason_in_one_line(cache: Path) -> None:
+    spec = replace(ALPHA, name="odd", requirements=("nowhere-to-be-found==9.9",))
+    with pytest.raises(EnvironmentFailed) as caught:
+        environments.build(spec, on_progress=ignore)
+    (log,) = (cache / "environments").glob("*.log")
+    message = str(caught.value)
+    assert "No matching distribution found for nowhere-to-be-found==9.9" in message
+    assert "ERROR" not in message and "\n" not in message
+    assert str(log) in message and message.endswith("levelfield env build first/odd")
+    assert "from versions: none" in log.read_text()
+    assert environments.find(spec) is None and len(environments.half_built()) == 1
+
+
+def test_a_conflict_is_told_by_the_packages_not_by_a_web_page() -> None:
+    lines = [
+        "ERROR: Cannot install a==1 and b==1 because these package versions have conflicts.",
+        "The conflict is caused by:",
+        "ERROR: ResolutionImpossible: for help visit https://pip.pypa.io/",
+    ]
+    reason = pip.reason_of(lines)
+    assert reason == lines[0].removeprefix("ERROR: ").rstrip(".")
+    assert pip.reason_of(["No matching distribution found for a", ""]).startswith("No match")
+
+
+def test_two_builds_at_once_make_one_environment(
+    start_builder: Callable[..., subprocess.Popen[str]], cache: Path
+) -> None:
+    builders = [start_builder("alpha==1.0") for _ in range(2)]
+    outputs = [builder.communicate(timeout=120)[0].splitlines() for builder in builders]
+    assert [builder.returncode for builder in builders] == [0, 0], outputs
+    makers = [lines for lines in outputs if lines[0].startswith("making a virtual environment")]
+    waiters = [lines for lines in outputs if lines[0].startswith("waiting for another")]
+    assert len(makers) == len(waiters) == 1
+    assert makers[0][-1] == waiters[0][-1] == str(environments.list_environments()[0].path)
+    assert len(waiters[0]) == 2
+
+
+def test_an_interrupted_removal_is_half_built_and_not_resumed(
+    built: environments.Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            environments.remove(ALPHA)
+    assert built.interpreter.exists()
+    assert environments.find(ALPHA) is None
+    assert environments.half_built() == [built.path]
+    assert not environments._resumable(built.path)
+    environments.remove(built.path)
+    assert not built.path.exists() and not built.path.with_suffix(".log").exists()
+    assert environments.half_built() == []
+
+
+def test_a_removal_keeps_off_what_is_being_built(built: environments.Environment) -> None:
+    with environments._locked(built.path, None), pytest.raises(RunFailed, match="in use"):
+        environments.remove(ALPHA)
+    assert environments.find(ALPHA) == built
+
+
+def test_only_environments_are_removed(cache: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "0123456789abcdef"
+    precious.mkdir()
+    for which in (precious, cache, ALPHA):
+        with pytest.raises(BadInput, match="no environment to remove"):
+            environments.remove(which)
+    assert precious.is_dir()
+
+
+def test_the_size_is_that_of_the_files(built: environments.Environment) -> None:
+    before = environments.size_bytes(built)
+    (built.path / "more").write_bytes(b"x" * 1234)
+    assert environments.size_bytes(built) == before + 1234
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LEVELFIELD_CACHE", str(tmp_path / "file"))
+    with pytest.raises(RunFailed, match=r"LEVELFIELD_CACHE=FOLDER$"):
+        environments.build(ALPHA, on_progress=ignore)
+
+
+def test_the_lock_hash_changes_with_the_lock_alone() -> None:
+    lock = ("alpha==1.0", "beta==1.0")
+    assert environments.lock_hash(lock) == environments.lock_hash(reversed(lock))
+    others = [("alpha==1.1", "beta==1.0"), ("alpha==1.0",), (), ("alpha==1.0beta==1.0",)]
+    assert len({environments.lock_hash(other) for other in [lock, *others]}) == 5
+
+
+def test_tools_are_installed_before_what_needs_them() -> None:
+    steps = pip.pip_steps
+    assert steps(["torch==2.13.0", "numpy"]) == [["torch==2.13.0", "numpy"]]
+    wanted = ["cntk==2.7", "pip==21.3.1", "--no-build-isolation", "Setuptools<81", "wheels"]
+    assert steps(wanted) == [["--no-build-isolation", "pip==21.3.1", "Setuptools<81"], wanted]
+    assert steps([]) == []
+
+
+def fake_python(folder: Path, name: str, version: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_text(f'#!/bin/sh\necho \'["{version}", "linux-x86_64"]\'\n')
+    path.chmod(0o755)
+    return path
+
+
+def test_the_running_interpreter_is_preferred() -> None:
+    chosen = environments.choose_interpreter(">=3.6")
+    assert chosen.path == Path(sys.executable)
+    assert chosen.minor == "{}.{}".format(*sys.version_info)
+
+
+def test_path_then_pyenv_are_searched_past_what_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shims, real = tmp_path / "shims", tmp_path / "real"
+    monkeypatch.setenv("PATH", f"{shims}{os.pathsep}{real}")
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "pyenv"))
+    shim = fake_python(shims, "python3.7", "3.7.0")
+    shim.write_text("#!/bin/sh\necho 'command not found' >&2\nexit 127\n")
+    with pytest.raises(RunFailed, match=r"no Python ==3\.7\.\*"):
+        environments.choose_interpreter("==3.7.*")
+    assert environments.find(replace(ALPHA, python="==3.7.*")) is None
+    old = fake_python(tmp_path / "pyenv/versions/3.7.2/bin", "python3.7", "3.7.2")
+    # Where nothing was a moment ago is remembered for the life of the process.
+    interpreters.ask.cache_clear()
+    assert environments.choose_interpreter("==3.7.*").path == old
+    newer = fake_python(real, "python3.7", "3.7.9")
+    interpreters.ask.cache_clear()
+    assert environments.choose_interpreter("==3.7.*") == Interpreter(newer, "3.7.9", "linux-x86_64")
+    assert environments.choose_interpreter("<3.7.5").path == old
+    fake_python(real, "python3.9", "3.9.1")
+    assert environments.choose_interpreter("<3.11").version == "3.9.1"
+
+
+def test_a_malformed_specifier_is_bad_input() -> None:
+    with pytest.raises(BadInput, match=r"'3\.7' is no version specifier"):
+        environments.choose_interpreter("3.7")
+
+
+ABSENT = replace(ALPHA, imports=("sys_of_no_one",))
+
+
+def test_an_interpreter_given_comes_first(built: environments.Environment, tmp_path: Path) -> None:
+    other = tmp_path / "python"
+    other.symlink_to(built.interpreter)
+    found = environments.resolve(ALPHA, {"first": other})
+    assert (found.interpreter, found.how) == (other, "given")
+    assert found.lock_hash == environments.lock_hash(found.lock)
+    spec = replace(ALPHA, name="extra")
+    both = {"first": other, "first/extra": Path(sys.executable)}
+    assert environments.resolve(spec, both).interpreter == Path(sys.executable)
+    assert environments.resolve(spec, {"first": other}).interpreter == other
+    assert environments.resolve(spec, {"second": other}).how == "sealed"
+
+
+def test_an_interpreter_given_has_its_packages_listed(built: environments.Environment) -> None:
+    with_pip = environments.resolve(ALPHA, {"first": built.interpreter})
+    assert with_pip.lock == built.lock and with_pip.lock_hash == built.lock_hash
+    environments.lock_of.cache_clear()
+    (package,) = built.path.glob("lib/python*/site-packages/pip")
+    shutil.rmtree(package)
+    without_pip = environments.resolve(ALPHA, {"first": built.interpreter})
+    assert without_pip.lock == built.lock
+
+
+def test_an_interpreter_given_must_be_one(cache: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.touch()
+    for path in (tmp_path / "nowhere", tmp_path, plain):
+        with pytest.raises(BadInput, match=r"not an executable file.*env build first$"):
+            environments.resolve(ALPHA, {"first": path})
+    with pytest.raises(BadInput, match="cannot list its packages"):
+        environments.resolve(ALPHA, {"first": Path("/bin/false")})
+
+
+def test_the_sealed_environment_comes_second(built: environments.Environment) -> None:
+    found = environments.resolve(replace(ALPHA, imports=("json",)), {})
+    assert (found.interpreter, found.how) == (built.interpreter, "sealed")
+    assert (found.lock, found.lock_hash) == (built.lock, built.lock_hash)
+    assert found.reason == f"sealed environment built {built.built}"
+
+
+def test_the_running_interpreter_comes_third_and_imports_nothing(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "heavy_framework.py").write_text("raise AssertionError('imported')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = environments.resolve(replace(ALPHA, imports=("heavy_framework", "json")), {})
+    assert (found.interpreter, found.how) == (Path(sys.executable), "running")
+    assert found.reason == "this interpreter can import heavy_framework and json"
+    assert any(line.startswith("pytest==") for line in found.lock)
+    assert found.lock_hash == environments.lock_hash(found.lock)
+
+
+def test_with_nothing_the_reason_ends_in_the_command(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The rest of an uninstalled package: a folder without code.
+    (tmp_path / "sys_of_no_one").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    found = environments.resolve(
+        replace(ABSENT, name="extra", imports=("json", *ABSENT.imports)), {}
+    )
+    assert (found.interpreter, found.how, found.lock, found.lock_hash) == (None, "none", (), None)
+    assert found.reason == (
+        "no sealed environment, and this interpreter cannot import sys_of_no_one; "
+        "type: levelfield env build first/extra"
+    )
+
+
+def test_half_built_is_none_too_and_says_so(built: environments.Environment) -> None:
+    (built.path / "levelfield.json").unlink()
+    found = environments.resolve(ABSENT, {})
+    assert found.how == "none" and "half-built" in found.reason
+    nowhere = environments.resolve(replace(ABSENT, python="==2.0"), {})
+    assert nowhere.reason.startswith("no Python ==2.0 was found")
+    assert nowhere.reason.endswith("levelfield env build first")
