@@ -1,0 +1,58 @@
+"""One colour per framework in every chart, apart also for colour-blind eyes.
+
+Okabe and Ito for the frameworks met most, Tol's muted and light schemes for the others:
+https://jfly.uni-koeln.de/color/ and https://sronpersonalpages.nl/~pault/. Every row of a chart
+carries its name as well, so that no colour is ever the only sign.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import hashlib
+
+FRAMEWORKS = {
+    "torch": "#D55E00",
+    "tensorflow": "#E69F00",
+    "keras": "#CC79A7",
+    "jax": "#0072B2",
+    "flax": "#56B4E9",
+    "reference": "#222222",
+    "onnxruntime": "#009E73",
+    "openvino": "#999933",
+    "theano": "#882255",
+    "caffe": "#CC6677",
+    "pycaffe": "#EE8866",
+    "mxnet": "#117733",
+    "cntk": "#332288",
+    "chainer": "#44AA99",
+    "pytensor": "#AA4499",
+    "tensorflow1": "#AAAA00",
+    "keras2": "#FFAABB",
+    "tinygrad": "#661100",
+    "paddle": "#77AADD",
+    "mlx": "#6699CC",
+    "mindspore": "#BBCC33",
+    "tensorrt": "#EEDD88",
+}
+ABSENT = "#6E6E6E"
+STAGE_TINTS = (0.72, 0.54, 0.36, 0.18, 0.0)
+
+
+def colour(framework: str) -> str:
+    """``#RRGGBB`` of a framework; of one not listed, by its name alone: always the same."""
+    if framework in FRAMEWORKS:
+        return FRAMEWORKS[framework]
+    digest = hashlib.sha256(framework.encode()).digest()
+    lightness = 0.3 + 0.3 * digest[2] / 255
+    hue = int.from_bytes(digest[:2], "big") / 65536
+    return _hexadecimal(colorsys.hls_to_rgb(hue, lightness, 0.45))
+
+
+def tint(base: str, whiteness: float) -> str:
+    """A colour mixed with white: 0 is the colour, 1 is white."""
+    parts = (int(base[at : at + 2], 16) / 255 for at in (1, 3, 5))
+    return _hexadecimal(tuple(part + (1 - part) * whiteness for part in parts))
+
+
+def _hexadecimal(parts: tuple[float, ...]) -> str:
+    return "#" + "".join(f"{round(part * 255):02X}" for part in parts)

@@ -1,0 +1,217 @@
+"""The page that every chart shares: panels, rows and axes, in sizes for a page 1000 pixels wide."""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.style
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from harness.frames import Frames, summary
+from harness.report.colours import ABSENT as GREY
+from harness.report.tables import Group, groups
+from harness.report.text import clean
+from harness.store import write_atomically
+
+LOG_ABOVE = 20.0  # times between the least and the greatest, above which an axis is logarithmic
+ORDER = "Arms in the order of the run's plan. One process each: no verdict can be drawn from it."
+_STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.size": 10,
+    "text.parse_math": False,  # a name may hold a dollar
+    "svg.hashsalt": "levelfield",
+    "svg.fonttype": "path",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+}
+# Inches, of which a page shows 10 across.
+_WIDTH, _ROW, _LINE, _HEAD, _FOOT = 10.0, 0.27, 0.19, 1.02, 0.62
+_MARGIN, _END, _GAP = 0.12, 0.62, 0.25
+_LONGEST_NAME, _LONGEST_LINE = 26, 68  # characters
+_LARGEST_PIXELS = 60_000  # of an image's side, for the backend
+Draw = Callable[[Axes, Group], None]
+
+
+def panels(frames: Frames, title: str, draw: Draw, legend: Sequence[Artist], end: str) -> Figure:
+    """Panels two by two in the order of the plan; ``end`` is what the numbers at the right are."""
+    found = groups(summary(frames))
+    columns = 2 if len(found) > 1 else 1
+    lines = [found[at : at + columns] for at in range(0, len(found), columns)]
+    with style():
+        height = _HEAD + sum(_line_inches(line) for line in lines)
+        figure = Figure(figsize=(_WIDTH, height), facecolor="white")
+        FigureCanvasAgg(figure)
+        _headline(figure, title if found else f"{title}: no cells were planned", legend)
+        width = (_WIDTH - _MARGIN - _GAP * (columns - 1)) / columns
+        top = _HEAD
+        for line in lines:
+            for column, group in enumerate(line):
+                left = _MARGIN + column * (width + _GAP)
+                _panel(figure, group, draw, (left, top, width), end)
+            top += _line_inches(line)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG or SVG, by the suffix. Raises OSError."""
+    stream = io.BytesIO()
+    svg = path.suffix == ".svg"
+    metadata = {"Date": None, "Creator": "levelfield"} if svg else {"Software": None}
+    width, height = figure.get_size_inches()
+    with style():
+        figure.savefig(
+            stream,
+            format=path.suffix[1:],
+            dpi=min(160.0, math.floor(_LARGEST_PIXELS / max(width, height))),
+            metadata=metadata,
+        )
+    write_atomically(path, stream.getvalue())
+
+
+def style() -> Any:
+    """What every chart is drawn under, whatever the caller has configured."""
+    return matplotlib.style.context(["default", _STYLE])
+
+
+def _details(group: Group) -> list[str]:
+    return textwrap.wrap(group.details, _LONGEST_LINE)
+
+
+def _line_inches(line: Sequence[Group]) -> float:
+    details = max(len(_details(group)) for group in line)
+    rows = max(len(group.rows) for group in line)
+    return _LINE * (details + 2) + rows * _ROW + _FOOT
+
+
+def _headline(figure: Figure, title: str, legend: Sequence[Artist]) -> None:
+    height = figure.get_figheight()
+    left = _MARGIN / _WIDTH
+    figure.text(left, 1 - 0.12 / height, title, fontsize=14, fontweight="bold", va="top")
+    figure.text(left, 1 - 0.42 / height, ORDER, fontsize=9.5, color=GREY, va="top")
+    figure.legend(
+        handles=legend,
+        loc="upper left",
+        bbox_to_anchor=(left, 1 - 0.65 / height),
+        ncols=len(legend),
+        frameon=False,
+        borderpad=0,
+        borderaxespad=0,
+        handletextpad=0.4,
+        columnspacing=1.4,
+    )
+
+
+def _panel(
+    figure: Figure, group: Group, draw: Draw, place: tuple[float, float, float], end: str
+) -> None:
+    """One panel at ``place``: inches from the left, inches from the top, inches wide."""
+    left, top, width = place
+    height = figure.get_figheight()
+    details = _details(group)
+    names = [_shortened(arm) for arm in group.rows["arm"]]
+    text_inches = max(TextPath((0, 0), name, size=10).get_extents().width for name in names) / 72
+    under = top + _LINE * (len(details) + 2)
+    rows = len(names) * _ROW
+    axes = figure.add_axes(
+        (
+            (left + text_inches + 0.1) / _WIDTH,
+            1 - (under + rows) / height,
+            (width - text_inches - 0.1 - _END) / _WIDTH,
+            rows / height,
+        )
+    )
+    figure.text(
+        left / _WIDTH, 1 - top / height, group.title, fontsize=11, fontweight="bold", va="top"
+    )
+    figure.text(
+        left / _WIDTH,
+        1 - (top + _LINE) / height,
+        "\n".join(details),
+        fontsize=9.5,
+        color=GREY,
+        va="top",
+        linespacing=1.3,
+    )
+    axes.set_axisbelow(True)
+    axes.grid(axis="x", color="#E4E4E4", linewidth=0.8)
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(axis="y", length=0)
+    draw(axes, group)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    if axes.get_xlabel():
+        axes.annotate(
+            end,
+            (1, 1),
+            xytext=(6, 3),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            fontsize=9,
+            color=GREY,
+        )
+
+
+def _shortened(name: str) -> str:
+    """Both ends of a long name: modes differ at the end."""
+    name, half = clean(name), (_LONGEST_NAME - 3) // 2
+    return name if len(name) <= _LONGEST_NAME else f"{name[:half]}...{name[-half:]}"
+
+
+def why(cell: Mapping[Any, Any], otherwise: str) -> str:
+    """What stands in the row of an arm without data."""
+    return otherwise if cell["status"] == "ok" else str(cell["status"])
+
+
+def jitter(index: int) -> float:
+    """Heights from -0.22 to 0.22 of a row, neighbours apart: multiples of the golden ratio."""
+    return (index * 0.6180339887 % 1 - 0.5) * 0.44
+
+
+def absent(axes: Axes, row: int, words: str) -> None:
+    """Say in an arm's row why there are no data."""
+    place = axes.get_yaxis_transform()
+    axes.text(0.012, row, words, transform=place, color=GREY, style="italic", va="center_baseline")
+
+
+def at_end(axes: Axes, row: int, number: str) -> None:
+    """Write an arm's number behind its row."""
+    axes.annotate(
+        number,
+        (1, row),
+        xytext=(6, 0),
+        xycoords=axes.get_yaxis_transform(),
+        textcoords="offset points",
+        va="center_baseline",
+    )
+
+
+def value_axis(axes: Axes, values: Sequence[float], unit: str, *, logarithmic: bool) -> None:
+    """Ticks that a person reads; from zero unless ``logarithmic``; none where nothing is shown."""
+    if not values or max(values) <= 0:
+        axes.set_xlim(0, 1)
+        axes.xaxis.set_visible(False)
+        axes.spines["bottom"].set_visible(False)
+        return
+    low, high = min(values), max(values)
+    if logarithmic and low > 0 and high > LOG_ABOVE * low:
+        axes.set_xscale("log")
+        axes.set_xlim(low / 1.25, high * 1.25)
+        few = high > 200 * low
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if few else (1.0, 2.0, 5.0)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        unit += " (logarithmic)"
+    else:
+        axes.set_xlim(0, high * 1.06)
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axes.set_xlabel(unit)

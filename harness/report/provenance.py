@@ -1,0 +1,92 @@
+"""What ran where: facts of each run and of the processes that served it, none interpreted."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pandas
+
+from harness.frames import Frames
+from harness.report.text import ABSENT, escape, markdown_table, significant
+
+_COLUMNS = ("arm", "version", "Python", "environment", "threads asked", "threads", "read back")
+_LEFT = ("arm", "version", "environment", "read back")
+
+
+def provenance(frames: Frames) -> str:
+    """What ran where, as Markdown: date, seed and machine of each run, versions of each arm."""
+    parts = ["## What ran where"]
+    for run in frames.runs.to_dict("records"):
+        facts = [f"- {name}: {escape(text)}" for name, text in _run_facts(run) if text]
+        parts += [f"### Run {escape(run['run'])}", "\n".join(facts)]
+        versions = pandas.DataFrame(_versions(frames, run["run"]), dtype="str")
+        parts += [markdown_table(versions, left=_LEFT)] if len(versions) else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _run_facts(run: dict[Any, Any]) -> list[tuple[str, str]]:
+    suite, machine = _parsed(run["suite"]), _parsed(run["machine"])
+    memory = machine.get("memory_bytes")
+    system = [machine.get("system"), machine.get("architecture")]
+    seed = run["seed"]
+    return [
+        ("date", run["created"]),
+        ("seed", "" if pandas.isna(seed) else str(seed)),
+        ("levelfield", _inline(_parsed(run["code_version"]) or run["code_version"])),
+        ("suite", ": ".join(str(suite[key]) for key in ("name", "title") if suite.get(key))),
+        ("effort per cell", _inline(suite.get("effort"))),
+        ("processor", _inline(machine.get("processor"))),
+        ("cores at hand", _inline(machine.get("cores"))),
+        ("memory", f"{significant(memory / 2**30)} GiB" if memory else ""),
+        ("system", " ".join(str(each) for each in system if each)),
+        ("hypervisor", _inline(machine.get("hypervisor"))),
+    ]
+
+
+def _versions(frames: Frames, run: str) -> list[dict[str, str]]:
+    """One row per arm and kind of process that served it; an arm that none served has a row too."""
+    rows: list[dict[str, str]] = []
+    processes = frames.processes[frames.processes["run"] == run]
+    for arm in frames.cells.loc[frames.cells["run"] == run, "arm"].unique():
+        served = processes[processes["arm"] == arm].to_dict("records")
+        for process in served:
+            asked, told = _parsed(process["asked"]), _parsed(process["describe"])
+            told = {key: value for key, value in told.items() if value is not None}
+            row = {
+                "arm": arm,
+                "version": _inline(told.pop("version", None)),
+                "Python": process["python"],
+                "environment": f"{process['how']} {process['lock_hash'][:12]}".strip(),
+                "threads asked": _inline(asked.get("threads")),
+                "threads": _inline(told.pop("threads", None)),
+                "read back": _inline(told),
+            }
+            row = {name: text or ABSENT for name, text in row.items()}
+            rows += [row] if row not in rows else []
+        if not served:
+            empty = dict.fromkeys(_COLUMNS, ABSENT)
+            rows.append({**empty, "arm": arm, "read back": "no process was started"})
+    return rows
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """The object in a JSON text; empty where it holds none."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _inline(value: Any) -> str:
+    """A JSON value in a line; what is null is left out."""
+    if isinstance(value, dict):
+        return ", ".join(
+            f"{key} {_inline(each)}" for key, each in value.items() if each is not None
+        )
+    if isinstance(value, list):
+        return " ".join(_inline(each) for each in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)

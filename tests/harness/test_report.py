@@ -1,0 +1,268 @@
+"""Tables: every arm shows, no number of an arm that is not ok does, no text is an order."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from io import StringIO
+from pathlib import Path
+
+import pandas
+import pytest
+from markdown_it import MarkdownIt
+from rich.console import Console
+
+from harness.frames import Frames, load, summary
+from harness.report.provenance import provenance
+from harness.report.tables import NO_VERDICT, ComparisonTable, comparison_tables, markdown, to_rich
+from harness.report.text import clean, escape, significant
+from harness.store import STATUSES
+from tests.synthetic import write_run
+
+# The plan of the tests is neither alphabetical nor by speed.
+ARMS = ("torch:eager", "jax:jit", "tensorflow:xla", "keras:jax", "reference:numpy", "flax:jit")
+HOSTILE = (
+    "a|b\nc <script>alert(1)</script> ![x](http://e) `q` **b** \\| [r]: h \x1b[31m \u202e& $e$"
+)
+
+
+def frames_of(folder: Path, **options: object) -> Frames:
+    return load(write_run(folder, **{"arms": ARMS, "models": ("mlp",), "statuses": {}, **options}))
+
+
+def with_reason(frames: Frames, cell: int, status: str, reason: str) -> Frames:
+    cells = frames.cells.copy()
+    cells.loc[cell, ["status", "reason"]] = [status, reason]
+    return dataclasses.replace(frames, cells=cells)
+
+
+def texts_of(table: ComparisonTable) -> dict[str, dict[str, str]]:
+    return {row["arm"]: row for row in table.cells.to_dict("records")}
+
+
+def html(text: str) -> str:
+    return MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
+
+
+# -- tables -----------------------------------------------------------------------------------
+
+
+def test_one_table_per_group_and_every_arm_in_the_order_of_the_plan(tmp_path: Path) -> None:
+    speed = {arm: float(10 - place) for place, arm in enumerate(ARMS)}
+    tables = comparison_tables(frames_of(tmp_path, speed=speed, models=("mlp", "lenet")))
+    assert [table.title.split(",")[0] for table in tables] == [
+        "mlp/small inference",
+        "mlp/small training with adam",
+        "lenet/small inference",
+        "lenet/small training with adam",
+    ]
+    for table in tables:
+        assert tuple(table.cells["arm"]) == ARMS
+        assert table.coverage == "6 of 6 arms ok"
+        assert table.notes == ()
+
+
+def test_cells_show_what_was_measured_in_three_digits(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path)
+    row = summary(frames).iloc[0]
+    shown = texts_of(comparison_tables(frames)[0])["torch:eager"]
+    assert float(shown["step (ms)"]) == pytest.approx(row["step_seconds"] * 1e3, rel=5e-3)
+    low, high = map(float, shown["spread (ms)"].split(" to "))
+    assert low <= float(shown["step (ms)"]) <= high
+    p50, p95, p99 = map(float, shown["latency p50 / p95 / p99 (ms)"].split(" / "))
+    assert p50 <= p95 <= p99
+    assert int(shown["examples/s"].replace(",", "")) == pytest.approx(
+        row["examples_per_second"], rel=5e-3
+    )
+    assert float(shown["peak (MiB)"]) == pytest.approx(row["peak_bytes"] / 2**20, rel=5e-3)
+    assert float(shown["output error"]) == pytest.approx(row["output_error"], rel=0.05)
+    for name, text in shown.items():
+        for number in re.findall(r"[\d.,]+(?:e-?\d+)?", text) if name not in ("arm",) else ():
+            digits = number.split("e")[0].replace(",", "").replace(".", "").lstrip("0")
+            assert len(digits.rstrip("0")) <= 3, (name, text)
+
+
+def test_accuracy_is_a_column_where_something_was_learned(tmp_path: Path) -> None:
+    inference, training = comparison_tables(frames_of(tmp_path))
+    assert "test accuracy (%)" not in inference.cells
+    assert all(95 < float(text) < 98 for text in training.cells["test accuracy (%)"])
+
+
+def test_compile_seconds_stand_beside_the_first_step_where_known(tmp_path: Path) -> None:
+    rows = texts_of(comparison_tables(frames_of(tmp_path))[0])
+    assert re.fullmatch(r"[\d.]+ \+ compile [\d.]+", rows["jax:jit"]["first step (s)"])
+    assert re.fullmatch(r"[\d.]+", rows["torch:eager"]["first step (s)"])
+
+
+@pytest.mark.parametrize("status", [*STATUSES[1:], "unfinished"])
+def test_an_arm_that_is_not_ok_shows_its_status_and_reason_and_no_number(
+    tmp_path: Path, status: str
+) -> None:
+    frames = frames_of(tmp_path, statuses={1: status})
+    table = comparison_tables(frames)[0]
+    row = texts_of(table)["jax:jit"]
+    assert row.pop("status") == f"{status} (1)"
+    row.pop("arm")
+    row.pop("output error")  # of a wrong arm the error is the finding
+    assert set(row.values()) == {"-"}
+    assert table.coverage == "5 of 6 arms ok"
+    reason = frames.cells["reason"][1] or "interrupted, or still to run"
+    assert table.notes == (clean(f"jax:jit {status}: {reason}"),)
+
+
+def test_times_recorded_of_an_arm_that_failed_later_stay_out(tmp_path: Path) -> None:
+    frames = with_reason(frames_of(tmp_path), 1, "failed", "died while learning")
+    assert summary(frames)["step_seconds"].notna()[1]
+    row = texts_of(comparison_tables(frames)[0])["jax:jit"]
+    assert row["step (ms)"] == row["spread (ms)"] == row["import (s)"] == row["peak (MiB)"] == "-"
+
+
+def test_every_reason_is_listed_also_those_of_ok_arms(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path, statuses={7: "failed", 8: "timeout"})
+    memory, accuracy = frames.memory.copy(), frames.accuracy.copy()
+    at = memory["cell"] == "c0007"
+    memory.loc[at, "peak_bytes"] = pandas.NA
+    memory.loc[at, "reason"] = "timeout: too slow to weigh"
+    accuracy["test_accuracy"] = float("nan")
+    accuracy["reason"] = "the data do not fit the model"
+    frames = dataclasses.replace(frames, memory=memory, accuracy=accuracy)
+    table = comparison_tables(frames)[1]
+    rows = texts_of(table)
+    assert rows["torch:eager"]["peak (MiB)"] == "- (1)"
+    assert table.notes[0] == "peak: timeout: too slow to weigh"
+    assert table.notes[1] == "test accuracy: the data do not fit the model"
+    assert rows["flax:jit"]["test accuracy (%)"] == "- (2)"
+    assert [note.split(":")[:2] for note in table.notes[2:]] == [
+        ["jax", "jit failed"],
+        ["tensorflow", "xla timeout"],
+    ]
+
+
+def test_an_arm_without_latency_shows_a_dash_there_only(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path, latency_slices=0)
+    for row in texts_of(comparison_tables(frames)[0]).values():
+        assert row["latency p50 / p95 / p99 (ms)"] == "-"
+        assert float(row["step (ms)"]) > 0
+
+
+def test_unlike_cells_never_share_a_table(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path, phases=("inference",))
+    cells = frames.cells.copy()
+    for row, (column, value) in enumerate(
+        (("batch", 7), ("threads", 5), ("numeric", "tf32"), ("profile", "tuned"), ("device", "gpu"))
+    ):
+        cells.loc[row, column] = value
+    tables = comparison_tables(dataclasses.replace(frames, cells=cells))
+    assert [len(table.cells) for table in tables] == [1] * 6
+
+
+def test_two_runs_make_two_tables_that_name_their_run(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        frames_of(tmp_path, name=name, phases=("inference",))
+    titles = [table.title for table in comparison_tables(load(tmp_path))]
+    assert len(titles) == 2
+    assert titles[0].endswith("run first") and titles[1].endswith("run second")
+
+
+# -- texts ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0.9996, "1.00"),
+        (9.996, "10.0"),
+        (99.96, "100"),
+        (1234.5, "1,230"),
+        (987654321, "988,000,000"),
+        (0.04, "0.0400"),
+        (0.00123456, "0.00123"),
+        (0.0000123456, "1.23e-05"),
+        (-1.2345, "-1.23"),
+        (0, "0"),
+        (float("inf"), "inf"),
+        (float("nan"), "-"),
+        (pandas.NA, "-"),
+        (None, "-"),
+    ],
+)
+def test_significant(number: object, text: str) -> None:
+    assert significant(number) == text
+
+
+def test_a_hostile_reason_is_shown_and_does_nothing(tmp_path: Path) -> None:
+    frames = with_reason(frames_of(tmp_path), 0, "failed", HOSTILE)
+    page = html(markdown(comparison_tables(frames)))
+    assert not re.findall(r"<(script|img|a|code|strong|em)\b", page)
+    assert page.count("<table>") == 2
+    item = re.search(r"<li>(.*?)</li>", page, re.DOTALL)
+    assert item
+    shown = item[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    assert shown == clean(f"torch:eager failed: {HOSTILE}")
+    assert "\x1b" not in page and "\u202e" not in page
+
+
+def test_a_hostile_name_stays_in_its_cell(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path, phases=("inference",))
+    cells = frames.cells.copy()
+    cells.loc[0, "arm"] = HOSTILE
+    text = markdown(comparison_tables(dataclasses.replace(frames, cells=cells)))
+    page = html(text)
+    assert page.count("<tr>") == 1 + len(ARMS)
+    widths = {row.count("<td") for row in page.split("<tr>")[2:]}
+    assert widths == {page.count("<th ") + page.count("<th>")}
+    assert "<script" not in page
+
+
+@pytest.mark.parametrize("text", ["a|b", "a\\|b", "a\\\\|b", "|", "\\", "a\r\nb", "<b>", "&lt;"])
+def test_escape_survives_a_table(text: str) -> None:
+    page = html(f"| x | y |\n| --- | --- |\n| {escape(text)} | end |\n")
+    cells = re.findall(r"<td>(.*?)</td>", page)
+    shown = cells[0].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    assert (shown, cells[1:]) == (clean(text), ["end"])
+
+
+def test_no_winner_is_named_in_one_line(tmp_path: Path) -> None:
+    text = markdown(comparison_tables(frames_of(tmp_path)))
+    assert text.count(NO_VERDICT) == 1 and "\n" not in NO_VERDICT
+    assert not re.search(r"fastest arm|winner is [^n]|\bbest\b", text)
+
+
+def test_a_terminal_shows_the_same_and_takes_no_orders(tmp_path: Path) -> None:
+    frames = with_reason(frames_of(tmp_path), 0, "failed", f"[bold]kept[/bold] {HOSTILE}")
+    frames.cells.loc[2, "arm"] = "[red]arm[/red]"
+    table = comparison_tables(frames)[0]
+    console = Console(file=StringIO(), width=200, force_terminal=False)
+    console.print(to_rich(table))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "[bold]kept[/bold]" in shown and "\x1b" not in shown and "5 of 6 arms ok" in shown
+    for arm, row in texts_of(table).items():
+        assert arm in shown and row["step (ms)"] in shown
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_a_narrow_terminal_breaks_no_number(tmp_path: Path, width: int) -> None:
+    table = comparison_tables(frames_of(tmp_path, statuses={8: "no-environment"}))[1]
+    console = Console(file=StringIO(), width=width, force_terminal=False)
+    console.print(to_rich(table))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert max(map(len, lines)) <= width
+    for arm, row in texts_of(table).items():
+        own = "  ".join(line for line in lines if line.startswith(f"{arm}  "))
+        assert all(f"  {text}  " in f"  {own}  " for name, text in row.items() if name != "arm")
+
+
+def test_provenance_tells_machine_seed_and_what_each_arm_read_back(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path, seed=41, statuses={5: "no-environment", 11: "unwritten"})
+    processes = frames.processes.copy()
+    hostile = json.dumps({"version": "9.8.7", "threads": 3, "tf32": False, "note": "<i>|x"})
+    processes.loc[processes["arm"] == "jax:jit", "describe"] = hostile
+    text = provenance(dataclasses.replace(frames, processes=processes))
+    for fact in ("seed: 41", "2026-01-02", "Example 9000", "memory: 8.00 GiB", "0.0.0+synthetic"):
+        assert fact in text
+    lines = {line.split("|")[1].strip(): line for line in text.splitlines() if "|" in line}
+    assert set(ARMS) <= lines.keys()
+    assert "9.8.7" in lines["jax:jit"] and "tf32 no, note &lt;i&gt;\\|x" in lines["jax:jit"]
+    assert "no process was started" in lines["flax:jit"]
+    assert "/environments" not in text

@@ -1,0 +1,131 @@
+"""Charts: every arm and every slice, nothing of an arm that is not ok, and texts one can read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from harness.frames import Frames, load, summary
+from harness.report import charts, colours
+from harness.report.panels import LOG_ABOVE, jitter
+from tests.synthetic import write_run
+
+ARMS = ("torch:eager", "jax:jit", "tensorflow:xla", "keras:jax", "reference:numpy", "flax:jit")
+Chart = Callable[[Frames], Figure]
+CHARTS = (charts.step_time_chart, charts.memory_chart, charts.startup_chart)
+MISSION = [
+    *("torch", "tensorflow", "keras", "jax", "flax", "reference", "theano", "caffe", "mxnet"),
+    *("cntk", "onnxruntime", "openvino", "pytensor", "chainer", "pycaffe", "tinygrad", "paddle"),
+    *("mlx", "mindspore", "tensorrt"),
+]
+
+
+def frames_of(folder: Path, **options: object) -> Frames:
+    return load(write_run(folder, **{"arms": ARMS, "models": ("mlp",), "statuses": {}, **options}))
+
+
+def texts(figure: Figure) -> list[Text]:
+    """The texts that a reader sees."""
+    figure.canvas.draw()
+    hidden = set()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            shown = {tick.label1 for tick in axis._update_ticks()} if axis.get_visible() else set()
+            hidden |= set(axis.findobj(Text)) - shown - {axis.label}
+            hidden |= set() if axis.get_visible() else {axis.label}
+    found = [text for text in figure.findobj(Text) if text not in hidden]
+    return [text for text in found if text.get_visible() and text.get_text().strip()]
+
+
+def test_every_framework_has_a_colour_of_its_own() -> None:
+    known = [colours.colour(name) for name in MISSION]
+    assert len(set(known)) == len(MISSION)
+    assert all(re.fullmatch("#[0-9A-F]{6}", each) for each in known)
+    strange = [colours.colour(f"framework{number}") for number in range(50)]
+    assert strange == [colours.colour(f"framework{number}") for number in range(50)]
+    assert len({*strange, *known}) == len(strange) + len(known)
+
+
+def test_tints_run_from_the_colour_to_white() -> None:
+    assert colours.tint("#0072B2", 0) == "#0072B2"
+    assert colours.tint("#0072B2", 1) == "#FFFFFF"
+
+
+@pytest.mark.parametrize("draw", CHARTS)
+def test_every_chart_has_every_arm_and_the_status_of_those_without_data(
+    tmp_path: Path, draw: Chart
+) -> None:
+    frames = frames_of(tmp_path, statuses={1: "wrong", 3: "no-environment", 8: "timeout"})
+    shown = [text.get_text() for text in texts(draw(frames))]
+    for arm in ARMS:
+        assert shown.count(arm) == 2
+    for status in ("wrong", "no-environment", "timeout"):
+        assert shown.count(status) == 1
+    for title in ("mlp/small inference", "mlp/small training with adam"):
+        assert shown.count(title) == 1
+
+
+def test_every_slice_is_a_dot_and_none_of_an_arm_that_is_not_ok(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path, slices=12, statuses={8: "timeout"})
+    inference, training = charts.step_time_chart(frames).axes
+    dots = [each.get_offsets() for each in inference.collections if hasattr(each, "get_sizes")]
+    times = sorted(x for each in dots for x, _ in each if len(each) == 12)
+    own = frames.slices[
+        (frames.slices["phase"] == "inference") & (frames.slices["statistic"] == "throughput")
+    ]
+    assert times == pytest.approx(sorted(own["step_seconds"] * 1000))
+    assert inference.get_ylim() == (5.5, -0.5)  # the first arm of the plan is on top
+    rows = {round(y) for each in training.collections for _, y in each.get_offsets()}
+    assert 2 not in rows
+
+
+def test_an_axis_is_logarithmic_only_above_its_range(tmp_path: Path) -> None:
+    near = frames_of(tmp_path, name="near", speed={"jax:jit": LOG_ABOVE / 2})
+    far = frames_of(tmp_path, name="far", speed={"jax:jit": LOG_ABOVE * 3})
+    assert {axes.get_xscale() for axes in charts.step_time_chart(near).axes} == {"linear"}
+    assert {axes.get_xlim()[0] for axes in charts.step_time_chart(near).axes} == {0}
+    assert {axes.get_xscale() for axes in charts.step_time_chart(far).axes} == {"log"}
+
+
+def test_memory_bars_end_at_the_highest_peak(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path)
+    axes = charts.memory_chart(frames).axes[0]
+    table = summary(frames)
+    for row in range(len(ARMS)):
+        ends = [bar.get_x() + bar.get_width() for bar in axes.patches if round(bar.get_y()) == row]
+        assert max(ends) == pytest.approx(table["peak_bytes"][row] / 2**20)
+
+
+def test_memory_increments() -> None:
+    mebibyte = 2**20
+    peaks = [30 * mebibyte, None, 350 * mebibyte, 500 * mebibyte, 480 * mebibyte]
+    assert charts._increments(peaks) == [30, 0, 320, 150, 0]
+
+
+def test_jitter_stays_in_its_row() -> None:
+    heights = [jitter(index) for index in range(1000)]
+    assert max(map(abs, heights)) <= 0.22 and len(set(heights)) == 1000
+
+
+@pytest.mark.parametrize("draw", CHARTS)
+def test_no_text_is_cut_or_covers_another(tmp_path: Path, draw: Chart) -> None:
+    arms = (*ARMS, "a_third_party_framework:with-a-long-mode", "tensorflow:function")
+    frames = frames_of(
+        tmp_path, arms=arms, statuses={2: "no-environment"}, speed={"jax:jit": 90, "keras:jax": 9e3}
+    )
+    figure = draw(frames)
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts(figure)]
+    assert len(boxes) > 40
+    for one, box in boxes:
+        assert box.x0 >= 0 and box.y0 >= 0, one
+        assert box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height, one
+    for number, (one, first) in enumerate(boxes):
+        for other, second in boxes[:number]:
+            across = min(first.x1, second.x1) - max(first.x0, second.x0)
+            along = min(first.y1, second.y1) - max(first.y0, second.y0)
+            assert min(across, along) < 1, (one, other)

@@ -1,0 +1,93 @@
+"""Report files: the same bytes from the same records, links that lead somewhere, clear errors."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.errors import BadInput
+from harness.report import FORMATS, write_report
+from tests.synthetic import write_run
+
+ARMS = ("torch:eager", "jax:jit", "tensorflow:xla", "keras:jax", "reference:numpy", "flax:jit")
+
+
+def run(folder: Path, **options: object) -> Path:
+    return write_run(folder, **{"arms": ARMS, "models": ("mlp",), "statuses": {}, **options})
+
+
+def test_the_same_records_give_the_same_bytes_in_another_process(tmp_path: Path) -> None:
+    path = run(tmp_path, statuses={1: "wrong", 9: "failed"})
+    here = {each.name: each.read_bytes() for each in write_report([path], tmp_path / "one")}
+    code = "import sys; from harness.report import write_report as w; w([sys.argv[1]], sys.argv[2])"
+    subprocess.run([sys.executable, "-c", code, path, tmp_path / "two"], check=True)
+    there = {each.name: each.read_bytes() for each in (tmp_path / "two").rglob("*.*")}
+    assert here.keys() == there.keys() and len(here) > 20
+    assert [name for name in here if here[name] != there[name]] == []
+    for name, content in here.items():
+        assert str(tmp_path).encode() not in content, name
+    again = write_report([path], tmp_path / "one")
+    assert {each.name: each.read_bytes() for each in again} == here
+
+
+def test_a_report_shows_its_charts_and_every_link_leads_somewhere(tmp_path: Path) -> None:
+    write_report(run(tmp_path), tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text()
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert len(links) == len(charts_named := ("step-time", "memory", "startup")) + 2
+    assert all((tmp_path / "report" / link).exists() for link in links)
+    assert all(f"({name}.svg)" in text for name in charts_named)
+
+
+@pytest.mark.parametrize("chosen", FORMATS)
+def test_each_format_alone(tmp_path: Path, chosen: str) -> None:
+    written = write_report(run(tmp_path), tmp_path / "report", formats=(chosen,))
+    assert written and all(path.exists() for path in written)
+    assert {path for path in (tmp_path / "report").rglob("*.*")} == set(written)
+    if chosen == "markdown":
+        assert "](" not in written[0].read_text()
+
+
+def test_an_unknown_format_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"unknown format 'pdf'.*markdown"):
+        write_report(run(tmp_path), tmp_path / "report", formats=("pdf",))
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(BadInput, match="choose a folder"):
+        write_report(run(tmp_path), tmp_path / "file" / "report")
+
+
+@pytest.mark.parametrize("status", ["wrong", "failed", "no-environment", "unfinished"])
+def test_a_run_of_nothing_but_failures_gives_a_report(tmp_path: Path, status: str) -> None:
+    path = run(tmp_path, statuses=dict.fromkeys(range(12), status))
+    text = write_report([path], tmp_path / "report")[0].read_text()
+    assert text.count("0 of 6 arms ok") == 2
+    for arm in ARMS:
+        assert len(re.findall(rf"^\d\. {arm} {status}: ", text, re.MULTILINE)) == 2
+
+
+def test_a_run_without_cells_gives_a_report(tmp_path: Path) -> None:
+    path = run(tmp_path, arms=())
+    written = write_report([path], tmp_path / "report")
+    assert "What ran where" in written[0].read_text()
+
+
+def test_the_charts_leave_pyplot_and_the_callers_settings_alone(tmp_path: Path) -> None:
+    path = run(tmp_path)
+    code = (
+        "import sys, matplotlib; matplotlib.rcParams['font.size'] = 31;"
+        "from harness.report import write_report; write_report(sys.argv[1], sys.argv[2]);"
+        "assert 'matplotlib.pyplot' not in sys.modules;"
+        "assert matplotlib.rcParams['font.size'] == 31"
+    )
+    subprocess.run([sys.executable, "-c", code, path, tmp_path / "two"], check=True)
+    write_report(path, tmp_path / "one")
+    for name in ("step-time.svg", "memory.png"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
