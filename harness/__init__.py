@@ -1,0 +1,1 @@
+"""The engine: command line, plan, environments, worker, gate, measurement, store, report."""

@@ -1,0 +1,47 @@
+"""The command line: one file per command; this one holds the application and its exit codes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+
+import typer
+
+from harness.cli import checking, environment, listing, reporting, running
+from harness.errors import LevelfieldError
+from reference.spec import UnknownName
+
+app = typer.Typer(
+    help="Compares deep-learning frameworks after proving that they compute the same thing.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("list")(listing.list_command)
+app.add_typer(environment.app, name="env")
+app.command("check")(checking.check_command)
+app.command("run")(running.run_command)
+app.command("report")(reporting.report_command)
+
+
+def main() -> None:
+    """The console script. Bad input exits with 2, a run that failed with 1, each in one line."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app()
+    except UnknownName as error:
+        _leave(str(error), 2)
+    except LevelfieldError as error:
+        _leave(str(error), error.exit_code)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    # A polite end from outside is a Ctrl-C: workers are stopped, records are whole.
+    raise KeyboardInterrupt
+
+
+def _leave(message: str, code: int) -> None:
+    print(f"levelfield: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)

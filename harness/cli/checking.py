@@ -1,0 +1,117 @@
+"""``levelfield check``: the gate alone: do all frameworks compute the same thing?"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Hashable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import reference
+from harness import frames, session, store
+from harness.cli.options import (
+    ArmsOption,
+    BatchOption,
+    ModelsOption,
+    PhasesOption,
+    PresetsOption,
+    PythonOption,
+    ThreadsOption,
+    given_interpreters,
+    narrowed,
+)
+from harness.cli.watching import watched
+from harness.suite import Suite, load_suite, plan
+
+HARMLESS = ("ok", "unsupported", "unwritten", "no-environment")
+
+
+def check_command(
+    suite: Annotated[str, typer.Argument(help="A suite's name or TOML file.")] = "tiny",
+    everything: Annotated[
+        bool, typer.Option("--all", help="All models and all arms there are.")
+    ] = False,
+    arms: ArmsOption = None,
+    models: ModelsOption = None,
+    presets: PresetsOption = None,
+    phases: PhasesOption = None,
+    batch: BatchOption = None,
+    threads: ThreadsOption = None,
+    python: PythonOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Prove every arm against the reference and show its errors; nothing is timed.
+
+    Exits with 1 if an arm is wrong or failed.
+    """
+    chosen = load_suite(suite)
+    if everything:
+        chosen = replace(chosen, models=tuple(reference.models()), arms=("*",))
+    chosen = narrowed(
+        chosen,
+        arms=arms,
+        models=models,
+        presets=presets,
+        phases=phases,
+        batch=batch,
+        threads=threads,
+    )
+    rows = _check(chosen, python, suite)
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    else:
+        Console().print(_table(rows))
+    if any(row["status"] not in HARMLESS for row in rows):
+        raise typer.Exit(1)
+
+
+def _check(suite: Suite, python: list[str] | None, name: str) -> list[dict[Hashable, Any]]:
+    cells = plan(suite)
+    resolutions = session.resolve_arms(suite.arms, given_interpreters(python))
+    session.refuse_if_nothing_can_run(resolutions, name)
+    with tempfile.TemporaryDirectory(prefix="levelfield-check-") as folder:
+        with (
+            store.create(
+                Path(folder), "check", session.describe_run(suite, cells, resolutions)
+            ) as run,
+            watched(Console(stderr=True), len(cells)) as listener,
+        ):
+            session.measure(
+                run,
+                suite,
+                cells,
+                resolutions=resolutions,
+                progress=listener,
+                only_gate=True,
+            )
+        summary = frames.summary(frames.load(run.path))
+    columns = ("arm", "model", "preset", "phase", "optimizer", "status", "reason")
+    errors = ("output_error", "gradient_error", "worst_error_share")
+    wanted = summary[[*columns, *errors]].astype(object)
+    return list(wanted.where(wanted.notna(), None).to_dict("records"))
+
+
+def _table(rows: list[dict[Hashable, Any]]) -> Table:
+    table = Table(caption="errors are relative norms against float64", caption_justify="left")
+    for column in ("arm", "model", "phase", "status", "outputs", "gradients", "of tolerance"):
+        table.add_column(column, justify="right" if column[0] in "og" else "left")
+    for row in rows:
+        phase = row["phase"] + (f" {row['optimizer']}" if row["optimizer"] else "")
+        errors = (row["output_error"], row["gradient_error"])
+        share = row["worst_error_share"]
+        status = row["status"] + (f": {row['reason']}" if row["reason"] else "")
+        table.add_row(
+            row["arm"],
+            f"{row['model']}/{row['preset']}",
+            phase,
+            status,
+            *("" if error is None else f"{error:.1e}" for error in errors),
+            "" if share is None else f"{share:.1%}",
+        )
+    return table

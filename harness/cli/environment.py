@@ -1,0 +1,160 @@
+"""``levelfield env``: the sealed environments, and which interpreter serves which arm."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from harness import environments
+from harness.arms import EnvironmentSpec, arms
+from harness.cli.options import PythonOption, given_interpreters
+from harness.errors import RunFailed
+from harness.suite import load_suite
+from reference.spec import UnknownName
+
+app = typer.Typer(help="Build, list, lock and remove sealed environments.", no_args_is_help=True)
+
+Labels = Annotated[list[str] | None, typer.Argument(help="Environments, such as torch keras/jax.")]
+
+
+def specs_by_label() -> dict[str, EnvironmentSpec]:
+    """Every environment that an arm wants, by label."""
+    specs = (arm.mode.environment for arm in arms().values())
+    return {spec.label: spec for spec in specs}
+
+
+def specs_of_arms(names: Iterable[str]) -> list[EnvironmentSpec]:
+    """The environments of some arms, each once, in order."""
+    known = arms()
+    found = {known[name].mode.environment.label: known[name].mode.environment for name in names}
+    return list(found.values())
+
+
+def _chosen(labels: list[str] | None) -> list[EnvironmentSpec]:
+    known = specs_by_label()
+    for label in labels or ():
+        if label not in known:
+            raise UnknownName("environment", label, known)
+    return [known[label] for label in labels or known]
+
+
+@app.command("build")
+def build_command(
+    labels: Labels = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Build what the arms of this suite need.")
+    ] = None,
+) -> None:
+    """Build environments: all, those named, or those of a suite. Finished ones are kept.
+
+    One that cannot be built does not stop the others; its arms end as "no-environment".
+    """
+    wanted = _chosen(labels) if labels or not suite else []
+    if suite:
+        wanted += [s for s in specs_of_arms(load_suite(suite).arms) if s not in wanted]
+    build_environments(wanted)
+
+
+def build_environments(wanted: list[EnvironmentSpec]) -> None:
+    """Build with a progress bar. Raises RunFailed at the end if any could not be built."""
+    console = Console()
+    failures: list[str] = []
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("[dim]{task.fields[now]}", markup=True),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("environments", total=len(wanted), now="")
+        for spec in wanted:
+            progress.update(task, description=f"environment {spec.label}")
+            try:
+                built = environments.build(
+                    spec, on_progress=lambda line: progress.update(task, now=line[:60])
+                )
+                done = f"{built.python}, {len(built.lock)} packages, {built.build_seconds:.0f} s"
+                console.print(f"environment {spec.label}: ready ({done})", highlight=False)
+            except environments.EnvironmentFailed as error:
+                failures.append(spec.label)
+                console.print(f"environment {spec.label}: {error}", highlight=False, markup=False)
+            progress.advance(task)
+    if failures:
+        raise RunFailed(
+            f"could not build {', '.join(failures)}; their arms will end as 'no-environment'; "
+            f"to try again: levelfield env build {' '.join(failures)}"
+        )
+
+
+@app.command("list")
+def list_command(
+    python: PythonOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Which interpreter will serve which arm, and why."""
+    given = given_interpreters(python)
+    rows = []
+    for arm in arms().values():
+        spec = arm.mode.environment
+        resolution = environments.resolve(spec, given)
+        rows.append(
+            {
+                "arm": arm.name,
+                "environment": spec.label,
+                "served by": resolution.how,
+                "why": resolution.reason,
+                "interpreter": str(resolution.interpreter or ""),
+                "lock": (resolution.lock_hash or "")[:12],
+            }
+        )
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    table = Table()
+    for column in rows[0]:
+        if column != "interpreter":
+            table.add_column(column)
+    for row in rows:
+        table.add_row(*(value for key, value in row.items() if key != "interpreter"))
+    console = Console()
+    console.print(table)
+    for folder in environments.half_built():
+        console.print(f"half-built, never used: {folder}", highlight=False)
+
+
+@app.command("lock")
+def lock_command(label: Annotated[str, typer.Argument(help="One environment.")]) -> None:
+    """Print what is really installed in an environment, one pinned package per line."""
+    (spec,) = _chosen([label])
+    found = environments.find(spec)
+    if found is None:
+        raise RunFailed(f"{label} is not built; type: levelfield env build {label}")
+    print("\n".join(found.lock))
+
+
+@app.command("remove")
+def remove_command(
+    labels: Labels = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All environments, half-built ones too.")
+    ] = False,
+) -> None:
+    """Remove environments from the cache."""
+    if everything:
+        for environment in environments.list_environments():
+            environments.remove(environment.path)
+        for folder in environments.half_built():
+            environments.remove(folder)
+        return
+    if not labels:
+        raise typer.BadParameter("name environments, or --all")
+    for spec in _chosen(labels):
+        environments.remove(spec)
+        print(f"removed {spec.label}")

@@ -1,0 +1,117 @@
+"""``levelfield list``: models, arms and suites, for people and as JSON."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import reference
+from harness.arms import arms
+from harness.suite import load_suite, plan, suite_names
+
+
+class What(StrEnum):
+    """What can be listed."""
+
+    models = "models"
+    adapters = "adapters"
+    suites = "suites"
+
+
+def list_command(
+    what: Annotated[What | None, typer.Argument(help="Everything, if not given.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Batch for operations and bytes.")] = 1,
+) -> None:
+    """List models with their sizes, adapters with their modes, suites. Imports no framework."""
+    facts = {
+        What.models: lambda: _models(batch),
+        What.adapters: _adapters,
+        What.suites: _suites,
+    }
+    wanted = [what] if what else list(What)
+    found = {each.value: facts[each]() for each in wanted}
+    if as_json:
+        print(json.dumps(found[what.value] if what else found, indent=1))
+        return
+    console = Console()
+    for each in wanted:
+        console.print(_table(each, found[each.value]))
+
+
+def _models(batch: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": model.name,
+            "title": model.title,
+            "family": model.family,
+            "source": model.source,
+            "presets": {
+                preset: reference.summarize(model, preset, batch).to_json()
+                for preset in model.presets
+            },
+        }
+        for model in reference.models().values()
+    ]
+
+
+def _adapters() -> list[dict[str, Any]]:
+    written = {
+        arm.name: [
+            model
+            for model in reference.models()
+            if arm.framework.generic or arm.framework.model_module(model).exists()
+        ]
+        for arm in arms().values()
+    }
+    return [
+        {
+            "arm": arm.name,
+            "title": arm.framework.title,
+            "summary": arm.mode.summary,
+            "phases": list(arm.mode.phases),
+            "models": written[arm.name],
+            "environment": arm.mode.environment.label,
+            "requirements": list(arm.mode.environment.requirements),
+            "documentation": arm.framework.documentation,
+        }
+        for arm in arms().values()
+    ]
+
+
+def _suites() -> list[dict[str, Any]]:
+    found = []
+    for name in suite_names():
+        suite = load_suite(name)
+        found.append({"name": name, "title": suite.title, "cells": len(plan(suite))})
+    return found
+
+
+def _table(what: What, rows: list[dict[str, Any]]) -> Table:
+    table = Table(title=what.value.capitalize(), title_justify="left")
+    if what is What.models:
+        for column in ("model", "title", "preset", "parameters", "operations per example"):
+            table.add_column(column, justify="right" if column[0] in "po" else "left")
+        for row in rows:
+            for preset, summary in row["presets"].items():
+                counts = summary["parameter_count"], summary["inference_operations"]
+                table.add_row(row["name"], row["title"], preset, *(f"{n:,}" for n in counts))
+    elif what is What.adapters:
+        for column in ("arm", "what it is", "phases", "models", "environment"):
+            table.add_column(column)
+        for row in rows:
+            lists = (", ".join(row["phases"]), ", ".join(row["models"]))
+            table.add_row(
+                row["arm"], f"{row['title']}: {row['summary']}", *lists, row["environment"]
+            )
+    else:
+        for column in ("suite", "what it compares", "cells"):
+            table.add_column(column)
+        for row in rows:
+            table.add_row(row["name"], row["title"], str(row["cells"]))
+    return table

@@ -1,0 +1,68 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.arms import arms
+from harness.errors import BadInput
+from harness.suite import Suite, validated
+from reference.spec import UnknownName
+
+PythonOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=PATH",
+        help="Interpreter for a framework or environment, such as torch=/opt/env/bin/python.",
+    ),
+]
+ArmsOption = Annotated[
+    str | None, typer.Option(help="Arms or patterns, separated by commas: torch:*,jax:jit.")
+]
+ModelsOption = Annotated[str | None, typer.Option(help="Models, separated by commas.")]
+PresetsOption = Annotated[str | None, typer.Option(help="Presets, separated by commas.")]
+PhasesOption = Annotated[str | None, typer.Option(help="inference, training or both.")]
+BatchOption = Annotated[int | None, typer.Option(help="Examples per step.")]
+ThreadsOption = Annotated[int | None, typer.Option(help="Cores that each arm may use.")]
+
+
+def given_interpreters(options: list[str] | None) -> dict[str, Path]:
+    """``NAME=PATH`` options -> name -> path. Raises BadInput or UnknownName."""
+    known = {
+        name for arm in arms().values() for name in (arm.framework.name, arm.mode.environment.label)
+    }
+    given = {}
+    for option in options or ():
+        name, equals, path = option.partition("=")
+        if not equals:
+            raise BadInput(f"--python takes NAME=PATH, such as torch=/opt/bin/python, not {option}")
+        if name not in known:
+            raise UnknownName("framework or environment", name, sorted(known), where="--python")
+        given[name] = Path(path)
+    return given
+
+
+def narrowed(
+    suite: Suite,
+    *,
+    arms: str | None = None,
+    models: str | None = None,
+    presets: str | None = None,
+    phases: str | None = None,
+    batch: int | None = None,
+    threads: int | None = None,
+) -> Suite:
+    """The suite with what the command line says in place of what the file says."""
+    words = {"arms": arms, "models": models, "presets": presets, "phases": phases}
+    changes: dict[str, object] = {
+        key: tuple(word.strip() for word in text.split(",")) for key, text in words.items() if text
+    }
+    if batch is not None:
+        changes["batches"] = (batch,)
+    if threads is not None:
+        changes["threads"] = (threads,)
+    return validated(replace(suite, **changes))  # type: ignore[arg-type]

@@ -1,0 +1,34 @@
+"""``levelfield report``: tables and charts from raw records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from harness import frames
+from harness.report import write_report
+from harness.report.tables import comparison_tables, to_rich
+
+
+def report_command(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or a folder of them.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where to write; 'report' in the first run otherwise."),
+    ] = None,
+) -> None:
+    """Print the comparison; write Markdown, CSV, Parquet and charts, all from raw records."""
+    show_report(runs, output or runs[0] / "report", Console())
+
+
+def show_report(runs: Sequence[Path], folder: Path, console: Console) -> None:
+    """Print the tables and write the report beside them."""
+    loaded = frames.load(runs)
+    for table in comparison_tables(loaded):
+        console.print(to_rich(table))
+    write_report(runs, folder)
+    console.print(f"report: {folder / 'report.md'}", highlight=False, soft_wrap=True)

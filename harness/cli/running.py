@@ -1,0 +1,104 @@
+"""``levelfield run``: the main job."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from harness import session, store
+from harness.cli.options import (
+    ArmsOption,
+    BatchOption,
+    ModelsOption,
+    PhasesOption,
+    PresetsOption,
+    PythonOption,
+    ThreadsOption,
+    given_interpreters,
+    narrowed,
+)
+from harness.cli.reporting import show_report
+from harness.cli.watching import watched
+from harness.environments import Resolution
+from harness.errors import BadInput
+from harness.suite import Cell, Suite, load_suite, plan
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+DEFAULT_RESULTS = Path("results")
+
+
+def run_command(
+    suite: Annotated[str | None, typer.Argument(help="A suite's name or TOML file.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Finish a run that was interrupted.")
+    ] = None,
+    arms: ArmsOption = None,
+    models: ModelsOption = None,
+    presets: PresetsOption = None,
+    phases: PhasesOption = None,
+    batch: BatchOption = None,
+    threads: ThreadsOption = None,
+    python: PythonOption = None,
+    results: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where run folders are made.")
+    ] = DEFAULT_RESULTS,
+) -> None:
+    """Prove, measure and report every cell of a suite; what is measured is kept as it comes."""
+    if (suite is None) == (resume is None):
+        raise BadInput("name a suite, such as: levelfield run quick; or a run: --resume RUN")
+    given = given_interpreters(python)
+    if resume is not None:
+        run = store.open_run(resume)
+        chosen, cells, resolutions = session.reopened(run, given)
+    else:
+        assert suite is not None
+        chosen = narrowed(
+            load_suite(suite),
+            arms=arms,
+            models=models,
+            presets=presets,
+            phases=phases,
+            batch=batch,
+            threads=threads,
+        )
+        cells = plan(chosen)
+        resolutions = session.resolve_arms(chosen.arms, given)
+        session.refuse_if_nothing_can_run(resolutions, suite)
+        name = f"{datetime.now():%Y%m%d-%H%M%S}-{chosen.name}"
+        run = store.create(results, name, session.describe_run(chosen, cells, resolutions))
+    with run:
+        _measure(run, chosen, cells, resolutions)
+    show_report([run.path], run.path / "report", Console())
+
+
+def _measure(
+    run: store.Run,
+    suite: Suite,
+    cells: Sequence[Cell],
+    resolutions: Mapping[str, Resolution],
+) -> None:
+    """Measure with progress. Ctrl-C stops cleanly and says how to go on."""
+    console = Console(stderr=True)
+    for arm, resolution in resolutions.items():
+        if resolution.interpreter is None:
+            console.print(f"{arm}: {resolution.reason}", highlight=False, markup=False)
+    left = session.unfinished(run, cells)
+    try:
+        with watched(console, len(left)) as listener:
+            session.measure(run, suite, left, resolutions=resolutions, progress=listener)
+    except KeyboardInterrupt:
+        run.close()
+        console.print(
+            "interrupted; what was measured is kept; to go on, type: "
+            f"levelfield run --resume {shlex.quote(str(run.path))}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+        raise typer.Exit(INTERRUPTED) from None

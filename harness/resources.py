@@ -1,0 +1,69 @@
+"""The same resources for everybody: cores, thread variables, private caches, memory.
+
+The affinity is set before a worker's first instruction, so no runtime can ignore it; the variables
+are set before its interpreter starts, because thread pools read them when a library is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+# Each is read by at least one library of the compared frameworks; PJRT_NPROC and NPROC are XLA's.
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "PJRT_NPROC",
+    "NPROC",
+)
+
+# Settings that frameworks need to behave as a measured program should, whoever they are for.
+FIXED_VARIABLES: Mapping[str, str] = {
+    "OMP_DYNAMIC": "FALSE",  # else OpenMP may use fewer threads than it was given
+    "MKL_DYNAMIC": "FALSE",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+    "JAX_PLATFORMS": "cpu",
+    "TORCHINDUCTOR_COMPILE_THREADS": "1",  # a pool of compile workers would outgrow the affinity
+}
+
+# Where each framework keeps what it compiled or downloaded; private, so that whether a cache is
+# cold is a fact and not a guess. JAX keeps nothing unless it is asked to.
+CACHE_VARIABLES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "KERAS_HOME", "XDG_CACHE_HOME")
+
+# What a program needs from the user's environment to find its compiler and its temporary folder.
+INHERITED_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CC", "CXX")
+
+
+def available_cores() -> list[int]:
+    """The CPUs that this process may use, which is also what its workers may be given."""
+    return sorted(os.sched_getaffinity(0))
+
+
+def worker_variables(*, threads: int, cache: Path, hash_seed: int) -> dict[str, str]:
+    """The whole environment of a worker. ``cache`` is the arm's private folder."""
+    variables = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
+    variables.update(FIXED_VARIABLES)
+    variables.update({name: str(threads) for name in THREAD_VARIABLES})
+    variables.update({name: str(cache / name.lower()) for name in CACHE_VARIABLES})
+    variables["PYTHONHASHSEED"] = str(hash_seed)
+    return variables
+
+
+def cache_entries(cache: Path) -> int:
+    """How many files the frameworks have put into a private cache."""
+    return sum(1 for path in cache.rglob("*") if path.is_file())
+
+
+def memory_limit_bytes(limit_gib: float) -> int:
+    """The private memory a worker may have; 0 GiB means three quarters of the machine's."""
+    if limit_gib:
+        return int(limit_gib * 2**30)
+    return int(psutil.virtual_memory().total * 3 // 4)

@@ -1,0 +1,107 @@
+"""A session: what is decided before the first measurement of a run, kept, and taken up again."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from harness import store
+from harness.arms import get_arm
+from harness.engine import Engine, Progress
+from harness.environments import Resolution, resolve
+from harness.errors import BadInput
+from harness.machine import code_version, describe_machine, shown
+from harness.suite import Cell, Effort, Limits, Suite
+
+
+def resolve_arms(names: Sequence[str], given: Mapping[str, Path]) -> dict[str, Resolution]:
+    """Which interpreter serves each arm."""
+    return {name: resolve(get_arm(name).mode.environment, given) for name in names}
+
+
+def refuse_if_nothing_can_run(resolutions: Mapping[str, Resolution], suite: str) -> None:
+    """An empty comparison is a mistake of the command, not a result."""
+    if all(resolution.interpreter is None for resolution in resolutions.values()):
+        raise BadInput(
+            "no framework of this suite is installed; build the environments first: "
+            f"levelfield env build --suite {shlex.quote(suite)}"
+        )
+
+
+def describe_run(
+    suite: Suite, cells: Sequence[Cell], resolutions: Mapping[str, Resolution]
+) -> dict[str, Any]:
+    """What run.json says: everything that was decided before the first measurement."""
+    return {
+        "suite": suite.to_json(),
+        "seed": suite.seed,
+        "machine": describe_machine(),
+        "code_version": code_version(),
+        "locks": {
+            arm: {
+                "how": resolution.how,
+                "interpreter": resolution.interpreter and shown(resolution.interpreter),
+                "hash": resolution.lock_hash,
+                "lock": list(resolution.lock),
+            }
+            for arm, resolution in resolutions.items()
+        },
+        "cells": [asdict(cell) for cell in cells],
+    }
+
+
+def reopened(
+    run: store.Run, given: Mapping[str, Path]
+) -> tuple[Suite, list[Cell], dict[str, Resolution]]:
+    """What an interrupted run had decided. Refuses environments that have changed since."""
+    text = dict(run.description["suite"])
+    text["effort"], text["limits"] = Effort(**text["effort"]), Limits(**text["limits"])
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in text.items()}
+    suite = Suite(**values)
+    cells = [Cell(**cell) for cell in run.description["cells"]]
+    resolutions = resolve_arms(suite.arms, given)
+    for arm, resolution in resolutions.items():
+        before = run.description["locks"][arm]["hash"]
+        if before is not None and resolution.lock_hash != before:
+            raise BadInput(
+                f"the packages of {arm} are not those that {run.path} began with, and one run "
+                f"cannot mix them; start a new one: levelfield run {suite.name}"
+            )
+    return suite, cells, resolutions
+
+
+def unfinished(run: store.Run, cells: Sequence[Cell]) -> list[Cell]:
+    """The cells that have no status yet. A torn last record is repaired first."""
+    store.repair(run)
+    finished = store.finished(run)
+    return [cell for cell in cells if cell.id not in finished]
+
+
+def measure(
+    run: store.Run,
+    suite: Suite,
+    cells: Sequence[Cell],
+    *,
+    resolutions: Mapping[str, Resolution],
+    progress: Progress,
+    only_gate: bool = False,
+) -> None:
+    """Bring the cells to their statuses; slices that an interrupted run had taken count."""
+    records = store.read_records(run)
+    slices = Counter(
+        (record["cell"], record["statistic"]) for record in records if record["record"] == "slice"
+    )
+    processes = max((r["process"] for r in records if r["record"] == "process"), default=0)
+    Engine(
+        run,
+        suite,
+        resolutions,
+        progress,
+        only_gate=only_gate,
+        slices_done=dict(slices),
+        processes=processes,
+    ).measure(cells)

@@ -1,0 +1,291 @@
+"""Suites: TOML files that say what is compared, and the cells that follow from them.
+
+Everything is checked when the file is read: a wrong name costs one line that says which it is,
+where it stands and what was probably meant, before anything is built or run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from fnmatch import fnmatchcase
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import reference
+from harness.arms import PHASES, arms
+from harness.errors import BadInput
+from harness.gate import TOLERANCES
+from harness.resources import available_cores
+from reference.optimizers import OPTIMIZERS
+from reference.spec import UnknownName
+
+SUITES = Path(__file__).with_name("suites")
+DEVICES = ("cpu",)
+PRESETS = ("tiny", "small", "paper")
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured per cell; times in seconds."""
+
+    slices: int = 10
+    slice_seconds: float = 0.1
+    warm_up_seconds: float = 1.0
+    warm_up_steps: int = 10
+    memory: bool = True
+    memory_steps: int = 20
+    accuracy: bool = True
+    accuracy_epochs: int = 10
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a worker may take before its cell ends as "timeout" or "out-of-memory".
+
+    ``memory_gib`` is private memory; 0 means three quarters of the machine's.
+    """
+
+    start_seconds: float = 180.0
+    load_seconds: float = 120.0
+    compile_seconds: float = 300.0
+    step_seconds: float = 120.0
+    memory_gib: float = 0.0
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What a suite file says, all names valid. ``arms`` are expanded patterns, in order."""
+
+    name: str
+    title: str
+    models: tuple[str, ...]
+    arms: tuple[str, ...]
+    presets: tuple[str, ...] = ("small",)
+    phases: tuple[str, ...] = PHASES
+    optimizers: tuple[str, ...] = ("adam",)
+    batches: tuple[int, ...] = (64,)
+    threads: tuple[int, ...] = (1,)
+    numeric: str = "float32"
+    device: str = "cpu"
+    seed: int = 0
+    effort: Effort = field(default_factory=Effort)
+    limits: Limits = field(default_factory=Limits)
+
+    def to_json(self) -> dict[str, Any]:
+        """For the run's description."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the comparison: what one arm is asked to do.
+
+    ``optimizer`` is None for inference.
+    """
+
+    id: str
+    arm: str
+    framework: str
+    mode: str
+    model: str
+    preset: str
+    phase: str
+    batch: int
+    optimizer: str | None
+    numeric: str
+    device: str
+    threads: int
+    profile: str = "default"
+
+    @property
+    def title(self) -> str:
+        """For progress bars and messages."""
+        how = f" {self.optimizer}" if self.optimizer else ""
+        return f"{self.arm} {self.model}/{self.preset} {self.phase}{how} batch {self.batch}"
+
+
+def suite_names() -> dict[str, Path]:
+    """The suites that come with Levelfield, by name."""
+    return {path.stem: path for path in sorted(SUITES.glob("*.toml"))}
+
+
+def load_suite(name_or_path: str) -> Suite:
+    """Read a suite by its name or the path of a TOML file. Raises BadInput or UnknownName."""
+    path = suite_names().get(name_or_path)
+    if path is None:
+        path = Path(name_or_path)
+        if path.suffix != ".toml":
+            raise UnknownName("suite", name_or_path, suite_names(), where="the command line")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"cannot read the suite {path}: {error}; 'levelfield list suites' names those at hand"
+        ) from error
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{path} is not TOML: {error}") from error
+    return _Reader(path, text).suite(tables)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Checks one file; ``text`` is kept to tell the line of what is wrong."""
+
+    path: Path
+    text: str
+
+    def suite(self, tables: Mapping[str, Any]) -> Suite:
+        known = {each.name for each in fields(Suite)} - {"name"}
+        values = {key: self._known(key, known) and tables[key] for key in tables}
+        for key in ("title", "models", "arms"):
+            if key not in values:
+                raise BadInput(f"{self.path}: the key '{key}' is missing")
+        checked: dict[str, Any] = {"name": self.path.stem}
+        for key, value in values.items():
+            if key in ("effort", "limits"):
+                checked[key] = self._table(key, value, Effort if key == "effort" else Limits)
+            elif key in ("title", "numeric", "device", "seed"):
+                checked[key] = self._typed(key, value, int if key == "seed" else str)
+            else:
+                checked[key] = self._list(key, value)
+        try:
+            return validated(Suite(**checked))
+        except UnknownName as error:
+            raise BadInput(f"{self._place(error.name)}: {error}") from error
+        except BadInput as error:
+            raise BadInput(f"{self.path}: {error}") from error
+
+    def _known(self, key: str, known: Sequence[str] | set[str]) -> bool:
+        if key not in known:
+            near = difflib.get_close_matches(key, sorted(known), n=3) or sorted(known)
+            raise BadInput(
+                f"{self._place(key)}: unknown key '{key}'; did you mean {', '.join(near)}?"
+            )
+        return True
+
+    def _table(self, name: str, table: Any, kind: type[Effort] | type[Limits]) -> Effort | Limits:
+        if not isinstance(table, dict):
+            raise BadInput(
+                f"{self._place(name)}: '{name}' is a table: write [{name}] above its keys"
+            )
+        defaults = vars(kind())
+        for key, value in table.items():
+            self._known(key, set(defaults))
+            wanted = type(defaults[key])
+            self._typed(key, value, wanted)
+            if not isinstance(value, bool) and (value < 0 or (value == 0 and key != "memory_gib")):
+                raise BadInput(f"{self._place(key)}: '{key}' must be above zero, not {value}")
+        return kind(**table)
+
+    def _typed(self, key: str, value: Any, wanted: type) -> Any:
+        accepted = (int, float) if wanted is float else (wanted,)
+        if not isinstance(value, accepted) or (isinstance(value, bool) and wanted is not bool):
+            raise BadInput(
+                f"{self._place(key)}: '{key}' is {_words(wanted)}, not {_words(type(value))}"
+            )
+        return value
+
+    def _list(self, key: str, value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list) or not value:
+            raise BadInput(f"{self._place(key)}: '{key}' is a list with at least one entry")
+        wanted = {"batches": (int,), "threads": (int, str)}.get(key, (str,))
+        for each in value:
+            if not isinstance(each, wanted) or isinstance(each, bool):
+                raise BadInput(f"{self._place(key)}: '{key}' cannot hold {each!r}")
+        return tuple(value)
+
+    def _place(self, word: str) -> str:
+        """``path:line`` of the first line that holds the word as a key or a value."""
+        pattern = re.compile(rf"(?<![\w:*-]){re.escape(word)}(?![\w:*-])")
+        for number, line in enumerate(self.text.splitlines(), start=1):
+            if pattern.search(line.split("#")[0]):
+                return f"{self.path}:{number}"
+        return str(self.path)
+
+
+def _words(kind: type) -> str:
+    names = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+    return names.get(kind, f"a {kind.__name__}")
+
+
+def validated(suite: Suite) -> Suite:
+    """The suite with patterns expanded. Raises UnknownName or BadInput for what cannot be."""
+    cores = len(available_cores())
+    for model in suite.models:
+        definition = reference.get(model)
+        for preset in suite.presets:
+            definition.sizes(preset)
+    _all_known("phase", suite.phases, PHASES)
+    _all_known("optimizer", suite.optimizers, tuple(OPTIMIZERS))
+    _all_known("numeric mode", (suite.numeric,), tuple(TOLERANCES))
+    _all_known("device", (suite.device,), DEVICES)
+    for batch in suite.batches:
+        if batch < 1:
+            raise BadInput(f"a batch has at least 1 example, not {batch}")
+    if suite.seed < 0:
+        raise BadInput(f"a seed is zero or more, not {suite.seed}")
+    threads = tuple(_threads(each, cores) for each in suite.threads)
+    return replace(suite, arms=expand_arms(suite.arms), threads=threads)
+
+
+def _all_known(what: str, names: Sequence[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise UnknownName(what, name, known)
+
+
+def _threads(wanted: int | str, cores: int) -> int:
+    if wanted == "all":
+        return cores
+    if not isinstance(wanted, int):
+        raise UnknownName("number of threads", str(wanted), ("all",))
+    if not 1 <= wanted <= cores:
+        raise BadInput(f"threads must be from 1 to the {cores} cores at hand, not {wanted}")
+    return wanted
+
+
+def expand_arms(patterns: Sequence[str]) -> tuple[str, ...]:
+    """Names and patterns like ``keras:*`` -> names, each once. Raises UnknownName."""
+    known = tuple(arms())
+    chosen: list[str] = []
+    for pattern in patterns:
+        matches = [name for name in known if fnmatchcase(name, pattern)]
+        if not matches:
+            raise UnknownName("arm", pattern, known)
+        chosen.extend(name for name in matches if name not in chosen)
+    return tuple(chosen)
+
+
+def plan(suite: Suite) -> list[Cell]:
+    """Every cell of a suite, those of one arm and thread count together: they share a process."""
+    cells: list[Cell] = []
+    rows = product(
+        suite.threads, suite.arms, suite.models, suite.presets, suite.batches, suite.phases
+    )
+    for threads, arm, model, preset, batch, phase in rows:
+        for optimizer in suite.optimizers if phase == "training" else (None,):
+            framework, mode = arm.split(":", 1)
+            cells.append(
+                Cell(
+                    id=f"c{len(cells) + 1:04d}",
+                    arm=arm,
+                    framework=framework,
+                    mode=mode,
+                    model=model,
+                    preset=preset,
+                    phase=phase,
+                    batch=batch,
+                    optimizer=optimizer,
+                    numeric=suite.numeric,
+                    device=suite.device,
+                    threads=threads,
+                )
+            )
+    return cells

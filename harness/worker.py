@@ -1,0 +1,224 @@
+"""The process in which one framework runs: it does what the host asks and judges nothing.
+
+Started as ``python -s worker.py REQUEST_FD REPLY_FD``. One JSON object per line comes in and one
+goes out on these private descriptors; whatever the framework prints to its standard streams is its
+log and is never parsed. Runs under Python 3.6 and later, standard library and NumPy only.
+
+Requests are {"do": name, ...arguments}; a reply is {"ok": true, ...results} or
+{"ok": false, "status": ..., "reason": ...}. Times are seconds of one monotonic clock that all
+processes of the machine share, or durations on it.
+"""
+
+import sys
+import time
+
+INTERPRETER_UP = time.perf_counter()
+del sys.path[0]  # the folder of this file holds modules that must not shadow the framework's own
+
+import importlib.util  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import signal  # noqa: E402
+import traceback  # noqa: E402
+
+
+def die_with_parent():
+    """Ask Linux to kill this process when the host dies (prctl(2), PR_SET_PDEATHSIG)."""
+    try:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    except (ImportError, OSError, AttributeError):
+        return  # elsewhere the closed request pipe ends an idle worker
+
+
+def limit_memory(limit_bytes):
+    """Private writable memory beyond the limit is refused by the kernel (setrlimit(2))."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
+
+
+class PackagesByFolder:
+    """Finds packages by their own folder alone.
+
+    Putting a folder's parent on sys.path instead would bring everything beside it, the host's own
+    NumPy for one, into the framework's sealed environment.
+    """
+
+    def __init__(self, folders):
+        self.folders = folders
+
+    def find_spec(self, name, path=None, target=None):
+        """The import system's question (PEP 451)."""
+        if name not in self.folders:
+            return None
+        folder = self.folders[name]
+        return importlib.util.spec_from_file_location(
+            name, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
+        )
+
+
+class Worker:
+    """Holds the adapter between requests."""
+
+    def __init__(self):
+        self.adapter = None
+        self.package = None
+        self.case = None
+
+    def do_prepare(self, packages, memory_limit_bytes=None):
+        """Before anything else. ``packages``: name -> folder of what may be imported by name."""
+        if memory_limit_bytes:
+            limit_memory(memory_limit_bytes)
+        sys.meta_path.insert(0, PackagesByFolder(packages))
+        return {"interpreter_up": INTERPRETER_UP, "python": sys.version.split()[0]}
+
+    def do_start(self, adapter, device, mode, threads, precision):
+        """Import the framework through its adapter, whose package name is ``adapter``."""
+        self.package = adapter
+        begin = time.perf_counter()
+        module = importlib.import_module(adapter)
+        self.adapter = module.Adapter(device, mode, threads, precision)
+        seconds = time.perf_counter() - begin
+        return {"import_seconds": seconds, "describe": self.adapter.describe()}
+
+    def do_load(self, case, optimizer, module):
+        """Build the model and load a case. ``module``: the model's module beside the adapter."""
+        from adapters.base import read_case
+
+        self.case = read_case(case, optimizer)
+        build = None
+        if module:
+            build = importlib.import_module(self.package + "." + module).build
+        begin = time.perf_counter()
+        self.adapter.load(build, self.case)
+        return {"build_seconds": time.perf_counter() - begin}
+
+    def _step(self, phase):
+        return {"inference": self.adapter.infer, "training": self.adapter.train_step}[phase]
+
+    def do_first_steps(self, phase):
+        """Compile ahead where possible, then the first and second step, each fenced."""
+        from harness.measure import latency_slice
+
+        begin = time.perf_counter()
+        compiled = self.adapter.compile(phase)
+        compile_seconds = time.perf_counter() - begin
+        first, second = latency_slice(self.adapter, self._step(phase), 2)
+        return {
+            "compile_seconds": compile_seconds if compiled else None,
+            "first_step_seconds": first,
+            "second_step_seconds": second,
+        }
+
+    def do_answer(self, phase, steps, path):
+        """Write what the arm computes, for the gate: every set's outputs, and when training the
+        gradients, the losses of the first steps and the parameters after them."""
+        import numpy
+
+        arrays = {}
+        for name, value in self._read(self.adapter.parameters()).items():
+            arrays["initial/" + name] = value
+        for number in range(len(self.case.sets)):
+            for name, value in self._read(self.adapter.infer()).items():
+                arrays["output/%d/%s" % (number, name)] = value
+        if phase == "training":
+            # One full round of the cursor lies behind, so all of these begin at set 0 again.
+            arrays.update(self._read(self.adapter.gradients()))
+            for _ in range(len(self.case.sets) - 1):
+                self.adapter.wait(self.adapter.infer())
+            for number in range(steps):
+                for name, value in self._read(self.adapter.train_step()).items():
+                    arrays["step/%d/%s" % (number, name)] = value
+            for name, value in self._read(self.adapter.parameters()).items():
+                arrays["trained/" + name] = value
+        numpy.savez(path, **arrays)
+        return {"arrays": len(arrays)}
+
+    def _read(self, handle):
+        self.adapter.wait(handle)
+        return self.adapter.read(handle)
+
+    def do_warm_up(self, phase, seconds, steps, slice_seconds):
+        """Steps until both bounds are passed."""
+        from harness.measure import warm_up
+
+        return warm_up(self.adapter, self._step(phase), seconds, steps, slice_seconds)
+
+    def do_slice(self, kind, phase, steps):
+        """One timed slice: kind "throughput" or "latency"."""
+        from harness.measure import latency_slice, throughput_slice
+
+        if kind == "latency":
+            each = latency_slice(self.adapter, self._step(phase), steps)
+            return {"seconds": sum(each), "step_seconds": each}
+        return {"seconds": throughput_slice(self.adapter, self._step(phase), steps)}
+
+    def do_steps(self, phase, steps):
+        """Untimed steps, fenced."""
+        self.adapter.wait(self.adapter.repeat(self._step(phase), steps))
+        return {}
+
+    def do_learn(self, train_sets, path):
+        """Train on the case's first sets, one step each, then infer the rest; write the outputs."""
+        import numpy
+
+        self.adapter.wait(self.adapter.repeat(self.adapter.train_step, train_sets - 1))
+        loss = self._read(self.adapter.train_step())["loss"]
+        arrays = {}
+        for number in range(len(self.case.sets) - train_sets):
+            for name, value in self._read(self.adapter.infer()).items():
+                arrays["output/%d/%s" % (number, name)] = value
+        numpy.savez(path, **arrays)
+        return {"last_train_loss": float(loss)}
+
+    def do_memory(self):
+        """Peak resident bytes since the last call, and a new beginning."""
+        from harness.measure import peak_memory_bytes, reset_peak_memory
+
+        peak = peak_memory_bytes()
+        return {"peak_bytes": peak if reset_peak_memory() else None}
+
+
+def is_out_of_memory(error):
+    """Whether an exception says that memory ran out; frameworks say so in their own words."""
+    if isinstance(error, MemoryError):
+        return True
+    text = (type(error).__name__ + " " + str(error)).lower()
+    words = ("out of memory", "resource_exhausted", "resourceexhausted", "can't allocate memory")
+    return any(word in text for word in words)
+
+
+def failure(error):
+    """The reply to a request that raised."""
+    if type(error).__name__ == "Unsupported":
+        return {"ok": False, "status": "unsupported", "reason": str(error)}
+    status = "out-of-memory" if is_out_of_memory(error) else "failed"
+    words = " ".join(str(error).split())
+    reason = type(error).__name__ + (": " + words if words else "")
+    return {"ok": False, "status": status, "reason": reason[:400]}
+
+
+def main(request_fd, reply_fd):
+    """Answer requests until the host closes the pipe."""
+    die_with_parent()
+    os.set_inheritable(request_fd, False)
+    os.set_inheritable(reply_fd, False)
+    worker = Worker()
+    with os.fdopen(request_fd, "r") as requests, os.fdopen(reply_fd, "w") as replies:
+        for line in requests:
+            request = json.loads(line)
+            try:
+                reply = dict(getattr(worker, "do_" + request.pop("do"))(**request), ok=True)
+            except Exception as error:  # every failure of a framework is an answer
+                traceback.print_exc()
+                reply = failure(error)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            replies.write(json.dumps(reply) + "\n")
+            replies.flush()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

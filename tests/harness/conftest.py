@@ -1,0 +1,72 @@
+"""Fixtures for tests of the engine: a framework that misbehaves, and runs of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import arms, session, store
+from harness.arms import Framework, read_framework
+from harness.suite import Effort, Limits, Suite, plan, validated
+
+MISBEHAVING = Path(__file__).parent.parent / "misbehaving"
+TINY_EFFORT = Effort(
+    slices=2, slice_seconds=0.002, warm_up_seconds=0.0, memory_steps=2, accuracy_epochs=1
+)
+NO_LIMITS = Limits()
+
+
+@pytest.fixture(scope="module")
+def misbehaving() -> Iterator[Framework]:
+    """The misbehaving framework, registered beside the real ones."""
+    framework = read_framework("misbehaving", "misbehaving", MISBEHAVING)
+    everything = {**arms.frameworks(), "misbehaving": framework}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(arms, "frameworks", lambda: everything)
+        yield framework
+
+
+RunModes = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def run_modes(misbehaving: Framework, tmp_path_factory: pytest.TempPathFactory) -> RunModes:
+    """Run the engine on modes of the misbehaving framework; returns the run's folder."""
+
+    def run(
+        *modes: str,
+        phases: tuple[str, ...] = ("training",),
+        optimizers: tuple[str, ...] = ("sgd",),
+        limits: Limits = NO_LIMITS,
+        effort: Effort = TINY_EFFORT,
+    ) -> Path:
+        suite = validated(
+            Suite(
+                name="misbehaving",
+                title="tests",
+                models=("mlp",),
+                arms=tuple(f"misbehaving:{mode}" for mode in modes),
+                presets=("tiny",),
+                phases=phases,
+                optimizers=optimizers,
+                batches=(8,),
+                effort=effort,
+                limits=limits,
+            )
+        )
+        cells = plan(suite)
+        resolutions = session.resolve_arms(suite.arms, {})
+        description = session.describe_run(suite, cells, resolutions)
+        with store.create(tmp_path_factory.mktemp("results"), "run", description) as created:
+            session.measure(
+                created,
+                suite,
+                cells,
+                resolutions=resolutions,
+                progress=lambda cell, stage: None,
+            )
+        return created.path
+
+    return run
