@@ -124,6 +124,11 @@ def _package_folder(entry: EntryPoint) -> Path:
             f"entry point '{entry.name}' names the package '{entry.value}', which is not there; "
             f"reinstall or uninstall {_distribution(entry)}"
         )
+    if spec.origin is None:
+        raise BadInput(
+            f"entry point '{entry.name}' of {_distribution(entry)}: the package '{top}' needs an "
+            "__init__.py, because workers find it by its own folder alone"
+        )
     return Path(next(iter(spec.submodule_search_locations)))
 
 
@@ -138,8 +143,8 @@ def read_framework(name: str, package: str, root: Path) -> Framework:
                 framework=name,
                 name=key,
                 python=table["python"],
-                requirements=tuple(table["requirements"]),
-                imports=tuple(table["imports"]),
+                requirements=_texts(table["requirements"]),
+                imports=_texts(table["imports"]),
             )
             for key, table in text["environments"].items()
         }
@@ -154,7 +159,7 @@ def read_framework(name: str, package: str, root: Path) -> Framework:
             modes=modes,
             generic=text.get("generic", False),
         )
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise BadInput(f"{path}: {error}") from error
     except KeyError as error:
         raise BadInput(
@@ -162,13 +167,23 @@ def read_framework(name: str, package: str, root: Path) -> Framework:
         ) from error
 
 
+def _texts(value: Any, known: tuple[str, ...] = ()) -> tuple[str, ...]:
+    # tuple("numpy") would be five requirements.
+    if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
+        raise TypeError(f"{value!r} should be a list of texts")
+    for each in value:
+        if known and each not in known:
+            raise UnknownName("word", each, known)
+    return tuple(value)
+
+
 def _mode(name: str, table: Mapping[str, Any], environments: Mapping[str, EnvironmentSpec]) -> Mode:
     return Mode(
         name=name,
         summary=table["summary"],
         environment=environments[table.get("environment", "default")],
-        phases=tuple(table.get("phases", PHASES)),
-        statistics=tuple(table.get("statistics", STATISTICS)),
+        phases=_texts(table.get("phases", PHASES), PHASES),
+        statistics=_texts(table.get("statistics", STATISTICS), STATISTICS),
     )
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 
 from reference.case import Arrays, Case, draw_case
 from reference.layers_numpy import NumpyLayers
@@ -51,6 +50,9 @@ def draw_lesson(model: str, preset: str, *, batch: int, seed: int, epochs: int) 
     drawn = draw_case(model, preset, seed, batch=batch, sets=1)
     if drawn.model.data != "digits":
         return f"{model} does not classify images"
+    # Imported here because it takes longer than all else that a command imports.
+    from sklearn.datasets import load_digits
+
     image, label = drawn.summary.inputs
     digits = load_digits()
     fitted = fit_images(digits.images / 16.0, image)

@@ -356,6 +356,7 @@ class Engine:
             model, preset, batch = map(str, key)
             command = [sys.executable, "-m", "reference"]
             command += [model, preset, batch, str(self.suite.seed), str(folder)]
+            command += self.suite.optimizers
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 last = (done.stderr.strip().splitlines() or ["no message"])[-1]

@@ -2,9 +2,9 @@
 
 Compares what a worker computed with the float64 answers of the case: parameter count, shapes and
 values as loaded; outputs of every input set; and, for training, the loss, every gradient, the
-losses of the first ten steps and how far each parameter has moved after them.
+losses of the first ten steps and how far the first and all of them moved each parameter.
 
-Errors are relative norms, |got - expected| / |expected| in float64 over a whole array. For trained
+Errors are relative norms, |got - expected| / |expected| in float64 over a whole array. For moved
 parameters both sides are taken relative to the start, so that a parameter that never moved has
 error 1 however large it is.
 """
@@ -31,15 +31,24 @@ class Tolerance:
     loss: float
     gradients: float
     step_losses: float
+    stepped: float
     trained: float
 
 
-# One row per numeric mode. float32: the goals of the design. The same programs of the reference in
-# float32 stay below 7e-7 for outputs, 2e-7 for losses, 6e-7 for gradients, 4e-7 for step losses and
-# 2e-5 for movements, over all presets and optimisers of the suites' seed; a test in
-# tests/harness/test_gate.py measures it and requires a margin of 10, so rounding never comes near.
+# One row per numeric mode. float32: outputs, gradients and losses are the goals of the design. The
+# reference in float32 stays at least ten times below all of these, at the seed and for the cells of
+# every suite that comes with Levelfield; a test in tests/harness/test_gate.py measures it.
+#
+# ``stepped`` is what storing a barely moved parameter in float32 costs: 1.3e-4 of its way at the
+# smallest rate. Only ``trained`` is wider than rounding would need. In ten steps a ReLU or a
+# maximum of the larger models comes within rounding of a tie, and once it falls to the other side correct
+# programs part: relative noise of 1e-6 on the start moves single parameters by up to 2e-2 of their
+# way (lenet5/paper and mlp/paper, batch 64, four seeds), their losses by 2e-4. The faults that only
+# this check can see, a parameter left behind or a wrong update after the first, are 1e-1 and more.
 TOLERANCES: Mapping[str, Tolerance] = {
-    "float32": Tolerance(outputs=1e-5, loss=1e-5, gradients=1e-4, step_losses=1e-3, trained=1e-3),
+    "float32": Tolerance(
+        outputs=1e-5, loss=1e-5, gradients=1e-4, step_losses=1e-3, stepped=2e-3, trained=5e-2
+    ),
 }
 
 PARAMETERS_LOADED = 1e-7  # copied, not computed: at most one rounding
@@ -125,8 +134,12 @@ def judge(
             key = f"gradient/{name}"
             checks.append(_compare(key, key, got, gradient, tolerance.gradients))
         checks.append(_step_losses(answers.step_losses[optimizer], got, tolerance.step_losses))
-        for name, trained in answers.trained[optimizer].items():
-            checks.append(_moved(name, case, trained, got, tolerance.trained))
+        for when, moved, allowed in (
+            ("stepped", answers.stepped, tolerance.stepped),
+            ("trained", answers.trained, tolerance.trained),
+        ):
+            for name, value in moved[optimizer].items():
+                checks.append(_moved(when, name, case, value, got, allowed))
     checks.extend(_unexpected(checks, got))
     return Outcome(tuple(checks))
 
@@ -165,13 +178,16 @@ def _step_losses(expected: tuple[float, ...], got: Arrays, tolerance: float) -> 
     return Check("step losses", relative_error(losses, np.array(expected)), tolerance)
 
 
-def _moved(name: str, case: Case, trained: NDArray[Any], got: Arrays, tolerance: float) -> Check:
-    check = _compare(f"trained/{name}", f"trained/parameter/{name}", got, trained, tolerance)
+def _moved(
+    when: str, name: str, case: Case, expected: NDArray[Any], got: Arrays, tolerance: float
+) -> Check:
+    key = f"{when}/parameter/{name}"
+    check = _compare(f"{when}/{name}", key, got, expected, tolerance)
     if check.note:
         return check
     start = case.parameters[name].astype(np.float64)
-    moved = got[f"trained/parameter/{name}"].astype(np.float64) - start
-    return Check(check.name, relative_error(moved, trained - start), tolerance)
+    moved = got[key].astype(np.float64) - start
+    return Check(check.name, relative_error(moved, expected - start), tolerance)
 
 
 def _unexpected(checks: list[Check], got: Arrays) -> Iterator[Check]:
@@ -179,7 +195,10 @@ def _unexpected(checks: list[Check], got: Arrays) -> Iterator[Check]:
     known = {check.name for check in checks}
     for key in got:
         kind, _, rest = key.partition("/")
-        if kind in ("initial", "trained") and f"parameter/{rest.partition('/')[2]}" not in known:
+        if (
+            kind in ("initial", "stepped", "trained")
+            and f"parameter/{rest.partition('/')[2]}" not in known
+        ):
             yield Check(key, float("inf"), 0.0, "the model has no such array")
         if kind == "gradient" and key not in known:
             yield Check(key, float("inf"), 0.0, "the model has no such array")

@@ -19,6 +19,7 @@ from typing import IO, Any
 from harness.errors import WorkerFailure
 
 WORKER = Path(__file__).with_name("worker.py")
+DEATH_SECONDS = 5.0  # that a worker which closed its pipes may take to end
 LOG_LIMIT_BYTES = 1 << 20  # per worker; a framework that floods its output must not fill the disk
 
 
@@ -82,12 +83,16 @@ class WorkerProcess:
         self.alive = True
         self.python = ""
         self.interpreter_seconds = 0.0
-        ready = self.ask(
-            "prepare",
-            timeout_seconds,
-            packages={name: str(folder) for name, folder in launch.packages.items()},
-            memory_limit_bytes=launch.memory_limit_bytes,
-        )
+        try:
+            ready = self.ask(
+                "prepare",
+                timeout_seconds,
+                packages={name: str(folder) for name, folder in launch.packages.items()},
+                memory_limit_bytes=launch.memory_limit_bytes,
+            )
+        except BaseException:  # nobody else has it to close
+            self.close()
+            raise
         self.python = ready["python"]
         self.interpreter_seconds = ready["interpreter_up"] - self.spawned
 
@@ -136,7 +141,11 @@ class WorkerProcess:
         return line
 
     def _died(self, do: str) -> WorkerFailure:
-        code = self._process.wait()
+        try:
+            code = self._process.wait(DEATH_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.close()
+            return WorkerFailure("failed", f"closed its pipes during '{do}'")
         self.close()
         if code == -signal.SIGKILL:
             reason = f"killed by SIGKILL during '{do}', as the kernel does when memory runs out"
@@ -160,14 +169,19 @@ class WorkerProcess:
 
 def _keep_log(stream: IO[bytes], path: Path) -> None:
     """Copy what a worker prints to its log, up to a limit, and go on reading so it never blocks."""
+    # A disk that takes no more costs the log, never the worker.
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    except OSError:
+        descriptor = os.open(os.devnull, os.O_WRONLY)
     kept = 0
-    with stream, path.open("ab") as log:
+    with stream, open(descriptor, "wb", buffering=0) as log:
         while chunk := os.read(stream.fileno(), 1 << 16):
             room = LOG_LIMIT_BYTES - kept
             if room <= 0:
                 continue
-            log.write(chunk[:room])
             kept += len(chunk[:room])
-            if kept == LOG_LIMIT_BYTES:
-                log.write(b"\n[the rest of the output was dropped]\n")
-            log.flush()
+            with contextlib.suppress(OSError):
+                log.write(chunk[:room])
+                if kept == LOG_LIMIT_BYTES:
+                    log.write(b"\n[the rest of the output was dropped]\n")

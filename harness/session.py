@@ -58,14 +58,22 @@ def reopened(
     run: store.Run, given: Mapping[str, Path]
 ) -> tuple[Suite, list[Cell], dict[str, Resolution]]:
     """What an interrupted run had decided. Refuses environments that have changed since."""
-    text = dict(run.description["suite"])
-    text["effort"], text["limits"] = Effort(**text["effort"]), Limits(**text["limits"])
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in text.items()}
-    suite = Suite(**values)
-    cells = [Cell(**cell) for cell in run.description["cells"]]
+    try:
+        text = dict(run.description["suite"])
+        text["effort"], text["limits"] = Effort(**text["effort"]), Limits(**text["limits"])
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in text.items()
+        }
+        suite = Suite(**values)
+        cells = [Cell(**cell) for cell in run.description["cells"]]
+        locks = {arm: run.description["locks"][arm]["hash"] for arm in suite.arms}
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(
+            f"{run.path / 'run.json'} cannot be resumed: {error!r}; start a new run"
+        ) from error
     resolutions = resolve_arms(suite.arms, given)
     for arm, resolution in resolutions.items():
-        before = run.description["locks"][arm]["hash"]
+        before = locks[arm]
         if before is not None and resolution.lock_hash != before:
             raise BadInput(
                 f"the packages of {arm} are not those that {run.path} began with, and one run "

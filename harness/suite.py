@@ -7,6 +7,7 @@ where it stands and what was probably meant, before anything is built or run.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -159,8 +160,8 @@ class _Reader:
             return validated(Suite(**checked))
         except UnknownName as error:
             raise BadInput(f"{self._place(error.name)}: {error}") from error
-        except BadInput as error:
-            raise BadInput(f"{self.path}: {error}") from error
+        except _BadValue as error:
+            raise BadInput(f"{self._place(error.key)}: {error}") from error
 
     def _known(self, key: str, known: Sequence[str] | set[str]) -> bool:
         if key not in known:
@@ -180,7 +181,8 @@ class _Reader:
             self._known(key, set(defaults))
             wanted = type(defaults[key])
             self._typed(key, value, wanted)
-            if not isinstance(value, bool) and (value < 0 or (value == 0 and key != "memory_gib")):
+            least = 0 if key == "memory_gib" else math.ulp(0)
+            if not isinstance(value, bool) and not least <= value < math.inf:
                 raise BadInput(f"{self._place(key)}: '{key}' must be above zero, not {value}")
         return kind(**table)
 
@@ -205,6 +207,8 @@ class _Reader:
         """``path:line`` of the first line that holds the word as a key or a value."""
         pattern = re.compile(rf"(?<![\w:*-]){re.escape(word)}(?![\w:*-])")
         for number, line in enumerate(self.text.splitlines(), start=1):
+            if re.match(r"title\s*=", line) and word != "title":
+                continue  # a title may hold any word
             if pattern.search(line.split("#")[0]):
                 return f"{self.path}:{number}"
         return str(self.path)
@@ -215,8 +219,16 @@ def _words(kind: type) -> str:
     return names.get(kind, f"a {kind.__name__}")
 
 
+class _BadValue(BadInput):
+    """A value out of range; ``key`` is where a suite file has it."""
+
+    def __init__(self, key: str, message: str) -> None:
+        self.key = key
+        super().__init__(message)
+
+
 def validated(suite: Suite) -> Suite:
-    """The suite with patterns expanded. Raises UnknownName or BadInput for what cannot be."""
+    """The suite with patterns expanded and nothing twice. Raises UnknownName or BadInput."""
     cores = len(available_cores())
     for model in suite.models:
         definition = reference.get(model)
@@ -228,11 +240,20 @@ def validated(suite: Suite) -> Suite:
     _all_known("device", (suite.device,), DEVICES)
     for batch in suite.batches:
         if batch < 1:
-            raise BadInput(f"a batch has at least 1 example, not {batch}")
+            raise _BadValue("batches", f"a batch has at least 1 example, not {batch}")
     if suite.seed < 0:
-        raise BadInput(f"a seed is zero or more, not {suite.seed}")
-    threads = tuple(_threads(each, cores) for each in suite.threads)
-    return replace(suite, arms=expand_arms(suite.arms), threads=threads)
+        raise _BadValue("seed", f"a seed is zero or more, not {suite.seed}")
+    threads = (_threads(each, cores) for each in suite.threads)
+    return replace(
+        suite,
+        models=tuple(dict.fromkeys(suite.models)),
+        arms=expand_arms(suite.arms),
+        presets=tuple(dict.fromkeys(suite.presets)),
+        phases=tuple(dict.fromkeys(suite.phases)),
+        optimizers=tuple(dict.fromkeys(suite.optimizers)),
+        batches=tuple(dict.fromkeys(suite.batches)),
+        threads=tuple(dict.fromkeys(threads)),
+    )
 
 
 def _all_known(what: str, names: Sequence[str], known: Sequence[str]) -> None:
@@ -247,7 +268,9 @@ def _threads(wanted: int | str, cores: int) -> int:
     if not isinstance(wanted, int):
         raise UnknownName("number of threads", str(wanted), ("all",))
     if not 1 <= wanted <= cores:
-        raise BadInput(f"threads must be from 1 to the {cores} cores at hand, not {wanted}")
+        raise _BadValue(
+            "threads", f"threads must be from 1 to the {cores} cores at hand, not {wanted}"
+        )
     return wanted
 
 

@@ -131,6 +131,9 @@ class Worker:
             for number in range(steps):
                 for name, value in self._read(self.adapter.train_step()).items():
                     arrays["step/%d/%s" % (number, name)] = value
+                if number == 0:
+                    for name, value in self._read(self.adapter.parameters()).items():
+                        arrays["stepped/" + name] = value
             for name, value in self._read(self.adapter.parameters()).items():
                 arrays["trained/" + name] = value
         numpy.savez(path, **arrays)

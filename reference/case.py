@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -77,14 +77,15 @@ class Answers:
     """What a case must give.
 
     ``outputs`` and ``losses`` per input set; ``gradients`` of the first set's loss;
-    ``step_losses`` and the ``trained`` parameters after ten steps over the sets in turn, per
-    optimiser. NumPy fills the first two only.
+    ``step_losses`` of ten steps over the sets in turn, the parameters ``stepped`` by the first of
+    them and ``trained`` by all, per optimiser. NumPy fills the first two only.
     """
 
     outputs: tuple[Arrays, ...]
     losses: tuple[float, ...]
     gradients: Arrays = field(default_factory=dict)
     step_losses: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    stepped: Mapping[str, Arrays] = field(default_factory=dict)
     trained: Mapping[str, Arrays] = field(default_factory=dict)
 
 
@@ -139,8 +140,14 @@ def run_numpy(case: Case, *, dtype: str = "float64") -> Answers:
     return Answers(tuple(outputs), tuple(losses))
 
 
-def run_jax(case: Case, *, dtype: str = "float64", steps: int = STEPS) -> Answers:
-    """Outputs, losses, gradients and the training steps of every optimiser by JAX under jit."""
+def run_jax(
+    case: Case,
+    *,
+    dtype: str = "float64",
+    steps: int = STEPS,
+    optimizers: Sequence[str] = tuple(OPTIMIZERS),
+) -> Answers:
+    """Outputs, losses, gradients and training steps under each optimiser by JAX under jit."""
     import jax
 
     from reference.layers_jax import JaxLayers
@@ -165,14 +172,16 @@ def run_jax(case: Case, *, dtype: str = "float64", steps: int = STEPS) -> Answer
         ]
         value_and_gradient = jax.jit(jax.value_and_grad(outputs_and_loss, has_aux=True))
         results = [value_and_gradient(parameters, inputs) for inputs in sets]
-        step_losses, trained = {}, {}
-        for optimizer in OPTIMIZERS:
+        step_losses, stepped, trained = {}, {}, {}
+        for optimizer in optimizers:
             moved, state, losses = parameters, initial_state(optimizer, parameters), []
             for number in range(1, steps + 1):
                 inputs = sets[(number - 1) % len(sets)]
                 (loss, _), gradients = value_and_gradient(moved, inputs)
                 moved, state = update(optimizer, moved, gradients, state=state, step=number)
                 losses.append(float(loss))
+                if number == 1:
+                    stepped[optimizer] = {name: np.asarray(v) for name, v in moved.items()}
             step_losses[optimizer] = tuple(losses)
             trained[optimizer] = {name: np.asarray(value) for name, value in moved.items()}
         return Answers(
@@ -182,6 +191,7 @@ def run_jax(case: Case, *, dtype: str = "float64", steps: int = STEPS) -> Answer
             losses=tuple(float(loss) for (loss, _), _ in results),
             gradients={name: np.asarray(v) for name, v in results[0][1].items()},
             step_losses=step_losses,
+            stepped=stepped,
             trained=trained,
         )
 
@@ -199,8 +209,9 @@ def write_answers(answers: Answers, path: Path) -> None:
     arrays: Arrays = {f"gradient/{name}": value for name, value in answers.gradients.items()}
     for number, outputs in enumerate(answers.outputs):
         arrays.update({f"output/{number}/{name}": value for name, value in outputs.items()})
-    for optimizer, parameters in answers.trained.items():
-        arrays.update({f"trained/{optimizer}/{name}": v for name, v in parameters.items()})
+    for when, moved in (("stepped", answers.stepped), ("trained", answers.trained)):
+        for optimizer, parameters in moved.items():
+            arrays.update({f"{when}/{optimizer}/{name}": v for name, v in parameters.items()})
     meta = {
         "sets": len(answers.outputs),
         "losses": answers.losses,
@@ -223,6 +234,7 @@ def read_answers(path: Path) -> Answers:
         losses=tuple(meta["losses"]),
         gradients=under("gradient/"),
         step_losses={name: tuple(losses) for name, losses in meta["step_losses"].items()},
+        stepped={name: under(f"stepped/{name}/") for name in meta["step_losses"]},
         trained={name: under(f"trained/{name}/") for name in meta["step_losses"]},
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import warnings
 from types import FrameType
 
 import typer
@@ -29,6 +30,7 @@ app.command("report")(reporting.report_command)
 def main() -> None:
     """The console script. Bad input exits with 2, a run that failed with 1, each in one line."""
     signal.signal(signal.SIGTERM, _interrupt)
+    warnings.showwarning = _warn
     try:
         app()
     except UnknownName as error:
@@ -40,6 +42,11 @@ def main() -> None:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     # A polite end from outside is a Ctrl-C: workers are stopped, records are whole.
     raise KeyboardInterrupt
+
+
+def _warn(message: Warning | str, *where: object, **more: object) -> None:
+    # Where in the source a warning was raised says nothing to whom it is for.
+    print(f"levelfield: {message}", file=sys.stderr)
 
 
 def _leave(message: str, code: int) -> None:

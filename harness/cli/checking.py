@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 import reference
-from harness import frames, session, store
+from harness import session, store
 from harness.cli.options import (
     ArmsOption,
     BatchOption,
@@ -66,7 +66,7 @@ def check_command(
     if as_json:
         print(json.dumps(rows, indent=1))
     else:
-        Console().print(_table(rows))
+        _show(rows, Console())
     if any(row["status"] not in HARMLESS for row in rows):
         raise typer.Exit(1)
 
@@ -90,6 +90,8 @@ def _check(suite: Suite, python: list[str] | None, name: str) -> list[dict[Hasha
                 progress=listener,
                 only_gate=True,
             )
+        from harness import frames  # brings pandas, which takes longer than to refuse a mistake
+
         summary = frames.summary(frames.load(run.path))
     columns = ("arm", "model", "preset", "phase", "optimizer", "status", "reason")
     errors = ("output_error", "gradient_error", "worst_error_share")
@@ -97,21 +99,27 @@ def _check(suite: Suite, python: list[str] | None, name: str) -> list[dict[Hasha
     return list(wanted.where(wanted.notna(), None).to_dict("records"))
 
 
-def _table(rows: list[dict[Hashable, Any]]) -> Table:
+def _show(rows: list[dict[Hashable, Any]], console: Console) -> None:
+    """One line per cell, and below them every reason once."""
     table = Table(caption="errors are relative norms against float64", caption_justify="left")
     for column in ("arm", "model", "phase", "status", "outputs", "gradients", "of tolerance"):
-        table.add_column(column, justify="right" if column[0] in "og" else "left")
+        justify: JustifyMethod = "right" if column[0] in "og" else "left"
+        table.add_column(column, justify=justify, no_wrap=True)
+    reasons: dict[str, None] = {}
     for row in rows:
         phase = row["phase"] + (f" {row['optimizer']}" if row["optimizer"] else "")
         errors = (row["output_error"], row["gradient_error"])
         share = row["worst_error_share"]
-        status = row["status"] + (f": {row['reason']}" if row["reason"] else "")
         table.add_row(
             row["arm"],
             f"{row['model']}/{row['preset']}",
             phase,
-            status,
+            row["status"],
             *("" if error is None else f"{error:.1e}" for error in errors),
             "" if share is None else f"{share:.1%}",
         )
-    return table
+        if row["reason"]:
+            reasons[f"{row['arm']}: {row['status']}: {row['reason']}"] = None
+    console.print(table)
+    for reason in reasons:
+        console.print(reason, highlight=False, markup=False, soft_wrap=True)

@@ -14,7 +14,7 @@ from rich.table import Table
 from harness import environments
 from harness.arms import EnvironmentSpec, arms
 from harness.cli.options import PythonOption, given_interpreters
-from harness.errors import RunFailed
+from harness.errors import BadInput, RunFailed
 from harness.suite import load_suite
 from reference.spec import UnknownName
 
@@ -118,11 +118,11 @@ def list_command(
         print(json.dumps(rows, indent=1))
         return
     table = Table()
-    for column in rows[0]:
-        if column != "interpreter":
-            table.add_column(column)
+    shown = ("arm", "environment", "served by", "why")
+    for column in shown:
+        table.add_column(column, no_wrap=column != "why")
     for row in rows:
-        table.add_row(*(value for key, value in row.items() if key != "interpreter"))
+        table.add_row(*(row[column] for column in shown))
     console = Console()
     console.print(table)
     for folder in environments.half_built():
@@ -154,7 +154,7 @@ def remove_command(
             environments.remove(folder)
         return
     if not labels:
-        raise typer.BadParameter("name environments, or --all")
+        raise BadInput("name the environments to remove, or all of them: --all")
     for spec in _chosen(labels):
         environments.remove(spec)
         print(f"removed {spec.label}")

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 import reference
@@ -96,19 +96,20 @@ def _table(what: What, rows: list[dict[str, Any]]) -> Table:
     table = Table(title=what.value.capitalize(), title_justify="left")
     if what is What.models:
         for column in ("model", "title", "preset", "parameters", "operations per example"):
-            table.add_column(column, justify="right" if column[0] in "po" else "left")
+            justify: JustifyMethod = (
+                "right" if column[0] == "o" or column == "parameters" else "left"
+            )
+            table.add_column(column, justify=justify)
         for row in rows:
             for preset, summary in row["presets"].items():
                 counts = summary["parameter_count"], summary["inference_operations"]
                 table.add_row(row["name"], row["title"], preset, *(f"{n:,}" for n in counts))
     elif what is What.adapters:
-        for column in ("arm", "what it is", "phases", "models", "environment"):
-            table.add_column(column)
+        for column in ("arm", "what it is", "models", "environment"):
+            table.add_column(column, no_wrap=column in ("arm", "environment"))
         for row in rows:
-            lists = (", ".join(row["phases"]), ", ".join(row["models"]))
-            table.add_row(
-                row["arm"], f"{row['title']}: {row['summary']}", *lists, row["environment"]
-            )
+            what_it_is = f"{row['title']}: {row['summary']}"
+            table.add_row(row["arm"], what_it_is, ", ".join(row["models"]), row["environment"])
     else:
         for column in ("suite", "what it compares", "cells"):
             table.add_column(column)

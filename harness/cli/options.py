@@ -59,7 +59,9 @@ def narrowed(
     """The suite with what the command line says in place of what the file says."""
     words = {"arms": arms, "models": models, "presets": presets, "phases": phases}
     changes: dict[str, object] = {
-        key: tuple(word.strip() for word in text.split(",")) for key, text in words.items() if text
+        key: tuple(word.strip() for word in text.split(","))
+        for key, text in words.items()
+        if text is not None
     }
     if batch is not None:
         changes["batches"] = (batch,)

@@ -9,10 +9,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from harness import frames
-from harness.report import write_report
-from harness.report.tables import comparison_tables, to_rich
-
 
 def report_command(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, or a folder of them.")],
@@ -27,6 +23,11 @@ def report_command(
 
 def show_report(runs: Sequence[Path], folder: Path, console: Console) -> None:
     """Print the tables and write the report beside them."""
+    # Imported when there is something to show: pandas and Matplotlib take longer than most commands.
+    from harness import frames
+    from harness.report import write_report
+    from harness.report.tables import comparison_tables, to_rich
+
     loaded = frames.load(runs)
     for table in comparison_tables(loaded):
         console.print(to_rich(table))

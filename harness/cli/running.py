@@ -54,6 +54,8 @@ def run_command(
         raise BadInput("name a suite, such as: levelfield run quick; or a run: --resume RUN")
     given = given_interpreters(python)
     if resume is not None:
+        if any(each is not None for each in (arms, models, presets, phases, batch, threads)):
+            raise BadInput("--resume finishes what a run began with; change nothing but --python")
         run = store.open_run(resume)
         chosen, cells, resolutions = session.reopened(run, given)
     else:

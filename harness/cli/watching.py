@@ -32,7 +32,7 @@ def watched(console: Console, total: int) -> Iterator[Listener]:
             nonlocal done
             if stage == "done":
                 done += 1
-                print(f"[{done}/{total}] {cell.title}", flush=True)
+                print(f"[{done}/{total}] {cell.title}", file=console.file, flush=True)
 
         yield line
         return

@@ -1,0 +1,541 @@
+"""The command line as a person or a script meets it: in a process of its own.
+
+What is measured goes through the console script itself. The many small mistakes are typed into
+forks of a process that has imported it once, because importing takes longer than being refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import reference
+from harness import frames, store
+from harness.arms import arms
+from harness.cli import app
+from tests.harness.conftest import MISBEHAVING
+
+CONSOLE_SCRIPT = Path(sys.executable).with_name("levelfield")
+
+# A build backend in the project's own folder, so that pip installs without fetching anything.
+BACKEND = """
+import pathlib, tomllib, zipfile
+
+def build_wheel(directory, config_settings=None, metadata_directory=None):
+    project = tomllib.loads(pathlib.Path("pyproject.toml").read_text())["project"]
+    name, version = project["name"], project["version"]
+    information = f"{name}-{version}.dist-info"
+    entries = "".join(
+        f"[{group}]\\n" + "".join(f"{key} = {value}\\n" for key, value in table.items())
+        for group, table in project["entry-points"].items()
+    )
+    metadata = f"Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n"
+    tags = "Wheel-Version: 1.0\\nGenerator: test\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"
+    wheel = f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(pathlib.Path(directory, wheel), "w") as archive:
+        for path in sorted(pathlib.Path("src").rglob("*.*")):
+            archive.write(path, path.relative_to("src"))
+        archive.writestr(f"{information}/METADATA", metadata)
+        archive.writestr(f"{information}/WHEEL", tags)
+        archive.writestr(f"{information}/entry_points.txt", entries)
+        archive.writestr(f"{information}/RECORD", "")
+    return wheel
+"""
+PROJECT = """
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+
+[project]
+name = "{name}"
+version = "1.0"
+
+[project.entry-points."levelfield.adapters"]
+{entry} = "{package}"
+"""
+SUITE = """
+title = "Modes of the misbehaving framework"
+models = ["mlp"]
+arms = [{arms}]
+presets = ["tiny"]
+phases = ["inference", "training"]
+optimizers = ["sgd"]
+batches = [8]
+seed = 3
+
+[effort]
+slices = {slices}
+slice_seconds = 0.002
+warm_up_seconds = 0.001
+memory_steps = 2
+accuracy = false
+"""
+FORKS = """
+import gc, json, os, sys, traceback
+from harness.cli import main
+gc.freeze()
+for line in sys.stdin:
+    arguments, folder, output, errors = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        os.chdir(folder)
+        for number, name in ((1, output), (2, errors)):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        sys.argv, code = ["levelfield", *arguments], 0
+        try:
+            main()
+        except SystemExit as left:
+            code = left.code or 0
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # taking down every module that was imported costs more than the command
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left behind."""
+
+    code: int
+    output: str
+    errors: str
+
+
+def write_project(folder: Path, *, entry: str, package: str, files: Mapping[str, str]) -> Path:
+    """A project that a third party could publish; ``files`` are by path below its ``src``."""
+    for name, text in files.items():
+        path = folder / "src" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (folder / "backend.py").write_text(BACKEND)
+    project = PROJECT.format(name=folder.name, entry=entry, package=package)
+    (folder / "pyproject.toml").write_text(project)
+    return folder
+
+
+def install(target: Path, *projects: Path) -> None:
+    """pip, offline, into a folder for PYTHONPATH."""
+    options = "--no-deps --no-index --no-build-isolation --disable-pip-version-check --quiet"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", *options.split(), "--target", target, *projects],
+        check=True,
+        env={**os.environ, "PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1"},
+    )
+
+
+def installed_misbehaving(factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the misbehaving framework is really installed; made once per session."""
+    site = factory.getbasetemp() / "site"
+    if not site.exists():
+        files = {
+            f"misbehaving/{path.name}": path.read_text() for path in MISBEHAVING.glob("*.[pt]*")
+        }
+        folder = factory.mktemp("projects") / "bad_company"
+        install(
+            site, write_project(folder, entry="misbehaving", package="misbehaving", files=files)
+        )
+    return site
+
+
+def variables(factory: pytest.TempPathFactory, site: Path, **more: str) -> dict[str, str]:
+    """The environment of a command: nothing is taken from or left in the user's own folders."""
+    base = factory.getbasetemp()
+    return {
+        **{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
+        "PYTHONPATH": str(site),
+        "LEVELFIELD_CACHE": str(base / "cache"),
+        "COLUMNS": "200",
+        # The reference compiles the same functions for every command.
+        "JAX_COMPILATION_CACHE_DIR": str(base / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        **more,
+    }
+
+
+def write_suite(path: Path, *modes: str, slices: int = 2) -> Path:
+    """A suite of modes of the misbehaving framework."""
+    quoted = ", ".join(f'"misbehaving:{mode}"' for mode in modes)
+    path.write_text(SUITE.format(arms=quoted, slices=slices))
+    return path
+
+
+class Terminal:
+    """Types commands: into the console script, or into a fork that has imported it already."""
+
+    def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
+        self.environment, self.folder = environment, folder
+        self._forks: subprocess.Popen[str] | None = None
+
+    def script(self, *arguments: str | Path) -> Done:
+        done = subprocess.run(
+            [CONSOLE_SCRIPT, *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def __call__(self, *arguments: str | Path) -> Done:
+        if self._forks is None:
+            self._forks = subprocess.Popen(
+                [sys.executable, "-c", FORKS],
+                cwd=self.folder,
+                env=self.environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        assert self._forks.stdin
+        assert self._forks.stdout
+        output, errors = self.folder / ".output", self.folder / ".errors"
+        request = [list(map(str, arguments)), *map(str, (self.folder, output, errors))]
+        self._forks.stdin.write(json.dumps(request) + "\n")
+        self._forks.stdin.flush()
+        code = int(self._forks.stdout.readline())
+        return Done(code, output.read_text(), errors.read_text())
+
+    def close(self) -> None:
+        if self._forks:
+            self._forks.communicate()
+
+
+@pytest.fixture(scope="module")
+def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
+    site = installed_misbehaving(tmp_path_factory)
+    found = Terminal(variables(tmp_path_factory, site), tmp_path_factory.mktemp("home"))
+    yield found
+    found.close()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run from end to end, and the folder it made."""
+
+    done: Done
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def finished(terminal: Terminal) -> Finished:
+    write_suite(terminal.folder / "three.toml", "well", "nan", "exits")
+    done = terminal.script("run", "three.toml", "--results", "out/of the way")
+    (folder,) = (terminal.folder / "out" / "of the way").iterdir()
+    return Finished(done, folder)
+
+
+def assert_one_line(done: Done, code: int) -> str:
+    assert done.code == code, done
+    assert done.output == ""
+    assert done.errors.startswith("levelfield: ")
+    assert done.errors.count("\n") == 1
+    assert done.errors.endswith("\n")
+    return done.errors.removeprefix("levelfield: ").strip()
+
+
+MISTAKES = {
+    "run": "name a suite, such as: levelfield run quick; or a run: --resume RUN",
+    "run quick --resume somewhere": "name a suite, such as",
+    "run quik": "unknown suite 'quik' in the command line; did you mean quick?",
+    "run missing.toml": "cannot read the suite missing.toml",
+    "run quick --models mpl": "unknown model 'mpl'; did you mean mlp?",
+    "run quick --models mlp,": "unknown model ''",
+    "run quick --arms torch:egar": "unknown arm 'torch:egar'; did you mean torch:eager",
+    "run quick --arms torhc:*": "unknown arm 'torhc:*'; did you mean",
+    "run quick --presets papr": "unknown preset 'papr' in model mlp; did you mean paper?",
+    "run quick --phases trainig": "unknown phase 'trainig'; did you mean training?",
+    "run quick --batch 0": "a batch has at least 1 example, not 0",
+    "run quick --batch -1": "a batch has at least 1 example, not -1",
+    "run quick --threads 9999": "threads must be from 1 to the",
+    "run quick --threads 0": "threads must be from 1 to the",
+    "run quick --python nonsense": "--python takes NAME=PATH",
+    "run quick --python torhc=/bin/true": "unknown framework or environment 'torhc' in --python",
+    "run quick --python torch=/does/not/exist": "torch, /does/not/exist, is not an executable file",
+    "run quick --python torch=/etc/passwd": "torch, /etc/passwd, is not an executable file",
+    "run --resume missing": "missing is not a run folder of levelfield",
+    "run --resume foreign": "foreign is not a run folder of levelfield",
+    "run --resume newer": "newer has schema 99",
+    "run --resume empty-description": "run.json cannot be resumed: KeyError('suite')",
+    "run --resume foreign --batch 3": "--resume finishes what a run began with",
+    "check quik": "unknown suite 'quik'",
+    "check --models mpl": "unknown model 'mpl'; did you mean mlp?",
+    "check --threads 9999": "threads must be from 1 to the",
+    "check --python nonsense": "--python takes NAME=PATH",
+    "report missing": "missing",
+    "report foreign": "foreign",
+    "report newer": "newer has schema 99",
+    "report file": "file",
+    "env build torhc": "unknown environment 'torhc'; did you mean torch",
+    "env build --suite quik": "unknown suite 'quik'",
+    "env lock torhc": "unknown environment 'torhc'",
+    "env remove": "name the environments to remove",
+    "env remove torhc": "unknown environment 'torhc'",
+    "env remove misbehaving": "misbehaving has no environment to remove",
+    "env list --python torch": "--python takes NAME=PATH",
+    "run quick --results file/below": "file/below",
+    "run quick --results /proc/below": "/proc/below",
+}
+
+
+@pytest.fixture(scope="module")
+def odd_folders(terminal: Terminal) -> None:
+    (terminal.folder / "file").write_text("a file")
+    (terminal.folder / "foreign").mkdir()
+    (terminal.folder / "foreign" / "run.json").write_text('{"kind": "of another program"}')
+    description = {"kind": store.KIND, "schema": store.SCHEMA, "cells": [], "name": "x"}
+    for name, schema in (("newer", 99), ("empty-description", store.SCHEMA)):
+        (terminal.folder / name).mkdir()
+        text = json.dumps({**description, "schema": schema})
+        (terminal.folder / name / "run.json").write_text(text)
+
+
+@pytest.mark.usefixtures("odd_folders")
+@pytest.mark.parametrize("command", MISTAKES)
+def test_a_mistake_costs_one_line_and_exit_code_2(terminal: Terminal, command: str) -> None:
+    arguments = command.split()
+    if "--results" in arguments:
+        arguments += ["--arms", "misbehaving:well", "--models", "mlp", "--presets", "tiny"]
+    assert MISTAKES[command] in assert_one_line(terminal(*arguments), 2)
+
+
+def test_the_console_script_itself_answers_so(terminal: Terminal) -> None:
+    message = assert_one_line(terminal.script("run", "quik"), 2)
+    assert message == "unknown suite 'quik' in the command line; did you mean quick?"
+
+
+@pytest.mark.parametrize(
+    "command", ["nonsense", "run --nonsense", "run quick --batch few", "report", "env nonsense"]
+)
+def test_a_mistake_of_usage_shows_the_usage(terminal: Terminal, command: str) -> None:
+    done = terminal(*command.split())
+    assert done.code == 2
+    assert done.errors.startswith("Usage: levelfield")
+    assert "Traceback" not in done.errors
+
+
+def test_an_environment_that_is_not_built_is_a_failure_not_a_mistake(terminal: Terminal) -> None:
+    message = assert_one_line(terminal("env", "lock", "misbehaving"), 1)
+    assert message == "misbehaving is not built; type: levelfield env build misbehaving"
+
+
+def commands() -> dict[tuple[str, ...], Any]:
+    """Every command and group by its words."""
+
+    def walk(command: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+        yield words, command
+        for name, inner in getattr(command, "commands", {}).items():
+            yield from walk(inner, (*words, name))
+
+    return dict(walk(typer.main.get_command(app), ()))
+
+
+def test_there_is_every_command_that_is_promised_so_far() -> None:
+    tops = {words[0] for words in commands() if words}
+    assert tops >= {"list", "env", "check", "run", "report"}
+    assert {("env", name) for name in ("build", "list", "lock", "remove")} <= set(commands())
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_every_command_and_every_option_says_what_it_is_for(
+    terminal: Terminal, words: Sequence[str]
+) -> None:
+    command = commands()[tuple(words)]
+    assert command.help
+    done = terminal(*words, "--help")
+    assert (done.code, done.errors) == (0, "")
+    shown = " ".join(done.output.split())
+    assert command.help.split("\n")[0].strip() in shown
+    for parameter in command.params:
+        assert parameter.help, f"{' '.join(words)}: {parameter.name} lacks its help"
+        assert " ".join(parameter.help.split()) in shown
+        assert all(name in shown for name in parameter.opts)
+
+
+def test_help_is_shown_where_a_command_is_missing(terminal: Terminal) -> None:
+    for words in ((), ("env",)):
+        done = terminal(*words)
+        assert "Commands:" in done.output + done.errors
+        assert done.code == 2
+
+
+def test_list_gives_the_shapes_and_costs_of_every_model_to_scripts(terminal: Terminal) -> None:
+    done = terminal("list", "models", "--json")
+    assert (done.code, done.errors) == (0, "")
+    found = {model["name"]: model for model in json.loads(done.output)}
+    assert set(found) == set(reference.models())
+    for name, model in found.items():
+        assert set(model["presets"]) == {"tiny", "small", "paper"}
+        for preset, summary in model["presets"].items():
+            counted = 0
+            for kind in ("inputs", "parameters", "outputs"):
+                for array in summary[kind].values():
+                    assert len(array["axes"]) == len(array["shape"]) > 0
+            for array in summary["parameters"].values():
+                size = 1
+                for length in array["shape"]:
+                    size *= length
+                counted += size
+            assert counted == summary["parameter_count"]
+            assert summary["inference_operations"] > 2 * counted * 0.9, (name, preset)
+            assert summary["inference_bytes"] > 4 * counted
+    paper = found["mlp"]["presets"]["paper"]
+    assert paper["parameter_count"] == 784 * 512 + 512 + 512 * 512 + 512 + 512 * 10 + 10
+    assert paper["parameters"]["hidden1/kernel"] == {"axes": ["in", "out"], "shape": [784, 512]}
+
+
+def test_operations_grow_with_the_batch_and_parameters_do_not(terminal: Terminal) -> None:
+    one, eight = (
+        json.loads(terminal("list", "models", "--json", "--batch", batch).output)[0]["presets"][
+            "small"
+        ]
+        for batch in ("1", "8")
+    )
+    assert eight["inference_operations"] == 8 * one["inference_operations"]
+    assert eight["parameter_count"] == one["parameter_count"]
+
+
+def test_list_without_a_word_lists_everything(terminal: Terminal) -> None:
+    found = json.loads(terminal("list", "--json").output)
+    assert set(found) == {"models", "adapters", "suites"}
+    assert {"quick", "tiny"} <= {suite["name"] for suite in found["suites"]}
+    assert all(suite["cells"] > 0 for suite in found["suites"])
+    shown = terminal("list")
+    assert shown.code == 0
+    assert all(word in shown.output for word in ("lenet5", "torch:eager", "quick"))
+
+
+def test_list_adapters_names_every_arm_with_what_it_needs(terminal: Terminal) -> None:
+    found = {arm["arm"]: arm for arm in json.loads(terminal("list", "adapters", "--json").output)}
+    assert set(arms()) <= set(found)
+    assert found["torch:eager"]["environment"] == "torch"
+    assert found["misbehaving:inference-only"]["phases"] == ["inference"]
+    assert found["misbehaving:well"]["models"] == list(reference.models())
+    assert all(arm["requirements"] and arm["documentation"] for arm in found.values())
+
+
+def test_env_list_tells_which_interpreter_serves_which_arm(terminal: Terminal) -> None:
+    done = terminal("env", "list", "--json", "--python", f"torch={sys.executable}")
+    found = {row["arm"]: row for row in json.loads(done.output)}
+    assert set(arms()) <= set(found)
+    served = {arm: row["served by"] for arm, row in found.items()}
+    assert served["torch:eager"] == "given"
+    assert served["misbehaving:well"] == "running"
+    assert set(served.values()) <= {"given", "running", "none"}  # the cache of this test is empty
+    for row in found.values():
+        assert bool(row["interpreter"]) == bool(row["lock"]) == (row["served by"] != "none")
+        assert ("levelfield env build" in row["why"]) == (row["served by"] == "none")
+
+
+def test_a_run_prints_its_table_and_writes_its_report(finished: Finished) -> None:
+    done = finished.done
+    assert done.code == 0, done.errors
+    assert "Traceback" not in done.output + done.errors
+    for mode, status in (("well", "ok"), ("nan", "wrong"), ("exits", "failed")):
+        assert f"misbehaving:{mode}" in done.output
+        assert status in done.output
+    progress = done.errors.splitlines()
+    assert [line.split("]")[0] for line in progress] == [f"[{n}/6" for n in range(1, 7)]
+    report = finished.folder / "report"
+    assert (report / "report.md").read_text()
+    assert {".csv", ".parquet", ".png", ".md"} <= {path.suffix for path in report.rglob("*.*")}
+    assert done.output.rstrip().endswith("report.md")
+
+
+def test_a_run_gives_every_cell_its_status_and_numbers_to_the_right_only(
+    finished: Finished,
+) -> None:
+    summary = frames.summary(frames.load(finished.folder)).set_index(["mode", "phase"])
+    for phase in ("inference", "training"):
+        assert summary.loc[("well", phase), "status"] == "ok"
+        assert summary.loc[("well", phase), "step_seconds"] > 0
+        assert summary.loc[("nan", phase), "status"] == "wrong"
+        assert summary.loc[("exits", phase), "status"] == "failed"
+    measured = {"nan", "exits"} & set(
+        frames.load(finished.folder).slices.merge(frames.load(finished.folder).cells)["mode"]
+    )
+    assert measured == set()
+
+
+def test_a_run_leaves_nothing_but_its_folder(terminal: Terminal, finished: Finished) -> None:
+    assert {path.name for path in finished.folder.iterdir()} == {
+        "run.json",
+        "records.jsonl",
+        "logs",
+        "lock",
+        "report",
+    }
+    assert finished.folder.name.endswith("-three")
+    assert not (terminal.folder / "results").exists()
+
+
+def test_a_report_is_made_again_from_the_records_alone(
+    terminal: Terminal, finished: Finished, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.folder, copy, ignore=shutil.ignore_patterns("report", "logs"))
+    done = terminal("report", copy, "--output", tmp_path / "elsewhere")
+    assert done.code == 0, done.errors
+    tables = [each.output.rsplit("report: ", 1)[0] for each in (done, finished.done)]
+    assert tables[0] == tables[1]
+    assert (tmp_path / "elsewhere" / "report.md").is_file()
+    assert not (copy / "report").exists()
+
+
+def test_a_report_that_cannot_be_written_costs_one_line(
+    terminal: Terminal, finished: Finished
+) -> None:
+    (terminal.folder / "occupied").write_text("a file")
+    done = terminal("report", finished.folder, "--output", "occupied/below")
+    assert done.code == 2
+    assert done.errors.count("\n") == 1
+    assert "occupied/below" in done.errors
+
+
+def test_check_fails_where_an_arm_is_wrong_and_tells_scripts_why(terminal: Terminal) -> None:
+    suite = write_suite(terminal.folder / "two.toml", "well", "nan")
+    done = terminal("check", suite, "--json", "--phases", "inference")
+    assert done.code == 1
+    rows = {row["arm"]: row for row in json.loads(done.output)}
+    assert rows["misbehaving:well"]["status"] == "ok"
+    assert rows["misbehaving:well"]["output_error"] < 1e-6
+    assert rows["misbehaving:nan"]["status"] == "wrong"
+    assert "not finite" in rows["misbehaving:nan"]["reason"]
+
+
+def test_check_succeeds_where_all_is_right_and_measures_nothing(terminal: Terminal) -> None:
+    suite = write_suite(terminal.folder / "two.toml", "well", "nan")
+    done = terminal("check", suite, "--arms", "misbehaving:well", "--phases", "inference")
+    assert done.code == 0, done
+    assert "misbehaving:well" in done.output
+    assert "nan" not in done.output
+    assert not (terminal.folder / "results").exists()
+
+
+def test_a_full_disk_costs_one_line_that_says_how_to_go_on(
+    terminal: Terminal, finished: Finished, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy of a run"
+    shutil.copytree(finished.folder, copy, ignore=shutil.ignore_patterns("report"))
+    (copy / "records.jsonl").unlink()
+    (copy / "records.jsonl").symlink_to("/dev/full")
+    message = assert_one_line(terminal("run", "--resume", copy), 1)
+    assert "the disk is full" in message
+    assert message.endswith(f"levelfield run --resume '{copy}'")

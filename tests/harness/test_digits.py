@@ -1,0 +1,185 @@
+"""The digits as lessons: who sees which image when, how it is fitted, and what counts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+
+import reference
+from harness.digits import TEST_EXAMPLES, Lesson, draw_lesson, fit_images
+from reference.spec import ArraySpec, Model, dimension
+
+IMAGES = load_digits().images / 16.0
+TARGETS = load_digits().target
+NUMBERS = {image.astype(np.float32).tobytes(): n for n, image in enumerate(IMAGES)}
+BATCH = 50
+
+
+def lesson(*, seed: int = 5, epochs: int = 2, batch: int = BATCH, preset: str = "small") -> Lesson:
+    found = draw_lesson("mlp", preset, batch=batch, seed=seed, epochs=epochs)
+    assert isinstance(found, Lesson)
+    return found
+
+
+def numbers(found: Lesson) -> list[int]:
+    """Which digit of scikit-learn every example is, in the order of the sets."""
+    features = np.concatenate([inputs["features"] for inputs in found.case.inputs])
+    return [NUMBERS[row.tobytes()] for row in features]
+
+
+def parts(found: Lesson) -> tuple[list[int], list[int]]:
+    seen = numbers(found)
+    cut = found.train_sets * BATCH
+    return seen[:cut], seen[cut : cut + TEST_EXAMPLES]
+
+
+def test_every_digit_can_be_told_from_every_other() -> None:
+    assert len(NUMBERS) == len(IMAGES) == 1797
+
+
+def test_what_is_tested_is_never_learned_and_every_other_example_is() -> None:
+    train, test = parts(lesson(epochs=2))
+    assert len(test) == len(set(test)) == TEST_EXAMPLES
+    assert set(train).isdisjoint(test)
+    # The rest of an epoch that does not fill a batch is left out, but not the same one each time.
+    whole = (len(IMAGES) - TEST_EXAMPLES) // BATCH * BATCH
+    for epoch in (train[:whole], train[whole:]):
+        assert len(epoch) == len(set(epoch)) == whole
+    many, _ = parts(lesson(epochs=6))
+    assert set(many) == set(range(len(IMAGES))) - set(test)
+
+
+def test_labels_stay_with_their_images() -> None:
+    found = lesson()
+    given = np.concatenate([inputs["label"] for inputs in found.case.inputs])
+    np.testing.assert_array_equal(given, TARGETS[numbers(found)])
+    np.testing.assert_array_equal(found.labels, TARGETS[parts(found)[1]])
+
+
+def test_the_seed_alone_decides_split_and_order() -> None:
+    first, again, other = lesson(seed=5), lesson(seed=5), lesson(seed=6)
+    assert numbers(first) == numbers(again)
+    assert parts(first)[0] != parts(other)[0]
+    assert set(parts(first)[1]) != set(parts(other)[1])
+    for name, value in first.case.parameters.items():
+        np.testing.assert_array_equal(value, again.case.parameters[name])
+
+
+def test_the_order_differs_between_epochs_and_more_epochs_do_not_change_the_first() -> None:
+    train, test = parts(lesson(epochs=2))
+    half = len(train) // 2
+    assert train[:half] != train[half:]
+    once, same_test = parts(lesson(epochs=1))
+    assert once == train[:half]
+    assert same_test == test
+
+
+def image_spec(height: int, width: int, channels: int = 1) -> ArraySpec:
+    sizes = {"batch": 1, "height": height, "width": width, "channel": channels}
+    return ArraySpec("image", tuple(dimension(name, size) for name, size in sizes.items()))
+
+
+def vector_spec(size: int) -> ArraySpec:
+    return ArraySpec("features", (dimension("batch", 1), dimension("in", size)))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "factor", "top", "left"),
+    [(28, 28, 3, 2, 2), (16, 20, 2, 0, 2), (8, 8, 1, 0, 0), (20, 9, 1, 6, 0), (33, 32, 4, 0, 0)],
+)
+def test_images_are_enlarged_by_whole_factors_and_centred(
+    height: int, width: int, factor: int, top: int, left: int
+) -> None:
+    fitted = fit_images(IMAGES[:7], image_spec(height, width))
+    assert not isinstance(fitted, str)
+    assert fitted.shape == (7, height, width, 1)
+    assert fitted.dtype == np.float32
+    for row in range(height):
+        for column in range(width):
+            y, x = (row - top) // factor, (column - left) // factor
+            inside = 0 <= y < 8 and 0 <= x < 8
+            expected = IMAGES[:7, y, x].astype(np.float32) if inside else np.zeros(7)
+            np.testing.assert_array_equal(fitted[:, row, column, 0], expected)
+
+
+@pytest.mark.parametrize("side", [28, 8])
+def test_a_vector_is_the_square_image_row_by_row(side: int) -> None:
+    flat = fit_images(IMAGES[:5], vector_spec(side * side))
+    square = fit_images(IMAGES[:5], image_spec(side, side))
+    assert not isinstance(flat, str)
+    assert not isinstance(square, str)
+    np.testing.assert_array_equal(flat, square.reshape(5, side * side))
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        (vector_spec(32), "32 features are no square image of 8x8 or more"),
+        (vector_spec(49), "49 features are no square image of 8x8 or more"),
+        (image_spec(7, 28), "inputs of 7x28x1 cannot hold 8x8 digits"),
+        (image_spec(28, 28, 3), "inputs of 28x28x3 cannot hold 8x8 digits"),
+    ],
+)
+def test_what_does_not_fit_says_why(spec: ArraySpec, reason: str) -> None:
+    assert fit_images(IMAGES, spec) == reason
+
+
+def test_a_lesson_that_cannot_be_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = {"batch": 8, "seed": 0, "epochs": 1}
+    assert draw_lesson("mlp", "tiny", **words) == "32 features are no square image of 8x8 or more"
+    assert draw_lesson("mlp", "small", batch=1438, seed=0, epochs=1) == (
+        "a batch of 1438 is more than the 1437 training examples"
+    )
+    mlp: Model = replace(reference.get("mlp"), data=None)
+    monkeypatch.setattr("reference.case.get", lambda name: mlp)
+    assert draw_lesson("mlp", "small", **words) == "mlp does not classify images"
+
+
+@pytest.mark.parametrize("batch", [1, 50, 360, 400, 1437])
+def test_a_lesson_has_whole_batches_and_every_test_example(batch: int) -> None:
+    found = lesson(batch=batch, epochs=1)
+    assert found.train_sets == 1437 // batch
+    assert len(found.case.inputs) - found.train_sets == -(-TEST_EXAMPLES // batch)
+    assert {len(inputs["label"]) for inputs in found.case.inputs} == {batch}
+
+
+def perfect(found: Lesson) -> dict[str, NDArray[np.float32]]:
+    """Answers with all the weight on the right class, filled-up examples included."""
+    tests = found.case.inputs[found.train_sets :]
+    return {
+        f"output/{n}/logits": 100 * np.eye(10, dtype=np.float32)[inputs["label"]]
+        for n, inputs in enumerate(tests)
+    }
+
+
+def test_perfect_answers_score_one() -> None:
+    found = lesson()
+    accuracy, loss = found.score(perfect(found))
+    assert accuracy == 1.0
+    assert loss == pytest.approx(0, abs=1e-6)
+
+
+def test_each_test_example_counts_once_and_those_filled_up_do_not_count() -> None:
+    found = lesson()
+    answers = perfect(found)
+    last = f"output/{len(answers) - 1}/logits"
+    real = TEST_EXAMPLES % BATCH
+    assert 0 < real < BATCH
+    answers[last][real:] = -answers[last][real:]
+    assert found.score(answers)[0] == 1.0
+    answers[last][real - 1] = -answers[last][real - 1]
+    assert found.score(answers)[0] == 1 - 1 / TEST_EXAMPLES
+    answers["output/0/logits"][0] = -answers["output/0/logits"][0]
+    assert found.score(answers)[0] == 1 - 2 / TEST_EXAMPLES
+
+
+def test_indifference_scores_the_entropy_of_ten_classes() -> None:
+    found = lesson()
+    zeros = {name: np.zeros_like(value) for name, value in perfect(found).items()}
+    accuracy, loss = found.score(zeros)
+    assert accuracy == (found.labels == 0).mean()
+    assert loss == pytest.approx(np.log(10))

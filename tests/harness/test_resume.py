@@ -1,0 +1,417 @@
+"""Runs cut short: what was measured is kept, nothing is measured twice, nobody survives."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from harness import frames, store
+from tests.harness.test_cli import (
+    CONSOLE_SCRIPT,
+    Done,
+    Terminal,
+    installed_misbehaving,
+    variables,
+    write_suite,
+)
+
+KILLS = 10
+SLICES = 30
+PATIENCE_SECONDS = 120.0
+POLL_SECONDS = 0.005
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the runs of this file are made; every process of theirs carries ``marker``."""
+
+    folder: Path
+    environment: Mapping[str, str]
+    marker: str
+
+
+@dataclass
+class Started:
+    """A command in a process group of its own, what it prints in files."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+    errors: Path
+
+    def done(self) -> Done:
+        code = self.process.wait(PATIENCE_SECONDS)
+        return Done(code, self.output.read_text(), self.errors.read_text())
+
+
+Start = Callable[..., Started]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    folder = tmp_path_factory.mktemp("cut short")
+    marker = folder / "temporary"
+    marker.mkdir()
+    site = installed_misbehaving(tmp_path_factory)
+    write_suite(folder / "suite.toml", "well", "own-loop", slices=SLICES)
+    # TMPDIR is among the few variables that workers inherit.
+    environment = variables(tmp_path_factory, site, TMPDIR=str(marker))
+    return Place(folder, environment, str(marker))
+
+
+@pytest.fixture(scope="module")
+def start(place: Place) -> Iterator[Start]:
+    with ExitStack() as stack:
+
+        def begin(*arguments: str | Path) -> Started:
+            output, errors = place.folder / "output", place.folder / "errors"
+            with output.open("wb") as out, errors.open("wb") as err:
+                process = subprocess.Popen(
+                    [CONSOLE_SCRIPT, "run", *arguments],
+                    cwd=place.folder,
+                    env=place.environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    start_new_session=True,
+                    # What a shell's background job inherits would make Ctrl-C unheard.
+                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+                )
+            stack.callback(end, process)
+            return Started(process, output, errors)
+
+        yield begin
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def records_of(run: Path) -> bytes:
+    path = run / "records.jsonl"
+    return path.read_bytes() if path.exists() else b""
+
+
+def whole(data: bytes) -> bytes:
+    """Without a torn last line."""
+    return data[: data.rfind(b"\n") + 1]
+
+
+def parsed(data: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(POLL_SECONDS)
+
+
+def marked(place: Place) -> list[psutil.Process]:
+    """Every living process that a command of this file started."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("TMPDIR") == place.marker:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def assert_nobody_survives(place: Place) -> None:
+    """The kernel tells workers of their host's death at once, and they need a moment to die."""
+    wait_until(lambda: not marked(place))
+
+
+def slices_of(records: list[dict[str, Any]]) -> list[tuple[str, str, int]]:
+    return [(r["cell"], r["statistic"], r["index"]) for r in records if r["record"] == "slice"]
+
+
+def statuses_of(records: list[dict[str, Any]]) -> dict[str, str]:
+    found = [(r["cell"], r["status"]) for r in records if r["record"] == "status"]
+    assert len(found) == len(dict(found)), "a cell has two statuses"
+    return dict(found)
+
+
+def assert_complete(run: Path) -> None:
+    """Every cell its one status, every slice that was planned, each once and in order."""
+    cells = store.open_run(run).description["cells"]
+    data = records_of(run)
+    assert whole(data) == data
+    records = parsed(data)
+    assert statuses_of(records) == {cell["id"]: "ok" for cell in cells}
+    kinds = {"well": ("throughput", "latency"), "own-loop": ("throughput",)}
+    planned = {
+        (cell["id"], statistic): list(range(SLICES))
+        for cell in cells
+        for statistic in kinds[cell["mode"]]
+    }
+    measured: dict[tuple[str, str], list[int]] = {}
+    for cell, statistic, index in slices_of(records):
+        measured.setdefault((cell, statistic), []).append(index)
+    assert measured == planned
+    summary = frames.summary(frames.load(run))
+    assert list(summary["status"]) == ["ok"] * len(cells)
+    assert (summary["step_seconds"] > 0).all()
+    assert (run / "report" / "report.md").is_file()
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A run to its end: its folder, how long it took and how many lines it wrote."""
+
+    run: Path
+    seconds: float
+    lines: int
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place: Place, start: Start) -> Undisturbed:
+    begin = time.monotonic()
+    done = start("suite.toml", "--results", "undisturbed").done()
+    seconds = time.monotonic() - begin
+    assert done.code == 0, done
+    (run,) = (place.folder / "undisturbed").iterdir()
+    return Undisturbed(run, seconds, records_of(run).count(b"\n"))
+
+
+def test_an_undisturbed_run_is_complete(undisturbed: Undisturbed) -> None:
+    assert_complete(undisturbed.run)
+
+
+def begun(results: Path) -> Path | None:
+    """The run that was begun last, if it came as far as saying what it is."""
+    found = sorted(results.glob("*/run.json"), key=lambda path: path.stat().st_mtime_ns)
+    return found[-1].parent if found else None
+
+
+def watch(started: Started, results: Path, moment: Callable[[int], bool], before: bytes) -> bytes:
+    """Read along until the moment has come or the command has ended; returns what was read."""
+    seen, run = before, None
+    while started.process.poll() is None and not moment(seen.count(b"\n") - before.count(b"\n")):
+        time.sleep(POLL_SECONDS)
+        run = run or begun(results)
+        if run and (run / "records.jsonl").exists():
+            with (run / "records.jsonl").open("rb") as file:
+                file.seek(len(seen))
+                seen += whole(file.read())
+    return seen
+
+
+def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
+    place: Place, start: Start, undisturbed: Undisturbed
+) -> None:
+    stream = random.Random(20261120)
+    kills = hits = rounds = 0
+    results = place.folder / "killed 0"
+    while kills < KILLS:
+        rounds += 1
+        assert rounds < 3 * KILLS
+        run = begun(results)
+        before = whole(records_of(run)) if run else b""
+        settled = set(statuses_of(parsed(before)))
+        # In turn by the clock, which also finds the beginning and the end of a run, and by what
+        # is on disk, which also finds the middle where a busy machine stretches the clock.
+        if rounds % 2:
+            until = time.monotonic() + stream.uniform(0, undisturbed.seconds)
+            moment = lambda lines, until=until: time.monotonic() >= until  # noqa: E731
+        else:
+            count = stream.randrange(1, undisturbed.lines // 4)
+            moment = lambda lines, count=count: lines >= count  # noqa: E731
+        begin = ("--resume", run) if run else ("suite.toml", "--results", results)
+        started = start(*begin)
+        seen = watch(started, results, moment, before)
+        if not rounds % 2:
+            time.sleep(stream.uniform(0, 0.02))
+        if started.process.poll() is not None:
+            assert started.done().code == 0, started.done()
+            run = begun(results)
+            assert run
+            assert_complete(run)
+            results = place.folder / f"killed {rounds}"
+            continue
+        os.killpg(started.process.pid, signal.SIGKILL)
+        started.process.wait()
+        kills += 1
+        assert_nobody_survives(place)
+        run = begun(results)
+        after = records_of(run) if run else b""
+        assert after.startswith(seen), "a line that was on disk is gone"
+        assert seen.startswith(before)
+        new = parsed(whole(after)[len(before) :])
+        assert settled.isdisjoint(record.get("cell") for record in new)
+        assert max(Counter(slices_of(parsed(whole(after)))).values(), default=1) == 1
+        hits += bool(new)
+    assert hits >= 3, "nearly all kills came before anything was measured"
+    run = begun(results)
+    begin = ("--resume", run) if run else ("suite.toml", "--results", results)
+    done = start(*begin).done()
+    assert done.code == 0, done
+    run = begun(results)
+    assert run
+    assert_complete(run)
+    assert_nobody_survives(place)
+
+
+@pytest.fixture(scope="module")
+def half(place: Place, undisturbed: Undisturbed) -> Path:
+    """A run of which the first cell is finished and the second has some slices."""
+    folder = place.folder / "half"
+    shutil.copytree(undisturbed.run, folder, ignore=shutil.ignore_patterns("report", "lock"))
+    lines = records_of(folder).splitlines(keepends=True)
+    (first, *_) = (n for n, line in enumerate(lines) if b'"record":"status"' in line)
+    (folder / "records.jsonl").write_bytes(b"".join(lines[: first + SLICES]))
+    return folder
+
+
+@pytest.fixture
+def interrupted(half: Path, tmp_path: Path) -> Path:
+    """A copy of it for the test to go on with."""
+    return Path(shutil.copytree(half, tmp_path / "a run"))
+
+
+def test_what_the_tests_below_go_on_from_is_half_a_run(half: Path) -> None:
+    records = parsed(records_of(half))
+    assert len(statuses_of(records)) == 1
+    counted = Counter(cell for cell, _, _ in slices_of(records))
+    assert 0 < sorted(counted.values())[0] < 2 * SLICES
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+def test_an_interruption_says_in_one_line_how_to_go_on(
+    place: Place, start: Start, interrupted: Path, number: signal.Signals
+) -> None:
+    before = records_of(interrupted)
+    scratch = set(Path(place.marker).iterdir())  # of runs that had no time to tidy up
+    started = start("--resume", interrupted)
+    wait_until(lambda: len(slices_of(parsed(whole(records_of(interrupted)[len(before) :])))) > 2)
+    started.process.send_signal(number)  # the host alone: its workers have sessions of their own
+    done = started.done()
+    assert done.code == 130
+    assert done.output == ""
+    said = [line for line in done.errors.splitlines() if not line.startswith("[")]
+    assert said == [
+        "interrupted; what was measured is kept; to go on, type: "
+        f"levelfield run --resume '{interrupted}'"
+    ]
+    assert_nobody_survives(place)
+    assert set(Path(place.marker).iterdir()) == scratch
+    after = records_of(interrupted)
+    assert after.startswith(before)
+    assert whole(after) == after
+
+
+def test_of_two_that_resume_at_once_the_second_is_refused(
+    start: Start, terminal: Terminal, interrupted: Path
+) -> None:
+    before = len(records_of(interrupted))
+    first = start("--resume", interrupted)
+    wait_until(lambda: len(records_of(interrupted)) > before)
+    first.process.send_signal(signal.SIGSTOP)
+    held = records_of(interrupted)
+    second = terminal("run", "--resume", interrupted)
+    assert (second.code, second.output) == (2, "")
+    assert second.errors == (
+        f"levelfield: {interrupted} is being written by process {first.process.pid}: "
+        "wait until it ends, or stop it\n"
+    )
+    assert records_of(interrupted) == held
+    first.process.send_signal(signal.SIGCONT)
+    assert first.done().code == 0
+    assert_complete(interrupted)
+
+
+def test_a_disk_that_fills_up_loses_one_record_and_a_resume_makes_it_good(
+    place: Place, start: Start, interrupted: Path
+) -> None:
+    before = len(records_of(interrupted))
+    started = start("--resume", interrupted)
+    wait_until(lambda: len(records_of(interrupted)) > before)
+    started.process.send_signal(signal.SIGSTOP)
+    room = len(records_of(interrupted)) + 1000  # some records and a part of one
+    resource.prlimit(started.process.pid, resource.RLIMIT_FSIZE, (room, room))
+    started.process.send_signal(signal.SIGCONT)
+    done = started.done()
+    assert (done.code, done.output) == (1, "")
+    (said,) = (line for line in done.errors.splitlines() if not line.startswith("["))
+    assert said.startswith(f"levelfield: {interrupted / 'records.jsonl'}: the disk is full; ")
+    assert said.endswith(f"levelfield run --resume '{interrupted}'")
+    assert_nobody_survives(place)
+    after = records_of(interrupted)
+    assert room - 1000 <= len(after) <= room
+    assert whole(after) == after
+    (interrupted / "records.jsonl").write_bytes(after + b'{"record":"slice","ce')
+    resumed = start("--resume", interrupted).done()
+    assert resumed.code == 0, resumed
+    warning = f"{interrupted / 'records.jsonl'}: dropped a torn last record of 21 bytes"
+    assert f"levelfield: {warning}\n" in resumed.errors
+    assert "Warning" not in resumed.errors
+    assert_complete(interrupted)
+
+
+@pytest.fixture(scope="module")
+def terminal(place: Place) -> Iterator[Terminal]:
+    found = Terminal(place.environment, place.folder)
+    yield found
+    found.close()
+
+
+def test_resuming_what_is_finished_reports_and_does_nothing_else(
+    terminal: Terminal, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed.run, run, ignore=shutil.ignore_patterns("report"))
+    logs = sorted(os.listdir(run / "logs"))
+    done = terminal("run", "--resume", run)
+    assert (done.code, done.errors) == (0, "")
+    assert "misbehaving:well" in done.output
+    assert (run / "report" / "report.md").is_file()
+    assert records_of(run) == records_of(undisturbed.run)
+    assert sorted(os.listdir(run / "logs")) == logs
+
+
+def test_packages_that_have_changed_are_not_mixed_into_a_run(
+    terminal: Terminal, interrupted: Path
+) -> None:
+    description = json.loads((interrupted / "run.json").read_text())
+    description["locks"]["misbehaving:own-loop"]["hash"] = "0" * 64
+    (interrupted / "run.json").write_text(json.dumps(description))
+    before = records_of(interrupted)
+    done = terminal("run", "--resume", interrupted)
+    assert (done.code, done.output) == (2, "")
+    assert done.errors == (
+        f"levelfield: the packages of misbehaving:own-loop are not those that {interrupted} began "
+        "with, and one run cannot mix them; start a new one: levelfield run suite\n"
+    )
+    assert records_of(interrupted) == before
+
+
+@pytest.mark.parametrize("key", ["suite", "locks"])
+def test_a_description_that_lacks_something_is_refused_in_one_line(
+    terminal: Terminal, interrupted: Path, key: str
+) -> None:
+    description = json.loads((interrupted / "run.json").read_text())
+    del description[key]
+    (interrupted / "run.json").write_text(json.dumps(description))
+    done = terminal("run", "--resume", interrupted)
+    assert (done.code, done.output) == (2, "")
+    assert done.errors.count("\n") == 1
+    assert f"run.json cannot be resumed: KeyError('{key}')" in done.errors

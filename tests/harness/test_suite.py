@@ -1,0 +1,249 @@
+"""Suite files: what is wrong in one is said in one line, with its place and what was meant."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from harness.arms import arms
+from harness.cli.options import narrowed
+from harness.errors import BadInput
+from harness.resources import available_cores
+from harness.suite import Effort, Limits, Suite, load_suite, plan, suite_names, validated
+from reference.spec import UnknownName
+
+GOOD = """\
+title = "Any words: mpl, tinny, adma, trainig, gpu, float23"
+models = ["mlp"]
+arms = ["reference:numpy"]
+presets = ["tiny"]  # a remark: modles, sede
+phases = ["training"]
+optimizers = ["adam"]
+batches = [8]
+threads = [1]
+numeric = "float32"
+device = "cpu"
+seed = 3
+
+[effort]
+slices = 2
+slice_seconds = 0.5
+memory = true
+
+[limits]
+step_seconds = 10
+memory_gib = 0
+"""
+
+# what is replaced, by what, the line where it stands, what the message must name
+WRONG = {
+    "unknown key": ("seed = 3", "sede = 3", 11, "unknown key 'sede'", "seed"),
+    "unknown key like a title": ("seed = 3", "titles = 3", 11, "unknown key 'titles'", "title"),
+    "unknown key of effort": ("slices = 2", "slces = 2", 14, "unknown key 'slces'", "slices"),
+    "key of the other table": (
+        "slices = 2",
+        "step_seconds = 2",
+        14,
+        "'step_seconds'",
+        "did you mean",
+    ),
+    "unknown key of limits": ("memory_gib", "memory_gb", 20, "unknown key 'memory_gb'", "_gib"),
+    "unknown model": ('["mlp"]', '["mpl"]', 2, "unknown model 'mpl'", "mlp"),
+    "model on a line of its own": ('["mlp"]', '[\n"mlp",\n"lenet"]', 4, "'lenet'", "lenet5"),
+    "unknown arm": ("reference:numpy", "reference:nunpy", 3, "arm 'reference:nunpy'", ":numpy"),
+    "pattern without match": ("reference:numpy", "torhc:*", 3, "unknown arm 'torhc:*'", "torch:"),
+    "unknown preset": ('["tiny"]', '["tinny"]', 4, "unknown preset 'tinny'", "tiny"),
+    "unknown phase": ('["training"]', '["trainig"]', 5, "unknown phase 'trainig'", "training"),
+    "unknown optimizer": ('["adam"]', '["adma"]', 6, "unknown optimizer 'adma'", "adam"),
+    "unknown numeric": ('"float32"', '"float23"', 9, "numeric mode 'float23'", "float32"),
+    "unknown device": ('"cpu"', '"gpu"', 10, "unknown device 'gpu'", "cpu"),
+    "text for a list": ('["mlp"]', '"mlp"', 2, "'models' is a list", "at least one"),
+    "empty list": ("[8]", "[]", 7, "'batches' is a list", "at least one"),
+    "text for a whole number": ("seed = 3", 'seed = "3"', 11, "'seed'", "a whole number, not text"),
+    "number for text": ('"cpu"', "1", 10, "'device' is text", "not a whole number"),
+    "fraction for a whole number": ("slices = 2", "slices = 2.5", 14, "'slices'", "whole number"),
+    "text for a number": ("seconds = 0.5", 'seconds = "0.5"', 15, "'slice_seconds'", "a number"),
+    "bool for a whole number": ("slices = 2", "slices = true", 14, "'slices'", "not true or false"),
+    "bool for a number": ("seconds = 10", "seconds = true", 19, "'step_seconds'", "a number"),
+    "number for a bool": ("memory = true", "memory = 1", 16, "'memory' is true or false", "whole"),
+    "bool for a seed": ("seed = 3", "seed = false", 11, "'seed'", "not true or false"),
+    "date for a seed": ("seed = 3", "seed = 2026-11-20", 11, "'seed'", "a whole number"),
+    "bool in a list": ("[8]", "[8, true]", 7, "'batches' cannot hold True", ""),
+    "text for a batch": ("[8]", '["8"]', 7, "'batches' cannot hold '8'", ""),
+    "fraction for a batch": ("[8]", "[8.0]", 7, "'batches' cannot hold 8.0", ""),
+    "number for a model": ('["mlp"]', "[1]", 2, "'models' cannot hold 1", ""),
+    "list in a list": ('["mlp"]', '[["mlp"]]', 2, "'models' cannot hold ['mlp']", ""),
+    "batch of none": ("[8]", "[8, 0]", 7, "at least 1 example, not 0", ""),
+    "negative batch": ("[8]", "[-8]", 7, "at least 1 example, not -8", ""),
+    "negative seed": ("seed = 3", "seed = -3", 11, "zero or more, not -3", ""),
+    "threads beyond the machine": ("[1]", "[1, 9999]", 8, "cores at hand, not 9999", ""),
+    "no threads": ("[1]", "[0]", 8, "threads must be from 1", "not 0"),
+    "misspelt all": ("[1]", '["al"]', 8, "number of threads 'al'", "all"),
+    "zero slices": ("slices = 2", "slices = 0", 14, "'slices' must be above zero, not 0", ""),
+    "zero seconds": ("seconds = 0.5", "seconds = 0.0", 15, "'slice_seconds' must be above", "0.0"),
+    "negative limit": ("seconds = 10", "seconds = -1", 19, "'step_seconds' must be above", "-1"),
+    "negative memory": ("memory_gib = 0", "memory_gib = -1", 20, "'memory_gib' must be", "-1"),
+    "no number": ("seconds = 0.5", "seconds = nan", 15, "'slice_seconds' must be above", "nan"),
+    "endless": ("seconds = 0.5", "seconds = inf", 15, "'slice_seconds' must be above", "inf"),
+}
+
+
+def message_of(path: Path | str) -> str:
+    with pytest.raises((BadInput, UnknownName)) as caught:
+        load_suite(str(path))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def message_of_text(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    message = message_of(path)
+    assert message.startswith(str(path))
+    return message
+
+
+def test_the_suite_that_the_faults_are_seeded_into_is_good(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(GOOD)
+    assert load_suite(str(path)) == Suite(
+        name="mine",
+        title="Any words: mpl, tinny, adma, trainig, gpu, float23",
+        models=("mlp",),
+        arms=("reference:numpy",),
+        presets=("tiny",),
+        phases=("training",),
+        optimizers=("adam",),
+        batches=(8,),
+        threads=(1,),
+        seed=3,
+        effort=Effort(slices=2, slice_seconds=0.5, memory=True),
+        limits=Limits(step_seconds=10, memory_gib=0),
+    )
+
+
+@pytest.mark.parametrize("fault", WRONG)
+def test_a_fault_is_named_with_its_line_and_what_was_meant(tmp_path: Path, fault: str) -> None:
+    good, wrong, line, named, meant = WRONG[fault]
+    assert GOOD.count(good) == 1
+    message = message_of_text(tmp_path, GOOD.replace(good, wrong))
+    assert re.match(rf"{re.escape(str(tmp_path))}/mine\.toml:{line}: ", message), message
+    assert named in message
+    assert meant in message.split(named)[1]
+
+
+@pytest.mark.parametrize("key", ["title", "models", "arms"])
+def test_a_key_that_every_suite_needs_is_missed(tmp_path: Path, key: str) -> None:
+    text = re.sub(rf"^{key} = .*\n", "", GOOD, flags=re.MULTILINE)
+    assert f"the key '{key}' is missing" in message_of_text(tmp_path, text)
+
+
+@pytest.mark.parametrize("key", ["effort", "limits"])
+def test_a_table_that_is_none_says_how_to_write_one(tmp_path: Path, key: str) -> None:
+    text = f"{key} = 3\n" + GOOD.split("[effort]")[0]
+    message = message_of_text(tmp_path, text)
+    assert f":1: '{key}' is a table: write [{key}]" in message
+
+
+def test_a_mistake_of_syntax_is_located(tmp_path: Path) -> None:
+    message = message_of_text(tmp_path, GOOD.replace("[8]", "[8"))
+    assert "is not TOML" in message
+    assert "line 8" in message
+
+
+def test_what_cannot_be_read_as_text_is_refused(tmp_path: Path) -> None:
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(bytes(range(128, 256)))
+    folder = tmp_path / "folder.toml"
+    folder.mkdir()
+    loop = tmp_path / "loop.toml"
+    loop.symlink_to(loop)
+    for path in (binary, folder, loop, tmp_path / "missing.toml"):
+        message = message_of(path)
+        assert message.startswith(f"cannot read the suite {path}: ")
+        assert "levelfield list suites" in message
+
+
+def test_an_unknown_suite_is_answered_with_the_nearest_name(tmp_path: Path) -> None:
+    assert message_of("quik") == "unknown suite 'quik' in the command line; did you mean quick?"
+    assert "unknown suite" in message_of(tmp_path)
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_every_shipped_suite_loads_and_has_cells(name: str) -> None:
+    suite = load_suite(name)
+    assert suite.name == name
+    assert plan(suite)
+
+
+def suite_of(*patterns: str) -> Suite:
+    return Suite(name="s", title="t", models=("mlp",), arms=patterns)
+
+
+def test_patterns_expand_in_order_and_once() -> None:
+    numpy, jax, eager = "reference:numpy", "reference:jax", "torch:eager"
+    found = validated(suite_of(eager, "reference:*", "*:numpy", "torch:eag??", numpy)).arms
+    assert found == (eager, numpy, jax)
+    assert validated(suite_of("*")).arms == tuple(arms())
+    assert validated(suite_of(jax, "*")).arms[0] == jax
+
+
+def test_nothing_is_measured_twice_because_it_was_named_twice() -> None:
+    cores = len(available_cores())
+    twice = Suite(
+        name="s",
+        title="t",
+        models=("mlp", "lenet5", "mlp"),
+        arms=("reference:jax",),
+        presets=("tiny", "tiny"),
+        phases=("training", "training"),
+        optimizers=("adam", "sgd", "adam"),
+        batches=(8, 8),
+        threads=("all", cores),  # type: ignore[arg-type]
+    )
+    found = validated(twice)
+    assert found.models == ("mlp", "lenet5")
+    assert found.optimizers == ("adam", "sgd")
+    assert found.threads == (cores,)
+    assert len(plan(found)) == 4
+
+
+def test_a_plan_gives_every_combination_one_cell_with_an_id_of_its_own() -> None:
+    suite = replace(
+        validated(suite_of("reference:*", "torch:eager")),
+        models=("mlp", "lenet5"),
+        presets=("tiny", "small"),
+        optimizers=("sgd", "adam"),
+        batches=(4, 8),
+        threads=(1, 2),
+    )
+    cells = plan(suite)
+    # inference once and training per optimizer
+    assert len(cells) == 3 * 2 * 2 * 2 * 2 * (1 + 2)
+    assert len({cell.id for cell in cells}) == len(cells)
+    assert len({replace(cell, id="") for cell in cells}) == len(cells)
+    for cell in cells:
+        assert (cell.optimizer is None) == (cell.phase == "inference")
+        assert cell.arm == f"{cell.framework}:{cell.mode}"
+
+
+def test_cells_that_share_a_process_lie_side_by_side() -> None:
+    suite = replace(validated(suite_of("reference:*", "torch:*")), threads=(1, 2), batches=(4, 8))
+    shared = [(cell.arm, cell.threads) for cell in plan(suite)]
+    changes = sum(a != b for a, b in pairwise(shared))
+    assert changes == len(set(shared)) - 1
+
+
+def test_the_command_line_speaks_in_place_of_the_file() -> None:
+    suite = load_suite("tiny")
+    found = narrowed(suite, arms=" torch:* ,reference:jax", models="mlp", batch=3, threads=1)
+    assert found.arms == ("torch:eager", "torch:compile", "reference:jax")
+    assert (found.models, found.batches, found.threads) == (("mlp",), (3,), (1,))
+    assert found.presets == suite.presets
+    with pytest.raises(UnknownName, match="unknown model ''"):
+        narrowed(suite, models="")  # an empty variable of a script means nothing, not everything
