@@ -23,7 +23,7 @@ def report_command(
 
 def show_report(runs: Sequence[Path], folder: Path, console: Console) -> None:
     """Print the tables and write the report beside them."""
-    # Imported when there is something to show: pandas and Matplotlib take longer than most commands.
+    # Imported here because pandas and Matplotlib take longer to load than most commands to run.
     from harness import frames
     from harness.report import write_report
     from harness.report.tables import comparison_tables, to_rich

@@ -295,6 +295,16 @@ def test_what_the_tests_below_go_on_from_is_half_a_run(half: Path) -> None:
     assert 0 < sorted(counted.values())[0] < 2 * SLICES
 
 
+def await_slices(started: Started, run: Path, before: bytes) -> None:
+    """Until some more slices are on disk: the command is in the middle of measuring."""
+
+    def measuring() -> bool:
+        assert started.process.poll() is None, started.done()
+        return len(slices_of(parsed(whole(records_of(run)[len(before) :])))) > 2
+
+    wait_until(measuring)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
 def test_an_interruption_says_in_one_line_how_to_go_on(
     place: Place, start: Start, interrupted: Path, number: signal.Signals
@@ -302,7 +312,7 @@ def test_an_interruption_says_in_one_line_how_to_go_on(
     before = records_of(interrupted)
     scratch = set(Path(place.marker).iterdir())  # of runs that had no time to tidy up
     started = start("--resume", interrupted)
-    wait_until(lambda: len(slices_of(parsed(whole(records_of(interrupted)[len(before) :])))) > 2)
+    await_slices(started, interrupted, before)
     started.process.send_signal(number)  # the host alone: its workers have sessions of their own
     done = started.done()
     assert done.code == 130
@@ -322,9 +332,9 @@ def test_an_interruption_says_in_one_line_how_to_go_on(
 def test_of_two_that_resume_at_once_the_second_is_refused(
     start: Start, terminal: Terminal, interrupted: Path
 ) -> None:
-    before = len(records_of(interrupted))
+    before = records_of(interrupted)
     first = start("--resume", interrupted)
-    wait_until(lambda: len(records_of(interrupted)) > before)
+    await_slices(first, interrupted, before)
     first.process.send_signal(signal.SIGSTOP)
     held = records_of(interrupted)
     second = terminal("run", "--resume", interrupted)
@@ -342,9 +352,9 @@ def test_of_two_that_resume_at_once_the_second_is_refused(
 def test_a_disk_that_fills_up_loses_one_record_and_a_resume_makes_it_good(
     place: Place, start: Start, interrupted: Path
 ) -> None:
-    before = len(records_of(interrupted))
+    before = records_of(interrupted)
     started = start("--resume", interrupted)
-    wait_until(lambda: len(records_of(interrupted)) > before)
+    await_slices(started, interrupted, before)
     started.process.send_signal(signal.SIGSTOP)
     room = len(records_of(interrupted)) + 1000  # some records and a part of one
     resource.prlimit(started.process.pid, resource.RLIMIT_FSIZE, (room, room))
@@ -369,7 +379,8 @@ def test_a_disk_that_fills_up_loses_one_record_and_a_resume_makes_it_good(
 
 @pytest.fixture(scope="module")
 def terminal(place: Place) -> Iterator[Terminal]:
-    found = Terminal(place.environment, place.folder)
+    unmarked = {name: value for name, value in place.environment.items() if name != "TMPDIR"}
+    found = Terminal(unmarked, place.folder)
     yield found
     found.close()
 
