@@ -17,9 +17,9 @@ class Adapter:
     """How one framework computes a model: ``adapters/<x>/__init__.py`` has it as ``Adapter``.
 
     One instance lives in one worker process and serves one arm; ``load`` is called for each cell
-    and again whenever a fresh start is needed. What is timed is said at each method. A step is one call
-    of ``infer`` or ``train_step``; it works on the next of the case's input sets, which ``load``
-    has placed on the device already, cyclically: training and inference share one cursor.
+    and again whenever a fresh start is needed. What is timed is said at each method. A step is one
+    call of ``infer`` or ``train_step``; it works on the next of the case's input sets, which
+    ``load`` has placed on the device already, cyclically: training and inference share a cursor.
     """
 
     def __init__(self, device, mode, threads, precision):
