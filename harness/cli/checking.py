@@ -19,6 +19,7 @@ from harness.cli.options import (
     ArmsOption,
     BatchOption,
     ModelsOption,
+    OptimizersOption,
     PhasesOption,
     PresetsOption,
     PythonOption,
@@ -41,6 +42,7 @@ def check_command(
     models: ModelsOption = None,
     presets: PresetsOption = None,
     phases: PhasesOption = None,
+    optimizers: OptimizersOption = None,
     batch: BatchOption = None,
     threads: ThreadsOption = None,
     python: PythonOption = None,
@@ -59,6 +61,7 @@ def check_command(
         models=models,
         presets=presets,
         phases=phases,
+        optimizers=optimizers,
         batch=batch,
         threads=threads,
     )

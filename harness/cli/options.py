@@ -26,6 +26,9 @@ ArmsOption = Annotated[
 ModelsOption = Annotated[str | None, typer.Option(help="Models, separated by commas.")]
 PresetsOption = Annotated[str | None, typer.Option(help="Presets, separated by commas.")]
 PhasesOption = Annotated[str | None, typer.Option(help="inference, training or both.")]
+OptimizersOption = Annotated[
+    str | None, typer.Option(help="sgd, momentum, adam, separated by commas.")
+]
 BatchOption = Annotated[int | None, typer.Option(help="Examples per step.")]
 ThreadsOption = Annotated[int | None, typer.Option(help="Cores that each arm may use.")]
 
@@ -53,11 +56,13 @@ def narrowed(
     models: str | None = None,
     presets: str | None = None,
     phases: str | None = None,
+    optimizers: str | None = None,
     batch: int | None = None,
     threads: int | None = None,
 ) -> Suite:
     """The suite with what the command line says in place of what the file says."""
     words = {"arms": arms, "models": models, "presets": presets, "phases": phases}
+    words["optimizers"] = optimizers
     changes: dict[str, object] = {
         key: tuple(word.strip() for word in text.split(","))
         for key, text in words.items()

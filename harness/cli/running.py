@@ -16,6 +16,7 @@ from harness.cli.options import (
     ArmsOption,
     BatchOption,
     ModelsOption,
+    OptimizersOption,
     PhasesOption,
     PresetsOption,
     PythonOption,
@@ -42,6 +43,7 @@ def run_command(
     models: ModelsOption = None,
     presets: PresetsOption = None,
     phases: PhasesOption = None,
+    optimizers: OptimizersOption = None,
     batch: BatchOption = None,
     threads: ThreadsOption = None,
     python: PythonOption = None,
@@ -54,7 +56,9 @@ def run_command(
         raise BadInput("name a suite, such as: levelfield run quick; or a run: --resume RUN")
     given = given_interpreters(python)
     if resume is not None:
-        if any(each is not None for each in (arms, models, presets, phases, batch, threads)):
+        if any(
+            each is not None for each in (arms, models, presets, phases, optimizers, batch, threads)
+        ):
             raise BadInput("--resume finishes what a run began with; change nothing but --python")
         run = store.open_run(resume)
         chosen, cells, resolutions = session.reopened(run, given)
@@ -66,6 +70,7 @@ def run_command(
             models=models,
             presets=presets,
             phases=phases,
+            optimizers=optimizers,
             batch=batch,
             threads=threads,
         )

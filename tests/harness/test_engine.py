@@ -30,6 +30,7 @@ FAULTS = (
 MISFORTUNES = {
     "raises-at-import": ("failed", "RuntimeError: this framework needs a moon phase"),
     "unsupported": ("unsupported", "only works on Sundays"),
+    "homeless": ("no-environment", "type: levelfield env build misbehaving/missing"),
     "raises-in-step": ("failed", "ValueError: shapes (3,4)"),
     "exits": ("failed", "exit code 7"),
     "segfaults": ("failed", "SIGSEGV"),
