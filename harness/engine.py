@@ -93,7 +93,7 @@ class Engine:
             self._finish(cell, "unsupported", f"{arm.name} offers {phases} only")
         elif not arm.framework.generic and not arm.framework.model_module(cell.model).exists():
             missing = arm.framework.model_module(cell.model).name
-            self._finish(cell, "unwritten", f"adapters/{arm.framework.name}/{missing} is missing")
+            self._finish(cell, "unwritten", f"{arm.framework.package}: {missing} is missing")
         elif resolution.interpreter is None:
             self._finish(cell, "no-environment", resolution.reason)
         else:
@@ -354,14 +354,25 @@ class Engine:
             folder = self._scratch / "-".join(map(str, ("case", *key)))
             folder.mkdir()
             model, preset, batch = map(str, key)
-            command = [sys.executable, "-m", "reference"]
+            command = [
+                sys.executable,
+                "-P",
+                "-m",
+                "reference",
+            ]  # -P: nothing from the working folder
             command += [model, preset, batch, str(self.suite.seed), str(folder)]
             command += self.suite.optimizers
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 last = (done.stderr.strip().splitlines() or ["no message"])[-1]
                 raise RunFailed(f"the reference could not solve {model}/{preset}: {last}")
-            case = draw_case(cell.model, cell.preset, self.suite.seed, batch=cell.batch)
+            case = draw_case(
+                cell.model,
+                cell.preset,
+                self.suite.seed,
+                batch=cell.batch,
+                attempt=int(done.stdout),
+            )
             answers = read_answers(folder / "answers.npz")
             self._cases[key] = (folder / "case.npz", case, answers)
         return self._cases[key]

@@ -9,7 +9,7 @@ An oracle for outsiders, from Python alone::
     reference.run_jax(case).gradients["conv1/kernel"]  # float64 unless told otherwise
 """
 
-from reference.case import Answers, Case, draw_case, run_jax, run_numpy
+from reference.case import Answers, Case, draw_case, run_jax, run_numpy, settled_case
 from reference.spec import Model, UnknownName, get, models
 from reference.trace import summarize
 
@@ -23,5 +23,6 @@ __all__ = [
     "models",
     "run_jax",
     "run_numpy",
+    "settled_case",
     "summarize",
 ]

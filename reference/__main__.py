@@ -8,15 +8,16 @@ The host runs this in a process of its own, so that it never imports a framework
 import sys
 from pathlib import Path
 
-from reference.case import draw_case, run_jax, write_answers, write_case
+from reference.case import settled_case, write_answers, write_case
 
 
 def main(arguments: list[str]) -> None:
     """Draw, solve, write."""
     model, preset, batch, seed, folder, *optimizers = arguments
-    case = draw_case(model, preset, int(seed), batch=int(batch))
+    case, answers = settled_case(model, preset, int(seed), batch=int(batch), optimizers=optimizers)
+    print(case.attempt)  # which draw of the seed it is
     write_case(case, Path(folder) / "case.npz")
-    write_answers(run_jax(case, optimizers=optimizers), Path(folder) / "answers.npz")
+    write_answers(answers, Path(folder) / "answers.npz")
 
 
 if __name__ == "__main__":

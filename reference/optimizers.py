@@ -18,7 +18,7 @@ from typing import Any
 Arrays = dict[str, Any]
 
 # The rates are small enough for ten steps of every model to stay on one side of nearly all ties of
-# ReLU and pooling in float32: a larger rate parts correct programs (docs of the gate's tolerances).
+# ReLU and pooling in float32; behind a tie correct programs part (reference.case.settled_case).
 OPTIMIZERS: Mapping[str, Mapping[str, float]] = {
     "sgd": {"learning_rate": 0.005},
     "momentum": {"learning_rate": 0.001, "momentum": 0.9},

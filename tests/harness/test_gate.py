@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from harness.gate import TOLERANCES, Outcome, judge
 from harness.suite import load_suite, plan, suite_names
-from reference.case import Answers, Case, draw_case, run_jax
+from reference.case import Answers, Case, draw_case, run_jax, settled_case
 
 Arrays = dict[str, NDArray[Any]]
 FLOAT32 = TOLERANCES["float32"]
 ROUNDING_MARGIN = 10
+TRAINED_MARGIN = 5  # a unit of 512 that falls to the other side of a tie is 5e-3 of 5e-2
 # Which tolerance stands for an array of the answer file; the index within it that is spoiled.
 KINDS = {
     "initial/parameter/hidden1/kernel": None,
@@ -223,17 +224,17 @@ def shipped() -> list[tuple[str, str, int, int, tuple[str, ...]]]:
 def test_rounding_alone_stays_far_below_every_tolerance(
     model: str, preset: str, batch: int, seed: int, optimizers: tuple[str, ...]
 ) -> None:
-    case = draw_case(model, preset, seed, batch=batch)
-    exact, rounded = (
-        run_jax(case, dtype=dtype, optimizers=optimizers) for dtype in ("float64", "float32")
-    )
+    case, exact = settled_case(model, preset, seed, batch=batch, optimizers=optimizers)
+    rounded = run_jax(case, dtype="float32", optimizers=optimizers)
     assert set(exact.step_losses) == set(optimizers)
     for optimizer in optimizers:
         got = as_answered(case, rounded, optimizer)
         outcome = judge(case, exact, got, phase="training", optimizer=optimizer)
-        near = [
-            check for check in outcome.checks if ROUNDING_MARGIN * check.error > check.tolerance
-        ]
+        margins = {
+            check.name: TRAINED_MARGIN if check.name.startswith("trained/") else ROUNDING_MARGIN
+            for check in outcome.checks
+        }
+        near = [c for c in outcome.checks if margins[c.name] * c.error > c.tolerance]
         assert near == []
         for kind in ("outputs", "loss", "gradient", "step losses", "stepped", "trained"):
             assert outcome.worst(kind) > 0, "float32 was computed in float64"

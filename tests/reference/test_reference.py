@@ -148,6 +148,34 @@ def test_files_give_back_what_was_written(tmp_path: Path) -> None:
     np.testing.assert_array_equal(back.trained["adam"][key], answers.trained["adam"][key])
 
 
+def test_a_draw_beside_a_tie_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seed the fault: the first draw gets units that noise switches on and off."""
+    drawn = reference.case.draw_case
+
+    def tied(*arguments: object, attempt: int = 0, **more: object) -> reference.Case:
+        case = drawn(*arguments, attempt=attempt, **more)  # type: ignore[arg-type]
+        if attempt == 0:
+            hidden = case.parameters["hidden1/kernel"].astype(np.float64)
+            before = case.inputs[0]["features"].astype(np.float64) @ hidden
+            # Example 0 leaves the first half of the units at zero, but for less than the noise.
+            case.parameters["hidden1/bias"][:32] = -before[0, :32]
+        return case
+
+    untouched, _ = reference.settled_case("mlp", "tiny", 5, optimizers=["sgd"])
+    monkeypatch.setattr(reference.case, "draw_case", tied)
+    case, answers = reference.settled_case("mlp", "tiny", 5, optimizers=["sgd"])
+    assert untouched.attempt == 0
+    assert case.attempt == 1
+    assert list(answers.trained) == ["sgd"]
+
+
+def test_a_seed_without_a_clear_draw_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference.case, "ATTEMPTS", 2)
+    monkeypatch.setattr(reference.case, "NOISE", 1e-1)
+    with pytest.raises(ValueError, match=r"none of 2 draws .* choose another seed"):
+        reference.settled_case("mlp", "tiny", 5, optimizers=["sgd"])
+
+
 def test_the_case_file_holds_no_answers(tmp_path: Path) -> None:
     case = reference.draw_case("mlp", "tiny", seed=1, batch=2)
     write_case(case, tmp_path / "case.npz")
