@@ -1,0 +1,653 @@
+"""Every formula against scipy, a textbook or a closed form; every verdict and its edges."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from harness.statistics import (
+    ALPHA_PER_LOOK,
+    LEVELS,
+    CellVerdicts,
+    Estimate,
+    Floats,
+    Summary,
+    Verdict,
+    benjamini_hochberg,
+    blocks_needed,
+    bootstrap_t,
+    break_even,
+    cell_verdicts,
+    decide,
+    disputed,
+    effective_margin,
+    estimate,
+    holm,
+    holm_levels,
+    median_over_rounds,
+    next_look,
+    paired_blocks,
+    rounds_per_block,
+    seconds,
+    summarise,
+    variance_components,
+)
+
+NAN = np.nan
+TWO_PERCENT = float(np.log1p(0.02))
+
+
+@pytest.fixture
+def generator() -> np.random.Generator:
+    return np.random.default_rng(1979)
+
+
+def flat(*ratios: float, blocks: int = 6, rounds: int = 4, deviation: float = 0.001) -> Floats:
+    """Logs of arms with these ratios; block values alternate, so every pair has a small error."""
+    wobble = deviation * np.resize([1.0, -1.0], blocks)
+    arms = [np.log(ratio) + wobble * (1 + at) for at, ratio in enumerate(ratios)]
+    return np.repeat(np.array(arms)[..., None], rounds, axis=-1)
+
+
+def names(count: int) -> list[str]:
+    return [f"arm{index}" for index in range(count)]
+
+
+def words(result: CellVerdicts) -> list[Verdict]:
+    return [pair.verdict for pair in result.pairs]
+
+
+# Estimates
+
+
+@pytest.mark.parametrize("blocks", [2, 3, 6, 30])
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.9987])
+def test_intervals_and_p_values_are_those_of_scipy(
+    generator: np.random.Generator, blocks: int, confidence: float
+) -> None:
+    values = generator.normal(0.01, 0.02, (4, blocks))
+    found = estimate(values)
+    oracle = stats.ttest_1samp(values, 0.0, axis=-1)
+    np.testing.assert_allclose(found.p_value(), oracle.pvalue, rtol=1e-10)
+    low, high = stats.t.interval(
+        confidence, blocks - 1, loc=values.mean(axis=-1), scale=stats.sem(values, axis=-1)
+    )
+    np.testing.assert_allclose(found.interval(confidence), [low, high], rtol=1e-9)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.005, 0.02])
+def test_tests_of_the_margin_are_one_sided_tests_of_scipy(
+    generator: np.random.Generator, margin: float
+) -> None:
+    for values in generator.normal(0.01, 0.02, (50, 8)):
+        found = estimate(values)
+        above = stats.ttest_1samp(values, margin, alternative="greater").pvalue
+        below = stats.ttest_1samp(values, -margin, alternative="less").pvalue
+        expected = min(1.0, 2 * (above if values.mean() > 0 else below))
+        assert found.p_value(margin) == pytest.approx(expected, rel=1e-9)
+        not_above = stats.ttest_1samp(values, margin, alternative="less").pvalue
+        not_below = stats.ttest_1samp(values, -margin, alternative="greater").pvalue
+        assert found.tie_p_value(margin) == pytest.approx(max(not_above, not_below), rel=1e-9)
+        low, high = found.interval(0.90)
+        assert (found.tie_p_value(margin) <= 0.05) == (-margin <= low and high <= margin)
+
+
+def test_missing_rounds_and_blocks_are_dropped() -> None:
+    first = np.array([[1.0, 2.0, NAN, 9.0], [NAN, 4.0, NAN, NAN], [3.0, 3.0, 3.0, 3.0]])
+    second = np.array([[0.5, 0.5, 0.5, NAN], [4.0, NAN, 4.0, 4.0], [1.0, 2.0, 1.5, NAN]])
+    values = paired_blocks(np.array([first, second]), 0, 1)
+    np.testing.assert_array_equal(values, [1.0, NAN, 1.5])
+    found = estimate(values)
+    assert (found.log_ratio, found.blocks) == (1.25, 2)
+    assert found.standard_error == pytest.approx(0.25)
+
+
+def test_the_median_is_numpys(generator: np.random.Generator) -> None:
+    values = generator.normal(size=(5, 7, 9))
+    values[generator.random(values.shape) < 0.4] = NAN
+    values[..., 0] = 0.0
+    np.testing.assert_array_equal(median_over_rounds(values), np.nanmedian(values, axis=-1))
+
+
+def test_all_pairs_at_once_are_each_pair_alone(generator: np.random.Generator) -> None:
+    logs = generator.normal(size=(3, 4, 6, 5))
+    first, second = np.triu_indices(4, 1)
+    together = paired_blocks(logs, first, second)
+    for pair, (one, other) in enumerate(zip(first, second, strict=True)):
+        np.testing.assert_array_equal(together[:, pair], paired_blocks(logs, one, other))
+
+
+def test_infinite_logs_are_refused() -> None:
+    with pytest.raises(ValueError, match="took no time"):
+        paired_blocks(np.full((2, 6, 2), -np.inf), 0, 1)
+
+
+@pytest.mark.parametrize("values", [[], [NAN, NAN], [0.3], [0.3, NAN]])
+def test_one_block_says_nothing(values: list[float]) -> None:
+    found = estimate(np.array(values))
+    assert found.p_value() == found.tie_p_value(0.1) == 1
+    assert found.half_width() == np.inf
+
+
+def test_no_variance_is_certainty() -> None:
+    same, apart = estimate(np.zeros(6)), estimate(np.full(6, 0.5))
+    assert (same.p_value(), apart.p_value(), apart.p_value(0.4)) == (1, 0, 0)
+    assert apart.interval() == (0.5, 0.5)
+    assert (same.tie_p_value(0.1), apart.tie_p_value(0.1)) == (0, 1)
+    assert bootstrap_t(np.full(6, 0.5), np.random.default_rng(0)) == (0.5, 0.5)
+
+
+# Bootstrap-t
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_bootstrap_t_of_normal_values_is_near_t(
+    generator: np.random.Generator, confidence: float
+) -> None:
+    values = generator.normal(0.1, 0.02, 60)
+    ours = np.array(bootstrap_t(values, generator, confidence=confidence))
+    width = np.diff(estimate(values).interval(confidence))[0]
+    assert np.abs(ours - estimate(values).interval(confidence)).max() < 0.08 * width
+    for method in ("percentile", "BCa"):
+        oracle = stats.bootstrap(
+            (values,), np.mean, confidence_level=confidence, method=method, rng=generator
+        )
+        assert np.abs(ours - oracle.confidence_interval).max() < 0.12 * width
+
+
+def test_bootstrap_t_is_the_textbook_loop(generator: np.random.Generator) -> None:
+    values = generator.exponential(size=15)
+    students = []
+    for _ in range(5_000):
+        drawn = generator.choice(values, len(values))
+        students.append((drawn.mean() - values.mean()) / stats.sem(drawn))
+    low, high = np.quantile(students, [0.025, 0.975])
+    expected = values.mean() - stats.sem(values) * np.array([high, low])
+    ours = bootstrap_t(values, generator, resamples=19_999)
+    # Monte-Carlo error of these ends: 1 % (low) and 3 % (high) of the width; four of the latter
+    np.testing.assert_allclose(ours, expected, atol=0.12 * (expected[1] - expected[0]))
+    assert ours[1] - values.mean() > values.mean() - ours[0]  # leans to the long tail
+
+
+def test_bootstrap_t_repeats_with_its_seed_and_drops_nan() -> None:
+    values = np.array([0.01, NAN, 0.02, 0.04, 0.015, 0.03, NAN, 0.012])
+    draws = [bootstrap_t(each, np.random.default_rng(5)) for each in (values, values)]
+    draws.append(bootstrap_t(values[~np.isnan(values)], np.random.default_rng(5)))
+    assert draws[0] == draws[1] == draws[2]
+
+
+def test_bootstrap_t_of_too_few_blocks_is_everything(generator: np.random.Generator) -> None:
+    assert bootstrap_t(np.array([0.3, NAN]), generator) == (-np.inf, np.inf)
+    low, high = bootstrap_t(np.array([0.1, 0.3]), generator)
+    assert (low, high) == (-np.inf, np.inf)  # half of the resamples draw one block twice
+
+
+def test_an_interval_is_disputed_from_a_quarter_of_its_width() -> None:
+    assert not disputed((0.0, 1.0), (0.25, 1.0))
+    assert not disputed((0.0, 1.0), (-0.25, 1.25))
+    assert disputed((0.0, 1.0), (0.26, 1.0))
+    assert disputed((0.0, 1.0), (0.0, 1.26))
+
+
+# Many hypotheses
+
+
+def test_holm_by_hand() -> None:
+    # Wright (1992), "Adjusted p-values for simultaneous inference", Biometrics 48: the arithmetic
+    # of Holm's procedure on four p-values; 0.01 x 4, 0.02 x 3 -> 0.06, 0.03 x 2 -> 0.06, 0.04 x 1.
+    adjusted = holm(np.array([0.01, 0.04, 0.03, 0.005]))
+    np.testing.assert_allclose(adjusted, [0.03, 0.06, 0.06, 0.02])
+    np.testing.assert_allclose(holm(np.array([0.9, 0.8])), [1.0, 1.0])
+    np.testing.assert_allclose(holm(np.array([0.02])), [0.02])
+
+
+@pytest.mark.parametrize("count", [1, 2, 6, 28])
+def test_holm_is_the_procedure_of_1979(generator: np.random.Generator, count: int) -> None:
+    """Ordered p-values against alpha / m, alpha / (m - 1), ... until the first failure."""
+    for p_values in generator.random((50, count)) ** 4:
+        for alpha in (0.0125, 0.05):
+            rejected = np.zeros(count, bool)
+            for step, at in enumerate(np.argsort(p_values)):
+                if p_values[at] > alpha / (count - step):
+                    break
+                rejected[at] = True
+            np.testing.assert_array_equal(holm(p_values) <= alpha, rejected)
+            np.testing.assert_array_equal(p_values <= holm_levels(p_values, alpha), rejected)
+
+
+def test_holm_levels_by_hand() -> None:
+    levels = holm_levels(np.array([0.001, 0.9, 0.012, 0.5]), 0.05)
+    np.testing.assert_allclose(levels, [0.05 / 4, 0.05 / 2, 0.05 / 3, 0.05 / 2])
+
+
+def test_benjamini_hochberg_is_that_of_scipy(generator: np.random.Generator) -> None:
+    for count in (1, 2, 15, 200):
+        p_values = generator.random((7, count)) ** 3
+        oracle = stats.false_discovery_control(p_values, axis=-1, method="bh")
+        np.testing.assert_allclose(benjamini_hochberg(p_values), oracle, rtol=1e-12)
+
+
+def test_both_corrections_agree_with_statsmodels(generator: np.random.Generator) -> None:
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    p_values = generator.random(40) ** 3
+    for ours, method in ((holm, "holm"), (benjamini_hochberg, "fdr_bh")):
+        expected = multitest.multipletests(p_values, method=method)[1]
+        np.testing.assert_allclose(ours(p_values), expected)
+
+
+# Looks, margins, words
+
+
+def test_looks() -> None:
+    assert [next_look(blocks) for blocks in (0, 6, 9, 20, 29, 30)] == [6, 10, 10, 30, 30, None]
+    assert (next_look(6, "quick"), next_look(0, "smoke")) == (None, None)
+    assert (next_look(15, "standard"), next_look(20, "standard")) == (20, None)
+    assert [max(looks, default=0) for looks in LEVELS.values()] == [0, 6, 20, 30]
+
+
+def test_the_margin_is_never_below_the_twins_own_difference_and_half_width() -> None:
+    def twin(log_ratio: float, error: float, blocks: int = 6) -> Estimate:
+        return Estimate(np.array(log_ratio), np.array(error), np.array(blocks))
+
+    assert effective_margin(0.02, None) == effective_margin(0.02, twin(-0.01, 0.001)) == TWO_PERCENT
+    assert effective_margin(0.02, twin(-0.03, 0.001)) == 0.03
+    assert effective_margin(0.02, twin(0.0, 0.02)) == pytest.approx(0.02 * stats.t.ppf(0.975, 5))
+    assert effective_margin(0.02, twin(0.5, NAN, blocks=1)) == TWO_PERCENT
+
+
+def one_word(log_ratio: float, error: float, blocks: int = 10) -> str:
+    pair = Estimate(np.array([log_ratio]), np.array([error]), np.array([blocks]))
+    return str(decide(pair, TWO_PERCENT)[0])
+
+
+def test_words() -> None:
+    assert one_word(0.05, 0.002) == one_word(-0.05, 0.002) == "faster"
+    assert one_word(0.03, 0.005) == "faster, size uncertain"
+    assert one_word(0.001, 0.002) == "tie"
+    assert one_word(0.01, 0.001) == "tie"  # measurable, immaterial
+    assert one_word(0.018, 0.003) == "inconclusive"  # differs from 0, within the margin, no tie
+    assert one_word(0.05, 0.05) == "inconclusive"
+    assert one_word(0.05, 0.0001, blocks=5) == "inconclusive"  # before the first look
+    assert [str(word) for word in Verdict] == [
+        "faster", "faster, size uncertain", "tie", "inconclusive", "void",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("log_ratio", [0.0, 0.01, 0.019, 0.0199, 0.02, 0.03, 0.05])
+@pytest.mark.parametrize("error", [0.001, 0.004, 0.01])
+def test_exchanging_the_arms_changes_no_word(log_ratio: float, error: float) -> None:
+    assert one_word(log_ratio, error) == one_word(-log_ratio, error)
+
+
+def test_faster_is_an_interval_beyond_the_margin(generator: np.random.Generator) -> None:
+    for _ in range(200):
+        arms = int(generator.integers(2, 7))
+        logs = generator.normal(0, 0.01, (arms, 10, 3)) + generator.normal(0, 0.02, (arms, 1, 1))
+        for pair in cell_verdicts(logs, names(arms)).pairs:
+            outside = pair.low > 1.02 or pair.high < 1 / 1.02
+            assert outside == (pair.verdict == Verdict.FASTER)
+            if pair.verdict == Verdict.SIZE_UNCERTAIN:
+                assert pair.p_value <= ALPHA_PER_LOOK
+                assert abs(np.log(pair.ratio)) > TWO_PERCENT
+
+
+@pytest.mark.parametrize("log_ratio", [0.001, 0.015, 0.025, 0.04])
+@pytest.mark.parametrize("deviation", [0.01, 0.03])
+def test_blocks_needed_is_the_first_that_would_settle(log_ratio: float, deviation: float) -> None:
+    blocks, alpha = 6, 0.0125
+
+    def settled(count: int) -> bool:
+        tail = alpha / 2 if log_ratio > TWO_PERCENT else 0.05
+        half = stats.t.ppf(1 - tail, count - 1) * deviation / np.sqrt(count)
+        return bool(half <= abs(log_ratio - TWO_PERCENT))
+
+    pair = Estimate(np.array(log_ratio), np.array(deviation / np.sqrt(blocks)), np.array(blocks))
+    expected = next((count - blocks for count in range(7, 201) if settled(count)), None)
+    assert blocks_needed(pair, TWO_PERCENT, alpha=alpha) == expected
+
+
+def test_blocks_needed_gives_up() -> None:
+    for log_ratio, error, blocks in ((TWO_PERCENT, 0.01, 6), (0.0201, 0.01, 6), (0.5, NAN, 1)):
+        pair = Estimate(np.array(log_ratio), np.array(error), np.array(blocks))
+        assert blocks_needed(pair, TWO_PERCENT) is None
+
+
+# Cells
+
+
+def test_a_cell_has_a_fastest_set() -> None:
+    result = cell_verdicts(flat(1.0, 1.001, 1.10, 1.30), names(4))
+    assert result.fastest == ("arm0", "arm1")
+    table = {(pair.first, pair.second): (str(pair.verdict), pair.faster) for pair in result.pairs}
+    assert table["arm0", "arm1"] == ("tie", None)
+    assert table["arm0", "arm2"] == ("faster", "arm0")
+    assert table["arm2", "arm3"] == ("faster", "arm2")
+    assert result.settled and len(result.pairs) == 6
+    assert result.pairs[1].ratio == pytest.approx(1 / 1.10)
+    assert result.margin == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+def test_identical_arms_tie(count: int) -> None:
+    result = cell_verdicts(np.zeros((count, 6, 4)), names(count))
+    assert words(result) == [Verdict.TIE] * (count * (count - 1) // 2)
+    assert result.fastest == tuple(names(count))
+
+
+def test_a_verdict_does_not_depend_on_the_order_of_arms(generator: np.random.Generator) -> None:
+    logs = flat(1.0, 1.03, 1.06, deviation=0.006) + generator.normal(0, 0.004, (3, 6, 4))
+    told = []
+    for order in itertools.permutations(range(3)):
+        result = cell_verdicts(logs[list(order)], [names(3)[at] for at in order])
+        pairs = {frozenset((pair.first, pair.second)): pair for pair in result.pairs}
+        told.append({key: (pair.verdict, pair.faster) for key, pair in pairs.items()})
+    assert all(each == told[0] for each in told)
+
+
+def test_blocks_past_a_look_wait() -> None:
+    logs = np.concatenate([flat(1.0, 1.1, blocks=6), flat(1.0, 0.5, blocks=3)], axis=1)
+    result = cell_verdicts(logs, names(2))
+    assert result.blocks == 6 and result == cell_verdicts(logs[:, :6], names(2))
+    assert cell_verdicts(flat(1.0, 1.1, blocks=30), names(2)).blocks == 20
+    assert cell_verdicts(flat(1.0, 1.1, blocks=30), names(2), level="thorough").blocks == 30
+
+
+@pytest.mark.parametrize(("level", "blocks"), [("smoke", 30), ("standard", 5), ("quick", 1)])
+def test_no_verdict_without_a_look(level: str, blocks: int) -> None:
+    result = cell_verdicts(flat(1.0, 2.0, blocks=blocks), names(2), level=level)
+    assert words(result) == [Verdict.INCONCLUSIVE] and not result.settled
+    assert result.pairs[0].reason == f"no look at {blocks} blocks"
+    assert result.fastest == ("arm0", "arm1")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "word"), [(1.0, "inconclusive"), (1.04, "inconclusive"), (1.08, "faster")]
+)
+def test_a_quick_run_has_no_small_verdicts(ratio: float, word: str) -> None:
+    pair = cell_verdicts(flat(1.0, ratio), names(2), level="quick").pairs[0]
+    assert pair.verdict == word
+    assert pair.reason == ("nothing below 5% at level quick" if word == "inconclusive" else "")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "sessions", "provisional"),
+    [(1.04, 1, True), (1.04, 2, False), (1.0, 1, True), (1.08, 1, False)],
+)
+def test_small_verdicts_of_one_session_are_provisional(
+    ratio: float, sessions: int, provisional: bool
+) -> None:
+    result = cell_verdicts(flat(1.0, ratio), names(2), sessions=sessions)
+    assert result.pairs[0].provisional == provisional
+
+
+def test_what_is_inconclusive_is_not_provisional_and_says_how_far() -> None:
+    pair = cell_verdicts(flat(1.0, 1.01, deviation=0.02), names(2)).pairs[0]
+    assert pair.verdict == Verdict.INCONCLUSIVE and not pair.provisional
+    assert pair.further_blocks is not None and pair.further_blocks > 0
+    assert cell_verdicts(flat(1.0, 1.0), names(2)).pairs[0].further_blocks is None
+
+
+def test_further_blocks_are_counted_at_the_pairs_own_level() -> None:
+    logs = flat(1.0, 1.04, 1.2, deviation=0.03)
+    cell = cell_verdicts(logs, names(3))
+    pair = cell.pairs[0]
+    values = estimate(paired_blocks(logs, 0, 1))
+    expected = blocks_needed(values, TWO_PERCENT, alpha=1 - pair.confidence)
+    assert pair.verdict == Verdict.INCONCLUSIVE and pair.further_blocks == expected
+    assert expected != blocks_needed(values, TWO_PERCENT, alpha=0.9)
+
+
+def quarantined_case(share: float, shift: float) -> dict[str, Any]:
+    """In each block the first of ten rounds are bad, and slow for the second arm."""
+    logs = flat(1.0, 1.1, rounds=10)
+    bad = np.zeros((6, 10), bool)
+    bad[:, : int(10 * share)] = True
+    logs[1][bad] += shift
+    return {"logs": logs, "arms": names(2), "quarantined": bad}
+
+
+def test_a_verdict_holds_with_and_without_rounds_in_quarantine() -> None:
+    assert words(cell_verdicts(**quarantined_case(0.3, 0.5))) == [Verdict.FASTER]
+    case = quarantined_case(0.3, 0.0)
+    case["logs"][1][case["quarantined"]] -= 5.0
+    case["logs"][1, :3, 3:5] = np.nan  # two of five: now the median of three blocks is a bad round
+    case["logs"][1, :3, 5:8] = np.nan
+    result = cell_verdicts(**case)
+    assert words(result) == [Verdict.INCONCLUSIVE]
+    assert result.pairs[0].reason.startswith("with rounds in quarantine: ")
+    assert result.pairs[0].low > 0.8  # the interval is of the clean rounds
+
+
+def test_too_many_rounds_in_quarantine_are_void() -> None:
+    for share in (0.4, 1.0):
+        result = cell_verdicts(**quarantined_case(share, 0.0))
+        assert words(result) == [Verdict.VOID] and result.fastest == ()
+        assert result.void == (f"{share:.0%} of the rounds are in quarantine",)
+
+
+def test_a_twin_that_differs_is_void_and_meets_nobody() -> None:
+    logs = flat(1.0, 1.3, 1.001)
+    twin = ("arm0", "arm2")
+    result = cell_verdicts(logs, names(3), twin=twin)
+    assert [(pair.first, pair.second) for pair in result.pairs] == [("arm0", "arm1")]
+    assert words(result) == [Verdict.FASTER] and result.fastest == ("arm0",)
+    void = cell_verdicts(flat(1.0, 1.3, 1.02), names(3), twin=twin)
+    assert words(void) == [Verdict.VOID] and void.fastest == ()
+    assert void.void == ("the A/A twin differs by -1.96%",)
+    logs[2, 1:] = np.nan
+    assert "only 1 block" in cell_verdicts(logs, names(3), twin=twin).void[0]
+
+
+@pytest.mark.parametrize(("p_value", "void"), [(0.009, True), (0.011, False)])
+def test_a_twin_is_void_where_its_99_percent_interval_excludes_0(
+    p_value: float, void: bool
+) -> None:
+    wobble = np.array([1.0, -1.0, 2.0, -2.0, 0.5, -0.5]) * 0.01
+    shift = stats.t.ppf(1 - p_value / 2, 5) * stats.sem(wobble)
+    logs = np.stack([wobble + shift, np.zeros(6)])[..., None]
+    assert bool(cell_verdicts(logs, names(2), twin=("arm0", "arm1")).void) == void
+
+
+def test_a_noisy_twin_widens_the_margin() -> None:
+    logs = np.concatenate([flat(1.0, 1.04), flat(1.0, deviation=0.05)])
+    assert words(cell_verdicts(logs[:2], names(2))) == [Verdict.FASTER]
+    result = cell_verdicts(logs, names(3), twin=("arm0", "arm2"))
+    assert words(result) == [Verdict.TIE] and result.margin > 0.04
+
+
+def test_a_failed_check_is_void() -> None:
+    result = cell_verdicts(flat(1.0, 1.3), names(2), failed_checks=["the fence is partial"])
+    assert words(result) == [Verdict.VOID] and result.pairs[0].reason == "the fence is partial"
+    assert result.settled and not result.pairs[0].provisional
+
+
+def test_an_arm_without_data_is_not_among_the_fastest() -> None:
+    logs = flat(1.0, 1.3, 1.0)
+    logs[2] = np.nan
+    result = cell_verdicts(logs, names(3))
+    assert words(result) == [Verdict.FASTER, Verdict.INCONCLUSIVE, Verdict.INCONCLUSIVE]
+    assert result.fastest == ("arm0",)
+
+
+def test_bootstrap_marks_but_does_not_decide(generator: np.random.Generator) -> None:
+    logs = flat(1.0, 1.1)
+    logs[1] += np.array([0, 0, 0, 0, 0, 0.08])[:, None]
+    with_bootstrap = cell_verdicts(logs, names(2), generator=generator)
+    without = cell_verdicts(logs, names(2))
+    assert with_bootstrap.pairs[0].disputed and not without.pairs[0].disputed
+    assert words(with_bootstrap) == words(without)
+    again = cell_verdicts(logs, names(2), generator=np.random.default_rng(1979))
+    assert again == with_bootstrap
+
+
+# Components, rounds, seconds
+
+
+def test_components_of_a_balanced_design_are_the_mean_squares(
+    generator: np.random.Generator,
+) -> None:
+    blocks, rounds, steps = 5, 4, 3
+    values = generator.normal(size=(blocks, rounds, steps)) + generator.normal(size=(blocks, 1, 1))
+    of_rounds, of_blocks = values.mean(axis=2), values.mean(axis=(1, 2))
+    within = values.var(axis=2, ddof=1).mean()
+    middle = steps * of_rounds.var(axis=1, ddof=1).mean()
+    outer = rounds * steps * of_blocks.var(ddof=1)
+    expected = [(outer - middle) / (rounds * steps), (middle - within) / steps, within]
+    np.testing.assert_allclose(variance_components(values), np.maximum(expected, 0))
+    one_way = stats.f_oneway(*values.reshape(blocks, -1)).statistic
+    block, residual = variance_components(values.reshape(blocks, -1))
+    assert 1 + rounds * steps * block / residual == pytest.approx(max(one_way, 1))
+
+
+def test_components_of_an_unbalanced_design_by_hand() -> None:
+    # One-way, groups of 1, 2 and 3: Searle et al. (1992), section 3.6: s2_a = (MSA - MSE) / n0
+    # with n0 = (N - sum n_i^2 / N) / (a - 1) = (6 - 14 / 6) / 2.
+    values = np.array([[1.0, NAN, NAN], [4.0, 6.0, NAN], [9.0, 10.0, 14.0]])
+    within = (2.0 + 14.0) / 3
+    between = (1 * (1 - 44 / 6) ** 2 + 2 * (5 - 44 / 6) ** 2 + 3 * (11 - 44 / 6) ** 2) / 2
+    expected = [(between - within) / ((6 - 14 / 6) / 2), within]
+    np.testing.assert_allclose(variance_components(values), expected)
+
+
+def test_components_are_unbiased_however_unbalanced(generator: np.random.Generator) -> None:
+    truth = np.array([9.0, 4.0, 1.0])  # far from 0, where truncation would bias
+    missing = generator.random((12, 5, 4)) < 0.3
+    missing[0, 1:] = True
+    found = []
+    for _ in range(600):
+        effects = [
+            generator.normal(size=(12, 5, 4)[:level] + (1,) * (3 - level)) for level in (1, 2, 3)
+        ]
+        values = sum(np.sqrt(truth[at]) * effect for at, effect in enumerate(effects))
+        found.append(variance_components(np.where(missing, NAN, values)))
+    error = np.std(found, axis=0) / np.sqrt(len(found))
+    assert (np.abs(np.mean(found, axis=0) - truth) < 4 * error).all()
+
+
+def test_components_without_degrees_of_freedom() -> None:
+    assert np.isnan(variance_components(np.array([[1.0], [2.0]]))[1])
+    assert np.isnan(variance_components(np.full((3, 2), NAN))).all()
+    np.testing.assert_array_equal(variance_components(np.ones((3, 4))), [0, 0])
+
+
+@pytest.mark.parametrize(
+    ("start", "one", "within", "between", "rounds"),
+    [
+        (40.0, 1.0, 4.0, 1.0, 14),  # sqrt(160) = 12.6
+        (16.0, 1.0, 4.0, 1.0, 8),  # exactly
+        (1.0, 1.0, 1.0, 1.0, 6),
+        (1e6, 1.0, 1.0, 1.0, 60),
+        (1.0, 1.0, 1.0, 0.0, 60),
+        (1.0, 1.0, 0.0, 0.0, 6),
+    ],
+)
+def test_rounds_per_block(
+    start: float, one: float, within: float, between: float, rounds: int
+) -> None:
+    found = rounds_per_block(block_seconds=start, round_seconds=one, within=within, between=between)
+    assert found == rounds
+
+
+def test_the_rounds_are_the_best_for_the_time() -> None:
+    start, one, within, between = 30.0, 0.8, 3.0, 1.0
+
+    def variance_for_a_second(rounds: int) -> float:
+        return (between + within / rounds) * (start + rounds * one)
+
+    best = min(range(6, 61, 2), key=variance_for_a_second)
+    found = rounds_per_block(block_seconds=start, round_seconds=one, within=within, between=between)
+    assert abs(found - best) <= 2
+    assert variance_for_a_second(found) < 1.01 * variance_for_a_second(best)
+
+
+def test_seconds() -> None:
+    blocks = np.array([0.010, 0.011, 0.012, 0.013, 0.014, 0.030])
+    logs = np.log(blocks)[:, None] + np.array([-0.1, 0.0, 2.0])
+    found = seconds(logs)
+    assert found.median == pytest.approx(np.sqrt(0.012 * 0.013))
+    low, high = stats.t.interval(
+        0.95, 5, loc=np.log(blocks).mean(), scale=stats.sem(np.log(blocks))
+    )
+    assert (found.low, found.high) == pytest.approx((np.exp(low), np.exp(high)))
+    assert (found.least, found.greatest) == pytest.approx((0.010, 0.030))
+    assert (found.range_confidence, found.blocks) == (0.96875, 6)
+    with pytest.raises(ValueError, match="no block"):
+        seconds(np.full((3, 2), NAN))
+
+
+# Break-even and summaries
+
+
+def arms_of(startup: tuple[float, float], step: tuple[float, float]) -> tuple[Floats, Floats]:
+    wobble = 1 + 0.01 * np.array([[1, -1, 2, 0, -2, 1, 0, -1], [0, 1, -1, 2, 1, -2, -1, 0]])
+    return np.array(startup)[:, None] * wobble, np.array(step)[:, None] * wobble
+
+
+@pytest.mark.parametrize(
+    ("startup", "step", "ahead", "steps"),
+    [
+        ((30.0, 10.0), (0.010, 0.020), "above", 2000),
+        ((10.0, 30.0), (0.020, 0.010), "below", 2000),
+        ((10.0, 30.0), (0.010, 0.020), "always", 0),
+        ((30.0, 10.0), (0.020, 0.010), "never", 0),
+    ],
+)
+def test_break_even(
+    startup: tuple[float, float], step: tuple[float, float], ahead: str, steps: float
+) -> None:
+    found = break_even(*arms_of(startup, step), np.random.default_rng(3))
+    assert found.first_ahead == ahead
+    assert found.steps == pytest.approx(steps, rel=0.01)
+    assert found.low <= found.steps <= found.high
+    assert found == break_even(*arms_of(startup, step), np.random.default_rng(3))
+
+
+def test_break_even_may_never_come(generator: np.random.Generator) -> None:
+    startup, step = np.array([[30.0] * 6, [10.0] * 6]), np.array([[0.01] * 6, [0.01] * 6])
+    assert break_even(startup, step, generator).first_ahead == "never"
+    assert break_even(startup[::-1], step, generator).first_ahead == "always"
+    step[1] += np.array([1, -1, 1, -1, 1, -0.5]) * 1e-3
+    found = break_even(startup, step, generator)
+    assert found.first_ahead == "above" and found.high == np.inf and found.low > 0
+
+
+def test_the_break_even_interval_is_widened_for_few_blocks() -> None:
+    """With equal gains it is the mean's own: Hesterberg's sqrt(6 / 5) t(5) deviations / sqrt(6)."""
+    debt = stats.norm.ppf((np.arange(6) + 0.5) / 6) + 100.0
+    startup, step = np.stack([debt, np.zeros(6)]), np.array([[1.0] * 6, [2.0] * 6])
+    found = [break_even(startup, step, np.random.default_rng(seed)) for seed in range(30)]
+    half = np.mean([each.high - each.low for each in found]) / 2
+    generator = np.random.default_rng(99)
+    means = debt[generator.integers(6, size=(400_000, 6))].mean(axis=1)
+    tail = stats.norm.cdf(np.sqrt(6 / 5) * stats.t.ppf(0.025, 5))
+    low, high = np.quantile(means, [tail, 1 - tail])
+    assert half == pytest.approx((high - low) / 2, rel=0.02)
+
+
+def test_break_even_needs_every_value_of_two_blocks(generator: np.random.Generator) -> None:
+    for blocks in (np.ones((2, 1)), np.full((2, 6), NAN)):
+        with pytest.raises(ValueError, match="two or more"):
+            break_even(blocks, blocks, generator)
+
+
+def summary_of(ratios: list[float], planned: int) -> Summary:
+    pairs = [cell_verdicts(flat(ratio, 1.0), names(2)).pairs[0] for ratio in ratios]
+    pairs.append(cell_verdicts(flat(3.0, 1.0), names(2), failed_checks=["no fence"]).pairs[0])
+    return summarise(pairs, planned, np.random.default_rng(8))
+
+
+def test_summaries_count_every_cell_and_average_by_the_geometric_mean() -> None:
+    found = summary_of([0.5, 2.0, 1.0, 0.8, 0.8], planned=10)
+    assert found.ratio == pytest.approx(stats.gmean([0.5, 2.0, 1.0, 0.8, 0.8]))
+    assert (found.wins, found.ties, found.losses, found.open) == (3, 1, 1, 5)
+    assert found.coverage == 0.5
+    assert found.low < found.ratio < found.high
+
+
+def test_a_summary_of_one_cell_has_no_interval() -> None:
+    found = summary_of([0.5], planned=1)
+    assert (found.low, found.high, found.wins) == (0, np.inf, 1)
