@@ -55,6 +55,22 @@ class Adapter:
         """
         return False
 
+    def compilations(self):
+        """How many compilations and traces there have been in this process so far.
+
+        Read at the edges of slices: more of them behind a slice than before it make the cell an
+        error. None (as here) where the framework compiles nothing.
+        """
+        return None
+
+    def device_memory(self):
+        """What the framework's own allocator took of an accelerator at most since the last call.
+
+        None (as here) on the CPU, else {"used_peak_bytes": ..., "reserved_peak_bytes": ...}. Never
+        timed.
+        """
+        return None
+
     def infer(self):
         """Forward pass on the next input set -> handle. Timed; may return early."""
         raise NotImplementedError

@@ -2,14 +2,20 @@
 
 A built-in framework is a folder of ``adapters`` that holds an ``env.toml``; a third party's is a
 package named by an entry point of the group ``levelfield.adapters``. Nothing of either is imported.
+
+An arm's name is ``framework[@version]:mode[#suffix]``. A version pins the framework's own package
+in an environment of its own. The suffix makes another arm of the same program: ``#2``, ``#3``, ... are
+copies, the first of which is the A/A twin; ``#+5%`` is a copy made slower by 5 % of extra steps.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -21,6 +27,11 @@ from reference.spec import UnknownName
 PHASES = ("inference", "training")
 STATISTICS = ("throughput", "latency")
 ENTRY_POINT_GROUP = "levelfield.adapters"
+TWIN = "#2"
+_NAME = re.compile(
+    r"(?P<framework>[^@:#]+)(@(?P<version>[0-9][\w.]*))?:(?P<mode>[^@:#]+)"
+    r"(#((?P<copy>[2-9]|[1-9]\d+)|\+(?P<percent>\d+(\.\d+)?)%))?"
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,24 @@ class EnvironmentSpec:
     def label(self) -> str:
         """How people name it: "torch", "keras/jax"."""
         return self.framework if self.name == "default" else f"{self.framework}/{self.name}"
+
+    def at(self, version: str) -> EnvironmentSpec:
+        """The same with another version of the framework, which is the first requirement.
+
+        Requirements pinned to the very version of the framework, as jaxlib is to jax's, follow it.
+        """
+        first, pinned, old = self.requirements[0].partition("==")
+        follow = [
+            f"{each.partition('==')[0]}=={version}"
+            if pinned and each.endswith(f"=={old}")
+            else each
+            for each in self.requirements[1:]
+        ]
+        return replace(
+            self,
+            framework=f"{self.framework}@{version}",
+            requirements=(f"{first}=={version}", *follow),
+        )
 
 
 @dataclass(frozen=True)
@@ -82,15 +111,31 @@ class Framework:
 
 @dataclass(frozen=True)
 class Arm:
-    """A framework in one mode: ``torch:eager``."""
+    """A framework in one mode: ``torch:eager``; ``suffix`` as in the module's docstring."""
 
     framework: Framework
     mode: Mode
+    version: str | None = None
+    suffix: str = ""
+
+    @property
+    def base(self) -> str:
+        """The name without the suffix: what computes."""
+        version = f"@{self.version}" if self.version else ""
+        return f"{self.framework.name}{version}:{self.mode.name}"
 
     @property
     def name(self) -> str:
-        """``framework:mode``."""
-        return f"{self.framework.name}:{self.mode.name}"
+        """``framework[@version]:mode[#suffix]``."""
+        return self.base + (f"#{self.suffix}" if self.suffix else "")
+
+    @property
+    def planted(self) -> float:
+        """By which share of its steps it is made slower on purpose."""
+        return float(self.suffix[1:-1]) / 100 if self.suffix.startswith("+") else 0.0
+
+
+_MEANWHILE: dict[str, Framework] = {}
 
 
 @cache
@@ -188,17 +233,32 @@ def _mode(name: str, table: Mapping[str, Any], environments: Mapping[str, Enviro
 
 
 def arms() -> dict[str, Arm]:
-    """Every arm by its name."""
+    """Every arm without version and suffix, by its name."""
     return {
         arm.name: arm
-        for framework in frameworks().values()
+        for framework in (*frameworks().values(), *_MEANWHILE.values())
         for arm in (Arm(framework, mode) for mode in framework.modes.values())
     }
 
 
 def get_arm(name: str) -> Arm:
     """The arm of a name. Raises UnknownName with the nearest valid ones."""
-    known = arms()
-    if name not in known:
+    known, parts = arms(), _NAME.fullmatch(name)
+    plain = f"{parts['framework']}:{parts['mode']}" if parts else name
+    if parts is None or plain not in known:
         raise UnknownName("arm", name, known)
-    return known[name]
+    arm = known[plain]
+    if version := parts["version"]:
+        environment = arm.mode.environment.at(version)
+        arm = replace(arm, mode=replace(arm.mode, environment=environment), version=version)
+    return replace(arm, suffix=name.partition("#")[2])
+
+
+@contextmanager
+def registered(framework: Framework) -> Iterator[None]:
+    """A framework that is known meanwhile, for runs by which the harness tests itself."""
+    _MEANWHILE[framework.name] = framework
+    try:
+        yield
+    finally:
+        del _MEANWHILE[framework.name]

@@ -1,52 +1,58 @@
-"""The engine: brings models and frameworks together, one process per arm, cell after cell.
+"""The engine: the order of events of a run, from the first process to the last status.
 
-Order of events for a cell: load, first steps (start-up), the gate, and only behind it warm-up,
-slices, learning; then peak memory in a process of its own; then its one status. Every record is
-on disk before the next thing begins, so a run that is killed goes on where it was.
+Every cell is qualified first (start-up, gate, checks, calibration, accuracy, memory). What is left
+then meets in blocks of fresh processes, until the looks of the run's level have been taken or every
+comparison is settled. Every record is on disk before the next thing begins, so a run that is killed
+goes on where it was: what it needs to know of itself, it reads from its records.
 """
 
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
+import psutil
 
-from harness import gate
+from harness import ceilings, noise, planning
 from harness.arms import Arm, get_arm
-from harness.digits import Lesson, draw_lesson
+from harness.blocks import Blocks
+from harness.cases import Cases
 from harness.environments import Resolution
-from harness.errors import RunFailed, WorkerFailure
-from harness.machine import shown
-from harness.process import Launch, WorkerProcess
-from harness.resources import (
-    available_cores,
-    cache_entries,
-    memory_limit_bytes,
-    worker_variables,
-)
-from harness.store import Run
+from harness.errors import WorkerFailure
+from harness.memory import record_memory
+from harness.qualification import Calibration, Qualification
+from harness.resources import available_cores
+from harness.statistics import LEVELS
+from harness.store import Run, read_records
 from harness.suite import Cell, Suite
-from reference.case import STEPS, Answers, Case, draw_case, read_answers, write_case
+from harness.workers import StartFailure, Workers
 
-ROOT = Path(__file__).resolve().parent.parent
-Progress = Callable[[Cell, str], None]
+MEMORY_SHARE = 0.70  # of the available memory that the resident arms of a block may take
+BLOCKS_PER_AUDIT = 5  # resident ones; the audit is the sixth
+SMOKE_BLOCKS = 1
+
+
+class Progress(Protocol):
+    """Who hears of a run. ``done`` is the share of the whole run, 0 to 1."""
+
+    def stage(self, text: str, done: float) -> None:
+        """What happens now."""
+
+    def cell_done(self, cell: Cell) -> None:
+        """A cell has its status."""
 
 
 @dataclass
 class Engine:
     """Runs the cells of one run. ``resolutions``: arm name -> the interpreter that serves it.
 
-    ``only_gate``: prove and stop, for ``levelfield check``. ``progress`` hears of every cell and of
-    the stage that it enters; "done" is the last.
+    ``only_gate``: prove and stop, for ``levelfield check``.
     """
 
     run: Run
@@ -54,36 +60,78 @@ class Engine:
     resolutions: Mapping[str, Resolution]
     progress: Progress
     only_gate: bool = False
-    slices_done: dict[tuple[str, str], int] = field(default_factory=dict)
-    processes: int = 0
-    _scratch: Path = field(init=False)
-    _cases: dict[tuple[str, str, int], tuple[Path, Case, Answers]] = field(
-        init=False, default_factory=dict
-    )
-    _lessons: dict[tuple[str, str, int], tuple[Path, Lesson] | str] = field(
-        init=False, default_factory=dict
-    )
+    _calibrations: dict[str, Calibration] = field(init=False, default_factory=dict)
+    _peaks: dict[str, int] = field(init=False, default_factory=dict)
+    _over: set[str] = field(init=False, default_factory=set)
+    _blocks: dict[str, int] = field(init=False, default_factory=dict)
+    _last_block: int = field(init=False, default=0)
+    _rounds: list[dict[str, Any]] = field(init=False, default_factory=list)
+    _units: int = field(init=False, default=1)
+    _units_done: int = field(init=False, default=0)
 
     def measure(self, cells: Sequence[Cell]) -> None:
         """Bring every cell to a status. Raises RunFailed only for faults of the host itself."""
+        self._began = time.monotonic()
+        processes = self._remember_records()
         with tempfile.TemporaryDirectory(prefix="levelfield-") as scratch:
-            self._scratch = Path(scratch)
-            for (arm, _), group in groupby(cells, key=lambda cell: (cell.arm, cell.threads)):
-                self._measure_arm(get_arm(arm), list(group))
+            folder = Path(scratch)
+            generator = random.Random(f"{self.suite.seed} {processes}")
+            self._workers = Workers(
+                self.run,
+                self.suite.limits,
+                self.resolutions,
+                folder,
+                generator,
+                processes,
+            )
+            self._cases = Cases(self.suite, folder)
+            left = [cell for cell in cells if cell.id not in self._over]
+            left = [cell for cell in left if not self._settled_unmeasured(get_arm(cell.arm), cell)]
+            self._plan(left)
+            rows = [] if self.only_gate or not left else self._begin_session(left)
+            self._qualification = Qualification(
+                self.run,
+                self.suite,
+                self._cases,
+                rows,
+                folder,
+                self._stage,
+                self._calibrations,
+            )
+            for (arm, _), group in groupby(left, key=lambda cell: (cell.arm, cell.threads)):
+                self._qualify_arm(get_arm(arm), list(group))
+            left = [cell for cell in left if cell.id not in self._over]
+            if not self.only_gate and left:
+                self._run_blocks(left, generator)
+            for cell in left:
+                if cell.id not in self._over:
+                    self._finish(cell, "ok", "")
 
-    def _measure_arm(self, arm: Arm, cells: Sequence[Cell]) -> None:
-        left = [cell for cell in cells if not self._settled_unmeasured(arm, cell)]
-        while left:
-            try:
-                with self._worker(arm, left[0], "timing") as worker:
-                    while left and worker.process.alive:
-                        cell = left.pop(0)
-                        self._finish(cell, *self._measure(worker, arm, cell))
-            except _StartFailure as failure:
-                # What happened before any cell was asked for happens to all of them.
-                for cell in left:
-                    self._finish(cell, failure.status, failure.reason)
-                return
+    # -- what a resumed run knows already -------------------------------------------------------
+
+    def _remember_records(self) -> int:
+        """Read what was done; returns the number of processes so far."""
+        processes = 0
+        for record in read_records(self.run):
+            match record["record"]:
+                case "process":
+                    processes = max(processes, record["process"])
+                case "calibration":
+                    values = {key: record[key] for key in Calibration.__dataclass_fields__}
+                    self._calibrations[record["cell"]] = Calibration(**values)
+                case "block":
+                    self._count_block(record["block"], record["residency"])
+                case "round":
+                    self._last_block = max(self._last_block, record["block"])
+                case "status":
+                    self._over.add(record["cell"])
+        return processes
+
+    def _count_block(self, number: int, residency: str) -> None:
+        self._last_block = max(self._last_block, number)
+        self._blocks[residency] = self._blocks.get(residency, 0) + 1
+
+    # -- statuses and progress ------------------------------------------------------------------
 
     def _settled_unmeasured(self, arm: Arm, cell: Cell) -> bool:
         """Give a status to a cell that no process can serve."""
@@ -101,310 +149,134 @@ class Engine:
         return True
 
     def _finish(self, cell: Cell, status: str, reason: str) -> None:
+        self._over.add(cell.id)
         self.run.append("status", cell=cell.id, status=status, reason=reason)
-        self.progress(cell, "done")
+        self.progress.cell_done(cell)
 
-    def _measure(self, worker: _Arm, arm: Arm, cell: Cell) -> tuple[str, str]:
-        try:
-            reason = self._prove(worker, cell)
-            if reason:
-                return "wrong", reason
-            if self.only_gate:
-                return "ok", ""
-            self._time(worker, cell)
-            if self.suite.effort.accuracy and cell.phase == "training":
-                self._learn(worker, cell)
-        except WorkerFailure as failure:
-            return failure.status, failure.reason
-        if self.suite.effort.memory:
-            self._remember(arm, cell)
-        return "ok", ""
+    def _failed(self, cell: Cell, failure: WorkerFailure) -> None:
+        self._finish(cell, failure.status, failure.reason)
 
-    # -- the worker ---------------------------------------------------------------------------
+    def _plan(self, cells: Sequence[Cell]) -> None:
+        """Count what is to be done: a cell to qualify and a comparison of a block are a unit."""
+        comparisons = len({cell.comparison for cell in cells})
+        blocks = 0 if self.only_gate else self._blocks_wanted()
+        self._units = max(1, len(cells) + blocks * comparisons)
 
-    @contextmanager
-    def _worker(self, arm: Arm, cell: Cell, purpose: str) -> Iterator[_Arm]:
-        """A started worker. Raises _StartFailure when it does not come up."""
-        self.processes += 1
-        number, limits = self.processes, self.suite.limits
-        resolution = self.resolutions[arm.name]
-        assert resolution.interpreter is not None
-        cache = self._scratch / "cache" / f"{arm.name.replace(':', '-')}-{cell.threads}"
-        cache.mkdir(parents=True, exist_ok=True)
-        entries = cache_entries(cache)
-        launch = Launch(
-            interpreter=resolution.interpreter,
-            variables=worker_variables(
-                threads=cell.threads, cache=cache, hash_seed=random.randrange(2**32)
-            ),
-            cores=available_cores()[: cell.threads],
-            packages={
-                "adapters": ROOT / "adapters",
-                "harness": ROOT / "harness",
-                "reference": ROOT / "reference",
-                arm.framework.package.split(".")[0]: arm.framework.root,
-            },
-            log=self.run.path / "logs" / f"{number:04d}-{arm.name.replace(':', '-')}.log",
-            memory_limit_bytes=memory_limit_bytes(limits.memory_gib),
-        )
-        try:
-            process = WorkerProcess(launch, timeout_seconds=limits.start_seconds)
-        except WorkerFailure as failure:
-            raise _StartFailure(failure.status, failure.reason) from failure
-        with process:
-            memory = {}
+    def _stage(self, text: str) -> None:
+        self.progress.stage(text, min(self._units_done / self._units, 1.0))
+
+    # -- the session ----------------------------------------------------------------------------
+
+    def _begin_session(self, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+        """Wait for the machine to be quiet, then see what it can do; both are recorded."""
+        effort = self.suite.effort
+        self._stage("waiting for a quiet machine")
+        quiet = noise.wait_until_quiet(effort.quiet_seconds)
+        self.run.append("session", **vars(quiet))
+        rows: list[dict[str, Any]] = []
+        for threads in sorted({cell.threads for cell in cells}) if effort.ceilings else ():
+            self._stage(f"what {threads} thread(s) of this machine can do")
+            rows += ceilings.measured(threads, available_cores()[:threads])
+        for row in rows:
+            self.run.append("ceiling", **row)
+        return rows
+
+    # -- qualification --------------------------------------------------------------------------
+
+    def _qualify_arm(self, arm: Arm, cells: Sequence[Cell]) -> None:
+        """One process for all cells of an arm as long as it lives; the next cell gets a new one."""
+        left = [cell for cell in cells if cell.id not in self._calibrations]
+        purpose = "gate" if self.only_gate else "qualification"
+        while left:
             try:
-                if purpose == "memory":
-                    memory["interpreter"] = process.ask("memory", limits.start_seconds)
-                started = process.ask(
-                    "start",
-                    limits.start_seconds,
-                    adapter=arm.framework.package,
-                    device=cell.device,
-                    mode=arm.mode.name,
-                    threads=cell.threads,
-                    precision=cell.numeric,
-                )
-                if purpose == "memory":
-                    memory["import"] = process.ask("memory", limits.start_seconds)
-            except WorkerFailure as failure:
-                raise _StartFailure(failure.status, failure.reason) from failure
-            self.run.append(
-                "process",
-                process=number,
-                arm=arm.name,
-                purpose=purpose,
-                interpreter=shown(resolution.interpreter),
-                how=resolution.how,
-                python=process.python,
-                lock_hash=resolution.lock_hash,
-                asked={
-                    "device": cell.device,
-                    "threads": cell.threads,
-                    "numeric": cell.numeric,
-                    "hash_seed": launch.variables["PYTHONHASHSEED"],
-                },
-                describe=started["describe"],
-                interpreter_seconds=process.interpreter_seconds,
-                import_seconds=started["import_seconds"],
-                cache_entries=entries,
-            )
-            yield _Arm(process, arm, number, memory)
+                with self._workers.start(arm, left[0], purpose=purpose) as worker:
+                    while left and worker.process.alive:
+                        cell = left.pop(0)
+                        outcome = self._qualification.qualify(
+                            worker, cell, only_gate=self.only_gate
+                        )
+                        self._units_done += 1
+                        self._qualified(arm, cell, *outcome)
+                    if worker.process.alive:
+                        peak = worker.memory()["peak_bytes"]
+                        self._peaks[arm.name] = max(peak or 0, self._peaks.get(arm.name, 0))
+            except StartFailure as failure:
+                # What happened before any cell was asked for happens to all of them.
+                for cell in left:
+                    self._failed(cell, failure)
+                return
+            except WorkerFailure:
+                continue  # asked for its memory, it died: its cells have their statuses
 
-    def _load(self, worker: _Arm, cell: Cell, path: Path) -> dict[str, Any]:
-        return worker.process.ask(
-            "load",
-            self.suite.limits.load_seconds,
-            case=str(path),
-            optimizer=cell.optimizer or "sgd",
-            module=None if worker.arm.framework.generic else cell.model,
-        )
-
-    # -- the stages ---------------------------------------------------------------------------
-
-    def _prove(self, worker: _Arm, cell: Cell) -> str:
-        """Start-up and gate. The start-up times are held back until the gate is passed."""
-        limits = self.suite.limits
-        self.progress(cell, "start-up")
-        path, case, answers = self._case(cell)
-        built = self._load(worker, cell, path)
-        first = worker.process.ask("first_steps", limits.compile_seconds, phase=cell.phase)
-        self.progress(cell, "gate")
-        self._load(worker, cell, path)
-        answer = self._scratch / "answer.npz"
-        worker.process.ask(
-            "answer", limits.compile_seconds, phase=cell.phase, steps=STEPS, path=str(answer)
-        )
-        with np.load(answer, allow_pickle=False) as stored:
-            got = {name: stored[name] for name in stored.files}
-        outcome = gate.judge(
-            case,
-            answers,
-            got,
-            phase=cell.phase,
-            optimizer=cell.optimizer,
-            numeric=cell.numeric,
-        )
-        self.run.append(
-            "gate",
-            cell=cell.id,
-            process=worker.number,
-            passed=outcome.passed,
-            checks=outcome.to_json(),
-        )
-        if outcome.passed:
-            self.run.append(
-                "startup",
-                cell=cell.id,
-                process=worker.number,
-                build_seconds=built["build_seconds"],
-                **{key: value for key, value in first.items() if key.endswith("_seconds")},
-            )
-        return outcome.reason
-
-    def _time(self, worker: _Arm, cell: Cell) -> None:
-        """Warm up, then slices of both kinds in turn, as many as are still missing."""
-        effort, limits = self.suite.effort, self.suite.limits
-        self.progress(cell, "warm-up")
-        warm = worker.process.ask(
-            "warm_up",
-            limits.step_seconds + effort.warm_up_seconds,
-            phase=cell.phase,
-            seconds=effort.warm_up_seconds,
-            steps=effort.warm_up_steps,
-            slice_seconds=effort.slice_seconds,
-        )
-        steps = warm["slice_steps"]
-        # One slice of each kind untimed: what a framework prepares for this number of steps, it
-        # prepares here.
-        worker.process.ask("steps", limits.step_seconds, phase=cell.phase, steps=steps)
-        self.progress(cell, "timing")
-        for index in range(effort.slices):
-            for statistic in worker.arm.mode.statistics:
-                if index < self.slices_done.get((cell.id, statistic), 0):
-                    continue
-                reply = worker.process.ask(
-                    "slice",
-                    limits.step_seconds,
-                    kind=statistic,
-                    phase=cell.phase,
-                    steps=steps,
-                )
-                self.run.append(
-                    "slice",
-                    cell=cell.id,
-                    process=worker.number,
-                    index=index,
-                    statistic=statistic,
-                    steps=steps,
-                    **{key: value for key, value in reply.items() if key.endswith("seconds")},
-                )
-
-    def _learn(self, worker: _Arm, cell: Cell) -> None:
-        """Train on real data and test; a model that the data do not fit says so."""
-        self.progress(cell, "accuracy")
-        lesson = self._lesson(cell)
-        if isinstance(lesson, str):
-            self._record_accuracy(worker, cell, reason=lesson)
+    def _qualified(self, arm: Arm, cell: Cell, status: str, reason: str) -> None:
+        if status != "ok":
+            self._finish(cell, status, reason)
             return
-        path, drawn = lesson
-        self._load(worker, cell, path)
-        answer = self._scratch / "learned.npz"
-        seconds = self.suite.limits.step_seconds + self.suite.limits.compile_seconds
-        reply = worker.process.ask("learn", seconds, train_sets=drawn.train_sets, path=str(answer))
-        with np.load(answer, allow_pickle=False) as stored:
-            accuracy, loss = drawn.score(stored)
-        self._record_accuracy(
-            worker,
-            cell,
-            test_accuracy=accuracy,
-            test_loss=loss,
-            train_loss=reply["last_train_loss"],
-            train_steps=drawn.train_sets,
+        if self.only_gate:
+            return
+        if self.suite.effort.memory and not arm.suffix:
+            self._stage(f"{cell.title}: memory")
+            path, _, _ = self._cases.solved(cell)
+            record_memory(
+                self._workers,
+                self.run,
+                arm,
+                cell=cell,
+                case=path,
+                effort=self.suite.effort,
+            )
+
+    # -- blocks ---------------------------------------------------------------------------------
+
+    def _blocks_wanted(self) -> int:
+        """Of all kinds, those done not counted."""
+        looks = LEVELS[self.suite.level]
+        counted = looks[-1] if looks else SMOKE_BLOCKS
+        audits = counted // BLOCKS_PER_AUDIT if self.suite.residency == "resident" else 0
+        return counted + audits - sum(self._blocks.values())
+
+    def _run_blocks(self, cells: Sequence[Cell], generator: random.Random) -> None:
+        """Blocks until the level's last look, or until nothing is left to settle."""
+        blocks = Blocks(
+            self.run,
+            self.suite,
+            self._workers,
+            {cell.id: self._cases.solved(cell)[0] for cell in cells},
+            self._calibrations,
+            generator,
+            self._failed,
+            self._stage,
         )
+        residency = self.suite.residency if self._fits(cells) else "sequential"
+        looks = LEVELS[self.suite.level]
+        last = looks[-1] if looks else SMOKE_BLOCKS
+        rounds = self.suite.effort.rounds
+        settled: frozenset[str] = frozenset()
+        while self._blocks.get(residency, 0) < last:
+            audits, done = self._blocks.get("audit", 0), self._blocks.get(residency, 0)
+            due = residency == "resident" and done // BLOCKS_PER_AUDIT > audits
+            alive = [each for each in cells if each.id not in self._over]
+            going = [cell for cell in alive if cell.comparison not in settled]
+            if not going or self._out_of_time():
+                return
+            self._run_block(blocks, going, "audit" if due else residency, rounds)
+            done = self._blocks.get(residency, 0)
+            if not due and planning.due(done, looks):
+                rounds, settled = planning.look(self.run.path, rounds=rounds, at_look=done in looks)
 
-    def _record_accuracy(self, worker: _Arm, cell: Cell, **values: Any) -> None:
-        empty = dict.fromkeys(
-            ("test_accuracy", "test_loss", "train_loss", "train_steps", "reason"), None
-        )
-        self.run.append("accuracy", cell=cell.id, process=worker.number, **{**empty, **values})
+    def _run_block(
+        self, blocks: Blocks, cells: Sequence[Cell], residency: str, rounds: int
+    ) -> None:
+        number = self._last_block + 1
+        blocks.run_block(number, cells, residency=residency, rounds=rounds)
+        self._count_block(number, residency)
+        self._units_done += len({cell.comparison for cell in cells})
 
-    def _remember(self, arm: Arm, cell: Cell) -> None:
-        """Peak memory by phase, in a process of its own that is never timed.
+    def _fits(self, cells: Sequence[Cell]) -> bool:
+        """Whether the arms may live beside each other in this machine's memory."""
+        wanted = sum(self._peaks.get(arm, 0) for arm in {cell.arm for cell in cells})
+        return wanted <= MEMORY_SHARE * psutil.virtual_memory().available
 
-        A failure here costs the cell its memory figures and nothing else; the reason is kept.
-        """
-        self.progress(cell, "memory")
-        limits = self.suite.limits
-        number, reason = self.processes + 1, None
-        peaks: dict[str, Any] = {}
-        try:
-            with self._worker(arm, cell, "memory") as worker:
-                peaks.update(worker.memory)
-                path, _, _ = self._case(cell)
-                self._load(worker, cell, path)
-                peaks["build"] = worker.process.ask("memory", limits.load_seconds)
-                worker.process.ask("first_steps", limits.compile_seconds, phase=cell.phase)
-                peaks["first_step"] = worker.process.ask("memory", limits.load_seconds)
-                worker.process.ask(
-                    "steps",
-                    limits.step_seconds,
-                    phase=cell.phase,
-                    steps=self.suite.effort.memory_steps,
-                )
-                peaks["steady"] = worker.process.ask("memory", limits.load_seconds)
-        except WorkerFailure as failure:
-            reason = str(failure)
-        for phase in ("interpreter", "import", "build", "first_step", "steady"):
-            self.run.append(
-                "memory",
-                cell=cell.id,
-                process=number,
-                phase=phase,
-                peak_bytes=peaks.get(phase, {}).get("peak_bytes"),
-                reason=None if phase in peaks else reason,
-            )
-
-    # -- cases --------------------------------------------------------------------------------
-
-    def _case(self, cell: Cell) -> tuple[Path, Case, Answers]:
-        """The case of a cell: drawn here, solved by the reference in a process of its own."""
-        key = (cell.model, cell.preset, cell.batch)
-        if key not in self._cases:
-            folder = self._scratch / "-".join(map(str, ("case", *key)))
-            folder.mkdir()
-            model, preset, batch = map(str, key)
-            command = [
-                sys.executable,
-                "-P",
-                "-m",
-                "reference",
-            ]  # -P: nothing from the working folder
-            command += [model, preset, batch, str(self.suite.seed), str(folder)]
-            command += self.suite.optimizers
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-                raise RunFailed(f"the reference could not solve {model}/{preset}: {last}")
-            case = draw_case(
-                cell.model,
-                cell.preset,
-                self.suite.seed,
-                batch=cell.batch,
-                attempt=int(done.stdout),
-            )
-            answers = read_answers(folder / "answers.npz")
-            self._cases[key] = (folder / "case.npz", case, answers)
-        return self._cases[key]
-
-    def _lesson(self, cell: Cell) -> tuple[Path, Lesson] | str:
-        key = (cell.model, cell.preset, cell.batch)
-        if key not in self._lessons:
-            lesson = draw_lesson(
-                cell.model,
-                cell.preset,
-                batch=cell.batch,
-                seed=self.suite.seed,
-                epochs=self.suite.effort.accuracy_epochs,
-            )
-            if isinstance(lesson, str):
-                self._lessons[key] = lesson
-            else:
-                path = self._scratch / ("-".join(map(str, ("lesson", *key))) + ".npz")
-                write_case(lesson.case, path)
-                self._lessons[key] = (path, lesson)
-        return self._lessons[key]
-
-
-@dataclass(frozen=True)
-class _Arm:
-    """A worker that is up, with what was learned of its memory on the way."""
-
-    process: WorkerProcess
-    arm: Arm
-    number: int
-    memory: Mapping[str, Any]
-
-
-class _StartFailure(WorkerFailure):
-    """A worker that failed before it was asked for a cell."""
+    def _out_of_time(self) -> bool:
+        cap = self.suite.effort.time_cap_minutes
+        return bool(cap) and time.monotonic() - self._began > 60 * cap

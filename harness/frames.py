@@ -2,10 +2,10 @@
 
 Everything here is recomputed from raw records: same records, same frames, same files, to the byte.
 
-* No number of a cell leaves before its answers agree: ``startup``, ``slices``, ``steps``,
-  ``memory``, ``accuracy`` and the measured columns of the summary have only cells whose gate
-  passed. What was recorded of others stays in records.jsonl.
-* No planned cell vanishes: ``cells`` and the summary have a row for each.
+* No number of a cell leaves before its answers agree and its measurement can be believed:
+  ``startup``, ``calibrations``, ``slices``, ``steps``, ``memory`` and ``accuracy`` have only cells
+  that passed their gate and every check. What was recorded of others stays in records.jsonl.
+* No planned cell vanishes: ``cells`` has a row for each.
 * Text is never missing (null becomes the empty text), so that no grouping drops a row; a number
   not measured is NaN or NA.
 """
@@ -15,16 +15,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy
 import pandas
 
+from harness import noise
 from harness.columns import CELL, COLUMNS, COUNT, COUNT_OR_NA, NUMBER, STARTUP, TEXT
 from harness.errors import BadInput
-from harness.store import Run, iterate_records, open_run, write_atomically, writing_failed
+from harness.store import Run, iterate_records, open_run
 
 _NONE = type(None)
 _TYPES: dict[str, set[type]] = {
@@ -37,21 +38,44 @@ _TYPES: dict[str, set[type]] = {
 _NOT_FINITE = {"nan": numpy.nan, "inf": numpy.inf, "-inf": -numpy.inf}
 _CHECK = ("name", "error", "tolerance", "passed")
 _JSON_OF_RUN = ("code_version", "suite", "machine", "locks")
-_LATER_STAGES = ("build", "first_step", "steady")
 # What is kept of each kind of record, and the columns that are named otherwise than their fields.
 _FIELDS = {
+    "session": ("quiet", "waited_seconds", "foreign_share"),
+    "ceiling": ("threads", "what", "size_bytes", "per_second"),
     "process": (
-        *("process", "at", "arm", "purpose", "interpreter", "how", "python", "lock_hash"),
-        *("asked", "describe", "interpreter_seconds", "import_seconds", "cache_entries"),
+        *("process", "at", "arm", "purpose", "block", "interpreter", "how", "python", "lock_hash"),
+        *("asked", "describe", "interpreter_seconds", "import_seconds", "device_seconds"),
+        "cache_entries",
     ),
-    "startup": ("process", *STARTUP, "second_step_seconds"),
+    "startup": (
+        *("process", *STARTUP, "second_step_seconds", "warm_up_seconds", "warm_up_steps"),
+        *("capped", "new_cache_entries"),
+    ),
     "gate": ("process", "passed", "checks"),
-    "slice": ("process", "index", "statistic", "at", "steps", "seconds", "step_seconds"),
-    "memory": ("process", "phase", "peak_bytes", "reason"),
+    "check": ("process", "passed", "checks"),
+    "calibration": ("process", "step_seconds", "slice_steps", "fence_seconds"),
+    "block": ("block", "residency", "rounds", "seed", "arms"),
+    "round": (
+        *("comparison", "block", "round", "at", "order", "canaries", "wall_seconds"),
+        *("foreign_seconds", "steal_seconds", "throttled_seconds", "pressure_seconds"),
+        *("major_faults", "load"),
+    ),
+    "slice": (
+        *("process", "block", "round", "statistic", "at", "steps", "seconds", "step_seconds"),
+        *("cpu_seconds", "wait_seconds", "switches"),
+    ),
+    "memory": (
+        *("process", "phase", "peak_bytes", "tree_bytes", "device_bytes", "framework_bytes"),
+        "reason",
+    ),
     "accuracy": ("process", "test_accuracy", "test_loss", "train_loss", "train_steps", "reason"),
     "status": ("status", "reason"),
 }
-_RENAMED = {"at": "at_seconds", "index": "slice", "phase": "stage"}
+_OF_RUN = ("session", "ceiling", "process", "block", "round")  # the others are of a cell
+_RENAMED = {"at": "at_seconds", "phase": "stage"}
+_LATEST = ("gate", "memory", "accuracy")  # kinds of which a cell's latest process wins
+_WITHHELD = ("startup", "slice", "memory", "accuracy", "calibration")  # unless the answers agree
+AUDIT = "audit"
 _Rows = dict[str, list[tuple[Any, ...]]]  # by kind: (position of cell or run, *fields)
 _Columns = dict[str, Any]  # by name: sequences of equal length, "owner" being the position
 
@@ -65,6 +89,11 @@ class Frames:
     processes: pandas.DataFrame
     startup: pandas.DataFrame
     gate: pandas.DataFrame
+    checks: pandas.DataFrame
+    calibrations: pandas.DataFrame
+    ceilings: pandas.DataFrame
+    blocks: pandas.DataFrame
+    rounds: pandas.DataFrame
     slices: pandas.DataFrame
     steps: pandas.DataFrame
     memory: pandas.DataFrame
@@ -81,7 +110,7 @@ def load(paths: Path | str | Iterable[Path | str]) -> Frames:
     cells = [(label, cell) for label, run in runs.items() for cell in run.description["cells"]]
     owners = [f"run {label}, cell {cell['id']}" for label, cell in cells]
     rows = _collect(runs)
-    for kind in ("startup", "gate", "memory", "accuracy"):
+    for kind in _LATEST:
         latest = {row[0]: row[1] for row in rows[kind]}
         rows[kind] = [row for row in rows[kind] if row[1] == latest[row[0]]]
     ends = {row[0]: row[1:] for row in rows["status"]}
@@ -96,12 +125,16 @@ def load(paths: Path | str | Iterable[Path | str]) -> Frames:
     }
     cell_frame = _frame("cells", columns, owners)
 
-    checks = _checks(_columns("gate", rows), owners)
-    agreed = set(checks["owner"])  # a gate that checked nothing has proved nothing
-    agreed -= {row[0] for row in rows["gate"] if row[2] is not True}
-    agreed -= {owner for owner, ok in zip(checks["owner"], checks["passed"], strict=True) if not ok}
+    gates = _checks(_columns("gate", rows), owners)
+    checks = _checks(_columns("check", rows), owners)
+    agreed = set(gates["owner"])  # a gate that checked nothing has proved nothing
+    for kind, found in (("gate", gates), ("check", checks)):
+        agreed -= {row[0] for row in rows[kind] if row[2] is not True}
+        agreed -= {
+            owner for owner, ok in zip(found["owner"], found["passed"], strict=True) if not ok
+        }
     agreed -= {position for position, end in enumerate(ended) if end[0] == "wrong"}
-    for kind in ("startup", "slice", "memory", "accuracy"):
+    for kind in _WITHHELD:
         rows[kind] = [row for row in rows[kind] if row[0] in agreed]
 
     def of_cells(name: str, columns: _Columns) -> pandas.DataFrame:
@@ -109,93 +142,31 @@ def load(paths: Path | str | Iterable[Path | str]) -> Frames:
         identity = {column: cell_frame[column].array.take(owner) for column in CELL}
         return _frame(name, {**identity, **columns}, owners)
 
+    processes = _columns("process", rows)
+    rounds = _rounds(_columns("round", rows), processes, runs)
+    run_of = numpy.repeat(
+        numpy.arange(len(runs)), [len(run.description["cells"]) for run in runs.values()]
+    )
+    served = _Served(processes, run_of)
     slices, steps = _slices(_columns("slice", rows), owners)
+    slices |= served.residency(slices)
+    slices["quarantined"] = _quarantined(slices, rounds, columns["comparison"], run_of)
     return Frames(
-        runs=_runs_frame(runs),
+        runs=_runs_frame(runs, rows["session"]),
         cells=cell_frame,
-        processes=_processes_frame(_columns("process", rows), [*runs]),
-        startup=of_cells("startup", _columns("startup", rows)),
-        gate=of_cells("gate", checks),
+        processes=_of_runs("processes", _texts(processes, "asked", "describe"), runs),
+        startup=of_cells("startup", _startup(_columns("startup", rows), served)),
+        gate=of_cells("gate", gates),
+        checks=of_cells("checks", checks),
+        calibrations=of_cells("calibrations", _columns("calibration", rows)),
+        ceilings=_of_runs("ceilings", _columns("ceiling", rows), runs),
+        blocks=_of_runs("blocks", _texts(_columns("block", rows), "arms"), runs),
+        rounds=_of_runs("rounds", rounds, runs),
         slices=of_cells("slices", slices),
         steps=of_cells("steps", steps),
         memory=of_cells("memory", _columns("memory", rows)),
         accuracy=of_cells("accuracy", _columns("accuracy", rows)),
     )
-
-
-def summary(frames: Frames) -> pandas.DataFrame:
-    """One row per planned cell with what was measured of it: ``COLUMNS["summary"]``."""
-    key = ["run", "cell"]
-    table = frames.cells.set_index(key)
-    throughput = frames.slices[frames.slices["statistic"] == "throughput"]
-    step = throughput.groupby(key)["step_seconds"].agg(["median", "min", "max", "size"])
-    latency = frames.steps.groupby(key)["step_seconds"]
-    imported = frames.processes.drop_duplicates(["run", "process"], keep="last")
-    imported = imported.set_index(["run", "process"])[["import_seconds"]]
-    startup = frames.startup.join(imported, on=["run", "process"])
-    startup = startup.drop_duplicates(key, keep="last").set_index(key)
-    accuracy = frames.accuracy.drop_duplicates(key, keep="last").set_index(key)
-    later = frames.memory["stage"].isin(_LATER_STAGES)
-    imports = frames.memory["stage"] == "import"
-
-    def peak(memory: pandas.DataFrame) -> Any:
-        return memory.groupby(key)["peak_bytes"].max()
-
-    gate = frames.gate.set_index(key)
-    unmeasurable = gate["error"].isna() & ~gate["passed"]
-    error = gate["error"].mask(unmeasurable, numpy.inf)
-    share = (error / gate["tolerance"]).mask(error == 0, 0.0).mask(unmeasurable, numpy.inf)
-
-    measured = {
-        "step_seconds": step["median"],
-        "step_seconds_low": step["min"],
-        "step_seconds_high": step["max"],
-        **{f"latency_p{p}_seconds": latency.quantile(p / 100) for p in (50, 95, 99)},
-        "examples_per_second": table["batch"] / step["median"],
-        **{name: startup[name] for name in ("import_seconds", *STARTUP)},
-        "first_step_extra_seconds": startup["first_step_seconds"] - step["median"],
-        "peak_bytes": peak(frames.memory),
-        "peak_over_import_bytes": peak(frames.memory[later]) - peak(frames.memory[imports]),
-        "output_error": error[gate["name"].str.startswith("outputs")].groupby(level=key).max(),
-        "gradient_error": error[gate["name"].str.startswith("gradient")].groupby(level=key).max(),
-        "worst_error_share": share.groupby(level=key).max(),
-        "test_accuracy": accuracy["test_accuracy"],
-        "test_loss": accuracy["test_loss"],
-        "slices": step["size"].reindex(table.index, fill_value=0),
-    }
-    for name, values in measured.items():
-        table[name] = values.reindex(table.index).astype(COLUMNS["summary"][name][0])
-    return table.reset_index()[[*COLUMNS["summary"]]]
-
-
-def write_csv(frames: Frames, folder: Path) -> list[Path]:
-    """Each frame and the summary as ``folder/<name>.csv`` (RFC 4180, UTF-8); missing is empty."""
-
-    def encode(frame: pandas.DataFrame) -> bytes:
-        return frame.to_csv(index=False, lineterminator="\r\n").encode()
-
-    return _write(frames, Path(folder), "csv", encode)
-
-
-def write_parquet(frames: Frames, folder: Path) -> list[Path]:
-    """Each frame and the summary as ``folder/<name>.parquet``."""
-    return _write(frames, Path(folder), "parquet", lambda frame: frame.to_parquet(index=False))
-
-
-def _write(
-    frames: Frames, folder: Path, suffix: str, encode: Callable[[pandas.DataFrame], bytes]
-) -> list[Path]:
-    tables = {field.name: getattr(frames, field.name) for field in fields(frames)}
-    paths = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, frame in {**tables, "summary": summary(frames)}.items():
-            paths.append(folder / f"{name}.{suffix}")
-            write_atomically(paths[-1], encode(frame))
-    except OSError as error:
-        advice = "choose a folder that you may write to"
-        raise writing_failed(error, folder, advice=advice) from error
-    return paths
 
 
 def _open_all(paths: Iterable[Path | str]) -> dict[str, Run]:
@@ -226,7 +197,7 @@ def _collect(runs: Mapping[str, Run]) -> _Rows:
         for record in iterate_records(run):
             kind = record["record"]
             try:
-                owner = number if kind == "process" else position[record["cell"]]
+                owner = number if kind in _OF_RUN else position[record["cell"]]
             except (KeyError, TypeError) as error:
                 raise BadInput(
                     f"{run.records_path}: a {kind} record of cell {record['cell']!r}, which is not"
@@ -265,7 +236,8 @@ def _slices(columns: _Columns, owners: Sequence[str]) -> tuple[_Columns, _Column
     steps: _Columns = {
         "owner": owner,
         "process": [columns["process"][row] for row in rows],
-        "slice": [columns["slice"][row] for row in rows],
+        "block": [columns["block"][row] for row in rows],
+        "round": [columns["round"][row] for row in rows],
         "step": numpy.arange(len(rows)) - numpy.repeat(numpy.cumsum(lengths) - lengths, lengths),
         "step_seconds": seconds,
     }
@@ -281,20 +253,131 @@ def _slices(columns: _Columns, owners: Sequence[str]) -> tuple[_Columns, _Column
     return {**columns, "step_seconds": step_seconds}, steps
 
 
-def _runs_frame(runs: Mapping[str, Run]) -> pandas.DataFrame:
+def _runs_frame(runs: Mapping[str, Run], sessions: Sequence[tuple[Any, ...]]) -> pandas.DataFrame:
     contents = [run.description for run in runs.values()]
+    suites = [c["suite"] if isinstance(c.get("suite"), Mapping) else {} for c in contents]
+    latest = {owner: facts for owner, *facts in sessions}
+    began = [latest.get(number, [None] * 3) for number in range(len(runs))]
     columns: _Columns = {"owner": range(len(runs)), "run": list(runs)}
     columns |= {name: [c.get(name) for c in contents] for name in ("created", "seed")}
     columns |= {name: [_text(c.get(name)) for c in contents] for name in _JSON_OF_RUN}
+    columns |= {name: [suite.get(name) for suite in suites] for name in ("level", "margin")}
     columns["cells"] = [len(content["cells"]) for content in contents]
+    columns["quiet"] = [_YES.get(facts[0], "") for facts in began]
+    columns["waited_seconds"] = [facts[1] for facts in began]
+    columns["foreign_share"] = [facts[2] for facts in began]
     return _frame("runs", columns, [f"run {label}" for label in runs])
 
 
-def _processes_frame(columns: _Columns, labels: Sequence[str]) -> pandas.DataFrame:
-    texts = {name: [_text(value) for value in columns[name]] for name in ("asked", "describe")}
+_YES = {True: "yes", False: "no"}
+
+
+def _of_runs(name: str, columns: _Columns, runs: Mapping[str, Run]) -> pandas.DataFrame:
+    labels = [*runs]
     run = [labels[owner] for owner in columns["owner"]]
-    owners = [f"run {label}, process" for label in labels]
-    return _frame("processes", {**columns, **texts, "run": run}, owners)
+    return _frame(name, {**columns, "run": run}, [f"run {label}, {name}" for label in labels])
+
+
+def _texts(columns: _Columns, *names: str) -> _Columns:
+    """The columns with those named as JSON texts."""
+    return {**columns, **{name: [_text(value) for value in columns[name]] for name in names}}
+
+
+class _Served:
+    """What each process was for: residency and block by run and number of the process."""
+
+    def __init__(self, processes: _Columns, run_of: Any) -> None:
+        names = ("owner", "process", "purpose", "block", "cache_entries")
+        rows = zip(*(processes[name] for name in names), strict=True)
+        self._found = {(run, number): facts for run, number, *facts in rows}
+        self._run_of = run_of
+
+    def facts(self, columns: _Columns) -> list[list[Any]]:
+        """[purpose, block, cache entries] of the process of each row of a cell's record."""
+        owners = self._run_of[numpy.asarray(columns["owner"], dtype=numpy.int64)]
+        return [
+            self._found.get(key, [None, None, None])
+            for key in zip(owners.tolist(), columns["process"], strict=True)
+        ]
+
+    def residency(self, columns: _Columns) -> _Columns:
+        return {"residency": [facts[0] for facts in self.facts(columns)]}
+
+
+def _startup(columns: _Columns, served: _Served) -> _Columns:
+    found = served.facts(columns)
+    caches = [
+        "cold" if new else "warm" if entries else "none"
+        for new, (_, _, entries) in zip(columns["new_cache_entries"], found, strict=True)
+    ]
+    return {
+        **columns,
+        "capped": [_YES.get(capped, "") for capped in columns["capped"]],
+        "cache": caches,
+        "purpose": [facts[0] for facts in found],
+        "block": [facts[1] for facts in found],
+    }
+
+
+def _rounds(columns: _Columns, processes: _Columns, runs: Mapping[str, Run]) -> _Columns:
+    """The columns of ``rounds``: shares, canaries and the rule that each falls under."""
+    machines = [run.description.get("machine") or {} for run in runs.values()]
+    cores = numpy.array([each.get("logical_cores") or each.get("cores") or 1 for each in machines])
+    owner = numpy.asarray(columns["owner"], dtype=numpy.int64)
+    purposes = zip(*(processes[name] for name in ("owner", "block", "purpose")), strict=True)
+    residency = {(run, block): purpose for run, block, purpose in purposes}
+    found: _Columns = {**columns}
+    seconds = {
+        name: _array(NUMBER, columns[name], lambda row, name=name: f"round, {name}")
+        for name in columns
+        if name.endswith("_seconds") and name != "at_seconds"
+    }
+    try:
+        canaries = [[list(map(float, each)) for each in record] for record in columns["canaries"]]
+        spread = numpy.array([noise.canary_spread(record) for record in canaries], dtype=float)
+        middle = [numpy.median(record) if record else numpy.nan for record in canaries]
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise BadInput(f"the canaries of a round are not lists of seconds: {error}") from error
+    faults = [each or 0 for each in columns["major_faults"]]
+    rules = noise.judge_rounds(
+        spread,
+        wall_seconds=seconds["wall_seconds"],
+        foreign_seconds=seconds["foreign_seconds"],
+        steal_seconds=seconds["steal_seconds"],
+        throttled_seconds=seconds["throttled_seconds"],
+        major_faults=faults,
+        cores=cores[owner],
+    )
+    wall = seconds["wall_seconds"]
+    with numpy.errstate(all="ignore"):
+        found |= {
+            "foreign_share": seconds["foreign_seconds"] / (wall * cores[owner]),
+            "steal_share": seconds["steal_seconds"] / (wall * cores[owner]),
+            "pressure_share": seconds["pressure_seconds"] / wall,
+        }
+    return {
+        **_texts(found, "order"),
+        "residency": [
+            residency.get(key, "") for key in zip(owner.tolist(), columns["block"], strict=True)
+        ],
+        "canary_seconds": numpy.array(middle, dtype=float),
+        "canary_spread": spread,
+        "major_faults": faults,
+        "rule": rules,
+        "quarantined": [bool(rule) for rule in rules],
+    }
+
+
+def _quarantined(
+    slices: _Columns, rounds: _Columns, comparisons: Sequence[str], run_of: Any
+) -> list[bool]:
+    """Of the round of each slice; a slice whose round was never closed has nothing to meet."""
+    names = ("owner", "comparison", "block", "round", "quarantined")
+    closed = {row[:-1]: row[-1] for row in zip(*(rounds[name] for name in names), strict=True)}
+    owner = numpy.asarray(slices["owner"], dtype=numpy.int64)
+    met = [comparisons[each] for each in owner]
+    keys = zip(run_of[owner].tolist(), met, slices["block"], slices["round"], strict=True)
+    return [closed.get(key, True) for key in keys]
 
 
 def _text(value: Any) -> str:

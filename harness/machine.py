@@ -26,6 +26,7 @@ def describe_machine() -> dict[str, Any]:
         ),
         "architecture": platform.machine(),
         "cores": len(available_cores()),
+        "logical_cores": os.cpu_count(),
         "physical_cores": psutil.cpu_count(logical=False),
         "memory_bytes": memory.total,
         "memory_available_bytes": memory.available,

@@ -1,10 +1,18 @@
-"""What is measured inside a worker: slices between fences, and peak memory by phase.
+"""What is measured inside a worker: slices between fences, warm-up, the fence itself, peak memory.
 
 Runs inside every framework's interpreter (Python 3.6 and later): standard library only.
 """
 
 import gc
+import os
 import time
+
+MINI_SLICES = 5  # of a window; two windows that agree are the steady state
+ALIKE = 0.01  # how far the medians of two windows may be apart
+STUDENT = 2.306  # 97.5 % quantile of t with 8 degrees of freedom: two windows of five
+FENCE_COSTS = 200  # a slice takes at least so many fences' time
+LONGEST_SLICE_SECONDS = 1.0  # beyond which a slice of long steps does not grow
+REWARM_STEPS = 2
 
 
 def throughput_slice(adapter, step, count):
@@ -27,23 +35,197 @@ def latency_slice(adapter, step, count):
     return seconds
 
 
-def warm_up(adapter, step, seconds, steps, slice_seconds):
-    """Run at least ``steps`` steps and ``seconds`` seconds; returns the steps that fill a slice.
+def median(values):
+    """The middle one, or the mean of the two."""
+    ordered = sorted(values)
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
-    Slices double from one step until one takes a quarter of ``slice_seconds``, then repeat until
-    both bounds are passed; the last one gives the speed. A slice has at least ten steps.
+
+def warm_up(adapter, step, seconds, steps, slice_seconds, cap_seconds):
+    """Run until steady; returns how long that took and what a step takes then.
+
+    First slices double from one step until they take a fifth of ``slice_seconds``; then windows of
+    five such slices follow each other until at least ``steps`` steps and ``seconds`` seconds lie
+    behind, nothing was compiled or traced within the last two windows and ten steps, and these two
+    agree (``alike``). "capped" says that ``cap_seconds`` ended it instead. "step_seconds" is the
+    25th percentile of the last two windows.
     """
     start = time.perf_counter()
     count, done = 1, 0
     while True:
         elapsed = throughput_slice(adapter, step, count)
         done += count
-        if elapsed < slice_seconds / 4:
-            count *= 2
-        elif done >= steps and time.perf_counter() - start >= seconds:
+        if elapsed >= slice_seconds / MINI_SLICES or time.perf_counter() - start > cap_seconds:
+            break
+        count *= 2
+    compiled, before, behind = adapter.compilations(), [], 0
+    while True:
+        window = [throughput_slice(adapter, step, count) / count for _ in range(MINI_SLICES)]
+        done += MINI_SLICES * count
+        behind += MINI_SLICES * count
+        elapsed = time.perf_counter() - start
+        now = adapter.compilations()
+        if now != compiled:
+            compiled, before, behind = now, [], 0
+        elif before and done >= steps and behind >= 10 and elapsed >= seconds:
+            if alike(before, window):
+                capped = False
+                break
+            before = window
+        else:
+            before = window
+        if elapsed >= cap_seconds:
+            capped = True
             break
     gc.collect()
-    return {"warm_up_steps": done, "slice_steps": max(10, round(slice_seconds * count / elapsed))}
+    recent = sorted(before + window)
+    return {
+        "warm_up_steps": done,
+        "warm_up_seconds": time.perf_counter() - start,
+        "capped": capped,
+        "step_seconds": recent[len(recent) // 4],
+    }
+
+
+def alike(before, window):
+    """Whether two windows show the same speed: medians within 1 %, or no difference is proven.
+
+    The latter is that Welch's interval of the difference of the means includes 0.
+    """
+    if abs(median(before) - median(window)) <= ALIKE * median(window):
+        return True
+    squares = _square_error(before) + _square_error(window)
+    return abs(_mean(before) - _mean(window)) <= STUDENT * squares**0.5
+
+
+def _mean(values):
+    return sum(values) / len(values)
+
+
+def _square_error(values):
+    """The square of the standard error of the mean."""
+    mean = _mean(values)
+    return sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values)
+
+
+def slice_steps(step_seconds, fence_seconds, slice_seconds):
+    """How many steps make a slice; the count is frozen for the whole run.
+
+    Long enough for ``slice_seconds``, for ten steps and for 200 fences; where that exceeds a
+    second, as many steps as fit into one.
+    """
+    wanted = max(slice_seconds / step_seconds, 10, FENCE_COSTS * fence_seconds / step_seconds)
+    if wanted * step_seconds > LONGEST_SLICE_SECONDS:
+        wanted = max(LONGEST_SLICE_SECONDS / step_seconds, slice_seconds / step_seconds)
+        return max(1, int(wanted))
+    return round(wanted)
+
+
+def fence_seconds(adapter, step):
+    """What a fence costs when there is nothing to wait for."""
+    handle = step()
+    adapter.wait(handle)
+    costs = []
+    for _ in range(20):
+        start = time.perf_counter()
+        adapter.wait(handle)
+        costs.append(time.perf_counter() - start)
+    return median(costs)
+
+
+def check_fence(adapter, step, repeats, budget_seconds):
+    """Medians of seconds that show whether the fence waits for everything.
+
+    "fenced": a step with its fence. "split": the same, dispatch and fence clocked apart. "after"
+    and "later": reading the step's results and every parameter at once behind the fence, and after
+    a pause in which any work left must have ended. The difference of the last two is work that the
+    fence let pass; both read cold caches, so that nothing else differs.
+    """
+    fenced, split, after, later = [], [], [], []
+
+    def read(handle):
+        start = time.perf_counter()
+        adapter.read(handle)
+        adapter.read(adapter.parameters())
+        return time.perf_counter() - start
+
+    begin = time.perf_counter()
+    while len(later) < repeats:
+        start = time.perf_counter()
+        adapter.wait(step())
+        fenced.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        handle = step()
+        dispatched = time.perf_counter()
+        adapter.wait(handle)
+        split.append(time.perf_counter() - start)
+        after.append(read(handle))
+        handle = step()
+        adapter.wait(handle)
+        time.sleep(2 * split[-1] + 2 * (time.perf_counter() - dispatched))
+        later.append(read(handle))
+        if len(later) >= 5 and time.perf_counter() - begin > budget_seconds:
+            break
+    return {
+        "fenced": median(fenced),
+        "split": median(split),
+        "after": median(after),
+        "later": median(later),
+    }
+
+
+def own_use():
+    """(CPU seconds, scheduler wait in seconds, involuntary switches, major faults) so far.
+
+    The wait is summed over the threads that there are, from /proc/self/task/*/schedstat (kernel
+    documentation, sched-stats); None where the kernel does not tell.
+    """
+    import resource
+
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    waited = 0
+    try:
+        for task in os.listdir("/proc/self/task"):
+            try:
+                with open("/proc/self/task/" + task + "/schedstat") as stat:
+                    waited += int(stat.read().split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # the thread ended meanwhile
+        wait = waited / 1e9
+    except (OSError, IndexError):
+        wait = None
+    return time.process_time(), wait, usage.ru_nivcsw, usage.ru_majflt
+
+
+def measured_slice(adapter, step, kind, steps, extra):
+    """One slice with what this process used during it, as fields of a slice record.
+
+    ``extra`` steps are made and not counted: a slowdown planted on purpose, by which the harness
+    tests itself. Noise is read outside of the timed region.
+    """
+    before = own_use()
+    if kind == "latency":
+        each = latency_slice(adapter, step, steps)
+        # Nanoseconds are all that the clock knows.
+        result = {"seconds": sum(each), "step_seconds": [round(value, 9) for value in each]}
+    else:
+        result = {"seconds": throughput_slice(adapter, step, steps + extra)}
+    after = own_use()
+    result["cpu_seconds"] = after[0] - before[0]
+    if before[1] is not None and after[1] is not None:
+        result["wait_seconds"] = max(after[1] - before[1], 0.0)
+    result["switches"] = after[2] - before[2]
+    result["major_faults"] = after[3] - before[3]
+    return result
+
+
+def rewarm(adapter, step, seconds):
+    """At least two steps and ``seconds`` seconds after having been parked, and the fence."""
+    start, done = time.perf_counter(), 0
+    while done < REWARM_STEPS or time.perf_counter() - start < seconds:
+        throughput_slice(adapter, step, 1)
+        done += 1
 
 
 def peak_memory_bytes():

@@ -107,6 +107,26 @@ class WorkerProcess:
     ) -> None:
         self.close()
 
+    @property
+    def pid(self) -> int:
+        """Of the worker, which leads a process group of its own."""
+        return self._process.pid
+
+    def park(self) -> None:
+        """Stop every thread of the worker's process group; idle runtimes spin otherwise.
+
+        Returns when the worker has stopped or is gone; a dead one is found out by the next ``ask``.
+        """
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGSTOP)
+        # WNOWAIT leaves what is found to whoever waits for the end of the process.
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+    def resume(self) -> None:
+        """Let a parked worker go on."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGCONT)
+
     def ask(self, do: str, timeout_seconds: float, **arguments: Any) -> dict[str, Any]:
         """Send one request and wait, without polling, for its reply."""
         line = json.dumps({"do": do, **arguments}) + "\n"

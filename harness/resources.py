@@ -30,16 +30,34 @@ FIXED_VARIABLES: Mapping[str, str] = {
     "MKL_DYNAMIC": "FALSE",
     "TF_NUM_INTEROP_THREADS": "1",
     "TF_CPP_MIN_LOG_LEVEL": "2",
-    "JAX_PLATFORMS": "cpu",
     "TORCHINDUCTOR_COMPILE_THREADS": "1",  # a pool of compile workers would outgrow the affinity
+}
+
+# What a device asks for besides. On a GPU: no TF32 behind anybody's back (one switch for cuBLAS and
+# cuDNN in every framework), and memory taken as it is used, so that what is used can be seen.
+DEVICE_VARIABLES: Mapping[str, Mapping[str, str]] = {
+    "cpu": {"JAX_PLATFORMS": "cpu"},
+    "cuda": {
+        "JAX_PLATFORMS": "cuda",
+        "NVIDIA_TF32_OVERRIDE": "0",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    },
 }
 
 # Where each framework keeps what it compiled or downloaded; private, so that whether a cache is
 # cold is a fact and not a guess. JAX keeps nothing unless it is asked to.
-CACHE_VARIABLES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "KERAS_HOME", "XDG_CACHE_HOME")
+CACHE_VARIABLES = (
+    "TORCHINDUCTOR_CACHE_DIR",
+    "TRITON_CACHE_DIR",
+    "KERAS_HOME",
+    "XDG_CACHE_HOME",
+    "CUDA_CACHE_PATH",
+)
 
 # What a program needs from the user's environment to find its compiler and its temporary folder.
 INHERITED_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CC", "CXX")
+INHERITED_VARIABLES += ("CUDA_VISIBLE_DEVICES", "CUDA_HOME")  # which GPU, and its tools
 
 
 def available_cores() -> list[int]:
@@ -47,10 +65,13 @@ def available_cores() -> list[int]:
     return sorted(os.sched_getaffinity(0))
 
 
-def worker_variables(*, threads: int, cache: Path, hash_seed: int) -> dict[str, str]:
+def worker_variables(
+    *, threads: int, cache: Path, hash_seed: int, device: str = "cpu"
+) -> dict[str, str]:
     """The whole environment of a worker. ``cache`` is the arm's private folder."""
     variables = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
     variables.update(FIXED_VARIABLES)
+    variables.update(DEVICE_VARIABLES[device])
     variables.update({name: str(threads) for name in THREAD_VARIABLES})
     variables.update({name: str(cache / name.lower()) for name in CACHE_VARIABLES})
     variables["PYTHONHASHSEED"] = str(hash_seed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -66,12 +65,13 @@ def reopened(
         }
         suite = Suite(**values)
         cells = [Cell(**cell) for cell in run.description["cells"]]
-        locks = {arm: run.description["locks"][arm]["hash"] for arm in suite.arms}
+        arms = dict.fromkeys(cell.arm for cell in cells)
+        locks = {arm: run.description["locks"][arm]["hash"] for arm in arms}
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(
             f"{run.path / 'run.json'} cannot be resumed: {error!r}; start a new run"
         ) from error
-    resolutions = resolve_arms(suite.arms, given)
+    resolutions = resolve_arms([*locks], given)
     for arm, resolution in resolutions.items():
         before = locks[arm]
         if before is not None and resolution.lock_hash != before:
@@ -98,18 +98,6 @@ def measure(
     progress: Progress,
     only_gate: bool = False,
 ) -> None:
-    """Bring the cells to their statuses; slices that an interrupted run had taken count."""
-    records = store.read_records(run)
-    slices = Counter(
-        (record["cell"], record["statistic"]) for record in records if record["record"] == "slice"
-    )
-    processes = max((r["process"] for r in records if r["record"] == "process"), default=0)
-    Engine(
-        run,
-        suite,
-        resolutions,
-        progress,
-        only_gate=only_gate,
-        slices_done=dict(slices),
-        processes=processes,
-    ).measure(cells)
+    """Bring the cells to their statuses; what an interrupted run had measured counts."""
+    store.repair(run)
+    Engine(run, suite, resolutions, progress, only_gate=only_gate).measure(cells)

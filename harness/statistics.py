@@ -343,7 +343,9 @@ def cell_verdicts(
         objections = {
             f"no look at {logs.shape[1]} blocks": look is None,
             f"with rounds in quarantine: {with_all[at][0]}": with_all[at] != (word, sign),
-            f"nothing below {SMALL:.0%} at level {level}": level == "quick" and small[at],
+            f"nothing below {SMALL:.0%} at level {level}": level == "quick"
+            and small[at]
+            and word in BEATEN,
         }
         reason = "; ".join(void) or next((why for why, so in objections.items() if so), "")
         if reason:

@@ -8,8 +8,8 @@
 JSON (RFC 8259) has no NaN: floats that are not finite are stored as the texts "nan", "inf" and
 "-inf", which ``harness.frames`` turns back into numbers in its columns of numbers.
 
-A cell without a ``status`` record was interrupted. Run again, its slices of both processes count;
-of the other kinds the records of the latest process win.
+A cell without a ``status`` record was interrupted. Run again, its slices of all blocks count; of
+gate, memory and accuracy the records of the latest process win.
 """
 
 from __future__ import annotations
@@ -30,21 +30,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from harness.errors import BadInput, LevelfieldError, RunFailed
 
-SCHEMA, KIND = 1, "levelfield-run"
+SCHEMA, KIND = 2, "levelfield-run"
 _STATUSES = "ok wrong failed timeout out-of-memory unsupported unwritten no-environment"
 STATUSES = tuple(_STATUSES.split())
-_CELL = "id arm framework mode model preset phase batch optimizer numeric device threads profile"
+_CELL = (
+    "id comparison arm framework mode model preset phase batch optimizer numeric device threads"
+    " profile"
+)
 # kind -> its fields; ? marks those that may be left out and then are null. Besides, every record
 # has "record" (its kind) and "at" (seconds since 1970).
 RECORDS = {
+    "session": "quiet waited_seconds foreign_share",
+    "ceiling": "threads what size_bytes per_second",
     "process": "process arm interpreter how python lock_hash asked describe interpreter_seconds"
-    " import_seconds cache_entries? purpose",
-    "startup": "cell process build_seconds compile_seconds? first_step_seconds second_step_seconds",
+    " import_seconds device_seconds cache_entries? purpose block?",
+    "startup": "cell process build_seconds compile_seconds? first_step_seconds second_step_seconds"
+    " warm_up_seconds? warm_up_steps? capped? new_cache_entries?",
     "gate": "cell process passed checks",
-    "slice": "cell process index statistic steps seconds step_seconds?",
-    "memory": "cell process phase peak_bytes? reason?",
+    "check": "cell process passed checks",
+    "calibration": "cell process step_seconds slice_steps fence_seconds",
+    "block": "block residency arms comparisons rounds seed",
+    "round": "comparison block round order canaries wall_seconds foreign_seconds steal_seconds"
+    " throttled_seconds? pressure_seconds? load frequency_mhz? major_faults gpu? suspect?",
+    "slice": "cell process block round statistic steps seconds step_seconds? cpu_seconds"
+    " wait_seconds? switches? major_faults?",
+    "memory": "cell process phase peak_bytes? tree_bytes? device_bytes? framework_bytes? reason?",
     "accuracy": "cell process test_accuracy? test_loss? train_loss? train_steps? reason?",
     "status": "cell status reason?",
 }
@@ -57,7 +71,6 @@ _ALLOWED = {
 }
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
-_DECODER = json.JSONDecoder(parse_constant=int)  # int("NaN") raises ValueError, as NaN should
 
 
 class TornRecord(UserWarning):
@@ -264,12 +277,8 @@ def writing_failed(error: OSError, path: Path, *, advice: str) -> LevelfieldErro
 
 
 def _parse_object(text: bytes) -> dict[str, Any]:
-    string = text.decode().strip()
-    try:
-        value, end = _DECODER.raw_decode(string)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    if not isinstance(value, dict) or end != len(string):
+    value = orjson.loads(text)  # refuses NaN, and what is nested too deeply
+    if not isinstance(value, dict):
         raise ValueError("not one JSON object")
     return value
 

@@ -18,26 +18,41 @@ from pathlib import Path
 from typing import Any
 
 import reference
-from harness.arms import PHASES, arms
+from harness.arms import PHASES, STATISTICS, TWIN, arms, get_arm
 from harness.errors import BadInput
 from harness.gate import TOLERANCES
 from harness.resources import available_cores
+from harness.statistics import LEVELS
 from reference.optimizers import OPTIMIZERS
 from reference.spec import UnknownName
 
 SUITES = Path(__file__).with_name("suites")
-DEVICES = ("cpu",)
+DEVICES = ("cpu", "cuda")
+RESIDENCIES = ("resident", "sequential")
 PRESETS = ("tiny", "small", "paper")
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured per cell; times in seconds."""
+    """How much is measured; times in seconds.
 
-    slices: int = 10
-    slice_seconds: float = 0.1
+    ``rounds`` per block at the start, ``rounds_extra``: the share of them that may be run again for
+    those in quarantine. ``quiet_seconds``: how long to wait for a quiet machine. ``ceilings``:
+    whether to measure what the machine can do. ``time_cap_minutes``: no block begins later; 0 is
+    no cap.
+    """
+
+    rounds: int = 6
+    rounds_extra: float = 0.5
+    slice_seconds: float = 0.05
+    rewarm_seconds: float = 0.02
     warm_up_seconds: float = 1.0
     warm_up_steps: int = 10
+    warm_up_cap_seconds: float = 30.0
+    latency: bool = True
+    quiet_seconds: float = 120.0
+    ceilings: bool = True
+    time_cap_minutes: float = 0.0
     memory: bool = True
     memory_steps: int = 20
     accuracy: bool = True
@@ -60,7 +75,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Suite:
-    """What a suite file says, all names valid. ``arms`` are expanded patterns, in order."""
+    """What a suite file says, all names valid. ``arms`` are expanded patterns, in order.
+
+    ``level``: smoke, quick, standard or thorough. ``margin``: the share below which a difference
+    does not matter. ``twin``: the arm that runs twice as the A/A control, "auto" (the first that
+    offers all that is asked) or "none". ``residency``: "resident", or "sequential" for a machine
+    whose memory cannot hold the arms beside each other.
+    """
 
     name: str
     title: str
@@ -73,6 +94,10 @@ class Suite:
     threads: tuple[int, ...] = (1,)
     numeric: str = "float32"
     device: str = "cpu"
+    level: str = "standard"
+    margin: float = 0.02
+    twin: str = "auto"
+    residency: str = "resident"
     seed: int = 0
     effort: Effort = field(default_factory=Effort)
     limits: Limits = field(default_factory=Limits)
@@ -86,10 +111,11 @@ class Suite:
 class Cell:
     """One row of the comparison: what one arm is asked to do.
 
-    ``optimizer`` is None for inference.
+    ``optimizer`` is None for inference. Cells of one ``comparison`` differ in nothing but the arm.
     """
 
     id: str
+    comparison: str
     arm: str
     framework: str
     mode: str
@@ -152,8 +178,8 @@ class _Reader:
         for key, value in values.items():
             if key in ("effort", "limits"):
                 checked[key] = self._table(key, value, Effort if key == "effort" else Limits)
-            elif key in ("title", "numeric", "device", "seed"):
-                checked[key] = self._typed(key, value, int if key == "seed" else str)
+            elif key in _SCALARS:
+                checked[key] = self._typed(key, value, _SCALARS[key])
             else:
                 checked[key] = self._list(key, value)
         try:
@@ -181,9 +207,10 @@ class _Reader:
             self._known(key, set(defaults))
             wanted = type(defaults[key])
             self._typed(key, value, wanted)
-            least = 0 if key == "memory_gib" else math.ulp(0)
+            least = 0 if key in _MAY_BE_ZERO else math.ulp(0)
             if not isinstance(value, bool) and not least <= value < math.inf:
-                raise BadInput(f"{self._place(key)}: '{key}' must be above zero, not {value}")
+                words = "zero or more" if least == 0 else "above zero"
+                raise BadInput(f"{self._place(key)}: '{key}' must be {words}, not {value}")
         return kind(**table)
 
     def _typed(self, key: str, value: Any, wanted: type) -> Any:
@@ -214,6 +241,14 @@ class _Reader:
         return str(self.path)
 
 
+_MAY_BE_ZERO = ("memory_gib", "rounds_extra", "quiet_seconds", "time_cap_minutes")
+_SCALARS: Mapping[str, type] = {
+    **dict.fromkeys(("title", "numeric", "device", "level", "twin", "residency"), str),
+    "seed": int,
+    "margin": float,
+}
+
+
 def _words(kind: type) -> str:
     names = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
     return names.get(kind, f"a {kind.__name__}")
@@ -238,12 +273,18 @@ def validated(suite: Suite) -> Suite:
     _all_known("optimizer", suite.optimizers, tuple(OPTIMIZERS))
     _all_known("numeric mode", (suite.numeric,), tuple(TOLERANCES))
     _all_known("device", (suite.device,), DEVICES)
+    _all_known("level", (suite.level,), tuple(LEVELS))
+    _all_known("residency", (suite.residency,), RESIDENCIES)
+    if not 0 < suite.margin < 1:
+        raise _BadValue("margin", f"a margin is a share between 0 and 1, not {suite.margin}")
     for batch in suite.batches:
         if batch < 1:
             raise _BadValue("batches", f"a batch has at least 1 example, not {batch}")
     if suite.seed < 0:
         raise _BadValue("seed", f"a seed is zero or more, not {suite.seed}")
     threads = (_threads(each, cores) for each in suite.threads)
+    if suite.twin not in ("auto", "none"):
+        get_arm(suite.twin)
     return replace(
         suite,
         models=tuple(dict.fromkeys(suite.models)),
@@ -281,30 +322,55 @@ def expand_arms(patterns: Sequence[str]) -> tuple[str, ...]:
     for pattern in patterns:
         matches = [name for name in known if fnmatchcase(name, pattern)]
         if not matches:
-            raise UnknownName("arm", pattern, known)
+            matches = [get_arm(pattern).name]
         chosen.extend(name for name in matches if name not in chosen)
     return tuple(chosen)
+
+
+def twin_of(suite: Suite) -> str | None:
+    """The arm that runs twice in every comparison."""
+    if suite.twin == "none":
+        return None
+    if suite.twin != "auto":
+        return suite.twin
+
+    def offers_all(name: str) -> bool:
+        mode = get_arm(name).mode
+        return set(suite.phases) <= set(mode.phases) and len(mode.statistics) == len(STATISTICS)
+
+    return next(filter(offers_all, suite.arms), None)
+
+
+def with_twin(suite: Suite) -> tuple[str, ...]:
+    """The arms of a suite and, behind the one that it is a copy of, the A/A twin."""
+    twin = twin_of(suite)
+    named = [[name, f"{name}{TWIN}"] if name == twin else [name] for name in suite.arms]
+    return tuple(dict.fromkeys(name for names in named for name in names))
 
 
 def plan(suite: Suite) -> list[Cell]:
     """Every cell of a suite, those of one arm and thread count together: they share a process."""
     cells: list[Cell] = []
+    comparisons: dict[tuple[object, ...], str] = {}
     rows = product(
-        suite.threads, suite.arms, suite.models, suite.presets, suite.batches, suite.phases
+        suite.threads, with_twin(suite), suite.models, suite.presets, suite.batches, suite.phases
     )
-    for threads, arm, model, preset, batch, phase in rows:
+    for threads, arm, *what, phase in rows:
         for optimizer in suite.optimizers if phase == "training" else (None,):
-            framework, mode = arm.split(":", 1)
+            key = (threads, *what, phase, optimizer)
+            comparison = comparisons.setdefault(key, f"k{len(comparisons) + 1:03d}")
+            model, preset, batch = what
             cells.append(
                 Cell(
                     id=f"c{len(cells) + 1:04d}",
+                    comparison=comparison,
                     arm=arm,
-                    framework=framework,
-                    mode=mode,
-                    model=model,
-                    preset=preset,
+                    framework=get_arm(arm).framework.name,
+                    mode=get_arm(arm).mode.name,
+                    model=str(model),
+                    preset=str(preset),
                     phase=phase,
-                    batch=batch,
+                    batch=int(batch),
                     optimizer=optimizer,
                     numeric=suite.numeric,
                     device=suite.device,

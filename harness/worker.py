@@ -79,9 +79,14 @@ class Worker:
         self.package = adapter
         begin = time.perf_counter()
         module = importlib.import_module(adapter)
+        imported = time.perf_counter()
         self.adapter = module.Adapter(device, mode, threads, precision)
-        seconds = time.perf_counter() - begin
-        return {"import_seconds": seconds, "describe": self.adapter.describe()}
+        ready = time.perf_counter()
+        return {
+            "import_seconds": imported - begin,
+            "device_seconds": ready - imported,
+            "describe": self.adapter.describe(),
+        }
 
     def do_load(self, case, optimizer, module):
         """Build the model and load a case. ``module``: the model's module beside the adapter."""
@@ -98,19 +103,19 @@ class Worker:
     def _step(self, phase):
         return {"inference": self.adapter.infer, "training": self.adapter.train_step}[phase]
 
-    def do_first_steps(self, phase):
-        """Compile ahead where possible, then the first and second step, each fenced."""
-        from harness.measure import latency_slice
-
+    def do_compile(self, phase):
+        """Compile ahead where the framework offers that."""
         begin = time.perf_counter()
         compiled = self.adapter.compile(phase)
-        compile_seconds = time.perf_counter() - begin
+        seconds = time.perf_counter() - begin
+        return {"compile_seconds": seconds if compiled else None}
+
+    def do_first_steps(self, phase):
+        """The first and the second step, each fenced."""
+        from harness.measure import latency_slice
+
         first, second = latency_slice(self.adapter, self._step(phase), 2)
-        return {
-            "compile_seconds": compile_seconds if compiled else None,
-            "first_step_seconds": first,
-            "second_step_seconds": second,
-        }
+        return {"first_step_seconds": first, "second_step_seconds": second}
 
     def do_answer(self, phase, steps, path):
         """Write what the arm computes, for the gate: every set's outputs, and when training the
@@ -143,20 +148,38 @@ class Worker:
         self.adapter.wait(handle)
         return self.adapter.read(handle)
 
-    def do_warm_up(self, phase, seconds, steps, slice_seconds):
-        """Steps until both bounds are passed."""
+    def do_warm_up(self, phase, seconds, steps, slice_seconds, cap_seconds):
+        """Steps until steady."""
         from harness.measure import warm_up
 
-        return warm_up(self.adapter, self._step(phase), seconds, steps, slice_seconds)
+        step = self._step(phase)
+        return warm_up(self.adapter, step, seconds, steps, slice_seconds, cap_seconds)
 
-    def do_slice(self, kind, phase, steps):
-        """One timed slice: kind "throughput" or "latency"."""
-        from harness.measure import latency_slice, throughput_slice
+    def do_calibrate(self, phase, step_seconds, slice_seconds):
+        """How many steps make a slice."""
+        from harness.measure import fence_seconds, slice_steps
 
-        if kind == "latency":
-            each = latency_slice(self.adapter, self._step(phase), steps)
-            return {"seconds": sum(each), "step_seconds": each}
-        return {"seconds": throughput_slice(self.adapter, self._step(phase), steps)}
+        fence = fence_seconds(self.adapter, self._step(phase))
+        steps = slice_steps(step_seconds, fence, slice_seconds)
+        return {"fence_seconds": fence, "slice_steps": steps}
+
+    def do_check_fence(self, phase, repeats, budget_seconds):
+        """Seconds that show whether the fence waits for everything."""
+        from harness.measure import check_fence
+
+        return check_fence(self.adapter, self._step(phase), repeats, budget_seconds)
+
+    def do_slot(self, phase, steps, extra, kinds, rewarm_seconds):
+        """A turn in a round: warm again after parking, then a slice of each kind, in this order."""
+        from harness.measure import measured_slice, rewarm
+
+        step = self._step(phase)
+        rewarm(self.adapter, step, rewarm_seconds)
+        compiled, slices = self.adapter.compilations(), {}
+        for kind in kinds:
+            slices[kind] = measured_slice(self.adapter, step, kind, steps, extra)
+        now = self.adapter.compilations()
+        return {"slices": slices, "compiled": 0 if now == compiled else now - compiled}
 
     def do_steps(self, phase, steps):
         """Untimed steps, fenced."""
@@ -180,8 +203,10 @@ class Worker:
         """Peak resident bytes since the last call, and a new beginning."""
         from harness.measure import peak_memory_bytes, reset_peak_memory
 
-        peak = peak_memory_bytes()
-        return {"peak_bytes": peak if reset_peak_memory() else None}
+        peak, device = peak_memory_bytes(), None
+        if self.adapter is not None:
+            device = self.adapter.device_memory()
+        return {"peak_bytes": peak if reset_peak_memory() else None, "device": device}
 
 
 def is_out_of_memory(error):

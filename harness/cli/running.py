@@ -28,7 +28,7 @@ from harness.cli.reporting import show_report
 from harness.cli.watching import watched
 from harness.environments import Resolution
 from harness.errors import BadInput
-from harness.suite import Cell, Suite, load_suite, plan
+from harness.suite import Cell, Suite, load_suite, plan, with_twin
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 DEFAULT_RESULTS = Path("results")
@@ -75,7 +75,7 @@ def run_command(
             threads=threads,
         )
         cells = plan(chosen)
-        resolutions = session.resolve_arms(chosen.arms, given)
+        resolutions = session.resolve_arms(with_twin(chosen), given)
         session.refuse_if_nothing_can_run(resolutions, suite)
         name = f"{datetime.now():%Y%m%d-%H%M%S}-{chosen.name}"
         run = store.create(results, name, session.describe_run(chosen, cells, resolutions))
@@ -98,7 +98,7 @@ def _measure(
     left = session.unfinished(run, cells)
     try:
         with watched(console, len(left)) as listener:
-            session.measure(run, suite, left, resolutions=resolutions, progress=listener)
+            session.measure(run, suite, cells, resolutions=resolutions, progress=listener)
     except KeyboardInterrupt:
         run.close()
         console.print(

@@ -1,0 +1,350 @@
+"""Blocks: a fresh process per arm that lives through rounds, and what is recorded of them.
+
+A *resident* block keeps all arms' processes at once, parked by SIGSTOP, and gives each a slot in
+every round: slow drift of the machine meets all arms of a round alike. A *sequential* block runs
+one arm after the other, each in its fresh process, in random order: for machines whose memory
+cannot hold all of them, and as an *audit* of whether living beside each other changes anything.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness import noise
+from harness.arms import Arm, get_arm
+from harness.checks import recompilation_check
+from harness.errors import WorkerFailure
+from harness.gate import Outcome
+from harness.qualification import Calibration
+from harness.store import Run
+from harness.suite import Cell, Suite
+from harness.workers import StartFailure, Worker, Workers
+
+Ended = Callable[[Cell, WorkerFailure], None]
+
+
+@dataclass
+class Noise:
+    """What the machine did during a stretch of time, read with all workers parked or idle."""
+
+    cores: Sequence[int]
+    canaries: list[list[float]] = field(default_factory=list)
+    own_seconds: float = 0.0
+    _begin: Any = None
+    _own_begin: float = 0.0
+
+    def begin(self, pids: Sequence[int]) -> None:
+        """Start a stretch, the first canary before it."""
+        self.boundary()
+        self._own_begin = _own_seconds(pids)
+        self._begin = noise.read()
+
+    def boundary(self) -> None:
+        """Between two slots: how fast is a fixed loop now?"""
+        self.canaries.append(noise.canary(self.cores))
+
+    def end(self, pids: Sequence[int]) -> dict[str, Any]:
+        """The fields of a ``round`` record that speak of the machine."""
+        own = _own_seconds(pids) - self._own_begin
+        found = noise.difference(self._begin, noise.read(), own, _machine_cores())
+        return {"canaries": self.canaries, **found}
+
+
+def statistics_of(arm: Arm, suite: Suite) -> list[str]:
+    """Kinds of slices of an arm in a suite."""
+    return [kind for kind in arm.mode.statistics if suite.effort.latency or kind != "latency"]
+
+
+def _own_seconds(pids: Sequence[int]) -> float:
+    return time.process_time() + sum(noise.cpu_seconds(pid) for pid in pids)
+
+
+def _machine_cores() -> int:
+    return os.cpu_count() or 1
+
+
+@dataclass
+class Blocks:
+    """Runs blocks. ``ended`` hears of a cell whose worker failed; it is measured no more.
+
+    ``calibrations``: cell id -> its frozen slice.
+    """
+
+    run: Run
+    suite: Suite
+    workers: Workers
+    cases: Mapping[str, Path]
+    calibrations: Mapping[str, Calibration]
+    generator: random.Random
+    ended: Ended
+    stage: Callable[[str], None]
+    failed: set[str] = field(default_factory=set)
+
+    def run_block(self, number: int, cells: Sequence[Cell], *, residency: str, rounds: int) -> None:
+        """One block over the comparisons of ``cells``; arms of unlike threads never meet in it."""
+        seed = self.generator.randrange(2**32)
+        block = _Block(self, number, residency, rounds, random.Random(seed))
+        comparisons = list(dict.fromkeys(cell.comparison for cell in cells))
+        arms = list(dict.fromkeys(cell.arm for cell in cells))
+        block.generator.shuffle(comparisons)
+        block.generator.shuffle(arms)
+        measure = block.resident if residency == "resident" else block.sequential
+        for threads in sorted({cell.threads for cell in cells}):
+            same = [cell for cell in cells if cell.threads == threads]
+            by_arm = {arm: [cell for cell in same if cell.arm == arm] for arm in arms}
+            present = {cell.comparison for cell in same}
+            measure(
+                {arm: theirs for arm, theirs in by_arm.items() if theirs},
+                [each for each in comparisons if each in present],
+            )
+        self.run.append(
+            "block",
+            block=number,
+            residency=residency,
+            arms=arms,
+            comparisons=comparisons,
+            rounds=rounds,
+            seed=seed,
+        )
+
+    def fail(self, cell: Cell, failure: WorkerFailure) -> None:
+        """A cell of this run is over; the first failure counts."""
+        if cell.id not in self.failed:
+            self.failed.add(cell.id)
+            self.ended(cell, failure)
+
+
+@dataclass
+class _Block:
+    """One block while it runs."""
+
+    parent: Blocks
+    number: int
+    residency: str
+    rounds: int
+    generator: random.Random
+
+    def resident(self, by_arm: Mapping[str, list[Cell]], comparisons: Sequence[str]) -> None:
+        with ExitStack() as stack:
+            workers: dict[str, Worker] = {}
+            for name, cells in by_arm.items():
+                worker = self._start(stack, get_arm(name), cells)
+                if worker is not None:
+                    workers[name] = worker
+                    worker.process.park()
+            for comparison in comparisons:
+                present = [
+                    cell
+                    for name in workers
+                    for cell in by_arm[name]
+                    if cell.comparison == comparison
+                ]
+                self.generator.shuffle(present)
+                ready = [cell for cell in present if self._ready(workers[cell.arm], cell)]
+                self._rounds(comparison, {cell: workers[cell.arm] for cell in ready})
+
+    def _rounds(self, comparison: str, ready: dict[Cell, Worker]) -> None:
+        """Rounds until there are enough clean ones, or half as many more were spent."""
+        order = list(ready)
+        self.generator.shuffle(order)
+        clean, most = 0, round(self.rounds * (1 + self.parent.suite.effort.rounds_extra))
+        for number in range(most):
+            if clean == self.rounds or not order:
+                break
+            what = f"block {self.number}, {comparison}, round {number + 1}"
+            self.parent.stage(what)
+            suspect = self._round(comparison, number, order, ready)
+            clean += suspect is None
+            order = [cell for cell in order if cell.id not in self.parent.failed]
+            # Every arm comes to every place in turn; backwards every other time, so that nobody
+            # always follows the same one.
+            order = [*order[1:], *order[:1]][:: -1 if number % 2 else 1]
+
+    def _round(
+        self, comparison: str, number: int, order: Sequence[Cell], ready: Mapping[Cell, Worker]
+    ) -> str | None:
+        cores = ready[order[0]].cores
+        pids = [ready[cell].process.pid for cell in order]
+        met, faults = Noise(cores), 0
+        met.begin(pids)
+        for cell in order:
+            worker = ready[cell]
+            worker.process.resume()
+            slices = self._slot(worker, cell)
+            if worker.process.alive:
+                worker.process.park()
+            met.boundary()
+            faults += self._keep(worker, cell, number, slices)
+        alive = [ready[cell].process.pid for cell in order if ready[cell].process.alive]
+        fields = met.end(alive)
+        return self._close(comparison, number, order, fields, faults)
+
+    def _close(
+        self,
+        comparison: str,
+        number: int,
+        order: Sequence[Cell],
+        fields: dict[str, Any],
+        faults: int,
+    ) -> str | None:
+        suspect = _suspect(fields, faults)
+        self.parent.run.append(
+            "round",
+            comparison=comparison,
+            block=self.number,
+            round=number,
+            order=[cell.id for cell in order],
+            suspect=suspect,
+            major_faults=faults,
+            **fields,
+        )
+        return suspect
+
+    def sequential(self, by_arm: Mapping[str, list[Cell]], comparisons: Sequence[str]) -> None:
+        """Every arm alone, its slices in a row; rounds are what has the same number."""
+        met: dict[tuple[str, int], list[tuple[Cell, dict[str, Any], int]]] = {}
+        for name, cells in by_arm.items():
+            with ExitStack() as stack:
+                worker = self._start(stack, get_arm(name), cells)
+                if worker is None:
+                    continue
+                for cell in sorted(cells, key=lambda each: comparisons.index(each.comparison)):
+                    self.parent.stage(f"block {self.number} ({self.residency}), {cell.title}")
+                    if not worker.process.alive or not self._ready(worker, cell):
+                        continue
+                    for number in range(self.rounds):
+                        if cell.id in self.parent.failed:
+                            break
+                        stretch = Noise(worker.cores)
+                        stretch.begin([worker.process.pid])
+                        worker.process.resume()
+                        slices = self._slot(worker, cell)
+                        if not slices:
+                            break
+                        worker.process.park()
+                        stretch.boundary()
+                        fields = stretch.end([worker.process.pid])
+                        faults = self._keep(worker, cell, number, slices)
+                        key = cell.comparison, number
+                        met.setdefault(key, []).append((cell, fields, faults))
+        for (comparison, number), slots in met.items():
+            cells = [cell for cell, _, _ in slots]
+            fields = _together([fields for _, fields, _ in slots])
+            self._close(comparison, number, cells, fields, sum(each for _, _, each in slots))
+
+    # -- one worker ---------------------------------------------------------------------------
+
+    def _start(self, stack: ExitStack, arm: Arm, cells: Sequence[Cell]) -> Worker | None:
+        starting = self.parent.workers.start(
+            arm, cells[0], purpose=self.residency, block=self.number
+        )
+        try:
+            return stack.enter_context(starting)
+        except StartFailure as failure:
+            for cell in cells:
+                self.parent.fail(cell, failure)
+            return None
+
+    def _ready(self, worker: Worker, cell: Cell) -> bool:
+        """Load, first steps, warm-up, park; False where the cell failed."""
+        if not worker.process.alive:
+            return False
+        self.parent.stage(f"block {self.number}: {cell.title}: warm-up")
+        worker.process.resume()
+        try:
+            startup = worker.start_up(cell, self.parent.cases[cell.id])
+            warm = worker.warm_up(cell, self.parent.suite.effort)
+            # What a framework prepares for this number of steps, it prepares here.
+            worker.steps(
+                cell, self.parent.calibrations[cell.id].slice_steps + self._extra(worker, cell)
+            )
+        except WorkerFailure as failure:
+            self.parent.fail(cell, failure)
+            if worker.process.alive:
+                worker.process.park()
+            return False
+        worker.process.park()
+        warm.pop("step_seconds")
+        self.parent.run.append("startup", cell=cell.id, process=worker.number, **startup, **warm)
+        return True
+
+    def _extra(self, worker: Worker, cell: Cell) -> int:
+        return round(self.parent.calibrations[cell.id].slice_steps * worker.arm.planted)
+
+    def _slot(self, worker: Worker, cell: Cell) -> dict[str, Any]:
+        """The slices of a turn by kind; none where the cell failed."""
+        kinds = statistics_of(worker.arm, self.parent.suite)
+        self.generator.shuffle(kinds)
+        try:
+            reply = worker.slot(
+                cell,
+                self.parent.calibrations[cell.id].slice_steps,
+                extra=self._extra(worker, cell),
+                kinds=kinds,
+                rewarm_seconds=self.parent.suite.effort.rewarm_seconds,
+            )
+        except WorkerFailure as failure:
+            self.parent.fail(cell, failure)
+            return {}
+        if reply["compiled"]:
+            # The record keeps what was timed of this cell from going out.
+            outcome = Outcome((recompilation_check(reply["compiled"]),))
+            self.parent.run.append(
+                "check",
+                cell=cell.id,
+                process=worker.number,
+                passed=outcome.passed,
+                checks=outcome.to_json(),
+            )
+            self.parent.fail(cell, WorkerFailure("failed", outcome.reason))
+            return {}
+        slices: dict[str, Any] = reply["slices"]
+        return slices
+
+    def _keep(self, worker: Worker, cell: Cell, number: int, slices: Mapping[str, Any]) -> int:
+        """Append the slices; returns their major page faults."""
+        faults = 0
+        for statistic, fields in slices.items():
+            faults += fields.get("major_faults") or 0
+            self.parent.run.append(
+                "slice",
+                cell=cell.id,
+                process=worker.number,
+                block=self.number,
+                round=number,
+                statistic=statistic,
+                steps=self.parent.calibrations[cell.id].slice_steps,
+                **fields,
+            )
+        return faults
+
+
+def _suspect(fields: Mapping[str, Any], faults: int) -> str | None:
+    """The rule by which a round goes into quarantine."""
+    (rule,) = noise.judge_rounds(
+        [noise.canary_spread(fields["canaries"])],
+        major_faults=[faults],
+        cores=_machine_cores(),
+        **{
+            name: [fields[name] or 0.0]
+            for name in ("wall_seconds", "foreign_seconds", "steal_seconds", "throttled_seconds")
+        },
+    )
+    return rule or None
+
+
+def _together(stretches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The noise of several stretches as that of one: seconds add up, canaries follow each other."""
+    whole = dict(stretches[-1])
+    whole["canaries"] = [canary for each in stretches for canary in each["canaries"]]
+    for name in whole:
+        if name.endswith("_seconds"):
+            whole[name] = sum(each[name] or 0.0 for each in stretches)
+    return whole

@@ -1,0 +1,143 @@
+"""What this machine can do at best, measured each session, and how near a step comes to it.
+
+``python -m harness.ceilings THREADS`` prints the rows as JSON; the host runs it in a process of its
+own, with the affinity and the thread variables of the workers. The roofline: Williams, Waterman and
+Patterson (2009), "Roofline: an insightful visual performance model", CACM 52.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import reference
+from harness.errors import RunFailed
+from harness.resources import worker_variables
+from reference.trace import summarize
+
+PRODUCT, COPY = "matrix product", "copy"
+IMPOSSIBLE_SHARE = 1.05  # of the roofline: a step beyond was not measured right
+PRODUCT_SIZES = (512, 1024, 1536)
+COPY_BYTES = (1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 27, 1 << 29)
+PRODUCT_SECONDS, COPY_SECONDS = 0.4, 0.15  # for each size and library
+# A slot of each state array of the optimiser is read and written; parameters and gradients are in
+# the trace's own count.
+STATE_ARRAYS = {"sgd": 0, "momentum": 1, "adam": 2}
+
+
+def work(
+    model: str, preset: str, batch: int, *, phase: str, optimizer: str | None
+) -> tuple[int, int]:
+    """(floating-point operations, least bytes) of a step, by the conventions of reference.trace.
+
+    Operations are those of matrix products and convolutions, two per multiply-add; bytes are what
+    must move once, the optimiser's state included.
+    """
+    found = summarize(reference.get(model), preset, batch)
+    if phase == "inference":
+        return found.inference_operations, found.inference_bytes
+    state = 2 * 4 * found.parameter_count * STATE_ARRAYS[optimizer or "sgd"]
+    return found.training_operations, found.training_bytes + state
+
+
+def roofline_share(
+    operations: float,
+    least_bytes: float,
+    step_seconds: float,
+    ceilings: Sequence[Mapping[str, Any]],
+) -> float:
+    """The time that the ceilings allow over the time that was taken; NaN without ceilings.
+
+    The rate of copying is the best among arrays of at least half the step's bytes, so that a step
+    whose data stay in a cache is held against that cache and not against memory.
+    """
+    peak = max((row["per_second"] for row in ceilings if row["what"] == PRODUCT), default=np.nan)
+    copies = [row for row in ceilings if row["what"] == COPY]
+    largest = max((row["size_bytes"] for row in copies), default=0)
+    least = min(least_bytes / 2, largest)
+    rate = max((row["per_second"] for row in copies if row["size_bytes"] >= least), default=np.nan)
+    return float(max(operations / peak, least_bytes / rate) / step_seconds)
+
+
+def measured(threads: int, cores: Sequence[int]) -> list[dict[str, Any]]:
+    """Rows of ``ceiling`` records, from a process on these cores. Raises RunFailed."""
+    with tempfile.TemporaryDirectory(prefix="levelfield-") as cache:
+        variables = worker_variables(threads=threads, cache=Path(cache), hash_seed=0)
+        command = [sys.executable, "-P", "-m", "harness.ceilings", str(threads)]
+        own = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, cores)  # a child inherits it
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, env=variables
+            )
+        finally:
+            os.sched_setaffinity(0, own)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RunFailed(f"could not measure what this machine can do: {last}")
+    rows: list[dict[str, Any]] = json.loads(done.stdout)
+    return rows
+
+
+def measure(threads: int) -> Iterator[dict[str, Any]]:
+    """The best of several, in this process: NumPy's and XLA's products, copies by threads."""
+    import jax
+
+    multiply: tuple[Callable[[Any], Any], ...] = (
+        lambda a: a @ a,
+        lambda a, product=jax.jit(lambda x: x @ x): product(a).block_until_ready(),
+    )
+    for size in PRODUCT_SIZES:
+        square = np.ones((size, size), np.float32)
+        seconds = min(_best(product, square, PRODUCT_SECONDS) for product in multiply)
+        rate = 2 * size**3 / seconds
+        yield _row(threads, PRODUCT, square.nbytes, rate)
+    with ThreadPoolExecutor(threads) as pool:
+        for size_bytes in COPY_BYTES:
+            source = np.ones(size_bytes // 4, np.float32)
+            parts = list(
+                zip(
+                    *(np.array_split(a, threads) for a in (np.empty_like(source), source)),
+                    strict=True,
+                )
+            )
+
+            def copy(parts: list[Any] = parts) -> None:
+                # One thread copies by itself: handing it over would cost more than small arrays.
+                if len(parts) == 1:
+                    np.copyto(*parts[0])
+                else:
+                    list(pool.map(lambda pair: np.copyto(*pair), parts))
+
+            seconds = _best(lambda _, copy=copy: copy(), None, COPY_SECONDS)
+            yield _row(threads, COPY, size_bytes, 2 * size_bytes / seconds)
+
+
+def _row(threads: int, what: str, size_bytes: int, per_second: float) -> dict[str, Any]:
+    return {"threads": threads, "what": what, "size_bytes": size_bytes, "per_second": per_second}
+
+
+def _best(work_on: Callable[[Any], Any], argument: Any, budget_seconds: float) -> float:
+    """Least seconds of repeated calls, three at least, the first not counted."""
+    work_on(argument)
+    found: list[float] = []
+    begin = time.perf_counter()
+    while len(found) < 3 or time.perf_counter() - begin < budget_seconds:
+        start = time.perf_counter()
+        work_on(argument)
+        found.append(time.perf_counter() - start)
+    return min(found)
+
+
+if __name__ == "__main__":
+    print(json.dumps(list(measure(int(sys.argv[1])))))

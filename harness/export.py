@@ -1,0 +1,45 @@
+"""Frames as files that other programs read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+import pandas
+
+from harness.frames import Frames
+from harness.store import write_atomically, writing_failed
+from harness.summary import summary
+from harness.verdicts import judge, verdict_frame
+
+
+def write_csv(frames: Frames, folder: Path) -> list[Path]:
+    """Each frame, the summary and the verdicts as ``folder/<name>.csv`` (RFC 4180, UTF-8); missing is empty."""
+
+    def encode(frame: pandas.DataFrame) -> bytes:
+        return frame.to_csv(index=False, lineterminator="\r\n").encode()
+
+    return _write(frames, Path(folder), "csv", encode)
+
+
+def write_parquet(frames: Frames, folder: Path) -> list[Path]:
+    """Each frame, the summary and the verdicts as ``folder/<name>.parquet``."""
+    return _write(frames, Path(folder), "parquet", lambda frame: frame.to_parquet(index=False))
+
+
+def _write(
+    frames: Frames, folder: Path, suffix: str, encode: Callable[[pandas.DataFrame], bytes]
+) -> list[Path]:
+    tables = {field.name: getattr(frames, field.name) for field in fields(frames)}
+    tables |= {"summary": summary(frames), "verdicts": verdict_frame(judge(frames))}
+    paths = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, frame in tables.items():
+            paths.append(folder / f"{name}.{suffix}")
+            write_atomically(paths[-1], encode(frame))
+    except OSError as error:
+        advice = "choose a folder that you may write to"
+        raise writing_failed(error, folder, advice=advice) from error
+    return paths

@@ -1,0 +1,94 @@
+"""How many rounds a block should have, and which comparisons need no more blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas
+
+from harness import frames as records
+from harness.frames import Frames
+from harness.statistics import rounds_per_block, variance_components
+from harness.verdicts import settled
+
+FIRST_PLAN = 3  # blocks after which variances are known well enough to plan rounds
+
+
+def due(blocks: int, looks: Sequence[int]) -> bool:
+    """Whether to plan after so many blocks; a run without looks is not planned."""
+    return bool(looks) and (blocks in looks or blocks == FIRST_PLAN)
+
+
+def look(run: Path, *, rounds: int, at_look: bool) -> tuple[int, frozenset[str]]:
+    """-> (rounds of the next blocks, settled comparisons) from what a run has recorded."""
+    found = records.load(run)
+    return planned_rounds(found, rounds), frozenset(settled(found)) if at_look else frozenset()
+
+
+def planned_rounds(found: Frames, rounds: int) -> int:
+    """The median over comparisons of the rounds that give most precision for the time.
+
+    Kalibera and Jones (2013), section 6: costs of a comparison's start in a block and of a round,
+    against variances within and between blocks. What a round's arms have in common is taken off
+    first, because it cancels in every pair. ``rounds`` is the answer where nothing is known yet.
+    """
+    wanted = [
+        rounds_per_block(
+            block_seconds=_start_seconds(found, comparison),
+            round_seconds=float(
+                found.rounds.loc[found.rounds["comparison"] == comparison, "wall_seconds"].mean()
+            ),
+            within=within,
+            between=between,
+        )
+        for comparison, between, within in _variances(found)
+    ]
+    return int(np.median(wanted)) if wanted else rounds
+
+
+def _variances(found: Frames) -> list[tuple[str, float, float]]:
+    """(comparison, variance of blocks, of rounds within) of log step times, mean over arms."""
+    slices = found.slices
+    slices = slices[
+        (slices["statistic"] == "throughput")
+        & (slices["residency"] == "resident")
+        & ~slices["quarantined"]
+    ]
+    rows = []
+    for comparison, these in slices.groupby("comparison", sort=False):
+        logs = np.log(these["step_seconds"])
+        common = logs.groupby([these["block"], these["round"]]).transform("mean")
+        table = pandas.DataFrame(
+            {"arm": these["arm"], "block": these["block"], "round": these["round"]}
+        ).assign(log=logs - common)
+        parts = []
+        for _, arm in table.groupby("arm", sort=False):
+            values = arm.pivot_table(index="block", columns="round", values="log").to_numpy()
+            if min(values.shape) > 1:
+                parts.append(variance_components(values))
+        if parts:
+            between, within = np.nanmean(parts, axis=0)
+            rows.append((str(comparison), float(between), float(within)))
+    return rows
+
+
+def _start_seconds(found: Frames, comparison: str) -> float:
+    """Seconds that a comparison costs in a block before its first round, all arms together."""
+    startup = found.startup[(found.startup["comparison"] == comparison)]
+    startup = startup[startup["block"].notna()]
+    own = startup[
+        [
+            "build_seconds",
+            "compile_seconds",
+            "first_step_seconds",
+            "second_step_seconds",
+            "warm_up_seconds",
+        ]
+    ].sum()
+    processes = found.processes[found.processes["block"].notna()]
+    begun = processes[["interpreter_seconds", "import_seconds", "device_seconds"]].to_numpy().sum()
+    comparisons = found.rounds["comparison"].nunique()
+    blocks = max(found.rounds["block"].nunique(), 1)
+    return float((own.sum() + begun / max(comparisons, 1)) / blocks)

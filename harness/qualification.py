@@ -1,0 +1,188 @@
+"""Before a cell is timed: start-up, gate, checks of the measurement, calibration, accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import ceilings, gate
+from harness.cases import Cases
+from harness.checks import (
+    COMPUTE_BOUND,
+    concurrency_check,
+    doubled_check,
+    fence_checks,
+    recompilation_check,
+)
+from harness.errors import WorkerFailure
+from harness.gate import Check, Outcome
+from harness.store import Run
+from harness.suite import Cell, Suite
+from harness.workers import Worker
+
+FENCE_REPEATS, FENCE_BUDGET_SECONDS, ATTEMPTS = 15, 2.0, 3
+SLOTS = 3  # in which concurrency is looked at
+PLANTED_STEPS = 100  # of which a planted slowdown is a whole number of steps
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a cell's slices look like, frozen for the run."""
+
+    step_seconds: float
+    slice_steps: int
+    fence_seconds: float
+
+
+@dataclass
+class Qualification:
+    """Proves the cells of one run. ``ceilings``: rows of what the machine can do, maybe none.
+
+    ``calibrations``, cell id -> its frozen slice, is filled as cells pass.
+    """
+
+    run: Run
+    suite: Suite
+    cases: Cases
+    ceilings: Sequence[Mapping[str, Any]]
+    scratch: Path
+    stage: Callable[[str], None]
+    calibrations: dict[str, Calibration]
+
+    def qualify(self, worker: Worker, cell: Cell, *, only_gate: bool) -> tuple[str, str]:
+        """-> ("ok", "") or the status in which the cell ends, with its reason."""
+        try:
+            reason = self._prove(worker, cell)
+            if reason:
+                return "wrong", reason
+            if only_gate:
+                return "ok", ""
+            reason = self._check(worker, cell)
+            if reason:
+                return "failed", reason
+            # A copy of an arm is there for the clock alone.
+            learns = cell.phase == "training" and not worker.arm.suffix
+            if learns and self.suite.effort.accuracy:
+                self._learn(worker, cell)
+        except WorkerFailure as failure:
+            return failure.status, failure.reason
+        return "ok", ""
+
+    def _prove(self, worker: Worker, cell: Cell) -> str:
+        """Start-up and gate. The start-up times are held back until the gate is passed."""
+        self.stage(f"{cell.title}: start-up")
+        path, case, answers = self.cases.solved(cell)
+        startup = worker.start_up(cell, path)
+        self.stage(f"{cell.title}: gate")
+        worker.load(cell, path)
+        outcome = gate.judge(
+            case,
+            answers,
+            worker.answer(cell, self.scratch / "answer.npz"),
+            phase=cell.phase,
+            optimizer=cell.optimizer,
+            numeric=cell.numeric,
+        )
+        self._record("gate", worker, cell, outcome)
+        if outcome.passed:
+            self.run.append("startup", cell=cell.id, process=worker.number, **startup)
+        return outcome.reason
+
+    def _check(self, worker: Worker, cell: Cell) -> str:
+        """Warm up, calibrate, and see whether the measurement can be believed."""
+        effort = self.suite.effort
+        self.stage(f"{cell.title}: checks")
+        path, _, _ = self.cases.solved(cell)
+        worker.load(cell, path)
+        worker.compile(cell)
+        warm = worker.warm_up(cell, effort)
+        frozen = worker.calibrate(cell, warm["step_seconds"], effort)
+        if worker.arm.planted:
+            frozen["slice_steps"] = -(-frozen["slice_steps"] // PLANTED_STEPS) * PLANTED_STEPS
+        calibration = Calibration(step_seconds=warm["step_seconds"], **frozen)
+        checks = self._fence(worker, cell)
+        slices, compiled = [], 0
+        for _ in range(SLOTS):
+            reply = worker.slot(
+                cell,
+                calibration.slice_steps,
+                extra=0,
+                kinds=worker.arm.mode.statistics,
+                rewarm_seconds=effort.rewarm_seconds,
+            )
+            slices.append(reply["slices"]["throughput"])
+            compiled += reply["compiled"]
+        checks += [concurrency_check(slices, cell.threads), recompilation_check(compiled)]
+        checks += self._doubled(worker, cell, calibration)
+        outcome = Outcome(tuple(checks))
+        self._record("check", worker, cell, outcome)
+        if outcome.passed:
+            self.calibrations[cell.id] = calibration
+            self.run.append("calibration", cell=cell.id, process=worker.number, **vars(calibration))
+        return outcome.reason
+
+    def _fence(self, worker: Worker, cell: Cell) -> list[Check]:
+        """A sound fence passes at least one attempt on a noisy machine; a broken one, none."""
+        for _ in range(ATTEMPTS):
+            found = fence_checks(
+                worker.check_fence(cell, repeats=FENCE_REPEATS, budget_seconds=FENCE_BUDGET_SECONDS)
+            )
+            if all(check.passed for check in found):
+                break
+        return found
+
+    def _doubled(self, worker: Worker, cell: Cell, calibration: Calibration) -> list[Check]:
+        """Only where arithmetic explains a good part of the step: overhead does not double."""
+        if not self.ceilings:
+            return []
+        work, _ = ceilings.work(
+            cell.model,
+            cell.preset,
+            cell.batch,
+            phase=cell.phase,
+            optimizer=cell.optimizer,
+        )
+        bound = ceilings.roofline_share(work, 0, calibration.step_seconds, self.ceilings)
+        if not bound >= COMPUTE_BOUND:
+            return []
+        worker.load(cell, self.cases.doubled(cell))
+        worker.compile(cell)
+        warm = worker.warm_up(cell, self.suite.effort)
+        return [doubled_check(calibration.step_seconds, warm["step_seconds"])]
+
+    def _learn(self, worker: Worker, cell: Cell) -> None:
+        """Train on real data and test; a model that the data do not fit says so."""
+        self.stage(f"{cell.title}: accuracy")
+        lesson = self.cases.lesson(cell)
+        if isinstance(lesson, str):
+            self._record_accuracy(worker, cell, reason=lesson)
+            return
+        path, drawn = lesson
+        worker.load(cell, path)
+        train_loss, outputs = worker.learn(drawn.train_sets, self.scratch / "learned.npz")
+        accuracy, loss = drawn.score(outputs)
+        self._record_accuracy(
+            worker,
+            cell,
+            test_accuracy=accuracy,
+            test_loss=loss,
+            train_loss=train_loss,
+            train_steps=drawn.train_sets,
+        )
+
+    def _record_accuracy(self, worker: Worker, cell: Cell, **values: Any) -> None:
+        empty = dict.fromkeys(
+            ("test_accuracy", "test_loss", "train_loss", "train_steps", "reason"), None
+        )
+        self.run.append("accuracy", cell=cell.id, process=worker.number, **{**empty, **values})
+
+    def _record(self, kind: str, worker: Worker, cell: Cell, outcome: Outcome) -> None:
+        self.run.append(
+            kind,
+            cell=cell.id,
+            process=worker.number,
+            passed=outcome.passed,
+            checks=outcome.to_json(),
+        )

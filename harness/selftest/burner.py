@@ -1,0 +1,35 @@
+"""A second process that burns a core in bursts: ``python -m harness.selftest.burner SEED FILE``.
+
+Bursts of 0.5 to 20 s, log-uniform, with pauses between that leave four fifths of the time quiet.
+Writes one line "begin end" in seconds since 1970 per burst. Ends when its standard input closes.
+"""
+
+from __future__ import annotations
+
+import random
+import select
+import sys
+import time
+from pathlib import Path
+
+SHORTEST, LONGEST, QUIET = 0.5, 20.0, 4.0  # seconds, and pause over burst
+
+
+def main(seed: str, path: str) -> None:
+    """Burn and rest by turns."""
+    generator = random.Random(seed)
+    with Path(path).open("w", buffering=1) as log:
+        while True:
+            burst = SHORTEST * (LONGEST / SHORTEST) ** generator.random()
+            if select.select([sys.stdin], [], [], burst * QUIET * generator.uniform(0.5, 1.5))[0]:
+                return
+            begin = time.time()
+            number = 1
+            while time.time() - begin < burst:
+                for _ in range(10_000):
+                    number = (number * 1103515245 + 12345) & 0x7FFFFFFF
+            log.write(f"{begin} {time.time()}\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,64 @@
+"""Runs of the real engine over arms whose truth is known."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import session, store
+from harness.frames import Frames, load
+from harness.suite import Cell, Effort, Suite, plan, validated
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Told:
+    """The progress of a run in words: at most one line in ten seconds."""
+
+    name: str
+    say: Say
+    _said: float = 0.0
+
+    def stage(self, text: str, done: float) -> None:
+        """What happens now."""
+        if time.monotonic() - self._said > 10:
+            self._said = time.monotonic()
+            self.say(f"{self.name}, {done:.0%}: {text}")
+
+    def cell_done(self, cell: Cell) -> None:
+        """Nothing to say."""
+
+
+def run_suite(folder: Path, suite: Suite, say: Say) -> Path:
+    """Run a suite below ``folder`` and return the run's folder."""
+    suite = validated(suite)
+    cells = plan(suite)
+    resolutions = session.resolve_arms(tuple(dict.fromkeys(cell.arm for cell in cells)), {})
+    description = session.describe_run(suite, cells, resolutions)
+    with store.create(folder, suite.name, description) as run:
+        session.measure(run, suite, cells, resolutions=resolutions, progress=Told(suite.name, say))
+    return run.path
+
+
+def mutant_suite(name: str, arms: Sequence[str], *, effort: Effort, **changes: Any) -> Suite:
+    """A suite over the misbehaving framework: a multilayer perceptron in NumPy."""
+    return Suite(
+        name=name,
+        title="arms that misbehave in one known way each",
+        models=("mlp",),
+        arms=tuple(arms),
+        level="smoke",
+        twin="none",
+        effort=effort,
+        **{"presets": ("tiny",), "phases": ("training",), "optimizers": ("sgd",), "batches": (8,)}
+        | changes,
+    )
+
+
+def frames_of(path: Path) -> Frames:
+    """The frames of one run."""
+    return load(path)

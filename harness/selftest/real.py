@@ -1,0 +1,246 @@
+"""The proof on this machine: real frameworks, identical arms, planted slowdowns, planted noise."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas
+from scipy import stats  # type: ignore[import-untyped]
+
+from harness.arms import get_arm
+from harness.frames import Frames
+from harness.selftest.goals import Finding, share_of
+from harness.statistics import ALPHA_PER_LOOK, LEVELS, LOOKS, cell_verdicts
+from harness.suite import Effort, Suite
+from harness.verdicts import logs_of
+
+PART = "machine"
+FRAMEWORKS = ("torch:eager", "jax:jit", "tensorflow:function")
+PLANTED = {"#+5%": 6, "#+3%": 10, "#+2%": 15}  # suffix -> blocks by which it is to be found
+SIZE_POINTS = 0.003  # of a ratio, by which the size of a planted slowdown may be missed
+BURST_OVERLAP_SECONDS = 0.05  # of a round with a burst, from which on it is a burst round
+SEED = 20261121
+
+
+def quiet_suite(*, blocks_level: str = "standard", cap_minutes: float = 0.0) -> Suite:
+    """Copies of three frameworks and planted slowdowns of one, through the whole pipeline."""
+    copies = [f"{arm}#3" for arm in FRAMEWORKS]
+    planted = [f"{FRAMEWORKS[0]}{suffix}" for suffix in PLANTED]
+    return _suite("quiet", [*FRAMEWORKS, *copies, *planted], blocks_level, cap_minutes)
+
+
+def bursts_suite(*, cap_minutes: float = 0.0) -> Suite:
+    """Copies alone, for a machine on which something else burns a core in bursts."""
+    copies = [f"{arm}#3" for arm in FRAMEWORKS]
+    return _suite("bursts", [*FRAMEWORKS, *copies], "quick", cap_minutes)
+
+
+def sequential_suite() -> Suite:
+    """One arm after the other, as a sequential comparison has it: many slices of one process."""
+    suite = _suite("sequential", [FRAMEWORKS[0], f"{FRAMEWORKS[0]}#3"], "smoke", 0.0)
+    return _replace(suite, residency="sequential", effort=_effort(rounds=60))
+
+
+def _suite(name: str, arms: list[str], level: str, cap_minutes: float) -> Suite:
+    return Suite(
+        name=name,
+        title="identical arms, and arms that are slower by a known share",
+        models=("mlp", "lenet5"),
+        arms=tuple(arms),
+        presets=("tiny",),
+        phases=("inference", "training"),
+        optimizers=("adam",),
+        batches=(8, 64),
+        threads=(1,),
+        level=level,
+        twin=FRAMEWORKS[0],
+        seed=SEED,
+        effort=_effort(time_cap_minutes=cap_minutes),
+    )
+
+
+def _effort(*, rounds: int = 6, time_cap_minutes: float = 0.0) -> Effort:
+    """Throughput alone: a planted slowdown is a share of the steps of a slice."""
+    return Effort(
+        rounds=rounds,
+        warm_up_seconds=0.3,
+        warm_up_cap_seconds=3.0,
+        memory=False,
+        accuracy=False,
+        latency=False,
+        quiet_seconds=30.0,
+        time_cap_minutes=time_cap_minutes,
+    )
+
+
+@contextmanager
+def bursts(folder: Path) -> Iterator[Path]:
+    """Something else burns a core in bursts meanwhile; yields the file that lists them."""
+    log = folder / "bursts.txt"
+    command = [sys.executable, "-P", "-m", "harness.selftest.burner", str(SEED), str(log)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as burner:
+        try:
+            yield log
+        finally:
+            burner.kill()
+
+
+def copies_of(arms: list[str]) -> list[tuple[str, str]]:
+    """Pairs of names that are the same arm: nothing but chance can part them."""
+    unplanted = [name for name in arms if not get_arm(name).planted]
+    return [
+        pair
+        for pair in itertools.combinations(unplanted, 2)
+        if get_arm(pair[0]).base == get_arm(pair[1]).base
+    ]
+
+
+def false_verdicts(found: Frames, what: str) -> Iterator[Finding]:
+    """Comparisons in which identical arms were told apart at any look, by the whole pipeline."""
+    false, cases, voided = 0, 0, 0
+    for comparison, arms, logs, bad in _cells(found):
+        pairs = copies_of(arms)
+        twin = next(pair for pair in pairs if pair[1].endswith("#2"))
+        said = void = False
+        for look in (look for look in LOOKS if look <= logs.shape[1]):
+            words = cell_verdicts(
+                logs[:, :look], arms, level="thorough", quarantined=bad[:look], twin=twin
+            )
+            void |= bool(words.void)
+            said |= any(
+                pair.faster is not None and (pair.first, pair.second) in pairs
+                for pair in words.pairs
+            )
+        cases, false, voided = cases + 1, false + said, voided + void
+    rate = false / max(cases, 1)
+    yield Finding(
+        PART,
+        f"{what}: comparisons in which identical arms were told apart",
+        "at most 5% family-wise",
+        share_of(false, cases),
+        rate,
+        rate <= 0.05,
+        note=f"{cases} comparisons, every look; {voided} of them void at some look",
+    )
+
+
+def planted_slowdowns(found: Frames) -> Iterator[Finding]:
+    """Were they found in time, with the right sign, and of the right size?"""
+    base = FRAMEWORKS[0]
+    for suffix, by in PLANTED.items():
+        slower, hits, cases, wrong = f"{base}{suffix}", 0, 0, 0
+        truth, off = 1 + get_arm(slower).planted, []
+        for _, arms, logs, bad in _cells(found):
+            if slower not in arms or logs.shape[1] < by:
+                continue
+            twin = (base, f"{base}#2")
+            said = set()
+            for look in (look for look in LOOKS if look <= by):
+                words = cell_verdicts(
+                    logs[:, :look], arms, level="thorough", quarantined=bad[:look], twin=twin
+                )
+                pair = next(
+                    each for each in words.pairs if each.second == slower and each.first == base
+                )
+                if pair.p_value <= ALPHA_PER_LOOK:
+                    said.add(pair.ratio < 1)
+            cases, hits, wrong = cases + 1, hits + (True in said), wrong + (False in said)
+            off.append(1 / pair.ratio - truth)
+        percent = suffix.strip("#+")
+        rate = hits / max(cases, 1)
+        goal = {"5%": 1.0, "3%": 0.99, "2%": 0.98}[percent]
+        yield Finding(
+            PART,
+            f"planted {percent}: found by {by} blocks",
+            f"at least {goal:.0%}",
+            f"{hits} of {cases}",
+            rate,
+            bool(cases) and rate >= goal,
+        )
+        yield Finding(
+            PART, f"planted {percent}: wrong sign", "never", f"{wrong} of {cases}", wrong, not wrong
+        )
+        middle = float(np.median(off)) if off else np.nan
+        worst = float(np.max(np.abs(off))) if off else np.nan
+        yield Finding(
+            PART,
+            f"planted {percent}: size found less size planted, median over comparisons",
+            f"within {100 * SIZE_POINTS:.1f} percentage points",
+            f"{100 * middle:+.2f} points (largest {100 * worst:.2f})",
+            middle,
+            abs(middle) <= SIZE_POINTS,
+        )
+
+
+def bursts_seen(found: Frames, log: Path) -> Iterator[Finding]:
+    """Share of the rounds with a burst that went into quarantine, and of those without."""
+    spans = [tuple(map(float, line.split())) for line in log.read_text().splitlines()]
+    rounds = found.rounds
+    overlap = np.zeros(len(rounds))
+    ends = rounds["at_seconds"].to_numpy()
+    begins = ends - rounds["wall_seconds"].to_numpy()
+    for begin, end in spans:
+        overlap += np.clip(np.minimum(ends, end) - np.maximum(begins, begin), 0, None)
+    hit = overlap > BURST_OVERLAP_SECONDS
+    caught = rounds["quarantined"].to_numpy(bool)
+    share = float(np.mean(caught[hit])) if hit.any() else np.nan
+    others = float(np.mean(caught[~hit])) if (~hit).any() else np.nan
+    yield Finding(
+        PART,
+        "rounds with a planted burst that are in quarantine",
+        "at least 90%",
+        f"{share:.1%} of {int(hit.sum())}",
+        share,
+        share >= 0.9,
+        note=f"of the rounds without one: {others:.1%} of {int((~hit).sum())}",
+    )
+
+
+def one_after_the_other(found: Frames) -> Iterator[Finding]:
+    """What a sequential comparison concludes of identical arms on this machine."""
+    welch = ranks = cases = 0
+    for _, arms, logs, _ in _cells(found, residency="sequential"):
+        for first, second in copies_of(arms):
+            for block in range(logs.shape[1]):
+                a, b = (_present(logs[arms.index(name), block]) for name in (first, second))
+                if min(len(a), len(b)) < 10:
+                    continue
+                cases += 1
+                welch += stats.ttest_ind(a, b, equal_var=False).pvalue <= 0.05
+                ranks += stats.mannwhitneyu(a, b).pvalue <= 0.05
+    yield Finding(
+        PART,
+        "A completely, then B: identical arms called different at a nominal 5 %",
+        "shown for comparison: the false verdicts that are avoided",
+        f"Welch {share_of(int(welch), cases)}; Mann-Whitney {share_of(int(ranks), cases)}",
+        max(welch, ranks) / max(cases, 1),
+        met=True,
+    )
+
+
+def _present(values: np.ndarray) -> np.ndarray:
+    return values[~np.isnan(values)]
+
+
+Cell = tuple[str, list[str], np.ndarray, np.ndarray]
+
+
+def _cells(found: Frames, residency: str = "resident") -> Iterator[Cell]:
+    """(comparison, arms, logs[arm, block, round], quarantined[block, round]) of each comparison."""
+    slices = found.slices
+    slices = slices[(slices["statistic"] == "throughput") & (slices["residency"] == residency)]
+    for comparison, these in slices.groupby("comparison", sort=False):
+        arms = list(dict.fromkeys(these["arm"]))
+        table = these.pivot_table(
+            index=["arm", "block"], columns="round", values="step_seconds", aggfunc="last"
+        )
+        bad = these.pivot_table(index="block", columns="round", values="quarantined", aggfunc="max")
+        index = pandas.MultiIndex.from_product([arms, bad.index])
+        logs = np.log(table.reindex(index).to_numpy()).reshape(len(arms), *bad.shape)
+        yield str(comparison), arms, logs, bad.fillna(value=True).to_numpy(bool)

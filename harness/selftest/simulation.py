@@ -1,0 +1,125 @@
+"""Goals that only a simulation can show, because only there the truth is known thousands of times.
+
+Through the functions that real runs use (:mod:`harness.statistics`). Seeds are fixed; the Monte
+Carlo standard error of a rate p over n sessions is sqrt(p (1 - p) / n).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy import stats  # type: ignore[import-untyped]
+
+from harness.selftest.goals import Finding, at_least, at_most
+from harness.selftest.worlds import EVERYTHING, WORLDS, machine, pairs_of, sessions, slices
+from harness.statistics import (
+    ALPHA_PER_LOOK,
+    LOOKS,
+    Floats,
+    estimate,
+    holm,
+)
+
+PART = "simulation"
+NOMINAL = 0.05
+PLANTED = {5: (6, 1.0), 3: (10, 0.99), 2: (15, 0.98)}  # percent -> blocks, share to be found
+
+
+def simulated(*, sessions_per_world: int) -> Iterator[Finding]:
+    """Coverage, false verdicts and planted slowdowns; 600 sessions take some seconds."""
+    yield from coverage(sessions_per_world)
+    for arms in (2, 5, 8):
+        rate = false_verdicts(sessions_per_world, arms)
+        yield at_most(
+            PART,
+            f"{arms} identical arms told apart, over five looks",
+            rate,
+            NOMINAL + 4 * _error(NOMINAL, sessions_per_world),
+            note=f"nominal 5 % and four standard errors of {sessions_per_world} sessions",
+        )
+    for rounds in (6, 30):
+        for percent in PLANTED:
+            yield from planted(sessions_per_world, percent, rounds)
+    for world in ("drift", "process", "everything"):
+        welch, ranks = one_after_the_other(sessions_per_world, world)
+        yield Finding(
+            PART,
+            f"A completely, then B (60 slices each), identical, world '{world}'",
+            "shown for comparison",
+            f"called different: Welch {welch:.0%}, Mann-Whitney {ranks:.0%}",
+            max(welch, ranks),
+            met=True,
+        )
+
+
+def coverage(count: int) -> Iterator[Finding]:
+    """Of the 95 % interval over worlds and looks."""
+    rates = np.array([_coverage(world, count) for world in WORLDS])
+    allowance = 4 * _error(0.95, count)
+    inside = np.mean((rates >= 0.94 - allowance) & (rates <= 0.965 + allowance))
+    note = f"{rates.size} combinations of world and look, {count} sessions each"
+    yield at_least(
+        PART, "combinations in which intervals cover 94 to 96.5 %", inside, 0.9, note=note
+    )
+    lowest = float(rates.min())
+    yield at_least(PART, "lowest coverage of a 95 % interval", lowest, 0.92 - allowance, note=note)
+
+
+def _coverage(world: str, count: int) -> list[float]:
+    truth = np.log1p(0.03)
+    values = pairs_of(sessions(11, WORLDS[world], count=count, effect=0.03))[:, 0]
+    ends = [estimate(values[:, :blocks]).interval() for blocks in LOOKS]
+    return [float(np.mean((low <= truth) & (truth <= high))) for low, high in ends]
+
+
+def false_verdicts(count: int, arms: int) -> float:
+    """Share of sessions of identical arms in which any pair differs at any look."""
+    values = pairs_of(sessions(20 + arms, EVERYTHING, count=count, arms=arms))
+    return float(np.mean(_differs_at_a_look(values, LOOKS[-1])[0]))
+
+
+def _differs_at_a_look(values: Floats, last: int) -> tuple[Floats, Floats]:
+    """[session] -> whether any pair was called different; the sign of the first pair's verdict."""
+    differs, sign = np.zeros(len(values), bool), np.zeros(len(values))
+    for look in (look for look in LOOKS if look <= last):
+        found = estimate(values[..., :look])
+        said = holm(found.p_value()) <= ALPHA_PER_LOOK
+        differs |= said.any(axis=-1)
+        sign = np.where((sign == 0) & said[:, 0], np.sign(found.log_ratio[:, 0]), sign)
+    return differs, sign
+
+
+def planted(count: int, percent: int, rounds: int) -> Iterator[Finding]:
+    """A slowdown of one arm of a pair: found, never with the wrong sign, of the right size."""
+    last, share = PLANTED[percent]
+    effect = percent / 100
+    logs = sessions(
+        40 + percent, EVERYTHING, count=count, blocks=last, rounds=rounds, effect=effect
+    )
+    values = pairs_of(logs)
+    _, sign = _differs_at_a_look(values, last)
+    note = f"{count} sessions, {rounds} rounds a block, process sd 1 %, {last} blocks"
+    what = f"planted {percent} %, {rounds} rounds a block"
+    yield at_least(
+        PART, f"{what}: found by {last} blocks", float(np.mean(sign > 0)), share, note=note
+    )
+    yield at_most(PART, f"{what}: wrong sign", float(np.mean(sign < 0)), 0.0, note=note)
+    bias = float(np.mean(np.exp(estimate(values[:, 0]).log_ratio))) - 1 - effect
+    yield at_most(PART, f"{what}: bias of its size", abs(bias), 0.003, note=note)
+
+
+def one_after_the_other(count: int, world: str) -> tuple[float, float]:
+    """Shares of false verdicts of Welch's t and Mann-Whitney's test on 60 slices after 60."""
+    generator = np.random.default_rng(30)
+    logs = machine(generator, WORLDS[world], (count, 120)).reshape(count, 2, 60)
+    logs = logs + slices(generator, WORLDS[world], logs.shape)
+    if "process" in WORLDS[world]:
+        logs += generator.normal(0, 0.01, (count, 2, 1))
+    welch = stats.ttest_ind(logs[:, 0], logs[:, 1], equal_var=False, axis=-1).pvalue
+    ranks = stats.mannwhitneyu(logs[:, 0], logs[:, 1], axis=-1).pvalue
+    return float(np.mean(welch <= NOMINAL)), float(np.mean(ranks <= NOMINAL))
+
+
+def _error(rate: float, count: int) -> float:
+    return float(np.sqrt(rate * (1 - rate) / count))

@@ -1,0 +1,168 @@
+"""One row per planned cell with what was measured of it: ``COLUMNS["summary"]``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+import pandas
+
+from harness import ceilings
+from harness.columns import COLUMNS, STARTUP
+from harness.frames import AUDIT, Frames
+from harness.statistics import Estimate
+from reference.spec import UnknownName
+
+_KEY = ["run", "cell"]
+_LATER_STAGES = ("build", "compile", "first_step", "steady")
+_BEGUN = ("interpreter_seconds", "import_seconds", "device_seconds")
+_BLOCK_PURPOSES = ("resident", "sequential", AUDIT)
+
+
+def summary(frames: Frames) -> pandas.DataFrame:
+    """Numbers of cells that are not proven are missing, the cells are not."""
+    table = frames.cells.set_index(_KEY)
+    accuracy = frames.accuracy.drop_duplicates(_KEY, keep="last").set_index(_KEY)
+    measured = {
+        **_times(frames),
+        **_startup(frames),
+        **_memory(frames),
+        **_errors(frames),
+        "test_accuracy": accuracy["test_accuracy"],
+        "test_loss": accuracy["test_loss"],
+    }
+    for name, values in measured.items():
+        dtype = COLUMNS["summary"][name][0]
+        fill = {"int64": 0, "str": ""}.get(dtype)
+        table[name] = values.reindex(table.index, fill_value=fill).astype(dtype)
+    table["examples_per_second"] = table["batch"] / table["step_seconds"]
+    table["mean_over_median"] = table["step_seconds"] / table["latency_p50_seconds"]
+    table["first_step_extra_seconds"] = table["first_step_seconds"] - table["step_seconds"]
+    work = _roofline(frames, table)
+    table["flops"], table["roofline_share"] = work["flops"], work["roofline_share"]
+    return table.reset_index()[[*COLUMNS["summary"]]]
+
+
+def counted(slices: pandas.DataFrame) -> pandas.DataFrame:
+    """Slices that count: no audit, and none in quarantine unless a cell has no others."""
+    slices = slices[slices["residency"] != AUDIT]
+    clean = ~slices["quarantined"]
+    any_clean = clean.groupby([slices["run"], slices["cell"]]).transform("any")
+    return slices[clean | ~any_clean]
+
+
+def _times(frames: Frames) -> dict[str, Any]:
+    throughput = frames.slices[frames.slices["statistic"] == "throughput"]
+    throughput = counted(throughput)
+    blocks = throughput.groupby([*_KEY, "block"])["step_seconds"].median()
+    logs = numpy.log(blocks).groupby(level=_KEY).agg(["mean", "std", "count"])
+    found = Estimate(
+        logs["mean"].to_numpy(),
+        (logs["std"] / numpy.sqrt(logs["count"])).to_numpy(),
+        logs["count"].to_numpy(),
+    )
+    low, high = (
+        pandas.Series(numpy.exp(end), index=logs.index).where(logs["count"] > 1)
+        for end in found.interval()
+    )
+    latency = frames.steps.groupby(_KEY)["step_seconds"]
+    quantiles = {f"latency_p{p}_seconds": latency.quantile(p / 100) for p in (50, 95, 99)}
+    seconds = throughput["seconds"]
+    shares = {"concurrency": "cpu_seconds", "wait_share": "wait_seconds"}
+    return {
+        "step_seconds": blocks.groupby(level=_KEY).median(),
+        "step_seconds_low": low,
+        "step_seconds_high": high,
+        **quantiles,
+        **{
+            name: (throughput[column] / seconds)
+            .groupby([throughput["run"], throughput["cell"]])
+            .median()
+            for name, column in shares.items()
+        },
+        "blocks": blocks.groupby(level=_KEY).size(),
+        "slices": throughput.groupby(_KEY).size(),
+    }
+
+
+def _startup(frames: Frames) -> dict[str, Any]:
+    """Of the blocks' fresh processes; of the qualification's where there were none."""
+    processes = frames.processes.drop_duplicates(["run", "process"], keep="last")
+    begun = processes.set_index(["run", "process"])[[*_BEGUN]]
+    startup = frames.startup.join(begun, on=["run", "process"])
+    stages = [*_BEGUN, *STARTUP]
+    startup["startup_seconds"] = startup[stages].sum(axis=1)
+    qualified = startup[~startup["purpose"].isin(_BLOCK_PURPOSES)]
+    first = qualified.drop_duplicates(_KEY, keep="last").set_index(_KEY)
+    served = startup["purpose"].isin(_BLOCK_PURPOSES)
+    any_served = served.groupby([startup["run"], startup["cell"]]).transform("any")
+    fresh = startup[served | ~any_served]
+    names = [*stages, "startup_seconds", "warm_up_seconds"]
+    medians = fresh.groupby(_KEY)[names].median()
+    capped = (fresh["capped"] == "yes").groupby([fresh["run"], fresh["cell"]]).mean()
+    return {
+        **{name: medians[name] for name in names},
+        "capped_share": capped,
+        "cold_first_step_seconds": first["first_step_seconds"] + first["compile_seconds"].fillna(0),
+        "cache": first["cache"],
+    }
+
+
+def _memory(frames: Frames) -> dict[str, Any]:
+    later = frames.memory["stage"].isin(_LATER_STAGES)
+    imports = frames.memory["stage"] == "import"
+
+    def peak(memory: pandas.DataFrame) -> Any:
+        return memory.groupby(_KEY)["peak_bytes"].max()
+
+    return {
+        "peak_bytes": peak(frames.memory),
+        "peak_over_import_bytes": peak(frames.memory[later]) - peak(frames.memory[imports]),
+    }
+
+
+def _errors(frames: Frames) -> dict[str, Any]:
+    gate = frames.gate.set_index(_KEY)
+    unmeasurable = gate["error"].isna() & ~gate["passed"]
+    error = gate["error"].mask(unmeasurable, numpy.inf)
+    share = (error / gate["tolerance"]).mask(error == 0, 0.0).mask(unmeasurable, numpy.inf)
+
+    def largest(prefix: str) -> Any:
+        return error[gate["name"].str.startswith(prefix)].groupby(level=_KEY).max()
+
+    return {
+        "output_error": largest("outputs"),
+        "gradient_error": largest("gradient"),
+        "worst_error_share": share.groupby(level=_KEY).max(),
+    }
+
+
+def _roofline(frames: Frames, table: pandas.DataFrame) -> pandas.DataFrame:
+    """Operations of a step, and its share of the roofline of its session."""
+    names = ("model", "preset", "batch", "phase", "optimizer")
+    works: dict[tuple[Any, ...], tuple[float, float]] = {}
+    rows = []
+    for (run, _), row in table.iterrows():
+        key = tuple(row[name] for name in names)
+        if key not in works:
+            works[key] = _work(*key)
+        operations, least_bytes = works[key]
+        found = frames.ceilings
+        mine = found[(found["run"] == run) & (found["threads"] == row["threads"])]
+        share = numpy.nan
+        if len(mine) and row["step_seconds"] > 0 and row["device"] == "cpu":
+            share = ceilings.roofline_share(
+                operations, least_bytes, row["step_seconds"], mine.to_dict("records")
+            )
+        rows.append((operations, share))
+    return pandas.DataFrame(
+        rows, index=table.index, columns=["flops", "roofline_share"], dtype=float
+    )
+
+
+def _work(model: str, preset: str, batch: int, phase: str, optimizer: str) -> tuple[float, float]:
+    """NaN for a model that this version does not know: records outlive definitions."""
+    try:
+        return ceilings.work(model, preset, batch, phase=phase, optimizer=optimizer or None)
+    except UnknownName:
+        return numpy.nan, numpy.nan

@@ -1,0 +1,256 @@
+"""The worker processes of a run: how each is started, and what it can be asked, with its limits."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.arms import Arm
+from harness.environments import Resolution
+from harness.errors import WorkerFailure
+from harness.machine import shown
+from harness.process import Launch, WorkerProcess
+from harness.resources import (
+    available_cores,
+    cache_entries,
+    memory_limit_bytes,
+    worker_variables,
+)
+from harness.store import Run
+from harness.suite import Cell, Effort, Limits
+from reference.case import STEPS
+
+ROOT = Path(__file__).resolve().parent.parent
+PADDING_BYTES = 4096  # of the environment, at most: where the stack begins shifts with it
+
+
+class StartFailure(WorkerFailure):
+    """A worker that failed before it was asked for a cell."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker that is up. Every request may raise WorkerFailure with the status of its cell."""
+
+    process: WorkerProcess
+    arm: Arm
+    number: int
+    cores: tuple[int, ...]
+    cache: Path
+    limits: Limits
+    stages: Mapping[str, Any]  # peak memory of interpreter and import, where it was asked for
+
+    def load(self, cell: Cell, case: Path) -> float:
+        """Build the model and load a case -> seconds."""
+        seconds: float = self.process.ask(
+            "load",
+            self.limits.load_seconds,
+            case=str(case),
+            optimizer=cell.optimizer or "sgd",
+            module=None if self.arm.framework.generic else cell.model,
+        )["build_seconds"]
+        return seconds
+
+    def start_up(self, cell: Cell, case: Path) -> dict[str, Any]:
+        """Load, compile, first two steps: the fields of a ``startup`` record."""
+        built, entries = self.load(cell, case), cache_entries(self.cache)
+        fields = {"build_seconds": built, **self.compile(cell), **self.first_steps(cell)}
+        return {**fields, "new_cache_entries": cache_entries(self.cache) - entries}
+
+    def compile(self, cell: Cell) -> dict[str, Any]:
+        """Ahead of time, where the framework offers that."""
+        return _fields(self.process.ask("compile", self.limits.compile_seconds, phase=cell.phase))
+
+    def first_steps(self, cell: Cell) -> dict[str, Any]:
+        """The first and the second step, each fenced."""
+        reply = self.process.ask("first_steps", self.limits.compile_seconds, phase=cell.phase)
+        return _fields(reply)
+
+    def answer(self, cell: Cell, path: Path) -> dict[str, Any]:
+        """What the arm computes, by name, for the gate; ``path`` is where it may write it."""
+        self.process.ask(
+            "answer", self.limits.compile_seconds, phase=cell.phase, steps=STEPS, path=str(path)
+        )
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+
+    def warm_up(self, cell: Cell, effort: Effort) -> dict[str, Any]:
+        """Steps until steady: warm_up_steps, warm_up_seconds, capped, step_seconds."""
+        return _fields(
+            self.process.ask(
+                "warm_up",
+                self.limits.step_seconds + effort.warm_up_cap_seconds,
+                phase=cell.phase,
+                seconds=effort.warm_up_seconds,
+                steps=effort.warm_up_steps,
+                slice_seconds=effort.slice_seconds,
+                cap_seconds=effort.warm_up_cap_seconds,
+            )
+        )
+
+    def calibrate(self, cell: Cell, step_seconds: float, effort: Effort) -> dict[str, Any]:
+        """slice_steps and fence_seconds for steps of ``step_seconds``."""
+        return _fields(
+            self.process.ask(
+                "calibrate",
+                self.limits.step_seconds,
+                phase=cell.phase,
+                step_seconds=step_seconds,
+                slice_seconds=effort.slice_seconds,
+            )
+        )
+
+    def check_fence(self, cell: Cell, *, repeats: int, budget_seconds: float) -> dict[str, Any]:
+        """Seconds: fenced, split, after, later (``harness.measure.check_fence``)."""
+        return _fields(
+            self.process.ask(
+                "check_fence",
+                self.limits.step_seconds + budget_seconds,
+                phase=cell.phase,
+                repeats=repeats,
+                budget_seconds=budget_seconds,
+            )
+        )
+
+    def slot(
+        self, cell: Cell, steps: int, *, extra: int, kinds: Sequence[str], rewarm_seconds: float
+    ) -> dict[str, Any]:
+        """A slice of each kind: {"slices": kind -> fields of a slice, "compiled": how often}."""
+        return _fields(
+            self.process.ask(
+                "slot",
+                self.limits.step_seconds,
+                phase=cell.phase,
+                steps=steps,
+                extra=extra,
+                kinds=list(kinds),
+                rewarm_seconds=rewarm_seconds,
+            )
+        )
+
+    def steps(self, cell: Cell, steps: int) -> None:
+        """Untimed steps, fenced."""
+        self.process.ask("steps", self.limits.step_seconds, phase=cell.phase, steps=steps)
+
+    def learn(self, train_sets: int, path: Path) -> tuple[float, dict[str, Any]]:
+        """Train on a loaded lesson -> loss of the last step, outputs on the rest."""
+        seconds = self.limits.step_seconds + self.limits.compile_seconds
+        reply = self.process.ask("learn", seconds, train_sets=train_sets, path=str(path))
+        with np.load(path, allow_pickle=False) as stored:
+            return reply["last_train_loss"], {name: stored[name] for name in stored.files}
+
+    def memory(self) -> dict[str, Any]:
+        """{"peak_bytes", "device"} since the last call, and a new beginning."""
+        return _fields(self.process.ask("memory", self.limits.load_seconds))
+
+
+def _fields(reply: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in reply.items() if key != "ok"}
+
+
+@dataclass
+class Workers:
+    """Starts workers; ``resolutions``: arm name -> the interpreter that serves it.
+
+    ``scratch`` holds the private caches, one for each arm and number of threads, which last as
+    long as the run: the first process of an arm finds them cold, the later ones warm.
+    ``processes`` counts, over resumed runs, too.
+    """
+
+    run: Run
+    limits: Limits
+    resolutions: Mapping[str, Resolution]
+    scratch: Path
+    generator: random.Random
+    processes: int = 0
+
+    @contextmanager
+    def start(
+        self, arm: Arm, cell: Cell, *, purpose: str, block: int | None = None
+    ) -> Iterator[Worker]:
+        """A started worker for the device and threads of ``cell``. Raises StartFailure."""
+        self.processes += 1
+        number, limits = self.processes, self.limits
+        resolution = self.resolutions[arm.name]
+        assert resolution.interpreter is not None
+        cores = tuple(available_cores()[: cell.threads])
+        cache = self.scratch / "cache" / f"{_file_name(arm.name)}-{cell.threads}"
+        cache.mkdir(parents=True, exist_ok=True)
+        entries = cache_entries(cache)
+        variables = worker_variables(
+            threads=cell.threads,
+            cache=cache,
+            hash_seed=self.generator.randrange(2**32),
+            device=cell.device,
+        )
+        variables["LEVELFIELD_PADDING"] = "x" * self.generator.randrange(PADDING_BYTES)
+        launch = Launch(
+            interpreter=resolution.interpreter,
+            variables=variables,
+            cores=cores,
+            packages={
+                "adapters": ROOT / "adapters",
+                "harness": ROOT / "harness",
+                "reference": ROOT / "reference",
+                arm.framework.package.split(".")[0]: arm.framework.root,
+            },
+            log=self.run.path / "logs" / f"{number:04d}-{_file_name(arm.name)}.log",
+            memory_limit_bytes=memory_limit_bytes(limits.memory_gib),
+        )
+        try:
+            process = WorkerProcess(launch, timeout_seconds=limits.start_seconds)
+        except WorkerFailure as failure:
+            raise StartFailure(failure.status, failure.reason) from failure
+        with process:
+            stages = {}
+            try:
+                if purpose == "memory":
+                    stages["interpreter"] = process.ask("memory", limits.start_seconds)
+                started = process.ask(
+                    "start",
+                    limits.start_seconds,
+                    adapter=arm.framework.package,
+                    device=cell.device,
+                    mode=arm.mode.name,
+                    threads=cell.threads,
+                    precision=cell.numeric,
+                )
+                if purpose == "memory":
+                    stages["import"] = process.ask("memory", limits.start_seconds)
+            except WorkerFailure as failure:
+                raise StartFailure(failure.status, failure.reason) from failure
+            self.run.append(
+                "process",
+                process=number,
+                arm=arm.name,
+                purpose=purpose,
+                block=block,
+                interpreter=shown(resolution.interpreter),
+                how=resolution.how,
+                python=process.python,
+                lock_hash=resolution.lock_hash,
+                asked={
+                    "device": cell.device,
+                    "threads": cell.threads,
+                    "numeric": cell.numeric,
+                    "hash_seed": variables["PYTHONHASHSEED"],
+                    "padding_bytes": len(variables["LEVELFIELD_PADDING"]),
+                },
+                describe=started["describe"],
+                interpreter_seconds=process.interpreter_seconds,
+                import_seconds=started["import_seconds"],
+                device_seconds=started["device_seconds"],
+                cache_entries=entries,
+            )
+            yield Worker(process, arm, number, cores, cache, limits, stages)
+
+
+def _file_name(arm: str) -> str:
+    """An arm's name in letters that every file system takes."""
+    return "".join(letter if letter.isalnum() or letter in "-.@" else "-" for letter in arm)
