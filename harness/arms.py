@@ -4,8 +4,9 @@ A built-in framework is a folder of ``adapters`` that holds an ``env.toml``; a t
 package named by an entry point of the group ``levelfield.adapters``. Nothing of either is imported.
 
 An arm's name is ``framework[@version]:mode[#suffix]``. A version pins the framework's own package
-in an environment of its own. The suffix makes another arm of the same program: ``#2``, ``#3``, ... are
-copies, the first of which is the A/A twin; ``#+5%`` is a copy made slower by 5 % of extra steps.
+in an environment of its own. The suffix makes another arm of the same program: ``#2``, ``#3``, ...
+are copies, the first of which is the A/A twin; ``#+5%`` is a copy made slower by 5 % of extra
+steps.
 """
 
 from __future__ import annotations

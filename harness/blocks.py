@@ -27,6 +27,8 @@ from harness.store import Run
 from harness.suite import Cell, Suite
 from harness.workers import StartFailure, Worker, Workers
 
+LEAST_LATENCY_SECONDS = 20e-6
+
 Ended = Callable[[Cell, WorkerFailure], None]
 
 
@@ -57,9 +59,10 @@ class Noise:
         return {"canaries": self.canaries, **found}
 
 
-def statistics_of(arm: Arm, suite: Suite) -> list[str]:
-    """Kinds of slices of an arm in a suite."""
-    return [kind for kind in arm.mode.statistics if suite.effort.latency or kind != "latency"]
+def statistics_of(arm: Arm, suite: Suite, step_seconds: float) -> list[str]:
+    """Kinds of slices of a cell; the clock is too coarse for the latency of very short steps."""
+    latency = suite.effort.latency and step_seconds >= LEAST_LATENCY_SECONDS
+    return [kind for kind in arm.mode.statistics if latency or kind != "latency"]
 
 
 def _own_seconds(pids: Sequence[int]) -> float:
@@ -280,7 +283,8 @@ class _Block:
 
     def _slot(self, worker: Worker, cell: Cell) -> dict[str, Any]:
         """The slices of a turn by kind; none where the cell failed."""
-        kinds = statistics_of(worker.arm, self.parent.suite)
+        step_seconds = self.parent.calibrations[cell.id].step_seconds
+        kinds = statistics_of(worker.arm, self.parent.suite, step_seconds)
         self.generator.shuffle(kinds)
         try:
             reply = worker.slot(

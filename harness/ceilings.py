@@ -93,9 +93,10 @@ def measure(threads: int) -> Iterator[dict[str, Any]]:
     """The best of several, in this process: NumPy's and XLA's products, copies by threads."""
     import jax
 
+    product_of = jax.jit(lambda x: x @ x)
     multiply: tuple[Callable[[Any], Any], ...] = (
         lambda a: a @ a,
-        lambda a, product=jax.jit(lambda x: x @ x): product(a).block_until_ready(),
+        lambda a: product_of(a).block_until_ready(),
     )
     for size in PRODUCT_SIZES:
         square = np.ones((size, size), np.float32)

@@ -150,11 +150,16 @@ def check_fence(adapter, step, repeats, budget_seconds):
         adapter.read(adapter.parameters())
         return time.perf_counter() - start
 
+    def settle():
+        adapter.wait(step())  # what was read before must not have left cold caches to one of them
+
     begin = time.perf_counter()
     while len(later) < repeats:
+        settle()
         start = time.perf_counter()
         adapter.wait(step())
         fenced.append(time.perf_counter() - start)
+        settle()
         start = time.perf_counter()
         handle = step()
         dispatched = time.perf_counter()

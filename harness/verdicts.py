@@ -89,14 +89,21 @@ def judge(frames: Frames) -> list[Judged]:
         mine = frames.slices[frames.slices["run"] == run["run"]]
         rounds = frames.rounds[frames.rounds["run"] == run["run"]]
         seed = 0 if pandas.isna(run["seed"]) else int(run["seed"])
-        for comparison in dict.fromkeys(mine["comparison"]):
+        plan = frames.cells[frames.cells["run"] == run["run"]]
+        measured = set(mine["comparison"])
+        for comparison in dict.fromkeys(plan["comparison"]):
+            if comparison not in measured:
+                continue
+            arms = plan.loc[plan["comparison"] == comparison, "arm"]
             these = mine[mine["comparison"] == comparison]
             met = rounds[rounds["comparison"] == comparison]
             for number, statistic in enumerate(STATISTICS):
                 slices = these[these["statistic"] == statistic]
                 if len(slices):
                     generator = np.random.default_rng([seed, number])
-                    found.append(_judged(run, comparison, statistic, slices, met, generator))
+                    found.append(
+                        _judged(run, comparison, statistic, slices, met, [*arms], generator)
+                    )
     return _agreed(found, frames)
 
 
@@ -106,10 +113,11 @@ def _judged(
     statistic: str,
     slices: pandas.DataFrame,
     rounds: pandas.DataFrame,
+    plan: Sequence[str],
     generator: np.random.Generator,
 ) -> Judged:
-    logs = logs_of(slices[slices["residency"] != AUDIT])
-    audits = logs_of(slices[slices["residency"] == AUDIT])
+    logs = logs_of(slices[slices["residency"] != AUDIT], plan)
+    audits = logs_of(slices[slices["residency"] == AUDIT], plan)
     margin = float(run["margin"])
     control = _control(logs)
     limit = effective_margin(margin, control[1] if control else None)
@@ -141,13 +149,13 @@ def _judged(
     )
 
 
-def logs_of(slices: pandas.DataFrame) -> Logs:
-    """The slices of one comparison and statistic; blocks and rounds in the order of their numbers."""
-    arms = tuple(dict.fromkeys(slices["arm"]))
+def logs_of(slices: pandas.DataFrame, plan: Sequence[str]) -> Logs:
+    """The slices of one comparison and statistic; arms by the plan, blocks and rounds by number."""
+    measured = set(slices["arm"])
+    arms = tuple(arm for arm in plan if arm in measured)
     blocks, at_block = np.unique(slices["block"], return_inverse=True)
-    values = np.full(
-        (len(arms), len(blocks), 1 + int(slices["round"].max() if len(slices) else 0)), np.nan
-    )
+    rounds_of_block = 1 + int(slices["round"].max()) if len(slices) else 0
+    values = np.full((len(arms), len(blocks), rounds_of_block), np.nan)
     number = slices["arm"].map({arm: at for at, arm in enumerate(arms)}).to_numpy(int)
     rounds = slices["round"].to_numpy(int)
     values[number, at_block, rounds] = np.log(slices["step_seconds"].to_numpy(float))
@@ -201,8 +209,8 @@ def carry_over(resident: Logs, audits: Logs, margin: float) -> tuple[float, list
         quantile = special.stdtrit(freedom, 1 - CARRY_OVER_ALPHA / len(first) / 2)
         beyond = np.abs(difference) - quantile * np.sqrt(variances[0] + variances[1]) > margin
         failed = [
-            f"carry-over: {arms[first[at]]} against {arms[second[at]]} is {np.expm1(difference[at]):+.1%}"
-            " off when each runs alone"
+            f"carry-over: {arms[first[at]]} against {arms[second[at]]} is"
+            f" {np.expm1(difference[at]):+.1%} off when each runs alone"
             for at in np.flatnonzero(beyond)
         ]
     return float(np.expm1(difference[worst])), failed

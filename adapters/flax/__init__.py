@@ -49,11 +49,35 @@ class Adapter(Base):
     """``flax:jit``."""
 
     def __init__(self, device, mode, threads, precision):
-        if device != "cpu":
-            raise Unsupported("this adapter is written for the CPU so far")
         jax.config.update("jax_platforms", device)
+        try:
+            self.device = jax.devices(device)[0]
+        except RuntimeError as error:
+            raise Unsupported("JAX finds no device of the kind " + device) from error
         # No TF32 and no bfloat16 passes; on the CPU it changes nothing.
         jax.config.update("jax_default_matmul_precision", "highest")
+        self.compiled = 0
+        jax.monitoring.register_event_duration_secs_listener(self._heard)
+
+    def _heard(self, event, duration, **_):
+        self.compiled += event.endswith(("jaxpr_trace_duration", "backend_compile_duration"))
+
+    def compilations(self):
+        """Traces and backend compilations of the whole process, as JAX reports them.
+
+        https://docs.jax.dev/en/latest/_autosummary/jax.monitoring.html
+        """
+        return self.compiled
+
+    def device_memory(self):
+        """The allocator's peak since the process began: JAX cannot reset it."""
+        found = self.device.memory_stats()
+        if self.device.platform == "cpu" or not found:
+            return None
+        return {
+            "used_peak_bytes": found.get("peak_bytes_in_use"),
+            "reserved_peak_bytes": found.get("peak_pool_bytes"),
+        }
 
     def describe(self):
         """JAX sizes its pool by NPROC and the affinity and cannot read it back."""

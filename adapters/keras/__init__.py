@@ -55,16 +55,16 @@ class Adapter(Base):
     """``keras:BACKEND`` and ``keras:BACKEND-fit``."""
 
     def __init__(self, device, mode, threads, precision):
-        if device != "cpu":
-            raise Unsupported("this adapter is written for the CPU so far")
+        self.device = device
         backend, _, loop = mode.partition("-")
         self.backend, self.fits = backend, loop == "fit"
         os.environ["KERAS_BACKEND"] = backend
         # Keras reads a keras.json there that could change its data layout and number format.
         if "KERAS_HOME" not in os.environ:
             os.environ["KERAS_HOME"] = tempfile.mkdtemp(prefix="keras-")
-        # Every backend would take a GPU by itself, and TensorFlow would compile because of it.
-        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+        if device == "cpu":
+            # Every backend would take a GPU by itself, and TensorFlow would compile because of it.
+            os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
         self.native = importlib.import_module(backend)
         if backend == "tensorflow":
             self.native.config.threading.set_intra_op_parallelism_threads(threads)
@@ -75,7 +75,39 @@ class Adapter(Base):
         else:
             self.native.set_num_threads(threads)
             self.native.set_float32_matmul_precision("highest")
+        self.compiled = None
+        if backend == "jax":
+            self.compiled = 0
+            self.native.monitoring.register_event_duration_secs_listener(self._heard)
         self.keras = importlib.import_module("keras")
+        if device == "cuda" and not self._has_gpu():
+            raise Unsupported("Keras' backend " + backend + " finds no device of the kind cuda")
+
+    def _heard(self, event, duration, **_):
+        self.compiled += event.endswith(("jaxpr_trace_duration", "backend_compile_duration"))
+
+    def _has_gpu(self):
+        """Whether the backend places its work on a GPU."""
+        if self.backend == "tensorflow":
+            return bool(self.native.config.list_logical_devices("GPU"))
+        if self.backend == "jax":
+            return self.native.default_backend() == "gpu"
+        return self.native.cuda.is_available()
+
+    def compilations(self):
+        """Traces and compilations by JAX's own count, traces of TensorFlow's functions by ours.
+
+        Keras keeps those functions to itself, but the Python of a step runs only while it is
+        traced. None on PyTorch, where Keras compiles nothing by default.
+        """
+        return self.compiled
+
+    def _counted(self, step):
+        def traced(*arguments, **options):
+            self.compiled += 1
+            return step(*arguments, **options)
+
+        return traced
 
     def describe(self):
         """JAX sizes its pool by NPROC and the affinity and cannot read it back."""
@@ -87,6 +119,7 @@ class Adapter(Base):
         return {
             "version": self.keras.__version__,
             "threads": threads,
+            "device": self.device,
             "backend": self.keras.backend.backend(),
             "backend_version": self.native.__version__,
             "numpy": np.__version__,
@@ -103,6 +136,10 @@ class Adapter(Base):
         self.criterion = LOSSES[case.objective["loss"]](self.keras)
         optimizer = OPTIMIZERS[case.optimizer["name"]](self.keras, case.optimizer)
         self.model.compile(optimizer=optimizer, loss=self.criterion)
+        if self.backend == "tensorflow":
+            self.compiled = self.compiled or 0
+            self.model.train_step = self._counted(self.model.train_step)
+            self.model.predict_step = self._counted(self.model.predict_step)
         # Otherwise built by the first training step; the fence must know the state before it.
         optimizer.build(self.model.trainable_variables)
         prefix = self.model.name + "/"

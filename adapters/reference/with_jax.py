@@ -16,6 +16,15 @@ class JaxAdapter(Adapter):
         if device != "cpu":
             raise Unsupported("the reference runs on the CPU only")
         jax.config.update("jax_default_matmul_precision", "highest")
+        self.compiled = 0
+        jax.monitoring.register_event_duration_secs_listener(self._heard)
+
+    def _heard(self, event, duration, **_):
+        self.compiled += event.endswith(("jaxpr_trace_duration", "backend_compile_duration"))
+
+    def compilations(self):
+        """Traces and backend compilations of the whole process, as JAX reports them."""
+        return self.compiled
 
     def describe(self):
         """JAX takes its threads from the affinity and NPROC and cannot read them back."""

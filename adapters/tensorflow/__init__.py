@@ -81,6 +81,13 @@ class Adapter(Base):
             return function
         return tf.function(function, jit_compile=True if self.mode == "xla" else None)
 
+    def compilations(self):
+        """Traces of the present functions, each of which compiles where XLA does."""
+        if self.mode == "eager":
+            return None
+        functions = self.forward, self.loss_and_gradients, self.step
+        return sum(each.experimental_get_tracing_count() for each in functions)
+
     def _forward(self, inputs):
         return self.model(*inputs)
 

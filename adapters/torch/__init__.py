@@ -44,14 +44,18 @@ class Adapter(Base):
     """
 
     def __init__(self, device, mode, threads, precision):
-        if device != "cpu":
-            raise Unsupported("this adapter places its tensors on the CPU only")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise Unsupported("torch finds no device of the kind cuda")
         if precision != "float32":
             raise Unsupported("this adapter computes in float32 only")
         self.compiled = mode == "compile"
+        self.device = torch.device(device)
         torch.set_num_threads(threads)
         torch.set_num_interop_threads(1)
         torch.set_float32_matmul_precision("highest")
+        # Convolutions have a switch of their own, and cuDNN's is on by default.
+        # https://docs.pytorch.org/docs/stable/notes/cuda.html#tensorfloat-32-tf32-on-ampere-and-later-devices
+        torch.backends.cudnn.conv.fp32_precision = "ieee"
         if self.compiled:
             # By default a function recompiled too often runs eagerly from then on, with no more
             # than a warning; an arm called compile must fail instead.
@@ -64,19 +68,38 @@ class Adapter(Base):
             "numpy": np.__version__,
             "threads": torch.get_num_threads(),
             "interop_threads": torch.get_num_interop_threads(),
-            "device": str(torch.get_default_device()),
+            "device": self.device.type,
             "precision": torch.get_float32_matmul_precision(),
-            "convolution_precision": torch.backends.mkldnn.conv.fp32_precision,
+            "convolution_precision": self._convolution_precision(),
             "capability": torch.backends.cpu.get_cpu_capability(),
             "compiler": "inductor" if self.compiled else None,
         }
+
+    def _convolution_precision(self):
+        backend = torch.backends.cudnn if self.device.type == "cuda" else torch.backends.mkldnn
+        return backend.conv.fp32_precision
+
+    def compilations(self):
+        """Frames that Dynamo compiled, as its own counters have it; None where it is not used."""
+        return torch._dynamo.utils.counters["frames"]["total"] if self.compiled else None
+
+    def device_memory(self):
+        """Peaks of the caching allocator since the last call."""
+        if self.device.type == "cpu":
+            return None
+        found = {
+            "used_peak_bytes": torch.cuda.max_memory_allocated(),
+            "reserved_peak_bytes": torch.cuda.max_memory_reserved(),
+        }
+        torch.cuda.reset_peak_memory_stats()
+        return found
 
     def load(self, build, case):
         """Parameters are copied into the built module under its own names."""
         torch.compiler.reset()  # the caches know the former module and would count as recompilation
         self.objective, self.dimensions, self.cursor = case.objective, case.dimensions, 0
         self.loss_function = LOSSES[case.objective["loss"]]
-        self.model = build(case.sizes)
+        self.model = build(case.sizes).to(self.device)
         self.named = {canonical(name): value for name, value in self.model.named_parameters()}
         with torch.no_grad():
             for name, value in case.parameters.items():
@@ -94,7 +117,8 @@ class Adapter(Base):
     def _place(self, name, value):
         value = LAYOUT.to_native(value, self.dimensions[name])
         # Class labels and token ids are int64 throughout torch.
-        return torch.from_numpy(value.astype("int64" if value.dtype.kind == "i" else value.dtype))
+        value = value.astype("int64" if value.dtype.kind == "i" else value.dtype)
+        return torch.from_numpy(value).to(self.device)
 
     def _next(self):
         batch = self.sets[self.cursor]
@@ -140,8 +164,14 @@ class Adapter(Base):
         return {"parameter/" + name: value.detach() for name, value in self.named.items()}
 
     def wait(self, handle):
-        """On the CPU torch's operations return when they are done: this is documented as empty."""
-        torch.cpu.synchronize()
+        """On the CPU operations return when they are done, and torch.cpu's is documented as empty.
+
+        https://docs.pytorch.org/docs/stable/generated/torch.cuda.synchronize.html
+        """
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        else:
+            torch.cpu.synchronize()
 
     def read(self, handle):
         """Names say what an array is; its dimensions are those of the parameter or output."""
@@ -151,6 +181,6 @@ class Adapter(Base):
                 name.replace("gradient/", "").replace("parameter/", "")
             )
             # The handle of parameters() is live memory that the next step overwrites: copy it.
-            array = value.numpy().copy()
+            array = value.cpu().numpy().copy()
             arrays[name] = LAYOUT.to_canonical(array, dimensions) if dimensions else array
         return arrays
