@@ -15,7 +15,10 @@ from harness.verdicts import judge, verdict_frame
 
 
 def write_csv(frames: Frames, folder: Path) -> list[Path]:
-    """Each frame, the summary and the verdicts as ``folder/<name>.csv`` (RFC 4180, UTF-8); missing is empty."""
+    """Each frame, the summary and the verdicts as ``folder/<name>.csv``; missing is empty.
+
+    RFC 4180, UTF-8.
+    """
 
     def encode(frame: pandas.DataFrame) -> bytes:
         return frame.to_csv(index=False, lineterminator="\r\n").encode()

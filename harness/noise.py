@@ -185,11 +185,11 @@ def _text(path: str) -> str:
 
 
 # Measured on a two-core virtual machine, rounds of seven canaries 15 ms apart, 2026-11-21. Idle,
-# the canaries of a round spread by 2.0 % in the median, 2.9 % at the third quartile and 6.1 % at the
-# ninth decile, and rounds of up to 15 % show no more scatter of a pair of identical slots than the
-# others (0.5 %): 3 % would judge the canary and not the machine. A busy neighbour, which no counter
-# of such a machine shows, makes it 30 to 50 % slower. A speed that all slots of a round share
-# cancels in every pair, so only slots that disagree count.
+# the canaries of a round spread by 2.0 % in the median, 2.9 % at the third quartile and 6.1 % at
+# the ninth decile, and rounds of up to 15 % show no more scatter of a pair of identical slots than
+# the others (0.5 %): 3 % would judge the canary and not the machine. A busy neighbour, which no
+# counter of such a machine shows, makes it 30 to 50 % slower. A speed that all slots of a round
+# share cancels in every pair, so only slots that disagree count.
 CANARY_SPREAD = 0.10
 TICKS = 2.5  # that foreign and stolen time must exceed, whatever their share
 

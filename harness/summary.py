@@ -51,10 +51,14 @@ def counted(slices: pandas.DataFrame) -> pandas.DataFrame:
     return slices[clean | ~any_clean]
 
 
+def block_seconds(slices: pandas.DataFrame) -> Any:
+    """Median over rounds of the seconds per step, by run, cell and block."""
+    return slices.groupby([*_KEY, "block"])["step_seconds"].median()
+
+
 def _times(frames: Frames) -> dict[str, Any]:
-    throughput = frames.slices[frames.slices["statistic"] == "throughput"]
-    throughput = counted(throughput)
-    blocks = throughput.groupby([*_KEY, "block"])["step_seconds"].median()
+    throughput = counted(frames.slices[frames.slices["statistic"] == "throughput"])
+    blocks = block_seconds(throughput)
     logs = numpy.log(blocks).groupby(level=_KEY).agg(["mean", "std", "count"])
     found = Estimate(
         logs["mean"].to_numpy(),
@@ -85,13 +89,18 @@ def _times(frames: Frames) -> dict[str, Any]:
     }
 
 
-def _startup(frames: Frames) -> dict[str, Any]:
-    """Of the blocks' fresh processes; of the qualification's where there were none."""
+def startups(frames: Frames) -> pandas.DataFrame:
+    """``frames.startup`` with the seconds of its process and, in all, ``startup_seconds``."""
     processes = frames.processes.drop_duplicates(["run", "process"], keep="last")
     begun = processes.set_index(["run", "process"])[[*_BEGUN]]
     startup = frames.startup.join(begun, on=["run", "process"])
-    stages = [*_BEGUN, *STARTUP]
-    startup["startup_seconds"] = startup[stages].sum(axis=1)
+    startup["startup_seconds"] = startup[[*_BEGUN, *STARTUP]].sum(axis=1)
+    return startup
+
+
+def _startup(frames: Frames) -> dict[str, Any]:
+    """Of the blocks' fresh processes; of the qualification's where there were none."""
+    startup, stages = startups(frames), [*_BEGUN, *STARTUP]
     qualified = startup[~startup["purpose"].isin(_BLOCK_PURPOSES)]
     first = qualified.drop_duplicates(_KEY, keep="last").set_index(_KEY)
     served = startup["purpose"].isin(_BLOCK_PURPOSES)

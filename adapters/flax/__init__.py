@@ -87,7 +87,7 @@ class Adapter(Base):
             "jax": jax.__version__,
             "optax": optax.__version__,
             "numpy": np.__version__,
-            "device": str(jax.devices()[0]),
+            "device": "cuda" if self.device.platform == "gpu" else self.device.platform,
             "compiler": "XLA, " + jax.devices()[0].client.platform_version,
             "matmul_precision": jax.config.jax_default_matmul_precision,
         }

@@ -92,7 +92,7 @@ class Adapter(Base):
             "threads": None,
             "optax": optax.__version__,
             "numpy": np.__version__,
-            "device": self.device.platform,
+            "device": "cuda" if self.device.platform == "gpu" else self.device.platform,
             "device_kind": self.device.device_kind,
             "compiler": "XLA, " + self.device.client.platform_version,
             "matmul_precision": jax.config.jax_default_matmul_precision,

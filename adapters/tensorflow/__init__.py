@@ -45,7 +45,7 @@ class Adapter(Base):
             "numpy": np.__version__,
             "threads": tf.config.threading.get_intra_op_parallelism_threads(),
             "interop_threads": tf.config.threading.get_inter_op_parallelism_threads(),
-            "device": ", ".join(each.name for each in tf.config.list_logical_devices()),
+            "device": tf.config.list_logical_devices()[0].device_type.lower(),
             "tf32": tf.config.experimental.tensor_float_32_execution_enabled(),
             "synchronous": tf.config.experimental.get_synchronous_execution(),
             "compiler": "xla" if self.mode == "xla" else None,

@@ -75,6 +75,7 @@ def check_command(
 
 
 def _check(suite: Suite, python: list[str] | None, name: str) -> list[dict[Hashable, Any]]:
+    suite = replace(suite, twin="none")  # nothing is timed, so nothing needs an error bar
     cells = plan(suite)
     resolutions = session.resolve_arms(suite.arms, given_interpreters(python))
     session.refuse_if_nothing_can_run(resolutions, name)
@@ -93,9 +94,11 @@ def _check(suite: Suite, python: list[str] | None, name: str) -> list[dict[Hasha
                 progress=listener,
                 only_gate=True,
             )
-        from harness import frames  # brings pandas, which takes longer than to refuse a mistake
+        # These bring pandas, which takes longer than to refuse a mistake.
+        from harness import frames
+        from harness.summary import summary as summarised
 
-        summary = frames.summary(frames.load(run.path))
+        summary = summarised(frames.load(run.path))
     columns = ("arm", "model", "preset", "phase", "optimizer", "status", "reason")
     errors = ("output_error", "gradient_error", "worst_error_share")
     wanted = summary[[*columns, *errors]].astype(object)

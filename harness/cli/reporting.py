@@ -26,10 +26,14 @@ def show_report(runs: Sequence[Path], folder: Path, console: Console) -> None:
     # Imported here because pandas and Matplotlib take longer to load than most commands to run.
     from harness import frames
     from harness.report import write_report
+    from harness.report.comparison import groups
+    from harness.report.findings import not_quiet
     from harness.report.tables import comparison_tables, to_rich
 
     loaded = frames.load(runs)
-    for table in comparison_tables(loaded):
+    for table in comparison_tables(loaded, groups(loaded)):
         console.print(to_rich(table))
+    for line in not_quiet(loaded):
+        console.print(line, highlight=False, markup=False)
     write_report(runs, folder)
     console.print(f"report: {folder / 'report.md'}", highlight=False, soft_wrap=True)

@@ -9,61 +9,123 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy
 import pandas
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from harness.frames import Frames
+from harness.frames import AUDIT, Frames
 from harness.report.colours import STAGE_TINTS, colour, tint
-from harness.report.panels import absent, at_end, jitter, panels, value_axis, why
-from harness.report.tables import Group
+from harness.report.comparison import Group
+from harness.report.panels import absent, at_end, interval, jitter, panels, value_axis, why
 from harness.report.text import milliseconds, significant
+from harness.verdicts import pair_of
 
 STAGES = {
     "interpreter": "interpreter",
     "import": "import",
     "build": "build",
+    "compile": "compile",
     "first_step": "first step",
     "steady": "steady",
 }
 STARTUP = {
+    "interpreter_seconds": "interpreter",
     "import_seconds": "import",
+    "device_seconds": "device",
     "build_seconds": "build",
     "compile_seconds": "compile",
     "first_step_seconds": "first step",
 }
+_MOST_DOTS = 2000  # of an arm: more show nothing more and take long to draw
 
 
-def step_time_chart(frames: Frames) -> Figure:
-    """Milliseconds per step: a dot per throughput slice, a bar for their median."""
-    slices = frames.slices[frames.slices["statistic"] == "throughput"]
-    times = {key: each.tolist() for key, each in slices.groupby(["run", "cell"])["step_seconds"]}
+def step_time_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
+    """Milliseconds per step: a dot per slice, hollow in quarantine; the 95 % interval."""
+    slices = frames.slices
+    slices = slices[(slices["statistic"] == "throughput") & (slices["residency"] != AUDIT)]
+    columns = ["step_seconds", "quarantined"]
+    times = {key: each[columns] for key, each in slices.groupby(["run", "cell"])}
 
     def draw(axes: Axes, group: Group) -> None:
         shown: list[float] = []
         for row, cell in enumerate(group.rows.to_dict("records")):
-            slice_ms = [1000 * each for each in times.get((cell["run"], cell["cell"]), [])]
-            if cell["status"] != "ok" or not slice_ms:
+            mine = times.get((cell["run"], cell["cell"]))
+            if cell["status"] != "ok" or mine is None:
                 absent(axes, row, why(cell, "not timed"))
                 continue
+            mine = mine.iloc[:: -(-len(mine) // _MOST_DOTS)]
+            slice_ms = (1000 * mine["step_seconds"]).to_numpy()
             heights = [row + jitter(index) for index in range(len(slice_ms))]
             tone = colour(cell["framework"])
-            axes.scatter(slice_ms, heights, s=16, color=tone, alpha=0.65, linewidths=0, zorder=3)
-            middle = cell["step_seconds"] * 1000
-            axes.vlines(middle, row - 0.36, row + 0.36, color="black", linewidth=1.5, zorder=4)
+            hollow = mine["quarantined"].to_numpy(bool)
+            axes.scatter(
+                slice_ms,
+                heights,
+                s=14,
+                facecolors=["none" if each else tone for each in hollow],
+                edgecolors=tone,
+                alpha=0.55,
+                linewidths=0.7,
+                zorder=3,
+            )
+            interval(axes, row, *(1000 * cell[name] for name in _INTERVAL))
             at_end(axes, row, milliseconds(cell["step_seconds"]))
-            shown += slice_ms
+            shown += slice_ms.tolist()
         value_axis(axes, shown, "milliseconds per step", logarithmic=True)
 
     dot = Line2D([], [], marker="o", color="#444444", linestyle="", markersize=4, label="a slice")
-    bar = Line2D([], [], marker="|", color="black", linestyle="", markersize=12, label="median")
-    bar.set_markeredgewidth(1.8)
-    return panels(frames, "Time per step", draw, [dot, bar], "median")
+    ring = Line2D([], [], marker="o", color="#444444", linestyle="", markersize=4)
+    ring.set(markerfacecolor="none", label="in quarantine")
+    return panels(groups, "Time per step", draw, [dot, ring, _estimate()], "median")
 
 
-def memory_chart(frames: Frames) -> Figure:
+_INTERVAL = ("step_seconds", "step_seconds_low", "step_seconds_high")
+
+
+def _estimate() -> Line2D:
+    bar = Line2D([], [], marker="|", color="black", linestyle="-", markersize=10)
+    bar.set(markeredgewidth=1.8, label="estimate and interval")
+    return bar
+
+
+def ratio_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
+    """Seconds of each arm over those of the first, with the pair's interval and the margin."""
+
+    def draw(axes: Axes, group: Group) -> None:
+        judged = group.judged.get("throughput")
+        shown: list[float] = []
+        for row, cell in enumerate(group.rows.to_dict("records")):
+            if judged is None or cell["status"] != "ok" or group.leader is None:
+                absent(axes, row, why(cell, "no verdict: smoke run"))
+                continue
+            if cell["arm"] == group.leader:
+                interval(axes, row, 1.0, 1.0, 1.0)
+                at_end(axes, row, "1")
+                shown.append(1.0)
+                continue
+            found = pair_of(judged, cell["arm"], group.leader)
+            if found is None:
+                absent(axes, row, "not timed together")
+                continue
+            pair, swapped = found
+            ends = (pair.ratio, pair.low, pair.high)
+            ends = (1 / ends[0], 1 / ends[2], 1 / ends[1]) if swapped else ends
+            interval(axes, row, *ends, tone=colour(cell["framework"]))
+            at_end(axes, row, significant(ends[0]))
+            shown += [each for each in ends if numpy.isfinite(each)]
+        value_axis(axes, shown, "times the seconds of the first", logarithmic=True, zero=False)
+        if judged is not None and shown:
+            margin = judged.verdicts.margin
+            axes.axvspan(1 / (1 + margin), 1 + margin, color="#DDDDDD", zorder=0)
+
+    band = Patch(facecolor="#DDDDDD", label="within the margin")
+    return panels(groups, "Ratio to the first", draw, [_estimate(), band], "ratio")
+
+
+def memory_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
     """MiB of peak resident memory: what each stage added to the highest peak before it."""
     memory = frames.memory
     peaks = dict(
@@ -79,17 +141,17 @@ def memory_chart(frames: Frames) -> Figure:
         return _increments([peaks.get(key) for key in keys])
 
     title = "Peak memory, by the stage that raised it"
-    return _stacked(frames, title, parts, list(STAGES.values()), "MiB")
+    return _stacked(groups, title, parts, list(STAGES.values()), "MiB")
 
 
-def startup_chart(frames: Frames) -> Figure:
-    """Seconds from the start of the import to the end of the first step, by stage."""
+def startup_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
+    """Seconds from the start of the process to the end of the first step, by stage."""
 
     def parts(cell: Mapping[Any, Any]) -> list[float]:
         seconds = [cell[name] for name in STARTUP]
         return [0.0 if pandas.isna(each) else float(each) for each in seconds]
 
-    return _stacked(frames, "Start-up, by stage", parts, list(STARTUP.values()), "seconds")
+    return _stacked(groups, "Start-up, by stage", parts, list(STARTUP.values()), "seconds")
 
 
 def _increments(peak_bytes: Sequence[Any]) -> list[float]:
@@ -103,7 +165,7 @@ def _increments(peak_bytes: Sequence[Any]) -> list[float]:
 
 
 def _stacked(
-    frames: Frames,
+    groups: Sequence[Group],
     title: str,
     parts: Callable[[Mapping[Any, Any]], list[float]],
     names: Sequence[str],
@@ -134,4 +196,4 @@ def _stacked(
         Patch(facecolor=tint("#444444", whiteness), edgecolor="#333333", linewidth=0.6, label=name)
         for name, whiteness in zip(names, tints, strict=True)
     ]
-    return panels(frames, title, draw, legend, "total")
+    return panels(groups, title, draw, legend, "total")

@@ -35,7 +35,7 @@ FRAMEWORKS = {
     "tensorrt": "#EEDD88",
 }
 ABSENT = "#6E6E6E"
-STAGE_TINTS = (0.72, 0.54, 0.36, 0.18, 0.0)
+STAGE_TINTS = (0.8, 0.64, 0.48, 0.32, 0.16, 0.0)
 
 
 def colour(framework: str) -> str:

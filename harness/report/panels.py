@@ -17,14 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from harness.frames import Frames, summary
 from harness.report.colours import ABSENT as GREY
-from harness.report.tables import Group, groups
+from harness.report.comparison import Group
 from harness.report.text import clean
 from harness.store import write_atomically
 
 LOG_ABOVE = 20.0  # times between the least and the greatest, above which an axis is logarithmic
-ORDER = "Arms in the order of the run's plan. One process each: no verdict can be drawn from it."
+ORDER = "Fastest first where there are verdicts, else in the order of the run's plan."
 _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib
     "font.size": 10,
@@ -43,9 +42,10 @@ _LARGEST_PIXELS = 60_000  # of an image's side, for the backend
 Draw = Callable[[Axes, Group], None]
 
 
-def panels(frames: Frames, title: str, draw: Draw, legend: Sequence[Artist], end: str) -> Figure:
+def panels(
+    found: Sequence[Group], title: str, draw: Draw, legend: Sequence[Artist], end: str
+) -> Figure:
     """Panels two by two in the order of the plan; ``end`` is what the numbers at the right are."""
-    found = groups(summary(frames))
     columns = 2 if len(found) > 1 else 1
     lines = [found[at : at + columns] for at in range(0, len(found), columns)]
     with style():
@@ -195,8 +195,22 @@ def at_end(axes: Axes, row: int, number: str) -> None:
     )
 
 
-def value_axis(axes: Axes, values: Sequence[float], unit: str, *, logarithmic: bool) -> None:
-    """Ticks that a person reads; from zero unless ``logarithmic``; none where nothing is shown."""
+def interval(
+    axes: Axes, row: int, middle: float, low: float, high: float, *, tone: str = "black"
+) -> None:
+    """An estimate with its interval; without one where the ends are not numbers."""
+    if math.isfinite(low) and math.isfinite(high):
+        axes.hlines(row, low, high, color=tone, linewidth=1.5, zorder=4)
+    axes.vlines(middle, row - 0.3, row + 0.3, color=tone, linewidth=1.8, zorder=5)
+
+
+def value_axis(
+    axes: Axes, values: Sequence[float], unit: str, *, logarithmic: bool, zero: bool = True
+) -> None:
+    """Ticks that a person reads; from zero unless ``logarithmic``; none where nothing is shown.
+
+    Without ``zero`` a linear axis begins where the values do.
+    """
     if not values or max(values) <= 0:
         axes.set_xlim(0, 1)
         axes.xaxis.set_visible(False)
@@ -211,7 +225,7 @@ def value_axis(axes: Axes, values: Sequence[float], unit: str, *, logarithmic: b
         axes.xaxis.set_minor_locator(NullLocator())
         unit += " (logarithmic)"
     else:
-        axes.set_xlim(0, high * 1.06)
+        axes.set_xlim(0 if zero else low - 0.06 * (high - low or low), high * 1.06)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
     axes.set_xlabel(unit)

@@ -1,4 +1,4 @@
-"""Comparison tables for people: one per group of like cells, arms in the order of the plan.
+"""Comparison tables for people: one per comparison, the fastest first, each with its error bar.
 
 Every planned arm has a row and every reason a note; no number of a cell that is not ok is shown,
 except the error for which an arm is ``wrong``. Numbers have three significant digits at most: the
@@ -7,17 +7,20 @@ measurement supports no more.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy
 import pandas
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from harness.frames import Frames, summary
+from harness.frames import Frames
+from harness.report.comparison import Group
+from harness.report.findings import SMOKE, error_bar, findings, noise
 from harness.report.text import (
     ABSENT,
     clean,
@@ -28,77 +31,47 @@ from harness.report.text import (
     scientific,
     significant,
 )
+from harness.statistics import BreakEven, PairVerdict, Verdict
+from harness.verdicts import Judged, pair_of
 
-NO_VERDICT = (
-    "No winner is named: one process per arm was timed, and from that no verdict can be drawn. "
-    "Arms stand in the order of the run's plan; the spread is the fastest and slowest slice, "
-    "not an interval."
-)
-_KEY = ["run", "model", "preset", "phase", "batch", "optimizer"]
-_KEY += ["threads", "numeric", "device", "profile"]
 _LATENCY = "latency p50 / p95 / p99 (ms)"
 _ACCURACY, _PEAK = "test accuracy (%)", "peak (MiB)"
+_RATIO, _VERDICT, _EVEN = "ratio to first", "verdict", "break-even with first (steps)"
 _UNTOLD = {"unfinished": "interrupted, or still to run"}
-_TEXT_COLUMNS = ("arm", "status")
-
-
-@dataclass(frozen=True)
-class Group:
-    """Cells that differ in nothing but the arm; ``rows`` are theirs of the summary, as planned."""
-
-    title: str
-    details: str
-    rows: pandas.DataFrame
+_TEXT_COLUMNS = ("arm", "status", _VERDICT)
+_FEW_ARMS = 4  # up to which a terminal shows every pair
 
 
 @dataclass(frozen=True)
 class ComparisonTable:
     """One comparison as text: ``cells`` with units in its column names, one row per arm.
 
-    A number in parentheses in a cell is that of its note; the first note is number 1.
+    A number in parentheses in a cell is that of its note; the first note is number 1. ``below``
+    are the lines under the table; ``pairs`` are all verdicts, none in a smoke run.
     """
 
     title: str
     cells: pandas.DataFrame
-    coverage: str
+    pairs: pandas.DataFrame
+    below: tuple[str, ...]
     notes: tuple[str, ...]
 
 
-def groups(table: pandas.DataFrame) -> list[Group]:
-    """Split a summary into comparable groups, in the order of the plan."""
-    several = table["run"].nunique() > 1
-    found = []
-    for _, rows in table.groupby(_KEY, sort=False):
-        one = rows.iloc[0]
-        optimizer = f" with {one['optimizer']}" if one["optimizer"] else ""
-        details = [
-            f"batch {one['batch']}",
-            f"{one['threads']} thread{'s' if one['threads'] != 1 else ''}",
-            one["numeric"],
-            one["device"],
-            *([one["profile"]] if one["profile"] != "default" else []),
-            *([f"run {one['run']}"] if several else []),
-        ]
-        title = f"{one['model']}/{one['preset']} {one['phase']}{optimizer}"
-        found.append(Group(clean(title), clean(", ".join(details)), rows))
-    return found
-
-
-def comparison_tables(frames: Frames) -> list[ComparisonTable]:
-    """A table for each group of cells that may be compared, in the order of the plan."""
+def comparison_tables(frames: Frames, groups: Sequence[Group]) -> list[ComparisonTable]:
+    """A table for each comparison, in the order of the plan."""
     why: dict[tuple[str, str, str], str] = {}
     for column, frame in ((_PEAK, frames.memory), (_ACCURACY, frames.accuracy)):
         for run, cell, reason in zip(frame["run"], frame["cell"], frame["reason"], strict=True):
             if reason:
                 why[run, cell, column] = reason
-    return [_table(group, why) for group in groups(summary(frames))]
+    return [_table(frames, group, why) for group in groups]
 
 
-def _table(group: Group, why: dict[tuple[str, str, str], str]) -> ComparisonTable:
+def _table(frames: Frames, group: Group, why: dict[tuple[str, str, str], str]) -> ComparisonTable:
     notes = _Notes()
     rows = []
     for row in group.rows.to_dict("records"):
-        cells = _measured(row) if row["status"] == "ok" else _unmeasured(row)
+        cells = _measured(row, group) if row["status"] == "ok" else _unmeasured(row, group)
         if row["status"] != "ok":
             reason = row["reason"] or _UNTOLD.get(row["status"], "no reason was recorded")
             cells["status"] += notes.mark(f"{row['arm']} {row['status']}: {reason}")
@@ -108,43 +81,147 @@ def _table(group: Group, why: dict[tuple[str, str, str], str]) -> ComparisonTabl
                 cells[column] += notes.mark(f"{column.split(' (')[0]}: {reason}")
         rows.append({name: clean(cell) for name, cell in cells.items()})
     frame = pandas.DataFrame(rows, dtype="str")
-    if (frame[_ACCURACY] == ABSENT).all():  # nothing is learned in inference
-        frame = frame.drop(columns=_ACCURACY)
-    fine = int((group.rows["status"] == "ok").sum())
+    for column in (_ACCURACY, _EVEN, _RATIO, _VERDICT, "of roofline (%)"):
+        if column in frame and (frame[column] == ABSENT).all():
+            frame = frame.drop(columns=column)
     return ComparisonTable(
         title=f"{group.title}, {group.details}",
         cells=frame.reset_index(drop=True),
-        coverage=f"{fine} of {len(frame)} arm{'s' if len(frame) != 1 else ''} ok",
+        pairs=_pairs(group),
+        below=tuple(clean(line) for line in _below(frames, group)),
         notes=tuple(notes.texts),
     )
 
 
-def _measured(row: dict[Any, Any]) -> dict[str, str]:
+def _below(frames: Frames, group: Group) -> Iterable[str]:
+    fine = int((group.rows["status"] == "ok").sum())
+    yield f"{fine} of {len(group.rows)} arm{'s' if len(group.rows) != 1 else ''} ok."
+    judged = group.judged.get("throughput")
+    if judged is None:
+        yield SMOKE
+    else:
+        yield fastest_set(judged)
+        yield error_bar(judged)
+        yield noise(frames, group)
+    yield from findings(frames, group)
+
+
+def fastest_set(judged: Judged) -> str:
+    """Who is beaten by nobody, and what is still open."""
+    if judged.verdicts.void:
+        return f"No verdict, void: {'; '.join(judged.verdicts.void)}."
+    open_pairs = sum(pair.verdict == Verdict.INCONCLUSIVE for pair in judged.verdicts.pairs)
+    words = f"Fastest set (throughput): {', '.join(judged.verdicts.fastest) or 'none'}"
+    pairs = f"{open_pairs} of {len(judged.verdicts.pairs)} pairs are inconclusive"
+    return f"{words}; {pairs}."
+
+
+def _verdict(row: dict[Any, Any], group: Group) -> dict[str, str]:
+    """Against the leader: ratio with interval, word, break-even."""
+    judged = group.judged.get("throughput")
+    empty = {_RATIO: ABSENT, _VERDICT: ABSENT, _EVEN: ABSENT}
+    if judged is None or group.leader is None or pandas.isna(row["step_seconds"]):
+        return empty
+    arm, leader = row["arm"], group.leader
+    if arm == leader:
+        words = "void" if judged.verdicts.void else "fastest set"
+        return {**empty, _RATIO: "1", _VERDICT: words}
+    found = pair_of(judged, arm, leader)
+    if found is None:
+        return empty
+    pair, swapped = found
+    ends = (pair.ratio, pair.low, pair.high)
+    ratio, low, high = (1 / ends[0], 1 / ends[2], 1 / ends[1]) if swapped else ends
+    shown = f"{ratio:.3f} [{low:.3f}, {high:.3f}]" if numpy.isfinite(ratio) else ABSENT
+    return {
+        _RATIO: shown,
+        _VERDICT: verdict_words(pair, arm, in_set=arm in judged.verdicts.fastest),
+        _EVEN: _even_words(group.breakeven.get(arm)),
+    }
+
+
+def verdict_words(pair: PairVerdict, arm: str, *, in_set: bool) -> str:
+    """What a pair's verdict says of one arm of it."""
+    if pair.verdict == Verdict.VOID:
+        return "void"
+    marks = [
+        *(["provisional"] if pair.provisional else []),
+        *(["interval disputed"] if pair.disputed else []),
+    ]
+    if pair.faster is not None:
+        words = "faster" if pair.faster == arm else "slower"
+        if pair.verdict == Verdict.SIZE_UNCERTAIN:
+            words += ", size uncertain"
+    elif pair.verdict == Verdict.TIE:
+        words = "tie"
+    else:
+        more = pair.further_blocks
+        words = "inconclusive" + (f", about {more} more blocks" if more else "")
+        marks += [pair.reason] if pair.reason else []
+    return ("fastest set, " if in_set else "") + "; ".join([words, *marks])
+
+
+def _even_words(even: BreakEven | None) -> str:
+    """ "ahead below 230 [180, 310]": of the arm against the leader."""
+    if even is None or even.first_ahead in ("always", "never"):
+        return ABSENT
+    low, high = (significant(end) if numpy.isfinite(end) else "∞" for end in (even.low, even.high))
+    return f"ahead {even.first_ahead} {significant(even.steps)} [{low}, {high}]"
+
+
+def _measured(row: dict[Any, Any], group: Group) -> dict[str, str]:
     latency = [milliseconds(row[f"latency_p{p}_seconds"]) for p in (50, 95, 99)]
     low, high = milliseconds(row["step_seconds_low"]), milliseconds(row["step_seconds_high"])
-    first = significant(row["first_step_seconds"])
-    if not pandas.isna(row["compile_seconds"]):
-        first += f" + compile {significant(row['compile_seconds'])}"
+    step, verdict = milliseconds(row["step_seconds"]), _verdict(row, group)
     return {
         "arm": row["arm"],
         "status": row["status"],
-        "step (ms)": milliseconds(row["step_seconds"]),
-        "spread (ms)": ABSENT if low == ABSENT else f"{low} to {high}",
+        **{name: text for name, text in verdict.items() if name != _EVEN},
+        "step (ms)": step if low == ABSENT else f"{step} [{low}, {high}]",
         _LATENCY: ABSENT if latency == [ABSENT] * 3 else " / ".join(latency),
         "examples/s": significant(row["examples_per_second"]),
-        "import (s)": significant(row["import_seconds"]),
-        "build (s)": significant(row["build_seconds"]),
-        "first step (s)": first,
+        "start-up (s)": significant(row["startup_seconds"]),
+        "first step, cold (s)": significant(row["cold_first_step_seconds"]),
+        _EVEN: verdict[_EVEN],
         _PEAK: mebibytes(row["peak_bytes"]),
+        "cores used": significant(row["concurrency"]),
+        "of roofline (%)": significant(row["roofline_share"] * 100),
         "output error": scientific(row["output_error"]),
         _ACCURACY: significant(row["test_accuracy"] * 100),
     }
 
 
-def _unmeasured(row: dict[Any, Any]) -> dict[str, str]:
-    empty = dict.fromkeys(_measured(row), ABSENT)
+def _unmeasured(row: dict[Any, Any], group: Group) -> dict[str, str]:
+    empty = dict.fromkeys(_measured(row, group), ABSENT)
     error = scientific(row["output_error"])
     return {**empty, "arm": row["arm"], "status": row["status"], "output error": error}
+
+
+def _pairs(group: Group) -> pandas.DataFrame:
+    """Every pair of every kind of slice as texts."""
+    rows = [
+        {
+            "statistic": judged.statistic,
+            "pair": f"{pair.first} / {pair.second}",
+            "ratio": f"{pair.ratio:.3f} [{pair.low:.3f}, {pair.high:.3f}]",
+            "verdict": pair.verdict + (f": {pair.faster}" if pair.faster else ""),
+            "notes": "; ".join(_pair_notes(pair)) or ABSENT,
+        }
+        for judged in group.judged.values()
+        for pair in judged.verdicts.pairs
+    ]
+    return pandas.DataFrame(rows, dtype="str")
+
+
+def _pair_notes(pair: PairVerdict) -> Iterable[str]:
+    if pair.provisional:
+        yield "provisional: one session"
+    if pair.disputed:
+        yield "bootstrap-t gives another interval"
+    if pair.further_blocks:
+        yield f"about {pair.further_blocks} more blocks"
+    if pair.reason:
+        yield pair.reason
 
 
 @dataclass
@@ -176,7 +253,11 @@ class _Terminal:
         for band in _bands(self.table.cells, options.max_width):
             yield self._band(band)
         notes = [f"{number}. {note}" for number, note in enumerate(self.table.notes, start=1)]
-        yield Text("\n".join([self.table.coverage, *notes, NO_VERDICT]))
+        yield Text("\n".join([*self.table.below, *notes]))
+        if self.table.cells.shape[0] <= _FEW_ARMS and len(self.table.pairs):
+            for line in self.table.pairs.to_dict("records"):
+                words = f"{line['statistic']}: {line['pair']} = {line['ratio']}: {line['verdict']}"
+                yield Text(words + (f" ({line['notes']})" if line["notes"] != ABSENT else ""))
 
     def _band(self, names: list[str]) -> Table:
         shown = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
@@ -208,15 +289,14 @@ def _bands(cells: pandas.DataFrame, width: int) -> list[list[str]]:
     return bands
 
 
-def markdown(tables: Iterable[ComparisonTable]) -> str:
-    """The tables as GitHub-flavoured Markdown, with the line on verdicts above them."""
-    parts = [NO_VERDICT]
+def markdown(tables: Iterable[ComparisonTable], *, pairs: bool = True) -> str:
+    """The tables as GitHub-flavoured Markdown; ``pairs``: with every verdict below each."""
+    parts = []
     for table in tables:
-        parts += [
-            f"### {escape(table.title)}",
-            markdown_table(table.cells, left=_TEXT_COLUMNS),
-            table.coverage,
-        ]
+        parts += [f"### {escape(table.title)}", markdown_table(table.cells, left=_TEXT_COLUMNS)]
+        parts += ["\n".join(f"- {escape(line)}" for line in table.below if line)]
         notes = [f"{number}. {escape(note)}" for number, note in enumerate(table.notes, start=1)]
         parts += ["\n".join(notes)] if notes else []
+        if pairs and len(table.pairs):
+            parts += ["#### Every pair", markdown_table(table.pairs, left=[*table.pairs.columns])]
     return "\n\n".join(parts) + "\n"

@@ -1,7 +1,7 @@
 """What the slice loop adds to a step against a bare loop.
 
 An empty step tells it exactly: what is measured of a step that does nothing is what every step
-pays. A real step of 20 us would hide it in its own scatter, which on a shared machine is a hundred times
+pays. A real step of 20 us would hide it in its own scatter, on a shared machine a hundred times
 the goal.
 """
 

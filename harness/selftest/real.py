@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +44,8 @@ def bursts_suite(*, cap_minutes: float = 0.0) -> Suite:
 
 def sequential_suite() -> Suite:
     """One arm after the other, as a sequential comparison has it: many slices of one process."""
-    suite = _suite("sequential", [FRAMEWORKS[0], f"{FRAMEWORKS[0]}#3"], "smoke", 0.0)
-    return _replace(suite, residency="sequential", effort=_effort(rounds=60))
+    suite = _suite("sequential", [FRAMEWORKS[0]], "quick", 0.0)
+    return replace(suite, residency="sequential", effort=_effort(rounds=60))
 
 
 def _suite(name: str, arms: list[str], level: str, cap_minutes: float) -> Suite:

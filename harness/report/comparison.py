@@ -1,0 +1,118 @@
+"""Comparisons as reports show them: the arms of like cells, fastest first, with their verdicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+import pandas
+
+from harness.arms import TWIN
+from harness.frames import Frames
+from harness.report.text import clean
+from harness.statistics import BreakEven, break_even
+from harness.summary import block_seconds, counted, startups, summary
+from harness.verdicts import Judged, judge, ordered
+
+_KEY = ["run", "comparison"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells that differ in nothing but the arm.
+
+    ``rows`` are theirs of the summary: by verdict, the fastest first, those without a number last;
+    in the order of the plan in a smoke run. The A/A twin is not among them: it is in ``judged``.
+    ``breakeven``: arm -> where it and the leader part.
+    """
+
+    run: str
+    comparison: str
+    title: str
+    details: str
+    rows: pandas.DataFrame
+    judged: dict[str, Judged]  # by statistic; empty in a smoke run
+    breakeven: dict[str, BreakEven]
+
+    @property
+    def leader(self) -> str | None:
+        """The arm that the others are held against."""
+        found = self.judged.get("throughput")
+        measured = self.rows.loc[self.rows["step_seconds"].notna(), "arm"]
+        return str(measured.iloc[0]) if found and len(measured) else None
+
+
+def groups(frames: Frames) -> list[Group]:
+    """All comparisons, in the order of the plan."""
+    table = summary(frames)
+    table = table[~table["arm"].str.endswith(TWIN)]
+    judged: dict[tuple[str, str], dict[str, Judged]] = {}
+    for each in judge(frames):
+        judged.setdefault((each.run, each.comparison), {})[each.statistic] = each
+    several = table["run"].nunique() > 1
+    totals = startups(frames)
+    totals = totals[totals["block"].notna()].set_index(["run", "cell", "block"])["startup_seconds"]
+    totals = totals.groupby(level=[0, 1, 2]).last()
+    steps = block_seconds(counted(frames.slices[frames.slices["statistic"] == "throughput"]))
+    seeds = dict(zip(frames.runs["run"], frames.runs["seed"], strict=True))
+    found = []
+    for (run, comparison), rows in table.groupby(_KEY, sort=False):
+        verdicts = judged.get((run, comparison), {})
+        rows = _ordered(rows, verdicts)
+        seed = 0 if pandas.isna(seeds[run]) else int(seeds[run])
+        even = _break_evens(rows, totals, steps, seed) if verdicts else {}
+        title, details = _words(rows.iloc[0], several)
+        found.append(Group(str(run), str(comparison), title, details, rows, verdicts, even))
+    return found
+
+
+def _words(one: Any, several: bool) -> tuple[str, str]:
+    optimizer = f" with {one['optimizer']}" if one["optimizer"] else ""
+    details = [
+        f"batch {one['batch']}",
+        f"{one['threads']} thread{'s' if one['threads'] != 1 else ''}",
+        one["numeric"],
+        one["device"],
+        *([one["profile"]] if one["profile"] != "default" else []),
+        *([f"run {one['run']}"] if several else []),
+    ]
+    title = f"{one['model']}/{one['preset']} {one['phase']}{optimizer}"
+    return clean(title), clean(", ".join(details))
+
+
+def _ordered(rows: pandas.DataFrame, verdicts: dict[str, Judged]) -> pandas.DataFrame:
+    if "throughput" not in verdicts:
+        return rows
+    measured = rows[rows["step_seconds"].notna()]
+    order = ordered(verdicts["throughput"], list(measured["arm"]))
+    by_arm = measured.set_index("arm", drop=False).loc[order]
+    return pandas.concat([by_arm, rows[rows["step_seconds"].isna()]])
+
+
+def _break_evens(
+    rows: pandas.DataFrame, totals: Any, steps: Any, seed: int
+) -> dict[str, BreakEven]:
+    """Of every measured arm against the first; blocks in which both were measured."""
+    measured = rows[rows["step_seconds"].notna()]
+    found: dict[str, BreakEven] = {}
+    if measured.empty:
+        return found
+    run, leader = measured.iloc[0]["run"], measured.iloc[0]["cell"]
+    for arm, cell in zip(measured["arm"].iloc[1:], measured["cell"].iloc[1:], strict=True):
+        table = pandas.DataFrame(
+            {
+                (what, at): values.loc[run, each]
+                if (run, each) in values.index
+                else pandas.Series()
+                for what, values in (("start", totals), ("step", steps))
+                for at, each in enumerate((cell, leader))
+            }
+        ).dropna()
+        if len(table) > 1:
+            found[arm] = break_even(
+                table["start"].to_numpy(float).T,
+                table["step"].to_numpy(float).T,
+                numpy.random.default_rng(seed),
+            )
+    return found

@@ -1,0 +1,120 @@
+"""What stands below a comparison: its error bar, the noise it met, and what is odd in it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pandas
+
+from harness.frames import AUDIT, Frames
+from harness.report.comparison import Group
+from harness.report.text import clean, milliseconds
+from harness.verdicts import Judged
+
+RARE_SLOW_STEPS = 1.05  # throughput's mean over latency's median
+WAITING = 0.05  # share of the time in which an arm's threads wait for a core
+QUIET_SHARE = 0.03
+SMOKE = (
+    "No verdicts: a smoke run has one block, and from one process per arm nothing can be"
+    " concluded. Arms stand in the order of the run's plan."
+)
+
+
+def error_bar(judged: Judged) -> str:
+    """The A/A control, the margin, and how much was measured."""
+    control, share = judged.control, sum(judged.rules.values()) / max(judged.rounds, 1)
+    parts = [
+        f"A/A: {control.arm} against itself {control.ratio:.4f} ± {control.half_width:.2%}"
+        if control
+        else "A/A: no twin ran, so nothing shows this session's own error",
+        f"margin {judged.verdicts.margin:.1%}",
+        f"{judged.verdicts.blocks} blocks, {judged.rounds} rounds",
+        f"{share:.0%} of the rounds in quarantine"
+        + (f" ({', '.join(f'{rule} {n}' for rule, n in judged.rules.items())})" if share else ""),
+    ]
+    if judged.audits and not math.isnan(judged.carry_over):
+        parts.append(
+            f"in {judged.audits} audit block{'s' if judged.audits > 1 else ''}, each arm alone,"
+            f" pairs differ by up to {abs(judged.carry_over):.1%} from this"
+        )
+    return "; ".join(parts) + "."
+
+
+def noise(frames: Frames, group: Group) -> str:
+    """What the machine did meanwhile, in medians and worst rounds."""
+    rounds = frames.rounds
+    rounds = rounds[(rounds["run"] == group.run) & (rounds["comparison"] == group.comparison)]
+    rounds = rounds[rounds["residency"] != AUDIT]
+    if rounds.empty:
+        return ""
+    parts = [
+        f"{words} {rounds[name].median():.1%}, worst round {rounds[name].max():.1%}"
+        for name, words in (("foreign_share", "foreign load"), ("canary_spread", "canary spread"))
+    ]
+    return f"Noise met: {'; '.join(parts)}; stolen {rounds['steal_share'].mean():.2%}."
+
+
+def findings(frames: Frames, group: Group) -> Iterator[str]:
+    """What a reader should know of single arms."""
+    for row in group.rows.to_dict("records"):
+        if row["mean_over_median"] > RARE_SLOW_STEPS:
+            yield (
+                f"{row['arm']}: throughput's mean ({milliseconds(row['step_seconds'])} ms) is"
+                f" {row['mean_over_median']:.2f} times latency's median: rare slow steps, or work"
+                " that does not overlap"
+            )
+        if row["capped_share"] > 0:
+            yield (
+                f"{row['arm']}: {row['capped_share']:.0%} of its processes were not steady when"
+                " their warm-up ended at its cap"
+            )
+        if row["wait_share"] > WAITING and _quiet(frames, group):
+            yield (
+                f"{row['arm']}: its threads waited for a core {row['wait_share']:.0%} of the time"
+                " on a quiet machine: it runs more threads than it was given cores"
+            )
+        yield from _differences(frames, row)
+
+
+def _quiet(frames: Frames, group: Group) -> bool:
+    rounds = frames.rounds
+    rounds = rounds[(rounds["run"] == group.run) & (rounds["comparison"] == group.comparison)]
+    return bool(
+        rounds["foreign_share"].median() < QUIET_SHARE and rounds["steal_share"].median() < 0.01
+    )
+
+
+def _differences(frames: Frames, row: dict[Any, Any]) -> Iterator[str]:
+    """What ran, by the framework's own account, against what was asked."""
+    processes = frames.processes
+    mine = processes[(processes["run"] == row["run"]) & (processes["arm"] == row["arm"])]
+    if mine.empty or row["status"] != "ok":
+        return
+    asked, told = (_parsed(mine[name].iloc[-1]) for name in ("asked", "describe"))
+    for name in ("threads", "device"):
+        if told.get(name) is not None and told[name] != asked.get(name):
+            yield clean(
+                f"{row['arm']}: asked for {name} {asked.get(name)}, it reports {told[name]}"
+            )
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def not_quiet(frames: Frames) -> Iterator[str]:
+    """Sessions that began on a machine that was busy."""
+    for run in frames.runs.to_dict("records"):
+        if run["quiet"] == "no":
+            share = "" if pandas.isna(run["foreign_share"]) else f" ({run['foreign_share']:.0%})"
+            yield (
+                f"Run {clean(run['run'])} began on a machine that others were using{share},"
+                " after waiting for a quiet moment."
+            )

@@ -1,0 +1,112 @@
+"""All comparisons of a run together: how each arm stands against one that all have met."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy
+import pandas
+
+from harness.frames import Frames
+from harness.report.comparison import Group
+from harness.report.text import ABSENT, clean, markdown_table, significant
+from harness.statistics import PairVerdict, Summary, benjamini_hochberg, summarise
+from harness.verdicts import pair_of
+
+BH_LEVEL = 0.05
+
+
+def overview(frames: Frames, groups: Sequence[Group]) -> str:
+    """A table per run as Markdown: geometric means with wins, ties, losses and coverage."""
+    parts = []
+    for run in frames.runs["run"]:
+        mine = [group for group in groups if group.run == run and group.judged]
+        if len(mine) > 1:
+            anchor = _anchor(mine)
+            table = pandas.DataFrame(_rows(mine, anchor, _seed(frames, run)), dtype="str")
+            if len(table):
+                parts += [
+                    f"### All comparisons of run {clean(run)} together",
+                    f"Against {clean(anchor)}, throughput; failures lower the coverage. Differences"
+                    " that hold at a false discovery rate of 5 % over all comparisons (Benjamini"
+                    " and Hochberg).",
+                    markdown_table(table, left=("arm",)),
+                ]
+    return "\n\n".join(parts)
+
+
+def _seed(frames: Frames, run: str) -> int:
+    seed = frames.runs.loc[frames.runs["run"] == run, "seed"].iloc[0]
+    return 0 if pandas.isna(seed) else int(seed)
+
+
+def _anchor(groups: Sequence[Group]) -> str:
+    """The arm that runs twice; else the first that most comparisons have."""
+    for group in groups:
+        control = group.judged["throughput"].control
+        if control is not None:
+            return control.arm
+    return str(pandas.concat([group.rows["arm"] for group in groups]).mode().iloc[0])
+
+
+def _rows(groups: Sequence[Group], anchor: str, seed: int) -> list[dict[str, str]]:
+    found: dict[str, list[PairVerdict]] = {}
+    arms = dict.fromkeys(arm for group in groups for arm in group.rows["arm"] if arm != anchor)
+    for arm in arms:
+        for group in groups:
+            pair = pair_of(group.judged["throughput"], arm, anchor)
+            if pair is not None and numpy.isfinite(pair[0].ratio):
+                found.setdefault(arm, []).append(_turned(*pair))
+    p_values = numpy.array([pair.p_value for pairs in found.values() for pair in pairs])
+    holds = iter(benjamini_hochberg(p_values) <= BH_LEVEL if len(p_values) else [])
+    rows = []
+    for arm in arms:
+        pairs = found.get(arm, [])
+        held = sum(bool(next(holds)) for _ in pairs)
+        if not [pair for pair in pairs if pair.verdict != "void"]:
+            rows.append({"arm": clean(arm), **_empty(len(groups))})
+            continue
+        summary = summarise(pairs, len(groups), numpy.random.default_rng(seed))
+        rows.append({"arm": clean(arm), **_texts(summary, held)})
+    return rows
+
+
+def _turned(pair: PairVerdict, swapped: bool) -> PairVerdict:
+    """With the arm in question first."""
+    if not swapped:
+        return pair
+    values = {
+        **vars(pair),
+        "first": pair.second,
+        "second": pair.first,
+        "ratio": 1 / pair.ratio,
+        "low": 1 / pair.high,
+        "high": 1 / pair.low,
+    }
+    return PairVerdict(**values)
+
+
+def _texts(found: Summary, held: int) -> dict[str, str]:
+    bounded = numpy.isfinite(found.low) and numpy.isfinite(found.high)
+    ends = f" [{significant(found.low)}, {significant(found.high)}]" if bounded else ""
+    return {
+        "geometric mean of the ratios": significant(found.ratio) + ends,
+        "faster": str(found.wins),
+        "ties": str(found.ties),
+        "slower": str(found.losses),
+        "open": str(found.open),
+        "differences that hold": str(held),
+        "coverage (%)": significant(100 * found.coverage),
+    }
+
+
+def _empty(planned: int) -> dict[str, str]:
+    return {
+        "geometric mean of the ratios": ABSENT,
+        "faster": "0",
+        "ties": "0",
+        "slower": "0",
+        "open": str(planned),
+        "differences that hold": "0",
+        "coverage (%)": "0",
+    }
