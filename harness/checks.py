@@ -48,8 +48,8 @@ def fence_checks(seconds: Mapping[str, float]) -> list[Check]:
 
 
 def concurrency_check(slices: Sequence[Mapping[str, Any]], threads: int) -> Check:
-    """Achieved concurrency: the least of the slices, since noise only ever raises it."""
-    share = min(each["cpu_seconds"] / each["seconds"] for each in slices) / threads
+    """Achieved concurrency: the most of the slices, since a busy machine only ever lowers it."""
+    share = max(each["cpu_seconds"] / each["seconds"] for each in slices) / threads
     note = f"used {share * threads:.2f} cores, was given {threads}" if share > CONCURRENCY else ""
     return Check("concurrency", share, CONCURRENCY, note)
 

@@ -9,7 +9,16 @@ from types import FrameType
 
 import typer
 
-from harness.cli import checking, environment, listing, reporting, running
+from harness.cli import (
+    checking,
+    comparing,
+    doctoring,
+    environment,
+    listing,
+    reporting,
+    running,
+    selftesting,
+)
 from harness.errors import LevelfieldError
 from reference.spec import UnknownName
 
@@ -25,6 +34,9 @@ app.add_typer(environment.app, name="env")
 app.command("check")(checking.check_command)
 app.command("run")(running.run_command)
 app.command("report")(reporting.report_command)
+app.command("compare")(comparing.compare_command)
+app.command("doctor")(doctoring.doctor_command)
+app.command("selftest")(selftesting.selftest_command)
 
 
 def main() -> None:

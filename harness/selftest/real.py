@@ -17,9 +17,8 @@ from scipy import stats  # type: ignore[import-untyped]
 from harness.arms import get_arm
 from harness.frames import Frames
 from harness.selftest.goals import Finding, share_of
-from harness.statistics import ALPHA_PER_LOOK, LEVELS, LOOKS, cell_verdicts
+from harness.statistics import ALPHA_PER_LOOK, LOOKS, cell_verdicts
 from harness.suite import Effort, Suite
-from harness.verdicts import logs_of
 
 PART = "machine"
 FRAMEWORKS = ("torch:eager", "jax:jit", "tensorflow:function")
@@ -27,6 +26,7 @@ PLANTED = {"#+5%": 6, "#+3%": 10, "#+2%": 15}  # suffix -> blocks by which it is
 SIZE_POINTS = 0.003  # of a ratio, by which the size of a planted slowdown may be missed
 BURST_OVERLAP_SECONDS = 0.05  # of a round with a burst, from which on it is a burst round
 SEED = 20261121
+BURSTS = "bursts.txt"
 
 
 def quiet_suite(*, blocks_level: str = "standard", cap_minutes: float = 0.0) -> Suite:
@@ -83,7 +83,7 @@ def _effort(*, rounds: int = 6, time_cap_minutes: float = 0.0) -> Effort:
 @contextmanager
 def bursts(folder: Path) -> Iterator[Path]:
     """Something else burns a core in bursts meanwhile; yields the file that lists them."""
-    log = folder / "bursts.txt"
+    log = folder / BURSTS
     command = [sys.executable, "-P", "-m", "harness.selftest.burner", str(SEED), str(log)]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as burner:
         try:
@@ -105,7 +105,7 @@ def copies_of(arms: list[str]) -> list[tuple[str, str]]:
 def false_verdicts(found: Frames, what: str) -> Iterator[Finding]:
     """Comparisons in which identical arms were told apart at any look, by the whole pipeline."""
     false, cases, voided = 0, 0, 0
-    for comparison, arms, logs, bad in _cells(found):
+    for _, arms, logs, bad in _cells(found):
         pairs = copies_of(arms)
         twin = next(pair for pair in pairs if pair[1].endswith("#2"))
         said = void = False

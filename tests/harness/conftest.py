@@ -9,11 +9,20 @@ import pytest
 
 from harness import arms, session, store
 from harness.arms import Framework, read_framework
-from harness.suite import Effort, Limits, Suite, plan, validated
+from harness.suite import Cell, Effort, Limits, Suite, plan, validated, with_twin
 
-MISBEHAVING = Path(__file__).parent.parent / "misbehaving"
+HARNESS = Path(arms.__file__).parent
+MISBEHAVING = HARNESS / "selftest" / "misbehaving"
 TINY_EFFORT = Effort(
-    slices=2, slice_seconds=0.002, warm_up_seconds=0.0, memory_steps=2, accuracy_epochs=1
+    rounds=2,
+    slice_seconds=0.002,
+    rewarm_seconds=0.001,
+    warm_up_seconds=0.001,
+    warm_up_cap_seconds=1.0,
+    quiet_seconds=0.0,
+    ceilings=False,
+    memory_steps=2,
+    accuracy_epochs=1,
 )
 NO_LIMITS = Limits()
 
@@ -21,11 +30,19 @@ NO_LIMITS = Limits()
 @pytest.fixture(scope="module")
 def misbehaving() -> Iterator[Framework]:
     """The misbehaving framework, registered beside the real ones."""
-    framework = read_framework("misbehaving", "misbehaving", MISBEHAVING)
-    everything = {**arms.frameworks(), "misbehaving": framework}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(arms, "frameworks", lambda: everything)
+    framework = read_framework("misbehaving", "harness.selftest.misbehaving", HARNESS)
+    with arms.registered(framework):
         yield framework
+
+
+class Silent:
+    """Nobody listens."""
+
+    def stage(self, text: str, done: float) -> None:
+        pass
+
+    def cell_done(self, cell: Cell) -> None:
+        pass
 
 
 RunModes = Callable[..., Path]
@@ -41,6 +58,8 @@ def run_modes(misbehaving: Framework, tmp_path_factory: pytest.TempPathFactory) 
         optimizers: tuple[str, ...] = ("sgd",),
         limits: Limits = NO_LIMITS,
         effort: Effort = TINY_EFFORT,
+        level: str = "smoke",
+        twin: str = "none",
     ) -> Path:
         suite = validated(
             Suite(
@@ -52,12 +71,14 @@ def run_modes(misbehaving: Framework, tmp_path_factory: pytest.TempPathFactory) 
                 phases=phases,
                 optimizers=optimizers,
                 batches=(8,),
+                level=level,
+                twin=twin,
                 effort=effort,
                 limits=limits,
             )
         )
         cells = plan(suite)
-        resolutions = session.resolve_arms(suite.arms, {})
+        resolutions = session.resolve_arms(with_twin(suite), {})
         description = session.describe_run(suite, cells, resolutions)
         with store.create(tmp_path_factory.mktemp("results"), "run", description) as created:
             session.measure(
@@ -65,7 +86,7 @@ def run_modes(misbehaving: Framework, tmp_path_factory: pytest.TempPathFactory) 
                 suite,
                 cells,
                 resolutions=resolutions,
-                progress=lambda cell, stage: None,
+                progress=Silent(),
             )
         return created.path
 

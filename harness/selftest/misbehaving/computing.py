@@ -1,4 +1,4 @@
-"""A multilayer perceptron in NumPy that misbehaves in the one way that its mode names."""
+"""A multilayer perceptron in NumPy that computes, or fails, in the one way that its mode names."""
 
 import ctypes
 import os

@@ -1,0 +1,10 @@
+"""A framework that does as it is told: well, or badly in the one way that its mode names.
+
+By it the harness is tested: every fault that a comparison must notice is a mode (``env.toml``).
+``computing`` holds what is wrong in the answers or in the process, ``timing`` what is wrong in the
+time and memory that it takes.
+"""
+
+from .timing import Adapter
+
+__all__ = ["Adapter"]

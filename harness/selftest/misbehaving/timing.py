@@ -1,0 +1,137 @@
+"""What is wrong in time and memory: fences that do not wait, cores, compilations, hoards."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from .computing import Adapter as Computing
+
+HOARD_BYTES = 256 << 20
+CHILD_BYTES = 128 << 20
+COMPILE_SECONDS, DEVICE_SECONDS = 2.0, 1.0
+QUEUE_SECONDS = 0.002  # that the work of a step takes when it is queued
+DRIFT_SECONDS, DRIFT_EXTRA_SECONDS = 2.0, 0.002
+CHILD = (
+    "import sys; hoard = bytearray(b'x') * %d; print('ready', flush=True); sys.stdin.read()"
+    % CHILD_BYTES
+)
+
+
+def hoard():
+    """Take memory, touch it, give it back."""
+    np.ones(HOARD_BYTES, np.uint8)
+
+
+class Adapter(Computing):
+    """Modes that compute right and cannot be believed on the clock."""
+
+    def __init__(self, device, mode, threads, precision):
+        Computing.__init__(self, device, mode, threads, precision)
+        self.all_steps, self.begin, self.child = 0, time.perf_counter(), None
+        self.queue = ThreadPoolExecutor(1) if mode in ("no-fence", "partial-fence") else None
+        if mode == "slow-device":
+            time.sleep(DEVICE_SECONDS)
+        if mode == "oversubscribes":
+            os.sched_setaffinity(0, range(os.cpu_count()))
+
+    def compilations(self):
+        """Mode recompiles grows while steps are made."""
+        return self.all_steps // 7 if self.mode == "recompiles" else None
+
+    def load(self, build, case):
+        """Mode hoards-build. What is queued ends first, as on a device's own stream."""
+        if self.queue is not None:
+            self.queue.submit(int).result()
+        Computing.load(self, build, case)
+        self.fresh = True
+        if self.mode == "hoards-build":
+            hoard()
+
+    def compile(self, phase):
+        """Modes slow-compile, hoards-compile, forks."""
+        if self.mode == "slow-compile":
+            time.sleep(COMPILE_SECONDS)
+            return True
+        if self.mode == "hoards-compile":
+            hoard()
+        if self.mode == "forks" and self.child is None:
+            self.child = subprocess.Popen(
+                [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+            self.child.stdout.readline()
+        return False
+
+    def _before_a_step(self):
+        self.all_steps += 1
+        if self.mode == "hoards-first-step" and self.fresh:
+            hoard()
+        self.fresh = False
+        since = time.perf_counter() - self.begin
+        if self.mode == "drifts" and since < DRIFT_SECONDS:
+            end = time.perf_counter() + DRIFT_EXTRA_SECONDS * (1 - since / DRIFT_SECONDS)
+            while time.perf_counter() < end:
+                pass
+        if self.mode == "oversubscribes":
+            # Hashing lets go of the interpreter's lock, so both threads really run.
+            data = b"x" * (1 << 21)
+            helper = threading.Thread(target=hashlib.sha256, args=(data,))
+            helper.start()
+            hashlib.sha256(data)
+            helper.join()
+
+    def infer(self):
+        """As it should be, or queued."""
+        self._before_a_step()
+        if self.queue is None:
+            return Computing.infer(self)
+        return self.queue.submit(self._later, Computing.infer)
+
+    def train_step(self):
+        """As it should be, or queued; partial-fence queues the update behind what it fences."""
+        self._before_a_step()
+        if self.queue is None:
+            return Computing.train_step(self)
+        if self.mode == "no-fence":
+            return self.queue.submit(self._later, Computing.train_step)
+        before = self.queue.submit(self._loss_and_gradients)
+        self.queue.submit(self._late_update, before)
+        return before
+
+    def _later(self, step):
+        time.sleep(QUEUE_SECONDS)
+        return step(self)
+
+    def _late_update(self, before):
+        time.sleep(QUEUE_SECONDS)
+        self.steps += 1
+        self._update(before.result()[1])
+
+    def parameters(self):
+        """Behind everything that is queued."""
+        if self.queue is None:
+            return Computing.parameters(self)
+        return self.queue.submit(lambda: dict(Computing.parameters(self)))
+
+    def gradients(self):
+        """Behind everything that is queued."""
+        if self.queue is None:
+            return Computing.gradients(self)
+        return self.queue.submit(Computing.gradients, self)
+
+    def wait(self, handle):
+        """The fence, which no-fence has not and partial-fence has for the loss alone."""
+        if self.mode == "partial-fence":
+            handle.result()
+
+    def read(self, handle):
+        """Waits for what it reads."""
+        if self.queue is None:
+            return handle
+        found = handle.result()
+        return {"loss": found[0]} if isinstance(found, tuple) else found

@@ -1,0 +1,178 @@
+"""Seeded faults and known quantities, through the real engine, gate, checks and store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from harness.arms import Framework, read_framework, registered
+from harness.frames import Frames, load
+from harness.selftest.goals import Finding, caught
+from harness.selftest.machinery import Say, mutant_suite, run_suite
+from harness.selftest.misbehaving.timing import (
+    CHILD_BYTES,
+    COMPILE_SECONDS,
+    DEVICE_SECONDS,
+    HOARD_BYTES,
+)
+from harness.suite import Effort
+from harness.summary import summary
+
+PART = "probe"
+HARNESS = Path(__file__).resolve().parent.parent
+# Fault -> how its cell must end.
+FAULTS = {
+    "no-fence": "failed: fence read",
+    "partial-fence": "failed: fence read",
+    "oversubscribes": "failed: concurrency",
+    "recompiles": "failed: recompilation",
+    "tf32": "wrong",
+    "half-precision": "wrong",
+    "wrong-activation": "wrong",
+    "stale-parameter": "wrong",
+    "weight-decay": "wrong",
+    "nan": "wrong",
+}
+IMPORT_SECONDS = 3.0  # of sleepy; importing it here to ask would take them
+PARENT_BYTES = 1 << 30
+SHARE, SECONDS, BYTES = 0.01, 0.005, 2 << 20  # 1 %, or 5 ms, or 2 MiB on top
+EFFORT = Effort(
+    rounds=2,
+    slice_seconds=0.01,
+    warm_up_seconds=0.05,
+    warm_up_cap_seconds=2.0,
+    quiet_seconds=0.0,
+    ceilings=False,
+    accuracy=False,
+    memory=False,
+)
+
+
+def frameworks() -> list[Framework]:
+    """Those that the harness tests itself with."""
+    return [
+        read_framework(name, f"harness.selftest.{name}", HARNESS)
+        for name in ("misbehaving", "sleepy")
+    ]
+
+
+def probed(folder: Path, say: Say) -> Iterator[Finding]:
+    """Every probe that runs the engine; some seconds each."""
+    with ExitStack() as stack:
+        for framework in frameworks():
+            stack.enter_context(registered(framework))
+        yield from faults(folder, say)
+        yield from stages(folder, say)
+        yield from memory(folder, say)
+
+
+def faults(folder: Path, say: Say) -> Iterator[Finding]:
+    """A cell per fault, and one that has none."""
+    arms = ["misbehaving:well", *(f"misbehaving:{mode}" for mode in FAULTS)]
+    found = load(run_suite(folder, mutant_suite("faults", arms, effort=EFFORT), say))
+    ends = {
+        row["mode"]: f"{row['status']}: {row['reason']}".rstrip(": ")
+        for row in found.cells.to_dict("records")
+    }
+    for mode, expected in FAULTS.items():
+        yield caught(PART, f"seeded fault: {mode}", ends[mode], expected)
+    yield caught(PART, "no fault", ends["well"], "ok")
+    timed = set(found.slices["mode"])
+    yield caught(
+        PART,
+        "numbers of faulty arms in the results",
+        "none" if timed == {"well"} else f"of {', '.join(sorted(timed - {'well'}))}",
+        "none",
+    )
+
+
+def stages(folder: Path, say: Say) -> Iterator[Finding]:
+    """Planted seconds of import, configuration and compilation."""
+    arms = [f"misbehaving:{mode}" for mode in ("well", "slow-device", "slow-compile")]
+    suite = mutant_suite("stages", [*arms, "sleepy:well"], effort=EFFORT)
+    table = summary(load(run_suite(folder, suite, say))).set_index("arm")
+    planted = (
+        ("import", "sleepy:well", "import_seconds", IMPORT_SECONDS),
+        ("device", "misbehaving:slow-device", "device_seconds", DEVICE_SECONDS),
+        ("compile", "misbehaving:slow-compile", "compile_seconds", COMPILE_SECONDS),
+    )
+    for stage, arm, column, seconds in planted:
+        base = np.nan_to_num(table.loc["misbehaving:well", column])
+        off = float(table.loc[arm, column] - base - seconds)
+        limit = max(SHARE * seconds, SECONDS)
+        yield Finding(
+            PART,
+            f"planted {seconds:g} s of {stage}",
+            f"within {1000 * limit:.0f} ms",
+            f"{1000 * off:+.1f} ms",
+            off,
+            abs(off) <= limit,
+        )
+
+
+def memory(folder: Path, say: Say) -> Iterator[Finding]:
+    """Known allocations in a known phase, under a host that is larger than any of them."""
+    parent = np.ones(PARENT_BYTES, np.uint8)
+    modes = {
+        "hoards-build": "build",
+        "hoards-compile": "compile",
+        "hoards-first-step": "first_step",
+    }
+    arms = ["well", *modes, "forks"]
+    suite = mutant_suite(
+        "memory",
+        [f"misbehaving:{mode}" for mode in arms],
+        effort=Effort(**{**vars(EFFORT), "memory": True}),
+    )
+    found = load(run_suite(folder, suite, say))
+    for mode, stage in modes.items():
+        off = _peak(found, mode, stage, "peak_bytes") - _peak(found, "well", stage, "peak_bytes")
+        yield _size(f"{HOARD_BYTES >> 20} MiB taken in the stage {stage}", off, HOARD_BYTES)
+    others = [stage for stage in modes.values() if stage != "build"]
+    off = max(_peak(found, "hoards-build", stage, "peak_bytes") for stage in others) - max(
+        _peak(found, "well", stage, "peak_bytes") for stage in others
+    )
+    yield _size("nothing taken in the later stages", off, 0)
+    off = _peak(found, "forks", "compile", "tree_bytes") - _peak(
+        found, "well", "compile", "tree_bytes"
+    )
+    yield _size(
+        f"{CHILD_BYTES >> 20} MiB and an interpreter in a child process",
+        off,
+        CHILD_BYTES,
+        interpreter=True,
+    )
+    import_bytes = _peak(found, "well", "interpreter", "peak_bytes")
+    yield Finding(
+        PART,
+        "peak of a fresh interpreter under a parent of 1 GiB",
+        "below 64 MiB",
+        f"{import_bytes / 2**20:.1f} MiB",
+        import_bytes,
+        import_bytes < 64 << 20,
+        note="a measure that is inherited through exec would show the parent's",
+    )
+    del parent
+
+
+def _peak(found: Frames, mode: str, stage: str, column: str) -> int:
+    rows = found.memory[(found.memory["mode"] == mode) & (found.memory["stage"] == stage)]
+    return int(rows[column].iloc[0])
+
+
+def _size(what: str, found_bytes: int, planted_bytes: int, *, interpreter: bool = False) -> Finding:
+    limit = SHARE * planted_bytes + BYTES
+    # A child is an interpreter, too, of some MiB that the parent's pages share in part.
+    most = limit + (16 << 20 if interpreter else 0)
+    off = found_bytes - planted_bytes
+    return Finding(
+        PART,
+        f"memory: {what}",
+        f"within 1 % + 2 MiB{', plus an interpreter of up to 16 MiB' if interpreter else ''}",
+        f"{off / 2**20:+.2f} MiB",
+        off,
+        -limit <= off <= most,
+    )

@@ -1,0 +1,73 @@
+"""The whole proof: which parts, in which order, and what is kept of it."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness.frames import load
+from harness.machine import code_version, describe_machine
+from harness.report import write_report
+from harness.selftest import page, real
+from harness.selftest.goals import Finding, caught
+from harness.selftest.machinery import Say, run_suite
+from harness.selftest.overhead import overhead
+from harness.selftest.probes import probed
+from harness.selftest.simulation import simulated
+
+QUICK_SESSIONS, FULL_SESSIONS = 1000, 10_000
+RUNS = ("quiet", "bursts", "sequential")
+
+
+def prove(folder: Path, say: Say, *, full: bool) -> tuple[list[Finding], Path]:
+    """Run the proof below ``folder``; the real machine is part of the full one only."""
+    say("simulated worlds")
+    found = list(simulated(sessions_per_world=FULL_SESSIONS if full else QUICK_SESSIONS))
+    say("overhead of the slice loop")
+    found += overhead()
+    found += probed(folder / "probes", say)
+    if full:
+        _measure(folder, say)
+        found += judged(folder)
+    machine = describe_machine()
+    facts = {
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "level": "full" if full else "quick",
+        "code_version": code_version(),
+        "processor": machine["processor"],
+        "cores": machine["cores"],
+    }
+    return found, page.write(folder, found, facts)
+
+
+def _measure(folder: Path, say: Say) -> None:
+    """The sessions on real frameworks, each a run like any other."""
+    run_suite(folder, real.quiet_suite(), say)
+    with real.bursts(folder):
+        run_suite(folder, real.bursts_suite(), say)
+    run_suite(folder, real.sequential_suite(), say)
+
+
+def judged(folder: Path) -> Iterator[Finding]:
+    """What the sessions show, from their records alone."""
+    quiet, noisy, sequential = (load(folder / name) for name in RUNS)
+    yield from real.false_verdicts(quiet, "quiet machine")
+    yield from real.false_verdicts(noisy, "a core burnt in bursts")
+    yield from real.bursts_seen(noisy, folder / real.BURSTS)
+    yield from real.planted_slowdowns(quiet)
+    yield from real.one_after_the_other(sequential)
+    yield recomputed(folder / RUNS[0])
+
+
+def recomputed(run: Path) -> Finding:
+    """Two reports of the same records, byte by byte."""
+    hashes = []
+    for name in ("first", "second"):
+        folder = run.parent / "reports" / name
+        files = write_report(run, folder, formats=("markdown", "csv"))
+        whole = b"".join(path.read_bytes() for path in sorted(files))
+        hashes.append(hashlib.sha256(whole).hexdigest())
+    words = "identical" if hashes[0] == hashes[1] else "different"
+    return caught(real.PART, "report recomputed from raw records", words, "identical")

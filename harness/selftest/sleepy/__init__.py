@@ -1,0 +1,11 @@
+"""A framework that takes a known time to import."""
+
+import time
+
+from ..misbehaving import Adapter
+
+IMPORT_SECONDS = 3.0
+
+time.sleep(IMPORT_SECONDS)
+
+__all__ = ["Adapter"]
