@@ -108,7 +108,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         **_RUN,
         "threads": (COUNT, "threads used"),
         "what": (TEXT, "matrix product (flop per second) or copy (bytes per second)"),
-        "size_bytes": (COUNT, "size of an array"),
+        "size_bytes": (COUNT_OR_NA, "size of an array"),
         "per_second": (NUMBER, "best of several: operations, or bytes read and written"),
     },
     "blocks": {

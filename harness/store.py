@@ -321,4 +321,7 @@ def _json_ready(value: Any) -> Any:
         return {key: _json_ready(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_json_ready(item) for item in value]
+    if isinstance(value, str) and not value.isascii():
+        # Half of a surrogate pair, which a broken output may hold, is no Unicode text.
+        return value.encode("utf-8", "backslashreplace").decode()
     return _json_ready(value.tolist()) if hasattr(value, "tolist") else value

@@ -19,6 +19,7 @@ from harness.columns import COLUMNS
 from harness.frames import AUDIT, Frames
 from harness.statistics import (
     LEVELS,
+    LOOKS,
     CellVerdicts,
     Estimate,
     Floats,
@@ -130,7 +131,8 @@ def _judged(
         quarantined=logs.quarantined,
         twin=logs.twin,
         failed_checks=failed,
-        generator=generator,
+        # With fewer blocks bootstrap-t is too erratic to say anything (statistics.disputed).
+        generator=generator if logs.values.shape[1] >= LOOKS[1] else None,
     )
     counted = rounds[rounds["residency"] != AUDIT]
     rules = counted.loc[counted["rule"] != "", "rule"].value_counts()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,13 @@ STAGE_MEBIBYTES = {
     "interpreter": 30,
     "import": 300,
     "build": 350,
+    "compile": 400,
     "first_step": 500,
     "steady": 480,
 }
 START = 1_760_000_000.0  # seconds since 1970, of the first record
+AUDIT = 6  # number of the audit block
+PROCESS_SD, ROUND_SD, DRIFT_SD = 0.005, 0.005, 0.01  # of logs of seconds
 
 
 def write_run(
@@ -41,35 +45,62 @@ def write_run(
     arms: Sequence[str] = ARMS,
     models: Sequence[str] = MODELS,
     phases: Sequence[str] = ("inference", "training"),
-    slices: int = 12,
-    latency_slices: int = 3,
-    latency_steps: int = 40,
+    blocks: int = 7,
+    rounds: int = 6,
+    latency_steps: int = 8,
+    level: str = "quick",
+    twin: bool = True,
     seed: int = 0,
     name: str = "synthetic",
     speed: Mapping[str, float] | None = None,
     statuses: Mapping[int, str] | None = None,
+    loud: Collection[tuple[int, int]] = (),
 ) -> Path:
     """Write a run below ``folder`` and return its path.
 
-    ``speed``: arm -> how many times slower than the fastest. ``statuses``: number of a cell ->
-    its status, or "unfinished"; unless given, runs of 24 cells and more have one of each.
+    The first arm has an A/A twin unless ``twin`` is false; block ``AUDIT`` is an audit. ``speed``:
+    arm -> how many times slower than the fastest. ``statuses``: number of a cell -> its status, or
+    "unfinished"; unless given, runs of 24 cells and more have one of each. ``loud``: (block, round)
+    in which others used the machine.
     """
-    random.Random(seed)
-    cells = planned_cells(arms, models, phases)
+    named = [arms[0], f"{arms[0]}#2", *arms[1:]] if twin and arms else list(arms)
+    cells = planned_cells(named, models, phases)
     bad = [*STATUSES[1:], "unfinished"]
     if statuses is None:
         few = len(cells) < 3 * len(bad)
         statuses = {} if few else {(2 * n + 1) * len(cells) // 16: s for n, s in enumerate(bad)}
     records = _Records(random.Random(seed))
+    records.add("session", quiet=True, waited_seconds=5.0, foreign_share=0.01)
+    for size in (1 << 20, 1 << 27):
+        records.add("ceiling", threads=2, what="copy", size_bytes=size, per_second=2e10)
+    records.add("ceiling", threads=2, what="matrix product", size_bytes=1 << 22, per_second=1e11)
+    fine = []
     for number, cell in enumerate(cells):
-        factor = (speed or {}).get(cell["arm"]) or SPEED.get(cell["mode"], 1.1)
-        cost = 1e-3 * 3.0 ** models.index(cell["model"]) * PHASE_COST[cell["phase"]]
         status = statuses.get(number, "ok")
-        shape = (slices, latency_slices, latency_steps)
-        _write_cell(records, cell, status, cost * factor, shape)
-    with create(folder, name, description(cells, seed)) as run:
+        if _qualify(records, cell, status):
+            fine.append(cell)
+    for block in range(1, blocks + 1):
+        _write_block(records, fine, block, rounds, latency_steps, _seconds(models, speed), loud)
+    for number, cell in enumerate(cells):
+        status = statuses.get(number, "ok")
+        if status in ("ok", "timeout"):
+            records.add("status", cell=cell["id"], status=status, reason=REASONS.get(status))
+    with create(folder, name, description(cells, seed, level)) as run:
         run.records_path.write_bytes(b"".join(records.lines))
     return run.path
+
+
+def _seconds(
+    models: Sequence[str], speed: Mapping[str, float] | None
+) -> Callable[[Mapping[str, Any]], float]:
+    """Of a step of a cell, without any noise."""
+
+    def seconds(cell: Mapping[str, Any]) -> float:
+        arm = cell["arm"].partition("#")[0]
+        factor = (speed or {}).get(arm) or SPEED.get(cell["mode"], 1.1)
+        return 1e-3 * 3.0 ** models.index(cell["model"]) * PHASE_COST[cell["phase"]] * factor
+
+    return seconds
 
 
 class _Records:
@@ -83,94 +114,166 @@ class _Records:
         self.clock += self.generator.uniform(0.01, 1.0)
         self.lines.append(record_line(kind, {"at": round(self.clock, 3), **fields}))
 
-    def start(self, cell: Mapping[str, Any], purpose: str) -> dict[str, Any]:
-        """A process for a cell; returns what its records begin with."""
+    def start(self, cell: Mapping[str, Any], purpose: str, block: int | None = None) -> int:
+        """A process for the arm of a cell; returns its number."""
         self.processes += 1
-        self.add("process", **process(self.generator, self.processes, cell, purpose))
-        return {"cell": cell["id"], "process": self.processes}
+        fields = process(self.generator, self.processes, cell, purpose)
+        self.add("process", **{**fields, "block": block})
+        return self.processes
 
 
-def _write_cell(
-    records: _Records,
-    cell: Mapping[str, Any],
-    status: str,
-    seconds: float,
-    shape: tuple[int, int, int],
-) -> None:
-    """Whatever a cell leaves behind that ends with ``status``; ``seconds`` are those of a step."""
+def _qualify(records: _Records, cell: Mapping[str, Any], status: str) -> bool:
+    """What a cell leaves behind before its blocks; whether it goes on to them."""
     if status not in ("unsupported", "unwritten", "no-environment"):
-        where = records.start(cell, "timing")
+        where = {"cell": cell["id"], "process": records.start(cell, "qualification")}
         if status not in ("failed", "out-of-memory"):
             checks = gate_checks(records.generator, cell, wrong=status == "wrong")
             passed = all(check["passed"] for check in checks)
             records.add("gate", **where, passed=passed, checks=checks)
             if passed:
-                slices, latency_slices, latency_steps = shape
-                if status != "ok":  # stopped half way
-                    slices, latency_slices = slices // 2, 0
-                _write_timing(
-                    records, cell, where, seconds, (slices, latency_slices, latency_steps)
-                )
-        if status == "ok":
-            _write_lesson_and_memory(records, cell, where)
+                _believe(records, cell, where)
+                return True
     if status != "unfinished":
         records.add("status", cell=cell["id"], status=status, reason=REASONS.get(status))
+    return False
 
 
-def _write_timing(
-    records: _Records,
-    cell: Mapping[str, Any],
-    where: Mapping[str, Any],
-    seconds: float,
-    shape: tuple[int, int, int],
-) -> None:
-    generator = records.generator
-    typical = seconds * generator.uniform(0.97, 1.03)
-    compiles = cell["mode"] in ("compile", "xla", "jit")
-    records.add(
-        "startup",
-        **where,
-        build_seconds=0.05 * generator.uniform(0.9, 1.2),
-        compile_seconds=2.0 * generator.uniform(0.9, 1.4) if compiles else None,
-        first_step_seconds=typical + (1.5 if compiles else 0.1) * generator.uniform(0.9, 1.2),
-        second_step_seconds=typical * 1.2,
-    )
-    slices, latency_slices, latency_steps = shape
-    for index in range(slices):
-        steps = max(1, round(0.2 / typical))
-        total = typical * steps * generator.lognormvariate(0, 0.03)
-        fields = {"index": index, "statistic": "throughput", "steps": steps, "seconds": total}
-        records.add("slice", **where, **fields)
-    for index in range(latency_slices):
-        each = [typical * generator.lognormvariate(0.02, 0.08) for _ in range(latency_steps)]
-        fields = {"index": index, "statistic": "latency", "steps": latency_steps}
-        records.add("slice", **where, **fields, seconds=sum(each), step_seconds=each)
-
-
-def _write_lesson_and_memory(
-    records: _Records, cell: Mapping[str, Any], where: Mapping[str, Any]
-) -> None:
+def _believe(records: _Records, cell: Mapping[str, Any], where: Mapping[str, Any]) -> None:
+    records.add("startup", **where, **startup_fields(records.generator, cell, new=3))
+    checks = [
+        {"name": name, "error": error, "tolerance": most, "note": "", "passed": True}
+        for name, error, most in (("fence read", 0.001, 0.05), ("concurrency", 1.0, 1.05))
+    ]
+    records.add("check", **where, passed=True, checks=checks)
+    records.add("calibration", **where, step_seconds=0.001, slice_steps=50, fence_seconds=1e-6)
     if cell["phase"] == "training":
         accuracy = records.generator.uniform(0.96, 0.97)
         fields = {"test_accuracy": accuracy, "test_loss": 0.12, "train_loss": 0.09}
         records.add("accuracy", **where, **fields, train_steps=400, reason=None)
-    where = records.start(cell, "memory")
+    number = records.start(cell, "memory")
     for stage, mebibytes in STAGE_MEBIBYTES.items():
         peak = int(mebibytes * 2**20 * records.generator.uniform(0.99, 1.01))
-        records.add("memory", **where, phase=stage, peak_bytes=peak, reason=None)
+        fields = {"phase": stage, "peak_bytes": peak, "tree_bytes": peak + 1, "reason": None}
+        records.add("memory", cell=cell["id"], process=number, **fields)
+
+
+def startup_fields(
+    generator: random.Random, cell: Mapping[str, Any], *, new: int = 0
+) -> dict[str, Any]:
+    """Of a startup record."""
+    compiles = cell["mode"] in ("compile", "xla", "jit")
+    return {
+        "build_seconds": 0.05 * generator.uniform(0.9, 1.2),
+        "compile_seconds": 2.0 * generator.uniform(0.9, 1.4) if compiles else None,
+        "first_step_seconds": (1.5 if compiles else 0.1) * generator.uniform(0.9, 1.2),
+        "second_step_seconds": 0.01,
+        "warm_up_seconds": generator.uniform(1.0, 1.2),
+        "warm_up_steps": 100,
+        "capped": False,
+        "new_cache_entries": new,
+    }
+
+
+def _write_block(
+    records: _Records,
+    cells: Sequence[Mapping[str, Any]],
+    number: int,
+    rounds: int,
+    latency_steps: int,
+    seconds: Callable[[Mapping[str, Any]], float],
+    loud: Collection[tuple[int, int]],
+) -> None:
+    generator = records.generator
+    residency = "audit" if number == AUDIT else "resident"
+    arms = list(dict.fromkeys(cell["arm"] for cell in cells))
+    served = {
+        arm: records.start(next(c for c in cells if c["arm"] == arm), residency, number)
+        for arm in arms
+    }
+    comparisons = list(dict.fromkeys(cell["comparison"] for cell in cells))
+    for comparison in comparisons:
+        present = [cell for cell in cells if cell["comparison"] == comparison]
+        effect = {cell["id"]: generator.gauss(0, PROCESS_SD) for cell in present}
+        for cell in present:
+            where = {"cell": cell["id"], "process": served[cell["arm"]]}
+            records.add("startup", **where, **startup_fields(generator, cell))
+        for index in range(rounds):
+            drift = generator.gauss(0, DRIFT_SD)
+            for cell in present:
+                log = drift + effect[cell["id"]] + generator.gauss(0, ROUND_SD)
+                place = {"cell": cell["id"], "process": served[cell["arm"]]}
+                place |= {"block": number, "round": index}
+                typical = seconds(cell) * math.exp(log)
+                _write_slices(records, place, typical, latency_steps)
+            order = [cell["id"] for cell in present]
+            add_round(records.add, comparison, number, index, order, loud=(number, index) in loud)
+    records.add(
+        "block",
+        block=number,
+        residency=residency,
+        arms=arms,
+        comparisons=comparisons,
+        rounds=rounds,
+        seed=number,
+    )
+
+
+def _write_slices(
+    records: _Records, place: Mapping[str, Any], typical: float, latency_steps: int
+) -> None:
+    steps = max(1, round(0.05 / typical))
+    total = typical * steps
+    own = {"cpu_seconds": total, "wait_seconds": 0.0, "switches": 0, "major_faults": 0}
+    fields = {"statistic": "throughput", "steps": steps, "seconds": total}
+    records.add("slice", **place, **fields, **own)
+    if latency_steps:
+        each = [typical * records.generator.lognormvariate(0, 0.002) for _ in range(latency_steps)]
+        fields = {"statistic": "latency", "steps": latency_steps, "seconds": sum(each)}
+        records.add("slice", **place, **fields, step_seconds=each, **own)
+
+
+def add_round(
+    add: Callable[..., None],
+    comparison: str,
+    block: int,
+    index: int,
+    order: Sequence[str],
+    *,
+    loud: bool = False,
+) -> None:
+    """A round record by ``add(kind, **fields)``, in quarantine if ``loud``."""
+    add(
+        "round",
+        comparison=comparison,
+        block=block,
+        round=index,
+        order=list(order),
+        canaries=[[0.0002]] * (len(order) + 1),
+        wall_seconds=0.5,
+        foreign_seconds=0.4 if loud else 0.001,
+        steal_seconds=0.0,
+        throttled_seconds=None,
+        pressure_seconds=0.01,
+        load=0.5,
+        frequency_mhz=None,
+        major_faults=0,
+        suspect="foreign load" if loud else None,
+    )
 
 
 def planned_cells(
     arms: Sequence[str], models: Sequence[str], phases: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Every arm with every model in every phase, as in run.json."""
-    triples = [(model, phase, arm) for model in models for phase in phases for arm in arms]
+    pairs = [(model, phase) for model in models for phase in phases]
+    triples = [(number, *pair, arm) for number, pair in enumerate(pairs, 1) for arm in arms]
     return [
         {
             "id": f"c{number:04d}",
+            "comparison": f"k{comparison:03d}",
             "arm": arm,
             "framework": arm.split(":")[0],
-            "mode": arm.split(":")[1],
+            "mode": arm.split(":")[1].partition("#")[0],
             "model": model,
             "preset": "small",
             "phase": phase,
@@ -181,21 +284,32 @@ def planned_cells(
             "threads": 2,
             "profile": "default",
         }
-        for number, (model, phase, arm) in enumerate(triples, 1)
+        for number, (comparison, model, phase, arm) in enumerate(triples, 1)
     ]
 
 
-def description(cells: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, Any]:
+def description(
+    cells: Sequence[Mapping[str, Any]], seed: int = 0, level: str = "quick"
+) -> dict[str, Any]:
     """What goes into run.json."""
-    labels = sorted({cell["framework"] for cell in cells})
+    arms = sorted({cell["arm"] for cell in cells})
     return {
         "created": "2026-01-02T03:04:05+00:00",
-        "suite": {"name": "synthetic", "slices": 12},
+        "suite": {"name": "synthetic", "level": level, "margin": 0.02},
         "seed": seed,
-        "machine": {"processor": "Example 9000", "cores": 2, "memory_bytes": 2**33},
+        "machine": {
+            "processor": "Example 9000",
+            "cores": 2,
+            "logical_cores": 2,
+            "memory_bytes": 2**33,
+        },
         "locks": {
-            label: {"hash": f"{label}-0000", "lock": [f"{label}==1.2.3"], "python": "3.11.9"}
-            for label in labels
+            arm: {
+                "hash": f"{arm.split(':')[0]}-0000",
+                "lock": [f"{arm.split(':')[0]}==1.2.3"],
+                "python": "3.11.9",
+            }
+            for arm in arms
         },
         "code_version": "0.0.0+synthetic",
         "cells": [dict(cell) for cell in cells],
@@ -217,6 +331,7 @@ def process(
         "describe": {"framework": cell["framework"], "version": "1.2.3", "threads": 2},
         "interpreter_seconds": generator.uniform(0.02, 0.03),
         "import_seconds": generator.uniform(0.8, 1.2),
+        "device_seconds": generator.uniform(0.01, 0.02),
         "cache_entries": 0,
         "purpose": purpose,
     }

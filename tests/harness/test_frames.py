@@ -17,18 +17,22 @@ import numpy
 import pandas
 import pytest
 
-from harness import frames
+from harness import export
+from harness.columns import COLUMNS
 from harness.errors import BadInput, RunFailed
-from harness.frames import COLUMNS, Frames, load, summary, write_csv, write_parquet
+from harness.export import write_csv, write_parquet
+from harness.frames import Frames, load
 from harness.store import STATUSES, Run, TornRecord, open_run, read_records
-from tests.synthetic import ARMS, MODELS, empty_run, gate_checks, process, write_run
+from harness.summary import summary
+from harness.verdicts import judge, verdict_frame
+from tests.synthetic import ARMS, MODELS, add_round, empty_run, gate_checks, process, write_run
 
 NAMES = [field.name for field in dataclasses.fields(Frames)]
 ROOT = Path(__file__).parents[2]
 MEASURED = [
     column
     for column, (dtype, _) in COLUMNS["summary"].items()
-    if dtype in ("float64", "Int64") and "error" not in column
+    if dtype in ("float64", "Int64") and "error" not in column and column != "flops"
 ]
 
 
@@ -43,7 +47,8 @@ def full(path: Path) -> Frames:
 
 
 def tables(loaded: Frames) -> dict[str, pandas.DataFrame]:
-    return {**{name: getattr(loaded, name) for name in NAMES}, "summary": summary(loaded)}
+    found = {name: getattr(loaded, name) for name in NAMES}
+    return {**found, "summary": summary(loaded), "verdicts": verdict_frame(judge(loaded))}
 
 
 def assert_as_documented(loaded: Frames) -> None:
@@ -58,10 +63,11 @@ def assert_as_documented(loaded: Frames) -> None:
 # -- a small run by hand ----------------------------------------------------------------------
 
 
-def start(run: Run, cell: str, number: int, *, purpose: str = "timing") -> None:
+def start(run: Run, cell: str, number: int, *, purpose: str = "resident") -> None:
     described = next(c for c in run.description["cells"] if c["id"] == cell)
     fields = process(random.Random(number), number, described, purpose)
-    run.append("process", **{**fields, "import_seconds": float(number)})
+    block = number if purpose == "resident" else None
+    run.append("process", **{**fields, "import_seconds": float(number), "block": block})
 
 
 def gate(run: Run, cell: str, number: int, *, passed: bool = True, **change: Any) -> None:
@@ -69,16 +75,25 @@ def gate(run: Run, cell: str, number: int, *, passed: bool = True, **change: Any
     run.append("gate", cell=cell, process=number, passed=passed, checks=[{**check, **change}])
 
 
-def throughput(run: Run, cell: str, number: int, *seconds: float) -> None:
-    for index, each in enumerate(seconds):
-        fields = {"index": index, "statistic": "throughput", "steps": 10, "seconds": each}
-        run.append("slice", cell=cell, process=number, **fields)
+OWN = {"cpu_seconds": 0.5, "wait_seconds": 0.1, "switches": 1, "major_faults": 0}
+
+
+def throughput(run: Run, cell: str, number: int, *seconds: float, first: int = 0) -> None:
+    """Slices of the rounds from ``first`` on, in the block that has the process's number."""
+    for index, each in enumerate(seconds, first):
+        fields = {"block": number, "round": index, "statistic": "throughput", "steps": 10}
+        run.append("slice", cell=cell, process=number, **fields, seconds=each, **OWN)
+        rounds(run, number, index)
+
+
+def rounds(run: Run, block: int, index: int, *, loud: bool = False) -> None:
+    add_round(run.append, "k001", block, index, ["c0001"], loud=loud)
 
 
 def latency(run: Run, cell: str, number: int, index: int, seconds: list[float]) -> None:
-    fields = {"index": index, "statistic": "latency", "steps": len(seconds)}
+    fields = {"block": number, "round": index, "statistic": "latency", "steps": len(seconds)}
     total = {"seconds": sum(seconds), "step_seconds": seconds}
-    run.append("slice", cell=cell, process=number, **fields, **total)
+    run.append("slice", cell=cell, process=number, **fields, **total, **OWN)
 
 
 def startup(run: Run, cell: str, number: int, first: float) -> None:
@@ -108,7 +123,7 @@ def test_empty_frames_are_as_documented(tmp_path: Path) -> None:
 
 
 def test_every_frame_is_documented() -> None:
-    assert [*COLUMNS] == [*NAMES, "summary"]
+    assert [*COLUMNS] == [*NAMES, "summary", "verdicts"]
     for columns in COLUMNS.values():
         for column, (dtype, description) in columns.items():
             assert dtype in ("float64", "str", "int64", "Int64", "bool"), column
@@ -142,8 +157,13 @@ def test_counts_match_the_records(path: Path, full: Frames) -> None:
     assert len(full.startup) == count("startup")
     assert len(full.memory) == count("memory")
     assert len(full.gate) == sum(len(r["checks"]) for r in records if r["record"] == "gate")
-    assert len(full.steps) == sum(len(r.get("step_seconds") or ()) for r in records)
-    assert full.runs["cells"].tolist() == [len(ARMS) * len(MODELS) * 2]
+    steps = [r.get("step_seconds") or () for r in records if r["record"] == "slice"]
+    assert len(full.steps) == sum(map(len, steps))
+    assert full.runs["cells"].tolist() == [(len(ARMS) + 1) * len(MODELS) * 2]
+    assert len(full.rounds) == count("round")
+    assert len(full.blocks) == count("block")
+    assert len(full.ceilings) == count("ceiling")
+    assert len(full.calibrations) == count("calibration")
 
 
 # -- the summary against plain arithmetic -----------------------------------------------------
@@ -155,19 +175,26 @@ def test_summary_by_hand(tmp_path: Path) -> None:
         gate(run, "c0001", 1)
         startup(run, "c0001", 1, first=0.9)
         throughput(run, "c0001", 1, 1.0, 4.0, 2.0)
-        latency(run, "c0001", 1, 3, [0.1, 0.3, 0.2])
-        latency(run, "c0001", 1, 4, [0.5])
+        latency(run, "c0001", 1, 1, [0.1, 0.3, 0.2])
+        latency(run, "c0001", 1, 2, [0.5])
         start(run, "c0001", 2, purpose="memory")
         memory(run, "c0001", 2, interpreter=5, build=70, steady=60, first_step=None)
         memory(run, "c0001", 2, **{"import": 20})
+        start(run, "c0001", 3)
+        throughput(run, "c0001", 3, 8.0)
         fields = {"test_accuracy": 0.75, "test_loss": 0.5, "train_loss": 0.25, "train_steps": 9}
         run.append("accuracy", cell="c0001", process=1, **fields)
         run.append("status", cell="c0001", status="ok")
     loaded = load(run.path)
     row = summary(loaded).iloc[0]
-    assert (row.step_seconds, row.step_seconds_low, row.step_seconds_high) == (0.2, 0.1, 0.4)
-    assert row.examples_per_second == 32 / 0.2
-    assert row.slices == 3
+    assert row.step_seconds == 0.5  # blocks of 0.2 and 0.8
+    spread = math.log(4) / 2 * 12.706204736  # standard error of two blocks, t with 1 degree
+    assert row.step_seconds_low == pytest.approx(0.4 / math.exp(spread))
+    assert row.step_seconds_high == pytest.approx(0.4 * math.exp(spread))
+    assert row.examples_per_second == 32 / 0.5
+    assert (row.blocks, row.slices) == (2, 4)
+    assert row.concurrency == pytest.approx(0.1875)  # of 0.5, 0.125, 0.25 and 0.0625
+    assert row.startup_seconds > 1.0 + 0.5 + 0.9
     pooled = [0.1, 0.2, 0.3, 0.5]
     for percent in (50, 95, 99):
         assert row[f"latency_p{percent}_seconds"] == pytest.approx(
@@ -176,7 +203,7 @@ def test_summary_by_hand(tmp_path: Path) -> None:
     assert row.import_seconds == 1.0
     assert row.build_seconds == 0.5
     assert row.first_step_seconds == 0.9
-    assert row.first_step_extra_seconds == pytest.approx(0.7)
+    assert row.first_step_extra_seconds == pytest.approx(0.4)
     assert math.isnan(row.compile_seconds)
     assert row.peak_bytes == 70
     assert row.peak_over_import_bytes == 50
@@ -184,13 +211,13 @@ def test_summary_by_hand(tmp_path: Path) -> None:
     assert row.worst_error_share == pytest.approx(0.01)
     assert row.test_accuracy == 0.75
     assert row.test_loss == 0.5
-    assert loaded.slices["step_seconds"].tolist() == [0.1, 0.4, 0.2, 0.2, 0.5]
+    assert loaded.slices["step_seconds"].tolist() == [0.1, 0.4, 0.2, 0.2, 0.5, 0.8]
     assert loaded.steps["step_seconds"].tolist() == [0.1, 0.3, 0.2, 0.5]
-    assert loaded.steps["slice"].tolist() == [3, 3, 3, 4]
+    assert loaded.steps["round"].tolist() == [1, 1, 1, 2]
     assert loaded.steps["step"].tolist() == [0, 1, 2, 0]
     other = summary(loaded).iloc[1]
     assert other.status == "unfinished"
-    assert other.slices == 0
+    assert (other.blocks, other.slices) == (0, 0)
     assert other[MEASURED].isna().all()
 
 
@@ -212,6 +239,46 @@ def test_errors_of_the_gate(tmp_path: Path) -> None:
     assert row.gradient_error == math.inf
     assert row.worst_error_share == math.inf
     assert loaded.gate["error"].isna().tolist() == [False, True, False, False, True, False]
+
+
+def test_rounds_in_quarantine_do_not_count(tmp_path: Path) -> None:
+    with empty_run(tmp_path) as run:
+        start(run, "c0001", 1)
+        gate(run, "c0001", 1)
+        throughput(run, "c0001", 1, 1.0)
+        own = {"seconds": 9.0, **OWN}
+        for index, loud in ((1, True), (2, None)):  # a round that was never closed counts neither
+            fields = {"block": 1, "round": index, "statistic": "throughput", "steps": 10}
+            run.append("slice", cell="c0001", process=1, **fields, **own)
+            if loud:
+                rounds(run, 1, index, loud=True)
+    loaded = load(run.path)
+    assert loaded.slices["quarantined"].tolist() == [False, True, True]
+    assert loaded.rounds["rule"].tolist() == ["", "foreign load"]
+    assert summary(loaded).iloc[0].step_seconds == pytest.approx(0.1)
+
+
+def test_audits_do_not_count(tmp_path: Path) -> None:
+    with empty_run(tmp_path) as run:
+        gate(run, "c0001", 1)
+        for number, purpose in ((1, "resident"), (2, "audit")):
+            start(run, "c0001", number, purpose=purpose)
+            throughput(run, "c0001", number, float(number))
+    loaded = load(run.path)
+    assert loaded.slices["residency"].tolist() == ["resident", "audit"]
+    assert summary(loaded).iloc[0].step_seconds == pytest.approx(0.1)
+
+
+def test_a_failed_check_withholds_like_a_failed_gate(tmp_path: Path) -> None:
+    with empty_run(tmp_path) as run:
+        everything(run, "c0001")
+        gate(run, "c0001", 1)
+        check = {"name": "fence read", "error": 1.0, "tolerance": 0.05, "passed": False}
+        run.append("check", cell="c0001", process=1, passed=False, checks=[check])
+    loaded = load(run.path)
+    assert len(loaded.checks) == 1
+    assert not len(loaded.slices)
+    assert summary(loaded).iloc[0][MEASURED].isna().all()
 
 
 # -- no number before the answers agree -------------------------------------------------------
@@ -300,18 +367,19 @@ def test_resumed_cells(tmp_path: Path) -> None:
         run.append("status", cell="c0001", status="ok")
     loaded = load(run.path)
     assert loaded.slices["process"].tolist() == [1, 3]  # slices of both count
-    for frame in (loaded.startup, loaded.gate, loaded.memory):
-        assert frame["process"].tolist() == [3]  # of the rest the latest wins
+    assert loaded.startup["process"].tolist() == [1, 3]
+    for frame in (loaded.gate, loaded.memory):
+        assert frame["process"].tolist() == [3]  # of these the latest wins
     row = summary(loaded).iloc[0]
     assert row.status == "ok"
     assert row.reason == ""
-    assert row.import_seconds == 3.0
+    assert row.import_seconds == 2.0  # the median of the processes
     assert row.step_seconds == pytest.approx(0.2)
     assert row.peak_bytes == 33
 
 
 def test_a_torn_run_is_read(tmp_path: Path) -> None:
-    path = write_run(tmp_path, slices=2)
+    path = write_run(tmp_path, blocks=1)
     records = path / "records.jsonl"
     records.write_bytes(records.read_bytes()[:-1])
     with pytest.warns(TornRecord):
@@ -323,7 +391,7 @@ def test_a_torn_run_is_read(tmp_path: Path) -> None:
 
 def test_folders_of_runs(tmp_path: Path) -> None:
     for number, name in enumerate(("b", "a")):
-        write_run(tmp_path, name=name, slices=2, seed=number)
+        write_run(tmp_path, name=name, blocks=1, seed=number)
     (tmp_path / "unrelated").mkdir()
     together = load(tmp_path)
     assert together.runs["run"].tolist() == ["a", "b"]
@@ -337,8 +405,8 @@ def test_folders_of_runs(tmp_path: Path) -> None:
 
 def test_runs_of_the_same_name(tmp_path: Path) -> None:
     for place in ("old", "new"):
-        write_run(tmp_path / place, name="nightly", slices=2)
-    write_run(tmp_path / "new", name="other", slices=2)
+        write_run(tmp_path / place, name="nightly", blocks=1)
+    write_run(tmp_path / "new", name="other", blocks=1)
     labels = load([tmp_path / "old", tmp_path / "new"]).runs["run"].tolist()
     assert labels == ["old/nightly", "new/nightly", "other"]
 
@@ -346,7 +414,7 @@ def test_runs_of_the_same_name(tmp_path: Path) -> None:
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not a run folder"):
         load(tmp_path)
-    path = write_run(tmp_path, slices=2)
+    path = write_run(tmp_path, blocks=1)
     with pytest.raises(BadInput, match="missing"):
         load([path, tmp_path / "missing"])
     (tmp_path / "foreign").mkdir()
@@ -371,7 +439,8 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
         ("[0.125]", "0.125", "float as step_seconds"),
         ('"peak_bytes":7', '"peak_bytes":7.5', "memory, peak_bytes: 7.5 is not of type Int64"),
         ('"peak_bytes":7', f'"peak_bytes":{2**70}', "memory, peak_bytes"),
-        ('"process":1,"index"', f'"process":{2**70},"index"', "process"),
+        ('"process":1,"block"', f'"process":{2**70},"block"', "process"),
+        ('"canaries":[[', '"canaries":[["x",', "canaries of a round"),
         ('"checks":[', '"checks":[1,', "checks of its gate"),
     ],
 )
@@ -379,7 +448,7 @@ def test_records_that_make_no_sense(tmp_path: Path, old: str, new: str, words: s
     with empty_run(tmp_path) as run:
         gate(run, "c0001", 1)
         throughput(run, "c0001", 1, 0.25)
-        latency(run, "c0001", 1, 1, [0.125])
+        latency(run, "c0001", 1, 0, [0.125])
         memory(run, "c0001", 1, steady=7)
         run.append("status", cell="c0001", status="ok", reason="fine")
     load(run.path)
@@ -436,7 +505,7 @@ def test_hostile_strings_survive_the_exports(tmp_path: Path) -> None:
 
 def test_parquet_keeps_everything(tmp_path: Path, full: Frames) -> None:
     paths = write_parquet(full, tmp_path)
-    assert [path.name for path in paths] == [f"{name}.parquet" for name in (*NAMES, "summary")]
+    assert [path.name for path in paths] == [f"{name}.parquet" for name in COLUMNS]
     for name, frame in tables(full).items():
         pandas.testing.assert_frame_equal(pandas.read_parquet(tmp_path / f"{name}.parquet"), frame)
 
@@ -460,7 +529,8 @@ def test_csv_keeps_every_digit(tmp_path: Path, full: Frames) -> None:
 EXPORT = """
 import sys
 from pathlib import Path
-from harness.frames import load, write_csv, write_parquet
+from harness.export import write_csv, write_parquet
+from harness.frames import load
 for write in (write_csv, write_parquet):
     write(load(sys.argv[1]), Path(sys.argv[2]))
 """
@@ -497,7 +567,7 @@ def test_exports_where_nothing_can_be_written(
     def fail(path: Path, data: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(frames, "write_atomically", fail)
+    monkeypatch.setattr(export, "write_atomically", fail)
     with pytest.raises(RunFailed, match="the disk is full"):
         write_csv(full, tmp_path)
 

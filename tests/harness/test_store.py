@@ -57,7 +57,7 @@ def test_a_run_as_created(tmp_path: Path) -> None:
     with empty_run(tmp_path / "deep" / "results", name="one") as run:
         assert run.path == tmp_path / "deep" / "results" / "one"
         content = json.loads((run.path / "run.json").read_text())
-        assert content["schema"] == 1
+        assert content["schema"] == store.SCHEMA
         assert content["kind"] == "levelfield-run"
         assert content["name"] == "one"
         assert content == run.description
@@ -98,7 +98,8 @@ def test_hostile_strings(tmp_path: Path) -> None:
     with empty_run(tmp_path) as run:
         for text in HOSTILE:
             status(run, reason=text)
-    assert [record["reason"] for record in read_records(run)] == HOSTILE
+    read = [record["reason"] for record in read_records(run)]
+    assert read == [text.replace("\ud83d", "\\ud83d") for text in HOSTILE]
     assert run.records_path.read_bytes().count(b"\n") == len(HOSTILE)
 
 
@@ -119,10 +120,12 @@ def test_arrays_become_lists(tmp_path: Path) -> None:
             *("slice",),
             cell="c0001",
             process=1,
-            index=0,
+            block=1,
+            round=0,
             statistic="latency",
             steps=2,
             seconds=3.0,
+            cpu_seconds=3.0,
             step_seconds=numpy.array([1.0, numpy.nan]),
         )
     assert read_records(run)[0]["step_seconds"] == [1.0, "nan"]
@@ -187,7 +190,7 @@ def test_foreign_contents(tmp_path: Path, text: str, words: str) -> None:
 
 def test_a_newer_schema(tmp_path: Path) -> None:
     path = empty_run(tmp_path).path / "run.json"
-    path.write_text(path.read_text().replace('"schema": 1', '"schema": 7'))
+    path.write_text(path.read_text().replace(f'"schema": {store.SCHEMA}', '"schema": 7'))
     message = refusal(path.parent)
     assert "schema 7" in message
     assert "up to 1" in message
@@ -233,11 +236,11 @@ def test_a_bad_line_in_the_middle(tmp_path: Path) -> None:
     run = empty_run(tmp_path)
     run.close()
     for bad, words in {
-        b"{]\n": "Expecting",
-        b"\n": "Expecting",
-        b"\xff\n": "utf-8",
-        whole.replace(b"1", b"NaN", 1): "NaN",
-        whole.replace(b"\n", b"{}\n"): "not one JSON object",
+        b"{]\n": "unexpected character",
+        b"\n": "zero-length",
+        b"\xff\n": "UTF-8",
+        whole.replace(b"1", b"NaN", 1): "unexpected character",
+        whole.replace(b"\n", b"{}\n"): "unexpected content",
         b"[1]\n": "not one JSON object",
         whole.replace(b"status", b"guess", 1): "unknown kind of record 'guess'",
         whole.replace(b'"status"', b"[]", 1): r"unknown kind of record \[\]",
@@ -460,7 +463,7 @@ def test_a_worker_does_not_inherit_the_lock(tmp_path: Path) -> None:
 
 
 def test_the_synthetic_run_has_every_kind_and_status(tmp_path: Path) -> None:
-    run = open_run(write_run(tmp_path, slices=2, latency_slices=1))
+    run = open_run(write_run(tmp_path, blocks=1, rounds=2))
     records = read_records(run)
     assert {record["record"] for record in records} == set(store.RECORDS)
     statuses = [record["status"] for record in records if record["record"] == "status"]

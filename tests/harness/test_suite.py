@@ -9,11 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from harness.arms import arms
+from harness.arms import arms, get_arm
 from harness.cli.options import narrowed
 from harness.errors import BadInput
 from harness.resources import available_cores
-from harness.suite import Effort, Limits, Suite, load_suite, plan, suite_names, validated
+from harness.suite import (
+    Cell,
+    Effort,
+    Limits,
+    Suite,
+    load_suite,
+    plan,
+    suite_names,
+    validated,
+    with_twin,
+)
 from reference.spec import UnknownName
 
 GOOD = """\
@@ -30,7 +40,7 @@ device = "cpu"
 seed = 3
 
 [effort]
-slices = 2
+rounds = 2
 slice_seconds = 0.5
 memory = true
 
@@ -43,9 +53,9 @@ memory_gib = 0
 WRONG = {
     "unknown key": ("seed = 3", "sede = 3", 11, "unknown key 'sede'", "seed"),
     "unknown key like a title": ("seed = 3", "titles = 3", 11, "unknown key 'titles'", "title"),
-    "unknown key of effort": ("slices = 2", "slces = 2", 14, "unknown key 'slces'", "slices"),
+    "unknown key of effort": ("rounds = 2", "ruonds = 2", 14, "unknown key 'ruonds'", "rounds"),
     "key of the other table": (
-        "slices = 2",
+        "rounds = 2",
         "step_seconds = 2",
         14,
         "'step_seconds'",
@@ -65,9 +75,9 @@ WRONG = {
     "empty list": ("[8]", "[]", 7, "'batches' is a list", "at least one"),
     "text for a whole number": ("seed = 3", 'seed = "3"', 11, "'seed'", "a whole number, not text"),
     "number for text": ('"cpu"', "1", 10, "'device' is text", "not a whole number"),
-    "fraction for a whole number": ("slices = 2", "slices = 2.5", 14, "'slices'", "whole number"),
+    "fraction for a whole number": ("rounds = 2", "rounds = 2.5", 14, "'rounds'", "whole number"),
     "text for a number": ("seconds = 0.5", 'seconds = "0.5"', 15, "'slice_seconds'", "a number"),
-    "bool for a whole number": ("slices = 2", "slices = true", 14, "'slices'", "not true or false"),
+    "bool for a whole number": ("rounds = 2", "rounds = true", 14, "'rounds'", "not true or false"),
     "bool for a number": ("seconds = 10", "seconds = true", 19, "'step_seconds'", "a number"),
     "number for a bool": ("memory = true", "memory = 1", 16, "'memory' is true or false", "whole"),
     "bool for a seed": ("seed = 3", "seed = false", 11, "'seed'", "not true or false"),
@@ -83,11 +93,12 @@ WRONG = {
     "threads beyond the machine": ("[1]", "[1, 9999]", 8, "cores at hand, not 9999", ""),
     "no threads": ("[1]", "[0]", 8, "threads must be from 1", "not 0"),
     "misspelt all": ("[1]", '["al"]', 8, "number of threads 'al'", "all"),
-    "zero slices": ("slices = 2", "slices = 0", 14, "'slices' must be above zero, not 0", ""),
+    "zero rounds": ("rounds = 2", "rounds = 0", 14, "'rounds' must be above zero, not 0", ""),
     "zero seconds": ("seconds = 0.5", "seconds = 0.0", 15, "'slice_seconds' must be above", "0.0"),
     "negative limit": ("seconds = 10", "seconds = -1", 19, "'step_seconds' must be above", "-1"),
     "negative memory": ("memory_gib = 0", "memory_gib = -1", 20, "'memory_gib' must be", "-1"),
     "no number": ("seconds = 0.5", "seconds = nan", 15, "'slice_seconds' must be above", "nan"),
+    "negative wait": ("memory_gib = 0", "memory_gib = -0.5", 20, "'memory_gib' must be zero", "-0"),
     "endless": ("seconds = 0.5", "seconds = inf", 15, "'slice_seconds' must be above", "inf"),
 }
 
@@ -122,7 +133,7 @@ def test_the_suite_that_the_faults_are_seeded_into_is_good(tmp_path: Path) -> No
         batches=(8,),
         threads=(1,),
         seed=3,
-        effort=Effort(slices=2, slice_seconds=0.5, memory=True),
+        effort=Effort(rounds=2, slice_seconds=0.5, memory=True),
         limits=Limits(step_seconds=10, memory_gib=0),
     )
 
@@ -206,7 +217,7 @@ def test_nothing_is_measured_twice_because_it_was_named_twice() -> None:
         batches=(8, 8),
         threads=("all", cores),  # type: ignore[arg-type]
     )
-    found = validated(twice)
+    found = validated(replace(twice, twin="none"))
     assert found.models == ("mlp", "lenet5")
     assert found.optimizers == ("adam", "sgd")
     assert found.threads == (cores,)
@@ -216,6 +227,7 @@ def test_nothing_is_measured_twice_because_it_was_named_twice() -> None:
 def test_a_plan_gives_every_combination_one_cell_with_an_id_of_its_own() -> None:
     suite = replace(
         validated(suite_of("reference:*", "torch:eager")),
+        twin="none",
         models=("mlp", "lenet5"),
         presets=("tiny", "small"),
         optimizers=("sgd", "adam"),
@@ -252,3 +264,77 @@ def test_the_command_line_speaks_in_place_of_the_file() -> None:
     assert found.presets == suite.presets
     with pytest.raises(UnknownName, match="unknown model ''"):
         narrowed(suite, models="")  # an empty variable of a script means nothing, not everything
+
+
+MORE = {
+    "unknown level": ('level = "quik"', "unknown level 'quik'", "quick"),
+    "unknown residency": ('residency = "parked"', "unknown residency 'parked'", "resident"),
+    "margin of everything": ("margin = 1.5", "a share between 0 and 1", "1.5"),
+    "margin of nothing": ("margin = 0.0", "a share between 0 and 1", "0.0"),
+    "unknown twin": ('twin = "torch:eagr"', "unknown arm 'torch:eagr'", "torch:eager"),
+}
+
+
+@pytest.mark.parametrize("fault", MORE)
+def test_what_verdicts_depend_on_is_checked(tmp_path: Path, fault: str) -> None:
+    wrong, named, meant = MORE[fault]
+    message = message_of_text(tmp_path, GOOD.replace("seed = 3", wrong))
+    assert message.startswith(f"{tmp_path}/mine.toml:11: ")
+    assert named in message
+    assert meant in message
+
+
+def test_every_comparison_has_a_twin() -> None:
+    suite = validated(suite_of("reference:numpy", "torch:eager", "jax:jit"))
+    cells = plan(suite)  # reference:numpy does not train, so it cannot be the control of all
+    for comparison in {cell.comparison for cell in cells}:
+        arms_of = [cell.arm for cell in cells if cell.comparison == comparison]
+        assert arms_of.count("torch:eager#2") == 1
+    assert with_twin(suite) == ("reference:numpy", "torch:eager", "torch:eager#2", "jax:jit")
+    assert with_twin(replace(suite, twin="jax:jit"))[-1] == "jax:jit#2"
+    assert with_twin(replace(suite, twin="none")) == suite.arms
+
+
+def test_cells_of_a_comparison_differ_in_the_arm_alone() -> None:
+    suite = replace(
+        validated(suite_of("reference:*", "torch:eager")), batches=(4, 8), threads=(1, 2)
+    )
+    rest: dict[str, set[Cell]] = {}
+    for cell in plan(suite):
+        same = replace(cell, id="", arm="", framework="", mode="")
+        rest.setdefault(cell.comparison, set()).add(same)
+    assert all(len(cells) == 1 for cells in rest.values())
+    assert len(rest) == 2 * 2 * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "suffix", "planted"),
+    [
+        ("jax:jit", None, "", 0.0),
+        ("jax@0.9.2:jit", "0.9.2", "", 0.0),
+        ("torch:eager#2", None, "2", 0.0),
+        ("torch:eager#+2.5%", None, "+2.5%", 0.025),
+        ("keras@3.14.0:jax-fit#12", "3.14.0", "12", 0.0),
+    ],
+)
+def test_names_of_arms(name: str, version: str | None, suffix: str, planted: float) -> None:
+    arm = get_arm(name)
+    assert (arm.name, arm.version, arm.suffix) == (name, version, suffix)
+    assert arm.planted == pytest.approx(planted)
+    assert validated(suite_of(name)).arms == (name,)
+
+
+@pytest.mark.parametrize(
+    "name", ["torch:eager#1", "torch:eager#", "torch:eager#x", "torch:eager#+5", "torch@:eager"]
+)
+def test_names_that_no_arm_has(name: str) -> None:
+    with pytest.raises(UnknownName, match="unknown arm"):
+        validated(suite_of(name))
+
+
+def test_a_version_pins_the_framework_and_what_follows_it() -> None:
+    found = get_arm("jax@0.9.2:jit").mode.environment
+    assert found.label == "jax@0.9.2"
+    assert found.requirements[:2] == ("jax==0.9.2", "jaxlib==0.9.2")
+    assert found.requirements[2:] == get_arm("jax:jit").mode.environment.requirements[2:]
+    assert get_arm("keras@3.14.0:jax").mode.environment.label == "keras@3.14.0/jax"
