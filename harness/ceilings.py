@@ -91,13 +91,9 @@ def measured(threads: int, cores: Sequence[int]) -> list[dict[str, Any]]:
 
 def measure(threads: int) -> Iterator[dict[str, Any]]:
     """The best of several, in this process: NumPy's and XLA's products, copies by threads."""
-    import jax
+    from reference.layers_jax import timed_product  # brings JAX, which no other command needs
 
-    product_of = jax.jit(lambda x: x @ x)
-    multiply: tuple[Callable[[Any], Any], ...] = (
-        lambda a: a @ a,
-        lambda a: product_of(a).block_until_ready(),
-    )
+    multiply: tuple[Callable[[Any], Any], ...] = (lambda square: square @ square, timed_product)
     for size in PRODUCT_SIZES:
         square = np.ones((size, size), np.float32)
         seconds = min(_best(product, square, PRODUCT_SECONDS) for product in multiply)

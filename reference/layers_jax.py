@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from numpy.typing import NDArray
 
 
 class JaxLayers:
@@ -49,3 +51,11 @@ class JaxLayers:
         """Mean of the negative log-probability of the label."""
         log_probabilities = jax.nn.log_softmax(logits)
         return -jnp.take_along_axis(log_probabilities, labels[:, None], axis=1).mean()
+
+
+def timed_product(square: NDArray[np.float32]) -> None:
+    """One matrix product by XLA, finished when this returns; the machine is measured by it."""
+    _product(square).block_until_ready()
+
+
+_product = jax.jit(lambda square: square @ square)

@@ -24,6 +24,12 @@ OWN = {
 }
 
 
+CONTRACT = {
+    "adapters.base.Adapter",
+    "adapters.base.Unsupported",
+}  # of which the selftest has its own
+
+
 def imports(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -55,7 +61,7 @@ def test_the_harness_reaches_adapters_only_by_name(path: Path) -> None:
     found = set(imports(path))
     assert {top(name) for name in found}.isdisjoint(FRAMEWORKS)
     adapters = {name for name in found if top(name) == "adapters"}
-    assert adapters <= {"adapters.base", "adapters.base.read_case"}
+    assert adapters <= {"adapters.base", "adapters.base.read_case", *CONTRACT}
 
 
 @pytest.mark.parametrize("name", ["harness/worker.py", "harness/measure.py", "adapters/base.py"])
@@ -66,6 +72,22 @@ def test_what_runs_in_every_interpreter_needs_numpy_alone(name: str) -> None:
     ours = {each for each in found if top(each) in OURS}
     within = {"adapters.base", "harness.measure"}
     assert all(each in within or each.rpartition(".")[0] in within for each in ours)
+
+
+@pytest.mark.parametrize("path", sources("harness/selftest/misbehaving"), ids=str)
+def test_what_the_harness_tests_itself_with_runs_everywhere_too(path: Path) -> None:
+    found = set(imports(path))
+    assert {top(each) for each in found} <= {
+        *("numpy", "adapters", "harness"),
+        *sys.stdlib_module_names,
+    }
+    ours = {each for each in found if top(each) == "harness"}
+    assert all(each.startswith("harness.selftest.misbehaving") for each in ours)
+
+
+def test_statistics_depend_on_nothing_of_ours() -> None:
+    found = set(imports(ROOT / "harness" / "statistics.py"))
+    assert not {each for each in found if top(each) in OURS}
 
 
 @pytest.mark.parametrize("path", sources("adapters"), ids=str)

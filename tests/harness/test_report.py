@@ -13,11 +13,15 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from harness.frames import Frames, load, summary
+from harness.frames import Frames, load
+from harness.report import tables as report_tables
+from harness.report.comparison import groups
+from harness.report.findings import SMOKE
 from harness.report.provenance import provenance
-from harness.report.tables import NO_VERDICT, ComparisonTable, comparison_tables, markdown, to_rich
+from harness.report.tables import ComparisonTable, markdown, to_rich
 from harness.report.text import clean, escape, significant
 from harness.store import STATUSES
+from harness.summary import summary
 from tests.synthetic import write_run
 
 # The plan of the tests is neither alphabetical nor by speed.
@@ -29,6 +33,10 @@ HOSTILE = (
 
 def frames_of(folder: Path, **options: object) -> Frames:
     return load(write_run(folder, **{"arms": ARMS, "models": ("mlp",), "statuses": {}, **options}))
+
+
+def comparison_tables(frames: Frames) -> list[ComparisonTable]:
+    return report_tables.comparison_tables(frames, groups(frames))
 
 
 def with_reason(frames: Frames, cell: int, status: str, reason: str) -> Frames:
@@ -48,7 +56,7 @@ def html(text: str) -> str:
 # -- tables -----------------------------------------------------------------------------------
 
 
-def test_one_table_per_group_and_every_arm_in_the_order_of_the_plan(tmp_path: Path) -> None:
+def test_one_table_per_comparison_and_the_fastest_first(tmp_path: Path) -> None:
     speed = {arm: float(10 - place) for place, arm in enumerate(ARMS)}
     tables = comparison_tables(frames_of(tmp_path, speed=speed, models=("mlp", "lenet")))
     assert [table.title.split(",")[0] for table in tables] == [
@@ -58,18 +66,86 @@ def test_one_table_per_group_and_every_arm_in_the_order_of_the_plan(tmp_path: Pa
         "lenet/small training with adam",
     ]
     for table in tables:
-        assert tuple(table.cells["arm"]) == ARMS
-        assert table.coverage == "6 of 6 arms ok"
+        assert tuple(table.cells["arm"]) == ARMS[::-1]
+        assert table.below[0] == "6 of 6 arms ok."
+        assert table.below[1].startswith("Fastest set (throughput): flax:jit; 0 of 15 pairs")
         assert table.notes == ()
+        assert table.cells["verdict"].tolist() == ["fastest set", *["slower"] * 5]
+
+
+def test_a_smoke_run_has_no_verdicts_and_the_order_of_the_plan(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path, level="smoke", blocks=1)
+    for table in comparison_tables(frames):
+        assert tuple(table.cells["arm"]) == ARMS
+        assert SMOKE in table.below
+        assert table.pairs.empty
+        assert not {"verdict", "ratio to first"} & set(table.cells)
+
+
+def test_ratios_stand_with_their_interval_and_hold_the_truth(tmp_path: Path) -> None:
+    speed = {arm: 1.0 + 0.2 * place for place, arm in enumerate(ARMS)}
+    table = comparison_tables(frames_of(tmp_path, speed=speed, phases=("inference",)))[0]
+    rows = texts_of(table)
+    assert rows["torch:eager"]["ratio to first"] == "1"
+    for place, arm in enumerate(ARMS[1:], 1):
+        ratio, low, high = map(float, re.findall(r"[\d.]+", rows[arm]["ratio to first"]))
+        assert low < ratio < high
+        assert low < 1 + 0.2 * place < high
+
+
+def test_ties_share_the_fastest_set(tmp_path: Path) -> None:
+    speed = dict.fromkeys(ARMS, 1.0)
+    table = comparison_tables(frames_of(tmp_path, speed=speed, phases=("inference",), blocks=16))[0]
+    assert table.below[1].count(":") > 5  # all of them are named
+    words = set(table.cells["verdict"].tolist()[1:])
+    assert all(word.startswith("fastest set, ") for word in words)
+
+
+def test_the_error_bar_and_the_noise_stand_below(tmp_path: Path) -> None:
+    loud = [(block, index) for block in (1, 2) for index in range(3)]
+    table = comparison_tables(frames_of(tmp_path, phases=("inference",), loud=loud))[0]
+    bar = next(line for line in table.below if line.startswith("A/A: "))
+    assert re.match(
+        r"A/A: torch:eager against itself [\d.]+ ± [\d.]+%; margin [\d.]+%; 6 blocks", bar
+    )
+    assert "17% of the rounds in quarantine (foreign load 6)" in bar
+    assert "1 audit block" in bar
+    assert any(line.startswith("Noise met: foreign load") for line in table.below)
+    assert "torch:eager#2" not in set(table.cells["arm"])
+
+
+def test_too_much_quarantine_voids(tmp_path: Path) -> None:
+    loud = [(block, index) for block in range(1, 8) for index in range(3)]
+    table = comparison_tables(frames_of(tmp_path, phases=("inference",), loud=loud))[0]
+    assert table.below[1] == "No verdict, void: 50% of the rounds are in quarantine."
+    assert set(table.cells["verdict"]) == {"void"}
+
+
+def test_break_even_is_told_of_arms_that_start_faster(tmp_path: Path) -> None:
+    table = comparison_tables(frames_of(tmp_path, phases=("inference",)))[0]
+    rows = texts_of(table)
+    assert rows["jax:jit"]["ratio to first"][:2] in ("1", "1.")  # compiles: torch is ahead at first
+    words = rows["torch:eager"]["break-even with first (steps)"]
+    assert re.fullmatch(r"ahead below [\d,]+ \[[\d,]+, [\d,]+\]", words)
+    assert rows[table.cells["arm"][0]]["break-even with first (steps)"] == "-"
+
+
+def test_differences_from_what_was_asked_are_told(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path, phases=("inference",))
+    processes = frames.processes.copy()
+    processes.loc[processes["arm"] == "jax:jit", "describe"] = '{"threads": 7, "device": "<b>"}'
+    table = comparison_tables(dataclasses.replace(frames, processes=processes))[0]
+    assert "jax:jit: asked for threads 2, it reports 7" in table.below
+    assert "jax:jit: asked for device cpu, it reports <b>" in table.below
 
 
 def test_cells_show_what_was_measured_in_three_digits(tmp_path: Path) -> None:
     frames = frames_of(tmp_path)
     row = summary(frames).iloc[0]
     shown = texts_of(comparison_tables(frames)[0])["torch:eager"]
-    assert float(shown["step (ms)"]) == pytest.approx(row["step_seconds"] * 1e3, rel=5e-3)
-    low, high = map(float, shown["spread (ms)"].split(" to "))
-    assert low <= float(shown["step (ms)"]) <= high
+    step, low, high = map(float, re.findall(r"[\d.]+", shown["step (ms)"]))
+    assert step == pytest.approx(row["step_seconds"] * 1e3, rel=5e-3)
+    assert low <= step <= high
     p50, p95, p99 = map(float, shown["latency p50 / p95 / p99 (ms)"].split(" / "))
     assert p50 <= p95 <= p99
     assert int(shown["examples/s"].replace(",", "")) == pytest.approx(
@@ -77,8 +153,9 @@ def test_cells_show_what_was_measured_in_three_digits(tmp_path: Path) -> None:
     )
     assert float(shown["peak (MiB)"]) == pytest.approx(row["peak_bytes"] / 2**20, rel=5e-3)
     assert float(shown["output error"]) == pytest.approx(row["output_error"], rel=0.05)
-    for name, text in shown.items():
-        for number in re.findall(r"[\d.,]+(?:e-?\d+)?", text) if name not in ("arm",) else ():
+    texts = {name: text for name, text in shown.items() if name not in ("arm", "ratio to first")}
+    for name, text in texts.items():
+        for number in re.findall(r"[\d.,]+(?:e-?\d+)?", text):
             digits = number.split("e")[0].replace(",", "").replace(".", "").lstrip("0")
             assert len(digits.rstrip("0")) <= 3, (name, text)
 
@@ -89,39 +166,33 @@ def test_accuracy_is_a_column_where_something_was_learned(tmp_path: Path) -> Non
     assert all(95 < float(text) < 98 for text in training.cells["test accuracy (%)"])
 
 
-def test_compile_seconds_stand_beside_the_first_step_where_known(tmp_path: Path) -> None:
-    rows = texts_of(comparison_tables(frames_of(tmp_path))[0])
-    assert re.fullmatch(r"[\d.]+ \+ compile [\d.]+", rows["jax:jit"]["first step (s)"])
-    assert re.fullmatch(r"[\d.]+", rows["torch:eager"]["first step (s)"])
-
-
 @pytest.mark.parametrize("status", [*STATUSES[1:], "unfinished"])
 def test_an_arm_that_is_not_ok_shows_its_status_and_reason_and_no_number(
     tmp_path: Path, status: str
 ) -> None:
-    frames = frames_of(tmp_path, statuses={1: status})
+    frames = frames_of(tmp_path, statuses={2: status})
     table = comparison_tables(frames)[0]
     row = texts_of(table)["jax:jit"]
     assert row.pop("status") == f"{status} (1)"
     row.pop("arm")
     row.pop("output error")  # of a wrong arm the error is the finding
     assert set(row.values()) == {"-"}
-    assert table.coverage == "5 of 6 arms ok"
-    reason = frames.cells["reason"][1] or "interrupted, or still to run"
+    assert table.below[0] == "5 of 6 arms ok."
+    reason = frames.cells["reason"][2] or "interrupted, or still to run"
     assert table.notes == (clean(f"jax:jit {status}: {reason}"),)
 
 
 def test_times_recorded_of_an_arm_that_failed_later_stay_out(tmp_path: Path) -> None:
-    frames = with_reason(frames_of(tmp_path), 1, "failed", "died while learning")
-    assert summary(frames)["step_seconds"].notna()[1]
+    frames = with_reason(frames_of(tmp_path), 2, "failed", "died while learning")
+    assert summary(frames)["step_seconds"].notna()[2]
     row = texts_of(comparison_tables(frames)[0])["jax:jit"]
-    assert row["step (ms)"] == row["spread (ms)"] == row["import (s)"] == row["peak (MiB)"] == "-"
+    assert row["step (ms)"] == row["verdict"] == row["start-up (s)"] == row["peak (MiB)"] == "-"
 
 
 def test_every_reason_is_listed_also_those_of_ok_arms(tmp_path: Path) -> None:
-    frames = frames_of(tmp_path, statuses={7: "failed", 8: "timeout"})
+    frames = frames_of(tmp_path, statuses={9: "failed", 10: "timeout"})
     memory, accuracy = frames.memory.copy(), frames.accuracy.copy()
-    at = memory["cell"] == "c0007"
+    at = memory["cell"] == "c0008"
     memory.loc[at, "peak_bytes"] = pandas.NA
     memory.loc[at, "reason"] = "timeout: too slow to weigh"
     accuracy["test_accuracy"] = float("nan")
@@ -129,32 +200,21 @@ def test_every_reason_is_listed_also_those_of_ok_arms(tmp_path: Path) -> None:
     frames = dataclasses.replace(frames, memory=memory, accuracy=accuracy)
     table = comparison_tables(frames)[1]
     rows = texts_of(table)
-    assert rows["torch:eager"]["peak (MiB)"] == "- (1)"
-    assert table.notes[0] == "peak: timeout: too slow to weigh"
-    assert table.notes[1] == "test accuracy: the data do not fit the model"
-    assert rows["flax:jit"]["test accuracy (%)"] == "- (2)"
-    assert [note.split(":")[:2] for note in table.notes[2:]] == [
-        ["jax", "jit failed"],
-        ["tensorflow", "xla timeout"],
+    assert sorted(note.split(":")[0] for note in table.notes) == [
+        *("jax", "peak", "tensorflow", "test accuracy")
     ]
+    for arm, column, note in (
+        ("torch:eager", "peak (MiB)", "peak: timeout: too slow to weigh"),
+        ("flax:jit", "test accuracy (%)", "test accuracy: the data do not fit the model"),
+    ):
+        assert rows[arm][column] == f"- ({table.notes.index(note) + 1})"
 
 
 def test_an_arm_without_latency_shows_a_dash_there_only(tmp_path: Path) -> None:
-    frames = frames_of(tmp_path, latency_slices=0)
+    frames = frames_of(tmp_path, latency_steps=0)
     for row in texts_of(comparison_tables(frames)[0]).values():
         assert row["latency p50 / p95 / p99 (ms)"] == "-"
-        assert float(row["step (ms)"]) > 0
-
-
-def test_unlike_cells_never_share_a_table(tmp_path: Path) -> None:
-    frames = frames_of(tmp_path, phases=("inference",))
-    cells = frames.cells.copy()
-    for row, (column, value) in enumerate(
-        (("batch", 7), ("threads", 5), ("numeric", "tf32"), ("profile", "tuned"), ("device", "gpu"))
-    ):
-        cells.loc[row, column] = value
-    tables = comparison_tables(dataclasses.replace(frames, cells=cells))
-    assert [len(table.cells) for table in tables] == [1] * 6
+        assert float(row["step (ms)"].split()[0]) > 0
 
 
 def test_two_runs_make_two_tables_that_name_their_run(tmp_path: Path) -> None:
@@ -192,11 +252,11 @@ def test_significant(number: object, text: str) -> None:
 
 
 def test_a_hostile_reason_is_shown_and_does_nothing(tmp_path: Path) -> None:
-    frames = with_reason(frames_of(tmp_path), 0, "failed", HOSTILE)
+    frames = with_reason(frames_of(tmp_path, level="smoke"), 0, "failed", HOSTILE)
     page = html(markdown(comparison_tables(frames)))
     assert not re.findall(r"<(script|img|a|code|strong|em)\b", page)
     assert page.count("<table>") == 2
-    item = re.search(r"<li>(.*?)</li>", page, re.DOTALL)
+    item = re.search(r"<ol>\n<li>(.*?)</li>", page, re.DOTALL)
     assert item
     shown = item[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
     assert shown == clean(f"torch:eager failed: {HOSTILE}")
@@ -204,7 +264,7 @@ def test_a_hostile_reason_is_shown_and_does_nothing(tmp_path: Path) -> None:
 
 
 def test_a_hostile_name_stays_in_its_cell(tmp_path: Path) -> None:
-    frames = frames_of(tmp_path, phases=("inference",))
+    frames = frames_of(tmp_path, phases=("inference",), level="smoke")
     cells = frames.cells.copy()
     cells.loc[0, "arm"] = HOSTILE
     text = markdown(comparison_tables(dataclasses.replace(frames, cells=cells)))
@@ -223,15 +283,10 @@ def test_escape_survives_a_table(text: str) -> None:
     assert (shown, cells[1:]) == (clean(text), ["end"])
 
 
-def test_no_winner_is_named_in_one_line(tmp_path: Path) -> None:
-    text = markdown(comparison_tables(frames_of(tmp_path)))
-    assert text.count(NO_VERDICT) == 1 and "\n" not in NO_VERDICT
-    assert not re.search(r"fastest arm|winner is [^n]|\bbest\b", text)
-
-
 def test_a_terminal_shows_the_same_and_takes_no_orders(tmp_path: Path) -> None:
-    frames = with_reason(frames_of(tmp_path), 0, "failed", f"[bold]kept[/bold] {HOSTILE}")
-    frames.cells.loc[2, "arm"] = "[red]arm[/red]"
+    quiet = frames_of(tmp_path, level="smoke")
+    frames = with_reason(quiet, 0, "failed", f"[bold]kept[/bold] {HOSTILE}")
+    frames.cells.loc[3, "arm"] = "[red]arm[/red]"
     table = comparison_tables(frames)[0]
     console = Console(file=StringIO(), width=200, force_terminal=False)
     console.print(to_rich(table))
@@ -243,7 +298,7 @@ def test_a_terminal_shows_the_same_and_takes_no_orders(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
 def test_a_narrow_terminal_breaks_no_number(tmp_path: Path, width: int) -> None:
-    table = comparison_tables(frames_of(tmp_path, statuses={8: "no-environment"}))[1]
+    table = comparison_tables(frames_of(tmp_path, statuses={9: "no-environment"}))[1]
     console = Console(file=StringIO(), width=width, force_terminal=False)
     console.print(to_rich(table))
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
@@ -254,7 +309,7 @@ def test_a_narrow_terminal_breaks_no_number(tmp_path: Path, width: int) -> None:
 
 
 def test_provenance_tells_machine_seed_and_what_each_arm_read_back(tmp_path: Path) -> None:
-    frames = frames_of(tmp_path, seed=41, statuses={5: "no-environment", 11: "unwritten"})
+    frames = frames_of(tmp_path, seed=41, statuses={6: "no-environment", 13: "unwritten"})
     processes = frames.processes.copy()
     hostile = json.dumps({"version": "9.8.7", "threads": 3, "tf32": False, "note": "<i>|x"})
     processes.loc[processes["arm"] == "jax:jit", "describe"] = hostile

@@ -10,14 +10,27 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from harness.frames import Frames, load, summary
-from harness.report import charts, colours
+from harness.frames import Frames, load
+from harness.report import charts as report_charts
+from harness.report import colours
+from harness.report.comparison import groups
 from harness.report.panels import LOG_ABOVE, jitter
+from harness.summary import summary
 from tests.synthetic import write_run
 
 ARMS = ("torch:eager", "jax:jit", "tensorflow:xla", "keras:jax", "reference:numpy", "flax:jit")
 Chart = Callable[[Frames], Figure]
-CHARTS = (charts.step_time_chart, charts.memory_chart, charts.startup_chart)
+
+
+def drawn(name: str) -> Chart:
+    def draw(frames: Frames) -> Figure:
+        return getattr(report_charts, name)(frames, groups(frames))
+
+    return draw
+
+
+step_time_chart, memory_chart = drawn("step_time_chart"), drawn("memory_chart")
+CHARTS = (step_time_chart, memory_chart, drawn("startup_chart"), drawn("ratio_chart"))
 MISSION = [
     *("torch", "tensorflow", "keras", "jax", "flax", "reference", "theano", "caffe", "mxnet"),
     *("cntk", "onnxruntime", "openvino", "pytensor", "chainer", "pycaffe", "tinygrad", "paddle"),
@@ -60,7 +73,7 @@ def test_tints_run_from_the_colour_to_white() -> None:
 def test_every_chart_has_every_arm_and_the_status_of_those_without_data(
     tmp_path: Path, draw: Chart
 ) -> None:
-    frames = frames_of(tmp_path, statuses={1: "wrong", 3: "no-environment", 8: "timeout"})
+    frames = frames_of(tmp_path, statuses={2: "wrong", 4: "no-environment", 9: "timeout"})
     shown = [text.get_text() for text in texts(draw(frames))]
     for arm in ARMS:
         assert shown.count(arm) == 2
@@ -71,40 +84,46 @@ def test_every_chart_has_every_arm_and_the_status_of_those_without_data(
 
 
 def test_every_slice_is_a_dot_and_none_of_an_arm_that_is_not_ok(tmp_path: Path) -> None:
-    frames = frames_of(tmp_path, slices=12, statuses={8: "timeout"})
-    inference, training = charts.step_time_chart(frames).axes
-    dots = [each.get_offsets() for each in inference.collections if hasattr(each, "get_sizes")]
-    times = sorted(x for each in dots for x, _ in each if len(each) == 12)
+    frames = frames_of(tmp_path, statuses={9: "timeout"}, loud=[(1, 0)])
+    inference, training = step_time_chart(frames).axes
+    scatters = [each for each in inference.collections if hasattr(each, "get_sizes")]
+    times = sorted(x for each in scatters for x, _ in each.get_offsets())
     own = frames.slices[
-        (frames.slices["phase"] == "inference") & (frames.slices["statistic"] == "throughput")
+        (frames.slices["phase"] == "inference")
+        & (frames.slices["statistic"] == "throughput")
+        & (frames.slices["residency"] == "resident")
+        & (frames.slices["arm"] != "torch:eager#2")
     ]
     assert times == pytest.approx(sorted(own["step_seconds"] * 1000))
-    assert inference.get_ylim() == (5.5, -0.5)  # the first arm of the plan is on top
-    rows = {round(y) for each in training.collections for _, y in each.get_offsets()}
-    assert 2 not in rows
+    hollow = [(each.get_facecolors()[:, 3] == 0).sum() for each in scatters]
+    assert hollow == [1] * len(ARMS)
+    assert inference.get_ylim() == (5.5, -0.5)  # the first arm is on top
+    scatters = [each for each in training.collections if hasattr(each, "get_sizes")]
+    rows = {round(y) for each in scatters for _, y in each.get_offsets()}
+    assert rows == set(range(5))  # the arm without a number is the last
 
 
 def test_an_axis_is_logarithmic_only_above_its_range(tmp_path: Path) -> None:
     near = frames_of(tmp_path, name="near", speed={"jax:jit": LOG_ABOVE / 2})
     far = frames_of(tmp_path, name="far", speed={"jax:jit": LOG_ABOVE * 3})
-    assert {axes.get_xscale() for axes in charts.step_time_chart(near).axes} == {"linear"}
-    assert {axes.get_xlim()[0] for axes in charts.step_time_chart(near).axes} == {0}
-    assert {axes.get_xscale() for axes in charts.step_time_chart(far).axes} == {"log"}
+    assert {axes.get_xscale() for axes in step_time_chart(near).axes} == {"linear"}
+    assert {axes.get_xlim()[0] for axes in step_time_chart(near).axes} == {0}
+    assert {axes.get_xscale() for axes in step_time_chart(far).axes} == {"log"}
 
 
 def test_memory_bars_end_at_the_highest_peak(tmp_path: Path) -> None:
     frames = frames_of(tmp_path)
-    axes = charts.memory_chart(frames).axes[0]
-    table = summary(frames)
-    for row in range(len(ARMS)):
+    axes = memory_chart(frames).axes[0]
+    peaks = summary(frames).drop_duplicates("arm").set_index("arm")["peak_bytes"]
+    for row, arm in enumerate(groups(frames)[0].rows["arm"]):
         ends = [bar.get_x() + bar.get_width() for bar in axes.patches if round(bar.get_y()) == row]
-        assert max(ends) == pytest.approx(table["peak_bytes"][row] / 2**20)
+        assert max(ends) == pytest.approx(peaks[arm] / 2**20)
 
 
 def test_memory_increments() -> None:
     mebibyte = 2**20
     peaks = [30 * mebibyte, None, 350 * mebibyte, 500 * mebibyte, 480 * mebibyte]
-    assert charts._increments(peaks) == [30, 0, 320, 150, 0]
+    assert report_charts._increments(peaks) == [30, 0, 320, 150, 0]
 
 
 def test_jitter_stays_in_its_row() -> None:
@@ -116,7 +135,7 @@ def test_jitter_stays_in_its_row() -> None:
 def test_no_text_is_cut_or_covers_another(tmp_path: Path, draw: Chart) -> None:
     arms = (*ARMS, "a_third_party_framework:with-a-long-mode", "tensorflow:function")
     frames = frames_of(
-        tmp_path, arms=arms, statuses={2: "no-environment"}, speed={"jax:jit": 90, "keras:jax": 9e3}
+        tmp_path, arms=arms, statuses={3: "no-environment"}, speed={"jax:jit": 90, "keras:jax": 9e3}
     )
     figure = draw(frames)
     boxes = [(text.get_text(), text.get_window_extent()) for text in texts(figure)]

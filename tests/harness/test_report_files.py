@@ -21,7 +21,7 @@ def run(folder: Path, **options: object) -> Path:
 
 
 def test_the_same_records_give_the_same_bytes_in_another_process(tmp_path: Path) -> None:
-    path = run(tmp_path, statuses={1: "wrong", 9: "failed"})
+    path = run(tmp_path, statuses={2: "wrong", 10: "failed"})
     here = {each.name: each.read_bytes() for each in write_report([path], tmp_path / "one")}
     code = "import sys; from harness.report import write_report as w; w([sys.argv[1]], sys.argv[2])"
     subprocess.run([sys.executable, "-c", code, path, tmp_path / "two"], check=True)
@@ -38,7 +38,7 @@ def test_a_report_shows_its_charts_and_every_link_leads_somewhere(tmp_path: Path
     write_report(run(tmp_path), tmp_path / "report")
     text = (tmp_path / "report" / "report.md").read_text()
     links = re.findall(r"\]\(([^)]+)\)", text)
-    assert len(links) == len(charts_named := ("step-time", "memory", "startup")) + 2
+    assert len(links) == len(charts_named := ("ratio", "step-time", "memory", "startup")) + 2
     assert all((tmp_path / "report" / link).exists() for link in links)
     assert all(f"({name}.svg)" in text for name in charts_named)
 
@@ -66,7 +66,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("status", ["wrong", "failed", "no-environment", "unfinished"])
 def test_a_run_of_nothing_but_failures_gives_a_report(tmp_path: Path, status: str) -> None:
-    path = run(tmp_path, statuses=dict.fromkeys(range(12), status))
+    path = run(tmp_path, statuses=dict.fromkeys(range(14), status))
     text = write_report([path], tmp_path / "report")[0].read_text()
     assert text.count("0 of 6 arms ok") == 2
     for arm in ARMS:

@@ -20,14 +20,12 @@ from harness.statistics import (
     ALPHA_PER_LOOK,
     BEATEN,
     LOOKS,
-    Floats,
     Verdict,
     break_even,
     cell_verdicts,
     decide,
     estimate,
     holm,
-    paired_blocks,
 )
 
 MARGIN = float(np.log1p(0.02))

@@ -193,7 +193,7 @@ def test_a_newer_schema(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace(f'"schema": {store.SCHEMA}', '"schema": 7'))
     message = refusal(path.parent)
     assert "schema 7" in message
-    assert "up to 1" in message
+    assert f"up to {store.SCHEMA}" in message
     assert "upgrade levelfield" in message
 
 
@@ -365,7 +365,7 @@ import resource, sys
 from harness.errors import RunFailed
 from harness.store import open_run
 run = open_run(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_007, 10_007))
 try:
     while True:
         run.append("status", cell="c0001", status="ok", reason="x" * 300)
@@ -381,7 +381,7 @@ def test_a_file_that_takes_half_a_line(tmp_path: Path) -> None:
         assert writer.stdout is not None
         message = writer.stdout.read()
     records = read_records(run)  # no warning: the half line was taken back
-    assert 9_000 < run.records_path.stat().st_size < 10_000
+    assert 9_000 < run.records_path.stat().st_size < 10_007
     assert f"the disk is full; {len(records)} records are kept" in message
 
 

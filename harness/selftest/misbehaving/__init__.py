@@ -5,6 +5,6 @@ By it the harness is tested: every fault that a comparison must notice is a mode
 time and memory that it takes.
 """
 
-from .timing import Adapter
+from harness.selftest.misbehaving.timing import Adapter
 
 __all__ = ["Adapter"]

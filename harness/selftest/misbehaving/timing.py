@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from .computing import Adapter as Computing
+from harness.selftest.misbehaving.computing import Adapter as Computing
 
 HOARD_BYTES = 256 << 20
 CHILD_BYTES = 128 << 20

@@ -2,7 +2,7 @@
 
 import time
 
-from ..misbehaving import Adapter
+from harness.selftest.misbehaving import Adapter
 
 IMPORT_SECONDS = 3.0
 
