@@ -155,20 +155,20 @@ class _Block:
 
     def _rounds(self, comparison: str, ready: dict[Cell, Worker]) -> None:
         """Rounds until there are enough clean ones, or half as many more were spent."""
-        order = list(ready)
-        self.generator.shuffle(order)
+        base = list(ready)
         clean, most = 0, round(self.rounds * (1 + self.parent.suite.effort.rounds_extra))
         for number in range(most):
-            if clean == self.rounds or not order:
+            if clean == self.rounds or not base:
                 break
-            what = f"block {self.number}, {comparison}, round {number + 1}"
-            self.parent.stage(what)
-            suspect = self._round(comparison, number, order, ready)
-            clean += suspect is None
-            order = [cell for cell in order if cell.id not in self.parent.failed]
-            # Every arm comes to every place in turn; backwards every other time, so that nobody
-            # always follows the same one.
-            order = [*order[1:], *order[:1]][:: -1 if number % 2 else 1]
+            # Every arm comes to every place once in as many rounds as there are arms; then the
+            # order is drawn anew, so that nobody always follows the same one.
+            turn = number % len(base)
+            if turn == 0:
+                self.generator.shuffle(base)
+            self.parent.stage(f"block {self.number}, {comparison}, round {number + 1}")
+            order = [*base[turn:], *base[:turn]]
+            clean += self._round(comparison, number, order, ready) is None
+            base = [cell for cell in base if cell.id not in self.parent.failed]
 
     def _round(
         self, comparison: str, number: int, order: Sequence[Cell], ready: Mapping[Cell, Worker]

@@ -18,7 +18,7 @@ from harness.selftest.probes import probed
 from harness.selftest.simulation import simulated
 
 QUICK_SESSIONS, FULL_SESSIONS = 1000, 10_000
-RUNS = ("quiet", "bursts", "sequential")
+RUNS = ("quiet", "planted", "bursts", "sequential")
 
 
 def prove(folder: Path, say: Say, *, full: bool) -> tuple[list[Finding], Path]:
@@ -44,19 +44,20 @@ def prove(folder: Path, say: Say, *, full: bool) -> tuple[list[Finding], Path]:
 
 def _measure(folder: Path, say: Say) -> None:
     """The sessions on real frameworks, each a run like any other."""
-    run_suite(folder, real.quiet_suite(), say)
+    run_suite(folder, real.copies_suite("quiet"), say)
+    run_suite(folder, real.planted_suite(), say)
     with real.bursts(folder):
-        run_suite(folder, real.bursts_suite(), say)
+        run_suite(folder, real.copies_suite("bursts"), say)
     run_suite(folder, real.sequential_suite(), say)
 
 
 def judged(folder: Path) -> Iterator[Finding]:
     """What the sessions show, from their records alone."""
-    quiet, noisy, sequential = (load(folder / name) for name in RUNS)
+    quiet, slower, noisy, sequential = (load(folder / name) for name in RUNS)
     yield from real.false_verdicts(quiet, "quiet machine")
     yield from real.false_verdicts(noisy, "a core burnt in bursts")
     yield from real.bursts_seen(noisy, folder / real.BURSTS)
-    yield from real.planted_slowdowns(quiet)
+    yield from real.planted_slowdowns(slower)
     yield from real.one_after_the_other(sequential)
     yield recomputed(folder / RUNS[0])
 

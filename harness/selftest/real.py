@@ -29,44 +29,52 @@ SEED = 20261121
 BURSTS = "bursts.txt"
 
 
-def quiet_suite(*, blocks_level: str = "standard", cap_minutes: float = 0.0) -> Suite:
-    """Copies of three frameworks and planted slowdowns of one, through the whole pipeline."""
-    copies = [f"{arm}#3" for arm in FRAMEWORKS]
-    planted = [f"{FRAMEWORKS[0]}{suffix}" for suffix in PLANTED]
-    return _suite("quiet", [*FRAMEWORKS, *copies, *planted], blocks_level, cap_minutes)
-
-
-def bursts_suite(*, cap_minutes: float = 0.0) -> Suite:
-    """Copies alone, for a machine on which something else burns a core in bursts."""
-    copies = [f"{arm}#3" for arm in FRAMEWORKS]
-    return _suite("bursts", [*FRAMEWORKS, *copies], "quick", cap_minutes)
-
-
-def sequential_suite() -> Suite:
-    """One arm after the other, as a sequential comparison has it: many slices of one process."""
-    suite = _suite("sequential", [FRAMEWORKS[0]], "quick", 0.0)
-    return replace(suite, residency="sequential", effort=_effort(rounds=60))
-
-
-def _suite(name: str, arms: list[str], level: str, cap_minutes: float) -> Suite:
+def copies_suite(name: str) -> Suite:
+    """Three frameworks, each more than once, through the whole pipeline; one look."""
     return Suite(
         name=name,
-        title="identical arms, and arms that are slower by a known share",
+        title="identical arms",
         models=("mlp", "lenet5"),
-        arms=tuple(arms),
+        arms=(*FRAMEWORKS, *(f"{arm}#3" for arm in FRAMEWORKS)),
         presets=("tiny",),
         phases=("inference", "training"),
         optimizers=("adam",),
         batches=(8, 64),
         threads=(1,),
-        level=level,
+        level="quick",
         twin=FRAMEWORKS[0],
         seed=SEED,
-        effort=_effort(time_cap_minutes=cap_minutes),
+        effort=_effort(),
     )
 
 
-def _effort(*, rounds: int = 6, time_cap_minutes: float = 0.0) -> Effort:
+def planted_suite() -> Suite:
+    """One framework, and the same made slower by known shares; looks up to 20 blocks.
+
+    The margin is narrow, so that no planted slowdown is a tie and no comparison settles early.
+    """
+    return replace(
+        copies_suite("planted"),
+        title="arms that are slower by a known share",
+        arms=(FRAMEWORKS[0], *(f"{FRAMEWORKS[0]}{suffix}" for suffix in PLANTED)),
+        presets=("small",),
+        batches=(64,),
+        level="standard",
+        margin=0.005,
+    )
+
+
+def sequential_suite() -> Suite:
+    """One arm after the other, as a sequential comparison has it: many slices of one process."""
+    return replace(
+        copies_suite("sequential"),
+        arms=(FRAMEWORKS[0],),
+        residency="sequential",
+        effort=_effort(rounds=60),
+    )
+
+
+def _effort(*, rounds: int = 6) -> Effort:
     """Throughput alone: a planted slowdown is a share of the steps of a slice."""
     return Effort(
         rounds=rounds,
@@ -76,7 +84,6 @@ def _effort(*, rounds: int = 6, time_cap_minutes: float = 0.0) -> Effort:
         accuracy=False,
         latency=False,
         quiet_seconds=30.0,
-        time_cap_minutes=time_cap_minutes,
     )
 
 
@@ -237,7 +244,8 @@ def _cells(found: Frames, residency: str = "resident") -> Iterator[Cell]:
     slices = found.slices
     slices = slices[(slices["statistic"] == "throughput") & (slices["residency"] == residency)]
     for comparison, these in slices.groupby("comparison", sort=False):
-        arms = list(dict.fromkeys(these["arm"]))
+        plan = found.cells.loc[found.cells["comparison"] == comparison, "arm"]
+        arms = [arm for arm in plan if arm in set(these["arm"])]
         table = these.pivot_table(
             index=["arm", "block"], columns="round", values="step_seconds", aggfunc="last"
         )

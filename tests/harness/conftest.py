@@ -60,6 +60,7 @@ def run_modes(misbehaving: Framework, tmp_path_factory: pytest.TempPathFactory) 
         effort: Effort = TINY_EFFORT,
         level: str = "smoke",
         twin: str = "none",
+        residency: str = "resident",
     ) -> Path:
         suite = validated(
             Suite(
@@ -73,6 +74,7 @@ def run_modes(misbehaving: Framework, tmp_path_factory: pytest.TempPathFactory) 
                 batches=(8,),
                 level=level,
                 twin=twin,
+                residency=residency,
                 effort=effort,
                 limits=limits,
             )

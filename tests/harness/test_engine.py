@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 
 from harness import frames, store
-from harness.suite import Limits
-from tests.harness.conftest import RunModes
+from harness.checks import concurrency_check, doubled_check, fence_checks, recompilation_check
+from harness.suite import Effort, Limits
+from harness.summary import summary as summarised
+from harness.verdicts import judge
+from tests.harness.conftest import TINY_EFFORT, RunModes
 
 FAULTS = (
     "wrong-activation",
@@ -54,14 +57,16 @@ def records(folder: Path, kind: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
 def test_a_right_framework_is_measured_in_every_way(run_modes: RunModes, optimizer: str) -> None:
     folder = run_modes("well", optimizers=(optimizer,), phases=("inference", "training"))
-    summary = frames.summary(frames.load(folder))
+    summary = summarised(frames.load(folder))
     assert list(summary["status"]) == ["ok", "ok"]
     assert (summary["step_seconds"] > 0).all()
-    assert (summary["latency_p50_seconds"] > 0).all()
+    assert summary["latency_p50_seconds"][1] > 0
     assert (summary["first_step_seconds"] > 0).all()
     assert (summary["peak_bytes"] > 5e6).all()
     assert (summary["output_error"] < 1e-6).all()
-    assert len(records(folder, "slice")) == 2 * 2 * 2
+    rounds = {(r["cell"], r["round"]) for r in records(folder, "slice")}
+    assert {cell for cell, _ in rounds} == {"c0001", "c0002"}
+    assert len(rounds) >= 2 * 2
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +146,140 @@ def test_a_crash_costs_one_cell_of_an_arm_not_the_next(run_modes: RunModes) -> N
 def test_a_mode_with_its_own_loop_has_no_latency(run_modes: RunModes) -> None:
     folder = run_modes("own-loop", phases=("inference",))
     assert {record["statistic"] for record in records(folder, "slice")} == {"throughput"}
+
+
+# -- checks of the measurement ----------------------------------------------------------------
+
+UNBELIEVABLE = {
+    "no-fence": "fence read",
+    "partial-fence": "fence read",
+    "recompiles": "recompilation",
+}
+
+
+@pytest.fixture(scope="module")
+def unbelievable(run_modes: RunModes) -> Path:
+    return run_modes(*UNBELIEVABLE, "well")
+
+
+@pytest.mark.parametrize("mode", UNBELIEVABLE)
+def test_what_cannot_be_believed_on_the_clock_fails(unbelievable: Path, mode: str) -> None:
+    status, reason = statuses(unbelievable)[mode]
+    assert status == "failed"
+    assert reason.startswith(UNBELIEVABLE[mode])
+
+
+def test_no_number_of_an_unbelievable_arm_leaves(unbelievable: Path) -> None:
+    loaded = frames.load(unbelievable)
+    for frame in (loaded.slices, loaded.startup, loaded.memory, loaded.calibrations):
+        assert set(frame["mode"]) == {"well"}
+
+
+SOUND = {"fenced": 1e-3, "split": 1.05e-3, "after": 1e-4, "later": 1e-4}
+
+
+@pytest.mark.parametrize(
+    ("change", "passed"),
+    [
+        ({}, [True, True]),
+        ({"split": 1.2e-3}, [False, True]),
+        ({"split": 0.5e-3}, [False, True]),
+        ({"after": 5e-4}, [True, False]),
+        ({"after": 1.15e-4}, [True, True]),  # a cold cache line, not work
+    ],
+)
+def test_fences_are_judged(change: dict[str, float], passed: list[bool]) -> None:
+    assert [check.passed for check in fence_checks({**SOUND, **change})] == passed
+
+
+def test_cores_beyond_those_given_are_noticed() -> None:
+    def slices(*cpu_seconds: float) -> list[dict[str, float]]:
+        return [{"cpu_seconds": each, "seconds": 1.0} for each in cpu_seconds]
+
+    assert concurrency_check(slices(1.0, 0.9, 1.04), 1).passed
+    assert not concurrency_check(slices(1.0, 1.9, 1.0), 1).passed
+    assert concurrency_check(slices(1.0, 1.9, 1.0), 2).passed
+
+
+def test_a_batch_that_costs_nothing_and_a_late_compilation_are_noticed() -> None:
+    assert doubled_check(1.0, 1.8).passed
+    assert not doubled_check(1.0, 1.1).passed
+    assert recompilation_check(0).passed
+    assert not recompilation_check(1).passed
+
+
+# -- blocks -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def judged(run_modes: RunModes) -> Path:
+    effort = Effort(**{**vars(TINY_EFFORT), "memory": False, "rounds_extra": 0.0})
+    return run_modes(
+        "well", "own-loop", phases=("training",), effort=effort, level="quick", twin="auto"
+    )
+
+
+def test_a_quick_run_has_six_resident_blocks_and_an_audit(judged: Path) -> None:
+    blocks = frames.load(judged).blocks
+    assert blocks["residency"].tolist() == [*["resident"] * 5, "audit", "resident"]
+    assert blocks["block"].tolist() == list(range(1, 8))
+    assert blocks["seed"].nunique() == 7
+
+
+def test_every_block_has_a_fresh_process_of_every_arm(judged: Path) -> None:
+    processes = frames.load(judged).processes
+    served = processes[processes["block"].notna()].groupby("block")["arm"].apply(sorted)
+    arms = ["misbehaving:own-loop", "misbehaving:well", "misbehaving:well#2"]
+    assert all(each == arms for each in served)
+    assert processes["process"].is_unique
+    seeds = processes["asked"].nunique()
+    assert seeds == len(processes), "hash seed and padding differ from process to process"
+
+
+def test_every_arm_comes_to_every_place_of_a_round(run_modes: RunModes) -> None:
+    effort = Effort(**{**vars(TINY_EFFORT), "memory": False, "rounds": 6, "rounds_extra": 0.0})
+    folder = run_modes("well", "own-loop", "floods", phases=("training",), effort=effort)
+    orders = [record["order"] for record in records(folder, "round")]
+    assert len(orders) == 6
+    for place in range(3):
+        assert {order[place] for order in orders} == {"c0001", "c0002", "c0003"}
+
+
+def test_rounds_carry_their_noise(judged: Path) -> None:
+    rounds = frames.load(judged).rounds
+    assert (rounds["wall_seconds"] > 0).all()
+    assert (rounds["canary_seconds"] > 0).all()
+    assert rounds["foreign_share"].between(0, 1).all()
+    resident = [r for r in records(judged, "round") if r["block"] == 1]
+    assert all(len(r["canaries"]) == len(r["order"]) + 1 for r in resident)
+
+
+def test_the_same_program_is_not_told_apart_and_has_its_error_bar(judged: Path) -> None:
+    (throughput, _) = judge(frames.load(judged))
+    assert throughput.control is not None
+    assert throughput.control.arm == "misbehaving:well"
+    assert throughput.audits == 1
+    assert throughput.verdicts.blocks == 6
+    assert [(p.first, p.second) for p in throughput.verdicts.pairs] == [
+        ("misbehaving:well", "misbehaving:own-loop")
+    ]
+
+
+def test_a_planted_slowdown_takes_longer(run_modes: RunModes) -> None:
+    effort = Effort(**{**vars(TINY_EFFORT), "memory": False, "latency": False, "rounds": 12})
+    folder = run_modes("well", "well#+50%", phases=("training",), effort=effort)
+    table = summarised(frames.load(folder)).set_index("arm")["step_seconds"]
+    assert 1.2 < table["misbehaving:well#+50%"] / table["misbehaving:well"] < 2.0
+
+
+def test_a_sequential_run_keeps_one_worker_at_a_time(run_modes: RunModes) -> None:
+    effort = Effort(**{**vars(TINY_EFFORT), "memory": False})
+    folder = run_modes(
+        "well", "own-loop", phases=("training",), effort=effort, residency="sequential"
+    )
+    loaded = frames.load(folder)
+    assert set(loaded.slices["residency"]) == {"sequential"}
+    assert loaded.blocks["residency"].tolist() == ["sequential"]
+    slices = [r for r in records(folder, "slice") if r["statistic"] == "throughput"]
+    cells = [r["cell"] for r in slices]
+    assert cells == sorted(cells) or cells == sorted(cells, reverse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -21,6 +22,7 @@ import psutil
 import pytest
 
 from harness import frames, store
+from harness.summary import summary as summarised
 from tests.harness.test_cli import (
     CONSOLE_SCRIPT,
     Done,
@@ -31,7 +33,7 @@ from tests.harness.test_cli import (
 )
 
 KILLS = 10
-SLICES = 30
+ROUNDS = 30
 PATIENCE_SECONDS = 120.0
 POLL_SECONDS = 0.005
 
@@ -67,7 +69,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     marker = folder / "temporary"
     marker.mkdir()
     site = installed_misbehaving(tmp_path_factory)
-    write_suite(folder / "suite.toml", "well", "own-loop", slices=SLICES)
+    write_suite(folder / "suite.toml", "well", "own-loop", rounds=ROUNDS)
     # TMPDIR is among the few variables that workers inherit.
     environment = variables(tmp_path_factory, site, TMPDIR=str(marker))
     return Place(folder, environment, str(marker))
@@ -141,8 +143,15 @@ def assert_nobody_survives(place: Place) -> None:
     wait_until(lambda: not marked(place))
 
 
-def slices_of(records: list[dict[str, Any]]) -> list[tuple[str, str, int]]:
-    return [(r["cell"], r["statistic"], r["index"]) for r in records if r["record"] == "slice"]
+Slice = tuple[str, str, int, int]
+
+
+def slices_of(records: list[dict[str, Any]]) -> list[Slice]:
+    return [
+        (r["cell"], r["statistic"], r["block"], r["round"])
+        for r in records
+        if r["record"] == "slice"
+    ]
 
 
 def statuses_of(records: list[dict[str, Any]]) -> dict[str, str]:
@@ -152,23 +161,20 @@ def statuses_of(records: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def assert_complete(run: Path) -> None:
-    """Every cell its one status, every slice that was planned, each once and in order."""
+    """Every cell its one status, one whole block, and in it every round once and in order."""
     cells = store.open_run(run).description["cells"]
     data = records_of(run)
     assert whole(data) == data
     records = parsed(data)
     assert statuses_of(records) == {cell["id"]: "ok" for cell in cells}
-    kinds = {"well": ("throughput", "latency"), "own-loop": ("throughput",)}
-    planned = {
-        (cell["id"], statistic): list(range(SLICES))
-        for cell in cells
-        for statistic in kinds[cell["mode"]]
-    }
-    measured: dict[tuple[str, str], list[int]] = {}
-    for cell, statistic, index in slices_of(records):
-        measured.setdefault((cell, statistic), []).append(index)
-    assert measured == planned
-    summary = frames.summary(frames.load(run))
+    (block,) = (record["block"] for record in records if record["record"] == "block")
+    measured: dict[str, list[int]] = {}
+    for cell, statistic, number, index in slices_of(records):
+        if statistic == "throughput" and number == block:
+            measured.setdefault(cell, []).append(index)
+    assert measured == {cell["id"]: list(range(ROUNDS)) for cell in cells}
+    assert max(Counter(slices_of(records)).values()) == 1
+    summary = summarised(frames.load(run))
     assert list(summary["status"]) == ["ok"] * len(cells)
     assert (summary["step_seconds"] > 0).all()
     assert (run / "report" / "report.md").is_file()
@@ -273,12 +279,12 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
 
 @pytest.fixture(scope="module")
 def half(place: Place, undisturbed: Undisturbed) -> Path:
-    """A run of which the first cell is finished and the second has some slices."""
+    """A run whose cells are qualified and whose block had some rounds."""
     folder = place.folder / "half"
     shutil.copytree(undisturbed.run, folder, ignore=shutil.ignore_patterns("report", "lock"))
     lines = records_of(folder).splitlines(keepends=True)
-    (first, *_) = (n for n, line in enumerate(lines) if b'"record":"status"' in line)
-    (folder / "records.jsonl").write_bytes(b"".join(lines[: first + SLICES]))
+    taken = [n for n, line in enumerate(lines) if b'"record":"slice"' in line]
+    (folder / "records.jsonl").write_bytes(b"".join(lines[: taken[ROUNDS]]))
     return folder
 
 
@@ -290,9 +296,25 @@ def interrupted(half: Path, tmp_path: Path) -> Path:
 
 def test_what_the_tests_below_go_on_from_is_half_a_run(half: Path) -> None:
     records = parsed(records_of(half))
-    assert len(statuses_of(records)) == 1
-    counted = Counter(cell for cell, _, _ in slices_of(records))
-    assert 0 < sorted(counted.values())[0] < 2 * SLICES
+    assert not statuses_of(records)
+    kinds = Counter(record["record"] for record in records)
+    assert kinds["calibration"] == len(store.open_run(half).description["cells"])
+    assert kinds["slice"] == ROUNDS
+    assert kinds["block"] == 0
+
+
+def test_what_was_qualified_is_not_qualified_again(start: Start, interrupted: Path) -> None:
+    before = Counter(record["record"] for record in parsed(records_of(interrupted)))
+    assert start("--resume", interrupted).done().code == 0
+    after = Counter(record["record"] for record in parsed(records_of(interrupted)))
+    for kind in ("gate", "check", "calibration", "memory"):
+        assert after[kind] == before[kind]
+    assert_complete(interrupted)
+
+
+def lines_of(done: Done) -> list[str]:
+    """What was said besides progress."""
+    return [line for line in done.errors.splitlines() if not re.match(r"\[\d+/\d+\] |\d+% ", line)]
 
 
 def await_slices(started: Started, run: Path, before: bytes) -> None:
@@ -317,8 +339,7 @@ def test_an_interruption_says_in_one_line_how_to_go_on(
     done = started.done()
     assert done.code == 130
     assert done.output == ""
-    said = [line for line in done.errors.splitlines() if not line.startswith("[")]
-    assert said == [
+    assert lines_of(done) == [
         "interrupted; what was measured is kept; to go on, type: "
         f"levelfield run --resume '{interrupted}'"
     ]
@@ -361,7 +382,7 @@ def test_a_disk_that_fills_up_loses_one_record_and_a_resume_makes_it_good(
     started.process.send_signal(signal.SIGCONT)
     done = started.done()
     assert (done.code, done.output) == (1, "")
-    (said,) = (line for line in done.errors.splitlines() if not line.startswith("["))
+    (said,) = lines_of(done)
     assert said.startswith(f"levelfield: {interrupted / 'records.jsonl'}: the disk is full; ")
     assert said.endswith(f"levelfield run --resume '{interrupted}'")
     assert_nobody_survives(place)
