@@ -170,11 +170,15 @@ class Worker:
         return check_fence(self.adapter, self._step(phase), repeats, budget_seconds)
 
     def do_slot(self, phase, steps, extra, kinds, rewarm_seconds):
-        """A turn in a round: warm again after parking, then a slice of each kind, in this order."""
+        """A turn in a round: warm again after parking, then a slice of each kind, in this order.
+
+        ``rewarm_seconds`` None leaves out the steps before.
+        """
         from harness.measure import measured_slice, rewarm
 
         step = self._step(phase)
-        rewarm(self.adapter, step, rewarm_seconds)
+        if rewarm_seconds is not None:
+            rewarm(self.adapter, step, rewarm_seconds)
         compiled, slices = self.adapter.compilations(), {}
         for kind in kinds:
             slices[kind] = measured_slice(self.adapter, step, kind, steps, extra)

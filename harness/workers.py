@@ -119,9 +119,18 @@ class Worker:
         )
 
     def slot(
-        self, cell: Cell, steps: int, *, extra: int, kinds: Sequence[str], rewarm_seconds: float
+        self,
+        cell: Cell,
+        steps: int,
+        *,
+        extra: int,
+        kinds: Sequence[str],
+        rewarm_seconds: float | None,
     ) -> dict[str, Any]:
-        """A slice of each kind: {"slices": kind -> fields of a slice, "compiled": how often}."""
+        """A slice of each kind: {"slices": kind -> fields of a slice, "compiled": how often}.
+
+        ``rewarm_seconds``: how long to warm up after parking; None for not at all.
+        """
         return _fields(
             self.process.ask(
                 "slot",

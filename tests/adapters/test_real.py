@@ -5,45 +5,118 @@ An arm whose environment is not built is skipped, saying which command builds it
 
 from __future__ import annotations
 
+import json
+import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pandas
 import pytest
 
 from harness import environments, frames, session, store
-from harness.arms import arms
-from harness.suite import load_suite, plan, validated
+from harness.arms import arms, get_arm
+from harness.cases import Cases
+from harness.suite import Cell, Suite, load_suite, plan, validated, with_twin
+from harness.summary import summary
+from harness.workers import Workers
 
 BUILT_IN = sorted(name for name, arm in arms().items() if arm.framework.package[:9] == "adapters.")
 
 
-@pytest.mark.real
-@pytest.mark.parametrize("arm", BUILT_IN)
-def test_an_arm_proves_and_times_every_tiny_cell(arm: str, tmp_path: Path) -> None:
+class Silent:
+    """Nobody listens."""
+
+    def stage(self, text: str, done: float) -> None:
+        pass
+
+    def cell_done(self, cell: Cell) -> None:
+        pass
+
+
+def measured(suite: Suite, folder: Path, *, only_gate: bool = False) -> frames.Frames:
+    cells = plan(suite)
+    resolutions = session.resolve_arms(with_twin(suite), {})
+    assert {each.how for each in resolutions.values()} == {"sealed"}
+    with store.create(folder, "tiny", session.describe_run(suite, cells, resolutions)) as run:
+        session.measure(
+            run,
+            suite,
+            cells,
+            resolutions=resolutions,
+            progress=Silent(),
+            only_gate=only_gate,
+        )
+    return frames.load(run.path)
+
+
+def tiny_of(arm: str, **changes: Any) -> Suite:
     spec = arms()[arm].mode.environment
     if environments.find(spec) is None:
         pytest.skip(f"no sealed environment; type: levelfield env build {spec.label}")
-    tiny = load_suite("tiny")
-    # Memory probes start a process per cell; they are tested with one arm below.
-    suite = validated(replace(tiny, arms=(arm,), effort=replace(tiny.effort, memory=False)))
-    cells = plan(suite)
-    resolutions = session.resolve_arms(suite.arms, {})
-    assert resolutions[arm].how == "sealed"
-    with store.create(tmp_path, "tiny", session.describe_run(suite, cells, resolutions)) as run:
-        session.measure(
-            run, suite, cells, resolutions=resolutions, progress=lambda cell, stage: None
-        )
-    loaded = frames.load(run.path)
-    summary = frames.summary(loaded)
-    offered = summary[summary["phase"].isin(arms()[arm].mode.phases)]
-    failed = offered[offered["status"] != "ok"]
+    return validated(replace(load_suite("tiny"), arms=(arm,), twin="none", **changes))
+
+
+def offered(arm: str, loaded: frames.Frames) -> pandas.DataFrame:
+    """The cells that the arm says it can do: all of them must be ok."""
+    table = summary(loaded)
+    table = table[table["phase"].isin(arms()[arm].mode.phases)]
+    failed = table[table["status"] != "ok"]
     assert failed[["model", "phase", "optimizer", "status", "reason"]].to_dict("records") == []
+    return table
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("arm", BUILT_IN)
+def test_an_arm_proves_every_tiny_cell(arm: str, tmp_path: Path) -> None:
+    loaded = measured(tiny_of(arm), tmp_path, only_gate=True)
+    table = offered(arm, loaded)
     assert len(loaded.processes) == 1, "one worker serves all cells of an arm"
-    assert (offered["step_seconds"] > 0).all()
-    assert (offered["first_step_seconds"] > 0).all()
-    assert (offered["output_error"] < 1e-5).all()
-    learned = offered[(offered["model"] == "lenet5") & (offered["phase"] == "training")]
+    assert (table["first_step_seconds"] > 0).all()
+    assert (table["output_error"] < 1e-5).all()
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("arm", BUILT_IN)
+def test_an_arm_is_timed_in_blocks(arm: str, tmp_path: Path) -> None:
+    # Memory probes start a process per cell; they are tested with one arm below.
+    effort = replace(load_suite("tiny").effort, memory=False)
+    suite = tiny_of(arm, models=("lenet5",), optimizers=("adam",), effort=effort)
+    loaded = measured(suite, tmp_path)
+    table = offered(arm, loaded)
+    assert sorted(loaded.processes["purpose"]) == ["qualification", "resident"]
+    assert (table["step_seconds"] > 0).all()
+    assert (table["concurrency"] < 1.05).all()
+    learned = table[table["phase"] == "training"]
     assert (learned["test_accuracy"] > 0).all()
+    told = json.loads(loaded.processes["describe"].iloc[-1])
+    assert told["version"]
+    assert told.get("device", "cpu") == "cpu"
+
+
+COMPILE = ("torch:compile", "tensorflow:function", "tensorflow:xla", "keras:tensorflow", "jax:jit")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("arm", [*COMPILE, "keras:jax", "flax:jit", "reference:jax"])
+def test_what_compiles_counts_its_compilations(arm: str, tmp_path: Path) -> None:
+    """A count that never moved would let a recompilation inside a slice pass unseen."""
+    suite = tiny_of(arm, models=("mlp",), phases=("inference",))
+    (cell,) = plan(suite)
+    resolution = session.resolve_arms(suite.arms, {})
+    with store.create(tmp_path, "count", session.describe_run(suite, [cell], resolution)) as run:
+        workers = Workers(run, suite.limits, resolution, tmp_path, random.Random(0))
+        case = Cases(suite, tmp_path).solved(cell)[0]
+        with workers.start(get_arm(arm), cell, purpose="qualification") as worker:
+            worker.load(cell, case)
+            slots = [
+                worker.slot(cell, 3, extra=0, kinds=["throughput"], rewarm_seconds=0)
+                for _ in range(2)
+            ]
+            worker.load(cell, case)  # functions made anew, which the slice is the first to call
+            cold = worker.slot(cell, 3, extra=0, kinds=["throughput"], rewarm_seconds=None)
+    assert slots[1]["compiled"] == 0
+    assert cold["compiled"] > 0
 
 
 @pytest.mark.real
@@ -66,18 +139,12 @@ def test_all_arms_learn_the_digits_alike(tmp_path: Path) -> None:
             effort=replace(tiny.effort, accuracy_epochs=5),
         )
     )
-    cells = plan(suite)
-    resolutions = session.resolve_arms(suite.arms, {})
-    with store.create(tmp_path, "digits", session.describe_run(suite, cells, resolutions)) as run:
-        session.measure(
-            run, suite, cells, resolutions=resolutions, progress=lambda cell, stage: None
-        )
-    summary = frames.summary(frames.load(run.path))
-    assert list(summary["status"]) == ["ok"] * len(names)
-    assert (summary["test_accuracy"] > 0.9).all()
+    table = summary(measured(replace(suite, twin="none"), tmp_path))
+    assert list(table["status"]) == ["ok"] * len(names)
+    assert (table["test_accuracy"] > 0.9).all()
     # One test image is 1/360; rounding may tip a few that lie on the border.
-    assert summary["test_accuracy"].max() - summary["test_accuracy"].min() <= 3 / 360
-    assert (summary["test_loss"] / summary["test_loss"].mean() - 1).abs().max() < 0.02
+    assert table["test_accuracy"].max() - table["test_accuracy"].min() <= 3 / 360
+    assert (table["test_loss"] / table["test_loss"].mean() - 1).abs().max() < 0.02
     # A framework's import alone takes more than the bare interpreter: the memory phases are real.
-    assert (summary["peak_bytes"] > 30e6).all()
-    assert (summary["peak_over_import_bytes"] > 0).all()
+    assert (table["peak_bytes"] > 30e6).all()
+    assert (table["peak_over_import_bytes"] > 0).all()
