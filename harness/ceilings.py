@@ -109,14 +109,14 @@ def measure(threads: int) -> Iterator[dict[str, Any]]:
                 )
             )
 
-            def copy(parts: list[Any] = parts) -> None:
+            def copy(parts: list[Any]) -> None:
                 # One thread copies by itself: handing it over would cost more than small arrays.
                 if len(parts) == 1:
                     np.copyto(*parts[0])
                 else:
                     list(pool.map(lambda pair: np.copyto(*pair), parts))
 
-            seconds = _best(lambda _, copy=copy: copy(), None, COPY_SECONDS)
+            seconds = _best(copy, parts, COPY_SECONDS)
             yield _row(threads, COPY, size_bytes, 2 * size_bytes / seconds)
 
 

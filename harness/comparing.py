@@ -118,7 +118,7 @@ def _changes(key: str, sessions: list[Frames], ids: list[str]) -> list[Change]:
             for frames, each, name in zip(sessions, ids, (arm, other), strict=True)
         ]
         found.append((arm, other, raw[1] / raw[0], welch(ends[0], ends[1])))
-    p_values = holm(np.array([each[-1].p_value() for each in found])) if found else []
+    p_values = holm(np.array([moved.p_value() for _, _, _, moved in found]))
     return [
         _change(key, arm, other, anchor=anchor, raw=raw, moved=moved, p_value=p, margin=margin)
         for (arm, other, raw, moved), p in zip(found, p_values, strict=True)
@@ -234,11 +234,10 @@ def _agreements(
         after = said[1].get(key)
         if after is None:
             continue
-        names = {key[1], key[2]}
-        decided = names | {"tie"}
-        if before == after and before in decided:
+        pair = {key[1], key[2]}
+        if before == after and before in {*pair, "tie"}:
             word = "agree"
-        elif before in names and after in names:
+        elif before in pair and after in pair:
             word = "contradict"
         else:
             word = "open"

@@ -328,7 +328,7 @@ def _rounds(columns: _Columns, processes: _Columns, runs: Mapping[str, Run]) -> 
     residency = {(run, block): purpose for run, block, purpose in purposes}
     found: _Columns = {**columns}
     seconds = {
-        name: _array(NUMBER, columns[name], lambda row, name=name: f"round, {name}")
+        name: _array(NUMBER, columns[name], lambda _: "a round's seconds")
         for name in columns
         if name.endswith("_seconds") and name != "at_seconds"
     }

@@ -47,9 +47,10 @@ def warm_up(adapter, step, seconds, steps, slice_seconds, cap_seconds):
 
     First slices double from one step until they take a fifth of ``slice_seconds``; then windows of
     five such slices follow each other until at least ``steps`` steps and ``seconds`` seconds lie
-    behind, nothing was compiled or traced within the last two windows and ten steps, and these two
-    agree (``alike``). "capped" says that ``cap_seconds`` ended it instead. "step_seconds" is the
-    25th percentile of the last two windows.
+    behind and the last window agrees (``alike``) with the one half way back, which also sees what
+    changes slowly. A compilation or trace begins the wait anew, and ten steps must follow it.
+    "capped" says that ``cap_seconds`` ended it instead. "step_seconds" is the 25th percentile of
+    the two windows.
     """
     start = time.perf_counter()
     count, done = 1, 0
@@ -59,31 +60,26 @@ def warm_up(adapter, step, seconds, steps, slice_seconds, cap_seconds):
         if elapsed >= slice_seconds / MINI_SLICES or time.perf_counter() - start > cap_seconds:
             break
         count *= 2
-    compiled, before, behind = adapter.compilations(), [], 0
+    compiled, windows, since = adapter.compilations(), [], time.perf_counter()
     while True:
         window = [throughput_slice(adapter, step, count) / count for _ in range(MINI_SLICES)]
+        now = time.perf_counter()
         done += MINI_SLICES * count
-        behind += MINI_SLICES * count
-        elapsed = time.perf_counter() - start
-        now = adapter.compilations()
-        if now != compiled:
-            compiled, before, behind = now, [], 0
-        elif before and done >= steps and behind >= 10 and elapsed >= seconds:
-            if alike(before, window):
-                capped = False
-                break
-            before = window
-        else:
-            before = window
-        if elapsed >= cap_seconds:
-            capped = True
+        windows.append((now, window))
+        if adapter.compilations() != compiled:
+            compiled, windows, since = adapter.compilations(), [], now
+        earlier = [each for at, each in windows if at - since <= (now - since) / 2]
+        before = earlier[-1] if earlier else []
+        enough = done >= steps and MINI_SLICES * count * len(windows) >= 10
+        steady = bool(before) and enough and now - start >= seconds and alike(before, window)
+        if steady or now - start >= cap_seconds:
             break
     gc.collect()
     recent = sorted(before + window)
     return {
         "warm_up_steps": done,
-        "warm_up_seconds": time.perf_counter() - start,
-        "capped": capped,
+        "warm_up_seconds": now - start,
+        "capped": not steady,
         "step_seconds": recent[len(recent) // 4],
     }
 
@@ -118,7 +114,7 @@ def slice_steps(step_seconds, fence_seconds, slice_seconds):
     wanted = max(slice_seconds / step_seconds, 10, FENCE_COSTS * fence_seconds / step_seconds)
     if wanted * step_seconds > LONGEST_SLICE_SECONDS:
         wanted = max(LONGEST_SLICE_SECONDS / step_seconds, slice_seconds / step_seconds)
-        return max(1, int(wanted))
+        return max(1, int(wanted + 1e-9))
     return round(wanted)
 
 

@@ -227,4 +227,4 @@ def canary_spread(boundaries: Sequence[Sequence[float]]) -> float:
     """Slowest over fastest boundary of a round less 1, of the core where that is largest."""
     if not boundaries:
         return 0.0
-    return max(max(core) / min(core) - 1 for core in zip(*boundaries, strict=True))
+    return float(max(max(core) / min(core) - 1 for core in zip(*boundaries, strict=True)))

@@ -56,8 +56,10 @@ CACHE_VARIABLES = (
 )
 
 # What a program needs from the user's environment to find its compiler and its temporary folder.
-INHERITED_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CC", "CXX")
-INHERITED_VARIABLES += ("CUDA_VISIBLE_DEVICES", "CUDA_HOME")  # which GPU, and its tools
+INHERITED_VARIABLES = (
+    *("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CC", "CXX"),
+    *("CUDA_VISIBLE_DEVICES", "CUDA_HOME"),  # which GPU, and its tools
+)
 
 
 def available_cores() -> list[int]:

@@ -355,11 +355,10 @@ def plan(suite: Suite) -> list[Cell]:
     rows = product(
         suite.threads, with_twin(suite), suite.models, suite.presets, suite.batches, suite.phases
     )
-    for threads, arm, *what, phase in rows:
+    for threads, arm, model, preset, batch, phase in rows:
         for optimizer in suite.optimizers if phase == "training" else (None,):
-            key = (threads, *what, phase, optimizer)
+            key = (threads, model, preset, batch, phase, optimizer)
             comparison = comparisons.setdefault(key, f"k{len(comparisons) + 1:03d}")
-            model, preset, batch = what
             cells.append(
                 Cell(
                     id=f"c{len(cells) + 1:04d}",
@@ -367,10 +366,10 @@ def plan(suite: Suite) -> list[Cell]:
                     arm=arm,
                     framework=get_arm(arm).framework.name,
                     mode=get_arm(arm).mode.name,
-                    model=str(model),
-                    preset=str(preset),
+                    model=model,
+                    preset=preset,
                     phase=phase,
-                    batch=int(batch),
+                    batch=batch,
                     optimizer=optimizer,
                     numeric=suite.numeric,
                     device=suite.device,

@@ -151,17 +151,17 @@ def _roofline(frames: Frames, table: pandas.DataFrame) -> pandas.DataFrame:
     names = ("model", "preset", "batch", "phase", "optimizer")
     works: dict[tuple[Any, ...], tuple[float, float]] = {}
     rows = []
-    for (run, _), row in table.iterrows():
+    for row in table.reset_index().to_dict("records"):
         key = tuple(row[name] for name in names)
         if key not in works:
             works[key] = _work(*key)
         operations, least_bytes = works[key]
         found = frames.ceilings
-        mine = found[(found["run"] == run) & (found["threads"] == row["threads"])]
+        mine = found[(found["run"] == row["run"]) & (found["threads"] == row["threads"])]
         share = numpy.nan
         if len(mine) and row["step_seconds"] > 0 and row["device"] == "cpu":
             share = ceilings.roofline_share(
-                operations, least_bytes, row["step_seconds"], mine.to_dict("records")
+                operations, least_bytes, row["step_seconds"], _rows(mine)
             )
         rows.append((operations, share))
     return pandas.DataFrame(
@@ -175,3 +175,7 @@ def _work(model: str, preset: str, batch: int, phase: str, optimizer: str) -> tu
         return ceilings.work(model, preset, batch, phase=phase, optimizer=optimizer or None)
     except UnknownName:
         return numpy.nan, numpy.nan
+
+
+def _rows(frame: pandas.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]

@@ -46,7 +46,7 @@ class Group:
 def groups(frames: Frames) -> list[Group]:
     """All comparisons, in the order of the plan."""
     table = summary(frames)
-    table = table[~table["arm"].str.endswith(TWIN)]
+    table = table[[not arm.endswith(TWIN) for arm in table["arm"]]]
     judged: dict[tuple[str, str], dict[str, Judged]] = {}
     for each in judge(frames):
         judged.setdefault((each.run, each.comparison), {})[each.statistic] = each
@@ -55,15 +55,16 @@ def groups(frames: Frames) -> list[Group]:
     totals = totals[totals["block"].notna()].set_index(["run", "cell", "block"])["startup_seconds"]
     totals = totals.groupby(level=[0, 1, 2]).last()
     steps = block_seconds(counted(frames.slices[frames.slices["statistic"] == "throughput"]))
-    seeds = dict(zip(frames.runs["run"], frames.runs["seed"], strict=True))
+    seeds: dict[str, Any] = dict(zip(frames.runs["run"], frames.runs["seed"], strict=True))
     found = []
-    for (run, comparison), rows in table.groupby(_KEY, sort=False):
+    for key, rows in table.groupby(_KEY, sort=False):
+        run, comparison = map(str, key if isinstance(key, tuple) else (key, ""))
         verdicts = judged.get((run, comparison), {})
         rows = _ordered(rows, verdicts)
         seed = 0 if pandas.isna(seeds[run]) else int(seeds[run])
         even = _break_evens(rows, totals, steps, seed) if verdicts else {}
         title, details = _words(rows.iloc[0], several)
-        found.append(Group(str(run), str(comparison), title, details, rows, verdicts, even))
+        found.append(Group(run, comparison, title, details, rows, verdicts, even))
     return found
 
 

@@ -58,11 +58,11 @@ def _rows(groups: Sequence[Group], anchor: str, seed: int) -> list[dict[str, str
             if pair is not None and numpy.isfinite(pair[0].ratio):
                 found.setdefault(arm, []).append(_turned(*pair))
     p_values = numpy.array([pair.p_value for pairs in found.values() for pair in pairs])
-    holds = iter(benjamini_hochberg(p_values) <= BH_LEVEL if len(p_values) else [])
+    holds = iter((benjamini_hochberg(p_values) <= BH_LEVEL).tolist())
     rows = []
     for arm in arms:
         pairs = found.get(arm, [])
-        held = sum(bool(next(holds)) for _ in pairs)
+        held = sum(next(holds) for _ in pairs)
         if not [pair for pair in pairs if pair.verdict != "void"]:
             rows.append({"arm": clean(arm), **_empty(len(groups))})
             continue

@@ -100,8 +100,8 @@ def stages(folder: Path, say: Say) -> Iterator[Finding]:
         ("compile", "misbehaving:slow-compile", "compile_seconds", COMPILE_SECONDS),
     )
     for stage, arm, column, seconds in planted:
-        base = np.nan_to_num(table.loc["misbehaving:well", column])
-        off = float(table.loc[arm, column] - base - seconds)
+        base = np.nan_to_num(table[column].to_numpy(float)[arms.index("misbehaving:well")])
+        off = float(table[column].to_numpy(float)[list(table.index).index(arm)] - base - seconds)
         limit = max(SHARE * seconds, SECONDS)
         yield Finding(
             PART,

@@ -17,7 +17,7 @@ from scipy import stats  # type: ignore[import-untyped]
 from harness.arms import get_arm
 from harness.frames import Frames
 from harness.selftest.goals import Finding, share_of
-from harness.statistics import ALPHA_PER_LOOK, LOOKS, cell_verdicts
+from harness.statistics import ALPHA_PER_LOOK, LOOKS, Flags, Floats, cell_verdicts
 from harness.suite import Effort, Suite
 
 PART = "machine"
@@ -232,11 +232,11 @@ def one_after_the_other(found: Frames) -> Iterator[Finding]:
     )
 
 
-def _present(values: np.ndarray) -> np.ndarray:
-    return values[~np.isnan(values)]
+def _present(values: Floats) -> Floats:
+    return np.asarray(values[~np.isnan(values)])
 
 
-Cell = tuple[str, list[str], np.ndarray, np.ndarray]
+Cell = tuple[str, list[str], Floats, Flags]
 
 
 def _cells(found: Frames, residency: str = "resident") -> Iterator[Cell]:

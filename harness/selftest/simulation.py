@@ -57,7 +57,7 @@ def coverage(count: int) -> Iterator[Finding]:
     """Of the 95 % interval over worlds and looks."""
     rates = np.array([_coverage(world, count) for world in WORLDS])
     allowance = 4 * _error(0.95, count)
-    inside = np.mean((rates >= 0.94 - allowance) & (rates <= 0.965 + allowance))
+    inside = float(np.mean((rates >= 0.94 - allowance) & (rates <= 0.965 + allowance)))
     note = f"{rates.size} combinations of world and look, {count} sessions each"
     yield at_least(
         PART, "combinations in which intervals cover 94 to 96.5 %", inside, 0.9, note=note

@@ -1,0 +1,60 @@
+"""Work and ceilings: closed forms, and shares that mean what they say."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from harness import ceilings
+from harness.ceilings import COPY, PRODUCT, roofline_share, work
+
+ROWS = [
+    {"what": PRODUCT, "size_bytes": 1, "per_second": 1e9},
+    {"what": PRODUCT, "size_bytes": 2, "per_second": 2e9},
+    {"what": COPY, "size_bytes": 1 << 16, "per_second": 8e9},
+    {"what": COPY, "size_bytes": 1 << 24, "per_second": 4e9},
+    {"what": COPY, "size_bytes": 1 << 28, "per_second": 1e9},
+]
+
+
+def test_work_of_the_multilayer_perceptron_is_its_closed_form() -> None:
+    layers, batch = ((784, 512), (512, 512), (512, 10)), 64
+    products = [2 * batch * i * o for i, o in layers]
+    count = sum(i * o + o for i, o in layers)
+    operations, least = work("mlp", "paper", batch, phase="inference", optimizer=None)
+    assert operations == sum(products)
+    assert least == 4 * (count + batch * 784 + batch * 10)
+    operations, least = work("mlp", "paper", batch, phase="training", optimizer="adam")
+    # Nothing needs the gradient of the first layer's input.
+    assert operations == 3 * sum(products) - products[0]
+    # Parameters read, gradients written, parameters written; two state arrays read and written.
+    assert least == 4 * (3 * count + batch * 784 + batch) + 4 * 4 * count
+    _, without = work("mlp", "paper", batch, phase="training", optimizer="sgd")
+    assert least - without == 4 * 4 * count
+
+
+def test_the_share_is_that_of_the_nearer_roof() -> None:
+    assert roofline_share(2e9, 0, 2.0, ROWS) == pytest.approx(0.5)
+    assert roofline_share(0, 1 << 28, 1.0, ROWS) == pytest.approx((1 << 28) / 1e9)
+    assert roofline_share(2e9, 1000, 4.0, ROWS) == pytest.approx(0.25)
+
+
+def test_what_fits_a_cache_is_held_against_the_cache() -> None:
+    assert roofline_share(0, 1 << 16, 1.0, ROWS) == pytest.approx((1 << 16) / 8e9)
+    assert roofline_share(0, 1 << 24, 1.0, ROWS) == pytest.approx((1 << 24) / 4e9)
+    assert roofline_share(0, 1 << 40, 1.0, ROWS) == pytest.approx((1 << 40) / 1e9)
+
+
+def test_without_ceilings_there_is_no_share() -> None:
+    assert math.isnan(roofline_share(1.0, 1.0, 1.0, []))
+
+
+def test_this_machine_has_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ceilings, "PRODUCT_SIZES", (256,))
+    monkeypatch.setattr(ceilings, "COPY_BYTES", (1 << 18,))
+    monkeypatch.setattr(ceilings, "PRODUCT_SECONDS", 0.01)
+    monkeypatch.setattr(ceilings, "COPY_SECONDS", 0.01)
+    rows = list(ceilings.measure(2))
+    assert [row["what"] for row in rows] == [PRODUCT, COPY]
+    assert all(row["per_second"] > 1e6 for row in rows)

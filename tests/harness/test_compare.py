@@ -1,0 +1,97 @@
+"""Two sessions: a change is found, a machine that changed is not taken for one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from harness.comparing import Change, compare, welch
+from harness.errors import BadInput
+from harness.statistics import estimate
+from tests.synthetic import write_run
+
+ARMS = ("torch:eager", "jax:jit", "flax:jit")
+SAME = {"torch:eager": 1.0, "jax:jit": 0.8, "flax:jit": 1.3}
+
+
+def session(folder: Path, name: str, seed: int, **options: object) -> Path:
+    chosen = {"arms": ARMS, "models": ("mlp",), "phases": ("training",), "statuses": {}}
+    more = {"speed": SAME, "name": name, "seed": seed, **options}
+    return write_run(folder, **{**chosen, **more})  # type: ignore[arg-type]
+
+
+def words(changes: list[Change]) -> dict[str, str]:
+    return {change.after: change.word for change in changes}
+
+
+def test_a_change_of_one_arm_is_found(tmp_path: Path) -> None:
+    before = session(tmp_path, "before", 1)
+    after = session(tmp_path, "after", 2, speed={**SAME, "jax:jit": 0.96})
+    changes, agreements = compare(before, after)
+    found = {change.after: change for change in changes}
+    assert set(found) == {"jax:jit", "flax:jit"}
+    assert {change.anchor for change in changes} == {"torch:eager"}
+    assert found["jax:jit"].word == "slower"
+    assert found["jax:jit"].low < 1.2 < found["jax:jit"].high
+    assert found["flax:jit"].word != "slower"
+    assert all(agreement.word != "contradict" for agreement in agreements)
+
+
+def test_a_slower_machine_is_no_change(tmp_path: Path) -> None:
+    """Everything takes half as long again: the unprotected ratio says 1.5, the verdict does not."""
+    before = session(tmp_path, "before", 1)
+    after = session(tmp_path, "after", 2, speed={arm: 1.5 * s for arm, s in SAME.items()})
+    changes, agreements = compare(before, after)
+    assert all(change.raw == pytest.approx(1.5, rel=0.05) for change in changes)
+    assert {change.word for change in changes} <= {"no change beyond the margin", "open"}
+    assert {agreement.word for agreement in agreements} == {"agree"}
+
+
+def test_sessions_that_contradict_each_other_are_told(tmp_path: Path) -> None:
+    before = session(tmp_path, "before", 1)
+    after = session(tmp_path, "after", 2, speed={**SAME, "jax:jit": 1.8})
+    _, agreements = compare(before, after)
+    found = {(each.first, each.second): each.word for each in agreements}
+    assert found["torch:eager", "jax:jit"] == "contradict"
+    assert found["torch:eager", "flax:jit"] == "agree"
+
+
+def test_versions_are_matched(tmp_path: Path) -> None:
+    before = session(tmp_path, "before", 1, arms=("torch:eager", "jax@0.9.2:jit"))
+    after = session(tmp_path, "after", 2, arms=("torch:eager", "jax@0.10.2:jit"))
+    (change,), _ = compare(before, after)
+    assert (change.before, change.after) == ("jax@0.9.2:jit", "jax@0.10.2:jit")
+
+
+def test_what_cannot_be_compared_is_refused_in_one_line(tmp_path: Path) -> None:
+    one = session(tmp_path, "one", 1)
+    other = session(tmp_path, "other", 2, models=("lenet",))
+    alone = session(tmp_path, "alone", 3, arms=("torch:eager",))
+    changed = session(tmp_path, "changed", 4)
+    text = json.loads((changed / "run.json").read_text())
+    for lock in text["locks"].values():
+        lock["hash"] += "x"
+    (changed / "run.json").write_text(json.dumps(text))
+    for pair, why in (
+        ((one, other), "no comparison in common"),
+        ((one, alone), "share no arm beside an anchor"),
+        ((one, changed), "share no arm beside an anchor"),
+        ((tmp_path, one), "name two run folders"),
+    ):
+        with pytest.raises(BadInput, match=why) as caught:
+            compare(*pair)
+        assert "\n" not in str(caught.value)
+
+
+def test_welch_against_scipy() -> None:
+    generator = np.random.default_rng(3)
+    a, b = generator.normal(0, 1, 7), generator.normal(0.5, 2, 12)
+    ours = welch(estimate(a), estimate(b))
+    theirs = stats.ttest_ind(b, a, equal_var=False)
+    assert float(ours.log_ratio) == pytest.approx(b.mean() - a.mean())
+    # Degrees of freedom are rounded down, which makes the p-value a little larger.
+    assert theirs.pvalue <= float(ours.p_value()) < theirs.pvalue * 1.1

@@ -1,0 +1,84 @@
+"""The doctor: what is poor is said to be, with what to do about it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from harness import doctor
+from harness.cli import app
+
+MACHINE = {
+    "cores": 4,
+    "physical_cores": 4,
+    "frequency_governor": "performance",
+    "memory_available_bytes": 2**35,
+    "hypervisor": False,
+}
+GOOD = doctor.Facts(
+    machine=MACHINE,
+    foreign_share=0.005,
+    steal_share=0.0,
+    load=0.1,
+    spreads=(0.02,) * 20,
+    swap_used_bytes=0,
+    quota_cores=None,
+    variables=(),
+    huge_pages="always [madvise] never",
+    turbo="on",
+    l3_bytes=2**25,
+    gpu={"name": "Example GPU"},
+)
+POOR: dict[str, dict[str, Any]] = {
+    "other programs": {"foreign_share": 0.2},
+    "speed of a fixed loop": {"spreads": (0.02,) * 10 + (0.4,) * 10},
+    "stolen by the hypervisor": {"steal_share": 0.05},
+    "cores": {"machine": {**MACHINE, "cores": 1}},
+    "frequency control": {"machine": {**MACHINE, "frequency_governor": "powersave"}},
+    "memory": {"machine": {**MACHINE, "memory_available_bytes": 2**30}},
+    "quota": {"quota_cores": 1.5},
+}
+
+
+def test_a_good_machine_is_good() -> None:
+    rows = list(doctor.rows(GOOD))
+    assert {row.state for row in rows} == {"good"}
+    assert not any(row.advice for row in rows)
+    assert "2 % and more" in doctor.conclusion(GOOD)
+
+
+@pytest.mark.parametrize("what", POOR)
+def test_what_is_poor_is_said_with_advice(what: str) -> None:
+    rows = {row.what: row for row in doctor.rows(replace(GOOD, **POOR[what]))}
+    assert [name for name, row in rows.items() if row.state == "poor"] == [what]
+    assert rows[what].advice
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"spreads": (0.02,) * 16 + (0.4,) * 4}, "5 % and more"),
+        ({"spreads": (0.02,) * 10 + (0.4,) * 10}, "no verdicts now"),
+        ({"foreign_share": 0.05}, "5 % and more"),
+        ({"foreign_share": 0.5}, "no verdicts now"),
+        ({"steal_share": 0.02}, "5 % and more"),
+    ],
+)
+def test_the_conclusion_follows_from_the_noise(change: dict[str, Any], words: str) -> None:
+    assert words in doctor.conclusion(replace(GOOD, **change))
+
+
+def test_the_command_tells_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "WATCH_SECONDS", 0.5)
+    done = CliRunner().invoke(app, ["doctor", "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.output)
+    assert {row["what"] for row in found["rows"]} >= {*POOR, "GPU", "huge pages"}
+    assert found["conclusion"]
+    shown = CliRunner().invoke(app, ["doctor"])
+    assert shown.exit_code == 0
+    assert "Expect" in shown.output

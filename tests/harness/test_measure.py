@@ -1,0 +1,121 @@
+"""Slices and warm-up on a clock that the test turns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness import measure
+
+
+class Machine:
+    """An adapter whose steps take the seconds that ``cost`` says, on a clock of its own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, cost: Any) -> None:
+        self.now, self.steps, self.cost, self.compiled = 0.0, 0, cost, 0
+        monkeypatch.setattr(measure.time, "perf_counter", lambda: self.now)
+
+    def step(self) -> None:
+        self.steps += 1
+        self.now += self.cost(self.now, self.steps)
+
+    def repeat(self, step: Any, count: int) -> None:
+        for _ in range(count):
+            step()
+
+    def wait(self, handle: object) -> None:
+        self.now += 1e-7
+
+    def compilations(self) -> int:
+        return self.compiled
+
+
+def warmed(machine: Machine, **change: float) -> dict[str, Any]:
+    bounds = {"seconds": 1.0, "steps": 10, "slice_seconds": 0.05, "cap_seconds": 30.0, **change}
+    found: dict[str, Any] = measure.warm_up(machine, machine.step, **bounds)
+    return found
+
+
+def test_a_steady_machine_is_warm_when_both_bounds_are_passed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = Machine(monkeypatch, lambda now, step: 0.001)
+    found = warmed(machine)
+    assert 1.0 <= found["warm_up_seconds"] < 1.3
+    assert found["capped"] is False
+    assert found["step_seconds"] == pytest.approx(0.001, rel=1e-3)
+    assert found["warm_up_steps"] == machine.steps
+
+
+def test_long_steps_are_at_least_as_many_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, lambda now, step: 0.5)
+    assert warmed(machine)["warm_up_steps"] >= 10
+
+
+def test_a_machine_that_speeds_up_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slower for its first 5 s: what remains of that in the figure is below the goal of 0.3 %."""
+    machine = Machine(monkeypatch, lambda now, step: 0.001 * (1 + max(0.0, 1 - now / 5)))
+    found = warmed(machine)
+    assert 5.0 < found["warm_up_seconds"] < 11.0
+    assert found["step_seconds"] == pytest.approx(0.001, rel=3e-3)
+
+
+def test_a_compilation_starts_the_wait_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cost(now: float, step: int) -> float:
+        machine.compiled = int(now > 0.55)
+        return 0.001
+
+    machine = Machine(monkeypatch, cost)
+    assert warmed(machine, seconds=0.6)["warm_up_seconds"] > 0.55 + 2 * 0.04
+
+
+def test_what_never_settles_ends_at_the_cap_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, lambda now, step: 0.001 * 1.1**now)
+    found = warmed(machine, cap_seconds=4.0)
+    assert found["capped"] is True
+    assert 4.0 <= found["warm_up_seconds"] < 4.5
+
+
+@pytest.mark.parametrize(
+    ("before", "window", "same"),
+    [
+        ([1.0] * 5, [1.009] * 5, True),
+        ([1.0] * 5, [1.02] * 5, False),
+        ([0.9, 1.0, 1.1, 1.0, 1.0], [1.0, 1.12, 0.9, 1.1, 1.05], True),  # noise, no difference
+        ([1.0, 1.001, 0.999, 1.0, 1.0], [1.05, 1.051, 1.049, 1.05, 1.05], False),
+    ],
+)
+def test_windows_are_compared(before: list[float], window: list[float], same: bool) -> None:
+    assert measure.alike(before, window) is same
+
+
+@pytest.mark.parametrize(
+    ("step", "fence", "steps"),
+    [
+        (1e-3, 1e-6, 50),  # the slice's length
+        (2e-2, 1e-6, 10),  # at least ten steps
+        (1e-5, 1e-3, 20_000),  # two hundred fences
+        (0.3, 1e-6, 3),  # no more than a second
+        (5.0, 1e-6, 1),
+        (2e-5, 1e-2, 50_000),  # a dear fence, up to a second
+    ],
+)
+def test_the_steps_of_a_slice(step: float, fence: float, steps: int) -> None:
+    assert measure.slice_steps(step, fence, 0.05) == steps
+
+
+def test_planted_steps_are_made_and_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, lambda now, step: 0.001)
+    found = measure.measured_slice(machine, machine.step, "throughput", 100, 5)
+    assert machine.steps == 105
+    assert found["seconds"] == pytest.approx(0.105, rel=1e-3)
+
+
+def test_warming_again_takes_two_steps_and_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Machine(monkeypatch, lambda now, step: 1.0)
+    measure.rewarm(slow, slow.step, 0.02)
+    assert slow.steps == 2
+    fast = Machine(monkeypatch, lambda now, step: 0.001)
+    measure.rewarm(fast, fast.step, 0.02)
+    assert 20 <= fast.steps <= 21

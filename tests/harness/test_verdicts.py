@@ -1,0 +1,144 @@
+"""Verdicts from records: the truth that was planted is found, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness import planning
+from harness.frames import Frames, load
+from harness.statistics import Estimate
+from harness.verdicts import Judged, Logs, carry_over, judge, settled, verdict_frame
+from tests.synthetic import write_run
+
+ARMS = ("torch:eager", "jax:jit", "flax:jit")
+SPEED = {"torch:eager": 1.0, "jax:jit": 0.8, "flax:jit": 1.0}
+
+
+def frames_of(folder: Path, **options: object) -> Frames:
+    chosen = {"arms": ARMS, "models": ("mlp",), "phases": ("training",), "statuses": {}}
+    return load(write_run(folder, **{**chosen, "speed": SPEED, **options}))  # type: ignore[arg-type]
+
+
+def throughput(frames: Frames) -> Judged:
+    return next(each for each in judge(frames) if each.statistic == "throughput")
+
+
+def test_the_faster_arm_is_found_and_the_twin_is_the_control(tmp_path: Path) -> None:
+    found = throughput(frames_of(tmp_path))
+    assert found.verdicts.fastest == ("jax:jit",)
+    assert found.control is not None
+    assert found.control.arm == "torch:eager"
+    assert abs(found.control.ratio - 1) < 0.02
+    assert found.verdicts.blocks == 6
+    assert found.audits == 1
+    names = {name for pair in found.verdicts.pairs for name in (pair.first, pair.second)}
+    assert names == set(ARMS)
+
+
+def test_throughput_and_latency_are_judged_apart(tmp_path: Path) -> None:
+    assert [each.statistic for each in judge(frames_of(tmp_path))] == ["throughput", "latency"]
+    alone = judge(frames_of(tmp_path, latency_steps=0, name="alone"))
+    assert [each.statistic for each in alone] == ["throughput"]
+
+
+def test_smoke_runs_have_no_verdicts(tmp_path: Path) -> None:
+    assert judge(frames_of(tmp_path, level="smoke")) == []
+
+
+@pytest.mark.parametrize("blocks", [1, 5])
+def test_before_the_first_look_there_is_no_verdict(tmp_path: Path, blocks: int) -> None:
+    found = throughput(frames_of(tmp_path, blocks=blocks))
+    assert {pair.verdict for pair in found.verdicts.pairs} <= {"inconclusive", "void"}
+
+
+def test_loud_rounds_are_counted_by_their_rule(tmp_path: Path) -> None:
+    found = throughput(frames_of(tmp_path, loud=[(1, 0), (2, 5)]))
+    assert found.rules == {"foreign load": 2}
+    assert found.rounds == 36
+
+
+def test_the_same_records_give_the_same_verdicts(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path, blocks=12)
+    first, second = (verdict_frame(judge(frames)) for _ in range(2))
+    assert first.equals(second)
+
+
+def test_settled_comparisons_need_no_more_blocks(tmp_path: Path) -> None:
+    apart = {"torch:eager": 1.0, "jax:jit": 0.5, "flax:jit": 2.0}
+    assert settled(frames_of(tmp_path, speed=apart, level="standard")) == {"k001"}
+    same = dict.fromkeys(ARMS, 1.0)
+    assert settled(frames_of(tmp_path, speed=same, blocks=3, name="few")) == set()
+
+
+def test_a_small_difference_is_provisional_until_a_second_session_agrees(tmp_path: Path) -> None:
+    speed = {"torch:eager": 1.04, "jax:jit": 1.0, "flax:jit": 1.5}
+    options = {"speed": speed, "blocks": 25, "level": "standard", "rounds": 12}
+
+    def provisional(*names: str) -> bool:
+        found = throughput(load([tmp_path / name for name in names]))
+        (pair,) = (p for p in found.verdicts.pairs if {p.first, p.second} == set(ARMS[:2]))
+        assert pair.faster == "jax:jit"
+        return pair.provisional
+
+    frames_of(tmp_path, name="one", seed=1, **options)
+    frames_of(tmp_path, name="two", seed=2, **options)
+    frames_of(tmp_path, name="other", seed=3, **{**options, "speed": dict.fromkeys(ARMS, 1.0)})
+    assert provisional("one")
+    assert not provisional("one", "two")
+    assert provisional("one", "other")
+
+
+def logs(*ratios: float, blocks: int, sd: float = 0.002, seed: int = 0) -> Logs:
+    generator = np.random.default_rng(seed)
+    values = generator.normal(0, sd, (len(ratios), blocks, 6))
+    values += np.log(ratios)[:, None, None]
+    return Logs(ARMS[: len(ratios)], values, np.zeros((blocks, 6), bool))
+
+
+def test_carry_over_is_found_with_two_audits_and_shown_with_one() -> None:
+    resident = logs(1.0, 1.0, 1.0, blocks=10)
+    shown, failed = carry_over(resident, logs(1.0, 1.2, 1.0, blocks=1, seed=1), 0.02)
+    assert abs(shown) > 0.15
+    assert failed == []
+    _, failed = carry_over(resident, logs(1.0, 1.2, 1.0, blocks=4, seed=1), 0.02)
+    assert len(failed) == 2  # of both pairs with the arm in question
+    assert all(why.startswith("carry-over: ") for why in failed)
+    _, failed = carry_over(resident, logs(1.0, 1.0, 1.0, blocks=4, seed=1), 0.02)
+    assert failed == []
+
+
+def test_carry_over_voids_a_comparison(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path, blocks=13, level="standard")
+    late = (frames.slices["block"] > 9) | (frames.slices["block"] == 6)
+    frames.slices.loc[late, "residency"] = "audit"
+    mine = late & (frames.slices["arm"] == "jax:jit")
+    frames.slices.loc[mine, "step_seconds"] *= 1.3
+    found = throughput(frames)
+    assert found.verdicts.void
+    assert found.verdicts.fastest == ()
+    assert found.verdicts.void[0].startswith("carry-over: ")
+
+
+def test_rounds_are_planned_from_the_variances(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path)
+    assert 6 <= planning.planned_rounds(frames, 6) <= 60
+    noisy = frames.slices.copy()
+    generator = np.random.default_rng(0)
+    noisy["step_seconds"] *= np.exp(generator.normal(0, 0.2, len(noisy)))
+    more = planning.planned_rounds(Frames(**{**vars(frames), "slices": noisy}), 6)
+    assert more > planning.planned_rounds(frames, 6)
+    assert planning.planned_rounds(load([]), 8) == 8
+
+
+def test_plans_are_made_at_looks_and_early_once() -> None:
+    looks = (6, 10)
+    assert [blocks for blocks in range(12) if planning.due(blocks, looks)] == [3, 6, 10]
+    assert not any(planning.due(blocks, ()) for blocks in range(12))
+
+
+def test_estimates_without_blocks_are_no_numbers() -> None:
+    empty = Estimate(np.array(np.nan), np.array(np.nan), np.array(0))
+    assert np.isinf(empty.half_width())
