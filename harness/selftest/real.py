@@ -70,7 +70,7 @@ def sequential_suite() -> Suite:
         copies_suite("sequential"),
         arms=(FRAMEWORKS[0],),
         residency="sequential",
-        effort=_effort(rounds=60),
+        effort=_effort(rounds=30),
     )
 
 
