@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import noise
+from harness import gpu, noise
 from harness.arms import Arm, get_arm
 from harness.checks import recompilation_check
 from harness.errors import WorkerFailure
@@ -37,8 +37,8 @@ class Noise:
     """What the machine did during a stretch of time, read with all workers parked or idle."""
 
     cores: Sequence[int]
+    device: str
     canaries: list[list[float]] = field(default_factory=list)
-    own_seconds: float = 0.0
     _begin: Any = None
     _own_begin: float = 0.0
 
@@ -56,6 +56,8 @@ class Noise:
         """The fields of a ``round`` record that speak of the machine."""
         own = _own_seconds(pids) - self._own_begin
         found = noise.difference(self._begin, noise.read(), own, _machine_cores())
+        if self.device == "cuda":
+            found["gpu"] = gpu.reading(own_pids=pids)
         return {"canaries": self.canaries, **found}
 
 
@@ -175,7 +177,7 @@ class _Block:
     ) -> str | None:
         cores = ready[order[0]].cores
         pids = [ready[cell].process.pid for cell in order]
-        met, faults = Noise(cores), 0
+        met, faults = Noise(cores, order[0].device), 0
         met.begin(pids)
         for cell in order:
             worker = ready[cell]
@@ -225,7 +227,7 @@ class _Block:
                     for number in range(self.rounds):
                         if cell.id in self.parent.failed:
                             break
-                        stretch = Noise(worker.cores)
+                        stretch = Noise(worker.cores, cell.device)
                         stretch.begin([worker.process.pid])
                         worker.process.resume()
                         slices = self._slot(worker, cell)
@@ -335,6 +337,7 @@ def _suspect(fields: Mapping[str, Any], faults: int) -> str | None:
     (rule,) = noise.judge_rounds(
         [noise.canary_spread(fields["canaries"])],
         major_faults=[faults],
+        gpu=[fields.get("gpu")],
         cores=_machine_cores(),
         **{
             name: [fields[name] or 0.0]

@@ -167,6 +167,15 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "framework_bytes": (COUNT_OR_NA, "peak of the framework's own device allocator"),
         "reason": (TEXT, "why it could not be measured"),
     },
+    "energy": {
+        **CELL,
+        **_PROCESS,
+        "steps": (COUNT_OR_NA, "steps of the loop"),
+        "seconds": (NUMBER, "seconds of the loop"),
+        "joules_per_step": (NUMBER, "joules per step by the board's counter, less idling"),
+        "idle_watts": (NUMBER, "power before and after the loop"),
+        "reason": (TEXT, "why it could not be measured"),
+    },
     "accuracy": {
         **CELL,
         **_PROCESS,

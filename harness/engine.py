@@ -23,6 +23,7 @@ from harness import ceilings, noise, planning
 from harness.arms import Arm, get_arm
 from harness.blocks import Blocks
 from harness.cases import Cases
+from harness.energy import record_energy
 from harness.environments import Resolution
 from harness.errors import WorkerFailure
 from harness.memory import record_memory
@@ -34,7 +35,6 @@ from harness.suite import Cell, Suite
 from harness.workers import StartFailure, Workers
 
 MEMORY_SHARE = 0.70  # of the available memory that the resident arms of a block may take
-BLOCKS_PER_AUDIT = 5  # resident ones; the audit is the sixth
 SMOKE_BLOCKS = 1
 
 
@@ -225,6 +225,14 @@ class Engine:
                 case=path,
                 effort=self.suite.effort,
             )
+            record_energy(
+                self._workers,
+                self.run,
+                arm,
+                cell=cell,
+                case=path,
+                slice_steps=self._calibrations[cell.id].slice_steps,
+            )
 
     # -- blocks ---------------------------------------------------------------------------------
 
@@ -232,7 +240,7 @@ class Engine:
         """Of all kinds, those done not counted."""
         looks = LEVELS[self.suite.level]
         counted = looks[-1] if looks else SMOKE_BLOCKS
-        audits = counted // BLOCKS_PER_AUDIT if self.suite.residency == "resident" else 0
+        audits = counted // planning.BLOCKS_PER_AUDIT if self.suite.residency == "resident" else 0
         return counted + audits - sum(self._blocks.values())
 
     def _run_blocks(self, cells: Sequence[Cell], generator: random.Random) -> None:
@@ -254,7 +262,7 @@ class Engine:
         settled: frozenset[str] = frozenset()
         while self._blocks.get(residency, 0) < last:
             audits, done = self._blocks.get("audit", 0), self._blocks.get(residency, 0)
-            due = residency == "resident" and done // BLOCKS_PER_AUDIT > audits
+            due = residency == "resident" and done // planning.BLOCKS_PER_AUDIT > audits
             alive = [each for each in cells if each.id not in self._over]
             going = [cell for cell in alive if cell.comparison not in settled]
             if not going or self._out_of_time():

@@ -58,7 +58,7 @@ _FIELDS = {
     "round": (
         *("comparison", "block", "round", "at", "order", "canaries", "wall_seconds"),
         *("foreign_seconds", "steal_seconds", "throttled_seconds", "pressure_seconds"),
-        *("major_faults", "load"),
+        *("major_faults", "load", "gpu"),
     ),
     "slice": (
         *("process", "block", "round", "statistic", "at", "steps", "seconds", "step_seconds"),
@@ -68,13 +68,21 @@ _FIELDS = {
         *("process", "phase", "peak_bytes", "tree_bytes", "device_bytes", "framework_bytes"),
         "reason",
     ),
+    "energy": ("process", "steps", "seconds", "joules_per_step", "idle_watts", "reason"),
     "accuracy": ("process", "test_accuracy", "test_loss", "train_loss", "train_steps", "reason"),
     "status": ("status", "reason"),
 }
 _OF_RUN = ("session", "ceiling", "process", "block", "round")  # the others are of a cell
 _RENAMED = {"at": "at_seconds", "phase": "stage"}
-_LATEST = ("gate", "memory", "accuracy")  # kinds of which a cell's latest process wins
-_WITHHELD = ("startup", "slice", "memory", "accuracy", "calibration")  # unless the answers agree
+_LATEST = ("gate", "memory", "energy", "accuracy")  # kinds of which a cell's latest process wins
+_WITHHELD = (
+    "startup",
+    "slice",
+    "memory",
+    "energy",
+    "accuracy",
+    "calibration",
+)  # unless the answers agree
 AUDIT = "audit"
 _Rows = dict[str, list[tuple[Any, ...]]]  # by kind: (position of cell or run, *fields)
 _Columns = dict[str, Any]  # by name: sequences of equal length, "owner" being the position
@@ -97,6 +105,7 @@ class Frames:
     slices: pandas.DataFrame
     steps: pandas.DataFrame
     memory: pandas.DataFrame
+    energy: pandas.DataFrame
     accuracy: pandas.DataFrame
 
 
@@ -165,6 +174,7 @@ def load(paths: Path | str | Iterable[Path | str]) -> Frames:
         slices=of_cells("slices", slices),
         steps=of_cells("steps", steps),
         memory=of_cells("memory", _columns("memory", rows)),
+        energy=of_cells("energy", _columns("energy", rows)),
         accuracy=of_cells("accuracy", _columns("accuracy", rows)),
     )
 
@@ -195,7 +205,7 @@ def _collect(runs: Mapping[str, Run]) -> _Rows:
         position = {cell: first + offset for offset, cell in enumerate(ids)}
         first += len(ids)
         for record in iterate_records(run):
-            kind = record["record"]
+            kind, get = record["record"], record.get
             try:
                 owner = number if kind in _OF_RUN else position[record["cell"]]
             except (KeyError, TypeError) as error:
@@ -203,7 +213,7 @@ def _collect(runs: Mapping[str, Run]) -> _Rows:
                     f"{run.records_path}: a {kind} record of cell {record['cell']!r}, which is not"
                     " in run.json"
                 ) from error
-            rows[kind].append((owner, *map(record.get, _FIELDS[kind])))
+            rows[kind].append((owner, *[get(field) for field in _FIELDS[kind]]))
     return rows
 
 
@@ -332,12 +342,7 @@ def _rounds(columns: _Columns, processes: _Columns, runs: Mapping[str, Run]) -> 
         for name in columns
         if name.endswith("_seconds") and name != "at_seconds"
     }
-    try:
-        canaries = [[list(map(float, each)) for each in record] for record in columns["canaries"]]
-        spread = numpy.array([noise.canary_spread(record) for record in canaries], dtype=float)
-        middle = [numpy.median(record) if record else numpy.nan for record in canaries]
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise BadInput(f"the canaries of a round are not lists of seconds: {error}") from error
+    spread, middle = _canaries(columns["canaries"])
     faults = [each or 0 for each in columns["major_faults"]]
     rules = noise.judge_rounds(
         spread,
@@ -346,6 +351,7 @@ def _rounds(columns: _Columns, processes: _Columns, runs: Mapping[str, Run]) -> 
         steal_seconds=seconds["steal_seconds"],
         throttled_seconds=seconds["throttled_seconds"],
         major_faults=faults,
+        gpu=columns["gpu"],
         cores=cores[owner],
     )
     wall = seconds["wall_seconds"]
@@ -360,12 +366,29 @@ def _rounds(columns: _Columns, processes: _Columns, runs: Mapping[str, Run]) -> 
         "residency": [
             residency.get(key, "") for key in zip(owner.tolist(), columns["block"], strict=True)
         ],
-        "canary_seconds": numpy.array(middle, dtype=float),
+        "canary_seconds": middle,
         "canary_spread": spread,
         "major_faults": faults,
         "rule": rules,
         "quarantined": [bool(rule) for rule in rules],
     }
+
+
+def _canaries(records: Sequence[Any]) -> tuple[Any, Any]:
+    """Spread and median of the canaries of each round, rounds of one shape together."""
+    spread, middle = numpy.zeros(len(records)), numpy.full(len(records), numpy.nan)
+    shapes: dict[tuple[int, int], list[int]] = {}
+    try:
+        for at, record in enumerate(records):
+            shapes.setdefault((len(record), len(record[0]) if record else 0), []).append(at)
+        for (boundaries, cores), rows in shapes.items():
+            if boundaries and cores:
+                values = numpy.array([records[at] for at in rows], dtype=float)
+                spread[rows] = noise.canary_spreads(values)
+                middle[rows] = numpy.median(values, axis=(1, 2))
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"the canaries of a round are not lists of seconds: {error}") from error
+    return spread, middle
 
 
 def _quarantined(

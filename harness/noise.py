@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,12 +202,16 @@ def judge_rounds(
     steal_seconds: Sequence[float] | Floats,
     throttled_seconds: Sequence[float] | Floats,
     major_faults: Sequence[float] | Floats,
+    gpu: Sequence[Mapping[str, Any] | None] = (),
     cores: Any,
 ) -> list[str]:
     """The rule by which each round goes into quarantine, "" where none does.
 
-    ``spreads`` are those of the canaries; all [round]; ``cores`` are the machine's.
+    ``spreads`` are those of the canaries; all [round]; ``cores`` are the machine's. ``gpu`` holds
+    what ``harness.gpu.reading`` found at the end of each round, where one was used.
     """
+    none = [{}] * len(wall_seconds)
+    readings = [reading or {} for reading in gpu or none]
     wall, foreign, steal, throttled, faults = (
         np.nan_to_num(np.asarray(each, float))
         for each in (wall_seconds, foreign_seconds, steal_seconds, throttled_seconds, major_faults)
@@ -219,6 +223,8 @@ def judge_rounds(
         "throttled": throttled > 0,
         "major faults": faults > 0,
         "canary": np.asarray(spreads, float) > CANARY_SPREAD,
+        "GPU slowed": np.array([bool(each.get("slowing")) for each in readings], bool),
+        "GPU shared": np.array([bool(each.get("foreign_processes")) for each in readings], bool),
     }
     return [str(name) for name in np.select(list(rules.values()), list(rules), "")]
 
@@ -227,4 +233,9 @@ def canary_spread(boundaries: Sequence[Sequence[float]]) -> float:
     """Slowest over fastest boundary of a round less 1, of the core where that is largest."""
     if not boundaries:
         return 0.0
-    return float(max(max(core) / min(core) - 1 for core in zip(*boundaries, strict=True)))
+    return float(canary_spreads(np.array([boundaries], float))[0])
+
+
+def canary_spreads(canaries: Floats) -> Floats:
+    """The same of many rounds, ``canaries[round, boundary, core]``."""
+    return np.asarray((canaries.max(axis=1) / canaries.min(axis=1)).max(axis=1) - 1)

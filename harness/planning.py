@@ -10,9 +10,11 @@ import pandas
 
 from harness import frames as records
 from harness.frames import Frames
-from harness.statistics import rounds_per_block, variance_components
+from harness.statistics import LEVELS, rounds_per_block, variance_components
+from harness.suite import Suite, plan
 from harness.verdicts import settled
 
+BLOCKS_PER_AUDIT = 5  # resident ones; the audit is the sixth
 FIRST_PLAN = 3  # blocks after which variances are known well enough to plan rounds
 
 
@@ -46,6 +48,24 @@ def planned_rounds(found: Frames, rounds: int) -> int:
         for comparison, between, within in _variances(found)
     ]
     return int(np.median(wanted)) if wanted else rounds
+
+
+def forecast(found: Frames, suite: Suite) -> float | None:
+    """Seconds that a suite would take at most, by what a cell cost in a run; None without blocks.
+
+    Arms differ in cost, so it is an estimate: the mean over the arms of the run stands for all.
+    """
+    processes = found.processes
+    begun = processes[processes["block"].notna()].groupby("block")["at_seconds"].min()
+    ended = found.rounds.groupby("block")["at_seconds"].max()
+    blocks = (ended - begun).dropna()
+    if blocks.empty or begun.empty:
+        return None
+    cells = max(int((found.cells["status"] == "ok").sum()), 1)
+    qualified = float(begun.min() - processes["at_seconds"].min()) / cells
+    block = float(blocks.mean()) / cells
+    wanted, last = len(plan(suite)), (LEVELS[suite.level] or (1,))[-1]
+    return wanted * (qualified + block * (last + last // BLOCKS_PER_AUDIT))
 
 
 def _variances(found: Frames) -> list[tuple[str, float, float]]:

@@ -59,6 +59,7 @@ RECORDS = {
     "slice": "cell process block round statistic steps seconds step_seconds? cpu_seconds"
     " wait_seconds? switches? major_faults?",
     "memory": "cell process phase peak_bytes? tree_bytes? device_bytes? framework_bytes? reason?",
+    "energy": "cell process steps? seconds? joules_per_step? idle_watts? reason?",
     "accuracy": "cell process test_accuracy? test_loss? train_loss? train_steps? reason?",
     "status": "cell status reason?",
 }
@@ -220,20 +221,52 @@ def iterate_records(run: Run) -> Iterator[dict[str, Any]]:
         data, whole = _whole_lines(path)
     except OSError as error:
         raise BadInput(f"{path}: cannot read it: {error.strerror}") from error
-    for number, line in enumerate(data[:whole].split(b"\n")[:-1], 1):
+    lines = data[:whole].split(b"\n")[:-1]
+    for first in range(0, len(lines), _CHUNK):
+        chunk = lines[first : first + _CHUNK]
         try:
-            record = _parse_object(line)
-            kind = record.get("record")
-            required = _REQUIRED.get(kind) if isinstance(kind, str) else None
-            if required is None:
-                raise ValueError(f"unknown kind of record {kind!r}")
-            if not required <= record.keys():
-                raise ValueError(f"{kind} record without {sorted(required - record.keys())}")
-            if kind == "status" and record["status"] not in STATUSES:
-                raise ValueError(f"unknown status {record['status']!r}")
-        except ValueError as error:
-            raise BadInput(f"{path}, line {number}: {error}") from error
-        yield record
+            records = orjson.loads(b"[%b]" % b",".join(chunk))
+        except orjson.JSONDecodeError:
+            records = []
+        # A line may hold what is no record, or more than one: then each says where it stands.
+        if len(records) != len(chunk):
+            records = [_parsed(path, at, line) for at, line in enumerate(chunk, first + 1)]
+        for at, record in enumerate(records, first + 1):
+            if not _is_record(record):
+                raise BadInput(f"{path}, line {at}: {_why_not(record)}")
+            yield record
+
+
+_CHUNK = 4096  # lines that are decoded together, which takes half the time
+
+
+def _parsed(path: Path, number: int, line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
+    except ValueError as error:
+        raise BadInput(f"{path}, line {number}: {error}") from error
+
+
+def _is_record(record: Any) -> bool:
+    try:
+        return _REQUIRED[record["record"]] <= record.keys() and (
+            record["record"] != "status" or record["status"] in STATUSES
+        )
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+def _why_not(record: Any) -> str:
+    """What keeps a decoded line from being a record."""
+    if not isinstance(record, dict):
+        return "not one JSON object"
+    kind = record.get("record")
+    required = _REQUIRED.get(kind) if isinstance(kind, str) else None
+    if required is None:
+        return f"unknown kind of record {kind!r}"
+    if not required <= record.keys():
+        return f"{kind} record without {sorted(required - record.keys())}"
+    return f"unknown status {record['status']!r}"
 
 
 def read_records(run: Run) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import special  # type: ignore[import-untyped]
 
 from harness.arms import TWIN
+from harness.ceilings import IMPOSSIBLE_SHARE
 from harness.columns import COLUMNS
 from harness.frames import AUDIT, Frames
 from harness.statistics import (
@@ -28,6 +29,7 @@ from harness.statistics import (
     estimate,
     paired_blocks,
 )
+from harness.summary import summary
 
 STATISTICS = ("throughput", "latency")
 LEAST_AUDITS = 2  # below, a carry-over has no interval
@@ -84,6 +86,7 @@ class Judged:
 def judge(frames: Frames) -> list[Judged]:
     """Every comparison that has slices, in the order of the plan. A smoke run has no verdicts."""
     found = []
+    impossible = _impossible(frames)
     for run in frames.runs.to_dict("records"):
         if not LEVELS.get(run["level"]):
             continue
@@ -103,7 +106,16 @@ def judge(frames: Frames) -> list[Judged]:
                 if len(slices):
                     generator = np.random.default_rng([seed, number])
                     found.append(
-                        _judged(run, comparison, statistic, slices, met, [*arms], generator)
+                        _judged(
+                            run,
+                            comparison,
+                            statistic,
+                            slices=slices,
+                            rounds=met,
+                            plan=[*arms],
+                            impossible=impossible.get((run["run"], comparison), []),
+                            generator=generator,
+                        )
                     )
     return _agreed(found, frames)
 
@@ -112,9 +124,11 @@ def _judged(
     run: dict[Any, Any],
     comparison: str,
     statistic: str,
+    *,
     slices: pandas.DataFrame,
     rounds: pandas.DataFrame,
     plan: Sequence[str],
+    impossible: Sequence[str],
     generator: np.random.Generator,
 ) -> Judged:
     logs = logs_of(slices[slices["residency"] != AUDIT], plan)
@@ -130,7 +144,7 @@ def _judged(
         level=run["level"],
         quarantined=logs.quarantined,
         twin=logs.twin,
-        failed_checks=failed,
+        failed_checks=[*impossible, *failed],
         # With fewer blocks bootstrap-t is too erratic to say anything (statistics.disputed).
         generator=generator if logs.values.shape[1] >= LOOKS[1] else None,
     )
@@ -149,6 +163,18 @@ def _judged(
         audits=audits.values.shape[1],
         carry_over=carried,
     )
+
+
+def _impossible(frames: Frames) -> dict[tuple[str, str], list[str]]:
+    """Arms beyond what the machine can do, by run and comparison: nobody computes that fast."""
+    found: dict[tuple[str, str], list[str]] = {}
+    if frames.ceilings.empty:
+        return found
+    table = summary(frames)
+    for row in table[table["roofline_share"] > IMPOSSIBLE_SHARE].to_dict("records"):
+        words = f"{row['arm']} is at {row['roofline_share']:.0%} of the roofline: measured wrongly"
+        found.setdefault((row["run"], row["comparison"]), []).append(words)
+    return found
 
 
 def logs_of(slices: pandas.DataFrame, plan: Sequence[str]) -> Logs:

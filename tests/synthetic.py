@@ -155,6 +155,8 @@ def _believe(records: _Records, cell: Mapping[str, Any], where: Mapping[str, Any
         peak = int(mebibytes * 2**20 * records.generator.uniform(0.99, 1.01))
         fields = {"phase": stage, "peak_bytes": peak, "tree_bytes": peak + 1, "reason": None}
         records.add("memory", cell=cell["id"], process=number, **fields)
+    joules = {"steps": 9000, "seconds": 30.0, "joules_per_step": 0.5, "idle_watts": 60.0}
+    records.add("energy", cell=cell["id"], process=number, **joules)
 
 
 def startup_fields(

@@ -11,6 +11,7 @@ import pytest
 
 from harness import store
 from harness.report import write_report
+from harness.selftest import page, proof, real
 
 ROOT = Path(__file__).parent.parent
 
@@ -24,7 +25,9 @@ def generator() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/columns.md", "docs/commands.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/columns.md", "docs/commands.md", "docs/measurement.md"]
+)
 def test_generated_documents_are_fresh(name: str) -> None:
     expected = generator().GENERATED[name]()
     assert (ROOT / name).read_text(encoding="utf-8") == expected, "type: make docs"
@@ -36,14 +39,27 @@ def test_the_published_report_is_recomputed_to_the_letter(tmp_path: Path) -> Non
     # The pictures depend on the version of the drawing library; the text does not.
     published = (example / "report" / "report.md").read_text(encoding="utf-8")
     assert (tmp_path / "report.md").read_text(encoding="utf-8") == published
-    for picture in ("step-time.png", "memory.png", "startup.png"):
+    for picture in ("ratio.png", "step-time.png", "memory.png", "startup.png"):
         assert (example / "report" / picture).stat().st_size > 10_000
 
 
-def test_the_published_run_carries_no_path_of_a_machine() -> None:
-    example = ROOT / "results" / "example"
-    text = (example / "run.json").read_text() + (example / "records.jsonl").read_text()
-    assert not re.search(r"/(root|home|work|tmp)/", text)
+def published() -> list[Path]:
+    """Every run in the repository."""
+    return sorted(path.parent for path in (ROOT / "results").rglob("run.json"))
+
+
+def test_the_published_runs_carry_no_path_of_a_machine() -> None:
+    assert len(published()) >= 5
+    for run in published():
+        text = (run / "run.json").read_text() + (run / "records.jsonl").read_text()
+        assert not re.search(r"/(root|home|work|tmp)/", text), run
+
+
+def test_the_published_proof_follows_from_its_records() -> None:
+    """What the sessions on real frameworks show is judged again from their raw records."""
+    kept, _ = page.read(ROOT / "results" / "selftest")
+    again = list(proof.judged(ROOT / "results" / "selftest"))
+    assert again == [finding for finding in kept if finding.part == real.PART]
 
 
 def test_the_published_run_is_whole() -> None:

@@ -75,6 +75,7 @@ class Adapter(Base):
         else:
             self.native.set_num_threads(threads)
             self.native.set_float32_matmul_precision("highest")
+            self.native.backends.cudnn.conv.fp32_precision = "ieee"
         self.compiled = None
         if backend == "jax":
             self.compiled = 0
@@ -101,6 +102,23 @@ class Adapter(Base):
         traced. None on PyTorch, where Keras compiles nothing by default.
         """
         return self.compiled
+
+    def device_memory(self):
+        """Peak of the backend's allocator; of JAX's since the process began."""
+        if self.device == "cpu":
+            return None
+        if self.backend == "torch":
+            used = self.native.cuda.max_memory_allocated()
+            reserved = self.native.cuda.max_memory_reserved()
+            self.native.cuda.reset_peak_memory_stats()
+            return {"used_peak_bytes": used, "reserved_peak_bytes": reserved}
+        if self.backend == "jax":
+            found = self.native.devices()[0].memory_stats() or {}
+            used = found.get("peak_bytes_in_use")
+            return {"used_peak_bytes": used, "reserved_peak_bytes": found.get("peak_pool_bytes")}
+        used = self.native.config.experimental.get_memory_info("GPU:0")["peak"]
+        self.native.config.experimental.reset_memory_stats("GPU:0")
+        return {"used_peak_bytes": used, "reserved_peak_bytes": None}
 
     def _counted(self, step):
         def traced(*arguments, **options):
@@ -237,13 +255,17 @@ class Adapter(Base):
         return {"parameter/" + name: variable.value for name, variable in variables}
 
     def wait(self, handle):
-        """Blocks on the updated state under JAX.
+        """Blocks on the updated state under JAX, and on the device where that is a GPU.
 
-        What the handle of a step holds is in NumPy already. TensorFlow returns from a function, and
-        PyTorch from an operation on the CPU, when its work is done; JAX may return before.
+        What the handle of a step holds is in NumPy already. On the CPU TensorFlow returns from a
+        function, and PyTorch from an operation, when its work is done; JAX may return before.
         """
         if self.backend == "jax":
             self.native.block_until_ready((handle, [v.value for v in self.state]))
+        elif self.device == "cuda" and self.backend == "torch":
+            self.native.cuda.synchronize()
+        elif self.device == "cuda":
+            self.native.test.experimental.sync_devices()
 
     def read(self, handle):
         """A copy: PyTorch shares the memory of a parameter with NumPy."""

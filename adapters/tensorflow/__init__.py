@@ -27,12 +27,16 @@ class Adapter(Base):
     """
 
     def __init__(self, device, mode, threads, precision):
-        if device != "cpu":
-            raise Unsupported("this adapter places its tensors on the CPU only")
+        gpus = tf.config.list_physical_devices("GPU")
+        if device == "cuda" and not gpus:
+            raise Unsupported("TensorFlow finds no device of the kind cuda")
         if precision != "float32":
             raise Unsupported("this adapter computes in float32 only")
-        self.mode = mode
-        tf.config.set_visible_devices([], "GPU")
+        self.mode, self.device = mode, device
+        if device == "cpu":
+            tf.config.set_visible_devices([], "GPU")
+        for gpu in gpus if device == "cuda" else ():
+            tf.config.experimental.set_memory_growth(gpu, True)
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
         tf.config.experimental.enable_tensor_float_32_execution(False)
@@ -45,11 +49,26 @@ class Adapter(Base):
             "numpy": np.__version__,
             "threads": tf.config.threading.get_intra_op_parallelism_threads(),
             "interop_threads": tf.config.threading.get_inter_op_parallelism_threads(),
-            "device": tf.config.list_logical_devices()[0].device_type.lower(),
+            "device": self._placed(),
             "tf32": tf.config.experimental.tensor_float_32_execution_enabled(),
             "synchronous": tf.config.experimental.get_synchronous_execution(),
             "compiler": "xla" if self.mode == "xla" else None,
         }
+
+    def _placed(self):
+        """Where an operation lands of itself."""
+        return "cuda" if "GPU" in tf.identity(0.0).device else "cpu"
+
+    def device_memory(self):
+        """Peak of TensorFlow's allocator since the last call.
+
+        https://www.tensorflow.org/api_docs/python/tf/config/experimental/get_memory_info
+        """
+        if self.device == "cpu":
+            return None
+        peak = tf.config.experimental.get_memory_info("GPU:0")["peak"]
+        tf.config.experimental.reset_memory_stats("GPU:0")
+        return {"used_peak_bytes": peak, "reserved_peak_bytes": None}
 
     def load(self, build, case):
         """Parameters are assigned to the variables that the module's layers hold by name."""
@@ -138,12 +157,14 @@ class Adapter(Base):
         return {"parameter/" + n: v.read_value() for n, v in self.variables.items()}
 
     def wait(self, handle):
-        """Nothing is in flight: on the CPU operations and graphs return when they are done.
+        """On the CPU nothing is in flight: operations and graphs return when they are done.
 
         Only GPUs and set_synchronous_execution(False) make TensorFlow asynchronous; describe()
-        reads the switch back. Its own fence, sync_devices(), would run one more operation.
+        reads the switch back. Its own fence, for GPUs, would run one more operation on the CPU.
         https://www.tensorflow.org/api_docs/python/tf/test/experimental/sync_devices
         """
+        if self.device == "cuda":
+            tf.test.experimental.sync_devices()
 
     def read(self, handle):
         """Already canonical."""

@@ -30,6 +30,17 @@ OptimizersOption = Annotated[
     str | None, typer.Option(help="sgd, momentum, adam, separated by commas.")
 ]
 BatchOption = Annotated[int | None, typer.Option(help="Examples per step.")]
+LevelOption = Annotated[str | None, typer.Option(help="smoke, quick, standard or thorough.")]
+MarginOption = Annotated[
+    float | None, typer.Option(help="Share below which a difference does not matter, such as 0.02.")
+]
+TwinOption = Annotated[
+    str | None, typer.Option(help="Arm that runs twice as the A/A control; auto or none.")
+]
+ResidencyOption = Annotated[
+    str | None,
+    typer.Option(help="resident, or sequential where memory cannot hold all arms at once."),
+]
 ThreadsOption = Annotated[int | None, typer.Option(help="Cores that each arm may use.")]
 
 
@@ -59,8 +70,12 @@ def narrowed(
     optimizers: str | None = None,
     batch: int | None = None,
     threads: int | None = None,
+    **scalars: str | float | None,
 ) -> Suite:
-    """The suite with what the command line says in place of what the file says."""
+    """The suite with what the command line says in place of what the file says.
+
+    ``scalars``: level, margin, twin, residency.
+    """
     words = {"arms": arms, "models": models, "presets": presets, "phases": phases}
     words["optimizers"] = optimizers
     changes: dict[str, object] = {
@@ -68,6 +83,7 @@ def narrowed(
         for key, text in words.items()
         if text is not None
     }
+    changes |= {key: value for key, value in scalars.items() if value is not None}
     if batch is not None:
         changes["batches"] = (batch,)
     if threads is not None:

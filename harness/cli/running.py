@@ -15,12 +15,16 @@ from harness import session, store
 from harness.cli.options import (
     ArmsOption,
     BatchOption,
+    LevelOption,
+    MarginOption,
     ModelsOption,
     OptimizersOption,
     PhasesOption,
     PresetsOption,
     PythonOption,
+    ResidencyOption,
     ThreadsOption,
+    TwinOption,
     given_interpreters,
     narrowed,
 )
@@ -28,6 +32,7 @@ from harness.cli.reporting import show_report
 from harness.cli.watching import watched
 from harness.environments import Resolution
 from harness.errors import BadInput
+from harness.statistics import LEVELS
 from harness.suite import Cell, Suite, load_suite, plan, with_twin
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -46,6 +51,10 @@ def run_command(
     optimizers: OptimizersOption = None,
     batch: BatchOption = None,
     threads: ThreadsOption = None,
+    level: LevelOption = None,
+    margin: MarginOption = None,
+    twin: TwinOption = None,
+    residency: ResidencyOption = None,
     python: PythonOption = None,
     results: Annotated[
         Path, typer.Option(metavar="DIR", help="Where run folders are made.")
@@ -55,25 +64,27 @@ def run_command(
     if (suite is None) == (resume is None):
         raise BadInput("name a suite, such as: levelfield run quick; or a run: --resume RUN")
     given = given_interpreters(python)
+    wanted = {
+        "arms": arms,
+        "models": models,
+        "presets": presets,
+        "phases": phases,
+        "optimizers": optimizers,
+        "batch": batch,
+        "threads": threads,
+        "level": level,
+        "margin": margin,
+        "twin": twin,
+        "residency": residency,
+    }
     if resume is not None:
-        if any(
-            each is not None for each in (arms, models, presets, phases, optimizers, batch, threads)
-        ):
+        if any(each is not None for each in wanted.values()):
             raise BadInput("--resume finishes what a run began with; change nothing but --python")
         run = store.open_run(resume)
         chosen, cells, resolutions = session.reopened(run, given)
     else:
         assert suite is not None
-        chosen = narrowed(
-            load_suite(suite),
-            arms=arms,
-            models=models,
-            presets=presets,
-            phases=phases,
-            optimizers=optimizers,
-            batch=batch,
-            threads=threads,
-        )
+        chosen = narrowed(load_suite(suite), **wanted)  # type: ignore[arg-type]
         cells = plan(chosen)
         resolutions = session.resolve_arms(with_twin(chosen), given)
         session.refuse_if_nothing_can_run(resolutions, suite)
@@ -82,6 +93,27 @@ def run_command(
     with run:
         _measure(run, chosen, cells, resolutions)
     show_report([run.path], run.path / "report", Console())
+    if chosen.level == "quick":
+        _tell_what_more_would_cost(run.path, chosen)
+
+
+def _tell_what_more_would_cost(run: Path, suite: Suite) -> None:
+    """A quick run is a first look; what the next level adds, and how long it takes here."""
+    from harness import frames, planning
+
+    longer = load_suite("standard")
+    seconds = planning.forecast(frames.load(run), longer)
+    if seconds is None:
+        return
+    others = [arm for arm in longer.arms if arm not in suite.arms]
+    Console().print(
+        f"levelfield run standard adds {len(others)} arms ({', '.join(others)}), verdicts below"
+        f" 5 % and up to {LEVELS['standard'][-1]} blocks for pairs that are open; on this machine"
+        f" at most about {max(1, round(seconds / 60))} minutes",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _measure(

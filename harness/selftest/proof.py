@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,10 +66,10 @@ def judged(folder: Path) -> Iterator[Finding]:
 def recomputed(run: Path) -> Finding:
     """Two reports of the same records, byte by byte."""
     hashes = []
-    for name in ("first", "second"):
-        folder = run.parent / "reports" / name
-        files = write_report(run, folder, formats=("markdown", "csv"))
-        whole = b"".join(path.read_bytes() for path in sorted(files))
-        hashes.append(hashlib.sha256(whole).hexdigest())
+    for _ in range(2):
+        with tempfile.TemporaryDirectory(prefix="levelfield-") as folder:
+            files = write_report(run, folder, formats=("markdown", "csv"))
+            whole = b"".join(path.read_bytes() for path in sorted(files))
+            hashes.append(hashlib.sha256(whole).hexdigest())
     words = "identical" if hashes[0] == hashes[1] else "different"
     return caught(real.PART, "report recomputed from raw records", words, "identical")

@@ -1,78 +1,108 @@
-"""Reading runs is linear in their records, and fast."""
+"""Appending is fast; reading and reporting runs is linear in their records, and fast."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.frames import load, summary
+from harness.frames import load
+from harness.report.comparison import groups
+from harness.report.tables import comparison_tables, markdown
 from harness.store import open_run, read_records
+from harness.summary import summary
 from tests.synthetic import empty_run, write_run
 
 SIZES = (1_000, 10_000, 100_000)
+MILLION = 1_000_000
 SECONDS_OF_100_000 = 2.0
+SECONDS_OF_A_MILLION = 10.0  # to load and report, without the drawing of charts
 GROWTH_SLACK = 2.0  # how much worse than linear ten times the records may be
+ARMS = ("torch:eager", "jax:jit", "flax:jit", "keras:jax", "tensorflow:xla", "torch:compile")
+
+
+def run_of(folder: Path, size: int) -> Path:
+    """A run of about so many records: more rounds of the same blocks make it longer."""
+    few = write_run(folder, name=f"few{size}", arms=ARMS, rounds=4, latency_steps=4, statuses={})
+    lines = (few / "records.jsonl").read_bytes().splitlines(keepends=True)
+    kinds = (b'"record":"slice"', b'"record":"round"')
+    rounds = [line for line in lines if any(kind in line for kind in kinds)]
+    copies = max(0, (size - len(lines)) // len(rounds) + 1)
+    records = [json.loads(line) for line in rounds]
+    more: list[bytes] = []
+    for _ in range(copies):
+        for record in records:
+            record["round"] += 4
+        more += [json.dumps(record, separators=(",", ":")).encode() + b"\n" for record in records]
+    ends = [line for line in lines if b'"record":"status"' in line]
+    rest = [line for line in lines if b'"record":"status"' not in line]
+    kept = [*rest, *more][: max(size - len(ends), len(rest))]
+    (few / "records.jsonl").write_bytes(b"".join([*kept, *ends]))
+    return few
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Runs by their number of records: two thirds throughput slices, one third latency's."""
-    folder = tmp_path_factory.mktemp("results")
-    paths = {}
-    for size in SIZES:
-        path = write_run(folder, name=f"run{size}", slices=2, latency_slices=0, statuses={})
-        lines = (path / "records.jsonl").read_bytes().splitlines(keepends=True)
-        ids = [cell["id"] for cell in open_run(path).description["cells"]]
-        for index in range(size - len(lines)):
-            record: dict[str, Any] = {
-                "record": "slice",
-                "at": 1.76e9 + index,
-                "cell": ids[index % len(ids)],
-                "process": index % len(ids),
-                "index": index // len(ids),
-                "statistic": "throughput",
-                "steps": 123,
-                "seconds": 0.2 + 1e-6 * (index % 1000),
-            }
-            if index % 3 == 0:
-                record |= {"statistic": "latency", "steps": 5, "step_seconds": [0.0123456789] * 5}
-            lines.append(json.dumps(record, separators=(",", ":")).encode() + b"\n")
-        (path / "records.jsonl").write_bytes(b"".join(lines[:size]))
-        paths[size] = path
-    return paths
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """Runs by their number of records, made when they are first asked for."""
+    folder, made = tmp_path_factory.mktemp("results"), {}
+
+    def run(size: int) -> Path:
+        if size not in made:
+            made[size] = run_of(folder, size)
+        return Path(made[size])
+
+    return run
 
 
 def tables(path: Path) -> int:
     return len(summary(load(path)))
 
 
+def report(path: Path) -> str:
+    frames = load(path)
+    return markdown(comparison_tables(frames, groups(frames)))
+
+
 @pytest.mark.parametrize("size", SIZES)
-def test_load(benchmark: Any, runs: dict[int, Path], size: int) -> None:
-    benchmark.pedantic(tables, args=(runs[size],), rounds=3, warmup_rounds=1)
+def test_load(benchmark: Any, runs: Callable[[int], Path], size: int) -> None:
+    benchmark.pedantic(tables, args=(runs(size),), rounds=3, warmup_rounds=1)
 
 
-def test_read_records(benchmark: Any, runs: dict[int, Path]) -> None:
-    assert len(benchmark.pedantic(read_records, args=(open_run(runs[10_000]),), rounds=3)) == 10_000
+def test_report(benchmark: Any, runs: Callable[[int], Path]) -> None:
+    benchmark.pedantic(report, args=(runs(10_000),), rounds=3, warmup_rounds=1)
+
+
+def test_read_records(benchmark: Any, runs: Callable[[int], Path]) -> None:
+    run = open_run(runs(10_000))
+    assert len(benchmark.pedantic(read_records, args=(run,), rounds=3)) >= 10_000
 
 
 def test_append(benchmark: Any, tmp_path: Path) -> None:
     with empty_run(tmp_path) as run:
-        fields = {"cell": "c0001", "process": 1, "index": 0, "statistic": "throughput"}
-        benchmark(run.append, "slice", **fields, steps=100, seconds=0.2)
+        fields = {"cell": "c0001", "process": 1, "block": 1, "round": 0, "steps": 100}
+        own = {"seconds": 0.2, "cpu_seconds": 0.2}
+        benchmark(run.append, "slice", **fields, **own, statistic="throughput")
 
 
-def test_loading_is_linear_and_fast(runs: dict[int, Path]) -> None:
-    seconds = {}
-    for size in SIZES:
-        best = float("inf")
-        for _ in range(3):
-            begin = time.process_time()
-            tables(runs[size])
-            best = min(best, time.process_time() - begin)
-        seconds[size] = best
-    assert seconds[100_000] < SECONDS_OF_100_000
-    assert seconds[100_000] < 10 * GROWTH_SLACK * seconds[10_000]
+def seconds_of(work: Callable[[Path], Any], path: Path, times: int = 3) -> float:
+    best = float("inf")
+    for _ in range(times):
+        begin = time.process_time()
+        work(path)
+        best = min(best, time.process_time() - begin)
+    return best
+
+
+def test_loading_and_reporting_are_linear_and_fast(runs: Callable[[int], Path]) -> None:
+    for work in (tables, report):
+        few, many = (seconds_of(work, runs(size)) for size in SIZES[1:])
+        assert many < SECONDS_OF_100_000
+        assert many < 10 * GROWTH_SLACK * few
+
+
+def test_a_million_records_are_loaded_and_reported(runs: Callable[[int], Path]) -> None:
+    assert seconds_of(report, runs(MILLION), times=1) < SECONDS_OF_A_MILLION

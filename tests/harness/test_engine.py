@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from harness import frames, store
+from harness import engine, frames, store
 from harness.checks import concurrency_check, doubled_check, fence_checks, recompilation_check
 from harness.suite import Effort, Limits
 from harness.summary import summary as summarised
@@ -263,6 +264,16 @@ def test_the_same_program_is_not_told_apart_and_has_its_error_bar(judged: Path) 
     assert [(p.first, p.second) for p in throughput.verdicts.pairs] == [
         ("misbehaving:well", "misbehaving:own-loop")
     ]
+
+
+def test_arms_that_do_not_fit_together_run_one_after_the_other(
+    run_modes: RunModes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scarce = SimpleNamespace(available=1 << 20, total=1 << 34)
+    monkeypatch.setattr(engine.psutil, "virtual_memory", lambda: scarce)
+    effort = Effort(**{**vars(TINY_EFFORT), "memory": False})
+    folder = run_modes("well", "own-loop", phases=("training",), effort=effort)
+    assert frames.load(folder).blocks["residency"].tolist() == ["sequential"]
 
 
 def test_a_planted_slowdown_takes_longer(run_modes: RunModes) -> None:

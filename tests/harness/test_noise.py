@@ -26,6 +26,8 @@ NOISY = {
     "throttled": {"throttled_seconds": [0.001]},
     "major faults": {"major_faults": [1]},
     "canary": {"spreads": [0.11]},
+    "GPU slowed": {"gpu": [{"slowing": ["hardware slowdown"], "foreign_processes": 0}]},
+    "GPU shared": {"gpu": [{"slowing": [], "foreign_processes": 1}]},
 }
 BURN = "import sys, time\nend = time.time() + 30\nprint(flush=True)\nwhile time.time() < end: pass"
 

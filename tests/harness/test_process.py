@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,14 +13,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness import process
+from harness import noise, process
 from harness.errors import WorkerFailure
 from harness.process import LOG_LIMIT_BYTES, Launch, WorkerProcess
 from harness.resources import available_cores
 
 # An adapter that does in describe() what its mode says; what it starts is named in a file.
 ADAPTER = """
-import os, signal, subprocess, sys, time
+import os, signal, subprocess, sys, threading, time
+
+def spin():
+    while True:
+        pass
 
 def fork():
     child = os.fork()
@@ -38,6 +43,8 @@ class Adapter:
             file.write("%d\\n" % os.getpid())
         if self.mode.startswith("fork"):
             fork()
+        if "spin" in self.mode:
+            threading.Thread(target=spin, daemon=True).start()
         if "hang" in self.mode:
             time.sleep(600)
         if "exit" in self.mode:
@@ -117,6 +124,35 @@ def failure_of(worker: WorkerProcess, mode: str, timeout_seconds: float = 60) ->
     with pytest.raises(WorkerFailure) as caught:
         ask(worker, mode, timeout_seconds)
     return caught.value.status, caught.value.reason
+
+
+def test_a_parked_worker_stands_still_and_goes_on(start: Start) -> None:
+    worker = start()
+    ask(worker, "fork and spin")  # as idle runtimes do, and with a child
+
+    def used(seconds: float) -> float:
+        before = noise.cpu_seconds(worker.pid)
+        time.sleep(seconds)
+        return noise.cpu_seconds(worker.pid) - before
+
+    assert used(0.3) > 0.02
+    for _ in range(3):
+        worker.park()
+        assert used(0.3) == 0.0
+        (child,) = psutil.Process(worker.pid).children()
+        assert child.status() == psutil.STATUS_STOPPED
+        worker.resume()
+        assert used(0.3) > 0.02
+    ask(worker, "answer")
+
+
+def test_parking_what_has_died_does_not_wait(start: Start) -> None:
+    worker = start()
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.park()
+    worker.resume()
+    with pytest.raises(WorkerFailure):
+        ask(worker, "answer")
 
 
 def assert_gone(pids: Path, count: int) -> None:

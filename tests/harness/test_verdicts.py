@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from harness import planning
 from harness.frames import Frames, load
 from harness.statistics import Estimate
+from harness.suite import load_suite
 from harness.verdicts import Judged, Logs, carry_over, judge, settled, verdict_frame
 from tests.synthetic import write_run
 
@@ -122,6 +124,14 @@ def test_carry_over_voids_a_comparison(tmp_path: Path) -> None:
     assert found.verdicts.void[0].startswith("carry-over: ")
 
 
+def test_a_step_beyond_the_roofline_voids_its_comparison(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path)
+    frames.ceilings["per_second"] /= 1000
+    found = throughput(frames)
+    assert "of the roofline: measured wrongly" in found.verdicts.void[0]
+    assert {pair.verdict for pair in found.verdicts.pairs} == {"void"}
+
+
 def test_rounds_are_planned_from_the_variances(tmp_path: Path) -> None:
     frames = frames_of(tmp_path)
     assert 6 <= planning.planned_rounds(frames, 6) <= 60
@@ -131,6 +141,15 @@ def test_rounds_are_planned_from_the_variances(tmp_path: Path) -> None:
     more = planning.planned_rounds(Frames(**{**vars(frames), "slices": noisy}), 6)
     assert more > planning.planned_rounds(frames, 6)
     assert planning.planned_rounds(load([]), 8) == 8
+
+
+def test_a_forecast_grows_with_what_is_asked(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path)
+    suite = load_suite("standard")
+    whole = planning.forecast(frames, suite)
+    assert whole is not None
+    assert whole > (planning.forecast(frames, replace(suite, models=("mlp",))) or 0) > 0
+    assert planning.forecast(load([]), suite) is None
 
 
 def test_plans_are_made_at_looks_and_early_once() -> None:

@@ -1,0 +1,159 @@
+"""The selftest: its quick part holds here, and it says so where something does not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from harness.cli import app
+from harness.errors import BadInput
+from harness.frames import load
+from harness.selftest import page, probes, proof, real
+from harness.selftest.goals import Finding, at_least, at_most, caught, share_of
+from harness.selftest.overhead import overhead
+from harness.selftest.simulation import coverage, false_verdicts, one_after_the_other
+from tests.synthetic import write_run
+
+
+def quiet(text: str) -> None:
+    """Nobody listens."""
+
+
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finding]:
+    found = probes.probed(tmp_path_factory.mktemp("probes"), quiet)
+    return {finding.what: finding for finding in found}
+
+
+def test_every_seeded_fault_is_caught(probed: dict[str, Finding]) -> None:
+    for mode in probes.FAULTS:
+        finding = probed[f"seeded fault: {mode}"]
+        assert finding.met, finding
+    assert probed["no fault"].met
+    assert probed["numbers of faulty arms in the results"].met
+
+
+def test_planted_stages_and_memory_are_measured(probed: dict[str, Finding]) -> None:
+    rest = [each for what, each in probed.items() if what.startswith(("planted", "memory", "peak"))]
+    assert len(rest) == 9
+    assert [each for each in rest if not each.met] == []
+
+
+def test_the_slice_loop_adds_next_to_nothing() -> None:
+    found = list(overhead())
+    assert len(found) == 6
+    # The goal at 20 us is a tenth of a microsecond; a busy machine is given three.
+    assert all(each.value < 3 * 0.005 for each in found)
+
+
+def test_simulated_goals() -> None:
+    assert all(each.met for each in coverage(1000))
+    assert false_verdicts(1000, 5) <= 0.055 + 4 * 0.007
+    assert min(one_after_the_other(1000, "everything")) > 0.25
+
+
+def test_findings_are_judged() -> None:
+    assert at_most("p", "w", 0.05, 0.05).met
+    assert not at_most("p", "w", 0.051, 0.05).met
+    assert at_least("p", "w", 0.9, 0.9).met
+    assert not at_least("p", "w", 0.89, 0.9).met
+    assert caught("p", "w", "failed: fence read: late", "failed: fence").met
+    assert not caught("p", "w", "ok", "failed").met
+    assert share_of(0, 60) == "0 of 60 (upper 95 % bound 4.9%)"
+    assert share_of(2, 2).startswith("2 of 2 (upper 95 % bound 100.0%)")
+    assert share_of(0, 0) == "no case"
+
+
+ARMS = (
+    *("torch:eager", "jax:jit", "tensorflow:function"),
+    *("torch:eager#3", "jax:jit#3", "tensorflow:function#3"),
+)
+
+
+def session(folder: Path, name: str, **options: object) -> Path:
+    chosen = {"models": ("mlp",), "phases": ("training",), "statuses": {}, "arms": ARMS}
+    return write_run(folder, **{**chosen, "name": name, **options})  # type: ignore[arg-type]
+
+
+def test_copies_are_not_told_apart_and_a_disguised_one_is(tmp_path: Path) -> None:
+    (finding,) = real.false_verdicts(load(session(tmp_path, "same")), "quiet")
+    assert finding.met
+    assert finding.figure.startswith("0 of 1")
+    found = load(session(tmp_path, "other"))
+    disguised = found.slices["arm"] == "jax:jit#3"
+    found.slices.loc[disguised, "step_seconds"] *= 1.2
+    (finding,) = real.false_verdicts(found, "quiet")
+    assert not finding.met
+
+
+@pytest.mark.parametrize(("factor", "met"), [(1.0, True), (0.9, False)])
+def test_planted_slowdowns_are_judged(tmp_path: Path, factor: float, met: bool) -> None:
+    arms = ("torch:eager", *(f"torch:eager{suffix}" for suffix in real.PLANTED))
+    options = {"arms": arms, "blocks": 17, "rounds": 12, "level": "standard"}
+    found = load(session(tmp_path, "planted", **options))
+    for suffix, truth in (("#+5%", 1.05), ("#+3%", 1.03), ("#+2%", 1.02)):
+        mine = found.slices["arm"] == f"torch:eager{suffix}"
+        found.slices.loc[mine, "step_seconds"] *= truth * factor
+    findings = list(real.planted_slowdowns(found))
+    assert len(findings) == 9
+    by_sign = [each.met for each in findings if "wrong sign" in each.what]
+    assert by_sign == [met] * 3
+    assert any(each.met for each in findings if "found by" in each.what) == met
+
+
+def test_burst_rounds_are_counted(tmp_path: Path) -> None:
+    run = session(tmp_path, "bursts", loud=[(1, 0), (1, 1)])
+    found = load(run)
+    ends = found.rounds["at_seconds"]
+    log = tmp_path / "bursts.txt"
+    log.write_text("".join(f"{ends[n] - 0.3} {ends[n] - 0.1}\n" for n in (0, 1)))
+    (finding,) = real.bursts_seen(found, log)
+    assert finding.met
+    log.write_text("".join(f"{ends[n] - 0.3} {ends[n] - 0.1}\n" for n in (0, 7)))
+    (finding,) = real.bursts_seen(found, log)
+    assert not finding.met
+
+
+def test_the_report_is_recomputed(tmp_path: Path) -> None:
+    assert proof.recomputed(session(tmp_path, "run")).met
+
+
+def test_the_page_names_what_was_missed(tmp_path: Path) -> None:
+    findings = [at_most("probe", "a <b>", 0.1, 0.2), at_most("machine", "missed", 0.3, 0.2)]
+    page.write(tmp_path, findings, {"created": "today"})
+    again, facts = page.read(tmp_path)
+    assert again == findings
+    text = page.markdown(again, facts)
+    assert "1 of 2 goals are met. Missed: missed." in text
+    assert "a &lt;b&gt;" in text
+    (tmp_path / page.FILE).write_text(json.dumps({"no": "findings"}))
+    with pytest.raises(BadInput, match="levelfield selftest --full"):
+        page.read(tmp_path)
+
+
+def test_the_command_ends_with_1_for_a_miss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prove(folder: Path, say: object, *, full: bool) -> tuple[list[Finding], Path]:
+        findings = [at_most("probe", "missed", 0.3, 0.2)]
+        return findings, page.write(folder, findings, {})
+
+    monkeypatch.setattr(proof, "prove", prove)
+    done = CliRunner().invoke(app, ["selftest", "--results", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "missed" in done.output
+    (folder,) = tmp_path.iterdir()
+    assert (folder / "measurement.md").is_file()
+
+
+def test_slices_of_the_worlds_are_what_they_say() -> None:
+    from harness.selftest.worlds import WORLDS, sessions
+
+    for world, parts in WORLDS.items():
+        logs = sessions(1, parts, count=50, effect=0.05)
+        assert logs.shape == (50, 2, 30, 6), world
+        assert np.median(logs[:, 0] - logs[:, 1]) == pytest.approx(np.log(1.05), abs=0.01), world
