@@ -10,8 +10,9 @@ import pandas
 
 from harness import frames as records
 from harness.frames import Frames
-from harness.statistics import LEVELS, rounds_per_block, variance_components
+from harness.statistics import LEVELS
 from harness.suite import Suite, plan
+from harness.summaries import rounds_per_block, variance_components
 from harness.verdicts import settled
 
 BLOCKS_PER_AUDIT = 5  # resident ones; the audit is the sixth

@@ -10,10 +10,7 @@ Sources: [1] Student (1908), "The probable error of a mean", Biometrika 6. [2] D
 simple sequentially rejective multiple test procedure", Scand. J. Statistics 6. [4] Benjamini and
 Hochberg (1995), "Controlling the false discovery rate", J. R. Stat. Soc. B 57. [5] Schuirmann
 (1987), "A comparison of the two one-sided tests procedure and the power approach",
-J. Pharmacokinetics and Biopharmaceutics 15. [6] Searle, Casella and McCulloch (1992), "Variance
-components", chapter 3 and appendix F. [7] Kalibera and Jones (2013), "Rigorous benchmarking in
-reasonable time", ISMM, section 6. [8] David and Nagaraja (2003), "Order statistics", section 7.1.
-[9] Hesterberg (2015), "What teachers should know about the bootstrap", American Statistician 69.
+J. Pharmacokinetics and Biopharmaceutics 15. What else is said of blocks: ``harness.summaries``.
 """
 
 from __future__ import annotations
@@ -38,7 +35,6 @@ TIE_ALPHA = 0.05  # of each of the two one-sided tests
 VOID_ALPHA, VOID_SHARE = 0.01, 0.30  # of the A/A twin's difference; of rounds in quarantine
 SMALL = 0.05  # a verdict below is provisional after one session, and none in a quick run
 DISPUTE_SHARE = 0.25  # of the t interval's width
-LEAST_ROUNDS, MOST_ROUNDS = 6, 60  # per block
 MOST_BLOCKS = 200  # beyond this nobody waits for a verdict
 RESAMPLES = 9999
 
@@ -122,12 +118,14 @@ def estimate(block_values: Floats) -> Estimate:
         return Estimate(mean, np.sqrt(squares / (blocks - 1) / blocks), blocks)
 
 
-def _drawn(blocks: int, generator: Generator, resamples: int = RESAMPLES) -> NDArray[np.int64]:
+def drawn_blocks(
+    blocks: int, generator: Generator, resamples: int = RESAMPLES
+) -> NDArray[np.int64]:
     """[resample, block]: as many blocks as there are, drawn with replacement."""
     return generator.integers(blocks, size=(resamples, blocks))
 
 
-def _ends(values: Floats, tail: float) -> tuple[float, float]:
+def order_ends(values: Floats, tail: float) -> tuple[float, float]:
     """Order statistics (n + 1) tail and (n + 1) (1 - tail) [2, section 5.2.1]."""
     index = max(int((len(values) + 1) * tail + 1e-9), 1)
     ordered = np.sort(values)
@@ -143,12 +141,12 @@ def bootstrap_t(
     mean, error = float(found.log_ratio), float(found.standard_error)
     if len(values) < 2 or error == 0:
         return (-np.inf, np.inf) if len(values) < 2 else (mean, mean)
-    centred = (values - mean)[_drawn(len(values), generator, resamples)]
+    centred = (values - mean)[drawn_blocks(len(values), generator, resamples)]
     shift = centred.mean(axis=1)
     variance = np.maximum(np.mean(centred**2, axis=1) - shift**2, 0)
     with np.errstate(divide="ignore", invalid="ignore"):  # one block drawn throughout: infinite
         students = shift / np.sqrt(variance / (len(values) - 1))
-    low, high = _ends(np.where(np.isnan(students), 0, students), (1 - confidence) / 2)
+    low, high = order_ends(np.where(np.isnan(students), 0, students), (1 - confidence) / 2)
     return mean - error * high, mean - error * low
 
 
@@ -194,11 +192,6 @@ def benjamini_hochberg(p_values: Floats) -> Floats:
     steps = np.take_along_axis(p_values, order, axis=-1) * factors
     adjusted = np.minimum(np.minimum.accumulate(steps, axis=-1), 1)
     return np.take_along_axis(adjusted, np.argsort(order, axis=-1), axis=-1)
-
-
-def next_look(blocks: int, level: str = "thorough") -> int | None:
-    """The number of blocks at which the next verdict may be taken; None after the last."""
-    return next((look for look in LEVELS[level] if look > blocks), None)
 
 
 def effective_margin(margin: float, twin: Estimate | None) -> float:
@@ -379,146 +372,3 @@ def cell_verdicts(
         fastest=tuple(arm for arm in measured if not any(pair.beats(arm) for pair in pairs)),
         void=void,
     )
-
-
-def variance_components(values: Floats) -> Floats:
-    """Variance of each level of a nested design, one per axis, outermost first; NaN is missing.
-
-    values[block, round(, step)]. Moments [6, appendix F]: with T_l the sum over groups g of level l
-    of n_g mean_g^2, E[T_l] is a constant plus the sum over levels k of c_lk sigma_k^2, where c_lk
-    is N for k <= l and the sum over g of sum of n_h^2 / n_g over the groups h of level k in g
-    beyond. Negative solutions are 0; a level without degrees of freedom is NaN.
-    """
-    levels = values.ndim
-    sizes = [(~np.isnan(values)).astype(float)]
-    sums = [np.nan_to_num(values - np.nansum(values) / max(sizes[0].sum(), 1))]
-    for _ in range(levels):
-        sizes.insert(0, sizes[0].sum(axis=-1))
-        sums.insert(0, sums[0].sum(axis=-1))
-    safe = [np.maximum(size, 1) for size in sizes]
-    moments = np.array([np.sum(total**2 / n) for total, n in zip(sums, safe, strict=True)])
-    factors = np.empty((levels + 1, levels))
-    for at in range(levels + 1):
-        for inner in range(levels):
-            squares = np.sum(sizes[inner + 1] ** 2, axis=tuple(range(at, inner + 1)))
-            factors[at, inner] = sizes[0] if inner < at else np.sum(squares / safe[at])
-    system, known = np.diff(factors, axis=0), np.diff(moments)
-    found = np.full(levels, np.nan)
-    for at in reversed(range(levels)):  # triangular: the innermost first
-        if system[at, at] > 0:
-            rest = system[at, at + 1 :] @ np.maximum(found[at + 1 :], 0)
-            found[at] = max((known[at] - rest) / system[at, at], 0)
-    return found
-
-
-def rounds_per_block(
-    *, block_seconds: float, round_seconds: float, within: float, between: float
-) -> int:
-    """Rounds that give the most precision for the time [7]: sqrt(c_block / c_round s2_w / s2_b).
-
-    Costs of starting a block and of a round; variances of a round within a block and of the blocks
-    themselves. Rounded up to an even number from 6 to 60.
-    """
-    if within <= 0 or between <= 0:
-        return LEAST_ROUNDS if within <= 0 else MOST_ROUNDS
-    best = np.sqrt(block_seconds / round_seconds * within / between)
-    return int(np.clip(2 * np.ceil(best / 2), LEAST_ROUNDS, MOST_ROUNDS))
-
-
-@dataclass(frozen=True)
-class Seconds:
-    """Seconds of one arm: t interval on logs, and the range of the blocks with its coverage."""
-
-    median: float
-    low: float
-    high: float
-    least: float
-    greatest: float
-    range_confidence: float
-    blocks: int
-
-
-def seconds(logs: Floats, *, confidence: float = 0.95) -> Seconds:
-    """Absolute time of one arm, logs[block, round]: the median over blocks of block medians.
-
-    The least to the greatest of B block values cover their median with probability
-    1 - 2 (1/2)^B, whatever the distribution [8].
-    """
-    values = median_over_rounds(logs)
-    values = values[~np.isnan(values)]
-    if not len(values):
-        raise ValueError("no block has a measured round")
-    ends = (np.median(values), *estimate(values).interval(confidence), values.min(), values.max())
-    median, low, high, least, greatest = (float(np.exp(end)) for end in ends)
-    covered = 1 - 2 * 0.5 ** len(values)
-    return Seconds(median, low, high, least, greatest, covered, len(values))
-
-
-@dataclass(frozen=True)
-class BreakEven:
-    """The first arm is ahead "above" or "below" ``steps``, "always" or "never"."""
-
-    first_ahead: str
-    steps: float
-    low: float
-    high: float  # infinite: the arm of shorter steps may never be ahead
-
-
-def break_even(
-    startup_seconds: Floats, step_seconds: Floats, generator: Generator, *, confidence: float = 0.95
-) -> BreakEven:
-    """N* = (startup_i - startup_j) / (step_j - step_i) of arms i, j; both arrays [2, block].
-
-    The steps from which on the arm of shorter steps is ahead in total; 0 where it starts faster,
-    too. Percentile interval over blocks drawn together, its tails widened to
-    Phi(-sqrt(B / (B - 1)) t(B - 1)), because of few blocks it is too short otherwise [9].
-    """
-    blocks = startup_seconds.shape[1]
-    if blocks < 2 or np.isnan([startup_seconds, step_seconds]).any():
-        raise ValueError(f"{blocks} blocks: an interval takes two or more, and every value of each")
-    gain_seconds = step_seconds[1] - step_seconds[0]
-    sign = -1 if gain_seconds.mean() < 0 else 1
-    drawn = np.vstack([np.arange(blocks), _drawn(blocks, generator)])  # first the blocks themselves
-    debt = sign * (startup_seconds[0] - startup_seconds[1])[drawn].mean(axis=1)
-    gain = sign * gain_seconds[drawn].mean(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        overtaken = np.where(gain > 0, np.maximum(debt / gain, 0), np.inf)
-    steps = np.where((gain == 0) & (debt < 0), 0, overtaken)
-    quantile = special.stdtrit(blocks - 1, (1 - confidence) / 2)
-    low, high = _ends(steps[1:], special.ndtr(np.sqrt(blocks / (blocks - 1)) * quantile))
-    if steps[0] in (0, np.inf):
-        ahead = "always" if (steps[0] == 0) == (sign > 0) else "never"
-    else:
-        ahead = "above" if sign > 0 else "below"
-    return BreakEven(ahead, float(steps[0]), low, high)
-
-
-@dataclass(frozen=True)
-class Summary:
-    """One arm against another over many cells; ``open`` counts cells without a verdict."""
-
-    ratio: float
-    low: float
-    high: float
-    wins: int
-    ties: int
-    losses: int
-    open: int
-    coverage: float  # cells with a ratio as a share of the cells planned
-
-
-def summarise(pairs: Sequence[PairVerdict], planned: int, generator: Generator) -> Summary:
-    """Geometric mean of the ratios of one pair of arms, with the cell as the resampling unit.
-
-    ``pairs`` holds one verdict per cell that has any, all with the same ``first``; ``planned``
-    counts all cells, so that failures lower the coverage. The interval is bootstrap-t's [2] over
-    cells, since ratios of unlike cells are not normal.
-    """
-    logs = np.log([pair.ratio for pair in pairs if pair.verdict != Verdict.VOID])
-    ends = (estimate(logs).log_ratio, *bootstrap_t(logs, generator))
-    ratio, low, high = (float(np.exp(end)) for end in ends)
-    wins = sum(pair.faster == pair.first for pair in pairs)
-    losses = sum(pair.faster == pair.second for pair in pairs)
-    ties = sum(pair.verdict == Verdict.TIE for pair in pairs)
-    rest = planned - wins - ties - losses
-    return Summary(ratio, low, high, wins, ties, losses, rest, len(logs) / planned)

@@ -11,7 +11,7 @@ import pandas
 from harness.arms import TWIN
 from harness.frames import Frames
 from harness.report.text import clean
-from harness.statistics import BreakEven, break_even
+from harness.summaries import BreakEven, break_even
 from harness.summary import block_seconds, counted, startups, summary
 from harness.verdicts import Judged, judge, ordered
 

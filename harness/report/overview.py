@@ -10,7 +10,8 @@ import pandas
 from harness.frames import Frames
 from harness.report.comparison import Group
 from harness.report.text import ABSENT, clean, markdown_table, significant
-from harness.statistics import PairVerdict, Summary, benjamini_hochberg, summarise
+from harness.statistics import PairVerdict, benjamini_hochberg
+from harness.summaries import Summary, summarise
 from harness.verdicts import pair_of
 
 BH_LEVEL = 0.05

@@ -31,7 +31,8 @@ from harness.report.text import (
     scientific,
     significant,
 )
-from harness.statistics import BreakEven, PairVerdict, Verdict
+from harness.statistics import PairVerdict, Verdict
+from harness.summaries import BreakEven
 from harness.verdicts import Judged, pair_of
 
 _LATENCY = "latency p50 / p95 / p99 (ms)"

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.statistics import Floats, cell_verdicts, variance_components
+from harness.statistics import Floats, cell_verdicts
+from harness.summaries import variance_components
 
 ARMS, BLOCKS, ROUNDS = 8, 30, 30
 NAMES = [f"arm{index}" for index in range(ARMS)]

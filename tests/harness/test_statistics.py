@@ -11,16 +11,13 @@ from scipy import stats
 
 from harness.statistics import (
     ALPHA_PER_LOOK,
-    LEVELS,
     CellVerdicts,
     Estimate,
     Floats,
-    Summary,
     Verdict,
     benjamini_hochberg,
     blocks_needed,
     bootstrap_t,
-    break_even,
     cell_verdicts,
     decide,
     disputed,
@@ -29,10 +26,12 @@ from harness.statistics import (
     holm,
     holm_levels,
     median_over_rounds,
-    next_look,
     paired_blocks,
+)
+from harness.summaries import (
+    Summary,
+    break_even,
     rounds_per_block,
-    seconds,
     summarise,
     variance_components,
 )
@@ -240,13 +239,6 @@ def test_both_corrections_agree_with_statsmodels(generator: np.random.Generator)
 
 
 # Looks, margins, words
-
-
-def test_looks() -> None:
-    assert [next_look(blocks) for blocks in (0, 6, 9, 20, 29, 30)] == [6, 10, 10, 30, 30, None]
-    assert (next_look(6, "quick"), next_look(0, "smoke")) == (None, None)
-    assert (next_look(15, "standard"), next_look(20, "standard")) == (20, None)
-    assert [max(looks, default=0) for looks in LEVELS.values()] == [0, 6, 20, 30]
 
 
 def test_the_margin_is_never_below_the_twins_own_difference_and_half_width() -> None:
@@ -562,21 +554,6 @@ def test_the_rounds_are_the_best_for_the_time() -> None:
     found = rounds_per_block(block_seconds=start, round_seconds=one, within=within, between=between)
     assert abs(found - best) <= 2
     assert variance_for_a_second(found) < 1.01 * variance_for_a_second(best)
-
-
-def test_seconds() -> None:
-    blocks = np.array([0.010, 0.011, 0.012, 0.013, 0.014, 0.030])
-    logs = np.log(blocks)[:, None] + np.array([-0.1, 0.0, 2.0])
-    found = seconds(logs)
-    assert found.median == pytest.approx(np.sqrt(0.012 * 0.013))
-    low, high = stats.t.interval(
-        0.95, 5, loc=np.log(blocks).mean(), scale=stats.sem(np.log(blocks))
-    )
-    assert (found.low, found.high) == pytest.approx((np.exp(low), np.exp(high)))
-    assert (found.least, found.greatest) == pytest.approx((0.010, 0.030))
-    assert (found.range_confidence, found.blocks) == (0.96875, 6)
-    with pytest.raises(ValueError, match="no block"):
-        seconds(np.full((3, 2), NAN))
 
 
 # Break-even and summaries

@@ -21,12 +21,12 @@ from harness.statistics import (
     BEATEN,
     LOOKS,
     Verdict,
-    break_even,
     cell_verdicts,
     decide,
     estimate,
     holm,
 )
+from harness.summaries import break_even
 
 MARGIN = float(np.log1p(0.02))
 
