@@ -270,7 +270,12 @@ class Engine:
             self._run_block(blocks, going, "audit" if due else residency, rounds)
             done = self._blocks.get(residency, 0)
             if not due and planning.due(done, looks):
-                rounds, settled = planning.look(self.run.path, rounds=rounds, at_look=done in looks)
+                planned, settled = planning.look(
+                    self.run.path, rounds=rounds, at_look=done in looks
+                )
+                # A quick run is to stay quick, whatever more rounds would be good for.
+                most = 2 * self.suite.effort.rounds if len(looks) == 1 else planned
+                rounds = min(planned, most)
 
     def _run_block(
         self, blocks: Blocks, cells: Sequence[Cell], residency: str, rounds: int

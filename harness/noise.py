@@ -210,8 +210,7 @@ def judge_rounds(
     ``spreads`` are those of the canaries; all [round]; ``cores`` are the machine's. ``gpu`` holds
     what ``harness.gpu.reading`` found at the end of each round, where one was used.
     """
-    none = [{}] * len(wall_seconds)
-    readings = [reading or {} for reading in gpu or none]
+    readings = [reading or {} for reading in gpu or [None] * len(wall_seconds)]
     wall, foreign, steal, throttled, faults = (
         np.nan_to_num(np.asarray(each, float))
         for each in (wall_seconds, foreign_seconds, steal_seconds, throttled_seconds, major_faults)

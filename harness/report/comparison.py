@@ -45,8 +45,9 @@ class Group:
 
 def groups(frames: Frames) -> list[Group]:
     """All comparisons, in the order of the plan."""
-    table = summary(frames)
-    table = table[[not arm.endswith(TWIN) for arm in table["arm"]]]
+    everyone = summary(frames)
+    twins = [arm.endswith(TWIN) for arm in everyone["arm"]]
+    table = everyone.drop(index=everyone.index[twins])
     judged: dict[tuple[str, str], dict[str, Judged]] = {}
     for each in judge(frames):
         judged.setdefault((each.run, each.comparison), {})[each.statistic] = each
