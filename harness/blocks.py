@@ -348,9 +348,15 @@ def _suspect(fields: Mapping[str, Any], faults: int) -> str | None:
 
 
 def _together(stretches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The noise of several stretches as that of one: seconds add up, canaries follow each other."""
+    """The noise of several stretches as that of one: seconds add up.
+
+    The canaries of the stretches stand beside each other as those of cores do: only what changed
+    within a stretch speaks of it, since no two of them were at the same time.
+    """
     whole = dict(stretches[-1])
-    whole["canaries"] = [canary for each in stretches for canary in each["canaries"]]
+    whole["canaries"] = [
+        [seconds for each in stretches for seconds in each["canaries"][at]] for at in (0, -1)
+    ]
     for name in whole:
         if name.endswith("_seconds"):
             whole[name] = sum(each[name] or 0.0 for each in stretches)

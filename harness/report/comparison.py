@@ -52,9 +52,9 @@ def groups(frames: Frames) -> list[Group]:
     for each in judge(frames):
         judged.setdefault((each.run, each.comparison), {})[each.statistic] = each
     several = table["run"].nunique() > 1
-    totals = startups(frames)
-    totals = totals[totals["block"].notna()].set_index(["run", "cell", "block"])["startup_seconds"]
-    totals = totals.groupby(level=[0, 1, 2]).last()
+    begun = startups(frames)
+    begun = begun[begun["block"].notna()]
+    totals = begun.groupby(["run", "cell", "block"])["startup_seconds"].last()
     steps = block_seconds(counted(frames.slices[frames.slices["statistic"] == "throughput"]))
     seeds: dict[str, Any] = dict(zip(frames.runs["run"], frames.runs["seed"], strict=True))
     found = []

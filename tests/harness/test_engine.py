@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness import engine, frames, store
+from harness import blocks, engine, frames, noise, store
 from harness.checks import concurrency_check, doubled_check, fence_checks, recompilation_check
 from harness.suite import Effort, Limits
 from harness.summary import summary as summarised
@@ -221,10 +221,10 @@ def judged(run_modes: RunModes) -> Path:
 
 
 def test_a_quick_run_has_six_resident_blocks_and_an_audit(judged: Path) -> None:
-    blocks = frames.load(judged).blocks
-    assert blocks["residency"].tolist() == [*["resident"] * 5, "audit", "resident"]
-    assert blocks["block"].tolist() == list(range(1, 8))
-    assert blocks["seed"].nunique() == 7
+    found = frames.load(judged).blocks
+    assert found["residency"].tolist() == [*["resident"] * 5, "audit", "resident"]
+    assert found["block"].tolist() == list(range(1, 8))
+    assert found["seed"].nunique() == 7
 
 
 def test_every_block_has_a_fresh_process_of_every_arm(judged: Path) -> None:
@@ -294,3 +294,14 @@ def test_a_sequential_run_keeps_one_worker_at_a_time(run_modes: RunModes) -> Non
     slices = [r for r in records(folder, "slice") if r["statistic"] == "throughput"]
     cells = [r["cell"] for r in slices]
     assert cells == sorted(cells) or cells == sorted(cells, reverse=True)
+
+
+def test_stretches_at_unlike_times_are_not_held_against_each_other() -> None:
+    def stretch(*canaries: float) -> dict[str, Any]:
+        return {"canaries": [[each] for each in canaries], "wall_seconds": 1.0, "load": 0.5}
+
+    whole = blocks._together([stretch(1.0, 1.02), stretch(2.0, 2.02)])
+    assert whole["wall_seconds"] == 2.0
+    assert noise.canary_spread(whole["canaries"]) == pytest.approx(0.02)
+    whole = blocks._together([stretch(1.0, 1.02), stretch(2.0, 2.6)])
+    assert noise.canary_spread(whole["canaries"]) == pytest.approx(0.3)
