@@ -47,6 +47,13 @@ def fence_checks(seconds: Mapping[str, float]) -> list[Check]:
     ]
 
 
+def affinity_check(allowed: Sequence[int], given: Sequence[int]) -> Check:
+    """``allowed``: cores on which any thread of the worker may run by now; ``given``: its own."""
+    others = sorted(set(allowed) - set(given))
+    note = f"its threads may run on the cores {others}, too" if others else ""
+    return Check("affinity", float(len(others)), 0.0, note)
+
+
 def concurrency_check(slices: Sequence[Mapping[str, Any]], threads: int) -> Check:
     """Achieved concurrency: the most of the slices, since a busy machine only ever lowers it."""
     share = max(each["cpu_seconds"] / each["seconds"] for each in slices) / threads

@@ -11,6 +11,7 @@ from harness import ceilings, gate
 from harness.cases import Cases
 from harness.checks import (
     COMPUTE_BOUND,
+    affinity_check,
     concurrency_check,
     doubled_check,
     fence_checks,
@@ -102,7 +103,7 @@ class Qualification:
         if worker.arm.planted:
             frozen["slice_steps"] = -(-frozen["slice_steps"] // PLANTED_STEPS) * PLANTED_STEPS
         calibration = Calibration(step_seconds=warm["step_seconds"], **frozen)
-        checks = self._fence(worker, cell)
+        checks = [affinity_check(worker.affinity(), worker.cores), *self._fence(worker, cell)]
         slices, compiled = [], 0
         for _ in range(SLOTS):
             reply = worker.slot(
@@ -114,7 +115,10 @@ class Qualification:
             )
             slices.append(reply["slices"]["throughput"])
             compiled += reply["compiled"]
-        checks += [concurrency_check(slices, cell.threads), recompilation_check(compiled)]
+        checks += [
+            concurrency_check(slices, cell.threads),
+            recompilation_check(compiled),
+        ]
         checks += self._doubled(worker, cell, calibration)
         outcome = Outcome(tuple(checks))
         self._record("check", worker, cell, outcome)

@@ -185,6 +185,16 @@ class Worker:
         now = self.adapter.compilations()
         return {"slices": slices, "compiled": 0 if now == compiled else now - compiled}
 
+    def do_affinity(self):
+        """The cores on which any thread of this process may run; a runtime may have set them."""
+        cores = set()
+        for task in os.listdir("/proc/self/task"):
+            try:
+                cores |= os.sched_getaffinity(int(task))
+            except ProcessLookupError:
+                continue  # the thread ended meanwhile
+        return {"cores": sorted(cores)}
+
     def do_steps(self, phase, steps):
         """Untimed steps, fenced."""
         self.adapter.wait(self.adapter.repeat(self._step(phase), steps))

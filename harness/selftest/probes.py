@@ -27,7 +27,7 @@ HARNESS = Path(__file__).resolve().parent.parent
 FAULTS = {
     "no-fence": "failed: fence read",
     "partial-fence": "failed: fence read",
-    "oversubscribes": "failed: concurrency",
+    "oversubscribes": "failed: affinity",
     "recompiles": "failed: recompilation",
     "tf32": "wrong",
     "half-precision": "wrong",

@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from harness import blocks, engine, frames, noise, store
-from harness.checks import concurrency_check, doubled_check, fence_checks, recompilation_check
+from harness.checks import (
+    affinity_check,
+    concurrency_check,
+    doubled_check,
+    fence_checks,
+    recompilation_check,
+)
 from harness.suite import Effort, Limits
 from harness.summary import summary as summarised
 from harness.verdicts import judge
@@ -155,6 +161,7 @@ UNBELIEVABLE = {
     "no-fence": "fence read",
     "partial-fence": "fence read",
     "recompiles": "recompilation",
+    "oversubscribes": "affinity",
 }
 
 
@@ -191,6 +198,11 @@ SOUND = {"fenced": 1e-3, "split": 1.05e-3, "after": 1e-4, "later": 1e-4}
 )
 def test_fences_are_judged(change: dict[str, float], passed: list[bool]) -> None:
     assert [check.passed for check in fence_checks({**SOUND, **change})] == passed
+
+
+def test_threads_that_left_their_cores_are_noticed() -> None:
+    assert affinity_check([0, 1], [0, 1]).passed
+    assert not affinity_check([0, 1, 2], [0, 1]).passed
 
 
 def test_cores_beyond_those_given_are_noticed() -> None:
