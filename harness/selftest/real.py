@@ -17,7 +17,14 @@ from scipy import stats  # type: ignore[import-untyped]
 from harness.arms import get_arm
 from harness.frames import Frames
 from harness.selftest.goals import Finding, share_of
-from harness.statistics import ALPHA_PER_LOOK, LOOKS, Flags, Floats, cell_verdicts
+from harness.statistics import (
+    ALPHA_PER_LOOK,
+    LOOKS,
+    Flags,
+    Floats,
+    cell_verdicts,
+    paired_blocks,
+)
 from harness.suite import Effort, Suite
 
 PART = "machine"
@@ -143,7 +150,7 @@ def planted_slowdowns(found: Frames) -> Iterator[Finding]:
     base = FRAMEWORKS[0]
     for suffix, by in PLANTED.items():
         slower, hits, cases, wrong = f"{base}{suffix}", 0, 0, 0
-        truth, off = 1 + get_arm(slower).planted, []
+        truth, off, deviations = 1 + get_arm(slower).planted, [], []
         for _, arms, logs, bad in _cells(found):
             if slower not in arms or logs.shape[1] < by:
                 continue
@@ -159,7 +166,9 @@ def planted_slowdowns(found: Frames) -> Iterator[Finding]:
                 if pair.p_value <= ALPHA_PER_LOOK:
                     said.add(pair.ratio < 1)
             cases, hits, wrong = cases + 1, hits + (True in said), wrong + (False in said)
-            off.append(1 / pair.ratio - truth)
+            values = _block_values(arms, logs, bad, (slower, base))
+            off.append(float(np.exp(np.nanmean(values))) - truth)
+            deviations.append(float(np.nanstd(values, ddof=1)))
         percent = suffix.strip("#+")
         rate = hits / max(cases, 1)
         goal = {"5%": 1.0, "3%": 0.99, "2%": 0.98}[percent]
@@ -170,6 +179,12 @@ def planted_slowdowns(found: Frames) -> Iterator[Finding]:
             f"{hits} of {cases}",
             rate,
             bool(cases) and rate >= goal,
+            note=(
+                f"sd of a block's ratio {min(deviations):.1%} to {max(deviations):.1%} (that of two"
+                " processes of sd 1 % is 1.4 %)"
+                if deviations
+                else ""
+            ),
         )
         yield Finding(
             PART, f"planted {percent}: wrong sign", "never", f"{wrong} of {cases}", wrong, not wrong
@@ -178,12 +193,17 @@ def planted_slowdowns(found: Frames) -> Iterator[Finding]:
         worst = float(np.max(np.abs(off))) if off else np.nan
         yield Finding(
             PART,
-            f"planted {percent}: size found less size planted, median over comparisons",
+            f"planted {percent}: size found by all blocks less size planted, median",
             f"within {100 * SIZE_POINTS:.1f} percentage points",
             f"{100 * middle:+.2f} points (largest {100 * worst:.2f})",
             middle,
             abs(middle) <= SIZE_POINTS,
         )
+
+
+def _block_values(arms: list[str], logs: Floats, bad: Flags, pair: tuple[str, str]) -> Floats:
+    """Log ratio of a pair in every block of the session; their scatter is that of processes."""
+    return paired_blocks(np.where(bad, np.nan, logs), *map(arms.index, pair))
 
 
 def bursts_seen(found: Frames, log: Path) -> Iterator[Finding]:
