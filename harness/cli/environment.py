@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 import typer
@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from harness import environments
-from harness.arms import EnvironmentSpec, arms
+from harness.arms import EnvironmentSpec, arms, get_arm
 from harness.cli.options import PythonOption, given_interpreters
 from harness.errors import BadInput, RunFailed
 from harness.suite import load_suite
@@ -31,17 +31,23 @@ def specs_by_label() -> dict[str, EnvironmentSpec]:
 
 def specs_of_arms(names: Iterable[str]) -> list[EnvironmentSpec]:
     """The environments of some arms, each once, in order."""
-    known = arms()
-    found = {known[name].mode.environment.label: known[name].mode.environment for name in names}
-    return list(found.values())
+    specs = (get_arm(name).mode.environment for name in names)
+    return list({spec.label: spec for spec in specs}.values())
 
 
 def _chosen(labels: list[str] | None) -> list[EnvironmentSpec]:
     known = specs_by_label()
-    for label in labels or ():
-        if label not in known:
-            raise UnknownName("environment", label, known)
-    return [known[label] for label in labels or known]
+    return [_spec_of(label, known) for label in labels or known]
+
+
+def _spec_of(label: str, known: Mapping[str, EnvironmentSpec]) -> EnvironmentSpec:
+    """``jax``, ``keras/jax``, and at a version ``jax@0.9.2`` or ``keras@3.14.0/jax``."""
+    framework, at, rest = label.partition("@")
+    version, slash, name = rest.partition("/")
+    plain = framework + slash + name
+    if plain not in known or bool(at) != bool(version):
+        raise UnknownName("environment", label, known)
+    return known[plain].at(version) if at else known[plain]
 
 
 @app.command("build")

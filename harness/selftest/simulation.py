@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import special, stats  # type: ignore[import-untyped]
 
 from harness.selftest.goals import Finding, at_least, at_most
 from harness.selftest.worlds import EVERYTHING, WORLDS, machine, pairs_of, sessions, slices
@@ -99,7 +99,11 @@ def planted(count: int, percent: int, rounds: int) -> Iterator[Finding]:
     )
     values = pairs_of(logs)
     _, sign = _differs_at_a_look(values, last)
-    note = f"{count} sessions, {rounds} rounds a block, process sd 1 %, {last} blocks"
+    errors = special.stdtrit(last - 1, 1 - ALPHA_PER_LOOK / 2)
+    note = (
+        f"{count} sessions, process sd 1 %; at {last} blocks the verdict asks for {errors:.1f}"
+        " standard errors"
+    )
     what = f"planted {percent} %, {rounds} rounds a block"
     yield at_least(
         PART, f"{what}: found by {last} blocks", float(np.mean(sign > 0)), share, note=note

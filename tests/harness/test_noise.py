@@ -25,7 +25,7 @@ NOISY = {
     "steal": {"steal_seconds": [0.03]},
     "throttled": {"throttled_seconds": [0.001]},
     "major faults": {"major_faults": [1]},
-    "canary": {"spreads": [0.11]},
+    "canary": {"spreads": [0.21]},
     "GPU slowed": {"gpu": [{"slowing": ["hardware slowdown"], "foreign_processes": 0}]},
     "GPU shared": {"gpu": [{"slowing": [], "foreign_processes": 1}]},
 }

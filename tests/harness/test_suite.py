@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.arms import arms, get_arm
+from harness.cli.environment import _spec_of, specs_by_label
 from harness.cli.options import narrowed
 from harness.errors import BadInput
 from harness.resources import available_cores
@@ -337,4 +338,10 @@ def test_a_version_pins_the_framework_and_what_follows_it() -> None:
     assert found.label == "jax@0.9.2"
     assert found.requirements[:2] == ("jax==0.9.2", "jaxlib==0.9.2")
     assert found.requirements[2:] == get_arm("jax:jit").mode.environment.requirements[2:]
+    known = specs_by_label()
+    assert _spec_of("jax@0.9.2", known) == found
+    assert _spec_of("keras@3.14.0/jax", known).requirements[0] == "keras==3.14.0"
+    for wrong in ("jax@", "jaxx@0.9.2", "keras@3.14.0/jx"):
+        with pytest.raises(UnknownName, match="unknown environment"):
+            _spec_of(wrong, known)
     assert get_arm("keras@3.14.0:jax").mode.environment.label == "keras@3.14.0/jax"
