@@ -35,7 +35,8 @@ def _write(
     frames: Frames, folder: Path, suffix: str, encode: Callable[[pandas.DataFrame], bytes]
 ) -> list[Path]:
     tables = {field.name: getattr(frames, field.name) for field in fields(frames)}
-    tables |= {"summary": summary(frames), "verdicts": verdict_frame(judge(frames))}
+    table = summary(frames)
+    tables |= {"summary": table, "verdicts": verdict_frame(judge(frames, table))}
     paths = []
     try:
         folder.mkdir(parents=True, exist_ok=True)

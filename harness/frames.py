@@ -12,6 +12,7 @@ Everything here is recomputed from raw records: same records, same frames, same 
 
 from __future__ import annotations
 
+import gc
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -118,7 +119,14 @@ def load(paths: Path | str | Iterable[Path | str]) -> Frames:
     runs = _open_all([paths] if isinstance(paths, str | Path) else paths)
     cells = [(label, cell) for label, run in runs.items() for cell in run.description["cells"]]
     owners = [f"run {label}, cell {cell['id']}" for label, cell in cells]
-    rows = _collect(runs)
+    # Nothing here makes cycles, and looking for them among millions of records takes half the time.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        rows = _collect(runs)
+    finally:
+        if collecting:
+            gc.enable()
     for kind in _LATEST:
         latest = {row[0]: row[1] for row in rows[kind]}
         rows[kind] = [row for row in rows[kind] if row[1] == latest[row[0]]]
@@ -243,11 +251,16 @@ def _slices(columns: _Columns, owners: Sequence[str]) -> tuple[_Columns, _Column
     owner = numpy.asarray(columns["owner"], dtype=numpy.int64)[rows]
     flat = [seconds for steps in each if steps for seconds in steps]
     seconds = _array(NUMBER, flat, lambda row: f"{owners[owner[row]]}, step_seconds")
+
+    def place(name: str) -> Any:
+        def where(row: int) -> str:
+            return f"{owners[columns['owner'][row]]}, slice, {name}"
+
+        return _array(COUNT, columns[name], where)[rows]
+
     steps: _Columns = {
         "owner": owner,
-        "process": [columns["process"][row] for row in rows],
-        "block": [columns["block"][row] for row in rows],
-        "round": [columns["round"][row] for row in rows],
+        **{name: place(name) for name in ("process", "block", "round")},
         "step": numpy.arange(len(rows)) - numpy.repeat(numpy.cumsum(lengths) - lengths, lengths),
         "step_seconds": seconds,
     }

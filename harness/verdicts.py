@@ -83,10 +83,13 @@ class Judged:
     carry_over: float
 
 
-def judge(frames: Frames) -> list[Judged]:
-    """Every comparison that has slices, in the order of the plan. A smoke run has no verdicts."""
+def judge(frames: Frames, table: pandas.DataFrame | None = None) -> list[Judged]:
+    """Every comparison that has slices, in the order of the plan. A smoke run has no verdicts.
+
+    ``table``: the summary of the frames, for whoever has it already.
+    """
     found = []
-    impossible = _impossible(frames)
+    impossible = _impossible(frames, table)
     for run in frames.runs.to_dict("records"):
         if not LEVELS.get(run["level"]):
             continue
@@ -165,12 +168,12 @@ def _judged(
     )
 
 
-def _impossible(frames: Frames) -> dict[tuple[str, str], list[str]]:
+def _impossible(frames: Frames, table: pandas.DataFrame | None) -> dict[tuple[str, str], list[str]]:
     """Arms beyond what the machine can do, by run and comparison: nobody computes that fast."""
     found: dict[tuple[str, str], list[str]] = {}
     if frames.ceilings.empty:
         return found
-    table = summary(frames)
+    table = summary(frames) if table is None else table
     for row in table[table["roofline_share"] > IMPOSSIBLE_SHARE].to_dict("records"):
         words = f"{row['arm']} is at {row['roofline_share']:.0%} of the roofline: measured wrongly"
         found.setdefault((row["run"], row["comparison"]), []).append(words)

@@ -49,7 +49,7 @@ def groups(frames: Frames) -> list[Group]:
     twins = [arm.endswith(TWIN) for arm in everyone["arm"]]
     table = everyone.drop(index=everyone.index[twins])
     judged: dict[tuple[str, str], dict[str, Judged]] = {}
-    for each in judge(frames):
+    for each in judge(frames, everyone):
         judged.setdefault((each.run, each.comparison), {})[each.statistic] = each
     several = table["run"].nunique() > 1
     begun = startups(frames)
