@@ -58,8 +58,8 @@ class Adapter:
     def compilations(self):
         """How many compilations and traces there have been in this process so far.
 
-        Read at the edges of slices: more of them behind a slice than before it make the cell an
-        error. None (as here) where the framework compiles nothing.
+        Never timed. Read at the edges of slices: more of them behind a slice than before it make
+        the cell an error. None (as here) where the framework compiles nothing.
         """
         return None
 

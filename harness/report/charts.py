@@ -12,6 +12,7 @@ from typing import Any
 import numpy
 import pandas
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -65,9 +66,8 @@ def step_time_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
                 slice_ms,
                 heights,
                 s=14,
-                facecolors=["none" if each else tone for each in hollow],
-                edgecolors=tone,
-                alpha=0.55,
+                facecolors=["none" if each else to_rgba(tone, 0.55) for each in hollow],
+                edgecolors=to_rgba(tone, 0.55),
                 linewidths=0.7,
                 zorder=3,
             )

@@ -39,7 +39,7 @@ class Group:
     def leader(self) -> str | None:
         """The arm that the others are held against."""
         found = self.judged.get("throughput")
-        measured = self.rows.loc[self.rows["step_seconds"].notna(), "arm"]
+        measured = _measured(self.rows)["arm"]
         return str(measured.iloc[0]) if found and len(measured) else None
 
 
@@ -86,17 +86,22 @@ def _words(one: Any, several: bool) -> tuple[str, str]:
 def _ordered(rows: pandas.DataFrame, verdicts: dict[str, Judged]) -> pandas.DataFrame:
     if "throughput" not in verdicts:
         return rows
-    measured = rows[rows["step_seconds"].notna()]
+    measured = _measured(rows)
     order = ordered(verdicts["throughput"], list(measured["arm"]))
     by_arm = measured.set_index("arm", drop=False).loc[order]
-    return pandas.concat([by_arm, rows[rows["step_seconds"].isna()]])
+    return pandas.concat([by_arm, rows[~rows["arm"].isin(order)]])
+
+
+def _measured(rows: pandas.DataFrame) -> pandas.DataFrame:
+    """The arms that have a number to show: what failed after it was timed has none."""
+    return rows[(rows["status"] == "ok") & rows["step_seconds"].notna()]
 
 
 def _break_evens(
     rows: pandas.DataFrame, totals: Any, steps: Any, seed: int
 ) -> dict[str, BreakEven]:
     """Of every measured arm against the first; blocks in which both were measured."""
-    measured = rows[rows["step_seconds"].notna()]
+    measured = _measured(rows)
     found: dict[str, BreakEven] = {}
     if measured.empty:
         return found
