@@ -117,16 +117,20 @@ def load(paths: Path | str | Iterable[Path | str]) -> Frames:
     with TornRecord where a run's last line is torn.
     """
     runs = _open_all([paths] if isinstance(paths, str | Path) else paths)
-    cells = [(label, cell) for label, run in runs.items() for cell in run.description["cells"]]
-    owners = [f"run {label}, cell {cell['id']}" for label, cell in cells]
     # Nothing here makes cycles, and looking for them among millions of records takes half the time.
     collecting = gc.isenabled()
     gc.disable()
     try:
-        rows = _collect(runs)
+        return _loaded(runs)
     finally:
         if collecting:
             gc.enable()
+
+
+def _loaded(runs: Mapping[str, Run]) -> Frames:
+    cells = [(label, cell) for label, run in runs.items() for cell in run.description["cells"]]
+    owners = [f"run {label}, cell {cell['id']}" for label, cell in cells]
+    rows = _collect(runs)
     for kind in _LATEST:
         latest = {row[0]: row[1] for row in rows[kind]}
         rows[kind] = [row for row in rows[kind] if row[1] == latest[row[0]]]
