@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 STYLES = {"good": "green", "poor": "yellow", "unknown": "dim"}
 
@@ -30,6 +31,7 @@ def doctor_command(
     for name in ("what", "found", "state", "advice"):
         table.add_column(name)
     for row in found:
-        table.add_row(row.what, row.found, row.state, row.advice, style=STYLES[row.state])
+        cells = (row.what, row.found, row.state, row.advice)
+        table.add_row(*map(Text, cells), style=STYLES[row.state])  # brackets are no markup
     console.print(table)
     console.print(f"Expect {doctor.conclusion(facts)}.", highlight=False)

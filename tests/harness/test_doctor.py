@@ -79,6 +79,8 @@ def test_the_command_tells_this_machine(monkeypatch: pytest.MonkeyPatch) -> None
     found = json.loads(done.output)
     assert {row["what"] for row in found["rows"]} >= {*POOR, "GPU", "huge pages"}
     assert found["conclusion"]
-    shown = CliRunner().invoke(app, ["doctor"])
+    monkeypatch.setattr(doctor, "examine", lambda: GOOD)
+    shown = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "200"})
     assert shown.exit_code == 0
+    assert "always [madvise] never" in shown.output
     assert "Expect" in shown.output
