@@ -18,8 +18,12 @@ class Adapter:
 
     One instance lives in one worker process and serves one arm; ``load`` is called for each cell
     and again whenever a fresh start is needed. What is timed is said at each method. A step is one
-    call of ``infer`` or ``train_step``; it works on the next of the case's input sets, which
-    ``load`` has placed on the device already, cyclically: training and inference share a cursor.
+    call of ``infer``, ``train_step`` or ``generate``; it works on the next of the case's input
+    sets, which ``load`` has placed on the device already, cyclically: all share a cursor.
+
+    A model's file holds ``build(sizes)``, which gives the native model. Its losses are the
+    framework's own versions of those that ``case.objectives`` name; where an objective is more
+    than a loss of the model's outputs, the file has a function of the objective's name.
     """
 
     def __init__(self, device, mode, threads, precision):
@@ -38,17 +42,18 @@ class Adapter:
         """
         raise NotImplementedError
 
-    def load(self, build, case):
-        """Build the native model by ``build(case.sizes)``, put parameters and inputs on the device.
+    def load(self, module, case):
+        """Build the model by ``module.build(case.sizes)``; put all arrays on the device.
 
         Timed as start-up ("build"). Calling it again forgets everything and starts afresh, with
-        the optimiser of ``case.optimizer`` in its initial state and the cursor at set 0. ``build``
-        is the function of that name in ``adapters/<x>/<model>.py``. Raises Unsupported(reason).
+        the optimiser of ``case.optimizer`` in its initial state and the cursor at set 0. ``module``
+        is ``adapters/<x>/<model>.py``, None where one adapter serves all models. Raises
+        Unsupported(reason).
         """
         raise NotImplementedError
 
     def compile(self, phase):
-        """Compile ahead of time for "inference" or "training", where the framework offers that.
+        """Compile ahead of time for "inference", "training" or "generation", where that exists.
 
         Timed as start-up ("compile"). Returns True if it did; False (as here) where compilation, if
         there is any, happens in the first step and is booked there.
@@ -78,12 +83,20 @@ class Adapter:
     def train_step(self):
         """Forward, backward, update on the next input set -> handle. Timed; may return early.
 
-        The loss behind the handle is that of the forward pass, before the update.
+        Objectives are met in their order, each after the update of the one before. The losses
+        behind the handle are those of the forward passes, before their own update.
         """
         raise NotImplementedError
 
+    def generate(self, count):
+        """Decode ``count`` tokens greedily behind the next prompt -> handle. Timed; as ``infer``.
+
+        With a key-value cache: no position is computed twice. Raises Unsupported(reason).
+        """
+        raise Unsupported("this arm does not decode")
+
     def repeat(self, step, count):
-        """``count`` steps back to back -> the last handle; ``step``: self.infer or self.train_step.
+        """``count`` steps back to back -> the last handle; ``step``: a step of this object.
 
         Timed: this is what a throughput slice runs. Override it where the framework has a loop of
         its own (Keras' ``fit``), and nowhere else.
@@ -94,11 +107,14 @@ class Adapter:
         return handle
 
     def gradients(self):
-        """Loss and gradients on the next input set, without an update -> handle. Never timed."""
+        """Losses and gradients on the next input set -> handle. Never timed.
+
+        Nothing moves, running statistics neither: every objective sees the present parameters.
+        """
         raise NotImplementedError
 
     def parameters(self):
-        """The present parameters -> handle. Never timed."""
+        """The present parameters and running statistics -> handle. Never timed."""
         raise NotImplementedError
 
     def wait(self, handle):
@@ -108,8 +124,11 @@ class Adapter:
     def read(self, handle):
         """Canonical names -> NumPy arrays in canonical axes. Never timed.
 
-        Of infer: the outputs by name. Of train_step: "loss". Of gradients: "loss" and one
-        "gradient/<parameter>" each. Of parameters: one "parameter/<parameter>" each.
+        Of infer: the outputs by name. Of train_step: every objective's loss by its name, which is
+        "loss" where there is one. Of gradients: the same and one "gradient/<parameter>" each, of
+        the objective that trains it. Of parameters: one "parameter/<parameter>" and one
+        "state/<statistic>" each; a running variance that takes every batch's unbiased one is named
+        "unbiased_variance" instead of "variance". Of generate: "tokens", (batch, count).
         """
         raise NotImplementedError
 
@@ -117,36 +136,72 @@ class Adapter:
 class Case:
     """The questions of a case file, as :func:`read_case` reads them.
 
-    ``model``, ``preset``, ``batch``, ``sizes`` (what ``build`` gets), ``objective`` (dict with
-    "loss", "output" and "target"), ``optimizer`` (dict with "name" and its constants),
-    ``parameters`` (canonical name -> float32 array), ``sets`` (list of dicts: input name -> array,
-    the target included), ``dimensions`` (name of any array -> its dimensions, see ``Layout``).
+    ``model``, ``preset``, ``batch``, ``sizes`` (what ``build`` gets), ``objectives`` (in the order
+    of a training step: dicts of "name", "loss", its "outputs" and "targets", and "trains", what
+    the names of its parameters begin with), ``optimizer`` (dict with "name" and its constants),
+    ``parameters`` and ``state`` (canonical name -> float32 array), ``sets`` (list of dicts: input
+    name -> array, targets included), ``used`` (the inputs that inference reads), ``outputs``
+    (names), ``generation`` (None, or dict of the input "prompt" and the "count" of tokens),
+    ``dimensions`` (name of any array -> its dimensions, see ``Layout``).
     """
 
-    def __init__(self, meta, parameters, sets, optimizer):
+    def __init__(self, meta, arrays, sets, optimizer):
         self.model = meta["model"]
         self.preset = meta["preset"]
         self.batch = meta["batch"]
         self.sizes = meta["sizes"]
-        (self.objective,) = meta["objectives"]
+        self.objectives = meta["objectives"]
         self.optimizer = dict(meta["optimizers"][optimizer], name=optimizer)
-        self.parameters = parameters
+        self.parameters = arrays["parameter"]
+        self.state = arrays["state"]
         self.sets = sets
+        self.used = meta["used"]
+        self.outputs = list(meta["outputs"])
+        self.generation = meta["generation"]
         self.dimensions = {}
-        for kind in ("parameters", "inputs", "outputs"):
-            self.dimensions.update(meta[kind])
+        for kind in ("parameters", "state", "inputs", "outputs"):
+            for name, dimensions in meta[kind].items():
+                self.dimensions[name] = dimensions
+
+    def named_outputs(self, found):
+        """What a model returned as a dict by name: one array is the only output."""
+        return found if isinstance(found, dict) else {self.outputs[0]: found}
+
+    def objective_functions(self, module, losses):
+        """Name of each objective -> ``function(model, inputs) -> loss``.
+
+        ``module`` is the model's file, ``losses`` the framework's functions by name. ``model`` is
+        whatever answers to a call with the inputs by name.
+        """
+        return {
+            each["name"]: getattr(module, each["name"], None) or self._standard(each, losses)
+            for each in self.objectives
+        }
+
+    def _standard(self, objective, losses):
+        loss = losses[objective["loss"]]
+
+        def compute(model, inputs):
+            found = self.named_outputs(model(**{name: inputs[name] for name in self.used}))
+            arguments = [found[name] for name in objective["outputs"]]
+            return loss(*(arguments + [inputs[name] for name in objective["targets"]]))
+
+        return compute
 
 
 def read_case(path, optimizer):
     """Read a case file; ``optimizer`` is "sgd", "momentum" or "adam"."""
     with numpy.load(path, allow_pickle=False) as stored:
         meta = json.loads(stored["meta"].tobytes().decode())
-        parameters = {name: stored["parameter/" + name] for name in meta["parameters"]}
+        arrays = {
+            "parameter": {name: stored["parameter/" + name] for name in meta["parameters"]},
+            "state": {name: stored["state/" + name] for name in meta["state"]},
+        }
         sets = [
             {name: stored["input/%d/%s" % (number, name)] for name in meta["inputs"]}
             for number in range(meta["sets"])
         ]
-    return Case(meta, parameters, sets, optimizer)
+    return Case(meta, arrays, sets, optimizer)
 
 
 class Layout:
@@ -162,12 +217,16 @@ class Layout:
             ("height", "width", "channel"): ("channel", "height", "width"),
         })
 
+    ``entries`` maps an axis to the framework's order of its entries, in which a GRU's gates may
+    stand: ``{"gru_gate": (1, 0, 2)}``.
+
     Dimensions come as ``[[label, [[axis, size], ...]], ...]``, more than one axis where some were
     flattened together.
     """
 
-    def __init__(self, orders=None):
+    def __init__(self, orders=None, entries=None):
         self.orders = {tuple(key): tuple(order) for key, order in (orders or {}).items()}
+        self.entries = entries or {}
 
     def to_native(self, values, dimensions):
         """Canonical NumPy array -> contiguous NumPy array in the framework's order."""
@@ -190,9 +249,16 @@ class Layout:
 
     def _regroup(self, values, axis, factors, inverse):
         order = self._order([name for name, _ in factors])
+        sizes = [size for _, size in factors]
+        for place, (name, _) in enumerate(factors):
+            if name in self.entries:
+                shape = values.shape
+                entries = list(self.entries[name])
+                entries = numpy.argsort(entries) if inverse else entries
+                values = values.reshape(shape[:axis] + tuple(sizes) + shape[axis + 1 :])
+                values = values.take(entries, axis + place).reshape(shape)
         if order == sorted(order):
             return values
-        sizes = [size for _, size in factors]
         if inverse:
             sizes, order = [sizes[i] for i in order], list(numpy.argsort(order))
         shape = values.shape

@@ -22,10 +22,11 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+import reference
 from harness.errors import BadInput
 from reference.spec import UnknownName
 
-PHASES = ("inference", "training")
+PHASES = ("inference", "training", "generation")
 STATISTICS = ("throughput", "latency")
 ENTRY_POINT_GROUP = "levelfield.adapters"
 TWIN = "#2"
@@ -105,9 +106,9 @@ class Framework:
     modes: Mapping[str, Mode]
     generic: bool
 
-    def model_module(self, family_module: str) -> Path:
+    def model_file(self, model: str) -> Path:
         """Where the file of a model is, if it is written."""
-        return self.folder / f"{family_module}.py"
+        return self.folder / f"{reference.get(model).file}.py"
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,13 @@ class Noise:
         return {"canaries": self.canaries, **found}
 
 
-def statistics_of(arm: Arm, suite: Suite, step_seconds: float) -> list[str]:
-    """Kinds of slices of a cell; the clock is too coarse for the latency of very short steps."""
+def statistics_of(arm: Arm, suite: Suite, cell: Cell, step_seconds: float) -> list[str]:
+    """Kinds of slices of a cell; the clock is too coarse for the latency of very short steps.
+
+    What a generation takes is told apart by another kind: its first token.
+    """
+    if cell.phase == "generation":
+        return ["throughput", "first_token"]
     latency = suite.effort.latency and step_seconds >= LEAST_LATENCY_SECONDS
     return [kind for kind in arm.mode.statistics if latency or kind != "latency"]
 
@@ -286,7 +291,7 @@ class _Block:
     def _slot(self, worker: Worker, cell: Cell) -> dict[str, Any]:
         """The slices of a turn by kind; none where the cell failed."""
         step_seconds = self.parent.calibrations[cell.id].step_seconds
-        kinds = statistics_of(worker.arm, self.parent.suite, step_seconds)
+        kinds = statistics_of(worker.arm, self.parent.suite, cell, step_seconds)
         self.generator.shuffle(kinds)
         try:
             reply = worker.slot(

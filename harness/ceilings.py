@@ -46,6 +46,12 @@ def work(
     found = summarize(reference.get(model), preset, batch)
     if phase == "inference":
         return found.inference_operations, found.inference_bytes
+    if phase == "generation":
+        # Every token reads all parameters again; what is cached is little beside them.
+        definition = reference.get(model)
+        assert definition.generation is not None
+        tokens = definition.generation.count(definition.sizes(preset))
+        return found.generation_operations, tokens * found.inference_bytes
     state = 2 * 4 * found.parameter_count * STATE_ARRAYS[optimizer or "sgd"]
     return found.training_operations, found.training_bytes + state
 

@@ -140,11 +140,15 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         **CELL,
         **_PROCESS,
         **_BLOCK,
-        "statistic": (TEXT, "throughput (one fence at the end) or latency (a fence per step)"),
+        "statistic": (
+            TEXT,
+            "throughput (one fence at the end), latency (a fence per step), first_token (a fence"
+            " per prompt and token) or further_token (what a generation takes beyond it)",
+        ),
         "at_seconds": (NUMBER, "when it was recorded, seconds since 1970"),
         "steps": (COUNT, "steps in the slice"),
         "seconds": (NUMBER, "seconds of the whole slice"),
-        "step_seconds": (NUMBER, "seconds per step: throughput's mean, latency's median"),
+        "step_seconds": (NUMBER, "seconds per step (per token): the mean, with fences the median"),
         "cpu_seconds": (NUMBER, "CPU seconds of the worker in the slice"),
         "wait_seconds": (NUMBER, "seconds that its threads waited for a core"),
         "switches": (COUNT_OR_NA, "involuntary context switches of the worker in the slice"),
@@ -194,6 +198,14 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "latency_p50_seconds": (NUMBER, "median seconds of single fenced steps, pooled"),
         "latency_p95_seconds": (NUMBER, "95th percentile of the same"),
         "latency_p99_seconds": (NUMBER, "99th percentile of the same"),
+        "first_token_seconds": (
+            NUMBER,
+            "generation: seconds from prompt to first token, median over blocks of medians",
+        ),
+        "further_token_seconds": (
+            NUMBER,
+            "generation: seconds for each token behind the first, likewise",
+        ),
         "mean_over_median": (
             NUMBER,
             "step_seconds / latency_p50_seconds: rare slow steps raise it",
@@ -231,7 +243,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     "verdicts": {
         **_RUN,
         "comparison": (TEXT, "id of the comparison"),
-        "statistic": (TEXT, "throughput or latency"),
+        "statistic": (TEXT, "throughput, latency, first_token or further_token"),
         "first": (TEXT, "an arm"),
         "second": (TEXT, "another arm of the comparison"),
         "verdict": (TEXT, "faster; faster, size uncertain; tie; inconclusive; void"),

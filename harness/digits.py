@@ -39,7 +39,7 @@ class Lesson:
         """(accuracy, mean cross-entropy) on the test examples, from an arm's answer arrays."""
         (objective,) = self.case.model.objectives
         tests = range(len(self.case.inputs) - self.train_sets)
-        logits = np.concatenate([outputs[f"output/{n}/{objective.output}"] for n in tests])
+        logits = np.concatenate([outputs[f"output/{n}/{objective.outputs[0]}"] for n in tests])
         logits = logits[: len(self.labels)].astype(np.float64)
         loss = NumpyLayers({}).softmax_cross_entropy(logits, self.labels)
         return float((logits.argmax(axis=1) == self.labels).mean()), float(loss)

@@ -139,8 +139,8 @@ class Engine:
         if cell.phase not in arm.mode.phases:
             phases = " and ".join(arm.mode.phases)
             self._finish(cell, "unsupported", f"{arm.name} offers {phases} only")
-        elif not arm.framework.generic and not arm.framework.model_module(cell.model).exists():
-            missing = arm.framework.model_module(cell.model).name
+        elif not arm.framework.generic and not arm.framework.model_file(cell.model).exists():
+            missing = arm.framework.model_file(cell.model).name
             self._finish(cell, "unwritten", f"{arm.framework.package}: {missing} is missing")
         elif resolution.interpreter is None:
             self._finish(cell, "no-environment", resolution.reason)

@@ -75,6 +75,7 @@ _FIELDS = {
 }
 _OF_RUN = ("session", "ceiling", "process", "block", "round")  # the others are of a cell
 _RENAMED = {"at": "at_seconds", "phase": "stage"}
+FENCED = ("latency", "first_token")  # statistics with a fence for every step
 _LATEST = ("gate", "memory", "energy", "accuracy")  # kinds of which a cell's latest process wins
 _WITHHELD = (
     "startup",
@@ -171,6 +172,7 @@ def _loaded(runs: Mapping[str, Run]) -> Frames:
     served = _Served(processes, run_of)
     slices, steps = _slices(_columns("slice", rows), owners)
     slices |= served.residency(slices)
+    slices = _with_further_tokens(slices, [cell.get("tokens") for _, cell in cells])
     slices["quarantined"] = _quarantined(slices, rounds, columns["comparison"], run_of)
     return Frames(
         runs=_runs_frame(runs, rows["session"]),
@@ -275,9 +277,36 @@ def _slices(columns: _Columns, owners: Sequence[str]) -> tuple[_Columns, _Column
 
     with numpy.errstate(all="ignore"):
         means = _array(NUMBER, columns["seconds"], where) / _array(COUNT, columns["steps"], where)
-    latency = numpy.array([statistic == "latency" for statistic in columns["statistic"]], bool)
-    step_seconds = numpy.where(latency, medians.reindex(range(len(each))).to_numpy(), means)
+    fenced = numpy.isin(columns["statistic"], FENCED)
+    step_seconds = numpy.where(fenced, medians.reindex(range(len(each))).to_numpy(), means)
     return {**columns, "step_seconds": step_seconds}, steps
+
+
+def _with_further_tokens(columns: _Columns, tokens: Sequence[int | None]) -> _Columns:
+    """With a row "further_token" for every generation whose first token was timed beside it.
+
+    Its seconds per step are those of a token behind the first: what all of them took, less what
+    the first one took, by their number.
+    """
+    firsts, rows = {}, len(columns["owner"])
+    keys = [*zip(*(columns[n] for n in ("owner", "process", "block", "round")), strict=True)]
+    for row, statistic in enumerate(columns["statistic"]):
+        if statistic == "first_token":
+            firsts[keys[row]] = columns["step_seconds"][row]
+    sources, seconds = [], []
+    for row in range(rows) if firsts else ():
+        count = tokens[columns["owner"][row]]
+        if columns["statistic"][row] == "throughput" and keys[row] in firsts and count:
+            sources.append(row)
+            whole = columns["step_seconds"][row]
+            seconds.append((whole - firsts[keys[row]]) / max(count - 1, 1))
+    if not sources:
+        return columns
+    more = {name: [values[row] for row in sources] for name, values in columns.items()}
+    more |= {"statistic": ["further_token"] * len(sources), "step_seconds": seconds}
+    for name in ("seconds", "steps", "cpu_seconds", "wait_seconds", "switches", "major_faults"):
+        more[name] = [None] * len(sources)  # of the whole generation, in its own row
+    return {name: [*values, *more[name]] for name, values in columns.items()}
 
 
 def _runs_frame(runs: Mapping[str, Run], sessions: Sequence[tuple[Any, ...]]) -> pandas.DataFrame:

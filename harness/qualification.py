@@ -81,7 +81,7 @@ class Qualification:
         outcome = gate.judge(
             case,
             answers,
-            worker.answer(cell, self.scratch / "answer.npz"),
+            worker.answer(cell, self.scratch / "answer.npz", steps=answers.steps),
             phase=cell.phase,
             optimizer=cell.optimizer,
             numeric=cell.numeric,

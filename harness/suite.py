@@ -111,7 +111,8 @@ class Suite:
 class Cell:
     """One row of the comparison: what one arm is asked to do.
 
-    ``optimizer`` is None for inference. Cells of one ``comparison`` differ in nothing but the arm.
+    ``optimizer`` is None but in training, ``tokens`` how many a generation decodes, 0 otherwise.
+    Cells of one ``comparison`` differ in nothing but the arm.
     """
 
     id: str
@@ -128,6 +129,7 @@ class Cell:
     device: str
     threads: int
     profile: str = "default"
+    tokens: int = 0
 
     @property
     def title(self) -> str:
@@ -356,6 +358,12 @@ def plan(suite: Suite) -> list[Cell]:
         suite.threads, with_twin(suite), suite.models, suite.presets, suite.batches, suite.phases
     )
     for threads, arm, model, preset, batch, phase in rows:
+        definition = reference.get(model)
+        tokens = 0
+        if phase == "generation":
+            if definition.generation is None:
+                continue
+            tokens = definition.generation.count(definition.sizes(preset))
         for optimizer in suite.optimizers if phase == "training" else (None,):
             key = (threads, model, preset, batch, phase, optimizer)
             comparison = comparisons.setdefault(key, f"k{len(comparisons) + 1:03d}")
@@ -374,6 +382,7 @@ def plan(suite: Suite) -> list[Cell]:
                     numeric=suite.numeric,
                     device=suite.device,
                     threads=threads,
+                    tokens=tokens,
                 )
             )
     return cells

@@ -60,16 +60,21 @@ def _times(frames: Frames) -> dict[str, Any]:
     throughput = counted(frames.slices[frames.slices["statistic"] == "throughput"])
     blocks = block_seconds(throughput)
     logs = numpy.log(blocks).groupby(level=_KEY).agg(["mean", "std", "count"])
-    found = Estimate(
+    estimate = Estimate(
         logs["mean"].to_numpy(),
         (logs["std"] / numpy.sqrt(logs["count"])).to_numpy(),
         logs["count"].to_numpy(),
     )
     low, high = (
         pandas.Series(numpy.exp(end), index=logs.index).where(logs["count"] > 1)
-        for end in found.interval()
+        for end in estimate.interval()
     )
-    latency = frames.steps.groupby(_KEY)["step_seconds"]
+    stepped = frames.steps[frames.steps["phase"] != "generation"]  # there they are first tokens
+    latency = stepped.groupby(_KEY)["step_seconds"]
+    tokens = {}
+    for statistic in ("first_token", "further_token"):
+        found = counted(frames.slices[frames.slices["statistic"] == statistic])
+        tokens[f"{statistic}_seconds"] = block_seconds(found).groupby(level=_KEY).median()
     quantiles = {f"latency_p{p}_seconds": latency.quantile(p / 100) for p in (50, 95, 99)}
     seconds = throughput["seconds"]
     shares = {"concurrency": "cpu_seconds", "wait_share": "wait_seconds"}
@@ -78,6 +83,7 @@ def _times(frames: Frames) -> dict[str, Any]:
         "step_seconds_low": low,
         "step_seconds_high": high,
         **quantiles,
+        **tokens,
         **{
             name: (throughput[column] / seconds)
             .groupby([throughput["run"], throughput["cell"]])

@@ -31,7 +31,7 @@ from harness.statistics import (
 )
 from harness.summary import summary
 
-STATISTICS = ("throughput", "latency")
+STATISTICS = ("throughput", "latency", "first_token", "further_token")
 LEAST_AUDITS = 2  # below, a carry-over has no interval
 CARRY_OVER_ALPHA = 0.01  # over all pairs of a comparison together
 

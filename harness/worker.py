@@ -15,6 +15,7 @@ import time
 INTERPRETER_UP = time.perf_counter()
 del sys.path[0]  # the folder of this file holds modules that must not shadow the framework's own
 
+import functools  # noqa: E402
 import importlib.util  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
@@ -93,15 +94,20 @@ class Worker:
         from adapters.base import read_case
 
         self.case = read_case(case, optimizer)
-        build = None
+        code = None
         if module:
-            build = importlib.import_module(self.package + "." + module).build
+            code = importlib.import_module(self.package + "." + module)
         begin = time.perf_counter()
-        self.adapter.load(build, self.case)
+        self.adapter.load(code, self.case)
         return {"build_seconds": time.perf_counter() - begin}
 
     def _step(self, phase):
+        if phase == "generation":
+            return functools.partial(self.adapter.generate, self.case.generation["count"])
         return {"inference": self.adapter.infer, "training": self.adapter.train_step}[phase]
+
+    def _first_token(self):
+        return self.adapter.generate(1)
 
     def do_compile(self, phase):
         """Compile ahead where the framework offers that."""
@@ -118,16 +124,19 @@ class Worker:
         return {"first_step_seconds": first, "second_step_seconds": second}
 
     def do_answer(self, phase, steps, path):
-        """Write what the arm computes, for the gate: every set's outputs, and when training the
-        gradients, the losses of the first steps and the parameters after them."""
+        """Write what the arm computes, for the gate: every set's outputs (when generating its
+        tokens), and when training the gradients, the losses of the first steps and the parameters
+        after them."""
         import numpy
 
         arrays = {}
         for name, value in self._read(self.adapter.parameters()).items():
             arrays["initial/" + name] = value
+        evaluate = self._step("inference" if phase == "training" else phase)
         for number in range(len(self.case.sets)):
-            for name, value in self._read(self.adapter.infer()).items():
-                arrays["output/%d/%s" % (number, name)] = value
+            for name, value in self._read(evaluate()).items():
+                key = "tokens/%d" if phase == "generation" else "output/%d/" + name
+                arrays[key % number] = value
         if phase == "training":
             # One full round of the cursor lies behind, so all of these begin at set 0 again.
             arrays.update(self._read(self.adapter.gradients()))
@@ -153,6 +162,9 @@ class Worker:
         from harness.measure import warm_up
 
         step = self._step(phase)
+        if phase == "generation":
+            for _ in self.case.sets:
+                self.adapter.wait(self._first_token())
         return warm_up(self.adapter, step, seconds, steps, slice_seconds, cap_seconds)
 
     def do_calibrate(self, phase, step_seconds, slice_seconds):
@@ -181,7 +193,8 @@ class Worker:
             rewarm(self.adapter, step, rewarm_seconds)
         compiled, slices = self.adapter.compilations(), {}
         for kind in kinds:
-            slices[kind] = measured_slice(self.adapter, step, kind, steps, extra)
+            one = self._first_token if kind == "first_token" else step
+            slices[kind] = measured_slice(self.adapter, one, kind, steps, extra)
         now = self.adapter.compilations()
         return {"slices": slices, "compiled": 0 if now == compiled else now - compiled}
 
@@ -205,13 +218,13 @@ class Worker:
         import numpy
 
         self.adapter.wait(self.adapter.repeat(self.adapter.train_step, train_sets - 1))
-        loss = self._read(self.adapter.train_step())["loss"]
+        losses = self._read(self.adapter.train_step())
         arrays = {}
         for number in range(len(self.case.sets) - train_sets):
             for name, value in self._read(self.adapter.infer()).items():
                 arrays["output/%d/%s" % (number, name)] = value
         numpy.savez(path, **arrays)
-        return {"last_train_loss": float(loss)}
+        return {"last_train_loss": float(losses[self.case.objectives[0]["name"]])}
 
     def do_memory(self):
         """Peak resident bytes since the last call, and a new beginning."""

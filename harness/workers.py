@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+import reference
 from harness.arms import Arm
 from harness.environments import Resolution
 from harness.errors import WorkerFailure
@@ -24,7 +25,6 @@ from harness.resources import (
 )
 from harness.store import Run
 from harness.suite import Cell, Effort, Limits
-from reference.case import STEPS
 
 ROOT = Path(__file__).resolve().parent.parent
 PADDING_BYTES = 4096  # of the environment, at most: where the stack begins shifts with it
@@ -53,7 +53,7 @@ class Worker:
             self.limits.load_seconds,
             case=str(case),
             optimizer=cell.optimizer or "sgd",
-            module=None if self.arm.framework.generic else cell.model,
+            module=None if self.arm.framework.generic else reference.get(cell.model).file,
         )["build_seconds"]
         return seconds
 
@@ -72,10 +72,10 @@ class Worker:
         reply = self.process.ask("first_steps", self.limits.compile_seconds, phase=cell.phase)
         return _fields(reply)
 
-    def answer(self, cell: Cell, path: Path) -> dict[str, Any]:
+    def answer(self, cell: Cell, path: Path, *, steps: int) -> dict[str, Any]:
         """What the arm computes, by name, for the gate; ``path`` is where it may write it."""
         self.process.ask(
-            "answer", self.limits.compile_seconds, phase=cell.phase, steps=STEPS, path=str(path)
+            "answer", self.limits.compile_seconds, phase=cell.phase, steps=steps, path=str(path)
         )
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}

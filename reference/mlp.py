@@ -42,7 +42,7 @@ MODELS = (
         },
         inputs=inputs,
         forward=forward,
-        objectives=(Objective("classification", "softmax_cross_entropy", "logits", "label"),),
+        objectives=(Objective("softmax_cross_entropy", ("logits",), ("label",)),),
         data="digits",
     ),
 )

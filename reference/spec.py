@@ -5,6 +5,15 @@ Canonical conventions, stated once (every adapter converts to and from these by 
 * images are (batch, height, width, channel); convolution kernels (height, width, in, out);
   dense kernels (in, out); flattening runs over (height, width, channel) in that order;
 * convolution is cross-correlation, padding is explicit per side, pooling takes only full windows;
+  a transposed convolution is the gradient of a convolution, with kernel (up_height, up_width, in,
+  out), ``padding`` cropped from each side;
+* batch norm has epsilon 1e-5, normalises a training batch by its biased variance, and its running
+  statistics take a tenth of every batch, the biased variance again;
+* recurrent kernels are (in, gates) and (units, gates); an LSTM has the gates i, f, g, o and one
+  bias; a GRU the gates r, z, n, resets after the product with the recurrent kernel, and has two
+  biases, as that form needs; a state stays as it was beyond a sequence's length;
+* attention scales by the square root of a head's width; heads are the outer factor of the width;
+* layer-norm epsilons and the form of GELU are the model's own;
 * labels are integer class numbers; losses are means over the batch;
 * optimisers are the formulas of :mod:`reference.optimizers`.
 """
@@ -19,6 +28,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
+
+BATCH_NORM_EPSILON = 1e-5
+BATCH_NORM_NEW = 0.1  # what a new batch weighs in the running statistics
 
 Array = Any  # a NumPy array, a JAX array or a traced shape: whatever the layer namespace works on
 
@@ -85,42 +97,138 @@ class ArraySpec:
         return tuple(each.label for each in self.dimensions)
 
 
-@dataclass(frozen=True)
-class Objective:
-    """A loss that a training step minimises: ``loss(outputs[output], inputs[target])``.
-
-    ``loss`` is the name of a function of the layer namespace, and the name under which every
-    adapter knows its framework's own version of it.
-    """
-
-    name: str
-    loss: str
-    output: str
-    target: str
-
-
 class Layers(Protocol):
     """The small namespace in which every ``forward`` is written.
 
     Three implementations: :class:`reference.layers_numpy.NumpyLayers` (float64, the truth),
     :class:`reference.layers_jax.JaxLayers` (jitted) and :class:`reference.trace.Tracer` (shapes,
-    parameters, operation counts).
+    parameters, operation counts). ``...`` stands for any leading dimensions.
     """
 
     def dense(self, x: Array, name: str, units: int) -> Array:
-        """``x @ kernel + bias``; (batch, in) -> (batch, units)."""
+        """``x @ kernel + bias``; (..., in) -> (..., units)."""
         ...
 
-    def conv2d(self, x: Array, name: str, filters: int, window: int, padding: int = 0) -> Array:
-        """Square cross-correlation, stride 1, ``padding`` zeros on each side, plus bias."""
+    def conv2d(
+        self,
+        x: Array,
+        name: str,
+        filters: int,
+        *,
+        window: int,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = True,
+    ) -> Array:
+        """Square cross-correlation, ``padding`` zeros on each side."""
         ...
 
-    def max_pool2d(self, x: Array, window: int) -> Array:
-        """Maximum over non-overlapping square windows; an incomplete last window is dropped."""
+    def conv2d_transpose(
+        self, x: Array, name: str, filters: int, *, window: int, stride: int, padding: int
+    ) -> Array:
+        """The gradient of a convolution with that stride and padding, without bias.
+
+        out[stride * i + k - padding] sums x[i] kernel[k] along height and width.
+        """
+        ...
+
+    def batch_norm(self, x: Array, name: str) -> Array:
+        """Over all dimensions but the last; in training by the batch's statistics."""
+        ...
+
+    def layer_norm(self, x: Array, name: str, *, epsilon: float) -> Array:
+        """Over the last dimension, with scale and bias."""
+        ...
+
+    def embed(self, ids: Array, name: str, *, count: int, width: int) -> Array:
+        """Rows of a table; integers (...) -> (..., width)."""
+        ...
+
+    def first_embeddings(self, like: Array, name: str, *, count: int) -> Array:
+        """The first rows of a table as many as ``like`` has positions: (time, width)."""
+        ...
+
+    def project_to_embedding(self, x: Array, name: str, *, bias: str = "") -> Array:
+        """``x @ table.T`` (+ the bias of that name) by a table known already: a tied head."""
+        ...
+
+    def recurrent(self, x: Array, lengths: Array, name: str, *, units: int, cell: str) -> Array:
+        """The last state of a recurrent layer ("rnn", "lstm" or "gru") from states of zero.
+
+        (batch, time, in), (batch,) -> (batch, units).
+        """
+        ...
+
+    def attention(
+        self,
+        query: Array,
+        key: Array,
+        value: Array,
+        *,
+        heads: int,
+        mask: Array | None = None,
+        causal: bool = False,
+    ) -> Array:
+        """Scaled dot-product attention by heads; (batch, time, width) thrice -> the same.
+
+        ``mask`` (batch, time) is 1 for the keys that count; ``causal``: none of later positions.
+        """
+        ...
+
+    def max_pool2d(self, x: Array, *, window: int, stride: int = 0, padding: int = 0) -> Array:
+        """Maximum over square windows, ``stride`` the window if not told; incomplete ones drop."""
+        ...
+
+    def mean_pool2d(self, x: Array) -> Array:
+        """Mean over height and width; (batch, height, width, channel) -> (batch, channel)."""
         ...
 
     def relu(self, x: Array) -> Array:
         """max(x, 0)."""
+        ...
+
+    def leaky_relu(self, x: Array, slope: float) -> Array:
+        """x where positive, else slope x."""
+        ...
+
+    def gelu(self, x: Array) -> Array:
+        """x times the normal distribution function of x (Hendrycks and Gimpel 2016), exactly."""
+        ...
+
+    def gelu_tanh(self, x: Array) -> Array:
+        """GELU by the tanh approximation of the same paper, section 2."""
+        ...
+
+    def tanh(self, x: Array) -> Array:
+        """Hyperbolic tangent."""
+        ...
+
+    def exp(self, x: Array) -> Array:
+        """Exponential."""
+        ...
+
+    def scale(self, x: Array, factor: float) -> Array:
+        """factor x."""
+        ...
+
+    def add(self, x: Array, y: Array) -> Array:
+        """x + y, broadcast."""
+        ...
+
+    def multiply(self, x: Array, y: Array) -> Array:
+        """x y, element by element."""
+        ...
+
+    def concatenate(self, x: Array, y: Array) -> Array:
+        """Along the last dimension."""
+        ...
+
+    def take(self, x: Array, positions: Array) -> Array:
+        """(batch, time, width), integers (batch, count) -> (batch, count, width)."""
+        ...
+
+    def first(self, x: Array) -> Array:
+        """(batch, time, width) -> (batch, width), the first position."""
         ...
 
     def flatten(self, x: Array) -> Array:
@@ -128,21 +236,84 @@ class Layers(Protocol):
         ...
 
     def softmax_cross_entropy(self, logits: Array, labels: Array) -> Array:
-        """Mean over the batch of -log softmax(logits)[label]; (batch, classes), (batch,) -> ()."""
+        """Mean over all labels of -log softmax(logits)[label]; (..., classes), (...) -> ()."""
+        ...
+
+    def binary_cross_entropy(self, logits: Array, labels: Array) -> Array:
+        """Mean of -log sigmoid(logit) where the label is 1, of -log sigmoid(-logit) where 0."""
+        ...
+
+    def evidence_lower_bound(
+        self, logits: Array, mean: Array, log_variance: Array, target: Array
+    ) -> Array:
+        """Its negative (Kingma and Welling 2013, equation 10 and appendix B), mean over the batch.
+
+        Bernoulli likelihood of ``target`` under ``logits``, plus the divergence of the normal
+        distribution of ``mean`` and ``log_variance`` from the standard one.
+        """
+        ...
+
+    def real_and_fake(self, real: Array, fake: Array) -> Array:
+        """A discriminator's loss: binary cross-entropy of real against 1 plus fake against 0."""
+        ...
+
+    def fooled(self, fake: Array) -> Array:
+        """A generator's loss, the non-saturating one (Goodfellow et al. 2014, section 3)."""
         ...
 
 
 Sizes = Mapping[str, Any]
+Forward = Callable[[Layers, Sizes, Mapping[str, Array]], dict[str, Array]]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss that a training step minimises: ``loss(*outputs, *targets)``.
+
+    ``name`` is that of the loss's value in every answer: "loss" where there is only one. ``loss``
+    is a function of the layer namespace, and the name under which every adapter knows its
+    framework's own version of it. ``forward`` computes the outputs in training mode if not the
+    model's own forward does. ``trains`` is what the names of the parameters that it updates begin
+    with, ``moves`` what the names of the running statistics do that its forward leaves changed.
+    """
+
+    loss: str
+    outputs: tuple[str, ...]
+    targets: tuple[str, ...] = ()
+    name: str = "loss"
+    forward: Forward | None = None
+    trains: str = ""
+    moves: str = ""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Greedy decoding of ``count(sizes)`` tokens behind the input ``prompt``.
+
+    ``logits(nn, sizes, tokens)`` gives those of every position, (batch, time, vocabulary).
+    ``begin(nn, sizes, batch)`` makes an empty key-value cache, and
+    ``advance(nn, sizes, tokens, position, cache)`` appends (batch, n) tokens at ``position`` and
+    gives the logits behind the last of them, (batch, vocabulary), with the new cache.
+    """
+
+    prompt: str
+    count: Callable[[Sizes], int]
+    logits: Callable[[Layers, Sizes, Array], Array]
+    begin: Callable[[Any, Sizes, int], Any]
+    advance: Callable[[Any, Sizes, Array, Any, Any], tuple[Array, Any]]
 
 
 @dataclass(frozen=True)
 class Model:
     """A model, defined once.
 
-    ``forward(nn, sizes, inputs)`` computes the outputs by name in the vocabulary of
-    :class:`Layers`; parameters, shapes, operation counts, expected answers and gradients all
-    derive from it. ``inputs(sizes, batch)`` lists the arrays that one step consumes, targets
-    included. ``presets`` holds the sizes of "tiny", "small" and "paper".
+    ``forward(nn, sizes, inputs)`` computes the outputs of inference by name in the vocabulary of
+    :class:`Layers`; parameters, state, shapes, operation counts, expected answers and gradients
+    all derive from it. ``inputs(sizes, batch)`` lists the arrays of an input set, targets
+    included; ``draw(sizes, batch, stream)`` draws those that are neither standard normal nor
+    uniform over classes. ``presets`` holds the sizes of "tiny", "small" and "paper". Objectives
+    are applied in their order in one training step. Members of one family may share a
+    ``module``: the name of their file in every adapter, if it is not the model's own.
     """
 
     name: str
@@ -151,9 +322,17 @@ class Model:
     source: str
     presets: Mapping[str, Sizes]
     inputs: Callable[[Sizes, int], tuple[ArraySpec, ...]]
-    forward: Callable[[Layers, Sizes, Mapping[str, Array]], dict[str, Array]]
+    forward: Forward
     objectives: tuple[Objective, ...]
-    data: str | None = None  # the real data set on which accuracy is measured
+    data: str | None = None  # the data on which accuracy is measured
+    draw: Callable[[Sizes, int, Any], dict[str, Any]] | None = None
+    generation: Generation | None = None
+    module: str = ""
+
+    @property
+    def file(self) -> str:
+        """The name of the model's file in every adapter, without its suffix."""
+        return self.module or self.name
 
     def sizes(self, preset: str) -> Sizes:
         """The sizes of a preset. Raises :class:`UnknownName` with the nearest valid names."""
@@ -179,7 +358,7 @@ def models() -> Mapping[str, Model]:
     """Every model, by name. A module of this package that defines ``MODELS`` adds its own."""
     found: dict[str, Model] = {}
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if module.name.startswith(("layers_", "_")) or module.name == "spec":
+        if module.name.startswith(("layers_", "_")) or module.name in ("spec", "programs"):
             continue
         loaded = importlib.import_module(f"reference.{module.name}")
         for model in getattr(loaded, "MODELS", ()):

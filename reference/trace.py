@@ -1,21 +1,23 @@
 """What a forward declares without computing it: parameters, shapes, operations and bytes.
 
-Operations: two per multiply-add of dense and convolution layers ("matrix" operations), one per
-element for everything else ("elementwise"). The backward pass of a matrix operation costs one
-product for the kernel's gradient and one for the input's gradient, except that nothing needs the
-gradient of the model's own inputs (Griewank and Walther 2008, section 3.2, specialised).
+Operations: two per multiply-add of dense, convolution, recurrent and attention layers ("matrix"
+operations), one per element for everything else ("elementwise"). The backward pass of a matrix
+operation costs one product for each factor's gradient, except that nothing needs the gradient of
+the model's own inputs (Griewank and Walther 2008, section 3.2, specialised).
 Bytes are minimal: parameters and inputs read once, outputs written once, in float32; a training
 step also writes the gradients, and reads and writes parameters and optimiser state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
-from reference.spec import ArraySpec, Dimension, Model, dimension
+from reference.spec import Array, ArraySpec, Dimension, Model, Objective, dimension
+
+GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 
 
 @dataclass(frozen=True)
@@ -33,66 +35,219 @@ class TracedArray:
 
 @dataclass
 class Tracer:
-    """The third implementation of the layer namespace: it collects instead of computing."""
+    """The third implementation of the layer namespace: it collects instead of computing.
+
+    A layer that is met again under its name shares its parameters.
+    """
 
     parameters: dict[str, ArraySpec] = field(default_factory=dict)
+    state: dict[str, ArraySpec] = field(default_factory=dict)
     forward_matrix_operations: int = 0
     backward_matrix_operations: int = 0
     elementwise_operations: int = 0
 
     def _parameter(self, name: str, *dimensions: Dimension) -> None:
-        if name in self.parameters:
-            raise ValueError(f"two layers declare the parameter '{name}'")
-        self.parameters[name] = ArraySpec(name, dimensions)
+        spec = ArraySpec(name, dimensions)
+        if self.parameters.setdefault(name, spec) != spec:
+            raise ValueError(f"two layers declare the parameter '{name}' with different shapes")
 
     def _matrix(self, x: TracedArray, operations: int) -> None:
         self.forward_matrix_operations += operations
         self.backward_matrix_operations += operations * (1 if x.is_input else 2)
 
+    def _each(self, x: TracedArray, operations: int = 1) -> TracedArray:
+        """An elementwise layer."""
+        self.elementwise_operations += operations * x.size
+        return TracedArray(x.dimensions)
+
     def dense(self, x: TracedArray, name: str, units: int) -> TracedArray:
         """Declares kernel (in, out) and bias (out,)."""
-        batch, features = x.dimensions
+        *leading, features = x.dimensions
         out = dimension("out", units)
         factors = features.factors if len(features.factors) > 1 else (("in", features.size),)
         self._parameter(f"{name}/kernel", Dimension("in", factors), out)
         self._parameter(f"{name}/bias", out)
-        self._matrix(x, 2 * batch.size * features.size * units)
-        self.elementwise_operations += batch.size * units
-        return TracedArray((batch, out))
+        self._matrix(x, 2 * x.size * units)
+        return self._each(TracedArray((*leading, out)))
 
     def conv2d(
-        self, x: TracedArray, name: str, filters: int, window: int, padding: int = 0
+        self,
+        x: TracedArray,
+        name: str,
+        filters: int,
+        *,
+        window: int,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = True,
     ) -> TracedArray:
         """Declares kernel (height, width, in, out) and bias (out,)."""
         batch, height, width, channel = x.dimensions
         side = (dimension("height", window), dimension("width", window))
         out = dimension("out", filters)
         self._parameter(f"{name}/kernel", *side, dimension("in", channel.size), out)
-        self._parameter(f"{name}/bias", out)
         result = TracedArray(
             (
                 batch,
-                dimension("height", height.size + 2 * padding - window + 1),
-                dimension("width", width.size + 2 * padding - window + 1),
+                dimension("height", (height.size + 2 * padding - window) // stride + 1),
+                dimension("width", (width.size + 2 * padding - window) // stride + 1),
                 dimension("channel", filters),
             )
         )
         self._matrix(x, 2 * result.size * window * window * channel.size)
-        self.elementwise_operations += result.size
-        return result
+        if not bias:
+            return result
+        self._parameter(f"{name}/bias", out)
+        return self._each(result)
 
-    def max_pool2d(self, x: TracedArray, window: int) -> TracedArray:
-        """(batch, height, width, channel) -> height and width divided by the window."""
+    def conv2d_transpose(
+        self, x: TracedArray, name: str, filters: int, *, window: int, stride: int, padding: int
+    ) -> TracedArray:
+        """Declares kernel (up_height, up_width, in, out)."""
         batch, height, width, channel = x.dimensions
+        side = (dimension("up_height", window), dimension("up_width", window))
+        kernel = (*side, dimension("in", channel.size), dimension("out", filters))
+        self._parameter(f"{name}/kernel", *kernel)
+        self._matrix(x, 2 * x.size * window * window * filters)
+        return TracedArray(
+            (
+                batch,
+                dimension("height", (height.size - 1) * stride + window - 2 * padding),
+                dimension("width", (width.size - 1) * stride + window - 2 * padding),
+                dimension("channel", filters),
+            )
+        )
+
+    def batch_norm(self, x: TracedArray, name: str) -> TracedArray:
+        """Declares scale and bias, and the state mean and variance."""
+        channel = dimension("out", x.dimensions[-1].size)
+        for key in ("scale", "bias"):
+            self._parameter(f"{name}/{key}", channel)
+        for key in ("mean", "variance"):
+            self.state[f"{name}/{key}"] = ArraySpec(f"{name}/{key}", (channel,))
+        return self._each(x, 4)
+
+    def layer_norm(self, x: TracedArray, name: str, *, epsilon: float) -> TracedArray:
+        """Declares scale and bias."""
+        for key in ("scale", "bias"):
+            self._parameter(f"{name}/{key}", dimension("out", x.dimensions[-1].size))
+        return self._each(x, 8)
+
+    def embed(self, ids: TracedArray, name: str, *, count: int, width: int) -> TracedArray:
+        """Declares embedding (vocabulary, width)."""
+        self._parameter(
+            f"{name}/embedding", dimension("vocabulary", count), dimension("width", width)
+        )
+        return TracedArray((*ids.dimensions, dimension("channel", width)))
+
+    def first_embeddings(self, like: TracedArray, name: str, *, count: int) -> TracedArray:
+        """Declares embedding (vocabulary, width)."""
+        _, time, width = like.dimensions
+        self._parameter(
+            f"{name}/embedding", dimension("vocabulary", count), dimension("width", width.size)
+        )
+        return TracedArray((time, width))
+
+    def project_to_embedding(self, x: TracedArray, name: str, *, bias: str = "") -> TracedArray:
+        """Declares the bias (out,); the table is declared already."""
+        vocabulary, width = self.parameters[f"{name}/embedding"].shape
+        out = dimension("out", vocabulary)
+        self._matrix(x, 2 * x.size // width * width * vocabulary)
+        result = TracedArray((*x.dimensions[:-1], out))
+        if not bias:
+            return result
+        self._parameter(f"{bias}/bias", out)
+        return self._each(result)
+
+    def recurrent(
+        self, x: TracedArray, lengths: TracedArray, name: str, *, units: int, cell: str
+    ) -> TracedArray:
+        """Declares kernel (in, gates), recurrent_kernel (units, gates) and bias (gates,)."""
+        batch, time, features = x.dimensions
+        gates = Dimension("out", ((f"{cell}_gate", GATES[cell]), ("unit", units)))
+        self._parameter(f"{name}/kernel", dimension("in", features.size), gates)
+        self._parameter(f"{name}/recurrent_kernel", dimension("in", units), gates)
+        self._parameter(f"{name}/bias", gates)
+        if cell == "gru":
+            self._parameter(f"{name}/recurrent_bias", gates)
+        self._matrix(x, 2 * x.size * gates.size)
+        states = TracedArray((batch, time, dimension("out", units)))
+        self._matrix(states, 2 * states.size * gates.size)
+        self._each(TracedArray((batch, time, gates)), 4)
+        return TracedArray((batch, dimension("out", units)))
+
+    def attention(
+        self,
+        query: TracedArray,
+        key: TracedArray,
+        value: TracedArray,
+        *,
+        heads: int,
+        mask: TracedArray | None = None,
+        causal: bool = False,
+    ) -> TracedArray:
+        """Two products per head; what a causal mask would spare is counted."""
+        batch, time, width = query.dimensions
+        products = batch.size * time.size * key.dimensions[1].size
+        # Both factors of both products have gradients.
+        self._matrix(query, 2 * 2 * products * width.size)
+        self.elementwise_operations += 4 * products * heads
+        return TracedArray(query.dimensions)
+
+    def max_pool2d(
+        self, x: TracedArray, *, window: int, stride: int = 0, padding: int = 0
+    ) -> TracedArray:
+        """(batch, height, width, channel) -> fewer rows and columns."""
+        batch, height, width, channel = x.dimensions
+        step = stride or window
         self.elementwise_operations += x.size
-        rows = dimension("height", height.size // window)
-        columns = dimension("width", width.size // window)
+        rows = dimension("height", (height.size + 2 * padding - window) // step + 1)
+        columns = dimension("width", (width.size + 2 * padding - window) // step + 1)
         return TracedArray((batch, rows, columns, channel))
+
+    def mean_pool2d(self, x: TracedArray) -> TracedArray:
+        """(batch, height, width, channel) -> (batch, channel)."""
+        self.elementwise_operations += x.size
+        return TracedArray((x.dimensions[0], x.dimensions[3]))
 
     def relu(self, x: TracedArray) -> TracedArray:
         """Keeps the shape."""
-        self.elementwise_operations += x.size
-        return TracedArray(x.dimensions)
+        return self._each(x)
+
+    def leaky_relu(self, x: TracedArray, slope: float) -> TracedArray:
+        """Keeps the shape."""
+        return self._each(x)
+
+    def gelu(self, x: TracedArray) -> TracedArray:
+        """Keeps the shape."""
+        return self._each(x)
+
+    gelu_tanh = tanh = exp = gelu
+
+    def scale(self, x: TracedArray, factor: float) -> TracedArray:
+        """Keeps the shape."""
+        return self._each(x)
+
+    def add(self, x: TracedArray, y: TracedArray) -> TracedArray:
+        """The shape of the larger."""
+        return self._each(max(x, y, key=lambda each: len(each.dimensions)))
+
+    multiply = add
+
+    def concatenate(self, x: TracedArray, y: TracedArray) -> TracedArray:
+        """Widths add up."""
+        *leading, first = x.dimensions
+        width = dimension("channel", first.size + y.dimensions[-1].size)
+        return TracedArray((*leading, width))
+
+    def take(self, x: TracedArray, positions: TracedArray) -> TracedArray:
+        """(batch, time, width), (batch, count) -> (batch, count, width)."""
+        return TracedArray((*positions.dimensions, x.dimensions[-1]))
+
+    def first(self, x: TracedArray) -> TracedArray:
+        """(batch, time, width) -> (batch, width)."""
+        batch, _, width = x.dimensions
+        return TracedArray((batch, width))
 
     def flatten(self, x: TracedArray) -> TracedArray:
         """Keeps the names of the axes that were flattened, in order."""
@@ -100,22 +255,48 @@ class Tracer:
         factors = tuple(factor for each in rest for factor in each.factors)
         return TracedArray((batch, Dimension("in", factors)), x.is_input)
 
-    def softmax_cross_entropy(self, logits: TracedArray, labels: TracedArray) -> TracedArray:
-        """(batch, classes), (batch,) -> ()."""
-        self.elementwise_operations += 3 * logits.size
+    def _loss(self, *arrays: TracedArray) -> TracedArray:
+        self.elementwise_operations += 3 * arrays[0].size
         return TracedArray(())
+
+    softmax_cross_entropy = binary_cross_entropy = evidence_lower_bound = _loss
+    real_and_fake = fooled = _loss
+
+
+class _Read(Mapping[str, Array]):
+    """A mapping that remembers which of its names were asked for."""
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        self.arrays, self.asked = arrays, set[str]()
+
+    def __getitem__(self, name: str) -> Array:
+        self.asked.add(name)
+        return self.arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.arrays)
+
+    def __len__(self) -> int:
+        return len(self.arrays)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a model is and costs at one preset and batch; operations and bytes are per step."""
+    """What a model is and costs at one preset and batch; operations and bytes are per step.
+
+    ``used`` names the inputs that inference reads. ``generation_operations`` are those of decoding
+    all tokens with a cache, 0 where nothing is generated.
+    """
 
     inputs: tuple[ArraySpec, ...]
+    used: tuple[str, ...]
     parameters: tuple[ArraySpec, ...]
+    state: tuple[ArraySpec, ...]
     outputs: tuple[ArraySpec, ...]
     parameter_count: int
     inference_operations: int
     training_operations: int
+    generation_operations: int
     elementwise_operations: int
     inference_bytes: int
     training_bytes: int
@@ -126,47 +307,73 @@ class Summary:
         def arrays(specs: tuple[ArraySpec, ...]) -> dict[str, Any]:
             return {s.name: {"axes": list(s.axes), "shape": list(s.shape)} for s in specs}
 
-        return {
-            "inputs": arrays(self.inputs),
-            "parameters": arrays(self.parameters),
-            "outputs": arrays(self.outputs),
-            "parameter_count": self.parameter_count,
-            "inference_operations": self.inference_operations,
-            "training_operations": self.training_operations,
-            "elementwise_operations": self.elementwise_operations,
-            "inference_bytes": self.inference_bytes,
-            "training_bytes": self.training_bytes,
-        }
+        counts = {name: value for name, value in vars(self).items() if isinstance(value, int)}
+        kinds = ("inputs", "parameters", "state", "outputs")
+        return {**{kind: arrays(getattr(self, kind)) for kind in kinds}, **counts}
 
 
 def summarize(model: Model, preset: str, batch: int) -> Summary:
     """Trace the model once. Training counts forward, backward and plain SGD's update."""
     sizes = model.sizes(preset)
     inputs = model.inputs(sizes, batch)
-    tracer = Tracer()
-    arrays: Mapping[str, TracedArray] = {
-        spec.name: TracedArray(spec.dimensions, is_input=True) for spec in inputs
-    }
-    outputs = model.forward(tracer, sizes, arrays)
+    arrays = {spec.name: TracedArray(spec.dimensions, is_input=True) for spec in inputs}
+    tracer, read = Tracer(), _Read(arrays)
+    outputs = model.forward(tracer, sizes, read)
     named = tuple(ArraySpec(name, each.dimensions) for name, each in outputs.items())
-    forward_elementwise = tracer.elementwise_operations
-    for objective in model.objectives:
-        getattr(tracer, objective.loss)(outputs[objective.output], arrays[objective.target])
-    parameters = tuple(tracer.parameters.values())
-    count = sum(spec.size for spec in parameters)
+    steps = [_objective(model, objective, sizes, arrays) for objective in model.objectives]
+    declared = dict(tracer.parameters)
+    state = dict(tracer.state)
+    for step in steps:
+        declared.update(step.parameters)
+        state.update(step.state)
+    count = sum(spec.size for spec in declared.values())
+    held = sum(spec.size for spec in tracer.parameters.values())
+    held += sum(spec.size for spec in tracer.state.values())
     # Targets are read only where there is a loss; every element is 4 bytes.
-    targets = {objective.target for objective in model.objectives}
-    read = sum(spec.size for spec in inputs if spec.name not in targets)
-    labels = sum(spec.size for spec in inputs if spec.name in targets)
+    used = tuple(spec.name for spec in inputs if spec.name in read.asked)
+    read_elements = sum(spec.size for spec in inputs if spec.name in used)
+    all_elements = sum(spec.size for spec in inputs)
     written = sum(spec.size for spec in named)
     return Summary(
         inputs=inputs,
-        parameters=parameters,
+        used=used,
+        parameters=tuple(declared.values()),
+        state=tuple(state.values()),
         outputs=named,
         parameter_count=count,
         inference_operations=tracer.forward_matrix_operations,
-        training_operations=tracer.forward_matrix_operations + tracer.backward_matrix_operations,
-        elementwise_operations=forward_elementwise,
-        inference_bytes=4 * (count + read + written),
-        training_bytes=4 * (3 * count + read + labels),
+        training_operations=sum(
+            each.forward_matrix_operations + each.backward_matrix_operations for each in steps
+        ),
+        generation_operations=_generation(model, preset, batch),
+        elementwise_operations=tracer.elementwise_operations,
+        inference_bytes=4 * (held + read_elements + written),
+        training_bytes=4 * (3 * count + 2 * sum(s.size for s in state.values()) + all_elements),
     )
+
+
+def _objective(
+    model: Model, objective: Objective, sizes: Mapping[str, Any], arrays: Mapping[str, TracedArray]
+) -> Tracer:
+    tracer = Tracer()
+    outputs = (objective.forward or model.forward)(tracer, sizes, arrays)
+    targets = (arrays[name] for name in objective.targets)
+    getattr(tracer, objective.loss)(*(outputs[name] for name in objective.outputs), *targets)
+    return tracer
+
+
+def _generation(model: Model, preset: str, batch: int) -> int:
+    """The prompt once and every further token behind it, with a cache."""
+    if model.generation is None:
+        return 0
+    sizes = model.sizes(preset)
+    (prompt,) = (s for s in model.inputs(sizes, batch) if s.name == model.generation.prompt)
+    rows, time = prompt.dimensions
+
+    def operations(length: int) -> int:
+        tracer = Tracer()
+        tokens = TracedArray((rows, replace(time, factors=(("time", length),))), is_input=True)
+        model.generation.logits(tracer, sizes, tokens)  # type: ignore[union-attr]
+        return tracer.forward_matrix_operations
+
+    return operations(time.size + model.generation.count(sizes) - 1)

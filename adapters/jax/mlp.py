@@ -6,6 +6,8 @@ an MLP as nested containers, the forward pass a pure function of them).
 
 import jax
 
+from adapters.jax.layers import dense
+
 
 def build(sizes):
     """Sizes of the preset -> ``predict(parameters, features)`` -> logits (batch, classes)."""
@@ -18,8 +20,3 @@ def build(sizes):
         return dense(parameters["logits"], activations)
 
     return predict
-
-
-def dense(layer, inputs):
-    """(batch, in) -> (batch, out)."""
-    return inputs @ layer["kernel"] + layer["bias"]

@@ -5,8 +5,7 @@ import numpy as np
 
 import reference
 from adapters.base import Adapter, Unsupported
-from reference.layers_jax import JaxLayers
-from reference.optimizers import initial_state, update
+from reference import programs
 
 
 class JaxAdapter(Adapter):
@@ -30,40 +29,34 @@ class JaxAdapter(Adapter):
         """JAX takes its threads from the affinity and NPROC and cannot read them back."""
         return {"version": jax.__version__, "threads": None, "numpy": np.__version__}
 
-    def load(self, build, case):
-        """The definition's own forward over the case's arrays."""
+    def load(self, module, case):
+        """The definition's own programs over the case's arrays."""
         self.cursor, self.number = 0, 0
-        forward = reference.get(case.model).forward
-        optimizer, objective = case.optimizer["name"], case.objective
-        self.values = {name: jax.device_put(value) for name, value in case.parameters.items()}
+        model, optimizer = reference.get(case.model), case.optimizer["name"]
+        self.values = {name: jax.numpy.array(value) for name, value in case.parameters.items()}
+        self.state = {name: jax.numpy.array(value) for name, value in case.state.items()}
         self.sets = [{n: jax.device_put(v) for n, v in inputs.items()} for inputs in case.sets]
-        self.state = initial_state(optimizer, self.values)
+        self.slots = programs.initial_slots(model, optimizer, self.values)
+        self.used, self.generation = case.used, case.generation
 
-        def infer(parameters, inputs):
-            return forward(JaxLayers(parameters), case.sizes, inputs)
-
-        def loss(parameters, inputs):
-            layers = JaxLayers(parameters)
-            outputs = forward(layers, case.sizes, inputs)
-            function = getattr(layers, objective["loss"])
-            return function(outputs[objective["output"]], inputs[objective["target"]])
-
-        def step(parameters, state, inputs, number):
-            value, gradients = jax.value_and_grad(loss)(parameters, inputs)
-            moved, state = update(optimizer, parameters, gradients, state=state, step=number)
-            return moved, state, value
-
-        self.forward = jax.jit(infer)
-        self.value_and_gradient = jax.jit(jax.value_and_grad(loss))
-        self.step = jax.jit(step, donate_argnums=(0, 1))
-        jax.block_until_ready((self.values, self.sets, self.state))
+        self.forward = jax.jit(programs.inference(model, case.sizes))
+        self.losses_and_gradients = jax.jit(programs.losses_and_gradients(model, case.sizes))
+        step = programs.training_step(model, case.sizes, optimizer)
+        self.step = jax.jit(step, donate_argnums=(0, 1, 2))
+        if case.generation:
+            begin, further = programs.generation(model, case.sizes)
+            self.begin, self.further = jax.jit(begin), jax.jit(further, donate_argnums=3)
+        jax.block_until_ready((self.values, self.state, self.sets, self.slots))
 
     def compile(self, phase):
         """``jit(...).lower(...).compile()``; later calls of the jitted function reuse it."""
+        inputs = self.sets[0]
         if phase == "inference":
-            self.forward.lower(self.values, self.sets[0]).compile()
+            self.forward.lower(self.values, self.state, self._used(inputs)).compile()
+        elif phase == "training":
+            self.step.lower(self.values, self.state, self.slots, inputs, 1).compile()
         else:
-            self.step.lower(self.values, self.state, self.sets[0], 1).compile()
+            return False
         return True
 
     def _next(self):
@@ -71,31 +64,45 @@ class JaxAdapter(Adapter):
         self.cursor = (self.cursor + 1) % len(self.sets)
         return inputs
 
+    def _used(self, inputs):
+        return {name: inputs[name] for name in self.used}
+
     def infer(self):
         """Forward pass."""
-        return self.forward(self.values, self._next())
+        return self.forward(self.values, self.state, self._used(self._next()))
 
     def train_step(self):
-        """Value, gradients and update in one program."""
+        """Values, gradients and updates in one program."""
         self.number += 1
-        self.values, self.state, loss = self.step(
-            self.values, self.state, self._next(), self.number
+        self.values, self.state, self.slots, losses = self.step(
+            self.values, self.state, self.slots, self._next(), self.number
         )
-        return {"loss": loss}
+        return losses
+
+    def generate(self, count):
+        """The prompt, then one token after the other from Python, the cache donated."""
+        prompt = self._next()[self.generation["prompt"]]
+        token, cache = self.begin(self.values, prompt)
+        tokens = [token]
+        for position in range(prompt.shape[1], prompt.shape[1] + count - 1):
+            token, cache = self.further(self.values, token, position, cache)
+            tokens.append(token)
+        return {"tokens": jax.numpy.stack(tokens, 1)}
 
     def gradients(self):
-        """Loss and gradients."""
-        loss, gradients = self.value_and_gradient(self.values, self._next())
-        return dict({"gradient/" + n: g for n, g in gradients.items()}, loss=loss)
+        """Losses and gradients."""
+        losses, gradients = self.losses_and_gradients(self.values, self.state, self._next())
+        return dict({"gradient/" + n: g for n, g in gradients.items()}, **losses)
 
     def parameters(self):
         """Already under their canonical names."""
-        return {"parameter/" + name: value for name, value in self.values.items()}
+        named = {"parameter/" + name: value for name, value in self.values.items()}
+        return dict(named, **{"state/" + name: value for name, value in self.state.items()})
 
     def wait(self, handle):
-        """Blocks on the handle and on the updated parameters and optimiser state."""
-        jax.block_until_ready((handle, self.values, self.state))
+        """Blocks on the handle and on the updated parameters, statistics and optimiser state."""
+        jax.block_until_ready((handle, self.values, self.state, self.slots))
 
     def read(self, handle):
-        """Already canonical."""
-        return {name: np.asarray(value) for name, value in handle.items()}
+        """Already canonical; a copy, since a later step may take the memory."""
+        return {name: np.array(value) for name, value in handle.items()}

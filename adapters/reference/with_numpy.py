@@ -8,7 +8,7 @@ from reference.layers_numpy import NumpyLayers
 
 
 class NumpyAdapter(Adapter):
-    """Inference only: NumPy has no gradients."""
+    """Inference and generation: NumPy has no gradients."""
 
     def __init__(self, device, mode, threads, precision):
         if device != "cpu":
@@ -18,21 +18,36 @@ class NumpyAdapter(Adapter):
         """NumPy takes its threads from its BLAS library and cannot read them back."""
         return {"version": np.__version__, "threads": None}
 
-    def load(self, build, case):
+    def load(self, module, case):
         """The definition's own forward over the case's arrays."""
-        self.case, self.cursor = case, 0
-        self.forward = reference.get(case.model).forward
-        self.layers = NumpyLayers(case.parameters)
+        self.case, self.cursor, self.model = case, 0, reference.get(case.model)
+        self.layers = NumpyLayers(case.parameters, case.state)
+
+    def _next(self):
+        inputs = self.case.sets[self.cursor]
+        self.cursor = (self.cursor + 1) % len(self.case.sets)
+        return inputs
 
     def infer(self):
         """Forward pass."""
-        inputs = self.case.sets[self.cursor]
-        self.cursor = (self.cursor + 1) % len(self.case.sets)
-        return self.forward(self.layers, self.case.sizes, inputs)
+        return self.model.forward(self.layers, self.case.sizes, self._next())
+
+    def generate(self, count):
+        """One token after the other, keys and values kept."""
+        generation, sizes = self.model.generation, self.case.sizes
+        tokens, position, found = self._next()[generation.prompt], 0, []
+        cache = generation.begin(self.layers, sizes, len(tokens))
+        for _ in range(count):
+            logits, cache = generation.advance(self.layers, sizes, tokens, position, cache)
+            position += tokens.shape[1]
+            tokens = self.layers.most_likely(logits)[:, None]
+            found.append(tokens)
+        return {"tokens": np.concatenate(found, 1)}
 
     def parameters(self):
         """Already under their canonical names."""
-        return {"parameter/" + name: v for name, v in self.case.parameters.items()}
+        named = {"parameter/" + n: v for n, v in self.case.parameters.items()}
+        return dict(named, **{"state/" + n: v for n, v in self.case.state.items()})
 
     def wait(self, handle):
         """NumPy is synchronous."""

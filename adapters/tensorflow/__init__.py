@@ -1,11 +1,15 @@
 """TensorFlow without Keras layers: tf.Module, tf.Variable and tf.nn, as its Core guides teach."""
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
 from adapters.base import Adapter as Base
-from adapters.base import Unsupported
+from adapters.base import Layout, Unsupported
 from adapters.tensorflow.optimizers import OPTIMIZERS
+
+LAYOUT = Layout({("up_height", "up_width", "in", "out"): ("up_height", "up_width", "out", "in")})
 
 
 def softmax_cross_entropy(logits, labels):
@@ -14,7 +18,40 @@ def softmax_cross_entropy(logits, labels):
     return tf.reduce_mean(each)
 
 
-LOSSES = {"softmax_cross_entropy": softmax_cross_entropy}
+def binary_cross_entropy(logits, labels):
+    """Mean over the batch."""
+    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits))
+
+
+def evidence_lower_bound(logits, mean, log_variance, target):
+    """Its negative, mean over the batch, with the divergence in closed form."""
+    each = tf.nn.sigmoid_cross_entropy_with_logits(labels=target, logits=logits)
+    reconstruction = tf.reduce_sum(each, axis=-1)
+    divergence = tf.reduce_sum(mean**2 + tf.exp(log_variance) - 1.0 - log_variance, axis=-1)
+    return tf.reduce_mean(reconstruction + 0.5 * divergence)
+
+
+LOSSES = {
+    "softmax_cross_entropy": softmax_cross_entropy,
+    "binary_cross_entropy": binary_cross_entropy,
+    "evidence_lower_bound": evidence_lower_bound,
+}
+
+
+def named_variables(node, path=""):
+    """Canonical name -> tf.Variable; members of lists count from one."""
+    if isinstance(node, tf.Variable):
+        return {path[1:]: node}
+    if isinstance(node, tf.Module):
+        children = [("/" + name, child) for name, child in vars(node).items() if name[0] != "_"]
+    elif isinstance(node, (list, tuple)):
+        children = [(str(number), child) for number, child in enumerate(node, start=1)]
+    else:
+        return {}
+    named = {}
+    for name, child in children:
+        named.update(named_variables(child, path + name))
+    return named
 
 
 class Adapter(Base):
@@ -70,30 +107,37 @@ class Adapter(Base):
         tf.config.experimental.reset_memory_stats("GPU:0")
         return {"used_peak_bytes": peak, "reserved_peak_bytes": None}
 
-    def load(self, build, case):
+    def load(self, module, case):
         """Parameters are assigned to the variables that the module's layers hold by name."""
-        self.objective, self.cursor = case.objective, 0
-        self.loss_function = LOSSES[case.objective["loss"]]
-        self.model = build(case.sizes)
-        self.variables = {
-            f"{layer.name}/{attribute}": variable
-            for layer in self.model.submodules
-            for attribute, variable in vars(layer).items()
-            if isinstance(variable, tf.Variable)
-        }
-        for name, value in case.parameters.items():
+        self.case, self.module, self.cursor = case, module, 0
+        self.model = module.build(case.sizes)
+        self.variables = named_variables(self.model)
+        for name, value in {**case.parameters, **case.state}.items():
+            value = LAYOUT.to_native(value, case.dimensions[name])
             self.variables[name].assign(value)
-        self.sets = []
-        for arrays in case.sets:
-            tensors = {name: tf.constant(value) for name, value in arrays.items()}
-            target = tensors.pop(case.objective["target"])
-            self.sets.append((tuple(tensors.values()), target))
+        self.sets = [
+            {name: tf.constant(value) for name, value in arrays.items()} for arrays in case.sets
+        ]
+        self.used = [{name: arrays[name] for name in case.used} for arrays in self.sets]
+        self.objectives = case.objective_functions(module, LOSSES)
+        self.trained = {
+            each["name"]: {
+                name: variable
+                for name, variable in self.variables.items()
+                if variable.trainable and name.startswith(each["trains"])
+            }
+            for each in case.objectives
+        }
         constants = dict(case.optimizer)
-        optimizer = OPTIMIZERS[constants.pop("name")]
-        self.optimizer = optimizer(list(self.variables.values()), **constants)
+        make = OPTIMIZERS[constants.pop("name")]
+        self.optimizers = {
+            name: make(list(trained.values()), **constants)
+            for name, trained in self.trained.items()
+        }
         self.forward = self._function(self._forward)
-        self.loss_and_gradients = self._function(self._loss_and_gradients)
+        self.losses_and_gradients = self._function(self._losses_and_gradients)
         self.step = self._function(self._step)
+        self.decode = self._function(self._decode)
 
     def _function(self, function):
         if self.mode == "eager":
@@ -104,57 +148,94 @@ class Adapter(Base):
         """Traces of the present functions, each of which compiles where XLA does."""
         if self.mode == "eager":
             return None
-        functions = self.forward, self.loss_and_gradients, self.step
+        functions = self.forward, self.losses_and_gradients, self.step, self.decode
         return sum(each.experimental_get_tracing_count() for each in functions)
 
     def _forward(self, inputs):
-        return self.model(*inputs)
+        if self.case.state:
+            return self.model(**inputs, training=False)
+        return self.model(**inputs)
 
-    def _loss_and_gradients(self, inputs, target):
+    def _loss_and_gradients(self, name, inputs):
+        """Of one objective; zeros where the loss does not reach."""
+        model = functools.partial(self.model, training=True) if self.case.state else self.model
+        own = hasattr(self.module, name)
         with tf.GradientTape() as tape:
-            loss = self.loss_function(self.model(*inputs), target)
-        return loss, tape.gradient(loss, list(self.variables.values()))
+            loss = self.objectives[name](self.model if own else model, inputs)
+        return loss, tape.gradient(
+            loss,
+            list(self.trained[name].values()),
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
 
-    def _step(self, inputs, target):
-        loss, gradients = self._loss_and_gradients(inputs, target)
-        self.optimizer.apply_gradients(gradients, list(self.variables.values()))
-        return loss
+    def _losses_and_gradients(self, inputs):
+        return {name: self._loss_and_gradients(name, inputs) for name in self.objectives}
+
+    def _step(self, inputs):
+        if hasattr(self.module, "train_step"):
+            return self.module.train_step(self.model, self.optimizers, inputs)
+        losses = {}
+        for name, optimizer in self.optimizers.items():
+            losses[name], gradients = self._loss_and_gradients(name, inputs)
+            optimizer.apply_gradients(gradients)
+        return losses
+
+    def _decode(self, prompt, count):
+        return self.module.generate(self.model, prompt, count)
 
     def compile(self, phase):
         """Traces the graph. XLA compiles at the first call only, so tracing is left there too."""
         if self.mode != "function":
             return False
-        inputs, target = self.sets[0]
         if phase == "inference":
-            self.forward.get_concrete_function(inputs)
+            self.forward.get_concrete_function(self.used[0])
+        elif phase == "training":
+            self.step.get_concrete_function(self.sets[0])
         else:
-            self.step.get_concrete_function(inputs, target)
+            generation = self.case.generation
+            self.decode.get_concrete_function(
+                self.sets[0][generation["prompt"]], generation["count"]
+            )
         return True
 
     def _next(self):
-        batch = self.sets[self.cursor]
-        self.cursor = (self.cursor + 1) % len(self.sets)
-        return batch
+        number = self.cursor
+        self.cursor = (number + 1) % len(self.sets)
+        return number
 
     def infer(self):
         """Forward pass."""
-        inputs, _ = self._next()
-        return {self.objective["output"]: self.forward(inputs)}
+        return self.case.named_outputs(self.forward(self.used[self._next()]))
 
     def train_step(self):
         """Forward, backward and update."""
-        inputs, target = self._next()
-        return {"loss": self.step(inputs, target)}
+        return self.step(self.sets[self._next()])
+
+    def generate(self, count):
+        """Prompt and all tokens in one function."""
+        prompt = self.sets[self._next()][self.case.generation["prompt"]]
+        return {"tokens": self.decode(prompt, count)}
 
     def gradients(self):
-        """Loss and gradients."""
-        loss, gradients = self.loss_and_gradients(*self._next())
-        named = zip(self.variables, gradients, strict=True)
-        return dict({"gradient/" + name: gradient for name, gradient in named}, loss=loss)
+        """Losses and gradients; running statistics are put back."""
+        statistics = [v for v in self.variables.values() if not v.trainable]
+        before = [variable.read_value() for variable in statistics]
+        handle = {}
+        found = self.losses_and_gradients(self.sets[self._next()])
+        for name, (loss, gradients) in found.items():
+            handle[name] = loss
+            for key, gradient in zip(self.trained[name], gradients, strict=True):
+                handle["gradient/" + key] = tf.convert_to_tensor(gradient)
+        for variable, value in zip(statistics, before, strict=True):
+            variable.assign(value)
+        return handle
 
     def parameters(self):
         """The variables' present values; later assignments do not change them."""
-        return {"parameter/" + n: v.read_value() for n, v in self.variables.items()}
+        return {
+            ("parameter/" if v.trainable else "state/") + name: v.read_value()
+            for name, v in self.variables.items()
+        }
 
     def wait(self, handle):
         """On the CPU nothing is in flight: operations and graphs return when they are done.
@@ -167,5 +248,10 @@ class Adapter(Base):
             tf.test.experimental.sync_devices()
 
     def read(self, handle):
-        """Already canonical."""
-        return {name: value.numpy() for name, value in handle.items()}
+        """Canonical but for the kernels of transposed convolutions."""
+        arrays = {}
+        for name, value in handle.items():
+            dimensions = self.case.dimensions.get(name.partition("/")[2])
+            array = value.numpy()
+            arrays[name] = LAYOUT.to_canonical(array, dimensions) if dimensions else array
+        return arrays

@@ -11,22 +11,22 @@ from adapters.tensorflow.layers import Dense
 class MLP(tf.Module):
     """Dense layers in sequence."""
 
-    def __init__(self, layers):
+    def __init__(self, sizes):
         super().__init__()
-        self.layers = layers
+        widths = [sizes["features"], *sizes["hidden"]]
+        self.hidden = [
+            Dense(widths[i], widths[i + 1], activation=tf.nn.relu) for i in range(len(widths) - 1)
+        ]
+        self.logits = Dense(widths[-1], sizes["classes"])
 
-    def __call__(self, x):
+    def __call__(self, features):
         """(batch, features) -> logits (batch, classes)."""
-        for layer in self.layers:
+        x = features
+        for layer in self.hidden:
             x = layer(x)
-        return x
+        return self.logits(x)
 
 
 def build(sizes):
     """The model."""
-    widths = [sizes["features"], *sizes["hidden"]]
-    layers = [
-        Dense(widths[i], widths[i + 1], activation=tf.nn.relu, name=f"hidden{i + 1}")
-        for i in range(len(widths) - 1)
-    ]
-    return MLP([*layers, Dense(widths[-1], sizes["classes"], name="logits")])
+    return MLP(sizes)

@@ -18,12 +18,17 @@ class GradientDescent(tf.Module):
 
     def __init__(self, variables, learning_rate):
         super().__init__()
+        self.trained = variables
         self.learning_rate = learning_rate
 
-    def apply_gradients(self, gradients, variables):
-        """Update the variables in place."""
-        for gradient, variable in zip(gradients, variables, strict=True):
-            variable.assign_sub(self.learning_rate * gradient)
+    def apply_gradients(self, gradients):
+        """Update the variables that are trained, in place; gradients in their order."""
+        for gradient, variable in zip(gradients, self.trained, strict=True):
+            if isinstance(gradient, tf.IndexedSlices):  # of an embedding: its rows alone
+                moved = self.learning_rate * gradient.values
+                variable.scatter_sub(tf.IndexedSlices(moved, gradient.indices))
+            else:
+                variable.assign_sub(self.learning_rate * gradient)
 
 
 class Momentum(tf.Module):
@@ -31,14 +36,15 @@ class Momentum(tf.Module):
 
     def __init__(self, variables, learning_rate, momentum):
         super().__init__()
+        self.trained = variables
         self.learning_rate = learning_rate
         self.momentum = momentum
         self.velocities = zeros_like(variables)
 
-    def apply_gradients(self, gradients, variables):
-        """Update the variables in place."""
-        for gradient, variable, slot in zip(gradients, variables, self.velocities, strict=True):
-            velocity = self.momentum * slot + gradient
+    def apply_gradients(self, gradients):
+        """Update the variables that are trained, in place; gradients in their order."""
+        for gradient, variable, slot in zip(gradients, self.trained, self.velocities, strict=True):
+            velocity = self.momentum * slot + tf.convert_to_tensor(gradient)
             slot.assign(velocity)
             variable.assign_sub(self.learning_rate * velocity)
 
@@ -48,20 +54,22 @@ class Adam(tf.Module):
 
     def __init__(self, variables, learning_rate, beta1, beta2, epsilon):
         super().__init__()
+        self.trained = variables
         self.learning_rate = learning_rate
         self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
         # In float32, 1 - beta2**step would lose two digits at the first step.
         self.step = tf.Variable(0.0, dtype=tf.float64)
         self.means, self.variances = zeros_like(variables), zeros_like(variables)
 
-    def apply_gradients(self, gradients, variables):
-        """Update the variables in place."""
+    def apply_gradients(self, gradients):
+        """Update the variables that are trained, in place; gradients in their order."""
         self.step.assign_add(1.0)
         mean_scale = tf.cast(1 / (1 - self.beta1**self.step), tf.float32)
         variance_scale = tf.cast(1 / (1 - self.beta2**self.step), tf.float32)
         for gradient, variable, mean_slot, variance_slot in zip(
-            gradients, variables, self.means, self.variances, strict=True
+            gradients, self.trained, self.means, self.variances, strict=True
         ):
+            gradient = tf.convert_to_tensor(gradient)
             mean = self.beta1 * mean_slot + (1 - self.beta1) * gradient
             variance = self.beta2 * variance_slot + (1 - self.beta2) * tf.square(gradient)
             mean_slot.assign(mean)

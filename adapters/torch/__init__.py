@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from adapters.base import Adapter as Base
@@ -11,12 +12,49 @@ LAYOUT = Layout(
     {
         ("in", "out"): ("out", "in"),
         ("height", "width", "in", "out"): ("out", "in", "height", "width"),
+        ("up_height", "up_width", "in", "out"): ("in", "out", "up_height", "up_width"),
         ("batch", "height", "width", "channel"): ("batch", "channel", "height", "width"),
         ("height", "width", "channel"): ("channel", "height", "width"),
     }
 )
 
-LOSSES = {"softmax_cross_entropy": F.cross_entropy}
+# What the tensors of a module are called canonically; "weight" of any other is its kernel.
+NORM = {"weight": "scale", "running_mean": "mean", "running_var": "unbiased_variance"}
+RECURRENT = {
+    "weight_ih_l0": "kernel",
+    "weight_hh_l0": "recurrent_kernel",
+    "bias_ih_l0": "bias",
+    "bias_hh_l0": "recurrent_bias",
+}
+TENSORS = {
+    nn.BatchNorm2d: NORM,
+    nn.LayerNorm: NORM,
+    nn.Embedding: {"weight": "embedding"},
+    nn.RNN: RECURRENT,
+    nn.LSTM: RECURRENT,
+    nn.GRU: RECURRENT,
+}
+PACKED = "qkv"  # one nn.Linear for these three
+PARTS = ("query", "key", "value")
+
+
+def cross_entropy(logits, labels):
+    """Of every label; torch wants the classes second."""
+    return F.cross_entropy(logits.flatten(0, -2), labels.flatten())
+
+
+def evidence_lower_bound(logits, mean, log_variance, target):
+    """After pytorch/examples/vae: its negative; here the mean over the batch."""
+    reconstruction = F.binary_cross_entropy_with_logits(logits, target, reduction="sum")
+    divergence = -0.5 * torch.sum(1 + log_variance - mean.pow(2) - log_variance.exp())
+    return (reconstruction + divergence) / len(target)
+
+
+LOSSES = {
+    "softmax_cross_entropy": cross_entropy,
+    "binary_cross_entropy": F.binary_cross_entropy_with_logits,
+    "evidence_lower_bound": evidence_lower_bound,
+}
 
 
 def make_optimizer(constants, parameters):
@@ -30,9 +68,48 @@ def make_optimizer(constants, parameters):
     return torch.optim.Adam(parameters, lr=rate, betas=betas, eps=constants["epsilon"])
 
 
-def canonical(name):
-    """'hidden1.weight' -> 'hidden1/kernel'."""
-    return name.replace(".", "/").replace("weight", "kernel")
+def canonical_tensors(model):
+    """Canonical name -> (tensor, part), of all that is trained and of running statistics.
+
+    Members of lists count from one ("blocks.0" is "blocks1"). ``part`` is the place in a packed
+    kernel, None for a tensor of its own.
+    """
+    named, met = {}, []
+    for path, module in model.named_modules():
+        kinds = TENSORS.get(type(module), {"weight": "kernel"})
+        tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        for kind, tensor in tensors:
+            frozen = isinstance(tensor, nn.Parameter) and not tensor.requires_grad
+            tied = any(tensor is other for other in met)
+            if frozen or tied or kind == "num_batches_tracked":
+                continue
+            met.append(tensor)
+            *parents, owner = path.split(".")
+            kind = kinds.get(kind, kind)
+            if owner == PACKED:
+                for part, name in enumerate(PARTS):
+                    named[joined([*parents, name, kind])] = tensor, part
+            else:
+                named[joined([*parents, owner, kind])] = tensor, None
+    return named
+
+
+def part_of(tensor, part):
+    """A view."""
+    return tensor if part is None else tensor.chunk(len(PARTS))[part]
+
+
+def joined(parts):
+    """["blocks", "0", "conv1", "kernel"] -> "blocks1/conv1/kernel"."""
+    name = ""
+    for part in parts:
+        name += str(int(part) + 1) if part.isdigit() else "/" + part
+    return name[1:]
+
+
+def held(name):
+    """A statistic as torch keeps it: the variance that it keeps running is the unbiased one."""
+    return name.replace("/variance", "/unbiased_variance")
 
 
 class Adapter(Base):
@@ -94,74 +171,121 @@ class Adapter(Base):
         torch.cuda.reset_peak_memory_stats()
         return found
 
-    def load(self, build, case):
+    def load(self, module, case):
         """Parameters are copied into the built module under its own names."""
         torch.compiler.reset()  # the caches know the former module and would count as recompilation
-        self.objective, self.dimensions, self.cursor = case.objective, case.dimensions, 0
-        self.loss_function = LOSSES[case.objective["loss"]]
-        self.model = build(case.sizes).to(self.device)
-        self.named = {canonical(name): value for name, value in self.model.named_parameters()}
+        self.case, self.module, self.cursor = case, module, 0
+        self.model = module.build(case.sizes).to(self.device)
         with torch.no_grad():
-            for name, value in case.parameters.items():
-                self.named[name].copy_(self._place(name, value))
-        self.sets = []
-        for arrays in case.sets:
-            tensors = {name: self._place(name, value) for name, value in arrays.items()}
-            target = tensors.pop(case.objective["target"])
-            self.sets.append((tuple(tensors.values()), target))
-        self.optimizer = make_optimizer(case.optimizer, self.model.parameters())
+            self.named = canonical_tensors(self.model)
+            for name, value in {**case.parameters, **case.state}.items():
+                part_of(*self.named[held(name)]).copy_(self._place(name, value))
+        self.sets = [
+            {name: self._place(name, value) for name, value in arrays.items()}
+            for arrays in case.sets
+        ]
+        self.used = [{name: arrays[name] for name in case.used} for arrays in self.sets]
+        self.objectives = case.objective_functions(module, LOSSES)
+        self.trained = {each["name"]: self._trained_by(each) for each in case.objectives}
+        self.optimizers = {
+            name: make_optimizer(case.optimizer, trained) for name, trained in self.trained.items()
+        }
         # Functions, and not model.compile(): that leaves an nn.Sequential silently uncompiled.
         compiler = torch.compile if self.compiled else lambda function: function
         self.forward, self.step = compiler(self._forward), compiler(self._step)
+        self.compute = compiler(self._compute)
+        if case.generation:
+            self.advance = compiler(self.model.advance)
+
+    def _trained_by(self, objective):
+        prefix = objective["trains"].replace("/", ".")
+        return [
+            parameter
+            for name, parameter in self.model.named_parameters()
+            if name.startswith(prefix) and parameter.requires_grad
+        ]
 
     def _place(self, name, value):
-        value = LAYOUT.to_native(value, self.dimensions[name])
+        value = LAYOUT.to_native(value, self.case.dimensions[name])
         # Class labels and token ids are int64 throughout torch.
         value = value.astype("int64" if value.dtype.kind == "i" else value.dtype)
         return torch.from_numpy(value).to(self.device)
 
     def _next(self):
-        batch = self.sets[self.cursor]
-        self.cursor = (self.cursor + 1) % len(self.sets)
-        return batch
+        number = self.cursor
+        self.cursor = (number + 1) % len(self.sets)
+        return number
 
     def _forward(self, inputs):
-        return self.model(*inputs)
+        return self.model(**inputs)
 
-    def _step(self, inputs, target):
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss_function(self.model(*inputs), target)
-        loss.backward()
-        self.optimizer.step()
-        return loss.detach()
+    def _step(self, inputs):
+        if hasattr(self.module, "train_step"):
+            return self.module.train_step(self.model, self.optimizers, inputs)
+        losses = {}
+        for name, objective in self.objectives.items():
+            self.optimizers[name].zero_grad(set_to_none=True)
+            loss = objective(self.model, inputs)
+            loss.backward()
+            self.optimizers[name].step()
+            losses[name] = loss.detach()
+        return losses
 
     def infer(self):
         """Forward pass in evaluation mode, without the records for gradients."""
-        inputs, _ = self._next()
+        inputs = self.used[self._next()]
         if self.model.training:
             self.model.eval()
         with torch.inference_mode():
-            return {self.objective["output"]: self.forward(inputs)}
+            return self.case.named_outputs(self.forward(inputs))
 
     def train_step(self):
-        """Forward, backward, optimiser; the loss stays a tensor."""
-        inputs, target = self._next()
+        """Forward, backward, optimiser; the losses stay tensors."""
         if not self.model.training:
             self.model.train()
-        return {"loss": self.step(inputs, target)}
+        return self.step(self.sets[self._next()])
+
+    def generate(self, count):
+        """In evaluation mode; what is compiled is the step from token to token."""
+        prompt = self.sets[self._next()][self.case.generation["prompt"]]
+        if self.model.training:
+            self.model.eval()
+        with torch.inference_mode():
+            tokens = self.module.generate(self.model, self.advance, prompt, count)
+        return {"tokens": tokens}
 
     def gradients(self):
-        """Through the same forward pass, compiled or not; the module accumulates nothing."""
-        inputs, target = self._next()
+        """Through the same losses, compiled or not; running statistics are put back."""
+        inputs = self.sets[self._next()]
         self.model.train()
-        loss = self.loss_function(self.forward(inputs), target)
-        values = torch.autograd.grad(loss, list(self.named.values()))
-        gradients = {"gradient/" + n: g for n, g in zip(self.named, values, strict=True)}
-        return dict(gradients, loss=loss.detach())
+        before = [value.clone() for value in self.model.buffers()]
+        handle = {}
+        for each in self.case.objectives:
+            self.model.zero_grad(set_to_none=True)
+            loss = self.compute(each["name"], inputs)
+            loss.backward()
+            handle[each["name"]] = loss.detach()
+            for name, (tensor, part) in self.named.items():
+                if tensor.requires_grad and name.startswith(each["trains"]):
+                    # None where the loss does not reach.
+                    whole = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+                    handle["gradient/" + name] = part_of(whole, part)
+        self.model.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for value, old in zip(self.model.buffers(), before, strict=True):
+                value.copy_(old)
+        return handle
+
+    def _compute(self, name, inputs):
+        return self.objectives[name](self.model, inputs)
 
     def parameters(self):
         """The module's own tensors, not copies."""
-        return {"parameter/" + name: value.detach() for name, value in self.named.items()}
+        handle = {}
+        for name, (tensor, part) in self.named.items():
+            kind = "parameter/" if tensor.requires_grad else "state/"
+            handle[kind + name] = part_of(tensor.detach(), part)
+        return handle
 
     def wait(self, handle):
         """On the CPU operations return when they are done, and torch.cpu's is documented as empty.
@@ -177,10 +301,10 @@ class Adapter(Base):
         """Names say what an array is; its dimensions are those of the parameter or output."""
         arrays = {}
         for name, value in handle.items():
-            dimensions = self.dimensions.get(
-                name.replace("gradient/", "").replace("parameter/", "")
-            )
+            kind, _, rest = name.partition("/")
+            known = rest if kind in ("gradient", "parameter", "state") else name
             # The handle of parameters() is live memory that the next step overwrites: copy it.
             array = value.cpu().numpy().copy()
+            dimensions = self.case.dimensions.get(known)
             arrays[name] = LAYOUT.to_canonical(array, dimensions) if dimensions else array
         return arrays

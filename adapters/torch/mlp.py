@@ -1,21 +1,31 @@
 """Multilayer perceptron, after "Build the Neural Network" of PyTorch's "Learn the Basics".
 
 https://docs.pytorch.org/tutorials/beginner/basics/buildmodel_tutorial.html
-The names of the layers come from an ordered dictionary, as in the documentation of nn.Sequential.
 """
 
-from collections import OrderedDict
-
 from torch import nn
+from torch.nn import functional as F
+
+
+class MLP(nn.Module):
+    """Dense layers with ReLU between them."""
+
+    def __init__(self, sizes):
+        super().__init__()
+        widths = [sizes["features"], *sizes["hidden"]]
+        self.hidden = nn.ModuleList(
+            nn.Linear(widths[i], widths[i + 1]) for i in range(len(widths) - 1)
+        )
+        self.logits = nn.Linear(widths[-1], sizes["classes"])
+
+    def forward(self, features):
+        """(batch, features) -> logits (batch, classes)."""
+        x = features
+        for layer in self.hidden:
+            x = F.relu(layer(x))
+        return self.logits(x)
 
 
 def build(sizes):
-    """(batch, features) -> logits (batch, classes)."""
-    layers = OrderedDict()
-    features = sizes["features"]
-    for number, units in enumerate(sizes["hidden"], start=1):
-        layers[f"hidden{number}"] = nn.Linear(features, units)
-        layers[f"relu{number}"] = nn.ReLU()
-        features = units
-    layers["logits"] = nn.Linear(features, sizes["classes"])
-    return nn.Sequential(layers)
+    """The model."""
+    return MLP(sizes)

@@ -65,7 +65,7 @@ def _adapters() -> list[dict[str, Any]]:
         arm.name: [
             model
             for model in reference.models()
-            if arm.framework.generic or arm.framework.model_module(model).exists()
+            if arm.framework.generic or arm.framework.model_file(model).exists()
         ]
         for arm in arms().values()
     }

@@ -36,6 +36,7 @@ from harness.summaries import BreakEven
 from harness.verdicts import Judged, pair_of
 
 _LATENCY = "latency p50 / p95 / p99 (ms)"
+_FIRST, _FURTHER = "first token (ms)", "per further token (ms)"
 _ACCURACY, _PEAK = "test accuracy (%)", "peak (MiB)"
 _RATIO, _VERDICT, _EVEN = "ratio to first", "verdict", "break-even with first (steps)"
 _UNTOLD = {"unfinished": "interrupted, or still to run"}
@@ -82,7 +83,9 @@ def _table(frames: Frames, group: Group, why: dict[tuple[str, str, str], str]) -
                 cells[column] += notes.mark(f"{column.split(' (')[0]}: {reason}")
         rows.append({name: clean(cell) for name, cell in cells.items()})
     frame = pandas.DataFrame(rows, dtype="str")
-    for column in (_ACCURACY, _EVEN, _RATIO, _VERDICT, "of roofline (%)"):
+    generates = group.rows["phase"].iloc[0] == "generation"  # which has first tokens instead
+    optional = (_ACCURACY, _EVEN, _RATIO, _VERDICT, _FIRST, _FURTHER, "of roofline (%)")
+    for column in (*optional, *([_LATENCY] if generates else [])):
         if column in frame and (frame[column] == ABSENT).all():
             frame = frame.drop(columns=column)
     return ComparisonTable(
@@ -102,6 +105,9 @@ def _below(frames: Frames, group: Group) -> Iterable[str]:
         yield SMOKE
     else:
         yield fastest_set(judged)
+        for statistic in ("first_token", "further_token"):
+            if statistic in group.judged:
+                yield fastest_set(group.judged[statistic])
         yield error_bar(judged)
         yield noise(frames, group)
     yield from findings(frames, group)
@@ -112,7 +118,8 @@ def fastest_set(judged: Judged) -> str:
     if judged.verdicts.void:
         return f"No verdict, void: {'; '.join(judged.verdicts.void)}."
     open_pairs = sum(pair.verdict == Verdict.INCONCLUSIVE for pair in judged.verdicts.pairs)
-    words = f"Fastest set (throughput): {', '.join(judged.verdicts.fastest) or 'none'}"
+    what = judged.statistic.replace("_", " ")
+    words = f"Fastest set ({what}): {', '.join(judged.verdicts.fastest) or 'none'}"
     pairs = f"{open_pairs} of {len(judged.verdicts.pairs)} pairs are inconclusive"
     return f"{words}; {pairs}."
 
@@ -180,6 +187,8 @@ def _measured(row: dict[Any, Any], group: Group) -> dict[str, str]:
         **{name: text for name, text in verdict.items() if name != _EVEN},
         "step (ms)": step if low == ABSENT else f"{step} [{low}, {high}]",
         _LATENCY: ABSENT if latency == [ABSENT] * 3 else " / ".join(latency),
+        _FIRST: milliseconds(row["first_token_seconds"]),
+        _FURTHER: milliseconds(row["further_token_seconds"]),
         "examples/s": significant(row["examples_per_second"]),
         "start-up (s)": significant(row["startup_seconds"]),
         "first step, cold (s)": significant(row["cold_first_step_seconds"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.gate import TOLERANCES, Outcome, judge
+from harness.gate import TOLERANCES, Outcome, judge, tolerances
 from harness.suite import load_suite, plan, suite_names
 from reference.case import Answers, Case, draw_case, run_jax, settled_case
 
@@ -41,16 +42,21 @@ def solved() -> tuple[Case, Answers]:
 
 def as_answered(case: Case, answers: Answers, optimizer: str | None) -> Arrays:
     """Answers of a case in the form in which a worker writes its own."""
-    got = {f"initial/parameter/{name}": value for name, value in case.parameters.items()}
+    got: Arrays = {f"initial/parameter/{name}": v for name, v in case.parameters.items()}
+    got.update({f"initial/state/{name}": value for name, value in case.state.items()})
     for number, outputs in enumerate(answers.outputs):
         got.update({f"output/{number}/{name}": value for name, value in outputs.items()})
     if optimizer:
-        got["loss"] = np.asarray(answers.losses[0])
+        got.update({name: np.asarray(loss) for name, loss in answers.losses.items()})
         got.update({f"gradient/{name}": value for name, value in answers.gradients.items()})
-        for number, loss in enumerate(answers.step_losses[optimizer]):
-            got[f"step/{number}/loss"] = np.asarray(loss)
+        for name, losses in answers.step_losses[optimizer].items():
+            for number, loss in enumerate(losses):
+                got[f"step/{number}/{name}"] = np.asarray(loss)
         for when, moved in (("stepped", answers.stepped), ("trained", answers.trained)):
-            got.update({f"{when}/parameter/{name}": v for name, v in moved[optimizer].items()})
+            for kind, starts in (("parameter", case.parameters), ("state", case.state)):
+                for name, start in starts.items():
+                    end = start.astype(np.float64) + moved[optimizer][name]
+                    got[f"{when}/{kind}/{name}"] = end
     return got
 
 
@@ -73,7 +79,7 @@ def test_perfect_answers_pass_without_any_error(optimizer: str | None) -> None:
     outcome = judged(perfect(optimizer), optimizer)
     assert outcome.passed
     assert outcome.reason == ""
-    assert outcome.worst("") == 0
+    assert outcome.worst("") < 1e-12
 
 
 def test_inference_is_judged_by_its_outputs_alone() -> None:
@@ -88,8 +94,17 @@ def base(key: str) -> NDArray[Any]:
     if key.startswith(("stepped/", "trained/")):
         return value - case.parameters[key.split("/parameter/")[1]]
     if key.startswith("step/"):
-        return np.asarray(answers.step_losses["adam"])
+        return np.asarray(answers.step_losses["adam"]["loss"])
     return value
+
+
+def stored(key: str) -> float:
+    """What a framework may lose of a moved array by storing it in float32 at every step."""
+    if not key.startswith(("stepped/", "trained/")):
+        return 0.0
+    start = solved()[0].parameters[key.split("/parameter/")[1]]
+    steps = 1 if key.startswith("stepped/") else 10
+    return steps * float(np.linalg.norm(np.spacing(start).astype(np.float64))) / 2
 
 
 @pytest.mark.parametrize("key", KINDS)
@@ -99,7 +114,7 @@ def test_a_tolerance_is_enforced_from_both_sides(key: str) -> None:
     exact = np.asarray(perfect()[key], np.float64)
     direction = np.ones_like(exact) / np.sqrt(exact.size)
     for share, passes in ((0.99, True), (1.01, False)):
-        change = share * tolerance * np.linalg.norm(base(key)) * direction
+        change = (share * tolerance * np.linalg.norm(base(key)) + stored(key)) * direction
         outcome = judged({**perfect(), key: exact + change})
         assert outcome.passed is passes
         assert max(check.error / (check.tolerance or 1) for check in outcome.checks) == (
@@ -173,7 +188,7 @@ def test_a_parameter_that_never_moved_has_error_one() -> None:
         for when in ("stepped", "trained"):
             outcome = judged({**perfect(), f"{when}/parameter/{name}": start})
             assert failures(outcome) == [f"{when}/{name}"]
-            assert outcome.worst(f"{when}/{name}") == 1
+            assert outcome.worst(f"{when}/{name}") == pytest.approx(1, abs=1e-2)
 
 
 def test_the_number_of_parameters_is_counted() -> None:
@@ -211,9 +226,13 @@ def test_permuted_rounded_or_shifted_outputs_fail(
 
 
 def shipped() -> list[tuple[str, str, int, int, tuple[str, ...]]]:
-    """(model, preset, batch, seed, optimizers) of everything that the shipped suites train."""
+    """(model, preset, batch, seed, optimizers) of what the shipped suites train.
+
+    Without the suite of all families, whose cases take minutes to solve: they say themselves how
+    far they scatter.
+    """
     found: dict[tuple[str, str, int, int], set[str]] = {}
-    for suite in map(load_suite, suite_names()):
+    for suite in map(load_suite, sorted(set(suite_names()) - {"families"})):
         for cell in plan(suite):
             trained = found.setdefault((cell.model, cell.preset, cell.batch, suite.seed), set())
             trained |= {cell.optimizer} if cell.optimizer else set()
@@ -234,12 +253,118 @@ def test_rounding_alone_stays_far_below_every_tolerance(
             check.name: TRAINED_MARGIN if check.name.startswith("trained/") else ROUNDING_MARGIN
             for check in outcome.checks
         }
-        near = [c for c in outcome.checks if margins[c.name] * c.error > c.tolerance]
+        # What has no gradient by mathematics moves by rounding, as far as its tolerance says.
+        judged = [check for check in outcome.checks if check.tolerance < 1]
+        near = [c for c in judged if margins[c.name] * c.error > c.tolerance]
         assert near == []
-        for kind in ("outputs", "loss", "gradient", "step losses", "stepped", "trained"):
+        for kind in ("outputs", "gradient", "step losses"):
             assert outcome.worst(kind) > 0, "float32 was computed in float64"
 
 
 def test_the_tolerances_of_single_computations_are_those_of_the_design() -> None:
     assert set(TOLERANCES) == {"float32"}
     assert (FLOAT32.outputs, FLOAT32.gradients, FLOAT32.step_losses) == (1e-5, 1e-4, 1e-3)
+
+
+@cache
+def hard() -> tuple[Case, Answers]:
+    """A model with running statistics and one with two objectives in one: both nets of a GAN."""
+    case = draw_case("dcgan", "tiny", 3, batch=4)
+    return case, run_jax(case, optimizers=["adam"])
+
+
+def hard_outcome(got: Arrays) -> Outcome:
+    case, answers = hard()
+    return judge(case, answers, got, phase="training", optimizer="adam")
+
+
+def hard_answers() -> Arrays:
+    return as_answered(*hard(), "adam")
+
+
+def test_both_objectives_are_judged() -> None:
+    outcome = hard_outcome(hard_answers())
+    assert outcome.passed
+    names = {check.name for check in outcome.checks}
+    assert {"discriminator_loss", "generator_loss"} < names
+    assert {"step losses/discriminator_loss", "step losses/generator_loss"} < names
+    for loss in ("discriminator_loss", "generator_loss"):
+        for key in (loss, f"step/4/{loss}"):
+            spoiled = {**hard_answers(), key: 1.1 * hard_answers()[key]}
+            assert not hard_outcome(spoiled).passed
+
+
+@pytest.mark.parametrize("key", ["generator/norm1/mean", "discriminator/norm2/variance"])
+def test_a_running_statistic_that_never_moved_is_caught(key: str) -> None:
+    case, _ = hard()
+    outcome = hard_outcome({**hard_answers(), f"trained/state/{key}": case.state[key]})
+    assert failures(outcome) == [f"trained/{key}"]
+
+
+def test_running_variances_may_be_unbiased_but_not_half_and_half() -> None:
+    _, answers = hard()
+    biased, unbiased = "discriminator/norm2/variance", "discriminator/norm2/unbiased_variance"
+    got = hard_answers()
+    start = got.pop(f"initial/state/{biased}")
+    got[f"initial/state/{unbiased}"] = start
+    for when, moved in (("stepped", answers.stepped), ("trained", answers.trained)):
+        del got[f"{when}/state/{biased}"]
+        got[f"{when}/state/{unbiased}"] = start + moved["adam"][unbiased]
+    assert hard_outcome(got).passed
+    # Unbiased values under the biased name are wrong, and so is the other way round.
+    mixed = {**hard_answers(), f"stepped/state/{biased}": got[f"stepped/state/{unbiased}"]}
+    assert failures(hard_outcome(mixed)) == [f"stepped/{biased}"]
+
+
+@cache
+def attentive() -> tuple[Case, Answers]:
+    case, answers = settled_case("gpt2", "tiny", 3, batch=2, optimizers=["adam"])
+    return case, answers
+
+
+def test_a_gradient_that_is_zero_by_mathematics_is_held_against_all_gradients() -> None:
+    case, answers = attentive()
+    name = "layers1/attention/key/bias"
+    assert np.abs(answers.gradients[name]).max() < 1e-12
+    got = as_answered(case, answers, "adam")
+    start = case.parameters[name].astype(np.float64)
+    typical = np.sqrt(np.mean(np.concatenate([g.ravel() for g in answers.gradients.values()]) ** 2))
+
+    def outcome(gradient: float, moved: float) -> Outcome:
+        spoiled = {
+            **got,
+            f"gradient/{name}": np.full_like(start, gradient),
+            f"trained/parameter/{name}": start + moved,
+        }
+        return judge(case, answers, spoiled, phase="training", optimizer="adam")
+
+    assert outcome(1e-5 * typical, 9e-3).passed  # rounding, and what Adam makes of it in ten steps
+    assert failures(outcome(1e-3 * typical, 0)) == [f"gradient/{name}"]
+    assert failures(outcome(0, 2e-2)) == [f"trained/{name}"]
+
+
+def test_every_decoded_token_counts() -> None:
+    case, answers = attentive()
+    got: Arrays = {f"initial/parameter/{name}": v for name, v in case.parameters.items()}
+    got.update({f"tokens/{number}": tokens for number, tokens in enumerate(answers.tokens)})
+
+    def outcome(changed: Arrays) -> Outcome:
+        given = {**got, **changed}
+        return judge(case, answers, given, phase="generation", optimizer=None)
+
+    assert outcome({}).passed
+    other = answers.tokens[2].copy()
+    other[1, -1] = (other[1, -1] + 1) % 30
+    assert outcome({"tokens/2": other}).reason == "tokens/2: 10% of the tokens are others"
+    short = outcome({"tokens/0": answers.tokens[0][:, :-1]})
+    assert short.reason == "tokens/0: shape (2, 4) instead of (2, 5)"
+    missing = {key: value for key, value in got.items() if key != "tokens/3"}
+    assert not judge(case, answers, missing, phase="generation", optimizer=None).passed
+
+
+def test_a_case_that_scatters_widens_its_own_tolerances_only() -> None:
+    _, answers = solved()
+    scattered = replace(answers, scatter={"trained": 0.05, "gradients": 1e-6})
+    row = tolerances(scattered)
+    assert row.trained == pytest.approx(0.15)
+    assert (row.gradients, row.outputs) == (FLOAT32.gradients, FLOAT32.outputs)

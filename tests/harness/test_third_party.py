@@ -49,8 +49,8 @@ class Adapter(Base):
     def describe(self):
         return {"version": "1.0", "threads": None}
 
-    def load(self, build, case):
-        self.case, self.cursor, self.predict = case, 0, build(case.sizes)
+    def load(self, module, case):
+        self.case, self.cursor, self.predict = case, 0, module.build(case.sizes)
 
     def infer(self):
         inputs = self.case.sets[self.cursor]

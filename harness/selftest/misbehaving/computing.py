@@ -32,7 +32,7 @@ class Adapter(Base):
     def describe(self):
         return {"version": np.__version__, "threads": 1}
 
-    def load(self, build, case):
+    def load(self, module, case):
         self.case, self.cursor, self.steps = case, 0, 0
         self.values = {name: value.copy() for name, value in case.parameters.items()}
         self.slots = {}

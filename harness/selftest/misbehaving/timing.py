@@ -44,11 +44,11 @@ class Adapter(Computing):
         """Mode recompiles grows while steps are made."""
         return self.all_steps // 7 if self.mode == "recompiles" else None
 
-    def load(self, build, case):
+    def load(self, module, case):
         """Mode hoards-build. What is queued ends first, as on a device's own stream."""
         if self.queue is not None:
             self.queue.submit(int).result()
-        Computing.load(self, build, case)
+        Computing.load(self, module, case)
         self.fresh = True
         if self.mode == "hoards-build":
             hoard()

@@ -1,0 +1,101 @@
+"""Residual networks as tf.Modules, after "Introduction to modules, layers, and models".
+
+https://www.tensorflow.org/guide/intro_to_modules
+Padding is explicit: "SAME" with stride 2 would put all of it on one side.
+https://www.tensorflow.org/api_docs/python/tf/nn#notes_on_padding_2
+"""
+
+import tensorflow as tf
+
+from adapters.tensorflow.layers import BatchNorm, Conv2D, Dense
+
+
+class Block(tf.Module):
+    """What both kinds share: the projection of the shortcut where the shape changes."""
+
+    def __init__(self, channels, outer, stride):
+        super().__init__()
+        self.projects = stride != 1 or channels != outer
+        if self.projects:
+            self.shortcut = Conv2D(channels, outer, 1, strides=stride, bias=False)
+            self.shortcut_norm = BatchNorm(outer)
+
+    def identity(self, x, training):
+        """The shortcut."""
+        return self.shortcut_norm(self.shortcut(x), training=training) if self.projects else x
+
+
+class BasicBlock(Block):
+    """Two 3x3 kernels."""
+
+    expansion = 1
+
+    def __init__(self, channels, filters, stride):
+        super().__init__(channels, filters, stride)
+        self.conv1 = Conv2D(channels, filters, 3, strides=stride, padding=1, bias=False)
+        self.norm1 = BatchNorm(filters)
+        self.conv2 = Conv2D(filters, filters, 3, padding=1, bias=False)
+        self.norm2 = BatchNorm(filters)
+
+    def __call__(self, x, *, training):
+        """(batch, height, width, channels) -> (batch, height', width', filters)."""
+        out = tf.nn.relu(self.norm1(self.conv1(x), training=training))
+        out = self.norm2(self.conv2(out), training=training)
+        return tf.nn.relu(out + self.identity(x, training))
+
+
+class Bottleneck(Block):
+    """1x1, 3x3 with the stride, 1x1."""
+
+    expansion = 4
+
+    def __init__(self, channels, filters, stride):
+        outer = self.expansion * filters
+        super().__init__(channels, outer, stride)
+        self.conv1 = Conv2D(channels, filters, 1, bias=False)
+        self.norm1 = BatchNorm(filters)
+        self.conv2 = Conv2D(filters, filters, 3, strides=stride, padding=1, bias=False)
+        self.norm2 = BatchNorm(filters)
+        self.conv3 = Conv2D(filters, outer, 1, bias=False)
+        self.norm3 = BatchNorm(outer)
+
+    def __call__(self, x, *, training):
+        """(batch, height, width, channels) -> (batch, height', width', 4 filters)."""
+        out = tf.nn.relu(self.norm1(self.conv1(x), training=training))
+        out = tf.nn.relu(self.norm2(self.conv2(out), training=training))
+        out = self.norm3(self.conv3(out), training=training)
+        return tf.nn.relu(out + self.identity(x, training))
+
+
+class ResNet(tf.Module):
+    """Stem, stages of blocks, global average pooling, dense head."""
+
+    def __init__(self, sizes):
+        super().__init__()
+        block = Bottleneck if sizes["block"] == "bottleneck" else BasicBlock
+        channels = sizes["width0"]
+        self.stem = Conv2D(sizes["channels"], channels, 7, strides=2, padding=3, bias=False)
+        self.stem_norm = BatchNorm(channels)
+        self.blocks = []
+        for stage, count in enumerate(sizes["blocks"]):
+            filters = sizes["width0"] * 2**stage
+            for place in range(count):
+                stride = 2 if stage > 0 and place == 0 else 1
+                self.blocks.append(block(channels, filters, stride))
+                channels = filters * block.expansion
+        self.logits = Dense(channels, sizes["classes"])
+
+    def __call__(self, image, *, training):
+        """(batch, height, width, channels) -> logits (batch, classes)."""
+        x = tf.nn.relu(self.stem_norm(self.stem(image), training=training))
+        # Behind a ReLU zeros never win against what is there.
+        x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
+        x = tf.nn.max_pool2d(x, ksize=3, strides=2, padding="VALID")
+        for block in self.blocks:
+            x = block(x, training=training)
+        return self.logits(tf.reduce_mean(x, axis=[1, 2]))
+
+
+def build(sizes):
+    """The model."""
+    return ResNet(sizes)

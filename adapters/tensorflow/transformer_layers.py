@@ -1,0 +1,37 @@
+"""What BERT and GPT-2 share: attention as in "Neural machine translation with a Transformer".
+
+https://www.tensorflow.org/text/tutorials/transformer, written with tf.einsum, since TensorFlow's
+core has no attention of its own.
+"""
+
+import tensorflow as tf
+
+from adapters.tensorflow.layers import Dense
+
+
+class SelfAttention(tf.Module):
+    """Projections, scaled dot products by heads, projection."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value = (Dense(width, width) for _ in range(3))
+        self.out = Dense(width, width)
+
+    def project(self, x):
+        """Query, key and value, (batch, time, heads, width / heads) each."""
+        batch, time, width = x.shape
+        shape = [batch, time, self.heads, width // self.heads]
+        return [tf.reshape(layer(x), shape) for layer in (self.query, self.key, self.value)]
+
+    def attend(self, query, key, value, mask):
+        """``mask`` is broadcast to (batch, heads, queries, keys), true for what counts."""
+        scale = query.shape[-1] ** -0.5
+        scores = tf.einsum("bqhd,bkhd->bhqk", query * scale, key)
+        scores = tf.where(mask, scores, scores.dtype.min)
+        x = tf.einsum("bhqk,bkhd->bqhd", tf.nn.softmax(scores), value)
+        return self.out(tf.reshape(x, [x.shape[0], x.shape[1], -1]))
+
+    def __call__(self, x, mask):
+        """(batch, time, width) -> the same."""
+        return self.attend(*self.project(x), mask)

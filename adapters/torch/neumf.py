@@ -1,0 +1,37 @@
+"""Neural matrix factorisation on nn.Embedding.
+
+https://docs.pytorch.org/docs/stable/generated/torch.nn.Embedding.html
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class NeuMF(nn.Module):
+    """A product of factors beside a tower of dense layers."""
+
+    def __init__(self, sizes):
+        super().__init__()
+        tower, factors = sizes["tower"], sizes["factors"]
+        self.factor_user = nn.Embedding(sizes["users"], factors)
+        self.factor_item = nn.Embedding(sizes["items"], factors)
+        self.tower_user = nn.Embedding(sizes["users"], tower[0] // 2)
+        self.tower_item = nn.Embedding(sizes["items"], tower[0] // 2)
+        self.hidden = nn.ModuleList(
+            nn.Linear(tower[i], tower[i + 1]) for i in range(len(tower) - 1)
+        )
+        self.logits = nn.Linear(factors + tower[-1], 1)
+
+    def forward(self, user, item):
+        """(batch,), (batch,) -> logits (batch, 1)."""
+        factors = self.factor_user(user) * self.factor_item(item)
+        x = torch.cat([self.tower_user(user), self.tower_item(item)], dim=-1)
+        for layer in self.hidden:
+            x = F.relu(layer(x))
+        return self.logits(torch.cat([factors, x], dim=-1))
+
+
+def build(sizes):
+    """The model."""
+    return NeuMF(sizes)

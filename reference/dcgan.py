@@ -1,0 +1,108 @@
+"""Deep convolutional generative adversarial network: two nets, two objectives in one step.
+
+Sources: A. Radford, L. Metz, S. Chintala, "Unsupervised representation learning with deep
+convolutional generative adversarial networks", ICLR 2016, section 3 and figure 1, in the widths and
+windows (4x4) of PyTorch's and TensorFlow's own examples; objectives of I. Goodfellow et al. 2014.
+
+A training step is algorithm 1 of the latter with k = 1: first the discriminator learns from a real
+and a generated batch, each normalised by itself, then the generator learns against it. The
+generator runs once; the discriminator's running statistics see the real, the generated and, after
+its update, the generated batch again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, dimension
+
+
+def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:
+    """image (batch, height, width, channel); latent (batch, 1, 1, channel)."""
+    rows, side = dimension("batch", batch), 4 * 2 ** sizes["doublings"]
+    image = (rows, dimension("height", side), dimension("width", side))
+    latent = (rows, dimension("height", 1), dimension("width", 1))
+    return (
+        ArraySpec("image", (*image, dimension("channel", sizes["channels"]))),
+        ArraySpec("latent", (*latent, dimension("channel", sizes["latent"]))),
+    )
+
+
+def generator(nn: Layers, sizes: Sizes, latent: Array) -> Array:
+    """(batch, 1, 1, latent) -> images (batch, side, side, channels) from -1 to 1."""
+    filters = sizes["filters"] * 2 ** (sizes["doublings"] - 1)
+    x = nn.conv2d_transpose(latent, "generator/up1", filters, window=4, stride=1, padding=0)
+    x = nn.relu(nn.batch_norm(x, "generator/norm1"))
+    for number in range(2, sizes["doublings"] + 1):
+        filters //= 2
+        x = nn.conv2d_transpose(x, f"generator/up{number}", filters, window=4, stride=2, padding=1)
+        x = nn.relu(nn.batch_norm(x, f"generator/norm{number}"))
+    x = nn.conv2d_transpose(x, "generator/image", sizes["channels"], window=4, stride=2, padding=1)
+    return nn.tanh(x)
+
+
+def discriminator(nn: Layers, sizes: Sizes, image: Array) -> Array:
+    """(batch, side, side, channels) -> logits (batch, 1)."""
+    filters = sizes["filters"]
+    x = nn.conv2d(image, "discriminator/down1", filters, window=4, stride=2, padding=1, bias=False)
+    x = nn.leaky_relu(x, 0.2)
+    for number in range(2, sizes["doublings"] + 1):
+        filters *= 2
+        x = nn.conv2d(
+            x, f"discriminator/down{number}", filters, window=4, stride=2, padding=1, bias=False
+        )
+        x = nn.leaky_relu(nn.batch_norm(x, f"discriminator/norm{number}"), 0.2)
+    return nn.flatten(nn.conv2d(x, "discriminator/logits", 1, window=4, bias=False))
+
+
+def forward(nn: Layers, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Latent -> images; what is used after training is the generator."""
+    return {"images": generator(nn, sizes, inputs["latent"])}
+
+
+def both(nn: Layers, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """The discriminator's logits of real and of generated images."""
+    fake = generator(nn, sizes, inputs["latent"])
+    return {
+        "real": discriminator(nn, sizes, inputs["image"]),
+        "fake": discriminator(nn, sizes, fake),
+    }
+
+
+def fooling(nn: Layers, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """The discriminator's logits of generated images."""
+    return {"fake": discriminator(nn, sizes, generator(nn, sizes, inputs["latent"]))}
+
+
+def _sizes(doublings: int, filters: int, latent: int, channels: int) -> Sizes:
+    return {"doublings": doublings, "filters": filters, "latent": latent, "channels": channels}
+
+
+MODELS = (
+    Model(
+        name="dcgan",
+        title="Deep convolutional GAN",
+        family="generative",
+        source="Radford, Metz, Chintala 2015",
+        presets={
+            "tiny": _sizes(2, 4, 6, 3),
+            "small": _sizes(3, 16, 32, 1),
+            "paper": _sizes(4, 64, 100, 3),
+        },
+        inputs=inputs,
+        forward=forward,
+        objectives=(
+            Objective(
+                "real_and_fake",
+                ("real", "fake"),
+                name="discriminator_loss",
+                forward=both,
+                trains="discriminator/",
+                moves="discriminator/",
+            ),
+            Objective(
+                "fooled", ("fake",), name="generator_loss", forward=fooling, trains="generator/"
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,126 @@
+"""A definition's programs over JAX arrays, pure and ready to be jitted: the oracle's and the arm's.
+
+``parameters``, ``state`` and ``inputs`` are mappings by canonical name throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from reference.layers_jax import JaxLayers
+from reference.optimizers import initial_state, update
+from reference.spec import Model, Objective, Sizes
+
+Arrays = dict[str, Any]
+
+
+def inference(model: Model, sizes: Sizes) -> Callable[[Arrays, Arrays, Arrays], Arrays]:
+    """``(parameters, state, inputs) -> outputs``."""
+    return lambda parameters, state, inputs: model.forward(
+        JaxLayers(parameters, state), sizes, inputs
+    )
+
+
+def trained_by(objective: Objective, parameters: Mapping[str, Any]) -> Arrays:
+    """The parameters that an objective updates."""
+    return {name: p for name, p in parameters.items() if name.startswith(objective.trains)}
+
+
+def losses_and_gradients(
+    model: Model, sizes: Sizes
+) -> Callable[[Arrays, Arrays, Arrays], tuple[Arrays, Arrays]]:
+    """``(parameters, state, inputs) -> (losses, gradients)``, each objective's of its parameters.
+
+    All of them at the given parameters: none sees another's update.
+    """
+
+    def compute(parameters: Arrays, state: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:
+        losses, gradients = {}, {}
+        for objective in model.objectives:
+            (losses[objective.name], _), found = _value_and_gradient(
+                model, sizes, objective, parameters, state, inputs
+            )
+            gradients.update(found)
+        return losses, gradients
+
+    return compute
+
+
+def training_step(
+    model: Model, sizes: Sizes, optimizer: str
+) -> Callable[..., tuple[Arrays, Arrays, Any, Arrays]]:
+    """``(parameters, state, slots, inputs, number) -> (parameters, state, slots, losses)``.
+
+    The objectives in their order, each with an optimiser of its own; ``slots`` as
+    :func:`initial_slots` makes them; ``number`` counts from 1.
+    """
+
+    def step(
+        parameters: Arrays, state: Arrays, slots: Any, inputs: Arrays, number: Any
+    ) -> tuple[Arrays, Arrays, Any, Arrays]:
+        losses, slots = {}, list(slots)
+        for place, objective in enumerate(model.objectives):
+            (losses[objective.name], moved), gradients = _value_and_gradient(
+                model, sizes, objective, parameters, state, inputs
+            )
+            trained = trained_by(objective, parameters)
+            trained, slots[place] = update(
+                optimizer, trained, gradients, state=slots[place], step=number
+            )
+            parameters = {**parameters, **trained}
+            state = {**state, **{n: v for n, v in moved.items() if n.startswith(objective.moves)}}
+        return parameters, state, slots, losses
+
+    return step
+
+
+def initial_slots(model: Model, optimizer: str, parameters: Arrays) -> list[Any]:
+    """The state of every objective's optimiser before the first step."""
+    return [initial_state(optimizer, trained_by(each, parameters)) for each in model.objectives]
+
+
+def _value_and_gradient(
+    model: Model,
+    sizes: Sizes,
+    objective: Objective,
+    parameters: Arrays,
+    state: Arrays,
+    inputs: Arrays,
+) -> Any:
+    """((loss, new state), gradients) of one objective."""
+
+    def loss(trained: Arrays) -> tuple[Any, Arrays]:
+        layers = JaxLayers({**parameters, **trained}, state, training=True)
+        outputs = (objective.forward or model.forward)(layers, sizes, inputs)
+        arguments = [outputs[name] for name in objective.outputs]
+        arguments += [inputs[name] for name in objective.targets]
+        return getattr(layers, objective.loss)(*arguments), layers.state
+
+    return jax.value_and_grad(loss, has_aux=True)(trained_by(objective, parameters))
+
+
+def generation(model: Model, sizes: Sizes) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Greedy decoding with a key-value cache.
+
+    ``begin(parameters, prompt) -> (token, cache)`` reads the prompt and gives the first token,
+    (batch,); ``further(parameters, token, position, cache) -> (token, cache)`` gives the one
+    behind ``token``, which stands at ``position``.
+    """
+    generation = model.generation
+    assert generation is not None
+
+    def begin(parameters: Arrays, prompt: Any) -> tuple[Any, Any]:
+        layers = JaxLayers(parameters)
+        cache = generation.begin(layers, sizes, prompt.shape[0])
+        logits, cache = generation.advance(layers, sizes, prompt, 0, cache)
+        return layers.most_likely(logits), cache
+
+    def further(parameters: Arrays, token: Any, position: Any, cache: Any) -> tuple[Any, Any]:
+        layers = JaxLayers(parameters)
+        logits, cache = generation.advance(layers, sizes, token[:, None], position, cache)
+        return layers.most_likely(logits), cache
+
+    return begin, further

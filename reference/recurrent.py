@@ -1,0 +1,81 @@
+"""Recurrent classifiers of token sequences: embedding, one recurrent layer, a dense head.
+
+Sources: J. L. Elman, "Finding structure in time", Cognitive Science 14, 1990; S. Hochreiter,
+J. Schmidhuber, "Long short-term memory", Neural Computation 9, 1997, with the forget gate of
+F. A. Gers et al. 2000; K. Cho et al., "Learning phrase representations using RNN encoder-decoder",
+EMNLP 2014, in the form that resets after the product with the recurrent kernel, which is cuDNN's
+and the default of all frameworks here. The head reads the state behind the last real token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, dimension
+
+PAD = 0  # the token beyond a sequence's end
+
+
+def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:
+    """tokens (batch, time), padded with 0; length (batch,); label (batch,)."""
+    rows = dimension("batch", batch)
+    return (
+        ArraySpec("tokens", (rows, dimension("time", sizes["time"])), classes=sizes["vocabulary"]),
+        ArraySpec("length", (rows,), classes=sizes["time"] + 1),
+        ArraySpec("label", (rows,), classes=sizes["classes"]),
+    )
+
+
+def draw(sizes: Sizes, batch: int, stream: np.random.Generator) -> dict[str, Array]:
+    """Sequences of at least a quarter of the time, one of full length."""
+    time = sizes["time"]
+    length = stream.integers(max(time // 4, 1), time + 1, batch, dtype=np.int32)
+    length[0] = time
+    tokens = stream.integers(1, sizes["vocabulary"], (batch, time), dtype=np.int32)
+    return {"tokens": np.where(np.arange(time) < length[:, None], tokens, PAD), "length": length}
+
+
+def forward(nn: Layers, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Tokens and lengths -> logits (batch, classes)."""
+    x = nn.embed(inputs["tokens"], "embed", count=sizes["vocabulary"], width=sizes["width"])
+    x = nn.recurrent(x, inputs["length"], "recurrent", units=sizes["units"], cell=sizes["cell"])
+    return {"logits": nn.dense(x, "logits", sizes["classes"])}
+
+
+def _model(cell: str, title: str, source: str) -> Model:
+    def sizes(vocabulary: int, time: int, width: int, units: int) -> Sizes:
+        return {
+            "cell": cell,
+            "vocabulary": vocabulary,
+            "time": time,
+            "width": width,
+            "units": units,
+            "classes": 10,
+        }
+
+    return Model(
+        name=cell,
+        title=title,
+        family="recurrent",
+        source=source,
+        presets={
+            "tiny": sizes(20, 6, 5, 7),
+            "small": sizes(300, 32, 64, 128),
+            "paper": sizes(10_000, 100, 128, 512),
+        },
+        inputs=inputs,
+        forward=forward,
+        objectives=(Objective("softmax_cross_entropy", ("logits",), ("label",)),),
+        data="digit rows",
+        draw=draw,
+        module="recurrent",
+    )
+
+
+MODELS = (
+    _model("rnn", "Elman network", "Elman 1990"),
+    _model("lstm", "Long short-term memory", "Hochreiter, Schmidhuber 1997"),
+    _model("gru", "Gated recurrent unit", "Cho et al. 2014, reset after the product"),
+)
