@@ -7,8 +7,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.digits import Lesson, draw_lesson
 from harness.errors import RunFailed
+from harness.lessons import Lesson, draw_lesson
 from harness.suite import Cell, Suite
 from reference.case import Answers, Case, draw_case, read_answers, write_case
 
@@ -20,7 +20,9 @@ class Cases:
     suite: Suite
     scratch: Path
     _solved: dict[tuple[str, str, int], tuple[Path, Case, Answers]] = field(default_factory=dict)
-    _lessons: dict[tuple[str, str, int], tuple[Path, Lesson] | str] = field(default_factory=dict)
+    _lessons: dict[tuple[str, str, int, int], tuple[Path, Lesson] | str] = field(
+        default_factory=dict
+    )
 
     def solved(self, cell: Cell) -> tuple[Path, Case, Answers]:
         """The case of a cell, solved by the reference in a process of its own.
@@ -59,15 +61,15 @@ class Cases:
             )
         return path
 
-    def lesson(self, cell: Cell) -> tuple[Path, Lesson] | str:
-        """Real data to learn from; a text says why there is none that fits the model."""
-        key = (cell.model, cell.preset, cell.batch)
+    def lesson(self, cell: Cell, seed: int) -> tuple[Path, Lesson] | str:
+        """Data to learn from; a text says why there are none that fit the model."""
+        key = (cell.model, cell.preset, cell.batch, seed)
         if key not in self._lessons:
             lesson = draw_lesson(
                 cell.model,
                 cell.preset,
                 batch=cell.batch,
-                seed=self.suite.seed,
+                seed=seed,
                 epochs=self.suite.effort.accuracy_epochs,
             )
             if isinstance(lesson, str):
@@ -78,7 +80,7 @@ class Cases:
                 self._lessons[key] = (path, lesson)
         return self._lessons[key]
 
-    def _folder(self, what: str, key: tuple[str, str, int]) -> Path:
+    def _folder(self, what: str, key: tuple[str | int, ...]) -> Path:
         folder = self.scratch / "-".join(map(str, (what, *key)))
         folder.mkdir(exist_ok=True)
         return folder

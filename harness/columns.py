@@ -183,7 +183,11 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     "accuracy": {
         **CELL,
         **_PROCESS,
-        "test_accuracy": (NUMBER, "share of test examples answered right, 0 to 1"),
+        "seed": (COUNT_OR_NA, "of initial parameters, split and order; the run's own comes first"),
+        "test_accuracy": (
+            NUMBER,
+            "share of test examples answered right, 0 to 1; of a recommender, hit rate at 10",
+        ),
         "test_loss": (NUMBER, "loss on the test examples"),
         "train_loss": (NUMBER, "loss of the last training step"),
         "train_steps": (COUNT_OR_NA, "training steps made"),

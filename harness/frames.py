@@ -70,7 +70,10 @@ _FIELDS = {
         "reason",
     ),
     "energy": ("process", "steps", "seconds", "joules_per_step", "idle_watts", "reason"),
-    "accuracy": ("process", "test_accuracy", "test_loss", "train_loss", "train_steps", "reason"),
+    "accuracy": (
+        *("process", "seed", "test_accuracy", "test_loss", "train_loss", "train_steps"),
+        "reason",
+    ),
     "status": ("status", "reason"),
 }
 _OF_RUN = ("session", "ceiling", "process", "block", "round")  # the others are of a cell

@@ -20,7 +20,7 @@ from harness.checks import (
 from harness.errors import WorkerFailure
 from harness.gate import Check, Outcome
 from harness.store import Run
-from harness.suite import Cell, Suite
+from harness.suite import Cell, Suite, twin_of
 from harness.workers import Worker
 
 FENCE_REPEATS, FENCE_BUDGET_SECONDS, ATTEMPTS = 15, 2.0, 3
@@ -157,28 +157,35 @@ class Qualification:
         return [doubled_check(calibration.step_seconds, warm["step_seconds"])]
 
     def _learn(self, worker: Worker, cell: Cell) -> None:
-        """Train on real data and test; a model that the data do not fit says so."""
+        """Train on data and test; a model that the data do not fit says so.
+
+        The arm that has an A/A twin learns from more seeds: what they part is what chance does.
+        """
         self.stage(f"{cell.title}: accuracy")
-        lesson = self.cases.lesson(cell)
-        if isinstance(lesson, str):
-            self._record_accuracy(worker, cell, reason=lesson)
-            return
-        path, drawn = lesson
-        worker.load(cell, path)
-        train_loss, outputs = worker.learn(drawn.train_sets, self.scratch / "learned.npz")
-        accuracy, loss = drawn.score(outputs)
-        self._record_accuracy(
-            worker,
-            cell,
-            test_accuracy=accuracy,
-            test_loss=loss,
-            train_loss=train_loss,
-            train_steps=drawn.train_sets,
-        )
+        first = self.suite.seed
+        more = self.suite.effort.accuracy_seeds if worker.arm.name == twin_of(self.suite) else 1
+        for seed in range(first, first + more):
+            lesson = self.cases.lesson(cell, seed)
+            if isinstance(lesson, str):
+                self._record_accuracy(worker, cell, reason=lesson)
+                return
+            path, drawn = lesson
+            worker.load(cell, path)
+            train_loss, outputs = worker.learn(drawn.train_sets, self.scratch / "learned.npz")
+            accuracy, loss = drawn.score(outputs)
+            self._record_accuracy(
+                worker,
+                cell,
+                seed=seed,
+                test_accuracy=accuracy,
+                test_loss=loss,
+                train_loss=train_loss,
+                train_steps=drawn.train_sets,
+            )
 
     def _record_accuracy(self, worker: Worker, cell: Cell, **values: Any) -> None:
         empty = dict.fromkeys(
-            ("test_accuracy", "test_loss", "train_loss", "train_steps", "reason"), None
+            ("seed", "test_accuracy", "test_loss", "train_loss", "train_steps", "reason"), None
         )
         self.run.append("accuracy", cell=cell.id, process=worker.number, **{**empty, **values})
 

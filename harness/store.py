@@ -60,7 +60,7 @@ RECORDS = {
     " wait_seconds? switches? major_faults?",
     "memory": "cell process phase peak_bytes? tree_bytes? device_bytes? framework_bytes? reason?",
     "energy": "cell process steps? seconds? joules_per_step? idle_watts? reason?",
-    "accuracy": "cell process test_accuracy? test_loss? train_loss? train_steps? reason?",
+    "accuracy": "cell process seed? test_accuracy? test_loss? train_loss? train_steps? reason?",
     "status": "cell status reason?",
 }
 _REQUIRED = {

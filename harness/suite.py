@@ -39,7 +39,7 @@ class Effort:
     ``rounds`` per block at the start, ``rounds_extra``: the share of them that may be run again for
     those in quarantine. ``quiet_seconds``: how long to wait for a quiet machine. ``ceilings``:
     whether to measure what the machine can do. ``time_cap_minutes``: no block begins later; 0 is
-    no cap.
+    no cap. ``accuracy_seeds``: from how many seeds the arm with a twin learns.
     """
 
     rounds: int = 6
@@ -57,6 +57,7 @@ class Effort:
     memory_steps: int = 20
     accuracy: bool = True
     accuracy_epochs: int = 10
+    accuracy_seeds: int = 1
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ _BLOCK_PURPOSES = ("resident", "sequential", AUDIT)
 def summary(frames: Frames) -> pandas.DataFrame:
     """Numbers of cells that are not proven are missing, the cells are not."""
     table = frames.cells.set_index(_KEY)
-    accuracy = frames.accuracy.drop_duplicates(_KEY, keep="last").set_index(_KEY)
+    accuracy = frames.accuracy.drop_duplicates(_KEY, keep="first").set_index(_KEY)
     measured = {
         **_times(frames),
         **_startup(frames),

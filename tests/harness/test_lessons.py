@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 import reference
-from harness.digits import TEST_EXAMPLES, Lesson, draw_lesson, fit_images
+from harness.lessons import TEST_EXAMPLES, Lesson, draw_lesson, fit_images, fit_rows
 from reference.spec import ArraySpec, Model, dimension
 
 IMAGES = load_digits().images / 16.0
@@ -136,7 +136,9 @@ def test_a_lesson_that_cannot_be_says_why(monkeypatch: pytest.MonkeyPatch) -> No
     )
     mlp: Model = replace(reference.get("mlp"), data=None)
     monkeypatch.setattr("reference.case.get", lambda name: mlp)
-    assert draw_lesson("mlp", "small", **words) == "mlp does not classify images"
+    assert draw_lesson("mlp", "small", **words) == (
+        "no data are at hand from which mlp could learn"
+    )
 
 
 @pytest.mark.parametrize("batch", [1, 50, 360, 400, 1437])
@@ -183,3 +185,62 @@ def test_indifference_scores_the_entropy_of_ten_classes() -> None:
     accuracy, loss = found.score(zeros)
     assert accuracy == (found.labels == 0).mean()
     assert loss == pytest.approx(np.log(10))
+
+
+def test_rows_of_a_digit_are_tokens_and_can_be_read_back() -> None:
+    images = load_digits().images
+    found = fit_rows(images, vocabulary=257, time=10)
+    assert not isinstance(found, str)
+    tokens = found["tokens"]
+    assert (tokens[:, 8:] == 0).all()
+    assert (tokens[:, :8] > 0).all()
+    assert (found["length"] == 8).all()
+    bits = (tokens[:, :8, None] - 1) >> np.arange(8) & 1
+    np.testing.assert_array_equal(bits, images >= 8)
+
+
+@pytest.mark.parametrize(("vocabulary", "time"), [(256, 8), (257, 7)])
+def test_rows_that_do_not_fit_say_why(vocabulary: int, time: int) -> None:
+    words = f"{time} tokens of {vocabulary} kinds cannot hold 8 rows of 8 pixels"
+    assert fit_rows(IMAGES, vocabulary, time) == words
+
+
+def test_a_sequence_model_has_a_lesson() -> None:
+    found = draw_lesson("lstm", "small", batch=64, seed=0, epochs=1)
+    assert isinstance(found, Lesson)
+    assert set(found.case.inputs[0]) == {"tokens", "length", "label"}
+    assert draw_lesson("lstm", "tiny", batch=8, seed=0, epochs=1) == (
+        "6 tokens of 20 kinds cannot hold 8 rows of 8 pixels"
+    )
+
+
+def test_a_recommender_ranks_what_it_has_not_seen() -> None:
+    found = draw_lesson("neumf", "small", batch=100, seed=1, epochs=1)
+    assert isinstance(found, Lesson)
+    learned, ranked = (
+        {name: np.concatenate([s[name] for s in sets]) for name in ("user", "item", "label")}
+        for sets in (found.case.inputs[: found.train_sets], found.case.inputs[found.train_sets :])
+    )
+    users = found.case.sizes["users"]
+    positive = learned["label"][:, 0] == 1
+    met = set(zip(learned["user"][positive], learned["item"][positive], strict=True))
+    # A hundred for each user, the held-out one first, none of them learned as met.
+    np.testing.assert_array_equal(ranked["user"], np.repeat(np.arange(users), 100))
+    np.testing.assert_array_equal(ranked["label"][:, 0], np.tile(np.arange(100) == 0, users))
+    assert met.isdisjoint(zip(ranked["user"], ranked["item"], strict=True))
+    assert 0.19 < positive.mean() < 0.21
+    perfect_scores = {
+        f"output/{n}/logits": s["label"]
+        for n, s in enumerate(found.case.inputs[found.train_sets :])
+    }
+    assert found.score(perfect_scores)[0] == 1
+    nothing = {name: 0 * value for name, value in perfect_scores.items()}
+    assert found.score(nothing)[0] == 0
+    stream = np.random.default_rng(0)
+    chance = {name: stream.random(value.shape) for name, value in perfect_scores.items()}
+    assert 0.05 < found.score(chance)[0] < 0.15
+
+
+def test_too_few_items_cannot_be_ranked() -> None:
+    reason = draw_lesson("neumf", "tiny", batch=8, seed=0, epochs=1)
+    assert reason == "13 items are too few to rank 100 of them"

@@ -1,0 +1,163 @@
+"""Data to learn from, as cases like any other, and what counts as learned.
+
+``digits``: 1,797 handwritten digits of 8x8 pixels that scikit-learn carries (E. Alpaydin,
+C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998; the
+test part of it). ``digit rows``: the same digits as sequences of eight tokens, one for each row of
+pixels. ``interactions``: users and items of a world of our own making (:mod:`interactions`).
+
+Split, order of the examples in every epoch and initial parameters are fixed by the seed, so every
+arm learns from the same batches in the same order, and what differs at the end is arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.interactions import CANDIDATES, draw_interactions, hit_rate
+from reference.case import Arrays, Case, draw_case
+from reference.layers_numpy import NumpyLayers
+from reference.spec import ArraySpec
+
+TEST_EXAMPLES = 360  # one fifth
+SIDE = 8
+HALF = 8  # of 16 grey levels: a darker pixel is a bit of its row's token
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A case whose first ``train_sets`` sets are learned from and whose rest is the test.
+
+    The last test set is filled up with the first test examples; ``labels`` holds those of the real
+    test examples only, in order. ``measure`` (outputs, labels) -> (accuracy, loss).
+    """
+
+    case: Case
+    train_sets: int
+    labels: NDArray[Any]
+    measure: Callable[[NDArray[np.float64], NDArray[Any]], tuple[float, float]]
+
+    def score(self, outputs: Mapping[str, NDArray[Any]]) -> tuple[float, float]:
+        """(accuracy, loss) on the test examples, from an arm's answer arrays."""
+        (objective,) = self.case.model.objectives
+        tests = range(len(self.case.inputs) - self.train_sets)
+        logits = np.concatenate([outputs[f"output/{n}/{objective.outputs[0]}"] for n in tests])
+        return self.measure(logits[: len(self.labels)].astype(np.float64), self.labels)
+
+
+def classified(logits: NDArray[np.float64], labels: NDArray[Any]) -> tuple[float, float]:
+    """(share of examples whose largest logit is the label's, mean cross-entropy)."""
+    loss = NumpyLayers({}).softmax_cross_entropy(logits, labels)
+    return float((logits.argmax(axis=1) == labels).mean()), float(loss)
+
+
+def ranked(logits: NDArray[np.float64], labels: NDArray[Any]) -> tuple[float, float]:
+    """(hit rate at 10, mean binary cross-entropy)."""
+    loss = NumpyLayers({}).binary_cross_entropy(logits, labels)
+    return hit_rate(logits[:, 0]), float(loss)
+
+
+def draw_lesson(model: str, preset: str, *, batch: int, seed: int, epochs: int) -> Lesson | str:
+    """The lesson for a model, or the reason why there is none."""
+    drawn = draw_case(model, preset, seed, batch=batch, sets=1)
+    stream = np.random.default_rng([seed, TEST_EXAMPLES])
+    if drawn.model.data is None:
+        return f"no data are at hand from which {model} could learn"
+    if drawn.model.data == "interactions":
+        sizes = drawn.sizes
+        if sizes["items"] < 2 * CANDIDATES:
+            return f"{sizes['items']} items are too few to rank {CANDIDATES} of them"
+        found = draw_interactions(sizes["users"], sizes["items"], stream)
+        train, test = (
+            {"user": users, "item": items, "label": labels[:, None].astype(np.float32)}
+            for users, items, labels in found
+        )
+        return _lesson(drawn, train, test, test["label"], ranked, stream, epochs)
+    # Imported here because it takes longer than all else that a command imports.
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    if drawn.model.data == "digit rows":
+        fitted = fit_rows(digits.images, drawn.sizes["vocabulary"], drawn.sizes["time"])
+    else:
+        name = drawn.summary.inputs[0].name
+        images = fit_images(digits.images / 16.0, drawn.summary.inputs[0])
+        fitted = images if isinstance(images, str) else {name: images}
+    if isinstance(fitted, str):
+        return fitted
+    order = stream.permutation(len(digits.target))
+    examples = {**fitted, "label": digits.target.astype(np.int32)}
+    test, train = (
+        {name: values[part] for name, values in examples.items()}
+        for part in (order[:TEST_EXAMPLES], order[TEST_EXAMPLES:])
+    )
+    return _lesson(
+        drawn, train, test, digits.target[order[:TEST_EXAMPLES]], classified, stream, epochs
+    )
+
+
+def _lesson(
+    drawn: Case,
+    train: Arrays,
+    test: Arrays,
+    labels: NDArray[Any],
+    measure: Callable[[NDArray[np.float64], NDArray[Any]], tuple[float, float]],
+    stream: np.random.Generator,
+    epochs: int,
+) -> Lesson | str:
+    """Batches of the training examples in a new order every epoch, then those of the test."""
+    batch, count, tests = drawn.batch, *(len(part["label"]) for part in (train, test))
+    if batch > count:
+        return f"a batch of {batch} is more than the {count} training examples"
+    chosen = [
+        each for _ in range(epochs) for each in _whole_batches(stream.permutation(count), batch)
+    ]
+    sets: list[Arrays] = [{name: v[b] for name, v in train.items()} for b in chosen]
+    filled = np.resize(np.arange(tests), -(-tests // batch) * batch)
+    sets += [{name: v[b] for name, v in test.items()} for b in _whole_batches(filled, batch)]
+    return Lesson(replace(drawn, inputs=tuple(sets)), len(chosen), labels, measure)
+
+
+def _whole_batches(order: NDArray[Any], batch: int) -> Sequence[NDArray[Any]]:
+    whole = len(order) // batch * batch
+    return np.split(order[:whole], whole // batch)
+
+
+def fit_rows(images: NDArray[Any], vocabulary: int, time: int) -> Arrays | str:
+    """A token for each row of an (n, 8, 8) image: its dark pixels as the bits of a number, plus 1.
+
+    Behind the eighth token come zeros. Returns the reason where it does not fit.
+    """
+    if time < SIDE or vocabulary < 2**SIDE + 1:
+        return f"{time} tokens of {vocabulary} kinds cannot hold {SIDE} rows of {SIDE} pixels"
+    rows = ((images >= HALF) * 2 ** np.arange(SIDE)).sum(axis=2) + 1
+    tokens = np.zeros((len(images), time), np.int32)
+    tokens[:, :SIDE] = rows
+    return {"tokens": tokens, "length": np.full(len(images), SIDE, np.int32)}
+
+
+def fit_images(images: NDArray[Any], spec: ArraySpec) -> NDArray[Any] | str:
+    """Enlarge (n, 8, 8) by whole factors and centre it with zeros in the model's input shape.
+
+    A vector is taken as a square image, row by row. Returns the reason where it does not fit.
+    """
+    shape = spec.shape[1:]
+    if len(shape) == 1:
+        side = int(np.sqrt(shape[0]))
+        if side * side != shape[0] or side < SIDE:
+            return f"{shape[0]} features are no square image of {SIDE}x{SIDE} or more"
+        height = width = side
+    else:
+        height, width, channels = shape
+        if min(height, width) < SIDE or channels != 1:
+            return f"inputs of {height}x{width}x{channels} cannot hold {SIDE}x{SIDE} digits"
+    factor = min(height, width) // SIDE
+    enlarged = np.kron(images, np.ones((1, factor, factor)))
+    top, left = (height - SIDE * factor) // 2, (width - SIDE * factor) // 2
+    canvas = np.zeros((len(images), height, width), np.float32)
+    canvas[:, top : top + SIDE * factor, left : left + SIDE * factor] = enlarged
+    return canvas.reshape((len(images), *shape))
