@@ -1,17 +1,24 @@
-"""Writes what documents quote: README's result, the proof, the columns, the command line.
+"""Writes what documents quote: README's result, the proof, columns, commands, differences, code.
 
 ``python docs/generate.py`` rewrites the files; ``tests/test_docs.py`` fails where one is stale.
 """
 
 from __future__ import annotations
 
+import ast
+import functools
+import io
+import tokenize
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import typer.main
 from typer.testing import CliRunner
 
+import reference
 from harness import frames
+from harness.arms import frameworks
 from harness.cli import app
 from harness.columns import COLUMNS
 from harness.report import write_report
@@ -71,7 +78,82 @@ def commands() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def differences() -> str:
+    """docs/differences.md, from the catalogue that the probes confirm."""
+    text = (ROOT / "adapters" / "differences.toml").read_text(encoding="utf-8")
+    parts = [
+        "# What frameworks do differently without saying so",
+        "Each side is what a probe finds in the framework itself, in the versions that"
+        " `levelfield list adapters` shows: `tests/adapters/test_differences.py` fails where one"
+        " changes sides. The gate would catch each of them in a comparison; most it did.",
+    ]
+    for each in tomllib.loads(text)["differences"]:
+        rows = ["| framework | side |", "|---|---|"]
+        rows += [f"| {framework} | {side} |" for framework, side in each["sides"].items()]
+        parts += [f"## {each['name']}", each["what"], "\n".join(rows), f"Here: {each['handled']}"]
+    return "\n\n".join(parts) + "\n"
+
+
+def code_size(source: str) -> tuple[int, int]:
+    """(tokens, lines) of a program without comments, docstrings and blank lines."""
+    tree = ast.parse(source)
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    docstrings = {
+        (node.body[0].lineno, node.body[0].col_offset)
+        for node in ast.walk(tree)
+        if isinstance(node, documented) and ast.get_docstring(node) is not None
+    }
+    silent = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+    found = [
+        token
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type not in (*silent, tokenize.ENDMARKER) and token.start not in docstrings
+    ]
+    return len(found), len({line for t in found for line in range(t.start[0], t.end[0] + 1)})
+
+
+def code_page(module: str) -> str:
+    """docs/models/<module>.md: the code of every framework for the models of one file."""
+    models = [each for each in reference.models().values() if each.file == module]
+    sources = {
+        framework.title: path.read_text(encoding="utf-8")
+        for framework in frameworks().values()
+        if (path := framework.folder / f"{module}.py").exists()
+    }
+    sizes = {title: code_size(source) for title, source in sources.items()}
+    rows = ["| framework | tokens | lines |", "|---|---|---|"]
+    rows += [f"| {title} | {t} | {lines} |" for title, (t, lines) in sizes.items()]
+    counts = ["| model | preset | parameters | operations per example |", "|---|---|---|---|"]
+    for model in models:
+        for preset in model.presets:
+            found = reference.summarize(model, preset, 1)
+            counts.append(
+                f"| {model.name} | {preset} | {found.parameter_count:,} |"
+                f" {found.inference_operations:,} |"
+            )
+    heads = "".join(f"<th>{title}</th>" for title in sources)
+    # An empty line on either side makes Markdown of a cell's content.
+    cells = "\n".join(
+        f'<td valign="top">\n\n```python\n{source.strip()}\n```\n\n</td>'
+        for source in sources.values()
+    )
+    parts = [
+        f"# {', '.join(model.title for model in models)}",
+        f"Source: {'; '.join(dict.fromkeys(model.source for model in models))}.",
+        "\n".join(counts),
+        "## Code",
+        "Size of each framework's own file, without comments, docstrings and blank lines; what its"
+        " models share (layers, losses, optimisers) is in the folder's other files.",
+        "\n".join(rows),
+        f"<table>\n<tr>{heads}</tr>\n<tr>\n{cells}\n</tr>\n</table>",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+MODULES = sorted({model.file for model in reference.models().values()})
 GENERATED = {
+    "docs/differences.md": differences,
+    **{f"docs/models/{module}.md": functools.partial(code_page, module) for module in MODULES},
     "README.md": readme,
     "docs/columns.md": columns,
     "docs/commands.md": commands,

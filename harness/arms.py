@@ -28,6 +28,7 @@ from reference.spec import UnknownName
 
 PHASES = ("inference", "training", "generation")
 STATISTICS = ("throughput", "latency")
+PROFILES = ("default", "tuned")
 ENTRY_POINT_GROUP = "levelfield.adapters"
 TWIN = "#2"
 _NAME = re.compile(
@@ -79,7 +80,9 @@ class Mode:
     """One way of running a framework: what stands behind the colon of an arm's name.
 
     ``statistics`` are the kinds of slices that make sense: a mode whose loop belongs to the
-    framework (Keras' ``fit``) has no single steps whose latency could be taken.
+    framework (Keras' ``fit``) has no single steps whose latency could be taken. ``profile`` is
+    "default", or "tuned" for what the framework's documentation offers beyond it; the two are
+    never compared in one ranking.
     """
 
     name: str
@@ -87,6 +90,7 @@ class Mode:
     environment: EnvironmentSpec
     phases: tuple[str, ...]
     statistics: tuple[str, ...]
+    profile: str = "default"
 
 
 @dataclass(frozen=True)
@@ -231,6 +235,7 @@ def _mode(name: str, table: Mapping[str, Any], environments: Mapping[str, Enviro
         environment=environments[table.get("environment", "default")],
         phases=_texts(table.get("phases", PHASES), PHASES),
         statistics=_texts(table.get("statistics", STATISTICS), STATISTICS),
+        profile=_texts([table.get("profile", "default")], PROFILES)[0],
     )
 
 

@@ -20,7 +20,7 @@ from harness.checks import (
 from harness.errors import WorkerFailure
 from harness.gate import Check, Outcome
 from harness.store import Run
-from harness.suite import Cell, Suite, twin_of
+from harness.suite import Cell, Suite, twins_of
 from harness.workers import Worker
 
 FENCE_REPEATS, FENCE_BUDGET_SECONDS, ATTEMPTS = 15, 2.0, 3
@@ -163,7 +163,7 @@ class Qualification:
         """
         self.stage(f"{cell.title}: accuracy")
         first = self.suite.seed
-        more = self.suite.effort.accuracy_seeds if worker.arm.name == twin_of(self.suite) else 1
+        more = self.suite.effort.accuracy_seeds if worker.arm.name in twins_of(self.suite) else 1
         for seed in range(first, first + more):
             lesson = self.cases.lesson(cell, seed)
             if isinstance(lesson, str):

@@ -330,24 +330,27 @@ def expand_arms(patterns: Sequence[str]) -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def twin_of(suite: Suite) -> str | None:
-    """The arm that runs twice in every comparison."""
+def twins_of(suite: Suite) -> tuple[str, ...]:
+    """The arms that run twice in every comparison, one of each profile; a named one first."""
     if suite.twin == "none":
-        return None
-    if suite.twin != "auto":
-        return suite.twin
+        return ()
 
     def offers_all(name: str) -> bool:
         mode = get_arm(name).mode
-        return set(suite.phases) <= set(mode.phases) and len(mode.statistics) == len(STATISTICS)
+        asked = set(suite.phases) & set(PHASES[:2])  # not every model generates
+        return asked <= set(mode.phases) and len(mode.statistics) == len(STATISTICS)
 
-    return next(filter(offers_all, suite.arms), None)
+    named = () if suite.twin == "auto" else (suite.twin,)
+    found = {get_arm(name).mode.profile: name for name in named}
+    for name in filter(offers_all, suite.arms):
+        found.setdefault(get_arm(name).mode.profile, name)
+    return tuple(found.values())
 
 
 def with_twin(suite: Suite) -> tuple[str, ...]:
-    """The arms of a suite and, behind the one that it is a copy of, the A/A twin."""
-    twin = twin_of(suite)
-    named = [[name, f"{name}{TWIN}"] if name == twin else [name] for name in suite.arms]
+    """The arms of a suite and, behind each that it is a copy of, the A/A twin."""
+    twins = twins_of(suite)
+    named = [[name, f"{name}{TWIN}"] if name in twins else [name] for name in suite.arms]
     return tuple(dict.fromkeys(name for names in named for name in names))
 
 
@@ -366,7 +369,8 @@ def plan(suite: Suite) -> list[Cell]:
                 continue
             tokens = definition.generation.count(definition.sizes(preset))
         for optimizer in suite.optimizers if phase == "training" else (None,):
-            key = (threads, model, preset, batch, phase, optimizer)
+            profile = get_arm(arm).mode.profile
+            key = (threads, model, preset, batch, phase, optimizer, profile)
             comparison = comparisons.setdefault(key, f"k{len(comparisons) + 1:03d}")
             cells.append(
                 Cell(
@@ -383,6 +387,7 @@ def plan(suite: Suite) -> list[Cell]:
                     numeric=suite.numeric,
                     device=suite.device,
                     threads=threads,
+                    profile=profile,
                     tokens=tokens,
                 )
             )

@@ -8,6 +8,8 @@ the module is its canonical name; members of an ``nnx.List`` count from one: the
 transposed convolutions.
 """
 
+import functools
+
 import flax
 import jax
 import jax.numpy as jnp
@@ -89,9 +91,14 @@ def trained_by(objective):
 
 
 class Adapter(Base):
-    """``flax:jit``."""
+    """``flax:jit`` and ``flax:tuned``.
+
+    What is tuned follows "Performance considerations": ``nnx.cached_partial``.
+    https://flax.readthedocs.io/en/latest/guides/performance.html
+    """
 
     def __init__(self, device, mode, threads, precision):
+        self.tuned = mode == "tuned"
         jax.config.update("jax_platforms", device)
         try:
             self.device = jax.devices(device)[0]
@@ -179,6 +186,7 @@ class Adapter(Base):
             return {name: value_and_gradients(name, model, inputs) for name in objectives}
 
         self.predict, self.update = predict, train_step
+        self.cached = {}
         self.losses_and_gradients = losses_and_gradients
         if case.generation:
             self.decode = nnx.jit(module.generate, static_argnames="count")
@@ -196,7 +204,16 @@ class Adapter(Base):
         """``model.train()`` or ``model.eval()``, where the phase changes."""
         if training != self.training:
             self.training = training
+            self.cached = {}  # they know the module as it was
             self.model.train() if training else self.model.eval()
+
+    def _bound(self, function, *modules):
+        """The function of what is left to give it."""
+        if not self.tuned:
+            return functools.partial(function, *modules)
+        if function not in self.cached:
+            self.cached[function] = nnx.cached_partial(function, *modules)
+        return self.cached[function]
 
     def compile(self, phase):
         """``nnx.jit(...).lower(...).compile()``: the calls of the same function then reuse it."""
@@ -219,12 +236,14 @@ class Adapter(Base):
     def infer(self):
         """One jitted forward pass."""
         self._switch(training=False)
-        return self.case.named_outputs(self.predict(self.model, self.used[self._next()]))
+        predict = self._bound(self.predict, self.model)
+        return self.case.named_outputs(predict(self.used[self._next()]))
 
     def train_step(self):
         """Values, gradients and in-place updates in one jitted function."""
         self._switch(training=True)
-        return self.update(self.model, self.optimizers, self.sets[self._next()])
+        update = self._bound(self.update, self.model, self.optimizers)
+        return update(self.sets[self._next()])
 
     def generate(self, count):
         """Prompt and all tokens in one jitted function."""

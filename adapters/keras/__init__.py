@@ -88,12 +88,14 @@ OPTIMIZERS = {
 
 
 class Adapter(Base):
-    """``keras:BACKEND`` and ``keras:BACKEND-fit``."""
+    """``keras:BACKEND``, ``keras:BACKEND-fit`` and ``keras:tensorflow-tuned``."""
 
     def __init__(self, device, mode, threads, precision):
         self.device = device
         backend, _, loop = mode.partition("-")
         self.backend, self.fits = backend, loop == "fit"
+        # https://keras.io/api/models/model_training_apis/#compile-method
+        self.jit_compile = True if loop == "tuned" else "auto"
         os.environ["KERAS_BACKEND"] = backend
         # Keras reads a keras.json there that could change its data layout and number format.
         if "KERAS_HOME" not in os.environ:
@@ -178,7 +180,7 @@ class Adapter(Base):
             "backend_version": self.native.__version__,
             "numpy": np.__version__,
             # What "auto" becomes: an empty model has nothing that speaks against compilation.
-            "jit_compile": self.keras.Sequential().jit_compile,
+            "jit_compile": self.jit_compile is True or self.keras.Sequential().jit_compile,
             "image_data_format": self.keras.config.image_data_format(),
             "dtype": self.keras.config.dtype_policy().name,
         }
@@ -247,7 +249,11 @@ class Adapter(Base):
         loss = LOSSES[objective["loss"]](self.keras)
         if len(self.case.outputs) > 1:
             loss = {objective["outputs"][0]: loss}
-        self.model.compile(optimizer=self.optimizers[objective["name"]], loss=loss)
+        self.model.compile(
+            optimizer=self.optimizers[objective["name"]],
+            loss=loss,
+            jit_compile=self.jit_compile,
+        )
         if self.backend == "tensorflow":
             self.compiled = self.compiled or 0
             self.model.train_step = self._counted(self.model.train_step)
@@ -341,7 +347,7 @@ class Adapter(Base):
             self.compiled += 1
             return self.module.generate(self.model, prompt, count)
 
-        compiled = self.native.function(decode, reduce_retracing=False)
+        compiled = self.native.function(decode, jit_compile=self.jit_compile is True or None)
         return lambda prompt, count: compiled(self.native.constant(prompt), count)
 
     def _decoder_jax(self):

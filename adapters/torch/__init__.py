@@ -57,15 +57,15 @@ LOSSES = {
 }
 
 
-def make_optimizer(constants, parameters):
-    """torch.optim with its own choice of implementation: neither foreach nor fused is set."""
+def make_optimizer(constants, parameters, fused):
+    """torch.optim; with ``fused`` None it chooses its implementation itself."""
     rate = constants["learning_rate"]
-    if constants["name"] == "sgd":
-        return torch.optim.SGD(parameters, lr=rate)
-    if constants["name"] == "momentum":
-        return torch.optim.SGD(parameters, lr=rate, momentum=constants["momentum"])
-    betas = constants["beta1"], constants["beta2"]
-    return torch.optim.Adam(parameters, lr=rate, betas=betas, eps=constants["epsilon"])
+    if constants["name"] == "adam":
+        betas = constants["beta1"], constants["beta2"]
+        epsilon = constants["epsilon"]
+        return torch.optim.Adam(parameters, lr=rate, betas=betas, eps=epsilon, fused=fused)
+    momentum = constants.get("momentum", 0)
+    return torch.optim.SGD(parameters, lr=rate, momentum=momentum, fused=fused)
 
 
 def canonical_tensors(model):
@@ -113,11 +113,14 @@ def held(name):
 
 
 class Adapter(Base):
-    """``torch:eager`` and ``torch:compile``.
+    """``torch:eager``, ``torch:compile`` and ``torch:tuned``.
 
     What is compiled follows "Where to apply torch.compile?": the evaluation step, and the training
     step with the optimiser but without the loop.
     https://docs.pytorch.org/docs/stable/user_guide/torch_compiler/compile/programming_model.where_to_apply_compile.html
+    What is tuned follows the "Performance Tuning Guide" and "Channels Last Memory Format".
+    https://docs.pytorch.org/tutorials/recipes/recipes/tuning_guide.html
+    https://docs.pytorch.org/tutorials/intermediate/memory_format_tutorial.html
     """
 
     def __init__(self, device, mode, threads, precision):
@@ -125,7 +128,8 @@ class Adapter(Base):
             raise Unsupported("torch finds no device of the kind cuda")
         if precision != "float32":
             raise Unsupported("this adapter computes in float32 only")
-        self.compiled = mode == "compile"
+        self.compiled = mode in ("compile", "tuned")
+        self.tuned = mode == "tuned"
         self.device = torch.device(device)
         torch.set_num_threads(threads)
         torch.set_num_interop_threads(1)
@@ -133,6 +137,8 @@ class Adapter(Base):
         # Convolutions have a switch of their own, and cuDNN's is on by default.
         # https://docs.pytorch.org/docs/stable/notes/cuda.html#tensorfloat-32-tf32-on-ampere-and-later-devices
         torch.backends.cudnn.conv.fp32_precision = "ieee"
+        if self.tuned:
+            torch.set_flush_denormal(True)
         if self.compiled:
             # By default a function recompiled too often runs eagerly from then on, with no more
             # than a warning; an arm called compile must fail instead.
@@ -150,6 +156,9 @@ class Adapter(Base):
             "convolution_precision": self._convolution_precision(),
             "capability": torch.backends.cpu.get_cpu_capability(),
             "compiler": "inductor" if self.compiled else None,
+            "channels_last": self.tuned,
+            "fused_optimizer": self.tuned,
+            "flush_denormal": self.tuned,
         }
 
     def _convolution_precision(self):
@@ -176,6 +185,8 @@ class Adapter(Base):
         torch.compiler.reset()  # the caches know the former module and would count as recompilation
         self.case, self.module, self.cursor = case, module, 0
         self.model = module.build(case.sizes).to(self.device)
+        if self.tuned:
+            self.model = self.model.to(memory_format=torch.channels_last)
         with torch.no_grad():
             self.named = canonical_tensors(self.model)
             for name, value in {**case.parameters, **case.state}.items():
@@ -188,7 +199,8 @@ class Adapter(Base):
         self.objectives = case.objective_functions(module, LOSSES)
         self.trained = {each["name"]: self._trained_by(each) for each in case.objectives}
         self.optimizers = {
-            name: make_optimizer(case.optimizer, trained) for name, trained in self.trained.items()
+            name: make_optimizer(case.optimizer, trained, fused=self.tuned or None)
+            for name, trained in self.trained.items()
         }
         # Functions, and not model.compile(): that leaves an nn.Sequential silently uncompiled.
         compiler = torch.compile if self.compiled else lambda function: function
@@ -209,7 +221,10 @@ class Adapter(Base):
         value = LAYOUT.to_native(value, self.case.dimensions[name])
         # Class labels and token ids are int64 throughout torch.
         value = value.astype("int64" if value.dtype.kind == "i" else value.dtype)
-        return torch.from_numpy(value).to(self.device)
+        tensor = torch.from_numpy(value).to(self.device)
+        if self.tuned and tensor.ndim == 4:
+            return tensor.to(memory_format=torch.channels_last)
+        return tensor
 
     def _next(self):
         number = self.cursor

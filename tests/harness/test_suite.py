@@ -260,7 +260,7 @@ def test_cells_that_share_a_process_lie_side_by_side() -> None:
 def test_the_command_line_speaks_in_place_of_the_file() -> None:
     suite = load_suite("tiny")
     found = narrowed(suite, arms=" torch:* ,reference:jax", models="mlp", batch=3, threads=1)
-    assert found.arms == ("torch:eager", "torch:compile", "reference:jax")
+    assert found.arms == ("torch:eager", "torch:compile", "torch:tuned", "reference:jax")
     assert (found.models, found.batches, found.threads) == (("mlp",), (3,), (1,))
     assert found.presets == suite.presets
     with pytest.raises(UnknownName, match="unknown model ''"):

@@ -1,0 +1,43 @@
+"""Which sides JAX takes, with optax; run by its own interpreter, prints JSON."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+found = {}
+found["gelu"] = "exact" if abs(float(jax.nn.gelu(1.0)) - 0.8413447) < 1e-6 else "tanh"
+found["leaky-relu"] = f"{-float(jax.nn.leaky_relu(-1.0)):.2f}"
+found["same-padding"] = str(lax.padtype_to_pads((4,), (3,), (2,), "SAME")[0])
+kernel = jnp.array([1.0, 2.0, 3.0]).reshape(3, 1, 1)
+spread = lax.conv_transpose(jnp.ones((1, 1, 1)), kernel, (1,), "VALID")
+found["transposed-convolution"] = "gradient" if spread.ravel().tolist() == [1, 2, 3] else "turned"
+
+
+def moved(epsilon, gradient):
+    """One step of Adam from zero with rate 1."""
+    optimizer = optax.adam(1.0, eps=epsilon)
+    start = jnp.zeros_like(gradient)
+    updates, state = optimizer.update(gradient, optimizer.init(start), start)
+    return updates, state
+
+
+step, _ = moved(1.0, jnp.ones(1))
+found["adam-bias-correction"] = ("behind" if abs(step[0] + 0.5) < 1e-3 else "before") + " (optax)"
+optimizer = optax.adam(1.0)
+small = jnp.array([1e-8])
+update, _ = optimizer.update(small, optimizer.init(small), small)
+found["adam-epsilon"] = ("1e-08" if abs(update[0] + 0.5) < 1e-2 else "another") + " (optax)"
+gradient = jax.grad(lambda pair: 2 * pair[0])((1.0, 1.0))[1]
+found["unreached-parameter"] = "zeros" if gradient == 0 else "none"
+rows = jax.grad(lambda table: table[jnp.array([1, 1])].sum())(jnp.zeros((3, 1)))
+found["embedding-gradient"] = "whole" if rows.shape == (3, 1) else "rows"
+_, state = moved(1e-12, rows)
+second = float(state[0].nu[1, 0]) / 1e-3
+words = "square of the sum" if second > 3 else "sum of the squares"
+found["adam-on-repeated-rows"] = words + " (optax)"
+tiny = jax.jit(lambda x: x * 0.01)(jnp.full(64, 1e-38))
+found["denormals"] = "kept" if float(tiny.sum()) > 0 else "flushed"
+print(json.dumps({"jax": found}))

@@ -1,0 +1,30 @@
+"""Which sides TensorFlow takes; run by its own interpreter, prints JSON."""
+
+import json
+
+import tensorflow as tf
+
+found = {}
+_, variance = tf.nn.moments(tf.constant([0.0, 2.0]), axes=[0])
+found["running-variance"] = ("biased" if variance == 1 else "unbiased") + " (tf.nn.moments)"
+found["gelu"] = "exact" if abs(float(tf.nn.gelu(1.0)) - 0.8413447) < 1e-6 else "tanh"
+found["leaky-relu"] = f"{-float(tf.nn.leaky_relu(-1.0)):.1f}"
+image = tf.reshape(tf.constant([1.0, 0.0, 0.0, 0.0]), [1, 4, 1, 1])
+marks = tf.reshape(tf.constant([1.0, 10.0, 100.0]), [3, 1, 1, 1])
+place = float(tf.nn.conv2d(image, marks, [2, 1], "SAME")[0, 0, 0, 0])
+found["same-padding"] = "(0, 1)" if place == 1 else "(1, 0)"
+spread = tf.nn.conv1d_transpose(
+    tf.ones([1, 1, 1]), tf.reshape(tf.constant([1.0, 2.0, 3.0]), [3, 1, 1]), [1, 3, 1], 1, "VALID"
+)
+values = tf.reshape(spread, [-1]).numpy().tolist()
+found["transposed-convolution"] = "gradient" if values == [1, 2, 3] else "turned"
+lonely, used = tf.Variable(1.0), tf.Variable(1.0)
+table = tf.Variable(tf.zeros([3, 1]))
+with tf.GradientTape(persistent=True) as tape:
+    loss = 2 * used + tf.reduce_sum(tf.nn.embedding_lookup(table, [1, 1]))
+found["unreached-parameter"] = "none" if tape.gradient(loss, lonely) is None else "zeros"
+rows = isinstance(tape.gradient(loss, table), tf.IndexedSlices)
+found["embedding-gradient"] = "rows" if rows else "whole"
+tiny = tf.fill([64], 1e-38) * 0.01
+found["denormals"] = "kept" if float(tf.reduce_sum(tiny)) > 0 else "flushed"
+print(json.dumps({"tensorflow": found}))
