@@ -77,6 +77,30 @@ def findings(frames: Frames, group: Group) -> Iterator[str]:
                 " on a quiet machine: it runs more threads than it was given cores"
             )
         yield from _differences(frames, row)
+    yield from _spread(frames, group)
+
+
+def _spread(frames: Frames, group: Group) -> Iterator[str]:
+    """Do arms learn alike? What several seeds part in one arm is what chance does."""
+    learned = frames.accuracy
+    learned = learned[
+        (learned["run"] == group.run)
+        & (learned["comparison"] == group.comparison)
+        & learned["test_accuracy"].notna()
+    ]
+    # A group has the words of its plan: what it did not learn, it has no rows of.
+    seeds = learned.groupby("arm")["seed"].nunique()
+    for arm in seeds.index[seeds > 1]:
+        own = learned.loc[learned["arm"] == arm, "test_accuracy"]
+        width = float(own.max() - own.min())
+        firsts = learned.drop_duplicates("arm", keep="first").set_index("arm")["test_accuracy"]
+        apart = (firsts - firsts[arm]).abs()
+        outside = [clean(name) for name in apart.index[apart > width]]
+        words = f"farther from it: {', '.join(outside)}" if outside else "no arm is farther from it"
+        yield (
+            f"{clean(arm)}: {own.nunique()} test accuracies from {len(own)} seeds lie within"
+            f" {width:.1%} ({own.min():.1%} to {own.max():.1%}); from the same seed {words}"
+        )
 
 
 def _quiet(frames: Frames, group: Group) -> bool:

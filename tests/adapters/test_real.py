@@ -25,7 +25,8 @@ from harness.cases import Cases
 from harness.resources import available_cores
 from harness.suite import Cell, Suite, load_suite, plan, validated, with_twin
 from harness.summary import summary
-from harness.workers import Workers
+from harness.workers import Worker, Workers
+from reference.case import draw_case, write_case
 
 BUILT_IN = sorted(name for name, arm in arms().items() if arm.framework.package[:9] == "adapters.")
 
@@ -215,6 +216,43 @@ def test_what_compiles_counts_its_compilations(arm: str, tmp_path: Path) -> None
             cold = worker.slot(cell, 3, extra=0, kinds=["throughput"], rewarm_seconds=None)
     assert slots[1]["compiled"] == 0
     assert cold["compiled"] > 0
+
+
+CACHED = ("torch:eager", "tensorflow:function", "keras:jax", "jax:jit", "flax:jit")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("arm", [*CACHED, "reference:jax", "reference:numpy"])
+def test_decoding_uses_its_cache(arm: str, tmp_path: Path) -> None:
+    """A further token costs a fraction of the forward pass that computing it anew would take."""
+    suite = tiny_of(arm, models=("gpt2",), presets=("small",), batches=(16,))
+    inference, generation = (c for c in plan(suite) if c.phase in ("inference", "generation"))
+    resolution = session.resolve_arms(suite.arms, {})
+    cells = [inference, generation]
+    with store.create(tmp_path, "cache", session.describe_run(suite, cells, resolution)) as run:
+        workers = Workers(run, suite.limits, resolution, tmp_path, random.Random(0))
+        path = tmp_path / "case.npz"
+        write_case(draw_case("gpt2", "small", 1, batch=16), path)
+        with workers.start(get_arm(arm), inference, purpose="qualification") as worker:
+            forward, whole, first = [], [], []
+            for _ in range(3):
+                worker.load(inference, path)
+                worker.warm_up(inference, suite.effort)
+                forward.append(seconds_of(worker, inference, "throughput"))
+                worker.load(generation, path)
+                worker.warm_up(generation, suite.effort)
+                whole.append(seconds_of(worker, generation, "throughput"))
+                first.append(seconds_of(worker, generation, "first_token"))
+    sizes = draw_case("gpt2", "small", 1, batch=16, sets=1).sizes
+    further = (min(whole) - min(first)) / (sizes["new_tokens"] - 1)
+    # The forward pass is over as many positions as the prompt has: later tokens would cost more.
+    assert sizes["time"] <= sizes["prompt"]
+    assert further < 0.5 * min(forward)
+
+
+def seconds_of(worker: Worker, cell: Cell, kind: str) -> float:
+    reply = worker.slot(cell, 4, extra=0, kinds=[kind], rewarm_seconds=0)
+    return float(reply["slices"][kind]["seconds"]) / 4
 
 
 @pytest.mark.real
