@@ -9,9 +9,10 @@ Errors are relative norms, |got - expected| / |expected| in float64 over a whole
 moved, both sides are taken relative to the start, so that a parameter that never moved has error 1
 however large it is, and what storing each step's result in float32 may cost is taken off.
 
-Some gradients are zero by mathematics, a key's bias in attention for one, and rounding all that a
-framework has of them. They are held against the size of all gradients; and since Adam makes steps
-of its full rate of any rounding, such a parameter may move by the rate at every step.
+Some gradients are zero by mathematics, a key's bias in attention for one, or nearly so, and
+rounding is all that a framework has of them. They are held against the size of all gradients; and
+since Adam makes steps of its full rate of any rounding, such a parameter may move by the rate at
+every step.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reference.case import Answers, Case
+from reference.case import NEGLIGIBLE, Answers, Case
 from reference.optimizers import OPTIMIZERS
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -63,7 +64,10 @@ TOLERANCES: Mapping[str, Tolerance] = {
 # is refused when it is drawn (``reference.case.LOOSEST``).
 SCATTER_MARGIN = 3
 
-NULL_GRADIENT = 1e-9  # of the root mean square of all gradients: zero by mathematics
+# Of the root mean square of all gradients: an array below that is held against that much of all,
+# since rounding leaves some 1e-7 of all gradients in each. One below NEGLIGIBLE is moved by its
+# rounding, where the optimiser normalises.
+SMALL_GRADIENT = 1e-2
 PARAMETERS_LOADED = 1e-7  # copied, not computed: at most one rounding
 
 
@@ -210,13 +214,11 @@ class _Judging:
         typical = _typical(self.answers.gradients.values())
         null = set()
         for name, gradient in self.answers.gradients.items():
-            key = f"gradient/{name}"
-            if _typical([gradient]) < NULL_GRADIENT * typical:
+            key, size = f"gradient/{name}", float(np.sqrt(gradient.size))
+            if _typical([gradient]) < NEGLIGIBLE * typical:
                 null.add(name)
-                gradient_scale = typical * float(np.sqrt(gradient.size))
-            else:
-                gradient_scale = 0.0
-            yield self._compare(key, key, gradient, allowed.gradients, scale=gradient_scale)
+            scale = size * max(_typical([gradient]), SMALL_GRADIENT * typical)
+            yield self._compare(key, key, gradient, allowed.gradients, scale=scale)
         for name, losses in self.answers.step_losses[optimizer].items():
             yield self._step_losses(name, losses)
         rate = OPTIMIZERS[optimizer]["learning_rate"]

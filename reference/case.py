@@ -41,7 +41,7 @@ LOOSEST = {"gradients": 2e-2, "step_losses": 5e-3, "stepped": 0.25, "trained": 0
 HORIZONS = (STEPS, 5, 3, 2)  # training steps, the most for which rounding leaves LOOSEST
 RETRIES = 4  # draws of a deep network that are tried by what rounding does
 DRAWN = 4e9  # operations of a training step, over all draws that are tried
-NULL = 1e-9  # of the typical gradient: zero by mathematics, and rounding all that moves it
+NEGLIGIBLE = 1e-3  # of the typical gradient: rounding may move it as much as that does
 CLEAR = 1e-3  # of the spread of the logits, between the best and the next token
 BIAS_SCALE = 0.1  # biases are drawn away from zero: a forgotten bias must show
 
@@ -410,11 +410,8 @@ def _scatter(
         scale = float(np.linalg.norm(expected)) or 1.0
         worst[kind] = max(worst[kind], float(np.linalg.norm(got - expected)) / scale)
 
-    moving = {
-        name
-        for name, gradient in answers.gradients.items()
-        if np.sqrt(np.mean(np.square(gradient))) > NULL * typical
-    }
+    sizes = {n: float(np.sqrt(np.mean(np.square(g)))) for n, g in answers.gradients.items()}
+    moving = {name for name, size in sizes.items() if size > NEGLIGIBLE * typical}
     for _ in range(SHAKES):
         start = {
             name: value * (1 + noise * generator.standard_normal(value.shape))

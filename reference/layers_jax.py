@@ -119,7 +119,7 @@ class JaxLayers:
         """``lax.scan`` over time.
 
         Both products are inside: one product of all inputs before the loop, whose slices it would
-        read, takes 2.6 times as long under XLA on the CPU (a GRU of 128 units, batch 32).
+        read, takes more than twice as long under XLA on the CPU (a GRU of 128 units, batch 32).
         """
         kernel, bias = self.parameters[f"{name}/kernel"], self.parameters[f"{name}/bias"]
         recurrent_kernel = self.parameters[f"{name}/recurrent_kernel"]
