@@ -24,8 +24,12 @@ ArmsOption = Annotated[
     str | None, typer.Option(help="Arms or patterns, separated by commas: torch:*,jax:jit.")
 ]
 ModelsOption = Annotated[str | None, typer.Option(help="Models, separated by commas.")]
-PresetsOption = Annotated[str | None, typer.Option(help="Presets, separated by commas.")]
-PhasesOption = Annotated[str | None, typer.Option(help="inference, training or both.")]
+PresetsOption = Annotated[
+    str | None, typer.Option("--presets", "--preset", help="Presets, separated by commas.")
+]
+PhasesOption = Annotated[
+    str | None, typer.Option(help="inference, training, generation, separated by commas.")
+]
 OptimizersOption = Annotated[
     str | None, typer.Option(help="sgd, momentum, adam, separated by commas.")
 ]

@@ -22,6 +22,7 @@ import pytest
 from harness import environments, frames, session, store
 from harness.arms import arms, get_arm
 from harness.cases import Cases
+from harness.report.tables import comparison_tables
 from harness.resources import available_cores
 from harness.suite import Cell, Suite, load_suite, plan, validated, with_twin
 from harness.summary import summary
@@ -216,6 +217,21 @@ def test_what_compiles_counts_its_compilations(arm: str, tmp_path: Path) -> None
             cold = worker.slot(cell, 3, extra=0, kinds=["throughput"], rewarm_seconds=None)
     assert slots[1]["compiled"] == 0
     assert cold["compiled"] > 0
+
+
+@pytest.mark.real
+def test_first_and_further_tokens_are_told_apart(tmp_path: Path) -> None:
+    suite = tiny_of("jax:jit", models=("gpt2",), phases=("generation",), presets=("small",))
+    loaded = measured(suite, tmp_path)
+    (row,) = offered("jax:jit", loaded).to_dict("records")
+    tokens = draw_case("gpt2", "small", 1, batch=1, sets=1).sizes["new_tokens"]
+    assert row["first_token_seconds"] > row["further_token_seconds"] > 0
+    whole = row["first_token_seconds"] + (tokens - 1) * row["further_token_seconds"]
+    assert whole == pytest.approx(row["step_seconds"], rel=0.2)
+    assert pandas.isna(row["latency_p50_seconds"])
+    assert set(loaded.slices["statistic"]) == {"throughput", "first_token", "further_token"}
+    (table,) = comparison_tables(loaded)
+    assert {"first token (ms)", "per further token (ms)"} < set(table.cells)
 
 
 CACHED = ("torch:eager", "tensorflow:function", "keras:jax", "jax:jit", "flax:jit")

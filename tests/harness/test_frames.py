@@ -21,7 +21,7 @@ from harness import export
 from harness.columns import COLUMNS
 from harness.errors import BadInput, RunFailed
 from harness.export import write_csv, write_parquet
-from harness.frames import Frames, load
+from harness.frames import Frames, _with_further_tokens, load
 from harness.store import STATUSES, Run, TornRecord, open_run, read_records
 from harness.summary import summary
 from harness.verdicts import judge, verdict_frame
@@ -575,3 +575,24 @@ def test_exports_where_nothing_can_be_written(
 def test_gate_names_of_the_synthetic_run(full: Frames) -> None:
     expected = {c["name"] for c in gate_checks(random.Random(0), {"phase": "training"})}
     assert set(full.gate["name"]) == expected
+
+
+def test_a_further_token_is_what_a_generation_takes_beyond_its_first() -> None:
+    """Two rounds of a cell of five tokens; the second has no first token beside it."""
+    columns = {
+        "owner": [0, 0, 0],
+        "process": [1, 1, 1],
+        "block": [0, 0, 0],
+        "round": [0, 0, 1],
+        "statistic": ["throughput", "first_token", "throughput"],
+        "step_seconds": [0.9, 0.1, 0.8],
+        "seconds": [9.0, 1.0, 8.0],
+        "steps": [10, 10, 10],
+        **{name: [1.0] * 3 for name in ("cpu_seconds", "wait_seconds", "switches")},
+        "major_faults": [0, 0, 0],
+    }
+    found = _with_further_tokens(columns, [5])
+    assert found["statistic"] == ["throughput", "first_token", "throughput", "further_token"]
+    assert found["step_seconds"][-1] == pytest.approx(0.2)
+    assert (found["round"][-1], found["seconds"][-1]) == (0, None)
+    assert _with_further_tokens(columns, [None]) is columns

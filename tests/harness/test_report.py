@@ -16,7 +16,7 @@ from rich.console import Console
 from harness.frames import Frames, load
 from harness.report import tables as report_tables
 from harness.report.comparison import groups
-from harness.report.findings import SMOKE
+from harness.report.findings import SMOKE, findings
 from harness.report.provenance import provenance
 from harness.report.tables import ComparisonTable, markdown, to_rich
 from harness.report.text import clean, escape, significant
@@ -321,3 +321,28 @@ def test_provenance_tells_machine_seed_and_what_each_arm_read_back(tmp_path: Pat
     assert "9.8.7" in lines["jax:jit"] and "tf32 no, note &lt;i&gt;\\|x" in lines["jax:jit"]
     assert "no process was started" in lines["flax:jit"]
     assert "/environments" not in text
+
+
+def test_what_seeds_part_is_said_of_every_arm(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path, phases=("training",))
+    one = groups(frames)[0]
+    learned = frames.accuracy[frames.accuracy["comparison"] == one.comparison]
+    arms = list(dict.fromkeys(learned["arm"]))
+    assert len(arms) > 1
+    first, second = arms[:2]
+    rows = learned.drop_duplicates("arm").set_index("arm", drop=False)
+
+    def told(other: float) -> list[str]:
+        more = [
+            {**rows.loc[first].to_dict(), "seed": seed, "test_accuracy": value}
+            for seed, value in ((0, 0.90), (1, 0.92), (2, 0.91))
+        ]
+        more.append({**rows.loc[second].to_dict(), "seed": 0, "test_accuracy": other})
+        changed = dataclasses.replace(frames, accuracy=pandas.DataFrame(more))
+        return [line for line in findings(changed, one) if "test accuracies" in line]
+
+    (near,) = told(0.915)
+    assert near.startswith(f"{first}: 3 test accuracies from 3 seeds lie within 2.0%")
+    assert near.endswith("no arm is farther from it")
+    (far,) = told(0.925)
+    assert far.endswith(f"farther from it: {second}")
