@@ -30,8 +30,8 @@ from harness.cli.options import (
 from harness.cli.watching import watched
 from harness.suite import Suite, load_suite, plan
 
-# What proves a published architecture need not fill a machine; and ten steps of Adam, which takes the
-# sign of every rounding, prove nothing about a deep one that the tiny presets have not.
+# What proves a published architecture need not fill a machine; and Adam, which takes the sign of
+# every rounding, proves nothing about a deep one that the tiny presets have not.
 PAPER_BATCH, PAPER_OPTIMIZERS = 4, "sgd"
 HARMLESS = ("ok", "unsupported", "unwritten", "no-environment")
 
