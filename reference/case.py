@@ -32,7 +32,8 @@ STEPS = 10  # training steps whose losses are compared
 ATTEMPTS = 40  # draws tried for one that is clear of ties
 NOISE = 1e-6  # relative, on the parameters of a draw that is being tried
 ROUNDING = 5e-7  # relative, what float32 costs a forward pass (measured: 2e-7 to 6e-7)
-SHAKES = 2  # independent noises that a draw must stand
+SHAKES = 2  # independent noises that a draw must stand in all its steps
+GRADIENT_SHAKES = 8  # and in its gradients alone: half of them switch a unit that is beside a tie
 # What NOISE may do to a draw: a third to a tenth of what the gate allows. And, where no draw is so
 # clear, what ROUNDING may do at most: the gate then allows three times what it did, and whatever
 # is not moved, or moved once too often, shows beyond even that.
@@ -42,7 +43,7 @@ HORIZONS = (STEPS, 5, 3, 2)  # training steps, the most for which rounding leave
 RETRIES = 4  # draws of a deep network that are tried by what rounding does
 DRAWN = 4e9  # operations of a training step, over all draws that are tried
 NEGLIGIBLE = 1e-3  # of the typical gradient: rounding may move it as much as that does
-CLEAR = 1e-3  # of the spread of the logits, between the best and the next token
+CLEAR = 2e-5  # of the spread of the logits, between the best token and the next: 20 times rounding
 BIAS_SCALE = 0.1  # biases are drawn away from zero: a forgotten bias must show
 
 
@@ -417,16 +418,17 @@ def _scatter(
 
     sizes = {n: float(np.sqrt(np.mean(np.square(g)))) for n, g in answers.gradients.items()}
     moving = {name for name, size in sizes.items() if size > NEGLIGIBLE * typical}
-    for _ in range(SHAKES):
+    for shake in range(SHAKES + GRADIENT_SHAKES):
         start = {
             name: value * (1 + noise * generator.standard_normal(value.shape))
             for name, value in case.parameters.items()
         }
         changed = replace(case, parameters=start)
-        other = run_jax(changed, steps=answers.steps, optimizers=optimizers)
+        steps = answers.steps if shake < SHAKES else 0
+        other = run_jax(changed, steps=steps, optimizers=optimizers)
         for name in moving:
             note("gradients", other.gradients[name], answers.gradients[name])
-        for optimizer in optimizers:
+        for optimizer in other.step_losses:
             for objective, losses in answers.step_losses[optimizer].items():
                 got = np.array(other.step_losses[optimizer][objective])
                 note("step_losses", got, np.array(losses))

@@ -74,3 +74,14 @@ def test_what_runs_in_every_interpreter_is_python_3_6(name: str) -> None:
     ast.parse(source, feature_version=(3, 6))
     for word in ("perf_counter_ns", "dataclass", "capture_output", "nullcontext", "annotations"):
         assert word not in source
+
+
+def test_gates_are_reordered_by_the_name_of_their_axis() -> None:
+    layout = Layout(entries={"gru_gate": (1, 0, 2)})
+    gates = [["in", [["in", 2]]], ["out", [["gru_gate", 3], ["unit", 2]]]]
+    kernel = np.array([[0, 1, 10, 11, 20, 21], [2, 3, 12, 13, 22, 23]])  # r, z, n
+    native = layout.to_native(kernel, gates)
+    np.testing.assert_array_equal(native, [[10, 11, 0, 1, 20, 21], [12, 13, 2, 3, 22, 23]])
+    np.testing.assert_array_equal(layout.to_canonical(native, gates), kernel)
+    other = Layout(entries={"gru_gate": (2, 0, 1)})  # not its own inverse
+    np.testing.assert_array_equal(other.to_canonical(other.to_native(kernel, gates), gates), kernel)
