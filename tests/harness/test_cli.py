@@ -404,8 +404,10 @@ def test_list_gives_the_shapes_and_costs_of_every_model_to_scripts(terminal: Ter
                     size *= length
                 counted += size
             assert counted == summary["parameter_count"]
-            assert summary["inference_operations"] > 2 * counted * 0.9, (name, preset)
-            assert summary["inference_bytes"] > 4 * counted
+            assert summary["inference_operations"] > 0, (name, preset)
+            if model["family"] in ("dense", "convolutional"):  # no tables, no second net
+                assert summary["inference_operations"] > 2 * counted * 0.9, (name, preset)
+                assert summary["inference_bytes"] > 4 * counted
     paper = found["mlp"]["presets"]["paper"]
     assert paper["parameter_count"] == 784 * 512 + 512 + 512 * 512 + 512 + 512 * 10 + 10
     assert paper["parameters"]["hidden1/kernel"] == {"axes": ["in", "out"], "shape": [784, 512]}
