@@ -23,6 +23,7 @@ import numpy as np
 import reference
 from harness.errors import RunFailed
 from harness.resources import worker_variables
+from reference.spec import UnknownName
 from reference.trace import summarize
 
 PRODUCT, COPY = "matrix product", "copy"
@@ -41,7 +42,8 @@ def work(
     """(floating-point operations, least bytes) of a step, by the conventions of reference.trace.
 
     Operations are those of matrix products and convolutions, two per multiply-add; bytes are what
-    must move once, the optimiser's state included.
+    must move once, the optimiser's state included. Raises UnknownName for a model, preset or phase
+    that is not defined.
     """
     found = summarize(reference.get(model), preset, batch)
     if phase == "inference":
@@ -49,7 +51,8 @@ def work(
     if phase == "generation":
         # Every token reads all parameters again; what is cached is little beside them.
         definition = reference.get(model)
-        assert definition.generation is not None
+        if definition.generation is None:
+            raise UnknownName("phase", phase, ("inference", "training"), f"model '{model}'")
         tokens = definition.generation.count(definition.sizes(preset))
         return found.generation_operations, tokens * found.inference_bytes
     state = 2 * 4 * found.parameter_count * STATE_ARRAYS[optimizer or "sgd"]

@@ -291,23 +291,24 @@ def _with_further_tokens(columns: _Columns, tokens: Sequence[int | None]) -> _Co
     Its seconds per step are those of a token behind the first: what all of them took, less what
     the first one took, by their number.
     """
+    if "first_token" not in columns["statistic"]:
+        return columns
+    columns = {**columns, "step_seconds": columns["step_seconds"].tolist()}
     firsts, rows = {}, len(columns["owner"])
     keys = [*zip(*(columns[n] for n in ("owner", "process", "block", "round")), strict=True)]
     for row, statistic in enumerate(columns["statistic"]):
         if statistic == "first_token":
             firsts[keys[row]] = columns["step_seconds"][row]
     sources, seconds = [], []
-    for row in range(rows) if firsts else ():
+    for row in range(rows):
         count = tokens[columns["owner"][row]]
         if columns["statistic"][row] == "throughput" and keys[row] in firsts and count:
             sources.append(row)
             whole = columns["step_seconds"][row]
             seconds.append((whole - firsts[keys[row]]) / max(count - 1, 1))
-    if not sources:
-        return columns
     more = {name: [values[row] for row in sources] for name, values in columns.items()}
     more |= {"statistic": ["further_token"] * len(sources), "step_seconds": seconds}
-    for name in ("seconds", "steps", "cpu_seconds", "wait_seconds", "switches", "major_faults"):
+    for name in ("seconds", "cpu_seconds", "wait_seconds", "switches", "major_faults"):
         more[name] = [None] * len(sources)  # of the whole generation, in its own row
     return {name: [*values, *more[name]] for name, values in columns.items()}
 

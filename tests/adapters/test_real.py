@@ -22,6 +22,7 @@ import pytest
 from harness import environments, frames, session, store
 from harness.arms import arms, get_arm
 from harness.cases import Cases
+from harness.report.comparison import groups
 from harness.report.tables import comparison_tables
 from harness.resources import available_cores
 from harness.suite import Cell, Suite, load_suite, plan, validated, with_twin
@@ -230,7 +231,7 @@ def test_first_and_further_tokens_are_told_apart(tmp_path: Path) -> None:
     assert whole == pytest.approx(row["step_seconds"], rel=0.2)
     assert pandas.isna(row["latency_p50_seconds"])
     assert set(loaded.slices["statistic"]) == {"throughput", "first_token", "further_token"}
-    (table,) = comparison_tables(loaded)
+    (table,) = comparison_tables(loaded, groups(loaded))
     assert {"first token (ms)", "per further token (ms)"} < set(table.cells)
 
 

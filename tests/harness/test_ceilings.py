@@ -8,6 +8,7 @@ import pytest
 
 from harness import ceilings
 from harness.ceilings import COPY, PRODUCT, roofline_share, work
+from reference.spec import UnknownName
 
 ROWS = [
     {"what": PRODUCT, "size_bytes": 1, "per_second": 1e9},
@@ -58,3 +59,9 @@ def test_this_machine_has_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = list(ceilings.measure(2))
     assert [row["what"] for row in rows] == [PRODUCT, COPY]
     assert all(row["per_second"] > 1e6 for row in rows)
+
+
+def test_a_phase_that_a_model_does_not_have_has_no_work() -> None:
+    """Records outlive definitions: what once generated may not do so any more."""
+    with pytest.raises(UnknownName, match="unknown phase 'generation' in model 'mlp'"):
+        work("mlp", "tiny", 8, phase="generation", optimizer=None)

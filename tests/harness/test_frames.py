@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import random
@@ -21,7 +22,7 @@ from harness import export
 from harness.columns import COLUMNS
 from harness.errors import BadInput, RunFailed
 from harness.export import write_csv, write_parquet
-from harness.frames import Frames, _with_further_tokens, load
+from harness.frames import Frames, load
 from harness.store import STATUSES, Run, TornRecord, open_run, read_records
 from harness.summary import summary
 from harness.verdicts import judge, verdict_frame
@@ -577,22 +578,37 @@ def test_gate_names_of_the_synthetic_run(full: Frames) -> None:
     assert set(full.gate["name"]) == expected
 
 
-def test_a_further_token_is_what_a_generation_takes_beyond_its_first() -> None:
+def test_a_further_token_is_what_a_generation_takes_beyond_its_first(tmp_path: Path) -> None:
     """Two rounds of a cell of five tokens; the second has no first token beside it."""
-    columns = {
-        "owner": [0, 0, 0],
-        "process": [1, 1, 1],
-        "block": [0, 0, 0],
-        "round": [0, 0, 1],
-        "statistic": ["throughput", "first_token", "throughput"],
-        "step_seconds": [0.9, 0.1, 0.8],
-        "seconds": [9.0, 1.0, 8.0],
-        "steps": [10, 10, 10],
-        **{name: [1.0] * 3 for name in ("cpu_seconds", "wait_seconds", "switches")},
-        "major_faults": [0, 0, 0],
-    }
-    found = _with_further_tokens(columns, [5])
-    assert found["statistic"] == ["throughput", "first_token", "throughput", "further_token"]
-    assert found["step_seconds"][-1] == pytest.approx(0.2)
-    assert (found["round"][-1], found["seconds"][-1]) == (0, None)
-    assert _with_further_tokens(columns, [None]) is columns
+    with empty_run(tmp_path, cells=1) as run:
+        run.description["cells"][0] |= {
+            "model": "gpt2",
+            "preset": "tiny",
+            "phase": "generation",
+            "tokens": 5,
+        }
+        start(run, "c0001", 1)
+        gate(run, "c0001", 1)
+        throughput(run, "c0001", 1, 9.0, 8.0)
+        first = {"statistic": "first_token", "steps": 2, "seconds": 0.2, "step_seconds": [0.1, 0.1]}
+        run.append("slice", cell="c0001", process=1, block=1, round=0, **first, **OWN)
+        run.append("status", cell="c0001", status="ok")
+        rewrite(run)
+    loaded = load(run.path)
+    assert_as_documented(loaded)
+    further = loaded.slices[loaded.slices["statistic"] == "further_token"]
+    assert further["step_seconds"].tolist() == [pytest.approx(0.2)]  # (0.9 - 0.1) / 4
+    assert (further["round"].item(), further["steps"].item()) == (0, 10)
+    assert further["seconds"].isna().all()
+    row = summary(loaded).iloc[0]
+    assert row.first_token_seconds == 0.1
+    assert row.further_token_seconds == pytest.approx(0.2)
+
+
+def rewrite(run: Run) -> None:
+    """Its description as changed."""
+    (run.path / "run.json").write_text(json.dumps(run.description))
+
+
+def test_a_cell_without_tokens_has_no_further_ones(full: Frames) -> None:
+    assert "further_token" not in set(full.slices["statistic"])

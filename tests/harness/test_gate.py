@@ -253,8 +253,15 @@ def test_rounding_alone_stays_far_below_every_tolerance(
             check.name: TRAINED_MARGIN if check.name.startswith("trained/") else ROUNDING_MARGIN
             for check in outcome.checks
         }
-        # What has no gradient by mathematics moves by rounding, as far as its tolerance says.
-        judged = [check for check in outcome.checks if check.tolerance < 1]
+        # What has no gradient by mathematics (the bias of an attention's key) is rounding alone,
+        # and moves by it; what is left of it depends on the machine's own order of sums.
+        null = {c.name.partition("/")[2] for c in outcome.checks if c.tolerance == 1}
+        judged = [
+            check
+            for check in outcome.checks
+            if check.tolerance < 1 and check.name.removeprefix("gradient/") not in null
+        ]
+        assert len(judged) > len(outcome.checks) / 2
         near = [c for c in judged if margins[c.name] * c.error > c.tolerance]
         assert near == []
         for kind in ("outputs", "gradient", "step losses"):
