@@ -353,7 +353,7 @@ def settled_case(
     tokens must be decided by ``CLEAR`` of the logits' spread.
     Raises ``ValueError`` when no draw is good enough.
     """
-    generator, best = np.random.default_rng(0), None
+    best = None
     operations = summarize(get(model), preset, _positive(batch)).training_operations
     tries = min(max(int(DRAWN / operations), 1), ATTEMPTS)
     for attempt in range(ATTEMPTS):
@@ -363,7 +363,7 @@ def settled_case(
             continue
         answers = replace(run_jax(case, optimizers=optimizers), tokens=tokens)
         if tries > 1:
-            scatter = _scatter(case, answers, generator, optimizers, noise=NOISE)
+            scatter = _scatter(case, answers, optimizers, noise=NOISE, limits=SETTLED)
             worst = max(scatter[kind] / SETTLED[kind] for kind in SETTLED)
             if worst <= 1:
                 return case, replace(answers, scatter=scatter)
@@ -381,7 +381,7 @@ def settled_case(
             if steps < answers.steps:
                 tokens = answers.tokens
                 answers = replace(run_jax(case, steps=steps, optimizers=optimizers), tokens=tokens)
-            scatter = _scatter(case, answers, generator, optimizers, noise=ROUNDING)
+            scatter = _scatter(case, answers, optimizers, noise=ROUNDING, limits=LOOSEST)
             if all(scatter[kind] <= LOOSEST[kind] for kind in LOOSEST):
                 return case, replace(answers, scatter=scatter)
         another = draw_case(model, preset, seed, batch=batch, attempt=further)
@@ -403,12 +403,16 @@ def _unclear(model: str, preset: str, seed: int, batch: int, why: str) -> str:
 def _scatter(
     case: Case,
     answers: Answers,
-    generator: np.random.Generator,
     optimizers: Sequence[str],
     *,
     noise: float,
+    limits: Mapping[str, float],
 ) -> dict[str, float]:
-    """How far relative noise on the parameters parts each kind of answer, at most."""
+    """How far relative noise on the parameters parts each kind of answer, at most.
+
+    Once a limit is passed, what further noise does is not looked at.
+    """
+    generator = np.random.default_rng(case.attempt)
     worst = dict.fromkeys(("gradients", "step_losses", "stepped", "trained"), 0.0)
     typical = np.sqrt(np.mean([np.mean(np.square(g)) for g in answers.gradients.values()]))
 
@@ -436,6 +440,8 @@ def _scatter(
                 moves = getattr(answers, when)[optimizer]
                 for name in moving | set(_both_variances(case.state)):
                     note(when, getattr(other, when)[optimizer][name], moves[name])
+        if any(worst[kind] > limit for kind, limit in limits.items()):
+            break
     return worst
 
 
