@@ -327,11 +327,12 @@ def _numpy(arrays: Arrays) -> Arrays:
 
 def _moves(start: Arrays, moved: Sequence[Arrays]) -> Arrays:
     """In float32, which costs a movement nothing and a large model half its memory."""
-    return {
-        name: (np.asarray(value) - start[name]).astype(np.float32)
-        for arrays in moved
-        for name, value in arrays.items()
-    }
+    with np.errstate(over="ignore", invalid="ignore"):  # of a training that diverged
+        return {
+            name: (np.asarray(value) - start[name]).astype(np.float32)
+            for arrays in moved
+            for name, value in arrays.items()
+        }
 
 
 def settled_case(
@@ -349,8 +350,8 @@ def settled_case(
     costs, should leave gradients and movements within ``SETTLED``; otherwise the next draw is
     tried. A deep network has units beside a tie in every draw: after as many as ``DRAWN``
     operations pay for, the one that scattered least is taken, and how far rounding alone scatters
-    it goes with its answers; where that is too far after ten steps, fewer are compared. Decoded
-    tokens must be decided by ``CLEAR`` of the logits' spread.
+    it goes with its answers; where that is too far after ten steps, or where the training diverges,
+    fewer are compared. Decoded tokens must be decided by ``CLEAR`` of the logits' spread.
     Raises ``ValueError`` when no draw is good enough.
     """
     best = None
@@ -417,8 +418,10 @@ def _scatter(
     typical = np.sqrt(np.mean([np.mean(np.square(g)) for g in answers.gradients.values()]))
 
     def note(kind: str, got: Any, expected: Any) -> None:
-        scale = float(np.linalg.norm(expected)) or 1.0
-        worst[kind] = max(worst[kind], float(np.linalg.norm(got - expected)) / scale)
+        with np.errstate(over="ignore", invalid="ignore"):
+            scale = float(np.linalg.norm(expected)) or 1.0
+            apart = float(np.linalg.norm(got - expected)) / scale
+        worst[kind] = max(worst[kind], apart if np.isfinite(apart) else np.inf)
 
     sizes = {n: float(np.sqrt(np.mean(np.square(g)))) for n, g in answers.gradients.items()}
     moving = {name for name, size in sizes.items() if size > NEGLIGIBLE * typical}

@@ -25,9 +25,7 @@ def generator() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize(
-    "name", ["README.md", "docs/columns.md", "docs/commands.md", "docs/measurement.md"]
-)
+@pytest.mark.parametrize("name", generator().GENERATED)
 def test_generated_documents_are_fresh(name: str) -> None:
     expected = generator().GENERATED[name]()
     assert (ROOT / name).read_text(encoding="utf-8") == expected, "type: make docs"

@@ -32,7 +32,7 @@ from harness.suite import Suite, load_suite, plan
 
 # What proves a published architecture need not fill a machine; and Adam, which takes the sign of
 # every rounding, proves nothing about a deep one that the tiny presets have not.
-PAPER_BATCH, PAPER_OPTIMIZERS = 4, "sgd"
+PAPER_BATCH, PAPER_OPTIMIZERS = 4, "momentum"
 HARMLESS = ("ok", "unsupported", "unwritten", "no-environment")
 
 
@@ -53,7 +53,7 @@ def check_command(
 ) -> None:
     """Prove every arm against the reference and show its errors; nothing is timed.
 
-    Of the preset paper a batch of 4 and gradient descent are proved if nothing else is asked for.
+    Of the preset paper a batch of 4 and momentum are proved if nothing else is asked for.
 
     Exits with 1 if an arm is wrong or failed.
     """

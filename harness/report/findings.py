@@ -77,10 +77,10 @@ def findings(frames: Frames, group: Group) -> Iterator[str]:
                 " on a quiet machine: it runs more threads than it was given cores"
             )
         yield from _differences(frames, row)
-    yield from _spread(frames, group)
+    yield from spread(frames, group)
 
 
-def _spread(frames: Frames, group: Group) -> Iterator[str]:
+def spread(frames: Frames, group: Group) -> Iterator[str]:
     """Do arms learn alike? What several seeds part in one arm is what chance does."""
     learned = frames.accuracy
     learned = learned[

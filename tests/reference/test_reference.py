@@ -319,6 +319,17 @@ def test_a_draw_beside_a_tie_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> 
     assert list(answers.trained) == ["sgd"]
 
 
+def test_a_training_that_diverges_is_compared_for_as_long_as_it_does_not() -> None:
+    """The lower bound of 784 pixels and plain gradient descent: not a number after three steps."""
+    case = reference.draw_case("vae", "paper", 1, batch=4)
+    losses = run_jax(case, optimizers=["sgd"]).step_losses["sgd"]["loss"]
+    assert not np.isfinite(losses[-1])
+    _, answers = reference.settled_case("vae", "paper", 1, batch=4, optimizers=["sgd"])
+    assert 1 < answers.steps < len(losses)
+    assert np.isfinite(answers.step_losses["sgd"]["loss"]).all()
+    assert all(np.isfinite(scatter) for scatter in answers.scatter.values())
+
+
 def test_a_seed_without_a_clear_draw_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reference.case, "ATTEMPTS", 2)
     for noise in ("NOISE", "ROUNDING"):  # more than any case may scatter by
