@@ -1,12 +1,23 @@
-"""How fast the NumPy reference is: the truth must not be what one waits for."""
+"""How fast the references are: the truth is not what one waits for, the mark no straw man."""
 
 from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import reference
-from reference.case import run_numpy
+from harness import environments, session, store
+from harness.arms import get_arm
+from harness.suite import load_suite, plan, validated
+from harness.workers import Worker, Workers
+from reference.case import run_numpy, write_case
 
 TINY_SECONDS, RESNET_SECONDS = 1.0, 10.0
 
@@ -24,3 +35,66 @@ def test_resnet50_on_one_large_image_takes_less_than_ten_seconds(
     case = reference.draw_case("resnet50", "paper", seed=1, batch=1, sets=1)
     benchmark.pedantic(run_numpy, (case,), rounds=1)
     assert benchmark.stats["min"] < RESNET_SECONDS
+
+
+ARMS = ("reference:jax", "flax:jit")
+SLICE_SECONDS, ROUNDS, BEHIND = 0.1, 9, 1.10
+
+
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Worker, Worker]]:
+    """A process of the reference and one of Flax on the same core."""
+    for name in ARMS:
+        spec = get_arm(name).mode.environment
+        if environments.find(spec) is None:
+            pytest.skip(f"no sealed environment; type: levelfield env build {spec.label}")
+    suite = validated(replace(load_suite("tiny"), arms=ARMS, twin="none"))
+    folder, cells = tmp_path_factory.mktemp("beside"), plan(suite)
+    resolutions = session.resolve_arms(suite.arms, {})
+    with ExitStack() as stack:
+        run = stack.enter_context(
+            store.create(folder, "beside", session.describe_run(suite, cells, resolutions))
+        )
+        workers = Workers(run, suite.limits, resolutions, folder, random.Random(0))
+        first, second = (
+            stack.enter_context(workers.start(get_arm(name), cells[0], purpose="resident"))
+            for name in ARMS
+        )
+        yield first, second
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("phase", ["inference", "training"])
+@pytest.mark.parametrize("name", list(reference.models()))
+def test_the_jitted_reference_is_within_a_tenth_of_flax(
+    name: str, phase: str, beside: tuple[Worker, Worker], tmp_path: Path
+) -> None:
+    """Slices of both in turn, so that what the machine does meanwhile hits both alike."""
+    suite = validated(
+        replace(
+            load_suite("tiny"),
+            arms=ARMS,
+            twin="none",
+            models=(name,),
+            phases=(phase,),
+            presets=("small",),
+            optimizers=("adam",),
+            batches=(32,),
+        )
+    )
+    (cell, _), path = plan(suite), tmp_path / "case.npz"
+    write_case(reference.draw_case(name, "small", seed=1, batch=32), path)
+    steps = []
+    for worker in beside:
+        worker.load(cell, path)
+        warm = worker.warm_up(cell, suite.effort)
+        steps.append(max(1, round(SLICE_SECONDS / warm["step_seconds"])))
+    ratios = []
+    for _ in range(ROUNDS):
+        seconds = []
+        for worker, count in zip(beside, steps, strict=True):
+            reply = worker.slot(cell, count, extra=0, kinds=["throughput"], rewarm_seconds=0.02)
+            seconds.append(reply["slices"]["throughput"]["seconds"] / count)
+        ratios.append(seconds[0] / seconds[1])
+    print(f"{name} {phase}: {statistics.median(ratios):.3f} of flax:jit")
+    assert statistics.median(ratios) < BEHIND
