@@ -24,6 +24,7 @@ from harness.columns import COLUMNS
 from harness.report import findings, write_report
 from harness.report.comparison import groups
 from harness.report.tables import comparison_tables, markdown
+from harness.report.text import clean
 from harness.selftest import page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,17 +57,7 @@ def accuracy() -> str:
     """docs/accuracy.md, from the published run of ``digits``: what every arm learned."""
     loaded = frames.load(DIGITS)
     learned = loaded.accuracy.drop_duplicates(["comparison", "arm"])  # the first seed of a twin
-    names = loaded.cells.set_index("comparison")["model"].to_dict()
-    wide = learned.pivot(index="arm", columns="comparison", values="test_accuracy")
-    rows = [
-        "| arm | " + " | ".join(names[key] for key in wide) + " |",
-        "|---" * (wide.shape[1] + 1),
-    ]
-    rows[1] += "|"
-    for arm in dict.fromkeys(loaded.cells["arm"]):
-        if arm in wide.index:
-            shown = " | ".join("-" if share != share else f"{share:.1%}" for share in wide.loc[arm])
-            rows.append(f"| {arm} | {shown} |")
+    learned = learned.set_index(["comparison", "arm"])["test_accuracy"]
     parts = [
         "# What the arms learn",
         "Written by the program from the records in [results/digits](../results/digits), a run of"
@@ -74,12 +65,18 @@ def accuracy() -> str:
         " digits in the same order, and is tested on digits that it has not seen. ResNet-18 sees"
         " images, the LSTM a sequence of rows. One arm learns from three seeds too, which draw"
         " other parameters and another order: what that alone changes is the measure of all other"
-        " differences.",
-        "\n".join(rows),
+        " differences. What is wrong does not learn; [differences.md](differences.md) says why.",
     ]
-    for group in groups(loaded):
+    for comparison, cells in loaded.cells.groupby("comparison", sort=False):
+        rows = ["| arm | test accuracy |", "|---|---|"]
+        for cell in cells.itertuples():
+            if (comparison, cell.arm) in learned.index:
+                rows.append(f"| {cell.arm} | {learned[comparison, cell.arm]:.1%} |")
+            elif cell.status != "ok":  # a twin takes no lesson of its own
+                rows.append(f"| {cell.arm} | {cell.status}: {clean(cell.reason)} |")
+        (group,) = (each for each in groups(loaded) if each.comparison == comparison)
         words = "\n".join(f"- {text}" for text in findings.spread(loaded, group))
-        parts.append(f"## {names[group.comparison]}\n\n{words}")
+        parts += [f"## {cells['model'].iloc[0]}", "\n".join(rows), words]
     return "\n\n".join(parts) + "\n"
 
 
