@@ -24,6 +24,7 @@ from typing import Any
 
 import reference
 from harness.errors import BadInput
+from harness.gate import TOLERANCES
 from reference.spec import UnknownName
 
 PHASES = ("inference", "training", "generation")
@@ -82,7 +83,7 @@ class Mode:
     ``statistics`` are the kinds of slices that make sense: a mode whose loop belongs to the
     framework (Keras' ``fit``) has no single steps whose latency could be taken. ``profile`` is
     "default", or "tuned" for what the framework's documentation offers beyond it; the two are
-    never compared in one ranking.
+    never compared in one ranking. ``numerics`` are the numeric modes in which it computes.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Mode:
     phases: tuple[str, ...]
     statistics: tuple[str, ...]
     profile: str = "default"
+    numerics: tuple[str, ...] = ("float32",)
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,7 @@ def _mode(name: str, table: Mapping[str, Any], environments: Mapping[str, Enviro
         phases=_texts(table.get("phases", PHASES), PHASES),
         statistics=_texts(table.get("statistics", STATISTICS), STATISTICS),
         profile=_texts([table.get("profile", "default")], PROFILES)[0],
+        numerics=_texts(table.get("numerics", ["float32"]), tuple(TOLERANCES)),
     )
 
 

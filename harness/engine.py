@@ -139,6 +139,9 @@ class Engine:
         if cell.phase not in arm.mode.phases:
             phases = " and ".join(arm.mode.phases)
             self._finish(cell, "unsupported", f"{arm.name} offers {phases} only")
+        elif cell.numeric not in arm.mode.numerics:
+            numerics = " and ".join(arm.mode.numerics)
+            self._finish(cell, "unsupported", f"{arm.name} computes in {numerics} only")
         elif not arm.framework.generic and not arm.framework.model_file(cell.model).exists():
             missing = arm.framework.model_file(cell.model).name
             self._finish(cell, "unwritten", f"{arm.framework.package}: {missing} is missing")

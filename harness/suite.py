@@ -338,7 +338,8 @@ def twins_of(suite: Suite) -> tuple[str, ...]:
     def offers_all(name: str) -> bool:
         mode = get_arm(name).mode
         asked = set(suite.phases) & set(PHASES[:2])  # not every model generates
-        return asked <= set(mode.phases) and len(mode.statistics) == len(STATISTICS)
+        able = asked <= set(mode.phases) and suite.numeric in mode.numerics
+        return able and len(mode.statistics) == len(STATISTICS)
 
     named = () if suite.twin == "auto" else (suite.twin,)
     found = {get_arm(name).mode.profile: name for name in named}

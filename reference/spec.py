@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 BATCH_NORM_EPSILON = 1e-5
+NO_MODELS = ("spec", "programs", "export")  # modules that need more than NumPy, or this one
 BATCH_NORM_NEW = 0.1  # what a new batch weighs in the running statistics
 
 Array = Any  # a NumPy array, a JAX array or a traced shape: whatever the layer namespace works on
@@ -358,7 +359,7 @@ def models() -> Mapping[str, Model]:
     """Every model, by name. A module of this package that defines ``MODELS`` adds its own."""
     found: dict[str, Model] = {}
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if module.name.startswith(("layers_", "_")) or module.name in ("spec", "programs"):
+        if module.name.startswith(("layers_", "_")) or module.name in NO_MODELS:
             continue
         loaded = importlib.import_module(f"reference.{module.name}")
         for model in getattr(loaded, "MODELS", ()):

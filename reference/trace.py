@@ -284,12 +284,14 @@ class _Read(Mapping[str, Array]):
 class Summary:
     """What a model is and costs at one preset and batch; operations and bytes are per step.
 
-    ``used`` names the inputs that inference reads. ``generation_operations`` are those of decoding
+    ``used`` names the inputs that inference reads, ``held`` the parameters and statistics that it
+    does. ``generation_operations`` are those of decoding
     all tokens with a cache, 0 where nothing is generated.
     """
 
     inputs: tuple[ArraySpec, ...]
     used: tuple[str, ...]
+    held: tuple[str, ...]
     parameters: tuple[ArraySpec, ...]
     state: tuple[ArraySpec, ...]
     outputs: tuple[ArraySpec, ...]
@@ -327,8 +329,7 @@ def summarize(model: Model, preset: str, batch: int) -> Summary:
         declared.update(step.parameters)
         state.update(step.state)
     count = sum(spec.size for spec in declared.values())
-    held = sum(spec.size for spec in tracer.parameters.values())
-    held += sum(spec.size for spec in tracer.state.values())
+    held = sum(spec.size for spec in (*tracer.parameters.values(), *tracer.state.values()))
     # Targets are read only where there is a loss; every element is 4 bytes.
     used = tuple(spec.name for spec in inputs if spec.name in read.asked)
     read_elements = sum(spec.size for spec in inputs if spec.name in used)
@@ -337,6 +338,7 @@ def summarize(model: Model, preset: str, batch: int) -> Summary:
     return Summary(
         inputs=inputs,
         used=used,
+        held=(*tracer.parameters, *tracer.state),
         parameters=tuple(declared.values()),
         state=tuple(state.values()),
         outputs=named,

@@ -12,7 +12,19 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 OURS = ("harness", "adapters", "reference")
-FRAMEWORKS = ("torch", "tensorflow", "keras", "jax", "flax", "optax", "theano", "mxnet", "onnx")
+FRAMEWORKS = (
+    "torch",
+    "tensorflow",
+    "keras",
+    "jax",
+    "flax",
+    "optax",
+    "theano",
+    "mxnet",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+)
 # What an adapter may import besides adapters.base, numpy and the standard library: its framework.
 OWN = {
     "torch": {"torch"},
@@ -21,6 +33,9 @@ OWN = {
     "jax": {"jax", "optax"},
     "flax": {"flax", "jax", "optax"},
     "reference": {"reference", "jax"},
+    # These run what the reference exports.
+    "onnxruntime": {"reference", "onnxruntime", "onnx"},
+    "openvino": {"reference", "openvino"},
 }
 
 
@@ -53,6 +68,8 @@ def test_the_reference_imports_numpy_and_in_its_jitted_part_jax(path: Path) -> N
     allowed = {"reference", "numpy", *sys.stdlib_module_names}
     if path.name in ("layers_jax.py", "programs.py", "case.py"):
         allowed |= {"jax"}
+    if path.name in ("layers_onnx.py", "export.py"):
+        allowed |= {"onnx"}
     if path.name == "layers_numpy.py":
         allowed |= {"scipy"}  # NumPy has no error function
     assert {top(name) for name in imports(path)} <= allowed

@@ -14,6 +14,7 @@ from harness.cli import (
     comparing,
     doctoring,
     environment,
+    exporting,
     listing,
     reporting,
     running,
@@ -34,6 +35,7 @@ app.add_typer(environment.app, name="env")
 app.command("check")(checking.check_command)
 app.command("run")(running.run_command)
 app.command("report")(reporting.report_command)
+app.command("export")(exporting.export_command)
 app.command("compare")(comparing.compare_command)
 app.command("doctor")(doctoring.doctor_command)
 app.command("selftest")(selftesting.selftest_command)

@@ -19,6 +19,7 @@ from harness.cli.options import (
     ArmsOption,
     BatchOption,
     ModelsOption,
+    NumericOption,
     OptimizersOption,
     PhasesOption,
     PresetsOption,
@@ -48,6 +49,7 @@ def check_command(
     optimizers: OptimizersOption = None,
     batch: BatchOption = None,
     threads: ThreadsOption = None,
+    numeric: NumericOption = None,
     python: PythonOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:
@@ -70,6 +72,7 @@ def check_command(
         optimizers=PAPER_OPTIMIZERS if optimizers is None and published else optimizers,
         batch=PAPER_BATCH if batch is None and published else batch,
         threads=threads,
+        numeric=numeric,
     )
     rows = _check(chosen, python, suite)
     if as_json:

@@ -34,6 +34,10 @@ OptimizersOption = Annotated[
     str | None, typer.Option(help="sgd, momentum, adam, separated by commas.")
 ]
 BatchOption = Annotated[int | None, typer.Option(help="Examples per step.")]
+NumericOption = Annotated[
+    str | None,
+    typer.Option(help="float32, or int8: dynamic quantisation, where an arm offers that."),
+]
 LevelOption = Annotated[str | None, typer.Option(help="smoke, quick, standard or thorough.")]
 MarginOption = Annotated[
     float | None, typer.Option(help="Share below which a difference does not matter, such as 0.02.")
@@ -78,7 +82,7 @@ def narrowed(
 ) -> Suite:
     """The suite with what the command line says in place of what the file says.
 
-    ``scalars``: level, margin, twin, residency.
+    ``scalars``: level, margin, twin, residency, numeric.
     """
     words = {"arms": arms, "models": models, "presets": presets, "phases": phases}
     words["optimizers"] = optimizers

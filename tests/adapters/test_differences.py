@@ -27,6 +27,8 @@ ARMS = {
     "flax": "flax:jit",
     "keras/tensorflow": "keras:tensorflow",
     "keras/jax": "keras:jax",
+    "onnxruntime": "onnxruntime:cpu",
+    "openvino": "openvino:cpu",
 }
 
 
@@ -73,7 +75,7 @@ def test_every_framework_takes_the_side_that_the_catalogue_says(label: str) -> N
 
 def test_every_side_has_a_probe() -> None:
     said = set(stated())
-    assert said == {"torch", "tensorflow", "keras", "jax", "flax"} | {
+    assert said == {"torch", "tensorflow", "keras", "jax", "flax", "onnxruntime", "openvino"} | {
         "keras on tensorflow",
         "keras on jax",
     }

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import typer
 
@@ -289,6 +290,12 @@ MISTAKES = {
     "check --models mpl": "unknown model 'mpl'; did you mean mlp?",
     "check --threads 9999": "threads must be from 1 to the",
     "check --python nonsense": "--python takes NAME=PATH",
+    "run quick --numeric int9": "unknown numeric mode 'int9'; did you mean int8?",
+    "export mpl --onnx x.onnx": "unknown model 'mpl'; did you mean mlp?",
+    "export mlp --preset papr --onnx x.onnx": "unknown preset 'papr' in model mlp",
+    "export mlp --phase trainig --onnx x.onnx": "unknown phase 'trainig' in --phase",
+    "export mlp --phase generation --onnx x.onnx": "mlp does not generate",
+    "export mlp --onnx file/below.onnx": "file/below.onnx: cannot write there",
     "report missing": "missing",
     "report foreign": "foreign",
     "report newer": "newer has schema 99",
@@ -539,6 +546,26 @@ def test_check_succeeds_where_all_is_right_and_measures_nothing(terminal: Termin
     assert "misbehaving:well" in done.output
     assert "nan" not in done.output
     assert not (terminal.folder / "results").exists()
+
+
+def test_export_writes_a_file_that_others_read(terminal: Terminal) -> None:
+    file = terminal.folder / "lenet5.onnx"
+    done = terminal("export", "lenet5", "--preset", "tiny", "--onnx", str(file))
+    assert (done.code, done.errors) == (0, "")
+    assert "image -> logits" in done.output
+    proto = onnx.load(file)
+    onnx.checker.check_model(proto, full_check=True)
+    shape = proto.graph.input[0].type.tensor_type.shape.dim
+    assert [each.dim_param or each.dim_value for each in shape] == ["batch", 1, 16, 20]
+
+
+def test_what_computes_in_float32_alone_is_not_asked_for_less(terminal: Terminal) -> None:
+    suite = write_suite(terminal.folder / "two.toml", "well", "nan")
+    done = terminal("check", suite, "--json", "--numeric", "int8")
+    assert done.code == 0  # unsupported is no mistake of an arm
+    rows = json.loads(done.output)
+    assert {row["status"] for row in rows} == {"unsupported"}
+    assert "misbehaving:well computes in float32 only" in {row["reason"] for row in rows}
 
 
 def test_a_full_disk_costs_one_line_that_says_how_to_go_on(

@@ -74,6 +74,45 @@ def failures(outcome: Outcome) -> list[str]:
     return [check.name for check in outcome.checks if not check.passed]
 
 
+def test_eight_bits_pass_as_such_and_an_exchanged_axis_does_not() -> None:
+    case, answers = solved()
+
+    def passed(change: Callable[[NDArray[Any]], NDArray[Any]], numeric: str) -> bool:
+        got = {n: change(v) if n[:6] == "output" else v for n, v in perfect(None).items()}
+        outcome = judge(case, answers, got, phase="inference", optimizer=None, numeric=numeric)
+        return outcome.passed
+
+    def coarse(array: NDArray[Any]) -> NDArray[Any]:
+        step = np.abs(array).max() / 127
+        return np.asarray(np.round(array / step) * step)
+
+    assert passed(coarse, "int8")
+    assert not passed(coarse, "float32")
+    assert not passed(lambda array: array[::-1], "int8")
+    assert not passed(lambda array: array * 1.3, "int8")
+
+
+def without(prefix: str) -> bool:
+    case, answers = hard()
+    got = {n: v for n, v in as_answered(case, answers, None).items() if prefix not in n}
+    return judge(case, answers, got, phase="inference", optimizer=None).passed
+
+
+def test_what_only_training_needs_may_be_missing_where_nothing_is_trained() -> None:
+    assert without("initial/parameter/discriminator")
+    assert not without("initial/parameter/generator/up1")
+    assert not without("initial/state/generator")
+    case, answers = hard()
+    got = as_answered(case, answers, "adam")
+    got = {n: v for n, v in got.items() if not n.startswith("initial/parameter/discriminator")}
+    assert not judge(case, answers, got, phase="training", optimizer="adam").passed
+    # What is there although nobody needs it is looked at all the same.
+    got = as_answered(case, answers, None)
+    name = next(n for n in got if n.startswith("initial/parameter/discriminator"))
+    got[name] = got[name] + 1
+    assert not judge(case, answers, got, phase="inference", optimizer=None).passed
+
+
 @pytest.mark.parametrize("optimizer", [None, "sgd", "momentum", "adam"])
 def test_perfect_answers_pass_without_any_error(optimizer: str | None) -> None:
     outcome = judged(perfect(optimizer), optimizer)
@@ -269,7 +308,7 @@ def test_rounding_alone_stays_far_below_every_tolerance(
 
 
 def test_the_tolerances_of_single_computations_are_those_of_the_design() -> None:
-    assert set(TOLERANCES) == {"float32"}
+    assert set(TOLERANCES) == {"float32", "int8"}
     assert (FLOAT32.outputs, FLOAT32.gradients, FLOAT32.step_losses) == (1e-5, 1e-4, 1e-3)
 
 

@@ -1,0 +1,152 @@
+"""ONNX Runtime: graphs exported from the definitions, on the CPU execution provider."""
+
+import os
+import tempfile
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnxruntime.quantization import quantize_dynamic
+
+import reference
+from adapters.base import Adapter as Base
+from adapters.base import Layout, Unsupported
+from reference.export import export_generation, export_inference
+from reference.layers_onnx import IMAGES
+
+PROVIDERS = ["CPUExecutionProvider"]
+LAYOUT = Layout(IMAGES)
+
+
+# What dynamic quantisation puts in the place of products.
+QUANTIZED = {"MatMulInteger", "ConvInteger", "DynamicQuantizeLSTM"}
+
+
+def quantized(proto):
+    """Weights and activations in 8 bits: onnxruntime.quantization, dynamic."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "int8.onnx")
+        quantize_dynamic(proto, path)
+        found = onnx.load(path)
+    if QUANTIZED.isdisjoint(node.op_type for node in found.graph.node):
+        raise Unsupported("dynamic quantisation leaves this model as it is")
+    return found
+
+
+class Adapter(Base):
+    """One session for inference and one, with the cache going in and out, for decoding.
+
+    https://onnxruntime.ai/docs/performance/tune-performance/ is where ``tuned`` comes from.
+    """
+
+    def __init__(self, device, mode, threads, precision):
+        if device != "cpu":
+            raise Unsupported("only the CPU execution provider is built in")
+        self.tuned, self.precision = mode == "tuned", precision
+        self.options = onnxruntime.SessionOptions()
+        self.options.intra_op_num_threads = threads
+        self.options.inter_op_num_threads = 1
+        if self.tuned:
+            self.options.add_session_config_entry("session.set_denormal_as_zero", "1")
+
+    def describe(self):
+        """The runtime gives no thread count back but that of the options."""
+        return {
+            "version": onnxruntime.__version__,
+            "threads": self.options.intra_op_num_threads,
+            "provider": PROVIDERS[0],
+        }
+
+    def load(self, module, case):
+        """Export; sessions are made when it is known for what."""
+        model = reference.get(case.model)
+        self.case, self.cursor, self.sessions = case, 0, {}
+        self.exported = export_inference(
+            model, case.sizes, case.parameters, case.state, batch=case.batch
+        )
+        self.native = [
+            {n: LAYOUT.to_native(v, case.dimensions[n]) for n, v in inputs.items()}
+            for inputs in case.sets
+        ]
+        self.sets = self._placed(self.native, case.used)
+        if case.generation:
+            self.decoder = export_generation(model, case.sizes, case.parameters, batch=case.batch)
+            self.prompts = self._placed(self.native, [case.generation["prompt"]])
+
+    def _placed(self, sets, names):
+        return [{name: self._value(inputs[name]) for name in names} for inputs in sets]
+
+    def _value(self, array):
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array) if self.tuned else array
+
+    def compile(self, phase):
+        """A session optimises the graph and packs the weights when it is made."""
+        if phase == "generation" and self.precision == "int8":
+            raise Unsupported("a quantised model decodes tokens of its own")
+        proto = (self.decoder if phase == "generation" else self.exported).proto
+        if self.precision == "int8":
+            proto = quantized(proto)
+        session = onnxruntime.InferenceSession(
+            proto.SerializeToString(), self.options, providers=PROVIDERS
+        )
+        if session.get_providers() != PROVIDERS:
+            raise Unsupported(f"the session runs on {session.get_providers()}")
+        self.sessions[phase] = session, [each.name for each in session.get_outputs()]
+        return True
+
+    def _run(self, phase, inputs):
+        if phase not in self.sessions:
+            self.compile(phase)
+        session, names = self.sessions[phase]
+        if self.tuned:
+            found = session.run_with_ort_values(names, inputs)
+        else:
+            found = session.run(names, inputs)
+        return dict(zip(names, found, strict=True))
+
+    def infer(self):
+        """One run of the session."""
+        inputs = self.sets[self.cursor]
+        self.cursor = (self.cursor + 1) % len(self.sets)
+        return self._run("inference", inputs)
+
+    def generate(self, count):
+        """The prompt with empty keys and values, then one token after the other."""
+        tokens = self.prompts[self.cursor][self.case.generation["prompt"]]
+        self.cursor = (self.cursor + 1) % len(self.sets)
+        empty = self._value(np.zeros((self.case.batch, 0, self.case.sizes["width"]), np.float32))
+        cache = {each.name: empty for each in self.decoder.proto.graph.input}
+        found = []
+        for _ in range(count):
+            run = self._run("generation", dict(cache, tokens=tokens))
+            token = run.pop("token")
+            tokens = self._column(token)
+            found.append(token)
+            cache = {name.replace("present", "past"): value for name, value in run.items()}
+        return {"tokens": found}
+
+    def _column(self, token):
+        return self._value(token.numpy()[:, None]) if self.tuned else token[:, None]
+
+    def parameters(self):
+        """What the exported file holds, before any quantisation."""
+        return {
+            ("state/" if name in self.case.state else "parameter/") + name: value
+            for name, value in self.exported.parameters().items()
+        }
+
+    def wait(self, handle):
+        """A run returns when it is done."""
+
+    def read(self, handle):
+        """Images back to canonical axes; tokens side by side."""
+        if "tokens" in handle:
+            return {"tokens": np.stack([self._array(each) for each in handle["tokens"]], 1)}
+        arrays = {name: self._array(value) for name, value in handle.items()}
+        for name in self.case.outputs:
+            if name in arrays:
+                arrays[name] = LAYOUT.to_canonical(arrays[name], self.case.dimensions[name])
+        return arrays
+
+    def _array(self, value):
+        return value if isinstance(value, np.ndarray) else value.numpy()

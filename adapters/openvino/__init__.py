@@ -1,0 +1,118 @@
+"""OpenVINO: graphs exported from the definitions, on the CPU plugin."""
+
+import numpy as np
+import openvino
+from openvino import properties
+from openvino.properties import hint
+
+import reference
+from adapters.base import Adapter as Base
+from adapters.base import Layout, Unsupported
+from reference.export import export_generation, export_inference
+from reference.layers_onnx import IMAGES
+
+LAYOUT = Layout(IMAGES)
+
+
+class Adapter(Base):
+    """A compiled model for inference and one, with the cache going in and out, for decoding.
+
+    https://docs.openvino.ai/2026/openvino-workflow/running-inference/optimize-inference.html is
+    where ``tuned`` comes from. The plugin would compute in bfloat16 where the processor can.
+    """
+
+    def __init__(self, device, mode, threads, precision):
+        if device != "cpu":
+            raise Unsupported("only the CPU plugin is looked at")
+        self.tuned, self.core = mode == "tuned", openvino.Core()
+        self.settings = {
+            hint.performance_mode: hint.PerformanceMode.LATENCY,
+            hint.inference_precision: openvino.Type.f32,
+            properties.inference_num_threads: threads,
+        }
+        if self.tuned:
+            self.settings[properties.intel_cpu.denormals_optimization] = True
+
+    def describe(self):
+        """Of the plugin as it is set."""
+        self.core.set_property("CPU", self.settings)
+        return {
+            "version": openvino.__version__,
+            "threads": self.core.get_property("CPU", properties.inference_num_threads),
+            "precision": self.core.get_property("CPU", hint.inference_precision).to_string(),
+        }
+
+    def load(self, module, case):
+        """Export and read; compiled when it is known for what."""
+        model = reference.get(case.model)
+        self.case, self.cursor, self.requests = case, 0, {}
+        self.exported = export_inference(
+            model, case.sizes, case.parameters, case.state, batch=case.batch
+        )
+        native = [
+            {n: LAYOUT.to_native(v, case.dimensions[n]) for n, v in inputs.items()}
+            for inputs in case.sets
+        ]
+        self.sets = [{name: inputs[name] for name in case.used} for inputs in native]
+        if case.generation:
+            self.decoder = export_generation(model, case.sizes, case.parameters, batch=case.batch)
+            self.prompts = [inputs[case.generation["prompt"]] for inputs in native]
+
+    def compile(self, phase):
+        """``compile_model`` for the CPU; float32 is read back, not hoped for."""
+        proto = (self.decoder if phase == "generation" else self.exported).proto
+        graph = self.core.read_model(proto.SerializeToString())
+        compiled = self.core.compile_model(graph, "CPU", self.settings)
+        if compiled.get_property(hint.inference_precision) != openvino.Type.f32:
+            raise Unsupported("the plugin does not compute in float32 here")
+        names = [each.name for each in proto.graph.output]
+        self.requests[phase] = compiled.create_infer_request(), names
+        return True
+
+    def _run(self, phase, inputs):
+        if phase not in self.requests:
+            self.compile(phase)
+        request, names = self.requests[phase]
+        found = request.infer(inputs, share_inputs=self.tuned, share_outputs=self.tuned)
+        return {name: found[name] for name in names}
+
+    def infer(self):
+        """One request."""
+        inputs = self.sets[self.cursor]
+        self.cursor = (self.cursor + 1) % len(self.sets)
+        return self._run("inference", inputs)
+
+    def generate(self, count):
+        """The prompt with empty keys and values, then one token after the other."""
+        tokens = self.prompts[self.cursor]
+        self.cursor = (self.cursor + 1) % len(self.sets)
+        empty = np.zeros((self.case.batch, 0, self.case.sizes["width"]), np.float32)
+        cache = {each.name: empty for each in self.decoder.proto.graph.input}
+        found = []
+        for _ in range(count):
+            run = self._run("generation", dict(cache, tokens=tokens))
+            # A shared output is overwritten by the next request.
+            token = np.array(run.pop("token"))
+            tokens = token[:, None]
+            found.append(token)
+            cache = {name.replace("present", "past"): value for name, value in run.items()}
+        return {"tokens": np.stack(found, 1)}
+
+    def parameters(self):
+        """What the exported file holds."""
+        return {
+            ("state/" if name in self.case.state else "parameter/") + name: value
+            for name, value in self.exported.parameters().items()
+        }
+
+    def wait(self, handle):
+        """A request returns when it is done."""
+
+    def read(self, handle):
+        """Copies, since the next request overwrites what is shared; images in canonical axes."""
+        return {
+            name: LAYOUT.to_canonical(np.array(value), self.case.dimensions[name])
+            if name in self.case.outputs
+            else value
+            for name, value in handle.items()
+        }

@@ -1,0 +1,137 @@
+"""Definitions as ONNX files: inference, and greedy decoding with a key-value cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from reference.layers_onnx import OPSET, Inverse, OnnxLayers, Tensor, Values, axes_order
+from reference.spec import Dimension, Model, Sizes
+from reference.trace import TracedArray
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A graph with its parameters; ``inverses`` say where each is and how it was before."""
+
+    proto: onnx.ModelProto
+    inverses: Mapping[str, tuple[str, Inverse]]
+
+    def checked(self) -> bytes:
+        """The file, after ``onnx.checker`` has looked at all of it."""
+        onnx.checker.check_model(self.proto, full_check=True)
+        return bytes(self.proto.SerializeToString())
+
+    def parameters(self) -> dict[str, Values]:
+        """Parameters and statistics as the graph holds them, by canonical name and axes."""
+        held = {each.name: each for each in self.proto.graph.initializer}
+        return {
+            name: np.ascontiguousarray(inverse(numpy_helper.to_array(held[tensor])))
+            for name, (tensor, inverse) in self.inverses.items()
+        }
+
+
+def export_inference(
+    model: Model,
+    sizes: Sizes,
+    parameters: Mapping[str, Values],
+    state: Mapping[str, Values],
+    *,
+    batch: int | None = None,
+) -> Exported:
+    """The forward of inference as a graph of the model's inputs and outputs by name.
+
+    ``batch`` None leaves the batch open.
+    """
+    layers, inputs, graph_inputs = OnnxLayers(parameters, state), {}, []
+    specs = {spec.name: spec for spec in model.inputs(sizes, batch or 1)}
+    for name, spec in specs.items():
+        inputs[name] = Tensor(name, TracedArray(spec.dimensions, is_input=True))
+        kind = TensorProto.FLOAT if spec.classes is None else TensorProto.INT32
+        graph_inputs.append(_info(name, kind, spec.dimensions, batch))
+    # The vocabulary without losses, which no inference has.
+    outputs = model.forward(cast(Any, layers), sizes, inputs)
+    read = {name for node in layers.nodes for name in node.input}
+    graph_outputs = []
+    for name, tensor in outputs.items():
+        layers.nodes.append(helper.make_node("Identity", [tensor.name], [name], name))
+        graph_outputs.append(_info(name, TensorProto.FLOAT, tensor.traced.dimensions, batch))
+    return _exported(layers, model, [i for i in graph_inputs if i.name in read], graph_outputs)
+
+
+def export_generation(
+    model: Model, sizes: Sizes, parameters: Mapping[str, Values], *, batch: int | None = None
+) -> Exported:
+    """One advance of greedy decoding: prompt and further tokens alike.
+
+    ``tokens`` (batch, new), and ``past_<n>_key`` and ``past_<n>_value`` (batch, past, width) of
+    every layer from 1, of length 0 before the prompt -> ``token`` (batch,), the most likely next
+    one, and ``present_<n>_key`` and ``present_<n>_value`` (batch, past + new, width).
+    """
+    assert model.generation is not None
+    layers = OnnxLayers(parameters, {})
+    rows, width = Dimension("batch", (("batch", batch or 1),)), sizes["width"]
+    one = Dimension("time", (("time", 1),))
+    channel = Dimension("channel", (("channel", width),))
+    name_of = _named(batch)
+    graph_inputs = [helper.make_tensor_value_info("tokens", TensorProto.INT32, [name_of, "new"])]
+    cache = []
+    for number in range(1, sizes["layers"] + 1):
+        pair = [f"past_{number}_{part}" for part in ("key", "value")]
+        graph_inputs += [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, [name_of, "past", width])
+            for name in pair
+        ]
+        cache.append(tuple(Tensor(name, TracedArray((rows, one, channel))) for name in pair))
+
+    def length(name: str) -> Tensor:
+        size = layers.node("Gather", layers.node("Shape", name), layers.constant(1))
+        return Tensor(size, TracedArray(()))
+
+    position, time = length("past_1_key"), length("tokens")
+    tokens = Tensor("tokens", TracedArray((rows, one), is_input=True), time)
+    logits, kept = model.generation.advance(layers, sizes, tokens, position, cache)
+    found = {"token": layers.most_likely(logits)}
+    graph_outputs = [helper.make_tensor_value_info("token", TensorProto.INT32, [name_of])]
+    for number, pair in enumerate(kept, start=1):
+        for part, tensor in zip(("key", "value"), pair, strict=True):
+            name = f"present_{number}_{part}"
+            found[name] = tensor
+            graph_outputs.append(
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, [name_of, "total", width])
+            )
+    for name, tensor in found.items():
+        layers.nodes.append(helper.make_node("Identity", [tensor], [name], name))
+    return _exported(layers, model, graph_inputs, graph_outputs)
+
+
+def _named(batch: int | None) -> int | str:
+    return "batch" if batch is None else batch
+
+
+def _info(
+    name: str, kind: int, dimensions: Sequence[Dimension], batch: int | None
+) -> onnx.ValueInfoProto:
+    sizes = [_named(batch) if each.label == "batch" else each.size for each in dimensions]
+    shape = [sizes[axis] for axis in axes_order([(each.label, each.size) for each in dimensions])]
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def _exported(
+    layers: OnnxLayers,
+    model: Model,
+    inputs: Sequence[onnx.ValueInfoProto],
+    outputs: Sequence[onnx.ValueInfoProto],
+) -> Exported:
+    initializers = [numpy_helper.from_array(v, name) for name, v in layers.initializers.items()]
+    graph = helper.make_graph(layers.nodes, model.name, inputs, outputs, initializers)
+    proto = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="levelfield"
+    )
+    proto.ir_version = 9  # of opset 20: older readers need not refuse it
+    return Exported(proto, layers.inverses)

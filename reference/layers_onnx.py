@@ -1,0 +1,403 @@
+"""The layer namespace as ONNX graphs: what a forward says, in ONNX' own operators.
+
+Images are (batch, channel, height, width) as ONNX has them, so kernels and the rows of a dense
+kernel behind a flattened image stand in its order; ``inverses`` turn everything back.
+Operators: https://onnx.ai/onnx/operators/, those of opset 20 (the first with Gelu).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from reference.spec import BATCH_NORM_EPSILON, Dimension
+from reference.trace import TracedArray, Tracer
+
+OPSET = 20
+IMAGES = {
+    ("batch", "height", "width", "channel"): ("batch", "channel", "height", "width"),
+    ("height", "width", "channel"): ("channel", "height", "width"),
+}
+# Canonical gates are i, f, g, o and r, z, n; ONNX has i, o, f, c and z, r, h.
+GATES = {"rnn": (0,), "lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
+
+Values = NDArray[Any]
+Inverse = Callable[[Values], Values]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the graph; ``traced`` has its canonical dimensions."""
+
+    name: str
+    traced: TracedArray
+    time: Tensor | None = None  # the number of positions, where only the graph knows it
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """Sizes; that of an unknown number of positions is a tensor itself."""
+        sizes: list[Any] = [each.size for each in self.traced.dimensions]
+        if self.time is not None:
+            sizes[1] = self.time
+        return tuple(sizes)
+
+
+@dataclass
+class OnnxLayers:
+    """Layers that append nodes; parameters and state are those of a case."""
+
+    parameters: Mapping[str, Values]
+    state: Mapping[str, Values]
+    tracer: Tracer = field(default_factory=Tracer)
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    initializers: dict[str, Values] = field(default_factory=dict)
+    inverses: dict[str, tuple[str, Inverse]] = field(default_factory=dict)
+
+    def node(
+        self, operator: str, *inputs: Tensor | str, outputs: int = 1, **attributes: Any
+    ) -> str:
+        """Append a node; the name of its last output, the earlier ones being left out."""
+        names = [each.name if isinstance(each, Tensor) else each for each in inputs]
+        out = f"{operator}_{len(self.nodes)}"
+        results = [""] * (outputs - 1) + [out]
+        self.nodes.append(helper.make_node(operator, names, results, out, **attributes))
+        return out
+
+    def constant(self, value: Any, dtype: Any = np.int64) -> str:
+        """A small array that is no parameter; equal ones are kept once."""
+        array = np.asarray(value, dtype)
+        name = f"constant/{array.dtype}/{array.shape}/{array.tobytes().hex()[:64]}"
+        self.initializers[name] = array
+        return name
+
+    def held(self, name: str, value: Values, **inverses: Inverse) -> str:
+        """An initializer; ``inverses``: the canonical names in it and their way back."""
+        self.initializers[name] = np.ascontiguousarray(value)
+        self.inverses.update({key: (name, inverse) for key, inverse in inverses.items()})
+        return name
+
+    def as_is(self, name: str) -> str:
+        """A parameter or statistic that ONNX has in canonical axes."""
+        values = self.parameters if name in self.parameters else self.state
+        return self.held(name, values[name], **{name: lambda value: value})
+
+    # -- the vocabulary ---------------------------------------------------------------------
+
+    def dense(self, x: Tensor, name: str, units: int) -> Tensor:
+        """Gemm, or MatMul and Add where there are more than two dimensions."""
+        traced = self.tracer.dense(x.traced, name, units)
+        kernel = self._rows(name, x.traced.dimensions[-1])
+        bias = self.as_is(f"{name}/bias")
+        if len(x.traced.dimensions) == 2:
+            return Tensor(self.node("Gemm", x, kernel, bias), traced)
+        return Tensor(self.node("Add", self.node("MatMul", x, kernel), bias), traced)
+
+    def _rows(self, name: str, features: Dimension) -> str:
+        """A dense kernel; its rows stand as those of a flattened image do."""
+        order, sizes = axes_order(features.factors), [size for _, size in features.factors]
+        if order == sorted(order):
+            return self.as_is(f"{name}/kernel")
+        key, last = f"{name}/kernel", len(order)
+        value = self.parameters[key]
+        turned = value.reshape(*sizes, -1).transpose(*order, last)
+
+        def back(held: Values) -> Values:
+            spread = held.reshape(turned.shape).transpose(*np.argsort(order), last)
+            return spread.reshape(value.shape)
+
+        return self.held(key, turned.reshape(value.shape), **{key: back})
+
+    def conv2d(
+        self,
+        x: Tensor,
+        name: str,
+        filters: int,
+        *,
+        window: int,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = True,
+    ) -> Tensor:
+        """Conv, kernel (out, in, height, width)."""
+        traced = self.tracer.conv2d(
+            x.traced, name, filters, window=window, stride=stride, padding=padding, bias=bias
+        )
+        kernel = self._kernel(name, (3, 2, 0, 1))
+        biases = (self.as_is(f"{name}/bias"),) if bias else ()
+        out = self.node("Conv", x, kernel, *biases, **_window(window, stride, padding))
+        return Tensor(out, traced)
+
+    def conv2d_transpose(
+        self, x: Tensor, name: str, filters: int, *, window: int, stride: int, padding: int
+    ) -> Tensor:
+        """ConvTranspose, kernel (in, out, height, width)."""
+        traced = self.tracer.conv2d_transpose(
+            x.traced, name, filters, window=window, stride=stride, padding=padding
+        )
+        kernel = self._kernel(name, (2, 3, 0, 1))
+        out = self.node("ConvTranspose", x, kernel, **_window(window, stride, padding))
+        return Tensor(out, traced)
+
+    def _kernel(self, name: str, order: tuple[int, ...]) -> str:
+        key = f"{name}/kernel"
+        back = tuple(int(axis) for axis in np.argsort(order))
+        value = self.parameters[key].transpose(order)
+        return self.held(key, value, **{key: lambda kernel: kernel.transpose(back)})
+
+    def batch_norm(self, x: Tensor, name: str) -> Tensor:
+        """BatchNormalization of inference."""
+        traced = self.tracer.batch_norm(x.traced, name)
+        held = [self.as_is(f"{name}/{key}") for key in ("scale", "bias", "mean", "variance")]
+        out = self.node("BatchNormalization", x, *held, epsilon=BATCH_NORM_EPSILON)
+        return Tensor(out, traced)
+
+    def layer_norm(self, x: Tensor, name: str, *, epsilon: float) -> Tensor:
+        """LayerNormalization over the last dimension."""
+        traced = self.tracer.layer_norm(x.traced, name, epsilon=epsilon)
+        held = [self.as_is(f"{name}/{key}") for key in ("scale", "bias")]
+        return Tensor(self.node("LayerNormalization", x, *held, epsilon=epsilon), traced)
+
+    def embed(self, ids: Tensor, name: str, *, count: int, width: int) -> Tensor:
+        """Gather."""
+        traced = self.tracer.embed(ids.traced, name, count=count, width=width)
+        return Tensor(self.node("Gather", self.as_is(f"{name}/embedding"), ids), traced)
+
+    def first_embeddings(self, like: Tensor, name: str, *, count: int) -> Tensor:
+        """Slice of a known length."""
+        traced = self.tracer.first_embeddings(like.traced, name, count=count)
+        table, ends = self.as_is(f"{name}/embedding"), self.constant([traced.dimensions[0].size])
+        return Tensor(self.node("Slice", table, self.constant([0]), ends), traced)
+
+    def project_to_embedding(self, x: Tensor, name: str, *, bias: str = "") -> Tensor:
+        """MatMul with the transposed table."""
+        traced = self.tracer.project_to_embedding(x.traced, name, bias=bias)
+        table = self.node("Transpose", self.as_is(f"{name}/embedding"), perm=[1, 0])
+        out = self.node("MatMul", x, table)
+        return Tensor(self.node("Add", out, self.as_is(f"{bias}/bias")) if bias else out, traced)
+
+    def recurrent(self, x: Tensor, lengths: Tensor, name: str, *, units: int, cell: str) -> Tensor:
+        """RNN, LSTM or GRU with the lengths of the sequences; its last state."""
+        traced = self.tracer.recurrent(x.traced, lengths.traced, name, units=units, cell=cell)
+        order = GATES[cell]
+
+        def gates(value: Values) -> Values:
+            """(..., gates) -> the gates in ONNX' order."""
+            split = value.reshape(*value.shape[:-1], len(order), units)
+            return split[..., list(order), :].reshape(value.shape)
+
+        def back(value: Values) -> Values:
+            split = value.reshape(*value.shape[:-1], len(order), units)
+            return split[..., [int(g) for g in np.argsort(order)], :].reshape(value.shape)
+
+        def kernel(key: str) -> str:
+            value = gates(self.parameters[key]).T[None]
+            return self.held(key, value, **{key: lambda held: back(held[0].T)})
+
+        bias = gates(self.parameters[f"{name}/bias"])
+        if cell == "gru":
+            more = {f"{name}/recurrent_bias": lambda held: back(held[0, bias.size :])}
+            from_state = gates(self.parameters[f"{name}/recurrent_bias"])
+            reset_after = {"linear_before_reset": 1}
+        else:
+            more, from_state, reset_after = {}, np.zeros_like(bias), {}
+        biases = self.held(
+            f"{name}/bias",
+            np.concatenate((bias, from_state))[None],
+            **{f"{name}/bias": lambda held: back(held[0, : bias.size])},
+            **more,
+        )
+        steps = self.node("Transpose", x, perm=[1, 0, 2])
+        kernels = kernel(f"{name}/kernel"), kernel(f"{name}/recurrent_kernel")
+        out = self.node(
+            cell.upper(),
+            steps,
+            *kernels,
+            biases,
+            lengths,
+            outputs=2,
+            hidden_size=units,
+            **reset_after,
+        )
+        return Tensor(self.node("Squeeze", out, self.constant([0])), traced)
+
+    def attention(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        heads: int,
+        mask: Tensor | None = None,
+        causal: bool = False,
+    ) -> Tensor:
+        """Softmax of the scaled products over the keys that count."""
+        traced = self.tracer.attention(
+            query.traced, key.traced, value.traced, heads=heads, causal=causal
+        )
+        seen = None
+        if mask is not None:
+            real = self.node("Cast", mask, to=TensorProto.BOOL)
+            seen = self.node("Unsqueeze", real, self.constant([1, 2]))
+        if causal:
+            time = query.traced.dimensions[1].size
+            seen = self.constant(np.tri(time, dtype=bool), bool)
+        return Tensor(self._attend(query, key, value, heads, seen), traced)
+
+    def _attend(
+        self, query: Tensor, key: Tensor | str, value: Tensor | str, heads: int, seen: str | None
+    ) -> str:
+        width = query.traced.dimensions[-1].size
+        split = self.constant([0, 0, heads, width // heads])
+
+        def by_heads(x: Tensor | str, perm: Sequence[int]) -> str:
+            return self.node("Transpose", self.node("Reshape", x, split), perm=perm)
+
+        # The query is scaled instead of the larger products.
+        factor = self.constant((width // heads) ** -0.5, np.float32)
+        queries = by_heads(self.node("Mul", query, factor), [0, 2, 1, 3])
+        scores = self.node("MatMul", queries, by_heads(key, [0, 2, 3, 1]))
+        if seen is not None:
+            scores = self.node("Where", seen, scores, self.constant(-np.inf, np.float32))
+        weights = self.node("Softmax", scores, axis=-1)
+        out = self.node("MatMul", weights, by_heads(value, [0, 2, 1, 3]))
+        together = self.node("Transpose", out, perm=[0, 2, 1, 3])
+        return self.node("Reshape", together, self.constant([0, 0, width]))
+
+    def max_pool2d(self, x: Tensor, *, window: int, stride: int = 0, padding: int = 0) -> Tensor:
+        """MaxPool."""
+        traced = self.tracer.max_pool2d(x.traced, window=window, stride=stride, padding=padding)
+        out = self.node("MaxPool", x, **_window(window, stride or window, padding))
+        return Tensor(out, traced)
+
+    def mean_pool2d(self, x: Tensor) -> Tensor:
+        """GlobalAveragePool."""
+        pooled = self.node("GlobalAveragePool", x)
+        return Tensor(self.node("Flatten", pooled), self.tracer.mean_pool2d(x.traced))
+
+    def relu(self, x: Tensor) -> Tensor:
+        """Relu."""
+        return self._each("Relu", x)
+
+    def leaky_relu(self, x: Tensor, slope: float) -> Tensor:
+        """LeakyRelu."""
+        return self._each("LeakyRelu", x, alpha=slope)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """Gelu, exact."""
+        return self._each("Gelu", x, approximate="none")
+
+    def gelu_tanh(self, x: Tensor) -> Tensor:
+        """Gelu by tanh."""
+        return self._each("Gelu", x, approximate="tanh")
+
+    def tanh(self, x: Tensor) -> Tensor:
+        """Tanh."""
+        return self._each("Tanh", x)
+
+    def exp(self, x: Tensor) -> Tensor:
+        """Exp."""
+        return self._each("Exp", x)
+
+    def _each(self, operator: str, x: Tensor, **attributes: Any) -> Tensor:
+        return Tensor(self.node(operator, x, **attributes), TracedArray(x.traced.dimensions))
+
+    def scale(self, x: Tensor, factor: float) -> Tensor:
+        """Mul by a constant."""
+        return Tensor(self.node("Mul", x, self.constant(factor, np.float32)), x.traced)
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """Add."""
+        return Tensor(self.node("Add", x, y), self.tracer.add(x.traced, y.traced))
+
+    def multiply(self, x: Tensor, y: Tensor) -> Tensor:
+        """Mul."""
+        return Tensor(self.node("Mul", x, y), self.tracer.multiply(x.traced, y.traced))
+
+    def concatenate(self, x: Tensor, y: Tensor) -> Tensor:
+        """Concat along the last dimension."""
+        return Tensor(
+            self.node("Concat", x, y, axis=-1), self.tracer.concatenate(x.traced, y.traced)
+        )
+
+    def take(self, x: Tensor, positions: Tensor) -> Tensor:
+        """GatherND within each example."""
+        traced = self.tracer.take(x.traced, positions.traced)
+        indices = self.node("Cast", positions, to=TensorProto.INT64)
+        indices = self.node("Unsqueeze", indices, self.constant([2]))
+        return Tensor(self.node("GatherND", x, indices, batch_dims=1), traced)
+
+    def first(self, x: Tensor) -> Tensor:
+        """Gather of the first position."""
+        return Tensor(self.node("Gather", x, self.constant(0), axis=1), self.tracer.first(x.traced))
+
+    def flatten(self, x: Tensor) -> Tensor:
+        """Flatten; the rows of a dense kernel behind it stand in the order of the image here."""
+        return Tensor(self.node("Flatten", x), self.tracer.flatten(x.traced))
+
+    # -- decoding with a key-value cache ----------------------------------------------------
+
+    def cached_attention(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        heads: int,
+        position: Tensor,
+        cache: tuple[Tensor, Tensor],
+    ) -> tuple[Tensor, tuple[str, str]]:
+        """Causal attention of new positions over the cache and themselves; with the new cache."""
+        keys, values = (
+            self.node("Concat", old, new, axis=1)
+            for old, new in zip(cache, (key, value), strict=True)
+        )
+        zero, one = self.constant(0), self.constant(1)
+        total = self.node("Gather", self.node("Shape", keys), one)
+        columns = self.node("Range", zero, total, one)
+        rows = self.node("Unsqueeze", self.node("Range", position, total, one), one)
+        seen = self.node("LessOrEqual", columns, rows)
+        out = self._attend(query, keys, values, heads, seen)
+        return Tensor(out, query.traced), (keys, values)
+
+    def embeddings_from(self, name: str, position: Tensor, time: Tensor) -> Tensor:
+        """Slice of the rows from ``position`` on."""
+        table = self.as_is(f"{name}/embedding")
+        end = self.node("Add", position, time)
+        axes = self.constant([0])
+        begins, ends = (self.node("Unsqueeze", each, axes) for each in (position, end))
+        width = self.parameters[f"{name}/embedding"].shape[1]
+        dimensions = (
+            Dimension("time", (("time", 1),)),
+            Dimension("channel", (("channel", width),)),
+        )
+        return Tensor(self.node("Slice", table, begins, ends, axes), TracedArray(dimensions))
+
+    def last(self, x: Tensor) -> Tensor:
+        """Gather of the last position."""
+        out = self.node("Gather", x, self.constant(-1), axis=1)
+        return Tensor(out, self.tracer.first(x.traced))
+
+    def most_likely(self, logits: Tensor) -> str:
+        """ArgMax."""
+        found = self.node("ArgMax", logits, axis=-1, keepdims=0)
+        return self.node("Cast", found, to=TensorProto.INT32)
+
+
+def _window(window: int, stride: int, padding: int) -> dict[str, Any]:
+    return {
+        "kernel_shape": [window] * 2,
+        "strides": [stride] * 2,
+        "pads": [padding] * 4,
+    }
+
+
+def axes_order(factors: Sequence[tuple[str, int]]) -> list[int]:
+    """Which axes ONNX has in which place."""
+    names = [name for name, _ in factors]
+    return [names.index(name) for name in IMAGES.get(tuple(names), names)]

@@ -1,0 +1,108 @@
+"""Exported graphs: what ONNX' own evaluator finds in them is what the truth says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+import reference
+from reference import layers_onnx
+from reference.case import Case, run_numpy
+from reference.export import Exported, export_generation, export_inference
+
+NAMES = list(reference.models())
+# The evaluator's recurrent layers do not know lengths; the runtimes' gate proves these.
+RECURRENT = ("rnn", "lstm", "gru")
+
+
+def exported(case: Case, *, batch: int | None) -> Exported:
+    return export_inference(case.model, case.sizes, case.parameters, case.state, batch=batch)
+
+
+def channels(array: NDArray[Any], *, first: bool) -> NDArray[Any]:
+    return array.transpose((0, 3, 1, 2) if first else (0, 2, 3, 1)) if array.ndim == 4 else array
+
+
+def evaluated(proto: onnx.ModelProto, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    names = [each.name for each in proto.graph.output]
+    fed = {each.name: channels(inputs[each.name], first=True) for each in proto.graph.input}
+    found = ReferenceEvaluator(proto).run(names, fed)
+    return {n: channels(v, first=False) for n, v in zip(names, found, strict=True)}
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_passes_the_checker_and_keeps_every_parameter(name: str, batch: int | None) -> None:
+    case = reference.draw_case(name, "tiny", seed=2, batch=3)
+    found = exported(case, batch=batch)
+    again = replace(found, proto=onnx.load_from_string(found.checked()))
+    held = again.parameters()
+    assert set(held) == set(case.summary.held)
+    for key, value in held.items():
+        expected = case.parameters[key] if key in case.parameters else case.state[key]
+        np.testing.assert_array_equal(value, expected, err_msg=key)
+    first = again.proto.graph.input[0].type.tensor_type.shape.dim[0]
+    assert (first.dim_param, first.dim_value) == (("batch", 0) if batch is None else ("", 3))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in RECURRENT])
+def test_a_file_computes_what_the_truth_does(name: str) -> None:
+    case = reference.draw_case(name, "tiny", seed=3, batch=2)
+    got = evaluated(exported(case, batch=None).proto, case.inputs[1])
+    expected = run_numpy(case).outputs[1]
+    assert set(got) == set(expected)
+    for key, value in expected.items():
+        np.testing.assert_allclose(got[key], value, rtol=1e-4, atol=1e-5, err_msg=key)
+
+
+def test_another_order_of_rows_is_not_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seed the fault: rows of the dense kernel behind an image as in the other layout."""
+    case = reference.draw_case("lenet5", "tiny", seed=3, batch=2)
+    monkeypatch.setattr(layers_onnx, "axes_order", lambda factors: list(range(len(factors))))
+    got = evaluated(exported(case, batch=2).proto, case.inputs[0])["logits"]
+    expected = run_numpy(case).outputs[0]["logits"]
+    assert np.abs(got - expected).max() > 0.1 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(("name", "gates"), [("rnn", 1), ("lstm", 4), ("gru", 3)])
+def test_gates_stand_as_onnx_has_them(name: str, gates: int) -> None:
+    """By the operators' specification: W is (1, gates units, in), B has both biases in a row."""
+    case = reference.draw_case(name, "tiny", seed=4, batch=2)
+    found = exported(case, batch=2).proto.graph
+    held = {each.name: numpy_helper.to_array(each) for each in found.initializer}
+    units, width = case.sizes["units"], case.sizes["width"]
+    kernel = case.parameters["recurrent/kernel"].reshape(width, gates, units)
+    order = {"rnn": "h", "lstm": "iofc", "gru": "zrh"}[name]
+    ours = {"rnn": "h", "lstm": "ifco", "gru": "rzh"}[name]
+    for place, gate in enumerate(order):
+        rows = held["recurrent/kernel"][0, place * units : (place + 1) * units]
+        np.testing.assert_array_equal(rows, kernel[:, ours.index(gate)].T)
+    assert held["recurrent/recurrent_kernel"].shape == (1, gates * units, units)
+    assert held["recurrent/bias"].shape == (1, 2 * gates * units)
+
+
+def test_decoding_by_the_file_gives_the_tokens_of_the_case() -> None:
+    case, answers = reference.settled_case("gpt2", "tiny", 1, batch=2, optimizers=["sgd"])
+    proto = onnx.load_from_string(
+        export_generation(case.model, case.sizes, case.parameters).checked()
+    )
+    evaluator, width = ReferenceEvaluator(proto), case.sizes["width"]
+    names = [each.name for each in proto.graph.output]
+    empty = np.zeros((2, 0, width), np.float32)
+    cache = {each.name: empty for each in proto.graph.input if each.name != "tokens"}
+    tokens, found = case.inputs[0]["prompt"], []
+    for _ in range(case.sizes["new_tokens"]):
+        run = dict(zip(names, evaluator.run(names, {**cache, "tokens": tokens}), strict=True))
+        tokens = run.pop("token")[:, None]
+        found.append(tokens)
+        cache = {name.replace("present", "past"): value for name, value in run.items()}
+    np.testing.assert_array_equal(np.concatenate(found, 1), answers.tokens[0])
+    last = case.sizes["prompt"] + case.sizes["new_tokens"] - 1
+    assert cache["past_1_key"].shape == (2, last, width)
