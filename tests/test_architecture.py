@@ -24,6 +24,7 @@ FRAMEWORKS = (
     "onnx",
     "onnxruntime",
     "openvino",
+    "chainer",
 )
 # What an adapter may import besides adapters.base, numpy and the standard library: its framework.
 OWN = {
@@ -32,6 +33,9 @@ OWN = {
     "keras": {"keras", "tensorflow", "jax", "torch"},
     "jax": {"jax", "optax"},
     "flax": {"flax", "jax", "optax"},
+    "chainer": {"chainer"},
+    "mxnet": {"mxnet"},
+    "theano": {"theano", "scipy"},
     "reference": {"reference", "jax"},
     # These run what the reference exports.
     "onnxruntime": {"reference", "onnxruntime", "onnx"},

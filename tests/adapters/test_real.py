@@ -112,6 +112,9 @@ EMBEDDED = ("rnn", "lstm", "gru", "neumf", "bert")  # with tables that no tied h
 
 def expected_status(row: dict[str, Any]) -> str:
     """What is known to be wrong, or not to be had, is so exactly; docs/differences.md says why."""
+    framework = arms()[row["arm"]].framework
+    if not framework.generic and not framework.model_file(row["model"]).exists():
+        return "unwritten"
     if row["arm"].endswith("-fit") and row["model"] == "dcgan":
         return "unsupported"
     on_tensorflow = row["arm"].startswith("keras:tensorflow")

@@ -1,0 +1,183 @@
+"""Chainer, the first to define by run: links, functions and optimisers over NumPy."""
+
+import warnings
+
+import numpy as np
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # pkg_resources announces its end
+    import chainer
+    from chainer import functions as F
+    from chainer import links as L
+
+from adapters.base import Adapter as Base
+from adapters.base import Layout, Unsupported
+
+LAYOUT = Layout(
+    {
+        ("in", "out"): ("out", "in"),
+        ("height", "width", "in", "out"): ("out", "in", "height", "width"),
+        ("batch", "height", "width", "channel"): ("batch", "channel", "height", "width"),
+        ("height", "width", "channel"): ("channel", "height", "width"),
+    }
+)
+
+# Gates stand as in the definitions, i, f, g, o, although the documentation of n_step_lstm says
+# i, f, o, a (chainer/functions/rnn/n_step_lstm.py, _lstm).
+#
+# What the arrays of a link are called canonically; W of any other is its kernel, b its bias.
+NORM = {"gamma": "scale", "beta": "bias", "avg_mean": "mean", "avg_var": "unbiased_variance"}
+ARRAYS = {L.BatchNormalization: NORM, L.EmbedID: {"W": "embedding"}}
+STATISTICS = ("mean", "unbiased_variance")  # arrays, where all else is a parameter
+GATES = {L.NStepRNNTanh: 1, L.NStepLSTM: 4, L.NStepGRU: 3}
+
+# Adam adds epsilon before the bias correction (Kingma and Ba, section 2, "epsilon hat"): this makes
+# the first step the same.
+EPSILON_HAT_STEP = 1
+
+
+def evidence_lower_bound(logits, mean, log_variance, target):
+    """After Chainer's own example, chainer/examples/vae: its negative, mean over the batch."""
+    reconstruction = F.sum(F.bernoulli_nll(target, logits, reduce="no"))
+    return (reconstruction + F.gaussian_kl_divergence(mean, log_variance)) / len(target)
+
+
+LOSSES = {
+    "softmax_cross_entropy": F.softmax_cross_entropy,
+    "evidence_lower_bound": evidence_lower_bound,
+}
+
+
+def make_optimizer(constants):
+    """chainer.optimizers."""
+    rate = constants["learning_rate"]
+    if constants["name"] == "adam":
+        beta2 = constants["beta2"]
+        epsilon = constants["epsilon"] * (1 - beta2**EPSILON_HAT_STEP) ** 0.5
+        return chainer.optimizers.Adam(rate, constants["beta1"], beta2, epsilon)
+    if constants["name"] == "momentum":
+        return chainer.optimizers.MomentumSGD(rate, constants["momentum"])
+    return chainer.optimizers.SGD(rate)
+
+
+def canonical_arrays(model):
+    """Canonical name -> list of parameters (one for each gate), or the array of a statistic."""
+    named = {}
+    for path, link in model.namedlinks():
+        base = ""
+        for part in path.strip("/").split("/"):
+            base += str(int(part) + 1) if part.isdigit() else "/" + part
+        base = base.strip("/")
+        if type(link) in GATES:
+            (layer,) = link.children()
+            gates = GATES[type(link)]
+            kinds = {"w": ("kernel", "recurrent_kernel"), "b": ("bias", "recurrent_bias")}
+            for letter, names in kinds.items():
+                for place, name in enumerate(names):
+                    numbers = range(place * gates, (place + 1) * gates)
+                    named[base + "/" + name] = [getattr(layer, letter + str(n)) for n in numbers]
+            if gates != GATES[L.NStepGRU]:
+                # Both biases are summed: trained together they would move twice as fast as one.
+                for bias in named.pop(base + "/recurrent_bias"):
+                    bias.array[...] = 0
+                    bias.frozen = True
+        elif not isinstance(link, chainer.ChainList):
+            kinds = ARRAYS.get(type(link), {"W": "kernel", "b": "bias"})
+            for kind, name in kinds.items():
+                found = getattr(link, kind, None)
+                if found is not None:
+                    named[base + "/" + name] = found if name in STATISTICS else [found]
+    return named
+
+
+class Adapter(Base):
+    """``chainer:eager``. Chainer is in maintenance since 2019; this is its last release."""
+
+    def __init__(self, device, mode, threads, precision):
+        if device != "cpu":
+            raise Unsupported("its GPU array library, CuPy 7, is not looked at here")
+        chainer.config.dtype = np.float32
+
+    def describe(self):
+        """The threads are those of NumPy's BLAS, which cannot read them back."""
+        return {"version": chainer.__version__, "numpy": np.__version__, "threads": None}
+
+    def load(self, module, case):
+        """Parameters are copied into the built chain under its own names."""
+        self.case, self.cursor = case, 0
+        self.model = module.build(case.sizes)
+        self.optimizer = make_optimizer(case.optimizer).setup(self.model)
+        self.named = canonical_arrays(self.model)
+        for name, value in {**case.parameters, **case.state}.items():
+            native = LAYOUT.to_native(value, case.dimensions[name])
+            held = self.named[name.replace("/variance", "/unbiased_variance")]
+            if isinstance(held, list):
+                for parameter, part in zip(held, np.split(native, len(held)), strict=True):
+                    parameter.array[...] = part
+            else:
+                held[...] = native
+        for parameter in self.model.params():
+            parameter.update_rule.enabled = not getattr(parameter, "frozen", False)
+        self.sets = [
+            {n: LAYOUT.to_native(v, case.dimensions[n]) for n, v in inputs.items()}
+            for inputs in case.sets
+        ]
+        ((self.loss_name, self.objective),) = case.objective_functions(module, LOSSES).items()
+
+    def _next(self):
+        inputs = self.sets[self.cursor]
+        self.cursor = (self.cursor + 1) % len(self.sets)
+        return inputs
+
+    def infer(self):
+        """Forward pass without the graph of gradients."""
+        inputs = self._next()
+        with chainer.using_config("train", False), chainer.no_backprop_mode():
+            found = self.model(**{name: inputs[name] for name in self.case.used})
+        return self.case.named_outputs(found)
+
+    def train_step(self):
+        """Forward, backward, update."""
+        loss = self.objective(self.model, self._next())
+        self.model.cleargrads()
+        loss.backward()
+        self.optimizer.update()
+        return {self.loss_name: loss}
+
+    def gradients(self):
+        """As in a step; running statistics are put back."""
+        before = {n: held.copy() for n, held in self.named.items() if not isinstance(held, list)}
+        loss = self.objective(self.model, self._next())
+        self.model.cleargrads()
+        loss.backward()
+        for name, value in before.items():
+            self.named[name][...] = value
+        handle = {self.loss_name: loss}
+        for name, held in self.named.items():
+            if isinstance(held, list):
+                handle["gradient/" + name] = np.concatenate([each.grad for each in held])
+        return handle
+
+    def parameters(self):
+        """Copies, the gates of a recurrent link put together."""
+        handle = {}
+        for name, held in self.named.items():
+            if isinstance(held, list):
+                handle["parameter/" + name] = np.concatenate([each.array for each in held])
+            else:
+                handle["state/" + name] = held.copy()
+        return handle
+
+    def wait(self, handle):
+        """NumPy is synchronous."""
+
+    def read(self, handle):
+        """Names say what an array is; its dimensions are those of the parameter or output."""
+        arrays = {}
+        for name, value in handle.items():
+            kind, _, rest = name.partition("/")
+            known = rest if kind in ("gradient", "parameter", "state") else name
+            array = value.array if isinstance(value, chainer.Variable) else value
+            dimensions = self.case.dimensions.get(known.replace("unbiased_", ""))
+            arrays[name] = LAYOUT.to_canonical(array, dimensions) if dimensions else array
+        return arrays

@@ -1,0 +1,111 @@
+"""Residual networks, after Chainer's own links of this name.
+
+https://github.com/chainer/chainer/blob/v7.8.1/chainer/links/model/vision/resnet.py
+"""
+
+import chainer
+from chainer import functions as F
+from chainer import links as L
+
+
+def convolution(channels, filters, window, stride=1):
+    """Without bias: a batch norm follows."""
+    return L.Convolution2D(channels, filters, window, stride, pad=window // 2, nobias=True)
+
+
+def norm(channels):
+    """With the epsilon of the definition; the decay of 0.9 is the default."""
+    return L.BatchNormalization(channels, eps=1e-5)
+
+
+class Block(chainer.Chain):
+    """What both kinds share: the projection of the shortcut where the shape changes."""
+
+    def __init__(self, channels, outer, stride):
+        super().__init__()
+        self.projects = stride != 1 or channels != outer
+        if self.projects:
+            with self.init_scope():
+                self.shortcut = convolution(channels, outer, 1, stride)
+                self.shortcut_norm = norm(outer)
+
+    def identity(self, x):
+        """The shortcut."""
+        return self.shortcut_norm(self.shortcut(x)) if self.projects else x
+
+
+class BasicBlock(Block):
+    """Two 3x3 kernels."""
+
+    expansion = 1
+
+    def __init__(self, channels, filters, stride):
+        super().__init__(channels, filters, stride)
+        with self.init_scope():
+            self.conv1 = convolution(channels, filters, 3, stride)
+            self.norm1 = norm(filters)
+            self.conv2 = convolution(filters, filters, 3)
+            self.norm2 = norm(filters)
+
+    def forward(self, x):
+        """(batch, channels, height, width) -> (batch, filters, height', width')."""
+        out = F.relu(self.norm1(self.conv1(x)))
+        out = self.norm2(self.conv2(out))
+        return F.relu(out + self.identity(x))
+
+
+class Bottleneck(Block):
+    """1x1, 3x3 with the stride, 1x1."""
+
+    expansion = 4
+
+    def __init__(self, channels, filters, stride):
+        outer = self.expansion * filters
+        super().__init__(channels, outer, stride)
+        with self.init_scope():
+            self.conv1 = convolution(channels, filters, 1)
+            self.norm1 = norm(filters)
+            self.conv2 = convolution(filters, filters, 3, stride)
+            self.norm2 = norm(filters)
+            self.conv3 = convolution(filters, outer, 1)
+            self.norm3 = norm(outer)
+
+    def forward(self, x):
+        """(batch, channels, height, width) -> (batch, 4 filters, height', width')."""
+        out = F.relu(self.norm1(self.conv1(x)))
+        out = F.relu(self.norm2(self.conv2(out)))
+        out = self.norm3(self.conv3(out))
+        return F.relu(out + self.identity(x))
+
+
+class ResNet(chainer.Chain):
+    """Stem, stages of blocks, global average pooling, dense head."""
+
+    def __init__(self, sizes):
+        super().__init__()
+        block = Bottleneck if sizes["block"] == "bottleneck" else BasicBlock
+        channels, blocks = sizes["width0"], []
+        for stage, count in enumerate(sizes["blocks"]):
+            filters = sizes["width0"] * 2**stage
+            for place in range(count):
+                stride = 2 if stage > 0 and place == 0 else 1
+                blocks.append(block(channels, filters, stride))
+                channels = filters * block.expansion
+        with self.init_scope():
+            self.stem = convolution(sizes["channels"], sizes["width0"], 7, 2)
+            self.stem_norm = norm(sizes["width0"])
+            self.blocks = chainer.ChainList(*blocks)  # Sequential names them in another order
+            self.logits = L.Linear(channels, sizes["classes"])
+
+    def forward(self, image):
+        """(batch, channels, height, width) -> logits (batch, classes)."""
+        x = F.relu(self.stem_norm(self.stem(image)))
+        x = F.max_pooling_2d(x, 3, stride=2, pad=1, cover_all=False)
+        for block in self.blocks:
+            x = block(x)
+        return self.logits(F.average(x, axis=(2, 3)))
+
+
+def build(sizes):
+    """The model."""
+    return ResNet(sizes)

@@ -1,0 +1,194 @@
+"""Apache MXNet: Gluon blocks, imperative or hybridized."""
+
+import mxnet as mx
+import numpy as np
+from mxnet import autograd, gluon, nd
+
+from adapters.base import Adapter as Base
+from adapters.base import Layout, Unsupported
+
+LAYOUT = Layout(
+    {
+        ("in", "out"): ("out", "in"),
+        ("height", "width", "in", "out"): ("out", "in", "height", "width"),
+        ("batch", "height", "width", "channel"): ("batch", "channel", "height", "width"),
+        ("height", "width", "channel"): ("channel", "height", "width"),
+    }
+)
+
+# What the parameters of a block are called canonically; "weight" of any other is its kernel.
+KINDS = {
+    "gamma": "scale",
+    "beta": "bias",
+    "running_mean": "mean",
+    "running_var": "variance",
+    "l0_i2h_weight": "kernel",
+    "l0_h2h_weight": "recurrent_kernel",
+    "l0_i2h_bias": "bias",
+    "l0_h2h_bias": "recurrent_bias",
+    "weight": "kernel",
+}
+STATISTICS = ("mean", "variance")
+
+# Adam adds epsilon before the bias correction (Kingma and Ba, section 2, "epsilon hat"): this makes
+# the first step the same.
+EPSILON_HAT_STEP = 1
+
+
+class EvidenceLowerBound(gluon.HybridBlock):
+    """After GluonCV's and MXNet's autoencoder examples: its negative, of every example."""
+
+    def __init__(self):
+        super().__init__()
+        self.reconstruction = gluon.loss.SigmoidBCELoss()
+
+    def hybrid_forward(self, F, logits, mean, log_variance, target):
+        """Losses of gluon are means over all axes but the batch's: hence the factor."""
+        pixels = F.ones_like(target).sum(axis=1)
+        reconstruction = self.reconstruction(logits, target) * pixels
+        divergence = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(axis=1)
+        return reconstruction + divergence
+
+
+LOSSES = {
+    "softmax_cross_entropy": gluon.loss.SoftmaxCrossEntropyLoss,
+    "evidence_lower_bound": EvidenceLowerBound,
+}
+
+
+def make_trainer(constants, parameters):
+    """gluon.Trainer, without the store that many devices would need."""
+    settings = {"learning_rate": constants["learning_rate"], "wd": 0.0}
+    if constants["name"] == "adam":
+        settings["beta1"], settings["beta2"] = constants["beta1"], constants["beta2"]
+        hat = (1 - constants["beta2"] ** EPSILON_HAT_STEP) ** 0.5
+        settings["epsilon"] = constants["epsilon"] * hat
+        return gluon.Trainer(parameters, "adam", settings, kvstore=None)
+    settings["momentum"] = constants.get("momentum", 0.0)
+    return gluon.Trainer(parameters, "sgd", settings, kvstore=None)
+
+
+def canonical_parameters(block, path=""):
+    """Canonical name -> gluon parameter; members of a sequence count from one."""
+    named = {}
+    for kind, parameter in block._reg_params.items():
+        kind = "embedding" if isinstance(block, gluon.nn.Embedding) else KINDS.get(kind, kind)
+        if parameter.grad_req != "null" or kind in STATISTICS:
+            named[path + "/" + kind] = parameter
+    for name, child in block._children.items():
+        part = str(int(name) + 1) if name.isdigit() else "/" + name
+        named.update(canonical_parameters(child, (path + part).lstrip("/")))
+    return named
+
+
+class Adapter(Base):
+    """``mxnet:imperative`` and ``mxnet:hybridized``. MXNet was retired in 2023.
+
+    https://mxnet.apache.org/versions/1.9.1/api/python/docs/tutorials/packages/gluon/blocks/hybridize.html
+    """
+
+    def __init__(self, device, mode, threads, precision):
+        if device != "cpu":
+            raise Unsupported("MXNet's GPU packages want CUDA 11 and are not looked at here")
+        self.hybridized = mode == "hybridized"
+
+    def describe(self):
+        """MXNet takes its threads from OMP_NUM_THREADS and cannot read them back."""
+        return {
+            "version": mx.__version__,
+            "numpy": np.__version__,
+            "threads": None,
+            "onednn": mx.runtime.Features().is_enabled("MKLDNN"),
+        }
+
+    def load(self, module, case):
+        """Parameters are set in the built block under its own names."""
+        self.case, self.cursor = case, 0
+        self.model = module.build(case.sizes)
+        self.model.initialize(ctx=mx.cpu())
+        self.named = canonical_parameters(self.model)
+        for name, value in {**case.parameters, **case.state}.items():
+            self.named[name].set_data(nd.array(LAYOUT.to_native(value, case.dimensions[name])))
+        (objective,) = case.objectives
+        self.outputs, self.targets = objective["outputs"], objective["targets"]
+        self.loss, self.loss_name = LOSSES[objective["loss"]](), objective["name"]
+        if self.hybridized:
+            self.model.hybridize()
+            self.loss.hybridize()
+        self.trainer = make_trainer(case.optimizer, self.model.collect_params())
+        self.sets = [
+            {n: self._place(n, value) for n, value in inputs.items()} for inputs in case.sets
+        ]
+        nd.waitall()
+
+    def _place(self, name, value):
+        value = LAYOUT.to_native(value, self.case.dimensions[name])
+        return nd.array(value, dtype=value.dtype)
+
+    def _next(self):
+        inputs = self.sets[self.cursor]
+        self.cursor = (self.cursor + 1) % len(self.sets)
+        return inputs
+
+    def _forward(self, inputs):
+        found = self.model(*(inputs[name] for name in self.case.used))
+        found = found if isinstance(found, (tuple, list)) else (found,)
+        return dict(zip(self.case.outputs, found, strict=True))
+
+    def _losses(self, inputs):
+        """Of every example."""
+        outputs = self._forward(inputs)
+        arguments = [outputs[name] for name in self.outputs]
+        return self.loss(*arguments, *(inputs[name] for name in self.targets))
+
+    def infer(self):
+        """Outside of autograd.record: in evaluation mode."""
+        return self._forward(self._next())
+
+    def train_step(self):
+        """Forward, backward, and a step that divides by the batch."""
+        inputs = self._next()
+        with autograd.record():
+            losses = self._losses(inputs)
+        losses.backward()
+        self.trainer.step(self.case.batch)
+        return {self.loss_name: losses.mean()}
+
+    def gradients(self):
+        """Of the mean; running statistics are put back."""
+        statistics = [p for name, p in self.named.items() if name.split("/")[-1] in STATISTICS]
+        before = [each.data().copy() for each in statistics]
+        inputs = self._next()
+        with autograd.record():
+            loss = self._losses(inputs).mean()
+        loss.backward()
+        nd.waitall()
+        for each, value in zip(statistics, before, strict=True):
+            each.set_data(value)
+        trained = {n: p for n, p in self.named.items() if p.grad_req != "null"}
+        handle = {"gradient/" + name: p.grad() for name, p in trained.items()}
+        return dict(handle, **{self.loss_name: loss})
+
+    def parameters(self):
+        """The block's own arrays."""
+        return {
+            ("state/" if name.split("/")[-1] in STATISTICS else "parameter/") + name: p.data()
+            for name, p in self.named.items()
+        }
+
+    def wait(self, handle):
+        """Operations are queued; ``waitall`` waits for the queue, updates included."""
+        nd.waitall()
+
+    def read(self, handle):
+        """Names say what an array is; its dimensions are those of the parameter or output."""
+        arrays = {}
+        for name, value in handle.items():
+            kind, _, rest = name.partition("/")
+            known = rest if kind in ("gradient", "parameter", "state") else name
+            dimensions = self.case.dimensions.get(known)
+            array = value.asnumpy()
+            if name == self.loss_name:
+                array = array.reshape(())  # the smallest shape there is in nd is (1,)
+            arrays[name] = LAYOUT.to_canonical(array, dimensions) if dimensions else array
+        return arrays

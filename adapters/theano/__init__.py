@@ -1,0 +1,204 @@
+"""Theano: symbolic graphs compiled to C; gradients by T.grad, updates by shared variables."""
+
+import glob
+import os
+import sys
+from collections import OrderedDict
+
+import numpy as np
+import scipy
+
+from adapters.base import Adapter as Base
+from adapters.base import Layout, Unsupported
+
+# SciPy's wheel carries the BLAS that Theano's C code calls; without any it would call NumPy's
+# through Python, at half the speed.
+LIBRARIES = os.path.join(os.path.dirname(os.path.dirname(scipy.__file__)), "scipy.libs")
+BLAS = ["-l:" + os.path.basename(path) for path in glob.glob(LIBRARIES + "/libopenblas*")]
+FLAGS = {
+    "device": "cpu",
+    "floatX": "float32",
+    "base_compiledir": os.path.join(os.environ.get("XDG_CACHE_HOME", ""), "theano"),
+    "blas.ldflags": " ".join(["-L" + LIBRARIES, *BLAS]),
+}
+os.environ["THEANO_FLAGS"] = ",".join(f"{name}={value}" for name, value in FLAGS.items())
+# The Cython code of scan does not compile for Python 3.11; its Python code does the same.
+sys.modules["theano.scan_module.scan_perform_ext"] = None
+
+import theano  # noqa: E402
+import theano.tensor as T  # noqa: E402
+
+LAYOUT = Layout(
+    {
+        ("height", "width", "in", "out"): ("out", "in", "height", "width"),
+        ("batch", "height", "width", "channel"): ("batch", "channel", "height", "width"),
+        ("height", "width", "channel"): ("channel", "height", "width"),
+    }
+)
+TYPES = {"f": "float32", "i": "int32"}
+
+
+def cross_entropy(logits, labels):
+    """Softmax and logarithm apart, which the compiler puts together stably."""
+    return T.nnet.categorical_crossentropy(T.nnet.softmax(logits), labels).mean()
+
+
+def evidence_lower_bound(logits, mean, log_variance, target):
+    """Its negative, mean over the batch."""
+    # T.nnet.sigmoid_binary_crossentropy has no gradient in this release: its own raises.
+    reconstruction = (T.nnet.softplus(logits) - logits * target).sum(axis=1)
+    divergence = -0.5 * (1 + log_variance - T.sqr(mean) - T.exp(log_variance)).sum(axis=1)
+    return (reconstruction + divergence).mean()
+
+
+LOSSES = {
+    "softmax_cross_entropy": cross_entropy,
+    "evidence_lower_bound": evidence_lower_bound,
+}
+
+
+def make_updates(constants, parameters, gradients):
+    """Theano has no optimisers; its tutorials write them as updates of shared variables."""
+    # Numbers of Python are doubles, and would make doubles of all that they touch.
+    single = {name: np.float32(value) for name, value in constants.items() if name != "name"}
+    rate, updates = single["learning_rate"], OrderedDict()
+    if constants["name"] == "adam":
+        beta1, beta2, epsilon = (single[name] for name in ("beta1", "beta2", "epsilon"))
+        rest1, rest2 = np.float32(1 - constants["beta1"]), np.float32(1 - constants["beta2"])
+        number = theano.shared(np.float32(0))
+        updates[number] = number + 1
+        first, second = 1 - beta1 ** updates[number], 1 - beta2 ** updates[number]
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        zeros = np.zeros_like(parameter.get_value(borrow=True))
+        if constants["name"] == "adam":
+            mean, square = theano.shared(zeros), theano.shared(zeros)
+            updates[mean] = beta1 * mean + rest1 * gradient
+            updates[square] = beta2 * square + rest2 * T.sqr(gradient)
+            deviation = T.sqrt(updates[square] / second) + epsilon
+            updates[parameter] = parameter - rate * updates[mean] / first / deviation
+        elif constants["name"] == "momentum":
+            velocity = theano.shared(zeros)
+            updates[velocity] = single["momentum"] * velocity + gradient
+            updates[parameter] = parameter - rate * updates[velocity]
+        else:
+            updates[parameter] = parameter - rate * gradient
+    return updates
+
+
+class Adapter(Base):
+    """``theano:c``. Theano ended in 2017; this is its last release.
+
+    https://theano-pymc.readthedocs.io/en/latest/tutorial/using_gpu.html and
+    https://theano-pymc.readthedocs.io/en/latest/extending/graphstructures.html
+    """
+
+    def __init__(self, device, mode, threads, precision):
+        if device != "cpu":
+            raise Unsupported("Theano's GPU library, libgpuarray, is no longer built")
+        if not theano.config.cxx:
+            raise Unsupported("without g++ Theano falls back to Python, 700 times slower")
+        self.compiled = 0
+
+    def describe(self):
+        """Threads are those of the BLAS, which Theano cannot read back."""
+        return {
+            "version": theano.__version__,
+            "numpy": np.__version__,
+            "threads": None,
+            "mode": theano.config.mode,
+            "blas": theano.config.blas.ldflags.rpartition("/")[2],
+        }
+
+    def compilations(self):
+        """Functions compiled in this process."""
+        return self.compiled
+
+    def load(self, module, case):
+        """Values are put into the model's shared variables; functions are made when needed."""
+        self.case, self.cursor, self.functions = case, 0, {}
+        self.model = module.build(case.sizes)
+        for name, value in {**case.parameters, **case.state}.items():
+            native = LAYOUT.to_native(value, case.dimensions[name])
+            self.model.variables[self._held(name)].set_value(native)
+        self.trained = [self.model.variables[name] for name in case.parameters]
+        ((self.loss_name, self.objective),) = case.objective_functions(module, LOSSES).items()
+        self.sets = [
+            {n: LAYOUT.to_native(v, case.dimensions[n]) for n, v in inputs.items()}
+            for inputs in case.sets
+        ]
+
+    def _held(self, name):
+        return name.replace("/variance", "/unbiased_variance")
+
+    def compile(self, phase):
+        """theano.function: optimises the graph and compiles what its cache does not hold."""
+        self._function(phase)
+        return True
+
+    def _function(self, kind):
+        if kind not in self.functions:
+            self.compiled += 1
+            self.functions[kind] = self._made(kind)
+        return self.functions[kind]
+
+    def _made(self, kind):
+        symbols = {
+            name: T.TensorType(TYPES[value.dtype.kind], [False] * value.ndim)(name)
+            for name, value in self.sets[0].items()
+        }
+        self.model.training, self.model.moved = kind != "inference", OrderedDict()
+        if kind == "inference":
+            found = self.case.named_outputs(self.model(**{n: symbols[n] for n in self.case.used}))
+            names = self.case.used
+            return (
+                names,
+                list(found),
+                theano.function([symbols[n] for n in names], [*found.values()]),
+            )
+        loss = self.objective(self.model, symbols)
+        gradients = T.grad(loss, self.trained)
+        inputs, names = list(symbols.values()), list(symbols)
+        if kind == "gradients":
+            keys = [self.loss_name, *("gradient/" + name for name in self.case.parameters)]
+            return names, keys, theano.function(inputs, [loss, *gradients])
+        updates = make_updates(self.case.optimizer, self.trained, gradients)
+        updates.update(self.model.moved)
+        return names, [self.loss_name], theano.function(inputs, [loss], updates=updates)
+
+    def _run(self, kind):
+        names, keys, function = self._function(kind)
+        inputs = self.sets[self.cursor]
+        self.cursor = (self.cursor + 1) % len(self.sets)
+        return dict(zip(keys, function(*(inputs[name] for name in names)), strict=True))
+
+    def infer(self):
+        """One call."""
+        return self._run("inference")
+
+    def train_step(self):
+        """Loss, gradients and updates in one function."""
+        return self._run("training")
+
+    def gradients(self):
+        """A function of its own without updates."""
+        return self._run("gradients")
+
+    def parameters(self):
+        """Copies of the shared variables' values."""
+        held = self.model.variables
+        found = {"parameter/" + n: held[n].get_value() for n in self.case.parameters}
+        names = map(self._held, self.case.state)
+        return dict(found, **{"state/" + name: held[name].get_value() for name in names})
+
+    def wait(self, handle):
+        """A call returns when it is done."""
+
+    def read(self, handle):
+        """Names say what an array is; its dimensions are those of the parameter or output."""
+        arrays = {}
+        for name, value in handle.items():
+            kind, _, rest = name.partition("/")
+            known = rest if kind in ("gradient", "parameter", "state") else name
+            dimensions = self.case.dimensions.get(known.replace("unbiased_", ""))
+            arrays[name] = LAYOUT.to_canonical(value, dimensions) if dimensions else value
+        return arrays

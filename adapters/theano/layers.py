@@ -1,0 +1,86 @@
+"""Layers over shared variables, as Theano's tutorials write them for every model anew.
+
+http://deeplearning.net/tutorial/, kept at https://github.com/lisa-lab/DeepLearningTutorials
+"""
+
+import numpy as np
+import theano
+import theano.tensor as T
+from theano.tensor.nnet.bn import batch_normalization_test, batch_normalization_train
+from theano.tensor.signal.pool import pool_2d
+
+# Theano refuses less than the double 1e-5, and the single of that name is less.
+EPSILON = np.nextafter(np.float32(1e-5), np.float32(1))
+
+
+class Model:
+    """``variables`` by name; ``moved`` collects the updates of running statistics."""
+
+    def __init__(self):
+        self.variables, self.training, self.moved = {}, False, {}
+
+    def shared(self, name, *shape):
+        """A shared variable of zeros."""
+        self.variables[name] = theano.shared(np.zeros(shape, "float32"), name)
+        return self.variables[name]
+
+
+class Dense:
+    """x W + b."""
+
+    def __init__(self, model, name, inputs, units):
+        self.kernel = model.shared(name + "/kernel", inputs, units)
+        self.bias = model.shared(name + "/bias", units)
+
+    def __call__(self, x):
+        """(batch, inputs) -> (batch, units)."""
+        return T.dot(x, self.kernel) + self.bias
+
+
+class Convolution:
+    """Cross-correlation; ``padding`` on each side."""
+
+    def __init__(self, model, name, channels, filters, window, *, stride=1, padding=0, bias=True):
+        self.kernel = model.shared(name + "/kernel", filters, channels, window, window)
+        self.bias = model.shared(name + "/bias", filters) if bias else None
+        self.stride, self.padding = stride, padding
+
+    def __call__(self, x):
+        """(batch, channels, height, width) -> (batch, filters, height', width')."""
+        out = T.nnet.conv2d(
+            x,
+            self.kernel,
+            border_mode=(self.padding, self.padding),
+            subsample=(self.stride, self.stride),
+            filter_shape=self.kernel.get_value(borrow=True).shape,
+            filter_flip=False,
+        )
+        return out if self.bias is None else out + self.bias.dimshuffle("x", 0, "x", "x")
+
+
+class BatchNorm:
+    """By the batch's statistics in training, which move the running ones."""
+
+    def __init__(self, model, name, channels):
+        self.model = model
+        names = ("scale", "bias", "mean", "unbiased_variance")
+        self.arrays = [model.shared(name + "/" + each, channels) for each in names]
+
+    def __call__(self, x):
+        """Keeps the shape."""
+        scale, bias, mean, variance = (a.dimshuffle("x", 0, "x", "x") for a in self.arrays)
+        if not self.model.training:
+            return batch_normalization_test(x, scale, bias, mean, variance, "spatial", EPSILON)
+        out, _, _, *moved = batch_normalization_train(
+            x, scale, bias, "spatial", EPSILON, 0.1, mean, variance
+        )
+        for held, new in zip(self.arrays[2:], moved, strict=True):
+            self.model.moved[held] = new.flatten()
+        return out
+
+
+def max_pool(x, window, *, stride=None, padding=0):
+    """Full windows only."""
+    step = (stride or window,) * 2
+    sides = (padding, padding)
+    return pool_2d(x, ws=(window, window), ignore_border=True, stride=step, pad=sides)

@@ -1,0 +1,33 @@
+"""Which sides Chainer takes; run by its own interpreter, prints JSON."""
+
+import inspect
+import json
+import warnings
+
+import numpy as np
+
+warnings.simplefilter("ignore")  # pkg_resources announces its end
+import chainer  # noqa: E402
+from chainer import functions as F  # noqa: E402
+from chainer import links as L  # noqa: E402
+
+found = {}
+norm = L.BatchNormalization(1)
+before = norm.avg_var.copy()
+with chainer.using_config("train", True):
+    norm(np.array([[0.0], [2.0]], np.float32))
+moved = float(norm.avg_var[0] - norm.decay * before[0]) / (1 - norm.decay)
+found["running-variance"] = "unbiased" if abs(moved - 2) < 1e-2 else "biased"
+found["batch-norm-epsilon"] = str(norm.eps)
+found["batch-norm-momentum"] = f"the old, new {1 - norm.decay:.1f}"
+slope = inspect.signature(F.leaky_relu).parameters["slope"].default
+found["leaky-relu"] = str(slope)
+weights = chainer.Parameter(np.zeros(1, np.float32))
+link = chainer.Link()
+with link.init_scope():
+    link.weights = weights
+chainer.optimizers.Adam(alpha=1.0, eps=1.0).setup(link).update(lambda: F.sum(link.weights))
+# From zero with gradient 1 the step is 1 / (1 + epsilon) behind the correction.
+found["adam-bias-correction"] = "behind" if abs(link.weights.array[0] + 0.5) < 1e-3 else "before"
+found["dense-kernel"] = "(out, in)" if L.Linear(3, 2).W.shape == (2, 3) else "(in, out)"
+print(json.dumps({"chainer": found}))

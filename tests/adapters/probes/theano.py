@@ -1,0 +1,28 @@
+"""Which sides Theano takes; run by its own interpreter, prints JSON."""
+
+import inspect
+import json
+import os
+import sys
+import tempfile
+
+folder = tempfile.TemporaryDirectory()
+os.environ["THEANO_FLAGS"] = f"floatX=float32,blas.ldflags=,base_compiledir={folder.name}"
+sys.modules["theano.scan_module.scan_perform_ext"] = None  # it does not compile for Python 3.11
+import numpy as np  # noqa: E402
+import theano  # noqa: E402
+import theano.tensor as T  # noqa: E402
+from theano.tensor.nnet import bn  # noqa: E402
+
+found = {}
+x = theano.shared(np.array([[0.0], [2.0]], np.float32))
+one, zero = np.ones(1, np.float32), np.zeros(1, np.float32)
+start = theano.shared(zero), theano.shared(one)
+moved = bn.batch_normalization_train(x, one, zero, running_mean=start[0], running_var=start[1])[-2:]
+mean, variance = (float(each.eval().ravel()[0]) for each in moved)
+found["running-variance"] = "unbiased" if abs(variance - 1.1) < 1e-3 else "biased"
+found["batch-norm-momentum"] = f"the new, {mean:.1f}"
+defaults = inspect.signature(bn.batch_normalization_train).parameters
+found["batch-norm-epsilon"] = str(defaults["epsilon"].default)
+found["leaky-relu"] = str(inspect.signature(T.nnet.relu).parameters["alpha"].default)
+print(json.dumps({"theano": found}))
