@@ -107,6 +107,11 @@ def offered(arm: str, loaded: frames.Frames) -> pandas.DataFrame:
     return table[table["status"] == "ok"]
 
 
+# What compiles longest goes first, so that in the end no core waits for another.
+SLOW = (
+    *("torch:compile", "theano:c", "torch:tuned", "tensorflow:xla", "flax:jit", "flax:tuned"),
+    *("keras:jax", "keras:jax-fit"),
+)
 EMBEDDED = ("rnn", "lstm", "gru", "neumf", "bert")  # with tables that no tied head makes dense
 
 
@@ -164,6 +169,7 @@ def proved(
         finally:
             free.put(core)
 
+    wanted.sort(key=lambda arm: arm not in SLOW)
     with ThreadPoolExecutor(len(cores)) as pool:
         return {arm: pool.submit(prove, arm) for arm in wanted}
 
