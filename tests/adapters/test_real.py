@@ -133,7 +133,7 @@ def in_turn(arm: str) -> list[Cell]:
     """The tiny cells of an arm: of models that share a file one, with one optimiser, and others
     for the next arm.
 
-    Compiling all of them under all optimisers would take half an hour;
+    Compiling all of them under all optimisers would take longer than tests may;
     ``levelfield check --all --preset tiny`` does that.
     """
     suite = tiny_of(arm)
