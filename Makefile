@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: bench test lint docs clean
+.PHONY: bench test test-long lint docs clean
 
 $(VENV)/.installed: pyproject.toml
 	@echo "making $(VENV) and installing Levelfield with its tools (about a minute)"
@@ -16,9 +16,15 @@ bench: $(VENV)/.installed
 	-$(BIN)/levelfield env build --suite quick
 	$(BIN)/levelfield run quick
 
+# Tests that measure have the machine to themselves; all others share its cores.
 test: $(VENV)/.installed
 	$(BIN)/levelfield env build --suite tiny
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical -m 'not alone and not long'
+	$(BIN)/python -m pytest -m 'alone and not long'
+
+# Arms that a machine may lack, and every model where `test` takes one net of each kind.
+test-long: $(VENV)/.installed
+	$(BIN)/python -m pytest -m long
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -43,7 +43,10 @@ class EnvironmentSpec:
     """What a framework's interpreter must have.
 
     ``python`` is a PEP 440 version specifier, ``requirements`` are pip's, and ``imports`` are the
-    top-level modules whose presence tells that an interpreter can serve.
+    modules whose presence tells that an interpreter can serve. Without requirements there is
+    nothing to build: an interpreter that has the imports is looked for. ``programs`` are patterns
+    of names, such as those of compilers, one of which must be on PATH. ``hint`` tells how to get
+    what is looked for.
     """
 
     framework: str
@@ -51,6 +54,8 @@ class EnvironmentSpec:
     python: str
     requirements: tuple[str, ...]
     imports: tuple[str, ...]
+    hint: str = ""
+    programs: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -84,6 +89,7 @@ class Mode:
     framework (Keras' ``fit``) has no single steps whose latency could be taken. ``profile`` is
     "default", or "tuned" for what the framework's documentation offers beyond it; the two are
     never compared in one ranking. ``numerics`` are the numeric modes in which it computes.
+    ``overhead`` is what its documentation says of its own work around the arithmetic.
     """
 
     name: str
@@ -93,6 +99,7 @@ class Mode:
     statistics: tuple[str, ...]
     profile: str = "default"
     numerics: tuple[str, ...] = ("float32",)
+    overhead: str = ""
 
 
 @dataclass(frozen=True)
@@ -198,6 +205,8 @@ def read_framework(name: str, package: str, root: Path) -> Framework:
                 python=table["python"],
                 requirements=_texts(table["requirements"]),
                 imports=_texts(table["imports"]),
+                hint=table.get("hint", ""),
+                programs=_texts(table.get("programs", ())),
             )
             for key, table in text["environments"].items()
         }
@@ -239,6 +248,7 @@ def _mode(name: str, table: Mapping[str, Any], environments: Mapping[str, Enviro
         statistics=_texts(table.get("statistics", STATISTICS), STATISTICS),
         profile=_texts([table.get("profile", "default")], PROFILES)[0],
         numerics=_texts(table.get("numerics", ["float32"]), tuple(TOLERANCES)),
+        overhead=table.get("overhead", ""),
     )
 
 

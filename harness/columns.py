@@ -41,6 +41,14 @@ _BLOCK = {
     "residency": (TEXT, "resident (beside each other, parked), sequential, or audit"),
     "quarantined": ("bool", "whether the round's covariates put it into quarantine"),
 }
+_LEARNED = {
+    "test_accuracy": (
+        NUMBER,
+        "share of test examples answered right, 0 to 1; of a recommender, hit rate at 10",
+    ),
+    "test_loss": (NUMBER, "loss on the test examples"),
+    "train_loss": (NUMBER, "loss of the last training step"),
+}
 _CHECKED = {
     "name": (TEXT, "what was compared, such as outputs/logits or gradient/hidden1/kernel"),
     "error": (NUMBER, "relative error against the reference, no unit"),
@@ -73,7 +81,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "purpose": (TEXT, "qualification, memory, gate; resident, sequential or audit block"),
         "block": (COUNT_OR_NA, "number of the block that it served"),
         "interpreter": (TEXT, "the Python that ran"),
-        "how": (TEXT, "how it was found: given, sealed or running"),
+        "how": (TEXT, "how it was found: given, sealed, running or found"),
         "python": (TEXT, "its version"),
         "lock_hash": (TEXT, "hash of the packages installed"),
         "asked": (TEXT, "threads, device and numeric mode asked for, as JSON"),
@@ -184,14 +192,16 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         **CELL,
         **_PROCESS,
         "seed": (COUNT_OR_NA, "of initial parameters, split and order; the run's own comes first"),
-        "test_accuracy": (
-            NUMBER,
-            "share of test examples answered right, 0 to 1; of a recommender, hit rate at 10",
-        ),
-        "test_loss": (NUMBER, "loss on the test examples"),
-        "train_loss": (NUMBER, "loss of the last training step"),
+        **_LEARNED,
         "train_steps": (COUNT_OR_NA, "training steps made"),
         "reason": (TEXT, "why it could not be measured"),
+    },
+    "epochs": {
+        **CELL,
+        **_PROCESS,
+        "seed": (COUNT, "of initial parameters, split and order"),
+        "epoch": (COUNT, "epochs learned by then; the first is 1"),
+        **_LEARNED,
     },
     "summary": {
         **CELL,

@@ -31,6 +31,7 @@ from harness.interpreters import (
     DESCRIBE,
     Interpreter,
     choose_interpreter,
+    find_interpreter,
     installed,
     lock_hash,
     lock_of,
@@ -39,6 +40,7 @@ from harness.interpreters import (
 from harness.pip import failure, pip_steps
 
 MARKER = "levelfield.json"
+FAILED = "levelfield: failed: "  # the last line of the log of a build that failed, with the reason
 
 
 class EnvironmentFailed(RunFailed):
@@ -71,7 +73,7 @@ class Environment:
 
 @dataclass(frozen=True)
 class Resolution:
-    """The interpreter that serves a specification; ``how``: given, sealed, running or none."""
+    """What serves a specification; ``how``: given, sealed, running, found or none."""
 
     interpreter: Path | None
     how: str
@@ -96,6 +98,8 @@ def environment_folder(spec: EnvironmentSpec, base: Interpreter) -> Path:
 
 def find(spec: EnvironmentSpec) -> Environment | None:
     """The finished environment of a specification, if there is one."""
+    if not spec.requirements:
+        return None
     try:
         return _read(environment_folder(spec, choose_interpreter(spec.python)))
     except RunFailed:
@@ -152,9 +156,15 @@ def build(spec: EnvironmentSpec, *, on_progress: Callable[[str], None]) -> Envir
     """Make the environment of a specification, or finish it, or return it if it is there.
 
     ``on_progress`` gets one short line at a time. A second build of the same waits for the first.
-    Raises EnvironmentFailed where ``venv`` or ``pip`` fails; a build cut short is half-built.
+    Raises EnvironmentFailed where no Python fits, ``venv`` or ``pip`` fails, or nothing is to be
+    built; a build cut short is half-built.
     """
-    base = choose_interpreter(spec.python)
+    if not spec.requirements:
+        raise EnvironmentFailed(f"nothing can be built for {spec.label}: {_how_to_get(spec)}")
+    try:
+        base = choose_interpreter(spec.python)
+    except RunFailed as error:
+        raise EnvironmentFailed(str(error)) from error
     folder = environment_folder(spec, base)
     found = _read(folder)
     if found is not None and spec.label in found.labels:
@@ -186,6 +196,7 @@ def _build(
         for command in commands:
             reason = failure(command, output, on_progress)
             if reason is not None:
+                print(FAILED, reason, sep="", file=output)
                 raise EnvironmentFailed(
                     f"{command[1]} could not make the environment of {spec.label}: {reason}; read "
                     f"{log}, then type: levelfield env build {spec.label}"
@@ -273,10 +284,13 @@ def _read(folder: Path) -> Environment | None:
 
 
 def resolve(spec: EnvironmentSpec, given: Mapping[str, Path]) -> Resolution:
-    """The interpreter for a specification: given, else sealed, else running, else none.
+    """The interpreter for a specification: given, else sealed, else running or found, else none.
 
     ``given`` is by label ("keras/jax") or framework. Raises BadInput for one that cannot run.
     """
+    if spec.programs and not any(map(_is_on_path, spec.programs)):
+        reason = f"{' or '.join(spec.programs)} is not on PATH; {spec.hint}"
+        return Resolution(None, "none", reason, None, ())
     for name in (spec.label, spec.framework):
         if name in given:
             path = given[name].expanduser().absolute()
@@ -290,6 +304,8 @@ def resolve(spec: EnvironmentSpec, given: Mapping[str, Path]) -> Resolution:
     if sealed is not None:
         reason = f"sealed environment built {sealed.built}"
         return Resolution(sealed.interpreter, "sealed", reason, sealed.lock_hash, sealed.lock)
+    if not spec.requirements:
+        return _found(spec)
     missing = [name for name in spec.imports if not _importable(name)]
     if not missing:
         reason = f"this interpreter can import {' and '.join(spec.imports)}"
@@ -299,6 +315,19 @@ def resolve(spec: EnvironmentSpec, given: Mapping[str, Path]) -> Resolution:
         f"type: levelfield env build {spec.label}"
     )
     return Resolution(None, "none", reason, None, ())
+
+
+def _found(spec: EnvironmentSpec) -> Resolution:
+    path = find_interpreter(spec.python, spec.imports)
+    if path is None:
+        reason = f"no Python that imports {' and '.join(spec.imports)} was found; "
+        return Resolution(None, "none", reason + _how_to_get(spec), None, ())
+    how = "running" if path == Path(sys.executable) else "found"
+    return _unsealed(path, how, f"{path} can import {' and '.join(spec.imports)}")
+
+
+def _how_to_get(spec: EnvironmentSpec) -> str:
+    return f"{spec.hint}; then name its Python: export LEVELFIELD_PYTHONS=PATH"
 
 
 def _unsealed(interpreter: Path, how: str, reason: str) -> Resolution:
@@ -311,7 +340,16 @@ def _why_not_sealed(spec: EnvironmentSpec) -> str:
         folder = environment_folder(spec, choose_interpreter(spec.python))
     except RunFailed:
         return f"no Python {spec.python} was found for a sealed environment"
+    log = _log_of(folder)
+    last = log.read_text(encoding="utf-8").splitlines()[-1:] if log.is_file() else []
+    if last and last[0].startswith(FAILED):
+        return f"its environment could not be built ({last[0].removeprefix(FAILED)})"
     return "its environment is half-built" if folder.is_dir() else "no sealed environment"
+
+
+def _is_on_path(pattern: str) -> bool:
+    folders = (Path(entry) for entry in os.get_exec_path() if entry)
+    return any(os.access(path, os.X_OK) for folder in folders for path in folder.glob(pattern))
 
 
 def _importable(module: str) -> bool:

@@ -3,8 +3,9 @@
 Everything here is recomputed from raw records: same records, same frames, same files, to the byte.
 
 * No number of a cell leaves before its answers agree and its measurement can be believed:
-  ``startup``, ``calibrations``, ``slices``, ``steps``, ``memory`` and ``accuracy`` have only cells
-  that passed their gate and every check. What was recorded of others stays in records.jsonl.
+  ``startup``, ``calibrations``, ``slices``, ``steps``, ``memory``, ``energy``, ``accuracy`` and
+  ``epochs`` have only cells that passed their gate and every check. What was recorded of others
+  stays in records.jsonl.
 * No planned cell vanishes: ``cells`` has a row for each.
 * Text is never missing (null becomes the empty text), so that no grouping drops a row; a number
   not measured is NaN or NA.
@@ -74,18 +75,26 @@ _FIELDS = {
         *("process", "seed", "test_accuracy", "test_loss", "train_loss", "train_steps"),
         "reason",
     ),
+    "epoch": ("process", "seed", "epoch", "test_accuracy", "test_loss", "train_loss"),
     "status": ("status", "reason"),
 }
 _OF_RUN = ("session", "ceiling", "process", "block", "round")  # the others are of a cell
 _RENAMED = {"at": "at_seconds", "phase": "stage"}
 FENCED = ("latency", "first_token")  # statistics with a fence for every step
-_LATEST = ("gate", "memory", "energy", "accuracy")  # kinds of which a cell's latest process wins
+_LATEST = (
+    "gate",
+    "memory",
+    "energy",
+    "accuracy",
+    "epoch",
+)  # kinds of which a cell's latest process wins
 _WITHHELD = (
     "startup",
     "slice",
     "memory",
     "energy",
     "accuracy",
+    "epoch",
     "calibration",
 )  # unless the answers agree
 AUDIT = "audit"
@@ -112,6 +121,7 @@ class Frames:
     memory: pandas.DataFrame
     energy: pandas.DataFrame
     accuracy: pandas.DataFrame
+    epochs: pandas.DataFrame
 
 
 def load(paths: Path | str | Iterable[Path | str]) -> Frames:
@@ -193,6 +203,7 @@ def _loaded(runs: Mapping[str, Run]) -> Frames:
         memory=of_cells("memory", _columns("memory", rows)),
         energy=of_cells("energy", _columns("energy", rows)),
         accuracy=of_cells("accuracy", _columns("accuracy", rows)),
+        epochs=of_cells("epochs", _columns("epoch", rows)),
     )
 
 
@@ -230,13 +241,14 @@ def _collect(runs: Mapping[str, Run]) -> _Rows:
                     f"{run.records_path}: a {kind} record of cell {record['cell']!r}, which is not"
                     " in run.json"
                 ) from error
-            rows[kind].append((owner, *[get(field) for field in _FIELDS[kind]]))
+            rows[kind].append((owner, *map(get, _FIELDS[kind])))
     return rows
 
 
 def _columns(kind: str, rows: _Rows) -> _Columns:
     names = ["owner", *(_RENAMED.get(field, field) for field in _FIELDS[kind])]
-    return {name: [row[place] for row in rows[kind]] for place, name in enumerate(names)}
+    columns = zip(*rows[kind], strict=True) if rows[kind] else [()] * len(names)
+    return dict(zip(names, columns, strict=True))
 
 
 def _checks(gate: _Columns, owners: Sequence[str]) -> _Columns:

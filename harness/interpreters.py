@@ -1,4 +1,8 @@
-"""Interpreters: choosing a Python, asking it what it is, and listing what is installed in it."""
+"""Interpreters: finding a Python, asking it what it is, and listing what is installed in it.
+
+They are looked for where the variable LEVELFIELD_PYTHONS says (interpreters, or folders that hold
+them, as in PATH), on PATH, under pyenv, and where conda, uv and distributions put them.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +22,19 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from harness.errors import BadInput, RunFailed
 
 MINOR_VERSIONS = range(14, 5, -1)  # of Python 3, newest first: the newest that fits is taken
-# All three run under old Pythons too, so they keep to the language of 3.6.
+# These run under old Pythons too, so they keep to the language of 3.6.
 DESCRIBE = """
 import ensurepip, json, sys, sysconfig, venv
 print(json.dumps(["%d.%d.%d" % sys.version_info[:3], sysconfig.get_platform()]))
+"""
+_IMPORTS = """
+import importlib, importlib.util, sys
+for name in sys.argv[1:]:
+    if "." in name:
+        importlib.import_module(name)
+    elif importlib.util.find_spec(name) is None:
+        sys.exit(1)
+print("%d.%d.%d" % sys.version_info[:3])
 """
 _LIST = """
 import json
@@ -45,35 +58,75 @@ class Interpreter:
 
 
 def choose_interpreter(python: str) -> Interpreter:
-    """The running interpreter if it satisfies ``python``, else the newest of PATH and pyenv.
+    """The running interpreter if it satisfies ``python``, else the first found, newest minor first.
 
     Raises BadInput for a malformed specifier and RunFailed where nothing satisfies it.
     """
-    try:
-        wanted = SpecifierSet(python)
-    except InvalidSpecifier as error:
-        raise BadInput(
-            f"python = '{python}' is no version specifier; write '>=3.10,<3.12'"
-        ) from error
+    wanted = _specifiers(python)
     for path in _candidates(wanted):
         found = ask(path)
         if found is not None and found.version in wanted:
             return found
     raise RunFailed(
-        f"no Python {python} with venv and ensurepip is on PATH or under pyenv; install one, for "
-        "example with pyenv install"
+        f"no Python {python} with venv and ensurepip is on PATH, under pyenv or in the usual "
+        "places; install one, for example with pyenv install, or name it: "
+        "export LEVELFIELD_PYTHONS=PATH"
     )
+
+
+def find_interpreter(python: str, imports: tuple[str, ...]) -> Path | None:
+    """The first interpreter of a version of ``python`` that can import everything; None if none."""
+    wanted = _specifiers(python)
+    for path in _candidates(wanted):
+        version = _version_with(path, imports)
+        if version is not None and version in wanted:
+            return path
+    return None
+
+
+def _specifiers(python: str) -> SpecifierSet:
+    try:
+        return SpecifierSet(python)
+    except InvalidSpecifier as error:
+        raise BadInput(
+            f"python = '{python}' is no version specifier; write '>=3.10,<3.12'"
+        ) from error
 
 
 def _candidates(wanted: SpecifierSet) -> Iterator[Path]:
     yield Path(sys.executable)
-    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    folders = [Path(entry) for entry in os.get_exec_path() if entry]
-    folders += sorted(pyenv.glob("versions/*/bin"), reverse=True)
+    named = [
+        Path(each) for each in os.environ.get("LEVELFIELD_PYTHONS", "").split(os.pathsep) if each
+    ]
+    yield from (path for path in named if path.is_file())
+    folders = [path for path in named if path.is_dir()]
+    folders += [Path(entry) for entry in os.get_exec_path() if entry]
+    folders += _usual_folders()
     for minor in MINOR_VERSIONS:
         # Asking costs a process, so minor versions of which no patch release fits are not asked.
         if any(f"3.{minor}.{patch}" in wanted for patch in range(50)):
             yield from (folder / f"python3.{minor}" for folder in folders)
+
+
+def _usual_folders() -> list[Path]:
+    home = Path.home()
+    pyenv = Path(os.environ.get("PYENV_ROOT") or home / ".pyenv")
+    folders = sorted(pyenv.glob("versions/*/bin"), reverse=True)
+    for conda in ("miniconda3", "anaconda3", "miniforge3", "mambaforge", "/opt/conda"):
+        folders += [home / conda / "bin", *sorted((home / conda).glob("envs/*/bin"))]
+    folders += sorted((home / ".local/share/uv/python").glob("*/bin"), reverse=True)
+    return [*folders, Path("/usr/local/bin"), Path("/usr/bin")]
+
+
+@cache
+def _version_with(path: Path, imports: tuple[str, ...]) -> str | None:
+    """The version of a Python that has all imports; a part of a package is really imported."""
+    if not os.access(path, os.X_OK):
+        return None
+    try:
+        return printed_by(path, "-c", _IMPORTS, *imports).splitlines()[-1]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        return None
 
 
 @cache

@@ -30,22 +30,29 @@ HALF = 8  # of 16 grey levels: a darker pixel is a bit of its row's token
 
 @dataclass(frozen=True)
 class Lesson:
-    """A case whose first ``train_sets`` sets are learned from and whose rest is the test.
+    """A case whose sets are ``epochs`` times ``train_sets`` to learn from and behind them the test.
 
     The last test set is filled up with the first test examples; ``labels`` holds those of the real
     test examples only, in order. ``measure`` (outputs, labels) -> (accuracy, loss).
     """
 
     case: Case
+    epochs: int
     train_sets: int
     labels: NDArray[Any]
     measure: Callable[[NDArray[np.float64], NDArray[Any]], tuple[float, float]]
 
-    def score(self, outputs: Mapping[str, NDArray[Any]]) -> tuple[float, float]:
-        """(accuracy, loss) on the test examples, from an arm's answer arrays."""
+    @property
+    def test_sets(self) -> int:
+        """How many sets the test of an epoch has."""
+        return len(self.case.inputs) // self.epochs - self.train_sets
+
+    def score(self, outputs: Mapping[str, NDArray[Any]], epoch: int) -> tuple[float, float]:
+        """(accuracy, loss) on the test examples behind an epoch, from an arm's answer arrays."""
         (objective,) = self.case.model.objectives
-        tests = range(len(self.case.inputs) - self.train_sets)
-        logits = np.concatenate([outputs[f"output/{n}/{objective.outputs[0]}"] for n in tests])
+        logits = np.concatenate(
+            [outputs[f"output/{epoch}/{n}/{objective.outputs[0]}"] for n in range(self.test_sets)]
+        )
         return self.measure(logits[: len(self.labels)].astype(np.float64), self.labels)
 
 
@@ -109,17 +116,18 @@ def _lesson(
     stream: np.random.Generator,
     epochs: int,
 ) -> Lesson | str:
-    """Batches of the training examples in a new order every epoch, then those of the test."""
+    """In every epoch batches of the training examples in a new order, then those of the test."""
     batch, count, tests = drawn.batch, *(len(part["label"]) for part in (train, test))
     if batch > count:
         return f"a batch of {batch} is more than the {count} training examples"
-    chosen = [
-        each for _ in range(epochs) for each in _whole_batches(stream.permutation(count), batch)
-    ]
-    sets: list[Arrays] = [{name: v[b] for name, v in train.items()} for b in chosen]
     filled = np.resize(np.arange(tests), -(-tests // batch) * batch)
-    sets += [{name: v[b] for name, v in test.items()} for b in _whole_batches(filled, batch)]
-    return Lesson(replace(drawn, inputs=tuple(sets)), len(chosen), labels, measure)
+    tested = [{name: v[b] for name, v in test.items()} for b in _whole_batches(filled, batch)]
+    sets: list[Arrays] = []
+    for _ in range(epochs):
+        order = _whole_batches(stream.permutation(count), batch)
+        sets += [{name: v[b] for name, v in train.items()} for b in order]
+        sets += tested
+    return Lesson(replace(drawn, inputs=tuple(sets)), epochs, count // batch, labels, measure)
 
 
 def _whole_batches(order: NDArray[Any], batch: int) -> Sequence[NDArray[Any]]:

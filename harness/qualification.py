@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,10 @@ from harness.store import Run
 from harness.suite import Cell, Suite, twins_of
 from harness.workers import Worker
 
-FENCE_REPEATS, FENCE_BUDGET_SECONDS, ATTEMPTS = 15, 2.0, 3
+FENCE_REPEATS, FENCE_BUDGET_SECONDS, FENCE_ATTEMPTS = 15, 2.0, 10
+# Tolerances: sound arms between two burning neighbours were off by up to 4.2 after ten attempts,
+# seeded faults by 19 and more. Beyond, nine more attempts would change nothing.
+HOPELESS = 20
 SLOTS = 3  # in which concurrency is looked at
 PLANTED_STEPS = 100  # of which a planted slowdown is a whole number of steps
 
@@ -128,14 +131,25 @@ class Qualification:
         return outcome.reason
 
     def _fence(self, worker: Worker, cell: Cell) -> list[Check]:
-        """A sound fence passes at least one attempt on a noisy machine; a broken one, none."""
-        for _ in range(ATTEMPTS):
-            found = fence_checks(
-                worker.check_fence(cell, repeats=FENCE_REPEATS, budget_seconds=FENCE_BUDGET_SECONDS)
+        """The least seconds of as many attempts as it takes, at most ten.
+
+        A busy machine only ever adds to each of them, so they come nearer to the truth with every
+        attempt. What a broken fence lets pass is there every time; what one lets pass now and then
+        may hide from the least of so many. The checks say how many attempts there were.
+        """
+        least: dict[str, float] = {}
+        for attempt in range(1, FENCE_ATTEMPTS + 1):
+            seconds = worker.check_fence(
+                cell, repeats=FENCE_REPEATS, budget_seconds=FENCE_BUDGET_SECONDS
             )
-            if all(check.passed for check in found):
+            least = {what: min(took, least.get(what, took)) for what, took in seconds.items()}
+            found = fence_checks(least)
+            said = f"the least of {attempt} attempts" if attempt > 1 else ""
+            if all(check.passed for check in found) or any(
+                check.error > HOPELESS * check.tolerance for check in found
+            ):
                 break
-        return found
+        return [replace(check, note=", ".join(filter(None, (check.note, said)))) for check in found]
 
     def _doubled(self, worker: Worker, cell: Cell, calibration: Calibration) -> list[Check]:
         """Only where arithmetic explains a good part of the step: overhead does not double."""
@@ -171,17 +185,20 @@ class Qualification:
                 return
             path, drawn = lesson
             worker.load(cell, path)
-            train_loss, outputs = worker.learn(drawn.train_sets, self.scratch / "learned.npz")
-            accuracy, loss = drawn.score(outputs)
-            self._record_accuracy(
-                worker,
-                cell,
-                seed=seed,
-                test_accuracy=accuracy,
-                test_loss=loss,
-                train_loss=train_loss,
-                train_steps=drawn.train_sets,
-            )
+            losses, outputs = worker.learn(drawn, self.scratch / "learned.npz")
+            for epoch, train_loss in enumerate(losses):
+                accuracy, loss = drawn.score(outputs, epoch)
+                found = {"test_accuracy": accuracy, "test_loss": loss, "train_loss": train_loss}
+                self.run.append(
+                    "epoch",
+                    cell=cell.id,
+                    process=worker.number,
+                    seed=seed,
+                    epoch=epoch + 1,
+                    **found,
+                )
+            steps = drawn.epochs * drawn.train_sets
+            self._record_accuracy(worker, cell, seed=seed, train_steps=steps, **found)
 
     def _record_accuracy(self, worker: Worker, cell: Cell, **values: Any) -> None:
         empty = dict.fromkeys(

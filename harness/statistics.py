@@ -16,7 +16,7 @@ J. Pharmacokinetics and Biopharmaceutics 15. What else is said of blocks: ``harn
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -256,6 +256,12 @@ class PairVerdict:
     disputed: bool
     further_blocks: int | None
     reason: str
+
+    def turned(self) -> PairVerdict:
+        """The same, said of the second arm over the first."""
+        with np.errstate(divide="ignore"):  # an end that is 0 to the machine is infinite this way
+            ratio, high, low = (float(1 / np.float64(x)) for x in (self.ratio, self.low, self.high))
+        return replace(self, first=self.second, second=self.first, ratio=ratio, low=low, high=high)
 
     def beats(self, arm: str) -> bool:
         """Whether the other arm of the pair is faster than this one."""

@@ -61,6 +61,7 @@ RECORDS = {
     "memory": "cell process phase peak_bytes? tree_bytes? device_bytes? framework_bytes? reason?",
     "energy": "cell process steps? seconds? joules_per_step? idle_watts? reason?",
     "accuracy": "cell process seed? test_accuracy? test_loss? train_loss? train_steps? reason?",
+    "epoch": "cell process seed epoch test_accuracy test_loss train_loss",
     "status": "cell status reason?",
 }
 _REQUIRED = {
@@ -231,10 +232,10 @@ def iterate_records(run: Run) -> Iterator[dict[str, Any]]:
         # A line may hold what is no record, or more than one: then each says where it stands.
         if len(records) != len(chunk):
             records = [_parsed(path, at, line) for at, line in enumerate(chunk, first + 1)]
-        for at, record in enumerate(records, first + 1):
-            if not _is_record(record):
-                raise BadInput(f"{path}, line {at}: {_why_not(record)}")
-            yield record
+        if not all(map(_is_record, records)):
+            place = next(n for n, record in enumerate(records) if not _is_record(record))
+            raise BadInput(f"{path}, line {first + place + 1}: {_why_not(records[place])}")
+        yield from records
 
 
 _CHUNK = 4096  # lines that are decoded together, which takes half the time

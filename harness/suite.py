@@ -24,7 +24,7 @@ from harness.gate import TOLERANCES
 from harness.resources import available_cores
 from harness.statistics import LEVELS
 from reference.optimizers import OPTIMIZERS
-from reference.spec import UnknownName
+from reference.spec import TIME, UnknownName
 
 SUITES = Path(__file__).with_name("suites")
 DEVICES = ("cpu", "cuda")
@@ -81,7 +81,8 @@ class Suite:
     ``level``: smoke, quick, standard or thorough. ``margin``: the share below which a difference
     does not matter. ``twin``: the arm that runs twice as the A/A control, "auto" (the first that
     offers all that is asked) or "none". ``residency``: "resident", or "sequential" for a machine
-    whose memory cannot hold the arms beside each other.
+    whose memory cannot hold the arms beside each other. ``times``: lengths of sequences that take
+    the place of the presets' own, in models that have any; decoding keeps its own.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Suite:
     phases: tuple[str, ...] = PHASES
     optimizers: tuple[str, ...] = ("adam",)
     batches: tuple[int, ...] = (64,)
+    times: tuple[int, ...] = ()
     threads: tuple[int, ...] = (1,)
     numeric: str = "float32"
     device: str = "cpu"
@@ -227,7 +229,7 @@ class _Reader:
     def _list(self, key: str, value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list) or not value:
             raise BadInput(f"{self._place(key)}: '{key}' is a list with at least one entry")
-        wanted = {"batches": (int,), "threads": (int, str)}.get(key, (str,))
+        wanted = {"batches": (int,), "times": (int,), "threads": (int, str)}.get(key, (str,))
         for each in value:
             if not isinstance(each, wanted) or isinstance(each, bool):
                 raise BadInput(f"{self._place(key)}: '{key}' cannot hold {each!r}")
@@ -272,6 +274,8 @@ def validated(suite: Suite) -> Suite:
         definition = reference.get(model)
         for preset in suite.presets:
             definition.sizes(preset)
+            for each in _presets(suite, model, preset, "training"):
+                definition.sizes(each)
     _all_known("phase", suite.phases, PHASES)
     _all_known("optimizer", suite.optimizers, tuple(OPTIMIZERS))
     _all_known("numeric mode", (suite.numeric,), tuple(TOLERANCES))
@@ -296,6 +300,7 @@ def validated(suite: Suite) -> Suite:
         phases=tuple(dict.fromkeys(suite.phases)),
         optimizers=tuple(dict.fromkeys(suite.optimizers)),
         batches=tuple(dict.fromkeys(suite.batches)),
+        times=tuple(dict.fromkeys(suite.times)),
         threads=tuple(dict.fromkeys(threads)),
     )
 
@@ -355,12 +360,28 @@ def with_twin(suite: Suite) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for names in named for name in names))
 
 
+def _presets(suite: Suite, model: str, preset: str, phase: str) -> list[str]:
+    """A preset, or what a sweep of sequence lengths makes of it."""
+    if phase == "generation" or "time" not in reference.get(model).sizes(preset):
+        return [preset]
+    return [f"{preset}{TIME}{time}" for time in suite.times] or [preset]
+
+
 def plan(suite: Suite) -> list[Cell]:
     """Every cell of a suite, those of one arm and thread count together: they share a process."""
     cells: list[Cell] = []
     comparisons: dict[tuple[object, ...], str] = {}
-    rows = product(
-        suite.threads, with_twin(suite), suite.models, suite.presets, suite.batches, suite.phases
+    rows = (
+        (threads, arm, model, preset, batch, phase)
+        for threads, arm, model, given, batch, phase in product(
+            suite.threads,
+            with_twin(suite),
+            suite.models,
+            suite.presets,
+            suite.batches,
+            suite.phases,
+        )
+        for preset in _presets(suite, model, given, phase)
     )
     for threads, arm, model, preset, batch, phase in rows:
         definition = reference.get(model)

@@ -43,9 +43,15 @@ def summary(frames: Frames) -> pandas.DataFrame:
     return table.reset_index()[[*COLUMNS["summary"]]]
 
 
-def counted(slices: pandas.DataFrame) -> pandas.DataFrame:
-    """Slices that count: no audit, and none in quarantine unless a cell has no others."""
-    slices = slices[slices["residency"] != AUDIT]
+def counted(slices: pandas.DataFrame, statistic: str, *columns: str) -> pandas.DataFrame:
+    """Slices of a kind that count: no audit, none in quarantine unless a cell has no others.
+
+    Only ``columns``, run, cell, block and step_seconds of them: a million rows of all columns take
+    longer to copy than to count.
+    """
+    kind = (slices["statistic"] == statistic) & (slices["residency"] != AUDIT)
+    wanted = dict.fromkeys((*_KEY, "block", "step_seconds", "quarantined", *columns))
+    slices = slices.loc[kind, [*wanted]]
     clean = ~slices["quarantined"]
     any_clean = clean.groupby([slices["run"], slices["cell"]]).transform("any")
     return slices[clean | ~any_clean]
@@ -57,7 +63,8 @@ def block_seconds(slices: pandas.DataFrame) -> Any:
 
 
 def _times(frames: Frames) -> dict[str, Any]:
-    throughput = counted(frames.slices[frames.slices["statistic"] == "throughput"])
+    used = ("seconds", "cpu_seconds", "wait_seconds")
+    throughput = counted(frames.slices, "throughput", *used)
     blocks = block_seconds(throughput)
     logs = numpy.log(blocks).groupby(level=_KEY).agg(["mean", "std", "count"])
     estimate = Estimate(
@@ -73,7 +80,7 @@ def _times(frames: Frames) -> dict[str, Any]:
     latency = stepped.groupby(_KEY)["step_seconds"]
     tokens = {}
     for statistic in ("first_token", "further_token"):
-        found = counted(frames.slices[frames.slices["statistic"] == statistic])
+        found = counted(frames.slices, statistic)
         tokens[f"{statistic}_seconds"] = block_seconds(found).groupby(level=_KEY).median()
     quantiles = {f"latency_p{p}_seconds": latency.quantile(p / 100) for p in (50, 95, 99)}
     seconds = throughput["seconds"]

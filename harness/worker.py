@@ -213,18 +213,23 @@ class Worker:
         self.adapter.wait(self.adapter.repeat(self._step(phase), steps))
         return {}
 
-    def do_learn(self, train_sets, path):
-        """Train on the case's first sets, one step each, then infer the rest; write the outputs."""
+    def do_learn(self, epochs, train_sets, test_sets, path):
+        """Train on the case's next sets, one step each, then infer the test's; so every epoch.
+
+        Writes the outputs; the reply has the loss of each epoch's last step.
+        """
         import numpy
 
-        self.adapter.wait(self.adapter.repeat(self.adapter.train_step, train_sets - 1))
-        losses = self._read(self.adapter.train_step())
-        arrays = {}
-        for number in range(len(self.case.sets) - train_sets):
-            for name, value in self._read(self.adapter.infer()).items():
-                arrays["output/%d/%s" % (number, name)] = value
+        losses, arrays = [], {}
+        for epoch in range(epochs):
+            self.adapter.wait(self.adapter.repeat(self.adapter.train_step, train_sets - 1))
+            loss = self._read(self.adapter.train_step())[self.case.objectives[0]["name"]]
+            losses.append(float(loss))
+            for number in range(test_sets):
+                for name, value in self._read(self.adapter.infer()).items():
+                    arrays["output/%d/%d/%s" % (epoch, number, name)] = value
         numpy.savez(path, **arrays)
-        return {"last_train_loss": float(losses[self.case.objectives[0]["name"]])}
+        return {"train_losses": losses}
 
     def do_memory(self):
         """Peak resident bytes since the last call, and a new beginning."""

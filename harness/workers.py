@@ -15,6 +15,7 @@ import reference
 from harness.arms import Arm
 from harness.environments import Resolution
 from harness.errors import WorkerFailure
+from harness.lessons import Lesson
 from harness.machine import shown
 from harness.process import Launch, WorkerProcess
 from harness.resources import (
@@ -152,12 +153,19 @@ class Worker:
         """Untimed steps, fenced."""
         self.process.ask("steps", self.limits.step_seconds, phase=cell.phase, steps=steps)
 
-    def learn(self, train_sets: int, path: Path) -> tuple[float, dict[str, Any]]:
-        """Train on a loaded lesson -> loss of the last step, outputs on the rest."""
+    def learn(self, lesson: Lesson, path: Path) -> tuple[list[float], dict[str, Any]]:
+        """Train on a loaded lesson -> loss of each epoch's last step, outputs on its tests."""
         seconds = self.limits.step_seconds + self.limits.compile_seconds
-        reply = self.process.ask("learn", seconds, train_sets=train_sets, path=str(path))
+        reply = self.process.ask(
+            "learn",
+            seconds,
+            epochs=lesson.epochs,
+            train_sets=lesson.train_sets,
+            test_sets=lesson.test_sets,
+            path=str(path),
+        )
         with np.load(path, allow_pickle=False) as stored:
-            return reply["last_train_loss"], {name: stored[name] for name in stored.files}
+            return reply["train_losses"], {name: stored[name] for name in stored.files}
 
     def memory(self) -> dict[str, Any]:
         """{"peak_bytes", "device"} since the last call, and a new beginning."""

@@ -336,10 +336,29 @@ class Model:
         return self.module or self.name
 
     def sizes(self, preset: str) -> Sizes:
-        """The sizes of a preset. Raises :class:`UnknownName` with the nearest valid names."""
-        if preset not in self.presets:
-            raise UnknownName("preset", preset, self.presets, where=f"model {self.name}")
-        return self.presets[preset]
+        """The sizes of a preset, or of one at another length of its sequences: small+time=128.
+
+        Raises :class:`UnknownName` with the nearest valid names.
+        """
+        base, swept, time = preset.partition(TIME)
+        where = f"model {self.name}"
+        if base not in self.presets:
+            raise UnknownName("preset", preset, self.presets, where=where)
+        sizes = self.presets[base]
+        if not swept:
+            return sizes
+        if "time" not in sizes:
+            raise UnknownName("preset", preset, [base], where=where)
+        # As many positions as are to be predicted, and no more than there are embeddings for.
+        least, most = sizes.get("masked", 1), sizes.get("positions", MOST_TIME)
+        if not time.isdecimal() or not least <= int(time) <= most:
+            near = [f"{base}{TIME}{end}" for end in (least, most)]
+            raise UnknownName("preset", preset, near, where=where)
+        return {**sizes, "time": int(time)}
+
+
+TIME = "+time="
+MOST_TIME = 1 << 16
 
 
 class UnknownName(ValueError):

@@ -25,6 +25,13 @@ FRAMEWORKS = (
     "onnxruntime",
     "openvino",
     "chainer",
+    "paddle",
+    "pytensor",
+    "tinygrad",
+    "cv2",
+    "caffe",
+    "cntk",
+    "tensorrt",
 )
 # What an adapter may import besides adapters.base, numpy and the standard library: its framework.
 OWN = {
@@ -33,9 +40,16 @@ OWN = {
     "keras": {"keras", "tensorflow", "jax", "torch"},
     "jax": {"jax", "optax"},
     "flax": {"flax", "jax", "optax"},
+    "caffe": {"caffe", "cv2"},
     "chainer": {"chainer"},
+    "cntk": {"cntk"},
+    "keras2": {"keras"},  # its backends are started by their own adapters
     "mxnet": {"mxnet"},
+    "paddle": {"paddle"},
+    "pytensor": {"pytensor"},
+    "tensorrt": {"tensorrt"},
     "theano": {"theano", "scipy"},
+    "tinygrad": {"tinygrad"},
     "reference": {"reference", "jax"},
     # These run what the reference exports.
     "onnxruntime": {"reference", "onnxruntime", "onnx"},
@@ -129,7 +143,7 @@ def test_an_adapter_imports_the_contract_numpy_and_its_framework(path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "statement", ["import harness.cli", "from harness.cli.listing import _adapters; _adapters()"]
+    "statement", ["import harness.cli", "from harness.cli.listing import _adapters; _adapters({})"]
 )
 def test_importing_the_harness_imports_no_framework(statement: str) -> None:
     program = f"import sys\n{statement}\nprint(sorted(set({FRAMEWORKS!r}) & set(sys.modules)))"

@@ -16,8 +16,8 @@ from harness.selftest import page, proof, real
 ROOT = Path(__file__).parent.parent
 
 
-def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+def generator(name: str = "generate") -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -42,8 +42,10 @@ def test_the_published_report_is_recomputed_to_the_letter(tmp_path: Path) -> Non
 
 
 def published() -> list[Path]:
-    """Every run in the repository."""
-    return sorted(path.parent for path in (ROOT / "results").rglob("run.json"))
+    """Every run in the repository; those made here beside them are kept out of it."""
+    kept = re.findall(r"^!(results/\w+)/$", (ROOT / ".gitignore").read_text(), re.MULTILINE)
+    runs = (path for folder in kept for path in (ROOT / folder).rglob("run.json"))
+    return sorted(path.parent for path in runs if "reports" not in path.parts)
 
 
 def test_the_published_runs_carry_no_path_of_a_machine() -> None:
@@ -69,3 +71,41 @@ def test_every_file_that_documents_link_to_exists() -> None:
     for document in (ROOT / "README.md", ROOT / "ARCHITECTURE.md"):
         for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
             assert (ROOT / target).exists(), f"{document.name} links to {target}"
+
+
+def test_facts_of_the_package_index_are_read_from_its_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What docs/facts.py makes of an answer of the index, without asking it."""
+    facts = generator("facts")
+
+    def file(name: str, day: str) -> dict[str, str | None]:
+        return {"filename": name, "upload_time": f"{day}T00:00:00", "requires_python": ">=3.10"}
+
+    recent, old = facts.TODAY - facts.YEAR / 2, facts.TODAY - 2 * facts.YEAR
+    index = {
+        "info": {"license_expression": None, "license": "MIT License", "classifiers": []},
+        "releases": {
+            "1.0": [file("a-1.0-py3-none-any.whl", str(old))],
+            "2.0rc1": [file("a-2.0rc1-py3-none-any.whl", str(recent))],
+            "2.0": [
+                file("a-2.0-cp311-cp311-manylinux_2_28_x86_64.whl", str(recent)),
+                file("a-2.0-cp314-cp314-macosx_11_0_arm64.whl", str(recent)),
+                file("a-2.0-cp311-cp311-win_amd64.whl", str(recent)),
+                file("a-2.0.tar.gz", str(recent)),
+            ],
+        },
+    }
+    monkeypatch.setattr(facts, "asked", lambda name: index)
+    found = {key: value for key, (value, _) in facts.told("a==2.0", None).items()}
+    assert found == {
+        "licence": "MIT",
+        "platforms": ["linux-x86_64", "macos-arm64", "windows-x86_64"],
+        "pythons": ["3.11", "3.14"],
+        "released": recent,
+        "releases": 1,  # the pre-release is none
+        "maintenance": "active",
+    }
+    pure = {key: value for key, (value, _) in facts.told("a==1.0", facts.Version("2")).items()}
+    assert pure["platforms"] == ["any"] and pure["pythons"] == [">=3.10"]
+    assert pure["releases"] == 0 and "maintenance" not in pure and "licence" not in pure

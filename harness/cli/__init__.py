@@ -10,12 +10,15 @@ from types import FrameType
 import typer
 
 from harness.cli import (
+    advising,
     checking,
     comparing,
     doctoring,
     environment,
     exporting,
     listing,
+    plotting,
+    remembering,
     reporting,
     running,
     selftesting,
@@ -35,8 +38,11 @@ app.add_typer(environment.app, name="env")
 app.command("check")(checking.check_command)
 app.command("run")(running.run_command)
 app.command("report")(reporting.report_command)
+app.command("plot")(plotting.plot_command)
+app.command("advise")(advising.advise_command)
 app.command("export")(exporting.export_command)
 app.command("compare")(comparing.compare_command)
+app.command("history")(remembering.history_command)
 app.command("doctor")(doctoring.doctor_command)
 app.command("selftest")(selftesting.selftest_command)
 

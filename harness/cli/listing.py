@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +14,8 @@ from rich.table import Table
 
 import reference
 from harness.arms import arms
+from harness.cli.options import PythonOption, given_interpreters
+from harness.environments import resolve
 from harness.suite import load_suite, plan, suite_names
 
 
@@ -27,11 +31,15 @@ def list_command(
     what: Annotated[What | None, typer.Argument(help="Everything, if not given.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Batch for operations and bytes.")] = 1,
+    python: PythonOption = None,
 ) -> None:
-    """List models with their sizes, adapters with their modes, suites. Imports no framework."""
+    """List models with their sizes, adapters with what they can do here, suites.
+
+    Imports no framework.
+    """
     facts = {
         What.models: lambda: _models(batch),
-        What.adapters: _adapters,
+        What.adapters: lambda: _adapters(given_interpreters(python)),
         What.suites: _suites,
     }
     wanted = [what] if what else list(What)
@@ -42,6 +50,9 @@ def list_command(
     console = Console()
     for each in wanted:
         console.print(_table(each, found[each.value]))
+    for row in found.get(What.adapters.value, ()):
+        if not row["runs here"]:
+            print(f"{row['arm']}: not here: {row['why']}")
 
 
 def _models(batch: int) -> list[dict[str, Any]]:
@@ -60,7 +71,7 @@ def _models(batch: int) -> list[dict[str, Any]]:
     ]
 
 
-def _adapters() -> list[dict[str, Any]]:
+def _adapters(given: Mapping[str, Path]) -> list[dict[str, Any]]:
     written = {
         arm.name: [
             model
@@ -69,13 +80,22 @@ def _adapters() -> list[dict[str, Any]]:
         ]
         for arm in arms().values()
     }
+    served = {
+        spec.label: resolve(spec, given)
+        for spec in {arm.mode.environment for arm in arms().values()}
+    }
     return [
         {
             "arm": arm.name,
             "title": arm.framework.title,
             "summary": arm.mode.summary,
+            "profile": arm.mode.profile,
             "phases": list(arm.mode.phases),
+            "statistics": list(arm.mode.statistics),
+            "numerics": list(arm.mode.numerics),
             "models": written[arm.name],
+            "runs here": served[arm.mode.environment.label].interpreter is not None,
+            "why": served[arm.mode.environment.label].reason,
             "environment": arm.mode.environment.label,
             "requirements": list(arm.mode.environment.requirements),
             "documentation": arm.framework.documentation,
@@ -105,11 +125,17 @@ def _table(what: What, rows: list[dict[str, Any]]) -> Table:
                 counts = summary["parameter_count"], summary["inference_operations"]
                 table.add_row(row["name"], row["title"], preset, *(f"{n:,}" for n in counts))
     elif what is What.adapters:
-        for column in ("arm", "what it is", "models", "environment"):
-            table.add_column(column, no_wrap=column in ("arm", "environment"))
+        for column in ("arm", "what it is", "phases", "models", "here"):
+            table.add_column(column, no_wrap=column in ("arm", "here"))
+        every = list(reference.models())
         for row in rows:
-            what_it_is = f"{row['title']}: {row['summary']}"
-            table.add_row(row["arm"], what_it_is, ", ".join(row["models"]), row["environment"])
+            table.add_row(
+                row["arm"],
+                f"{row['title']}: {row['summary']}",
+                ", ".join(row["phases"]),
+                "all" if row["models"] == every else ", ".join(row["models"]),
+                "yes" if row["runs here"] else "no",
+            )
     else:
         for column in ("suite", "what it compares", "cells"):
             table.add_column(column)

@@ -16,16 +16,24 @@ def report_command(
         Path | None,
         typer.Option(metavar="DIR", help="Where to write; 'report' in the first run otherwise."),
     ] = None,
+    html: Annotated[
+        bool, typer.Option("--html", help="Also one file for a browser: report.html.")
+    ] = False,
 ) -> None:
-    """Print the comparison; write Markdown, CSV, Parquet and charts, all from raw records."""
-    show_report(runs, output or runs[0] / "report", Console())
+    """Print the comparison and write it, all from raw records.
+
+    Markdown, CSV, Parquet, LaTeX, charts, and JSON for pytest-benchmark compare.
+    """
+    show_report(runs, output or runs[0] / "report", Console(), html=html)
 
 
-def show_report(runs: Sequence[Path], folder: Path, console: Console) -> None:
+def show_report(
+    runs: Sequence[Path], folder: Path, console: Console, *, html: bool = False
+) -> None:
     """Print the tables and write the report beside them."""
     # Imported here because pandas and Matplotlib take longer to load than most commands to run.
     from harness import frames
-    from harness.report import write_report
+    from harness.report import FORMATS, write_report
     from harness.report.comparison import groups
     from harness.report.findings import not_quiet
     from harness.report.tables import comparison_tables, to_rich
@@ -35,5 +43,6 @@ def show_report(runs: Sequence[Path], folder: Path, console: Console) -> None:
         console.print(to_rich(table))
     for line in not_quiet(loaded):
         console.print(line, highlight=False, markup=False)
-    write_report(runs, folder)
-    console.print(f"report: {folder / 'report.md'}", highlight=False, soft_wrap=True)
+    write_report(runs, folder, formats=FORMATS if html else FORMATS[:-1])
+    name = "report.html" if html else "report.md"
+    console.print(f"report: {folder / name}", highlight=False, soft_wrap=True)

@@ -14,36 +14,75 @@ from matplotlib.figure import Figure
 from harness.errors import BadInput
 from harness.export import write_csv, write_parquet
 from harness.frames import Frames, load
-from harness.report.charts import memory_chart, ratio_chart, startup_chart, step_time_chart
+from harness.history import History
+from harness.report.charts import (
+    memory_chart,
+    ratio_chart,
+    startup_chart,
+    step_time_chart,
+    throughput_chart,
+)
 from harness.report.comparison import Group, groups
+from harness.report.curves import (
+    break_even_chart,
+    heat_chart,
+    learning_chart,
+    profile_chart,
+    roofline_chart,
+    scaling_chart,
+    trend_chart,
+)
 from harness.report.findings import not_quiet
+from harness.report.interchange import benchmark_json, latex
 from harness.report.overview import overview
+from harness.report.page import html
 from harness.report.panels import save
 from harness.report.provenance import provenance
+from harness.report.series import learning_data, scaling_data, trend_data
 from harness.report.tables import comparison_tables, markdown
 from harness.report.text import escape
 from harness.store import write_atomically, writing_failed
+from reference.spec import UnknownName
 
-FORMATS = ("markdown", "csv", "parquet", "charts")
+FORMATS = ("markdown", "csv", "parquet", "charts", "latex", "benchmark", "html")
 CHARTS: dict[str, tuple[str, Callable[[Frames, Sequence[Group]], Figure]]] = {
     "ratio": ("Ratio to the first", ratio_chart),
     "step-time": ("Time per step", step_time_chart),
+    "throughput": ("Examples per second", throughput_chart),
+    "break-even": ("Total time against the number of steps", break_even_chart),
     "memory": ("Peak memory", memory_chart),
     "startup": ("Start-up", startup_chart),
+    "roofline": ("Roofline", roofline_chart),
+    "heat": ("Times the fastest, for every comparison", heat_chart),
+    "profile": ("Performance profile", profile_chart),
+    "scaling": ("Scaling with batch, threads and length", scaling_chart),
+    "learning": ("Learning", learning_chart),
 }
+
+
+def charts_of(frames: Frames, found: Sequence[Group]) -> list[str]:
+    """The charts that these runs have data for."""
+    lacking = {
+        name
+        for name, data in (("scaling", scaling_data), ("learning", learning_data))
+        if data(frames, found).empty
+    }
+    return [name for name in CHARTS if name not in lacking]
 
 
 def write_report(
     paths: Path | str | Iterable[Path | str],
     folder: Path | str,
     *,
-    formats: Sequence[str] = FORMATS,
+    formats: Sequence[str] = FORMATS[:-1],
 ) -> list[Path]:
     """Write a report of runs into ``folder`` and return its files.
 
     ``paths`` are run folders or folders of them. "markdown" is ``report.md`` and shows the charts
     if they are made too; "charts" are PNG and SVG; "csv" and "parquet" are every frame, in a
-    folder each. Raises BadInput for an unknown format and for what cannot be read or written.
+    folder each; "latex" is ``tables.tex``, "benchmark" is ``pytest-benchmark.json``; "html" is
+    ``report.html``, all of it in one file for a browser. Raises BadInput for an unknown format and
+    for what cannot be read or written.
     """
     for name in formats:
         if name not in FORMATS:
@@ -57,17 +96,68 @@ def write_report(
         if "markdown" in formats:
             written.append(target / "report.md")
             write_atomically(written[-1], _markdown(frames, found, formats).encode())
-        for name, (_, draw) in CHARTS.items() if "charts" in formats else ():
-            figure = draw(frames, found)
-            for suffix in ("png", "svg"):
-                written.append(target / f"{name}.{suffix}")
-                save(figure, written[-1])
+        if "latex" in formats:
+            written.append(target / "tables.tex")
+            write_atomically(written[-1], latex(comparison_tables(frames, found)).encode())
+        if "benchmark" in formats:
+            written.append(target / "pytest-benchmark.json")
+            write_atomically(written[-1], benchmark_json(frames, found).encode())
+        if "html" in formats:
+            written.append(target / "report.html")
+            page = html(frames, found, data=_beside(target, formats))
+            write_atomically(written[-1], page.encode())
+        for name in charts_of(frames, found) if "charts" in formats else ():
+            written += _drawn(name, frames, found, target)
     except OSError as error:
         advice = "choose a folder that you may write to"
         raise writing_failed(error, target, advice=advice) from error
     for name, write in (("csv", write_csv), ("parquet", write_parquet)):
         written += write(frames, target / name) if name in formats else []
     return written
+
+
+def _beside(target: Path, formats: Sequence[str]) -> list[tuple[str, str]]:
+    """Names and relative addresses of data next to a report."""
+    known = {
+        "csv": ("Summary and all frames as CSV", "csv/summary.csv"),
+        "parquet": ("The same as Parquet", "parquet/summary.parquet"),
+        "latex": ("Tables in LaTeX", "tables.tex"),
+        "benchmark": ("Slices for pytest-benchmark compare", "pytest-benchmark.json"),
+    }
+    found = [known[name] for name in formats if name in known]
+    if (target.parent / "records.jsonl").is_file():
+        found.append(("The raw records", "../records.jsonl"))
+    return found
+
+
+def _drawn(name: str, frames: Frames, found: Sequence[Group], target: Path) -> list[Path]:
+    return _saved(CHARTS[name][1](frames, found), target, name)
+
+
+def _saved(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """As PNG and SVG. Raises BadInput where nothing can be written."""
+    paths = [folder / f"{name}.{suffix}" for suffix in ("png", "svg")]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            save(figure, path)
+    except OSError as error:
+        advice = "choose a folder that you may write to"
+        raise writing_failed(error, folder, advice=advice) from error
+    return paths
+
+
+def plot(kind: str, paths: Sequence[Path], folder: Path) -> list[Path]:
+    """One chart of runs as PNG and SVG in ``folder``. Raises UnknownName and BadInput."""
+    if kind not in CHARTS:
+        raise UnknownName("chart", kind, CHARTS)
+    frames = load(paths)
+    return _drawn(kind, frames, groups(frames), folder)
+
+
+def draw_history(found: History, folder: Path) -> list[Path]:
+    """What every arm did from run to run, as PNG and SVG in ``folder``. Raises BadInput."""
+    return _saved(trend_chart(trend_data(found)), folder, "history")
 
 
 def _markdown(frames: Frames, found: Sequence[Group], formats: Sequence[str]) -> str:
@@ -77,7 +167,8 @@ def _markdown(frames: Frames, found: Sequence[Group], formats: Sequence[str]) ->
     parts += [whole] if whole else []
     parts += ["## Comparisons", markdown(comparison_tables(frames, found)).rstrip()]
     if "charts" in formats:
-        parts += ["## Charts", *(f"![{title}]({name}.svg)" for name, (title, _) in CHARTS.items())]
+        parts += ["## Charts"]
+        parts += [f"![{CHARTS[name][0]}]({name}.svg)" for name in charts_of(frames, found)]
     data = [f"[{name}]({name}/summary.{name})" for name in ("csv", "parquet") if name in formats]
     if data:
         parts += [

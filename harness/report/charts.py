@@ -40,6 +40,7 @@ STARTUP = {
     "compile_seconds": "compile",
     "first_step_seconds": "first step",
 }
+_FAR = 30.0  # times an estimate
 _MOST_DOTS = 2000  # of an arm: more show nothing more and take long to draw
 
 
@@ -85,6 +86,27 @@ def step_time_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
 _INTERVAL = ("step_seconds", "step_seconds_low", "step_seconds_high")
 
 
+def throughput_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
+    """Examples per second as bars, with the 95 % interval."""
+
+    def draw(axes: Axes, group: Group) -> None:
+        shown: list[float] = []
+        for row, cell in enumerate(group.rows.to_dict("records")):
+            if cell["status"] != "ok" or pandas.isna(cell["step_seconds"]):
+                absent(axes, row, why(cell, "not timed"))
+                continue
+            middle, high, low = (cell["batch"] / cell[name] for name in _INTERVAL)
+            axes.barh(
+                row, middle, height=0.66, color=tint(colour(cell["framework"]), 0.3), zorder=3
+            )
+            interval(axes, row, middle, low, high)
+            at_end(axes, row, significant(middle))
+            shown += [each for each in (middle, high) if numpy.isfinite(each)]
+        value_axis(axes, shown, "examples per second", logarithmic=False)
+
+    return panels(groups, "Examples per second", draw, [_estimate()], "median")
+
+
 def _estimate() -> Line2D:
     bar = Line2D([], [], marker="|", color="black", linestyle="-", markersize=10)
     bar.set(markeredgewidth=1.8, label="estimate and interval")
@@ -106,16 +128,18 @@ def ratio_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
                 at_end(axes, row, "1")
                 shown.append(1.0)
                 continue
-            found = pair_of(judged, cell["arm"], group.leader)
-            if found is None:
+            pair = pair_of(judged, cell["arm"], group.leader)
+            if pair is None:
                 absent(axes, row, "not timed together")
                 continue
-            pair, swapped = found
-            ends = (pair.ratio, pair.low, pair.high)
-            ends = (1 / ends[0], 1 / ends[2], 1 / ends[1]) if swapped else ends
-            interval(axes, row, *ends, tone=colour(cell["framework"]))
-            at_end(axes, row, significant(ends[0]))
-            shown += [each for each in ends if numpy.isfinite(each)]
+            ratio = pair.ratio
+            # An interval from two blocks may have no end that is worth an axis.
+            low, high = (
+                min(max(end, ratio / _FAR**2), ratio * _FAR**2) for end in (pair.low, pair.high)
+            )
+            interval(axes, row, ratio, low, high, tone=colour(cell["framework"]))
+            at_end(axes, row, significant(ratio))
+            shown += [end for end in (ratio, low, high) if ratio / _FAR < end < ratio * _FAR]
         value_axis(axes, shown, "times the seconds of the first", logarithmic=True, zero=False)
         if judged is not None and shown:
             margin = judged.verdicts.margin

@@ -21,17 +21,13 @@ FRAMEWORKS = {
     "openvino": "#999933",
     "theano": "#882255",
     "caffe": "#CC6677",
-    "pycaffe": "#EE8866",
     "mxnet": "#117733",
     "cntk": "#332288",
     "chainer": "#44AA99",
     "pytensor": "#AA4499",
-    "tensorflow1": "#AAAA00",
     "keras2": "#FFAABB",
     "tinygrad": "#661100",
     "paddle": "#77AADD",
-    "mlx": "#6699CC",
-    "mindspore": "#BBCC33",
     "tensorrt": "#EEDD88",
 }
 ABSENT = "#6E6E6E"

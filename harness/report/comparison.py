@@ -55,7 +55,7 @@ def groups(frames: Frames) -> list[Group]:
     begun = startups(frames)
     begun = begun[begun["block"].notna()]
     totals = begun.groupby(["run", "cell", "block"])["startup_seconds"].last()
-    steps = block_seconds(counted(frames.slices[frames.slices["statistic"] == "throughput"]))
+    steps = block_seconds(counted(frames.slices, "throughput"))
     seeds: dict[str, Any] = dict(zip(frames.runs["run"], frames.runs["seed"], strict=True))
     found = []
     for key, rows in table.groupby(_KEY, sort=False):

@@ -9,14 +9,18 @@ from typing import Any
 
 import pandas
 
+from harness.arms import get_arm
 from harness.frames import AUDIT, Frames
 from harness.report.comparison import Group
 from harness.report.text import clean, milliseconds
 from harness.verdicts import Judged
+from reference.spec import UnknownName
 
 RARE_SLOW_STEPS = 1.05  # throughput's mean over latency's median
 WAITING = 0.05  # share of the time in which an arm's threads wait for a core
 QUIET_SHARE = 0.03
+# So much slower than the fastest, at so little of the machine's speed: it is not the arithmetic.
+SLOW, IDLE = 3.0, 0.1
 SMOKE = (
     "No verdicts: a smoke run has one block, and from one process per arm nothing can be"
     " concluded. Arms stand in the order of the run's plan."
@@ -76,8 +80,31 @@ def findings(frames: Frames, group: Group) -> Iterator[str]:
                 f"{row['arm']}: its threads waited for a core {row['wait_share']:.0%} of the time"
                 " on a quiet machine: it runs more threads than it was given cores"
             )
+        yield from _overhead(row, group)
         yield from _differences(frames, row)
     yield from spread(frames, group)
+
+
+def _overhead(row: dict[Any, Any], group: Group) -> Iterator[str]:
+    """Of an arm that is surprisingly slow: how little of its step is arithmetic."""
+    seconds, share = row["step_seconds"], row["roofline_share"]
+    fine = group.rows["status"] == "ok"
+    times = seconds / group.rows.loc[fine, "step_seconds"].min()
+    if row["status"] == "ok" and times > SLOW and share < IDLE:
+        yield (
+            f"{row['arm']}: {times:.1f} times the fastest. At the machine's full speed the"
+            f" arithmetic would take {milliseconds(share * seconds)} ms of its"
+            f" {milliseconds(seconds)} ms: the rest is the framework's own work around it, or"
+            f" kernels far from that speed{_documented(row['arm'])}"
+        )
+
+
+def _documented(name: str) -> str:
+    try:
+        said = get_arm(name).mode.overhead
+    except UnknownName:
+        return ""  # a record of an arm that this version no longer has
+    return f". Its documentation: {said}" if said else ""
 
 
 def spread(frames: Frames, group: Group) -> Iterator[str]:

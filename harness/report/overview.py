@@ -15,25 +15,35 @@ from harness.summaries import Summary, summarise
 from harness.verdicts import pair_of
 
 BH_LEVEL = 0.05
+WORDS = (
+    "throughput; failures lower the coverage. Differences that hold at a false discovery rate of"
+    " 5 % over all comparisons (Benjamini and Hochberg)."
+)
 
 
 def overview(frames: Frames, groups: Sequence[Group]) -> str:
     """A table per run as Markdown: geometric means with wins, ties, losses and coverage."""
     parts = []
+    for run, anchor, table in overviews(frames, groups):
+        parts += [
+            f"### All comparisons of run {clean(run)} together",
+            f"Against {clean(anchor)}, {WORDS}",
+            markdown_table(table, left=("arm",)),
+        ]
+    return "\n\n".join(parts)
+
+
+def overviews(frames: Frames, groups: Sequence[Group]) -> list[tuple[str, str, pandas.DataFrame]]:
+    """Run, the arm that all are held against, and a table of texts, of each run of several
+    comparisons."""
+    found = []
     for run in frames.runs["run"]:
         mine = [group for group in groups if group.run == run and group.judged]
         if len(mine) > 1:
             anchor = _anchor(mine)
             table = pandas.DataFrame(_rows(mine, anchor, _seed(frames, run)), dtype="str")
-            if len(table):
-                parts += [
-                    f"### All comparisons of run {clean(run)} together",
-                    f"Against {clean(anchor)}, throughput; failures lower the coverage. Differences"
-                    " that hold at a false discovery rate of 5 % over all comparisons (Benjamini"
-                    " and Hochberg).",
-                    markdown_table(table, left=("arm",)),
-                ]
-    return "\n\n".join(parts)
+            found += [(run, anchor, table)] if len(table) else []
+    return found
 
 
 def _seed(frames: Frames, run: str) -> int:
@@ -56,8 +66,8 @@ def _rows(groups: Sequence[Group], anchor: str, seed: int) -> list[dict[str, str
     for arm in arms:
         for group in groups:
             pair = pair_of(group.judged["throughput"], arm, anchor)
-            if pair is not None and numpy.isfinite(pair[0].ratio):
-                found.setdefault(arm, []).append(_turned(*pair))
+            if pair is not None and numpy.isfinite(pair.ratio):
+                found.setdefault(arm, []).append(pair)
     p_values = numpy.array([pair.p_value for pairs in found.values() for pair in pairs])
     holds = iter((benjamini_hochberg(p_values) <= BH_LEVEL).tolist())
     rows = []
@@ -70,21 +80,6 @@ def _rows(groups: Sequence[Group], anchor: str, seed: int) -> list[dict[str, str
         summary = summarise(pairs, len(groups), numpy.random.default_rng(seed))
         rows.append({"arm": clean(arm), **_texts(summary, held)})
     return rows
-
-
-def _turned(pair: PairVerdict, swapped: bool) -> PairVerdict:
-    """With the arm in question first."""
-    if not swapped:
-        return pair
-    values = {
-        **vars(pair),
-        "first": pair.second,
-        "second": pair.first,
-        "ratio": 1 / pair.ratio,
-        "low": 1 / pair.high,
-        "high": 1 / pair.low,
-    }
-    return PairVerdict(**values)
 
 
 def _texts(found: Summary, held: int) -> dict[str, str]:

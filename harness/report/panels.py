@@ -65,18 +65,22 @@ def panels(
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG or SVG, by the suffix. Raises OSError."""
+    if path.suffix == ".svg":
+        write_atomically(path, svg(figure))
+        return
     stream = io.BytesIO()
-    svg = path.suffix == ".svg"
-    metadata = {"Date": None, "Creator": "levelfield"} if svg else {"Software": None}
-    width, height = figure.get_size_inches()
+    dpi = min(160.0, math.floor(_LARGEST_PIXELS / max(figure.get_size_inches())))
     with style():
-        figure.savefig(
-            stream,
-            format=path.suffix[1:],
-            dpi=min(160.0, math.floor(_LARGEST_PIXELS / max(width, height))),
-            metadata=metadata,
-        )
+        figure.savefig(stream, format=path.suffix[1:], dpi=dpi, metadata={"Software": None})
     write_atomically(path, stream.getvalue())
+
+
+def svg(figure: Figure) -> bytes:
+    """A figure as SVG, the same bytes from the same records."""
+    stream = io.BytesIO()
+    with style():
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": "levelfield"})
+    return stream.getvalue()
 
 
 def style() -> Any:

@@ -18,14 +18,15 @@ def provenance(frames: Frames) -> str:
     """What ran where, as Markdown: date, seed and machine of each run, versions of each arm."""
     parts = ["## What ran where"]
     for run in frames.runs.to_dict("records"):
-        facts = [f"- {name}: {escape(text)}" for name, text in _run_facts(run) if text]
+        facts = [f"- {name}: {escape(text)}" for name, text in run_facts(run) if text]
         parts += [f"### Run {escape(run['run'])}", "\n".join(facts)]
-        versions = pandas.DataFrame(_versions(frames, run["run"]), dtype="str")
-        parts += [markdown_table(versions, left=_LEFT)] if len(versions) else []
+        told = pandas.DataFrame(versions(frames, run["run"]), dtype="str")
+        parts += [markdown_table(told, left=_LEFT)] if len(told) else []
     return "\n\n".join(parts) + "\n"
 
 
-def _run_facts(run: dict[Any, Any]) -> list[tuple[str, str]]:
+def run_facts(run: dict[Any, Any]) -> list[tuple[str, str]]:
+    """What is to be known of a run and its machine: a row of ``runs`` as names and texts."""
     suite, machine = _parsed(run["suite"]), _parsed(run["machine"])
     memory = machine.get("memory_bytes")
     system = [machine.get("system"), machine.get("architecture")]
@@ -44,7 +45,7 @@ def _run_facts(run: dict[Any, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _versions(frames: Frames, run: str) -> list[dict[str, str]]:
+def versions(frames: Frames, run: str) -> list[dict[str, str]]:
     """One row per arm and kind of process that served it; an arm that none served has a row too."""
     rows: list[dict[str, str]] = []
     processes = frames.processes[frames.processes["run"] == run]

@@ -37,6 +37,7 @@ from harness.verdicts import Judged, pair_of
 
 _LATENCY = "latency p50 / p95 / p99 (ms)"
 _FIRST, _FURTHER = "first token (ms)", "per further token (ms)"
+FAR = 1000.0  # an end of an interval from so few blocks that it says nothing
 _ACCURACY, _PEAK = "test accuracy (%)", "peak (MiB)"
 _RATIO, _VERDICT, _EVEN = "ratio to first", "verdict", "break-even with first (steps)"
 _UNTOLD = {"unfinished": "interrupted, or still to run"}
@@ -134,18 +135,22 @@ def _verdict(row: dict[Any, Any], group: Group) -> dict[str, str]:
     if arm == leader:
         words = "void" if judged.verdicts.void else "fastest set"
         return {**empty, _RATIO: "1", _VERDICT: words}
-    found = pair_of(judged, arm, leader)
-    if found is None:
+    pair = pair_of(judged, arm, leader)
+    if pair is None:
         return empty
-    pair, swapped = found
-    ends = (pair.ratio, pair.low, pair.high)
-    ratio, low, high = (1 / ends[0], 1 / ends[2], 1 / ends[1]) if swapped else ends
-    shown = f"{ratio:.3f} [{low:.3f}, {high:.3f}]" if numpy.isfinite(ratio) else ABSENT
     return {
-        _RATIO: shown,
+        _RATIO: _ratio(pair),
         _VERDICT: verdict_words(pair, arm, in_set=arm in judged.verdicts.fastest),
         _EVEN: _even_words(group.breakeven.get(arm)),
     }
+
+
+def _ratio(pair: PairVerdict) -> str:
+    """With its interval, as far as that says anything."""
+    if not numpy.isfinite(pair.ratio):
+        return ABSENT
+    low, high = (f"{end:.3f}" if end < FAR else "far beyond" for end in (pair.low, pair.high))
+    return f"{pair.ratio:.3f} [{low}, {high}]"
 
 
 def verdict_words(pair: PairVerdict, arm: str, *, in_set: bool) -> str:
@@ -213,7 +218,7 @@ def _pairs(group: Group) -> pandas.DataFrame:
         {
             "statistic": judged.statistic,
             "pair": f"{pair.first} / {pair.second}",
-            "ratio": f"{pair.ratio:.3f} [{pair.low:.3f}, {pair.high:.3f}]",
+            "ratio": _ratio(pair),
             "verdict": pair.verdict + (f": {pair.faster}" if pair.faster else ""),
             "notes": "; ".join(_pair_notes(pair)) or ABSENT,
         }

@@ -15,14 +15,17 @@ _MARKUP = str.maketrans(
 
 
 def significant(value: Any, digits: int = 3) -> str:
-    """A number in so many significant digits, never more: 1234.5 -> "1,230", 0.04 -> "0.0400"."""
+    """A number in so many significant digits, never more: 1234.5 -> "1,230", 0.04 -> "0.0400".
+
+    What is very small or very large is a power of ten.
+    """
     if pandas.isna(value):
         return ABSENT
     number = float(value)
     if number == 0 or not math.isfinite(number):
         return f"{number:g}"
     exponent = int(f"{number:.{digits - 1}e}".partition("e")[2])
-    if exponent < -digits:
+    if not -digits <= exponent < 13:
         return f"{number:.{digits - 1}e}"
     decimals = digits - 1 - exponent
     return f"{round(number, decimals):,.{max(decimals, 0)}f}"

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+import pandas
 
 from harness.arms import Framework, read_framework, registered
 from harness.frames import Frames, load
@@ -26,7 +27,7 @@ HARNESS = Path(__file__).resolve().parent.parent
 # Fault -> how its cell must end.
 FAULTS = {
     "no-fence": "failed: fence read",
-    "partial-fence": "failed: fence read",
+    "partial-fence": "failed: fence",  # read, and beside a neighbour the sum as well
     "oversubscribes": "failed: affinity",
     "recompiles": "failed: recompilation",
     "tf32": "wrong",
@@ -37,6 +38,12 @@ FAULTS = {
     "nan": "wrong",
 }
 IMPORT_SECONDS = 3.0  # of sleepy; importing it here to ask would take them
+PLANTED = {
+    "import_seconds": ("import", "sleepy:well", IMPORT_SECONDS),
+    "device_seconds": ("device", "misbehaving:slow-device", DEVICE_SECONDS),
+    "compile_seconds": ("compile", "misbehaving:slow-compile", COMPILE_SECONDS),
+}
+STAGE_ATTEMPTS = 3
 PARENT_BYTES = 1 << 30
 SHARE, SECONDS, BYTES = 0.01, 0.005, 2 << 20  # 1 %, or 5 ms, or 2 MiB on top
 EFFORT = Effort(
@@ -90,18 +97,27 @@ def faults(folder: Path, say: Say) -> Iterator[Finding]:
 
 
 def stages(folder: Path, say: Say) -> Iterator[Finding]:
-    """Planted seconds of import, configuration and compilation."""
+    """Planted seconds of import, configuration and compilation.
+
+    The least of a few runs where one is not near enough: a busy machine only ever adds.
+    """
     arms = [f"misbehaving:{mode}" for mode in ("well", "slow-device", "slow-compile")]
     suite = mutant_suite("stages", [*arms, "sleepy:well"], effort=EFFORT)
-    table = summary(load(run_suite(folder, suite, say))).set_index("arm")
-    planted = (
-        ("import", "sleepy:well", "import_seconds", IMPORT_SECONDS),
-        ("device", "misbehaving:slow-device", "device_seconds", DEVICE_SECONDS),
-        ("compile", "misbehaving:slow-compile", "compile_seconds", COMPILE_SECONDS),
-    )
-    for stage, arm, column, seconds in planted:
-        base = np.nan_to_num(table[column].to_numpy(float)[arms.index("misbehaving:well")])
-        off = float(table[column].to_numpy(float)[list(table.index).index(arm)] - base - seconds)
+    tables: list[pandas.DataFrame] = []
+    for _ in range(STAGE_ATTEMPTS):
+        table = summary(load(run_suite(folder, suite, say))).set_index("arm")
+        tables.append(table[list(PLANTED)].fillna(0.0))
+        found = list(planted(pandas.concat(tables).groupby("arm").min(), len(tables)))
+        if all(finding.met for finding in found):
+            break
+    yield from found
+
+
+def planted(least: pandas.DataFrame, runs: int) -> Iterator[Finding]:
+    """Judges the least seconds of each stage in so many runs, by arm: the planted one against the
+    fastest of all others."""
+    for column, (stage, arm, seconds) in PLANTED.items():
+        off = float(least[column][arm] - least[column].drop(arm).min() - seconds)
         limit = max(SHARE * seconds, SECONDS)
         yield Finding(
             PART,
@@ -110,6 +126,7 @@ def stages(folder: Path, say: Say) -> Iterator[Finding]:
             f"{1000 * off:+.1f} ms",
             off,
             abs(off) <= limit,
+            note=f"the least of {runs} runs, against the fastest other arm" if runs > 1 else "",
         )
 
 

@@ -18,6 +18,9 @@ from harness.arms import get_arm
 from harness.suite import Suite, load_suite, plan, validated
 from harness.workers import Worker, Workers
 from reference.case import run_numpy, write_case
+from tests.long import NETS, long_unless
+
+pytestmark = pytest.mark.alone
 
 TINY_SECONDS, RESNET_SECONDS = 1.0, 10.0
 
@@ -76,8 +79,14 @@ def ratio(suite: Suite, case: Path, folder: Path) -> float:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("phase", ["inference", "training"])
-@pytest.mark.parametrize("name", list(reference.models()))
+@pytest.mark.parametrize(
+    ("name", "phase"),
+    [
+        long_unless(name in NETS and phase == "training", name, phase)
+        for name in reference.models()
+        for phase in ("inference", "training")
+    ],
+)
 def test_the_jitted_reference_is_within_a_tenth_of_flax(
     name: str, phase: str, tmp_path: Path
 ) -> None:

@@ -10,6 +10,8 @@ import pytest
 from harness.statistics import Floats, cell_verdicts
 from harness.summaries import variance_components
 
+pytestmark = pytest.mark.alone
+
 ARMS, BLOCKS, ROUNDS = 8, 30, 30
 NAMES = [f"arm{index}" for index in range(ARMS)]
 

@@ -61,6 +61,7 @@ def run_modes(misbehaving: Framework, tmp_path_factory: pytest.TempPathFactory) 
         level: str = "smoke",
         twin: str = "none",
         residency: str = "resident",
+        python: Path | None = None,
     ) -> Path:
         suite = validated(
             Suite(
@@ -80,7 +81,8 @@ def run_modes(misbehaving: Framework, tmp_path_factory: pytest.TempPathFactory) 
             )
         )
         cells = plan(suite)
-        resolutions = session.resolve_arms(with_twin(suite), {})
+        given = {"misbehaving": python} if python else {}
+        resolutions = session.resolve_arms(with_twin(suite), given)
         description = session.describe_run(suite, cells, resolutions)
         with store.create(tmp_path_factory.mktemp("results"), "run", description) as created:
             session.measure(

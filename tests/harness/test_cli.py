@@ -300,6 +300,15 @@ MISTAKES = {
     "report foreign": "foreign",
     "report newer": "newer has schema 99",
     "report file": "file",
+    "advise missing": "missing",
+    "advise foreign": "foreign",
+    "advise foreign --for trainig": "unknown purpose 'trainig'; did you mean training?",
+    "advise foreign --task mpl": "unknown task 'mpl'; did you mean mlp?",
+    "advise foreign --weight time": "--weight takes NAME=NUMBER",
+    "advise foreign --weight beauty=1": "unknown weight 'beauty'",
+    "advise foreign --steps -1": "steps should be 0 or more, not -1",
+    "advise foreign --need file": "file: ",
+    "advise foreign --need absent.toml": "absent.toml: ",
     "env build torhc": "unknown environment 'torhc'; did you mean torch",
     "env build --suite quik": "unknown suite 'quik'",
     "env lock torhc": "unknown environment 'torhc'",
@@ -366,7 +375,7 @@ def commands() -> dict[tuple[str, ...], Any]:
 
 def test_there_is_every_command_that_is_promised_so_far() -> None:
     tops = {words[0] for words in commands() if words}
-    assert tops >= {"list", "env", "check", "run", "report"}
+    assert tops >= {"list", "env", "check", "run", "report", "plot", "advise", "history"}
     assert {("env", name) for name in ("build", "list", "lock", "remove")} <= set(commands())
 
 
@@ -447,7 +456,22 @@ def test_list_adapters_names_every_arm_with_what_it_needs(terminal: Terminal) ->
     assert found["torch:eager"]["environment"] == "torch"
     assert found["misbehaving:inference-only"]["phases"] == ["inference"]
     assert found["misbehaving:well"]["models"] == list(reference.models())
-    assert all(arm["requirements"] and arm["documentation"] for arm in found.values())
+    assert all(arm["documentation"] for arm in found.values())
+    # What cannot be installed says how it is to be had.
+    for arm in arms().values():
+        assert arm.mode.environment.requirements or arm.mode.environment.hint
+
+
+def test_list_adapters_says_what_runs_here_and_why_not(terminal: Terminal) -> None:
+    done = terminal("list", "adapters", "--json", "--python", f"torch={sys.executable}")
+    found = {arm["arm"]: arm for arm in json.loads(done.output)}
+    assert found["torch:eager"]["runs here"] and not found["torch:eager"]["why"].startswith("no ")
+    assert not found["misbehaving:homeless"]["runs here"]
+    assert found["misbehaving:homeless"]["why"].endswith("levelfield env build misbehaving/missing")
+    assert not found["tensorrt:engine"]["runs here"]
+    assert "needs an NVIDIA GPU" in found["tensorrt:engine"]["why"]
+    shown = terminal("list", "adapters").output
+    assert f"tensorrt:engine: not here: {found['tensorrt:engine']['why']}" in shown
 
 
 def test_env_list_tells_which_interpreter_serves_which_arm(terminal: Terminal) -> None:
@@ -460,7 +484,10 @@ def test_env_list_tells_which_interpreter_serves_which_arm(terminal: Terminal) -
     assert set(served.values()) <= {"given", "running", "none"}  # the cache of this test is empty
     for row in found.values():
         assert bool(row["interpreter"]) == bool(row["lock"]) == (row["served by"] != "none")
-        assert ("levelfield env build" in row["why"]) == (row["served by"] == "none")
+        way = any(
+            word in row["why"] for word in ("levelfield env build", "LEVELFIELD_PYTHONS", "apt")
+        )
+        assert way == (row["served by"] == "none")
 
 
 def test_a_run_prints_its_table_and_writes_its_report(finished: Finished) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +17,13 @@ from harness.checks import (
     fence_checks,
     recompilation_check,
 )
-from harness.suite import Effort, Limits
+from harness.qualification import Qualification
+from harness.suite import Cell, Effort, Limits, load_suite, plan
 from harness.summary import summary as summarised
 from harness.verdicts import judge
 from tests.harness.conftest import TINY_EFFORT, RunModes
+
+pytestmark = pytest.mark.alone
 
 FAULTS = (
     "wrong-activation",
@@ -159,7 +163,7 @@ def test_a_mode_with_its_own_loop_has_no_latency(run_modes: RunModes) -> None:
 
 UNBELIEVABLE = {
     "no-fence": "fence read",
-    "partial-fence": "fence read",
+    "partial-fence": "fence",  # read, and beside a neighbour the sum as well
     "recompiles": "recompilation",
     "oversubscribes": "affinity",
 }
@@ -198,6 +202,32 @@ SOUND = {"fenced": 1e-3, "split": 1.05e-3, "after": 1e-4, "later": 1e-4}
 )
 def test_fences_are_judged(change: dict[str, float], passed: list[bool]) -> None:
     assert [check.passed for check in fence_checks({**SOUND, **change})] == passed
+
+
+@pytest.mark.parametrize(
+    ("left", "passed", "attempts"),
+    # Of a step of a millisecond, behind the fence: none, some, and more than noise explains.
+    [(0.0, True, 4), (0.2e-3, False, 10), (3e-3, False, 1)],
+)
+def test_noise_is_told_from_work_behind_a_fence(
+    tmp_path: Path, left: float, passed: bool, attempts: int
+) -> None:
+    """On a machine on which none of the first four attempts, taken alone, would pass."""
+    draw = random.Random(1)
+    asked = []
+
+    class Noisy:
+        def check_fence(self, cell: Cell, **given: float) -> dict[str, float]:
+            asked.append(cell)
+            truth = {"fenced": 1e-3, "split": 1e-3, "after": 1e-4 + left, "later": 1e-4}
+            return {what: took * draw.choice((1, 1.5, 2)) for what, took in truth.items()}
+
+    suite = load_suite("tiny")
+    proof = Qualification(None, suite, None, [], tmp_path, print, {})  # type: ignore[arg-type]
+    found = proof._fence(Noisy(), plan(suite)[0])  # type: ignore[arg-type]
+    assert all(check.passed for check in found) is passed
+    assert len(asked) == attempts
+    assert all((f"the least of {attempts} attempts" in c.note) is (attempts > 1) for c in found)
 
 
 def test_threads_that_left_their_cores_are_noticed() -> None:

@@ -335,6 +335,25 @@ def test_a_failing_pip_gives_its_own_reason_in_one_line(cache: Path) -> None:
     assert environments.find(spec) is None and len(environments.half_built()) == 1
 
 
+def test_the_reason_of_a_failed_build_stays_until_it_succeeds(cache: Path, packages: Path) -> None:
+    spec = replace(ABSENT, requirements=("gamma==9",))
+    with pytest.raises(EnvironmentFailed):
+        environments.build(spec, on_progress=lambda line: None)
+    reason = environments.resolve(spec, {}).reason
+    assert reason.startswith(
+        "its environment could not be built (No matching distribution found for gamma==9), and this"
+    )
+    assert reason.endswith("type: levelfield env build first") and "\n" not in reason
+    make_wheel(packages, "gamma", "9")
+    environments.build(spec, on_progress=lambda line: None)
+    assert environments.resolve(spec, {}).how == "sealed"
+
+
+def test_a_build_without_its_python_is_its_own_failure(cache: Path) -> None:
+    with pytest.raises(EnvironmentFailed, match=r"no Python ==2\.0 .*LEVELFIELD_PYTHONS"):
+        environments.build(replace(ALPHA, python="==2.0"), on_progress=lambda line: None)
+
+
 def test_a_conflict_is_told_by_the_packages_not_by_a_web_page() -> None:
     lines = [
         "ERROR: Cannot install a==1 and b==1 because these package versions have conflicts.",
@@ -458,6 +477,76 @@ def test_path_then_pyenv_are_searched_past_what_fails(
     assert environments.choose_interpreter("<3.7.5").path == old
     fake_python(real, "python3.9", "3.9.1")
     assert environments.choose_interpreter("<3.11").version == "3.9.1"
+
+
+def test_interpreters_named_by_the_variable_come_before_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_path = fake_python(tmp_path / "path", "python3.7", "3.7.3")
+    in_folder = fake_python(tmp_path / "folder", "python3.7", "3.7.2")
+    alone = fake_python(tmp_path / "somewhere", "old-python", "3.7.1")
+    monkeypatch.setenv("PATH", str(on_path.parent))
+    interpreters.ask.cache_clear()
+    for value, chosen in (
+        ("", on_path),
+        (str(in_folder.parent), in_folder),
+        (f"{in_folder.parent}{os.pathsep}{alone}", alone),
+    ):
+        monkeypatch.setenv("LEVELFIELD_PYTHONS", value)
+        assert environments.choose_interpreter("==3.7.*").path == chosen
+
+
+def test_conda_and_uv_are_usual_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("PYENV_ROOT", raising=False)
+    monkeypatch.setenv("PATH", "")
+    for folder in ("miniforge3/envs/old/bin", ".local/share/uv/python/cpython-3.7.4/bin"):
+        path = fake_python(tmp_path / folder, "python3.7", "3.7.4")
+        interpreters.ask.cache_clear()
+        assert environments.choose_interpreter("==3.7.*").path == path
+        path.unlink()
+
+
+FOUND = EnvironmentSpec("odd", "default", ">=3.11", (), ("rare_thing.part",), "ask the vendor")
+
+
+def test_what_cannot_be_built_is_looked_for(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By importing: a package of the right name without the part is another one."""
+    package = tmp_path / "packages" / "rare_thing"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    python = tmp_path / "python"
+    path = str(package.parent)
+    python.write_text(f"#!/bin/sh\nPYTHONPATH='{path}' exec '{sys.executable}' \"$@\"\n")
+    python.chmod(0o755)
+    monkeypatch.setenv("LEVELFIELD_PYTHONS", str(python))
+    missing = environments.resolve(FOUND, {})
+    assert (missing.how, missing.interpreter) == ("none", None)
+    assert missing.reason == (
+        "no Python that imports rare_thing.part was found; ask the vendor; "
+        "then name its Python: export LEVELFIELD_PYTHONS=PATH"
+    )
+    (package / "part.py").touch()
+    interpreters._version_with.cache_clear()
+    found = environments.resolve(FOUND, {})
+    assert (found.how, found.interpreter) == ("found", python)
+    assert environments.resolve(replace(FOUND, python="==3.6.*"), {}).how == "none"
+    with pytest.raises(EnvironmentFailed, match="nothing can be built for odd: ask the vendor"):
+        environments.build(FOUND, on_progress=lambda line: None)
+
+
+def test_a_program_that_is_missing_is_told_first(
+    built: environments.Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = replace(ALPHA, programs=("weaver", "weaver-[0-9]*"), hint="apt install weaver")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    found = environments.resolve(spec, {})
+    assert (found.how, found.interpreter) == ("none", None)
+    assert found.reason == "weaver or weaver-[0-9]* is not on PATH; apt install weaver"
+    (tmp_path / "weaver-7").touch(mode=0o755)
+    assert environments.resolve(spec, {}).how == "sealed"
 
 
 def test_a_malformed_specifier_is_bad_input() -> None:

@@ -291,7 +291,9 @@ def everything(run: Run, cell: str) -> None:
     throughput(run, cell, 1, 1.0)
     latency(run, cell, 1, 3, [0.1])
     memory(run, cell, 1, steady=60)
-    run.append("accuracy", cell=cell, process=1, test_accuracy=1.0, test_loss=0.0)
+    learned = {"test_accuracy": 1.0, "test_loss": 0.0}
+    run.append("accuracy", cell=cell, process=1, **learned)
+    run.append("epoch", cell=cell, process=1, seed=1, epoch=1, train_loss=0.1, **learned)
 
 
 WRONG: dict[str, Callable[[Run], None]] = {
@@ -325,7 +327,7 @@ def test_no_number_of_a_wrong_cell(tmp_path: Path, how: str) -> None:
         everything(run, "c0001")
         WRONG[how](run)
     loaded = load(run.path)
-    for name in ("startup", "slices", "steps", "memory", "accuracy"):
+    for name in ("startup", "slices", "steps", "memory", "accuracy", "epochs"):
         assert len(getattr(loaded, name)) == 0, name
     row = summary(loaded).iloc[0]
     assert row[MEASURED].isna().all()
@@ -339,7 +341,7 @@ def test_the_same_numbers_of_a_right_cell(tmp_path: Path) -> None:
         everything(run, "c0001")
         gate(run, "c0001", 1)
     loaded = load(run.path)
-    for name in ("startup", "slices", "steps", "memory", "accuracy"):
+    for name in ("startup", "slices", "steps", "memory", "accuracy", "epochs"):
         assert len(getattr(loaded, name)) > 0, name
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.datasets import load_digits
 
 import reference
 from harness.lessons import TEST_EXAMPLES, Lesson, draw_lesson, fit_images, fit_rows
+from reference.case import Arrays
 from reference.spec import ArraySpec, Model, dimension
 
 IMAGES = load_digits().images / 16.0
@@ -25,16 +27,25 @@ def lesson(*, seed: int = 5, epochs: int = 2, batch: int = BATCH, preset: str = 
     return found
 
 
-def numbers(found: Lesson) -> list[int]:
+def numbers(sets: Sequence[Arrays]) -> list[int]:
     """Which digit of scikit-learn every example is, in the order of the sets."""
-    features = np.concatenate([inputs["features"] for inputs in found.case.inputs])
+    features = np.concatenate([inputs["features"] for inputs in sets])
     return [NUMBERS[row.tobytes()] for row in features]
 
 
+def epochs_of(found: Lesson) -> list[tuple[Sequence[Arrays], Sequence[Arrays]]]:
+    """Of every epoch the sets that are learned from and those of the test."""
+    size = found.train_sets + found.test_sets
+    assert len(found.case.inputs) == found.epochs * size
+    wholes = [found.case.inputs[n * size : (n + 1) * size] for n in range(found.epochs)]
+    return [(each[: found.train_sets], each[found.train_sets :]) for each in wholes]
+
+
 def parts(found: Lesson) -> tuple[list[int], list[int]]:
-    seen = numbers(found)
-    cut = found.train_sets * BATCH
-    return seen[:cut], seen[cut : cut + TEST_EXAMPLES]
+    learned = [number for train, _ in epochs_of(found) for number in numbers(train)]
+    tested = [numbers(test)[:TEST_EXAMPLES] for _, test in epochs_of(found)]
+    assert all(each == tested[0] for each in tested), "every epoch has the same test"
+    return learned, tested[0]
 
 
 def test_every_digit_can_be_told_from_every_other() -> None:
@@ -56,13 +67,13 @@ def test_what_is_tested_is_never_learned_and_every_other_example_is() -> None:
 def test_labels_stay_with_their_images() -> None:
     found = lesson()
     given = np.concatenate([inputs["label"] for inputs in found.case.inputs])
-    np.testing.assert_array_equal(given, TARGETS[numbers(found)])
+    np.testing.assert_array_equal(given, TARGETS[numbers(found.case.inputs)])
     np.testing.assert_array_equal(found.labels, TARGETS[parts(found)[1]])
 
 
 def test_the_seed_alone_decides_split_and_order() -> None:
     first, again, other = lesson(seed=5), lesson(seed=5), lesson(seed=6)
-    assert numbers(first) == numbers(again)
+    assert numbers(first.case.inputs) == numbers(again.case.inputs)
     assert parts(first)[0] != parts(other)[0]
     assert set(parts(first)[1]) != set(parts(other)[1])
     for name, value in first.case.parameters.items():
@@ -145,44 +156,53 @@ def test_a_lesson_that_cannot_be_says_why(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_lesson_has_whole_batches_and_every_test_example(batch: int) -> None:
     found = lesson(batch=batch, epochs=1)
     assert found.train_sets == 1437 // batch
-    assert len(found.case.inputs) - found.train_sets == -(-TEST_EXAMPLES // batch)
+    assert found.test_sets == -(-TEST_EXAMPLES // batch)
     assert {len(inputs["label"]) for inputs in found.case.inputs} == {batch}
 
 
 def perfect(found: Lesson) -> dict[str, NDArray[np.float32]]:
     """Answers with all the weight on the right class, filled-up examples included."""
-    tests = found.case.inputs[found.train_sets :]
     return {
-        f"output/{n}/logits": 100 * np.eye(10, dtype=np.float32)[inputs["label"]]
+        f"output/{epoch}/{n}/logits": 100 * np.eye(10, dtype=np.float32)[inputs["label"]]
+        for epoch, (_, tests) in enumerate(epochs_of(found))
         for n, inputs in enumerate(tests)
     }
 
 
 def test_perfect_answers_score_one() -> None:
-    found = lesson()
-    accuracy, loss = found.score(perfect(found))
-    assert accuracy == 1.0
-    assert loss == pytest.approx(0, abs=1e-6)
+    found = lesson(epochs=2)
+    for epoch in range(2):
+        accuracy, loss = found.score(perfect(found), epoch)
+        assert accuracy == 1.0
+        assert loss == pytest.approx(0, abs=1e-6)
+
+
+def test_an_epoch_is_scored_by_its_own_answers() -> None:
+    found = lesson(epochs=2)
+    answers = perfect(found)
+    first = {name: -value for name, value in answers.items() if name.startswith("output/0/")}
+    assert found.score({**answers, **first}, 0)[0] == 0
+    assert found.score({**answers, **first}, 1)[0] == 1
 
 
 def test_each_test_example_counts_once_and_those_filled_up_do_not_count() -> None:
-    found = lesson()
+    found = lesson(epochs=1)
     answers = perfect(found)
-    last = f"output/{len(answers) - 1}/logits"
+    last = f"output/0/{len(answers) - 1}/logits"
     real = TEST_EXAMPLES % BATCH
     assert 0 < real < BATCH
     answers[last][real:] = -answers[last][real:]
-    assert found.score(answers)[0] == 1.0
+    assert found.score(answers, 0)[0] == 1.0
     answers[last][real - 1] = -answers[last][real - 1]
-    assert found.score(answers)[0] == 1 - 1 / TEST_EXAMPLES
-    answers["output/0/logits"][0] = -answers["output/0/logits"][0]
-    assert found.score(answers)[0] == 1 - 2 / TEST_EXAMPLES
+    assert found.score(answers, 0)[0] == 1 - 1 / TEST_EXAMPLES
+    answers["output/0/0/logits"][0] = -answers["output/0/0/logits"][0]
+    assert found.score(answers, 0)[0] == 1 - 2 / TEST_EXAMPLES
 
 
 def test_indifference_scores_the_entropy_of_ten_classes() -> None:
     found = lesson()
     zeros = {name: np.zeros_like(value) for name, value in perfect(found).items()}
-    accuracy, loss = found.score(zeros)
+    accuracy, loss = found.score(zeros, 0)
     assert accuracy == (found.labels == 0).mean()
     assert loss == pytest.approx(np.log(10))
 
@@ -230,15 +250,15 @@ def test_a_recommender_ranks_what_it_has_not_seen() -> None:
     assert met.isdisjoint(zip(ranked["user"], ranked["item"], strict=True))
     assert 0.19 < positive.mean() < 0.21
     perfect_scores = {
-        f"output/{n}/logits": s["label"]
+        f"output/0/{n}/logits": s["label"]
         for n, s in enumerate(found.case.inputs[found.train_sets :])
     }
-    assert found.score(perfect_scores)[0] == 1
+    assert found.score(perfect_scores, 0)[0] == 1
     nothing = {name: 0 * value for name, value in perfect_scores.items()}
-    assert found.score(nothing)[0] == 0
+    assert found.score(nothing, 0)[0] == 0
     stream = np.random.default_rng(0)
     chance = {name: stream.random(value.shape) for name, value in perfect_scores.items()}
-    assert 0.05 < found.score(chance)[0] < 0.15
+    assert 0.05 < found.score(chance, 0)[0] < 0.15
 
 
 def test_too_few_items_cannot_be_ranked() -> None:

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 
 from harness import measure
+from harness.checks import CONCURRENCY
+
+pytestmark = pytest.mark.alone
 
 
 class Machine:
@@ -110,6 +113,30 @@ def test_planted_steps_are_made_and_not_counted(monkeypatch: pytest.MonkeyPatch)
     found = measure.measured_slice(machine, machine.step, "throughput", 100, 5)
     assert machine.steps == 105
     assert found["seconds"] == pytest.approx(0.105, rel=1e-3)
+
+
+def test_a_core_taken_away_between_two_readings_is_no_use_of_a_second_core(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = Machine(monkeypatch, lambda now, step: 0.001)
+    readings: list[float] = []
+
+    def process_time() -> float:
+        machine.now += 0.0002  # which the guest's kernel books as the process' own
+        readings.append(machine.now)
+        return machine.now
+
+    monkeypatch.setattr(measure.time, "process_time", process_time)
+    found = measure.measured_slice(machine, machine.step, "throughput", 2, 0)
+    assert (readings[1] - readings[0]) / found["seconds"] > CONCURRENCY
+    assert found["cpu_seconds"] / found["seconds"] < 1
+
+
+def test_two_cores_at_work_are_seen_as_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, lambda now, step: 0.001)
+    monkeypatch.setattr(measure.time, "process_time", lambda: 2 * machine.now)
+    found = measure.measured_slice(machine, machine.step, "throughput", 2, 0)
+    assert found["cpu_seconds"] / found["seconds"] == pytest.approx(2, rel=1e-3)
 
 
 def test_warming_again_takes_two_steps_and_its_time(monkeypatch: pytest.MonkeyPatch) -> None:

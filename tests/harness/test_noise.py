@@ -12,6 +12,8 @@ import pytest
 
 from harness import noise
 
+pytestmark = pytest.mark.alone
+
 QUIET: dict[str, Any] = {
     "spreads": [0.03],
     "wall_seconds": [1.0],

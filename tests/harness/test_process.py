@@ -18,6 +18,8 @@ from harness.errors import WorkerFailure
 from harness.process import LOG_LIMIT_BYTES, Launch, WorkerProcess
 from harness.resources import available_cores
 
+pytestmark = pytest.mark.alone
+
 # An adapter that does in describe() what its mode says; what it starts is named in a file.
 ADAPTER = """
 import os, signal, subprocess, sys, threading, time

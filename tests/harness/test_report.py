@@ -15,6 +15,8 @@ from rich.console import Console
 
 from harness.frames import Frames, load
 from harness.report import tables as report_tables
+from harness.report import write_report
+from harness.report.charts import ratio_chart
 from harness.report.comparison import groups
 from harness.report.findings import SMOKE, findings
 from harness.report.provenance import provenance
@@ -128,6 +130,49 @@ def test_break_even_is_told_of_arms_that_start_faster(tmp_path: Path) -> None:
     words = rows["torch:eager"]["break-even with first (steps)"]
     assert re.fullmatch(r"ahead below [\d,]+ \[[\d,]+, [\d,]+\]", words)
     assert rows[table.cells["arm"][0]]["break-even with first (steps)"] == "-"
+
+
+@pytest.mark.parametrize(
+    ("times", "share", "told"), [(9.0, 0.02, True), (9.0, 0.5, False), (1.5, 0.02, False)]
+)
+def test_a_surprisingly_slow_arm_is_told_how_little_is_arithmetic(
+    tmp_path: Path, times: float, share: float, told: bool
+) -> None:
+    frames = load(write_run(tmp_path, arms=("jax:jit", "flax:jit"), models=("mlp",)))
+    group = groups(frames)[0]
+    seconds = {"jax:jit": 1e-3, "flax:jit": 1e-3 * times}
+    rows = group.rows.assign(step_seconds=group.rows["arm"].map(seconds), roofline_share=share)
+    found = [
+        text
+        for text in findings(frames, dataclasses.replace(group, rows=rows))
+        if "arithmetic" in text
+    ]
+    assert bool(found) is told
+    assert all(text.startswith("flax:jit: 9.0 times the fastest") for text in found)
+    assert all("would take 0.180 ms of its 9.00 ms" in text for text in found)
+    assert all("nnx.jit traverses the object graph" in text for text in found)
+
+
+def test_two_blocks_make_a_report_whose_intervals_say_nothing(tmp_path: Path) -> None:
+    """As of a run that was interrupted early: an interval's end may be 0 to the machine."""
+    run = write_run(tmp_path, models=("mlp",), blocks=2, statuses={}, twin=False)
+    frames = load(run)
+    judged = groups(frames)[0].judged["throughput"]
+    pairs = judged.verdicts.pairs
+    assert min(pair.low for pair in pairs) < 0.1
+    wide = [dataclasses.replace(pair, low=0.0, high=1e300) for pair in pairs]
+    for pair in wide:
+        assert pair.turned().low == pytest.approx(1e-300) and pair.turned().high == float("inf")
+    verdicts = dataclasses.replace(judged.verdicts, pairs=tuple(wide))
+    group = groups(frames)[0]
+    group = dataclasses.replace(
+        group, judged={"throughput": dataclasses.replace(judged, verdicts=verdicts)}
+    )
+    shown = markdown(report_tables.comparison_tables(frames, [group]))
+    assert "[0.000, far beyond]" in shown.replace("\\", "")
+    assert max(map(len, shown.split())) < 120
+    ratio_chart(frames, [group]).canvas.draw()
+    assert write_report([run], tmp_path / "report", formats=("markdown", "charts", "html"))
 
 
 def test_differences_from_what_was_asked_are_told(tmp_path: Path) -> None:

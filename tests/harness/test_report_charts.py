@@ -10,6 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from harness.arms import arms
 from harness.frames import Frames, load
 from harness.report import charts as report_charts
 from harness.report import colours
@@ -30,12 +31,13 @@ def drawn(name: str) -> Chart:
 
 
 step_time_chart, memory_chart = drawn("step_time_chart"), drawn("memory_chart")
-CHARTS = (step_time_chart, memory_chart, drawn("startup_chart"), drawn("ratio_chart"))
-MISSION = [
-    *("torch", "tensorflow", "keras", "jax", "flax", "reference", "theano", "caffe", "mxnet"),
-    *("cntk", "onnxruntime", "openvino", "pytensor", "chainer", "pycaffe", "tinygrad", "paddle"),
-    *("mlx", "mindspore", "tensorrt"),
-]
+CHARTS = (
+    step_time_chart,
+    drawn("throughput_chart"),
+    memory_chart,
+    drawn("startup_chart"),
+    drawn("ratio_chart"),
+)
 
 
 def frames_of(folder: Path, **options: object) -> Frames:
@@ -56,8 +58,14 @@ def texts(figure: Figure) -> list[Text]:
 
 
 def test_every_framework_has_a_colour_of_its_own() -> None:
-    known = [colours.colour(name) for name in MISSION]
-    assert len(set(known)) == len(MISSION)
+    built_in = {
+        arm.framework.name
+        for arm in arms().values()
+        if arm.framework.package.startswith("adapters.")
+    }
+    assert set(colours.FRAMEWORKS) == built_in
+    known = [colours.colour(name) for name in built_in]
+    assert len(set(known)) == len(built_in)
     assert all(re.fullmatch("#[0-9A-F]{6}", each) for each in known)
     strange = [colours.colour(f"framework{number}") for number in range(50)]
     assert strange == [colours.colour(f"framework{number}") for number in range(50)]
@@ -148,3 +156,17 @@ def test_no_text_is_cut_or_covers_another(tmp_path: Path, draw: Chart) -> None:
             across = min(first.x1, second.x1) - max(first.x0, second.x0)
             along = min(first.y1, second.y1) - max(first.y0, second.y0)
             assert min(across, along) < 1, (one, other)
+
+
+def test_bars_are_examples_over_seconds_with_their_interval(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path, phases=("training",))
+    table = summary(frames).set_index("arm")
+    (group,) = groups(frames)
+    (axes,) = report_charts.throughput_chart(frames, [group]).axes
+    bars = [patch.get_width() for patch in axes.patches]
+    rows = table.loc[group.rows["arm"]]
+    assert bars == pytest.approx(list(rows["batch"] / rows["step_seconds"]))
+    spans = [path.vertices[:, 0] for line in axes.collections for path in line.get_paths()]
+    low, high = rows["batch"] / rows["step_seconds_high"], rows["batch"] / rows["step_seconds_low"]
+    for ends in zip(low, high, strict=True):
+        assert any(tuple(span) == pytest.approx(ends) for span in spans)

@@ -32,6 +32,8 @@ from tests.harness.test_cli import (
     write_suite,
 )
 
+pytestmark = pytest.mark.alone
+
 KILLS = 10
 ROUNDS = 30
 PATIENCE_SECONDS = 120.0

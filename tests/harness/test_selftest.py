@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 from typer.testing import CliRunner
 
@@ -17,6 +18,8 @@ from harness.selftest.goals import Finding, at_least, at_most, caught, share_of
 from harness.selftest.overhead import overhead
 from harness.selftest.simulation import coverage, false_verdicts, one_after_the_other
 from tests.synthetic import write_run
+
+pytestmark = pytest.mark.alone
 
 
 def quiet(text: str) -> None:
@@ -41,6 +44,17 @@ def test_planted_stages_and_memory_are_measured(probed: dict[str, Finding]) -> N
     rest = [each for what, each in probed.items() if what.startswith(("planted", "memory", "peak"))]
     assert len(rest) == 9
     assert [each for each in rest if not each.met] == []
+
+
+@pytest.mark.parametrize(("more", "met"), [(0.0, True), (0.1, False), (-0.1, False)])
+def test_planted_seconds_are_judged(more: float, met: bool) -> None:
+    arms = ["misbehaving:well", *(arm for _, arm, _ in probes.PLANTED.values())]
+    least = pandas.DataFrame(0.2, index=arms, columns=list(probes.PLANTED))
+    for column, (_, arm, seconds) in probes.PLANTED.items():
+        least.loc[arm, column] += seconds + more
+    found = list(probes.planted(least, 2))
+    assert [finding.met for finding in found] == [met] * 3
+    assert all("the least of 2 runs" in finding.note for finding in found)
 
 
 def test_the_slice_loop_adds_next_to_nothing() -> None:

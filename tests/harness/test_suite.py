@@ -245,6 +245,30 @@ def test_a_plan_gives_every_combination_one_cell_with_an_id_of_its_own() -> None
         assert cell.arm == f"{cell.framework}:{cell.mode}"
 
 
+def test_a_sweep_of_lengths_takes_the_place_of_the_presets_own() -> None:
+    suite = replace(
+        validated(suite_of("reference:numpy")),
+        twin="none",
+        models=("mlp", "lstm", "gpt2"),
+        presets=("tiny",),
+        phases=("inference", "generation"),
+        times=(3, 6),
+    )
+    planned = [(cell.model, cell.preset, cell.phase) for cell in plan(validated(suite))]
+    assert planned == [
+        ("mlp", "tiny", "inference"),
+        ("lstm", "tiny+time=3", "inference"),
+        ("lstm", "tiny+time=6", "inference"),
+        ("gpt2", "tiny+time=3", "inference"),
+        ("gpt2", "tiny+time=6", "inference"),
+        ("gpt2", "tiny", "generation"),
+    ]
+    with pytest.raises(UnknownName, match=r"'tiny\+time=99' in model gpt2; did you mean"):
+        validated(replace(suite, times=(99,)))
+    with pytest.raises(UnknownName, match="unknown preset"):
+        validated(replace(suite, presets=("tiny+time=3",)))
+
+
 def test_cells_that_share_a_process_lie_side_by_side() -> None:
     suite = replace(
         validated(suite_of("reference:*", "torch:*")),

@@ -22,6 +22,7 @@ from reference.case import read_answers, run_jax, run_numpy, write_answers, writ
 from reference.layers_numpy import NumpyLayers
 from reference.optimizers import OPTIMIZERS, initial_state, update
 from reference.spec import Sizes
+from tests.long import NETS, long_unless
 
 MODELS = tuple(reference.models())
 PRESETS = ("tiny", "small", "paper")
@@ -169,8 +170,14 @@ def test_operations_of_lenet_follow_the_closed_form() -> None:
     assert summary.training_operations == 5 * 2 * (products + backward)
 
 
-@pytest.mark.parametrize("preset", ["tiny", "small"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "preset"),
+    [
+        long_unless(preset == "tiny" or name in NETS, name, preset)
+        for name in MODELS
+        for preset in ("tiny", "small")
+    ],
+)
 def test_numpy_and_jax_agree_in_float64(name: str, preset: str) -> None:
     case = reference.draw_case(name, preset, seed=3, batch=2, sets=2)
     by_numpy, by_jax = run_numpy(case), run_jax(case, steps=0)

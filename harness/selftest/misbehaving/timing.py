@@ -16,6 +16,7 @@ HOARD_BYTES = 256 << 20
 CHILD_BYTES = 128 << 20
 COMPILE_SECONDS, DEVICE_SECONDS = 2.0, 1.0
 QUEUE_SECONDS = 0.002  # that the work of a step takes when it is queued
+QUEUE_LENGTH = 500  # beyond which a launch waits, as on a device
 DRIFT_SECONDS, DRIFT_EXTRA_SECONDS = 2.0, 0.002
 CHILD = (
     "import sys; hoard = bytearray(b'x') * %d; print('ready', flush=True); sys.stdin.read()"
@@ -35,6 +36,7 @@ class Adapter(Computing):
         Computing.__init__(self, device, mode, threads, precision)
         self.all_steps, self.begin, self.child = 0, time.perf_counter(), None
         self.queue = ThreadPoolExecutor(1) if mode in ("no-fence", "partial-fence") else None
+        self.room = threading.Semaphore(QUEUE_LENGTH)
         if mode == "slow-device":
             time.sleep(DEVICE_SECONDS)
         if mode == "oversubscribes":
@@ -90,7 +92,7 @@ class Adapter(Computing):
         self._before_a_step()
         if self.queue is None:
             return Computing.infer(self)
-        return self.queue.submit(self._later, Computing.infer)
+        return self._launch(self._later, Computing.infer)
 
     def train_step(self):
         """As it should be, or queued; partial-fence queues the update behind what it fences."""
@@ -98,10 +100,16 @@ class Adapter(Computing):
         if self.queue is None:
             return Computing.train_step(self)
         if self.mode == "no-fence":
-            return self.queue.submit(self._later, Computing.train_step)
+            return self._launch(self._later, Computing.train_step)
         before = self.queue.submit(self._loss_and_gradients)
-        self.queue.submit(self._late_update, before)
+        self._launch(self._late_update, before)
         return before
+
+    def _launch(self, work, *arguments):
+        self.room.acquire()
+        queued = self.queue.submit(work, *arguments)
+        queued.add_done_callback(lambda _: self.room.release())
+        return queued
 
     def _later(self, step):
         time.sleep(QUEUE_SECONDS)

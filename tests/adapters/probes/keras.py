@@ -48,6 +48,7 @@ gru.cell.kernel.assign([[0.0, 100.0, 100.0]])
 gru.cell.recurrent_kernel.assign(np.zeros((1, 3)))
 # If the second is the update gate, the state stays 0.
 found["gru-gates"] = "r z n" if value(gru(np.ones((1, 1, 1), np.float32))) < 0.1 else "z r n"
+found["gru-reset"] = ("behind" if gru.reset_after else "before") + " the product"
 found["gru-biases"] = "yes" if gru.cell.bias.shape[0] == 2 else "no"
 found["adam-epsilon"] = str(keras.optimizers.Adam().epsilon)
 moved = keras.Variable(np.zeros(1, np.float32))

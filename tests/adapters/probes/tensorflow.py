@@ -27,4 +27,15 @@ rows = isinstance(tape.gradient(loss, table), tf.IndexedSlices)
 found["embedding-gradient"] = "rows" if rows else "whole"
 tiny = tf.fill([64], 1e-38) * 0.01
 found["denormals"] = "kept" if float(tf.reduce_sum(tiny)) > 0 else "flushed"
-print(json.dumps({"tensorflow": found}))
+with tf.Graph().as_default():
+    table = tf.Variable(tf.ones([2, 1]))
+    row = tf.compat.v1.placeholder(tf.int32, [1])
+    loss = tf.reduce_sum(tf.nn.embedding_lookup(table, row))
+    step = tf.compat.v1.train.MomentumOptimizer(1.0, 0.5).minimize(loss)
+    with tf.compat.v1.Session() as session:
+        session.run(tf.compat.v1.global_variables_initializer())
+        session.run(step, {row: [0]})
+        session.run(step, {row: [1]})
+        moves = "yes" if session.run(table)[0, 0] < 0 else "no"
+sessions = {"momentum-of-unread-rows": moves}
+print(json.dumps({"tensorflow": found, "tensorflow.compat.v1": sessions}))

@@ -25,4 +25,9 @@ found["batch-norm-momentum"] = f"the new, {mean:.1f}"
 defaults = inspect.signature(bn.batch_normalization_train).parameters
 found["batch-norm-epsilon"] = str(defaults["epsilon"].default)
 found["leaky-relu"] = str(inspect.signature(T.nnet.relu).parameters["alpha"].default)
+image, marks = (
+    np.array(each, np.float32).reshape(1, 1, 1, 3) for each in ([1, 0, 0], [1, 10, 100])
+)
+answer = float(T.nnet.conv2d(theano.shared(image), theano.shared(marks)).eval().item())
+found["kernel-of-a-convolution"] = "turned by half a turn" if answer == 100 else "as it stands"
 print(json.dumps({"theano": found}))

@@ -54,9 +54,20 @@ adam = torch.optim.Adam([table.weight], lr=1.0, eps=1e-12)
 adam.step()
 second = adam.state[table.weight]["exp_avg_sq"][1].item() / 1e-3
 found["adam-on-repeated-rows"] = "square of the sum" if second > 3 else "sum of the squares"
+rows = nn.Parameter(torch.ones(2))
+descent = torch.optim.SGD([rows], lr=1.0, momentum=0.5)
+for gradient in (torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])):
+    rows.grad = gradient
+    descent.step()
+found["momentum-of-unread-rows"] = "yes" if rows[0].item() < 0 else "no"
 found["dense-kernel"] = "(out, in)" if nn.Linear(2, 3).weight.shape == (3, 2) else "(in, out)"
 shape = tuple(nn.Conv2d(5, 7, (2, 3)).weight.shape)
 found["convolution-kernel"] = "(out, in, h, w)" if shape == (7, 5, 2, 3) else str(shape)
+image, marks = torch.tensor([[[1.0, 0.0, 0.0]]]), torch.tensor([[[1.0, 10.0, 100.0]]])
+turned = nn.functional.conv1d(image, marks).item() == 100
+found["kernel-of-a-convolution"] = "turned by half a turn" if turned else "as it stands"
+pooled = nn.MaxPool2d(3, stride=2, padding=1)(torch.zeros(1, 1, 8, 8))
+found["size-of-pooling"] = "rounded up" if pooled.shape[2] == 5 else "rounded down"
 tiny = torch.full((64,), 1e-38) * 0.01
 found["denormals"] = "kept" if tiny.sum().item() > 0 else "flushed"
 print(json.dumps({"torch": found}))

@@ -1,0 +1,53 @@
+"""Caffe: networks written as prototxt with a caffemodel of our own writing."""
+
+import numpy as np
+
+from adapters.base import Layout
+from adapters.caffe.caffemodel import caffemodel
+from adapters.caffe.layers import blob_of, data
+
+LAYOUT = Layout(
+    {
+        ("in", "out"): ("out", "in"),
+        ("height", "width", "in", "out"): ("out", "in", "height", "width"),
+        ("batch", "height", "width", "channel"): ("batch", "channel", "height", "width"),
+        ("height", "width", "channel"): ("channel", "height", "width"),
+    }
+)
+# Running statistics are kept as sums; with this weight, 1 / (1 - moving_average_fraction), a new
+# batch moves the quotient by one tenth from the first step on.
+WEIGHT = 10.0
+
+
+def Adapter(device, mode, threads, precision):
+    """The adapter of a mode: each runs in an interpreter that can import its library."""
+    if mode == "opencv":
+        from adapters.caffe.opencv import OpenCVAdapter
+
+        return OpenCVAdapter(device, mode, threads, precision)
+    from adapters.caffe.pycaffe import PycaffeAdapter
+
+    return PycaffeAdapter(device, mode, threads, precision)
+
+
+def native(case, name, value):
+    """Canonical array -> Caffe's axes."""
+    return LAYOUT.to_native(value, case.dimensions[name])
+
+
+def network(module, case):
+    """The prototxt for inference: inputs and the model's layers."""
+    inputs = [data(name, native(case, name, case.sets[0][name]).shape) for name in case.used]
+    return "".join(inputs) + module.build(case.sizes)
+
+
+def weights(case):
+    """The caffemodel: blobs of every layer in their order."""
+    layers = {}
+    for name, value in dict(case.parameters, **case.state).items():
+        layer, number = blob_of(name, case.state)
+        kept = WEIGHT * value if name in case.state else value
+        layers.setdefault(layer, {})[number] = native(case, name, kept)
+    for name in case.state:
+        layers[blob_of(name, case.state)[0]][2] = np.array([WEIGHT], "float32")
+    return caffemodel({name: [blobs[n] for n in sorted(blobs)] for name, blobs in layers.items()})

@@ -1,0 +1,57 @@
+"""Layers as text of a prototxt, and the blobs that they hold.
+
+https://caffe.berkeleyvision.org/tutorial/layers.html
+A layer is called as the path of its parameters, so a canonical name says which blob it is.
+"""
+
+
+def layer(name, kind, bottom, top=None, settings=""):
+    """One layer; its top is called as the layer unless ``top`` says otherwise."""
+    bottoms = "".join(f' bottom: "{each}"' for each in bottom)
+    tops = "".join(f' top: "{each}"' for each in top or [name])
+    return f'layer {{ name: "{name}" type: "{kind}"{bottoms}{tops} {settings} }}\n'
+
+
+def data(name, shape):
+    """What is put in from outside."""
+    dimensions = " ".join(f"dim: {size}" for size in shape)
+    return layer(name, "Input", [], settings=f"input_param {{ shape {{ {dimensions} }} }}")
+
+
+def inner_product(name, bottom, units):
+    """(batch, ...) -> (batch, units); what is not the batch is flattened."""
+    settings = f"inner_product_param {{ num_output: {units} }}"
+    return layer(name, "InnerProduct", [bottom], settings=settings)
+
+
+def convolution(name, bottom, filters, window, stride=1, pad=0, bias=True):
+    """(batch, channels, height, width) -> (batch, filters, height', width')."""
+    settings = f"num_output: {filters} kernel_size: {window} stride: {stride} pad: {pad}"
+    settings = f"convolution_param {{ {settings} bias_term: {str(bias).lower()} }}"
+    return layer(name, "Convolution", [bottom], settings=settings)
+
+
+def relu(bottom):
+    """In place."""
+    return layer(bottom + "/relu", "ReLU", [bottom], [bottom])
+
+
+def max_pooling(name, bottom, window, stride, pad=0):
+    """Sizes are rounded up, and no setting that OpenCV reads rounds them down."""
+    settings = f"pool: MAX kernel_size: {window} stride: {stride} pad: {pad}"
+    return layer(name, "Pooling", [bottom], settings=f"pooling_param {{ {settings} }}")
+
+
+def batch_norm(name, bottom):
+    """Normalisation and, in a layer of its own, scale and bias; both in place."""
+    settings = "batch_norm_param { eps: 1e-5 moving_average_fraction: 0.9 }"
+    scaled = layer(name + "/scale", "Scale", [bottom], [bottom], "scale_param { bias_term: true }")
+    return layer(name, "BatchNorm", [bottom], [bottom], settings) + scaled
+
+
+def blob_of(name, state):
+    """Canonical name of an array -> name of its layer, number of its blob."""
+    path, _, kind = name.rpartition("/")
+    if path + "/mean" in state and kind in ("scale", "bias"):
+        return path + "/scale", int(kind == "bias")
+    return path, int(kind in ("bias", "variance"))

@@ -1,0 +1,145 @@
+"""``caffe:pycaffe``: Caffe itself, by its own Python interface; for Python 3.6 and later.
+
+https://caffe.berkeleyvision.org/tutorial/interfaces.html and
+https://caffe.berkeleyvision.org/tutorial/solver.html
+"""
+
+import os
+import tempfile
+
+os.environ["GLOG_minloglevel"] = "2"  # noqa: SIM112 - else Caffe tells every layer to standard error
+
+import caffe
+import numpy as np
+
+from adapters.base import Adapter, Unsupported
+from adapters.caffe import LAYOUT, native, network, weights
+from adapters.caffe.layers import blob_of, data, layer
+
+SOLVERS = {"sgd": "SGD", "momentum": "SGD", "adam": "Adam"}
+LOSSES = {"softmax_cross_entropy": "SoftmaxWithLoss"}
+
+# Adam adds epsilon before the bias correction (Kingma and Ba, section 2, "epsilon hat"): this makes
+# the first step the same.
+EPSILON_HAT_STEP = 1
+
+
+def solver_settings(constants, network_path):
+    """The text of a solver."""
+    settings = {
+        "train_net": f'"{network_path}"',
+        "type": '"' + SOLVERS[constants["name"]] + '"',
+        "base_lr": repr(constants["learning_rate"]),
+        "lr_policy": '"fixed"',
+        "display": "0",
+        "momentum": repr(constants.get("momentum", constants.get("beta1", 0.0))),
+    }
+    if constants["name"] == "adam":
+        hat = (1 - constants["beta2"] ** EPSILON_HAT_STEP) ** 0.5
+        settings["momentum2"] = repr(constants["beta2"])
+        settings["delta"] = repr(constants["epsilon"] * hat)
+    return "\n".join(f"{name}: {value}" for name, value in settings.items())
+
+
+class PycaffeAdapter(Adapter):
+    """A net for inference that shares the blobs of the solver's net."""
+
+    def __init__(self, device, mode, threads, precision):
+        if device != "cpu":
+            raise Unsupported("Caffe's GPU builds want CUDA 10 and are not looked at here")
+        caffe.set_mode_cpu()
+
+    def describe(self):
+        """The threads are those of its BLAS, which cannot read them back."""
+        return {"version": caffe.__version__, "numpy": np.__version__, "threads": None}
+
+    def load(self, module, case):
+        """Prototxt, caffemodel and solver are written to a folder and read from it."""
+        self.case, self.cursor = case, 0
+        (objective,) = case.objectives
+        if objective["loss"] not in LOSSES:
+            raise Unsupported("Caffe has no layer for the loss " + objective["loss"])
+        self.loss_name, (self.target,) = objective["name"], objective["targets"]
+        deployed = network(module, case)
+        bottoms = objective["outputs"] + [self.target]
+        trained = data(self.target, [case.batch]) + deployed
+        trained += layer("loss", LOSSES[objective["loss"]], bottoms)
+        with tempfile.TemporaryDirectory() as folder:
+            paths = {}
+            files = {"deployed": deployed, "trained": trained}
+            files["solver"] = solver_settings(case.optimizer, os.path.join(folder, "trained"))
+            for name, text in files.items():
+                paths[name] = os.path.join(folder, name)
+                with open(paths[name], "w") as file:
+                    file.write(text)
+            paths["weights"] = os.path.join(folder, "weights.caffemodel")
+            with open(paths["weights"], "wb") as file:
+                file.write(weights(case))
+            self.solver = caffe.get_solver(paths["solver"])
+            self.solver.net.copy_from(paths["weights"])
+            self.net = caffe.Net(paths["deployed"], caffe.TEST)
+        self.net.share_with(self.solver.net)
+        self.sets = [
+            {name: native(case, name, value) for name, value in inputs.items()}
+            for inputs in case.sets
+        ]
+
+    def _put(self, net, names):
+        inputs = self.sets[self.cursor]
+        self.cursor = (self.cursor + 1) % len(self.sets)
+        for name in names:
+            net.blobs[name].data[...] = inputs[name]
+
+    def infer(self):
+        """Inputs are copied into their blobs."""
+        self._put(self.net, self.case.used)
+        self.net.forward()
+        return {name: self.net.blobs[name].data for name in self.case.outputs}
+
+    def train_step(self):
+        """One step of the solver."""
+        self._put(self.solver.net, [*self.case.used, self.target])
+        self.solver.step(1)
+        return {self.loss_name: self.solver.net.blobs["loss"].data}
+
+    def gradients(self):
+        """Forward and backward without the solver; running statistics are put back."""
+        net = self.solver.net
+        before = {name: self._params(name)[0].data.copy() for name in self.case.state}
+        self._put(net, [*self.case.used, self.target])
+        net.clear_param_diffs()
+        net.forward()
+        net.backward()
+        for name, value in before.items():
+            self._params(name)[0].data[...] = value
+        handle = {"gradient/" + n: self._params(n)[0].diff.copy() for n in self.case.parameters}
+        return dict(handle, **{self.loss_name: net.blobs["loss"].data.copy()})
+
+    def _params(self, name):
+        """The blob of an array, and the weight of a statistic."""
+        path, number = blob_of(name, self.case.state)
+        blobs = self.solver.net.params[path]
+        return blobs[number], blobs[2] if name in self.case.state else None
+
+    def parameters(self):
+        """Statistics are divided by their weight; a running variance is the unbiased one."""
+        handle = {"parameter/" + n: self._params(n)[0].data.copy() for n in self.case.parameters}
+        for name in self.case.state:
+            total, weight = self._params(name)
+            named = "state/" + name.replace("/variance", "/unbiased_variance")
+            handle[named] = total.data.astype("float64") / weight.data[0]
+        return handle
+
+    def wait(self, handle):
+        """Caffe is synchronous."""
+
+    def read(self, handle):
+        """Names say what an array is; its dimensions are those of the parameter or output."""
+        arrays = {}
+        for name, value in handle.items():
+            kind, _, rest = name.partition("/")
+            known = rest if kind in ("gradient", "parameter", "state") else name
+            dimensions = self.case.dimensions.get(known.replace("unbiased_", ""))
+            value = np.array(value)
+            arrays[name] = LAYOUT.to_canonical(value, dimensions) if dimensions else value
+        return arrays

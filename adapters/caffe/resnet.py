@@ -1,0 +1,65 @@
+"""Residual networks as a prototxt, after those of their authors, with the stride on the 3x3.
+
+https://github.com/KaimingHe/deep-residual-networks/tree/master/prototxt
+"""
+
+from adapters.caffe.layers import batch_norm, convolution, inner_product, layer, max_pooling, relu
+
+
+def normalized(name, norm, bottom, filters, window, stride=1):
+    """Convolution without bias, batch norm."""
+    text = convolution(name, bottom, filters, window, stride, window // 2, bias=False)
+    return text + batch_norm(norm, name)
+
+
+def basic(name, bottom, filters, stride):
+    """Two 3x3 kernels; the text and its top."""
+    first, second = name + "/conv1", name + "/conv2"
+    text = normalized(first, name + "/norm1", bottom, filters, 3, stride) + relu(first)
+    return text + normalized(second, name + "/norm2", first, filters, 3), second, filters
+
+
+def bottleneck(name, bottom, filters, stride):
+    """1x1, 3x3 with the stride, 1x1; the text and its top."""
+    first, second, third = (f"{name}/conv{number}" for number in (1, 2, 3))
+    text = normalized(first, name + "/norm1", bottom, filters, 1) + relu(first)
+    text += normalized(second, name + "/norm2", first, filters, 3, stride) + relu(second)
+    return text + normalized(third, name + "/norm3", second, 4 * filters, 1), third, 4 * filters
+
+
+def stem_pooling(sizes):
+    """3x3 with stride 2, and off with the row and the column that rounding up adds."""
+    text, top = max_pooling("pool", "stem", 3, 2, pad=1), "pool"
+    for axis, size in ((2, sizes["height"]), (3, sizes["width"])):
+        behind_stem = (size + 1) // 2
+        if behind_stem % 2 == 0:
+            name = f"pool/axis{axis}"
+            settings = f"slice_param {{ axis: {axis} slice_point: {behind_stem // 2} }}"
+            text += layer(name, "Slice", [top], [name, name + "/rest"], settings)
+            top = name
+    return text, top
+
+
+def build(sizes):
+    """image (batch, channels, height, width) -> logits (batch, classes)."""
+    block = bottleneck if sizes["block"] == "bottleneck" else basic
+    channels, number = sizes["width0"], 0
+    text = normalized("stem", "stem_norm", "image", channels, 7, 2) + relu("stem")
+    pooling, bottom = stem_pooling(sizes)
+    text += pooling
+    for stage, count in enumerate(sizes["blocks"]):
+        for place in range(count):
+            number += 1
+            name, stride = f"blocks{number}", 2 if stage > 0 and place == 0 else 1
+            inner, top, outer = block(name, bottom, sizes["width0"] * 2**stage, stride)
+            text += inner
+            if stride != 1 or channels != outer:
+                shortcut = name + "/shortcut"
+                text += normalized(shortcut, name + "/shortcut_norm", bottom, outer, 1, stride)
+                bottom = shortcut
+            text += layer(name, "Eltwise", [bottom, top]) + relu(name)
+            bottom, channels = name, outer
+    text += layer(
+        "mean", "Pooling", [bottom], settings="pooling_param { pool: AVE global_pooling: true }"
+    )
+    return text + inner_product("logits", "mean", sizes["classes"])

@@ -1,0 +1,188 @@
+"""Keras 2 on Theano and on CNTK: a compiled model stepped by ``train_on_batch``, or by ``fit``.
+
+https://github.com/keras-team/keras/tree/2.3.1/docs (models/model.md, backend.md). Options are those
+of the box: channels last, NumPy arrays in and out. For Python 3.6 and later.
+"""
+
+import collections
+import collections.abc
+import importlib
+import os
+
+import numpy as np
+
+from adapters.base import Adapter as Base
+from adapters.base import Layout, Unsupported
+
+LAYOUT = Layout(entries={"gru_gate": (1, 0, 2)})  # Keras has z, r, h
+BOTH_BIASES = ("recurrent/bias", "recurrent/recurrent_bias")  # of a GRU: one variable of two rows
+
+# Gradients are what a step of plain descent moves the weights by, divided by its rate: a rate this
+# large leaves the weights' own rounding far behind.
+PROBING_RATE = 1024.0
+
+# Keras' Adam folds the bias correction into the step size (Kingma and Ba, section 2, "epsilon
+# hat"): this makes the first step the same.
+EPSILON_HAT_STEP = 1
+
+
+def make_optimizer(keras, constants):
+    """keras.optimizers."""
+    rate = constants["learning_rate"]
+    if constants["name"] == "adam":
+        beta1, beta2 = constants["beta1"], constants["beta2"]
+        epsilon = constants["epsilon"] * (1 - beta2**EPSILON_HAT_STEP) ** 0.5
+        return keras.optimizers.Adam(rate, beta_1=beta1, beta_2=beta2, epsilon=epsilon)
+    return keras.optimizers.SGD(rate, momentum=constants.get("momentum", 0.0))
+
+
+class Adapter(Base):
+    """``keras2:BACKEND`` and ``keras2:BACKEND-fit``; ``keras2:cntk-unrolled``."""
+
+    def __init__(self, device, mode, threads, precision):
+        if device != "cpu":
+            raise Unsupported("the GPU packages of its backends are no longer built")
+        self.backend, _, variant = mode.partition("-")
+        self.fits, self.unrolled = variant == "fit", variant == "unrolled"
+        # Backends are set up as their own adapters set them up.
+        importlib.import_module("adapters." + self.backend)
+        os.environ["KERAS_BACKEND"] = self.backend
+        # These names left collections with Python 3.10.
+        for name in ("Iterable", "Mapping", "Sequence"):
+            setattr(collections, name, getattr(collections.abc, name))
+        self.keras = importlib.import_module("keras")
+
+    def describe(self):
+        """The threads are those of the backend's BLAS, which cannot be read back."""
+        backend = self.keras.backend
+        return {
+            "version": self.keras.__version__,
+            "numpy": np.__version__,
+            "threads": None,
+            "backend": backend.backend(),
+            "backend_version": importlib.import_module(self.backend).__version__,
+            "image_data_format": backend.image_data_format(),
+            "dtype": backend.floatx(),
+        }
+
+    def compilations(self):
+        """Functions that the model has made of itself so far."""
+        functions = self.model.train_function, self.model.predict_function
+        return sum(function is not None for function in functions)
+
+    def load(self, module, case):
+        """A new compiled model, its weights replaced by the case's."""
+        self.case, self.batch, self.cursor, self.tiles = case, case.batch, 0, 0
+        self.model = module.build(dict(case.sizes, unroll=self.unrolled))
+        loss = self.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        self.model.compile(optimizer=make_optimizer(self.keras, case.optimizer), loss=loss)
+        # The same layers under another optimiser, for the gradients.
+        self.probe = self.keras.models.Model(self.model.inputs, self.model.outputs)
+        self.probe.compile(optimizer=self.keras.optimizers.SGD(PROBING_RATE), loss=loss)
+        self.parts = {name: self._variable(name) for name in case.parameters}
+        for name, value in case.parameters.items():
+            self._assign(name, self._turned(name, LAYOUT.to_native(value, case.dimensions[name])))
+        (objective,) = case.objectives
+        # A sequence's mask makes its length unnecessary.
+        self.sets = [
+            (inputs[case.used[0]], inputs[objective["targets"][0]][:, None]) for inputs in case.sets
+        ]
+
+    def _variable(self, name):
+        path, _, kind = name.rpartition("/")
+        layer = self.model.get_layer(path)
+        attribute = "bias" if name == BOTH_BIASES[1] else kind
+        attribute = "embeddings" if kind == "embedding" else attribute
+        return getattr(getattr(layer, "cell", layer), attribute)
+
+    def _row(self, name):
+        """Which row of the variable a bias is, where a GRU keeps two in one; None elsewhere."""
+        if name in BOTH_BIASES and BOTH_BIASES[1] in self.case.parameters:
+            return BOTH_BIASES.index(name)
+        return None
+
+    def _turned(self, name, value):
+        """Theano convolves, where all others correlate: kernels stand upside down."""
+        return value[::-1, ::-1] if self.backend == "theano" and value.ndim == 4 else value
+
+    def _assign(self, name, value):
+        row = self._row(name)
+        if row is not None:
+            both = np.array(self.keras.backend.get_value(self.parts[name]))
+            both[row] = value
+            value = both
+        self.keras.backend.set_value(self.parts[name], np.ascontiguousarray(value))
+
+    def _value(self, name):
+        value, row = self.keras.backend.get_value(self.parts[name]), self._row(name)
+        return np.array(self._turned(name, value if row is None else value[row]))
+
+    def _next(self, count=1):
+        """Inputs and targets of the next ``count`` sets, one after the other."""
+        first, sets = self.cursor, len(self.sets)
+        self.cursor = (first + count) % sets
+        if count == 1:
+            return self.sets[first]
+        if self.tiles < first + count:
+            # Enough for any cursor: the slice before the timed one has the same count, so that the
+            # timed one only takes views.
+            self.tiles = count + sets - 1
+            chosen = [self.sets[number % sets] for number in range(self.tiles)]
+            self.tiled = [np.concatenate(arrays) for arrays in zip(*chosen)]
+        rows = slice(first * self.batch, (first + count) * self.batch)
+        return [each[rows] for each in self.tiled]
+
+    def infer(self):
+        """``predict_on_batch``, or in the fit modes ``predict`` over one batch."""
+        if self.fits:
+            return self.repeat(self.infer, 1)
+        return self.case.named_outputs(self.model.predict_on_batch(self._next()[0]))
+
+    def train_step(self):
+        """``train_on_batch`` or, in the fit modes, ``fit`` over one batch."""
+        if self.fits:
+            return self.repeat(self.train_step, 1)
+        return {"loss": self.model.train_on_batch(*self._next())}
+
+    def repeat(self, step, count):
+        """In the fit modes one ``fit`` (``predict``) over ``count`` batches in the cursor's order.
+
+        The handle then holds the mean of their losses (the outputs of the last batch).
+        """
+        if not self.fits:
+            return Base.repeat(self, step, count)
+        x, y = self._next(count)
+        if step == self.infer:
+            outputs = self.model.predict(x, batch_size=self.batch)
+            return self.case.named_outputs(outputs[-self.batch :])
+        settings = {"batch_size": self.batch, "epochs": 1, "shuffle": False, "verbose": 0}
+        return {"loss": self.model.fit(x, y, **settings).history["loss"][0]}
+
+    def gradients(self):
+        """Of a step of plain descent, which is taken back; CNTK tells them in no other way."""
+        before = {name: self._value(name) for name in self.parts}
+        weights = self.model.get_weights()
+        loss = self.probe.train_on_batch(*self._next())
+        handle = {
+            "gradient/" + name: (value - self._value(name)) / PROBING_RATE
+            for name, value in before.items()
+        }
+        self.model.set_weights(weights)
+        return dict(handle, loss=loss)
+
+    def parameters(self):
+        """Copies."""
+        return {"parameter/" + name: self._value(name) for name in self.parts}
+
+    def wait(self, handle):
+        """Both backends return when they are done."""
+
+    def read(self, handle):
+        """Canonical but for a GRU's gates."""
+        arrays = {}
+        for name, value in handle.items():
+            rest = name.partition("/")[2]
+            dimensions = self.case.dimensions.get(rest)
+            array = np.asarray(value, "float32")
+            arrays[name] = LAYOUT.to_canonical(array, dimensions) if dimensions else array
+        return arrays

@@ -1,0 +1,151 @@
+"""PyTensor, Theano's successor: symbolic graphs compiled by Numba or to C."""
+
+import os
+
+import numpy as np
+
+from adapters.base import Adapter as Base
+from adapters.base import Layout, Unsupported
+
+CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME", ""), "pytensor")
+os.environ["PYTENSOR_FLAGS"] = f"floatX=float32,base_compiledir={CACHE}"
+
+import pytensor  # noqa: E402
+import pytensor.tensor as pt  # noqa: E402
+from pytensor.tensor.special import log_softmax  # noqa: E402
+
+LAYOUT = Layout()
+MODES = {"numba": "NUMBA", "c": "CVM"}
+
+
+def cross_entropy(logits, labels):
+    """Mean of the labels' own."""
+    return -log_softmax(logits, axis=-1)[pt.arange(labels.shape[0]), labels].mean()
+
+
+LOSSES = {"softmax_cross_entropy": cross_entropy}
+
+
+def make_updates(constants, parameters, gradients):
+    """PyTensor has no optimisers; its examples write them as updates of shared variables."""
+    single = {name: np.float32(value) for name, value in constants.items() if name != "name"}
+    rate, updates = single["learning_rate"], {}
+    if constants["name"] == "adam":
+        beta1, beta2, one = single["beta1"], single["beta2"], np.float32(1)
+        number = pytensor.shared(np.float32(0))
+        updates[number] = number + one
+        first, second = one - beta1 ** updates[number], one - beta2 ** updates[number]
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        zeros = np.zeros_like(parameter.get_value(borrow=True))
+        if constants["name"] == "adam":
+            mean, square = pytensor.shared(zeros), pytensor.shared(zeros.copy())
+            updates[mean] = beta1 * mean + (one - beta1) * gradient
+            updates[square] = beta2 * square + (one - beta2) * gradient**2
+            deviation = pt.sqrt(updates[square] / second) + single["epsilon"]
+            updates[parameter] = parameter - rate * updates[mean] / first / deviation
+        elif constants["name"] == "momentum":
+            velocity = pytensor.shared(zeros)
+            updates[velocity] = single["momentum"] * velocity + gradient
+            updates[parameter] = parameter - rate * updates[velocity]
+        else:
+            updates[parameter] = parameter - rate * gradient
+    return updates
+
+
+class Adapter(Base):
+    """``pytensor:numba`` and ``pytensor:c``.
+
+    https://pytensor.readthedocs.io/en/latest/tutorial/modes.html
+    """
+
+    def __init__(self, device, mode, threads, precision):
+        if device != "cpu":
+            raise Unsupported("PyTensor reaches GPUs through JAX alone")
+        if mode == "c" and not pytensor.config.cxx:
+            raise Unsupported("no C++ compiler was found")
+        self.mode, self.compiled = MODES[mode], 0
+
+    def describe(self):
+        """Threads are those of the BLAS, which PyTensor cannot read back."""
+        return {
+            "version": pytensor.__version__,
+            "numpy": np.__version__,
+            "threads": None,
+            "mode": self.mode,
+        }
+
+    def compilations(self):
+        """Functions compiled in this process."""
+        return self.compiled
+
+    def load(self, module, case):
+        """Values are put into the model's shared variables; functions are made when needed."""
+        self.case, self.cursor, self.functions = case, 0, {}
+        self.model = module.build(case.sizes)
+        self.trained = [self.model.variables[name] for name in case.parameters]
+        for variable, value in zip(self.trained, case.parameters.values(), strict=True):
+            variable.set_value(value)
+        ((self.loss_name, self.objective),) = case.objective_functions(module, LOSSES).items()
+
+    def compile(self, phase):
+        """pytensor.function rewrites the graph; Numba compiles in its first call."""
+        self._function(phase)
+        return True
+
+    def _function(self, kind):
+        if kind not in self.functions:
+            self.compiled += 1
+            self.functions[kind] = self._made(kind)
+        return self.functions[kind]
+
+    def _made(self, kind):
+        # Shapes are known here, and tell the compiler where nothing is broadcast.
+        symbols = {
+            name: pt.tensor(name, dtype=value.dtype.name, shape=value.shape)
+            for name, value in self.case.sets[0].items()
+        }
+        used = {name: symbols[name] for name in self.case.used}
+        if kind == "inference":
+            outputs, symbols, updates = self.case.named_outputs(self.model(**used)), used, {}
+        else:
+            loss = self.objective(self.model, symbols)
+            gradients, outputs = pt.grad(loss, self.trained), {self.loss_name: loss}
+            updates = {}
+            if kind == "training":
+                updates = make_updates(self.case.optimizer, self.trained, gradients)
+            else:
+                names = ("gradient/" + name for name in self.case.parameters)
+                outputs.update(zip(names, gradients, strict=True))
+        function = pytensor.function(
+            [*symbols.values()], [*outputs.values()], updates=updates, mode=self.mode
+        )
+        return list(symbols), list(outputs), function
+
+    def _run(self, kind):
+        names, keys, function = self._function(kind)
+        inputs = self.case.sets[self.cursor]
+        self.cursor = (self.cursor + 1) % len(self.case.sets)
+        return dict(zip(keys, function(*(inputs[name] for name in names)), strict=True))
+
+    def infer(self):
+        """One call."""
+        return self._run("inference")
+
+    def train_step(self):
+        """Loss, gradients and updates in one function."""
+        return self._run("training")
+
+    def gradients(self):
+        """A function of its own without updates."""
+        return self._run("gradients")
+
+    def parameters(self):
+        """Copies of the shared variables' values."""
+        return {"parameter/" + n: self.model.variables[n].get_value() for n in self.case.parameters}
+
+    def wait(self, handle):
+        """A call returns when it is done."""
+
+    def read(self, handle):
+        """Everything is in canonical axes."""
+        return {name: np.asarray(value) for name, value in handle.items()}

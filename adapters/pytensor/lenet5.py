@@ -1,0 +1,36 @@
+"""LeNet-5 over shared variables, its convolutions and poolings composed.
+
+https://pytensor.readthedocs.io/en/latest/tutorial/examples.html
+"""
+
+from adapters.pytensor.layers import Convolution, Dense, Model, max_pool, relu
+
+
+class LeNet5(Model):
+    """Two convolutions, two or more dense layers."""
+
+    def __init__(self, sizes):
+        super().__init__()
+        first, second = sizes["filters"]
+        # Behind two poolings by 2, the second convolution without padding.
+        height, width = ((sizes[side] // 2 - 4) // 2 for side in ("height", "width"))
+        widths = [second * height * width, *sizes["hidden"]]
+        self.conv1 = Convolution(self, "conv1", sizes["channels"], first, 5, padding=2)
+        self.conv2 = Convolution(self, "conv2", first, second, 5)
+        self.hidden = [
+            Dense(self, f"hidden{i + 1}", widths[i], widths[i + 1]) for i in range(len(widths) - 1)
+        ]
+        self.logits = Dense(self, "logits", widths[-1], sizes["classes"])
+
+    def __call__(self, image):
+        """(batch, height, width, channel) -> logits (batch, classes)."""
+        x = max_pool(relu(self.conv1(image)), 2)
+        x = max_pool(relu(self.conv2(x)), 2).flatten(ndim=2)
+        for layer in self.hidden:
+            x = relu(layer(x))
+        return self.logits(x)
+
+
+def build(sizes):
+    """The model."""
+    return LeNet5(sizes)

@@ -1,0 +1,257 @@
+"""TensorFlow without Keras layers: tf.Module, tf.Variable and tf.nn, as its Core guides teach."""
+
+import functools
+
+import numpy as np
+import tensorflow as tf
+
+from adapters.base import Adapter as Base
+from adapters.base import Layout, Unsupported
+from adapters.tensorflow.optimizers import OPTIMIZERS
+
+LAYOUT = Layout({("up_height", "up_width", "in", "out"): ("up_height", "up_width", "out", "in")})
+
+
+def softmax_cross_entropy(logits, labels):
+    """The loss of the guide "Multilayer perceptrons for digit recognition with Core APIs"."""
+    each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    return tf.reduce_mean(each)
+
+
+def binary_cross_entropy(logits, labels):
+    """Mean over the batch."""
+    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits))
+
+
+def evidence_lower_bound(logits, mean, log_variance, target):
+    """Its negative, mean over the batch, with the divergence in closed form."""
+    each = tf.nn.sigmoid_cross_entropy_with_logits(labels=target, logits=logits)
+    reconstruction = tf.reduce_sum(each, axis=-1)
+    divergence = tf.reduce_sum(mean**2 + tf.exp(log_variance) - 1.0 - log_variance, axis=-1)
+    return tf.reduce_mean(reconstruction + 0.5 * divergence)
+
+
+LOSSES = {
+    "softmax_cross_entropy": softmax_cross_entropy,
+    "binary_cross_entropy": binary_cross_entropy,
+    "evidence_lower_bound": evidence_lower_bound,
+}
+
+
+def named_variables(node, path=""):
+    """Canonical name -> tf.Variable; members of lists count from one."""
+    if isinstance(node, tf.Variable):
+        return {path[1:]: node}
+    if isinstance(node, tf.Module):
+        children = [("/" + name, child) for name, child in vars(node).items() if name[0] != "_"]
+    elif isinstance(node, (list, tuple)):
+        children = [(str(number), child) for number, child in enumerate(node, start=1)]
+    else:
+        return {}
+    named = {}
+    for name, child in children:
+        named.update(named_variables(child, path + name))
+    return named
+
+
+class CoreAdapter(Base):
+    """``tensorflow:eager``, ``tensorflow:function`` and ``tensorflow:xla``.
+
+    tf.function around the forward pass and around the whole step, as in
+    https://www.tensorflow.org/guide/basics and https://www.tensorflow.org/guide/function; XLA as
+    in https://openxla.org/xla/tf2xla/tutorials/jit_compile. TensorFlow's axes are the canonical
+    ones (NHWC, HWIO, in before out), so nothing is transposed.
+    """
+
+    def __init__(self, device, mode, threads, precision):
+        gpus = tf.config.list_physical_devices("GPU")
+        if device == "cuda" and not gpus:
+            raise Unsupported("TensorFlow finds no device of the kind cuda")
+        if precision != "float32":
+            raise Unsupported("this adapter computes in float32 only")
+        self.mode, self.device = mode, device
+        if device == "cpu":
+            tf.config.set_visible_devices([], "GPU")
+        for gpu in gpus if device == "cuda" else ():
+            tf.config.experimental.set_memory_growth(gpu, True)
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+        tf.config.experimental.set_synchronous_execution(True)
+
+    def describe(self):
+        """What TensorFlow says of itself."""
+        return {
+            "version": tf.__version__,
+            "numpy": np.__version__,
+            "threads": tf.config.threading.get_intra_op_parallelism_threads(),
+            "interop_threads": tf.config.threading.get_inter_op_parallelism_threads(),
+            "device": self._placed(),
+            "tf32": tf.config.experimental.tensor_float_32_execution_enabled(),
+            "synchronous": tf.config.experimental.get_synchronous_execution(),
+            "compiler": "xla" if self.mode == "xla" else None,
+        }
+
+    def _placed(self):
+        """Where an operation lands of itself."""
+        return "cuda" if "GPU" in tf.identity(0.0).device else "cpu"
+
+    def device_memory(self):
+        """Peak of TensorFlow's allocator since the last call.
+
+        https://www.tensorflow.org/api_docs/python/tf/config/experimental/get_memory_info
+        """
+        if self.device == "cpu":
+            return None
+        peak = tf.config.experimental.get_memory_info("GPU:0")["peak"]
+        tf.config.experimental.reset_memory_stats("GPU:0")
+        return {"used_peak_bytes": peak, "reserved_peak_bytes": None}
+
+    def load(self, module, case):
+        """Parameters are assigned to the variables that the module's layers hold by name."""
+        self.case, self.module, self.cursor = case, module, 0
+        self.model = module.build(case.sizes)
+        self.variables = named_variables(self.model)
+        for name, value in {**case.parameters, **case.state}.items():
+            value = LAYOUT.to_native(value, case.dimensions[name])
+            self.variables[name].assign(value)
+        self.sets = [
+            {name: tf.constant(value) for name, value in arrays.items()} for arrays in case.sets
+        ]
+        self.used = [{name: arrays[name] for name in case.used} for arrays in self.sets]
+        self.objectives = case.objective_functions(module, LOSSES)
+        self.trained = {
+            each["name"]: {
+                name: variable
+                for name, variable in self.variables.items()
+                if variable.trainable and name.startswith(each["trains"])
+            }
+            for each in case.objectives
+        }
+        constants = dict(case.optimizer)
+        make = OPTIMIZERS[constants.pop("name")]
+        self.optimizers = {
+            name: make(list(trained.values()), **constants)
+            for name, trained in self.trained.items()
+        }
+        self.forward = self._function(self._forward)
+        self.losses_and_gradients = self._function(self._losses_and_gradients)
+        self.step = self._function(self._step)
+        self.decode = self._function(self._decode)
+
+    def _function(self, function):
+        if self.mode == "eager":
+            return function
+        return tf.function(function, jit_compile=True if self.mode == "xla" else None)
+
+    def compilations(self):
+        """Traces of the present functions, each of which compiles where XLA does."""
+        if self.mode == "eager":
+            return None
+        functions = self.forward, self.losses_and_gradients, self.step, self.decode
+        return sum(each.experimental_get_tracing_count() for each in functions)
+
+    def _forward(self, inputs):
+        if self.case.state:
+            return self.model(**inputs, training=False)
+        return self.model(**inputs)
+
+    def _loss_and_gradients(self, name, inputs):
+        """Of one objective; zeros where the loss does not reach."""
+        model = functools.partial(self.model, training=True) if self.case.state else self.model
+        own = hasattr(self.module, name)
+        with tf.GradientTape() as tape:
+            loss = self.objectives[name](self.model if own else model, inputs)
+        return loss, tape.gradient(
+            loss,
+            list(self.trained[name].values()),
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+
+    def _losses_and_gradients(self, inputs):
+        return {name: self._loss_and_gradients(name, inputs) for name in self.objectives}
+
+    def _step(self, inputs):
+        if hasattr(self.module, "train_step"):
+            return self.module.train_step(self.model, self.optimizers, inputs)
+        losses = {}
+        for name, optimizer in self.optimizers.items():
+            losses[name], gradients = self._loss_and_gradients(name, inputs)
+            optimizer.apply_gradients(gradients)
+        return losses
+
+    def _decode(self, prompt, count):
+        return self.module.generate(self.model, prompt, count)
+
+    def compile(self, phase):
+        """Traces the graph. XLA compiles at the first call only, so tracing is left there too."""
+        if self.mode != "function":
+            return False
+        if phase == "inference":
+            self.forward.get_concrete_function(self.used[0])
+        elif phase == "training":
+            self.step.get_concrete_function(self.sets[0])
+        else:
+            generation = self.case.generation
+            self.decode.get_concrete_function(
+                self.sets[0][generation["prompt"]], generation["count"]
+            )
+        return True
+
+    def _next(self):
+        number = self.cursor
+        self.cursor = (number + 1) % len(self.sets)
+        return number
+
+    def infer(self):
+        """Forward pass."""
+        return self.case.named_outputs(self.forward(self.used[self._next()]))
+
+    def train_step(self):
+        """Forward, backward and update."""
+        return self.step(self.sets[self._next()])
+
+    def generate(self, count):
+        """Prompt and all tokens in one function."""
+        prompt = self.sets[self._next()][self.case.generation["prompt"]]
+        return {"tokens": self.decode(prompt, count)}
+
+    def gradients(self):
+        """Losses and gradients; running statistics are put back."""
+        statistics = [v for v in self.variables.values() if not v.trainable]
+        before = [variable.read_value() for variable in statistics]
+        handle = {}
+        found = self.losses_and_gradients(self.sets[self._next()])
+        for name, (loss, gradients) in found.items():
+            handle[name] = loss
+            for key, gradient in zip(self.trained[name], gradients, strict=True):
+                handle["gradient/" + key] = tf.convert_to_tensor(gradient)
+        for variable, value in zip(statistics, before, strict=True):
+            variable.assign(value)
+        return handle
+
+    def parameters(self):
+        """The variables' present values; later assignments do not change them."""
+        return {
+            ("parameter/" if v.trainable else "state/") + name: v.read_value()
+            for name, v in self.variables.items()
+        }
+
+    def wait(self, handle):
+        """On the CPU nothing is in flight: operations and graphs return when they are done.
+
+        Only GPUs and set_synchronous_execution(False) make TensorFlow asynchronous; describe()
+        reads the switch back. Its own fence, for GPUs, would run one more operation on the CPU.
+        https://www.tensorflow.org/api_docs/python/tf/test/experimental/sync_devices
+        """
+        if self.device == "cuda":
+            tf.test.experimental.sync_devices()
+
+    def read(self, handle):
+        """Canonical but for the kernels of transposed convolutions."""
+        arrays = {}
+        for name, value in handle.items():
+            dimensions = self.case.dimensions.get(name.partition("/")[2])
+            array = value.numpy()
+            arrays[name] = LAYOUT.to_canonical(array, dimensions) if dimensions else array
+        return arrays

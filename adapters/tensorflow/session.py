@@ -1,0 +1,174 @@
+"""``tensorflow:session``: TensorFlow 1's way by tf.compat.v1, graph, feed and session.
+
+https://www.tensorflow.org/api_docs/python/tf/compat/v1/Session
+https://www.tensorflow.org/api_docs/python/tf/compat/v1/train
+The models are those of the other modes: a tf.Module builds into whatever graph is the default.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from adapters.base import Adapter, Unsupported
+from adapters.tensorflow.core import LAYOUT, LOSSES, named_variables
+
+v1 = tf.compat.v1
+
+# Adam adds epsilon before the bias correction, as its page says (Kingma and Ba, section 2, "epsilon
+# hat"): this makes the first step the same.
+EPSILON_HAT_STEP = 1
+
+
+def make_optimizer(constants):
+    """tf.compat.v1.train."""
+    rate = constants["learning_rate"]
+    if constants["name"] == "adam":
+        beta1, beta2 = constants["beta1"], constants["beta2"]
+        hat = (1 - beta2**EPSILON_HAT_STEP) ** 0.5
+        return v1.train.AdamOptimizer(rate, beta1, beta2, constants["epsilon"] * hat)
+    if constants["name"] == "momentum":
+        return v1.train.MomentumOptimizer(rate, constants["momentum"])
+    return v1.train.GradientDescentOptimizer(rate)
+
+
+class SessionAdapter(Adapter):
+    """One graph and one session; feeding NumPy arrays is part of every step."""
+
+    def __init__(self, device, mode, threads, precision):
+        if device != "cpu":
+            raise Unsupported("sessions are looked at on the CPU only")
+        v1.disable_eager_execution()
+        self.config = v1.ConfigProto(
+            intra_op_parallelism_threads=threads,
+            inter_op_parallelism_threads=1,
+            device_count={"GPU": 0},
+        )
+        self.session, self.built = None, 0
+
+    def describe(self):
+        """Of the session's configuration."""
+        return {
+            "version": tf.__version__,
+            "numpy": np.__version__,
+            "threads": self.config.intra_op_parallelism_threads,
+            "interop_threads": self.config.inter_op_parallelism_threads,
+        }
+
+    def compilations(self):
+        """Computations that were added to a graph; their first run optimises them."""
+        return self.built
+
+    def load(self, module, case):
+        """A new graph; values are loaded into its variables."""
+        if len(case.objectives) > 1:
+            raise Unsupported("a graph of two objectives is not written for sessions")
+        if self.session:
+            self.session.close()
+        self.case, self.cursor, self.computations, self.graph = case, 0, {}, tf.Graph()
+        with self.graph.as_default():
+            self.model = module.build(case.sizes)
+            self.variables = named_variables(self.model)
+            self.inputs = {
+                name: v1.placeholder(value.dtype, value.shape, name)
+                for name, value in case.sets[0].items()
+            }
+        self.session = v1.Session(graph=self.graph, config=self.config)
+        for name, value in {**case.parameters, **case.state}.items():
+            value = LAYOUT.to_native(value, case.dimensions[name])
+            self.variables[name].load(value, self.session)
+        self.trained = {name: self.variables[name] for name in case.parameters}
+        ((self.loss_name, self.objective),) = case.objective_functions(module, LOSSES).items()
+
+    def compile(self, phase):
+        """Adds what the phase computes to the graph; the first run optimises it."""
+        self._computation(phase)
+        return True
+
+    def _computation(self, kind):
+        """Fetches by name, and the function that runs them."""
+        if kind not in self.computations:
+            self.built += 1
+            with self.graph.as_default():
+                fetches, names = self._added(kind)
+            feeds = [self.inputs[name] for name in names]
+            run = self.session.make_callable([*fetches.values()], feeds)
+            self.computations[kind] = names, [name for name in fetches if name], run
+        return self.computations[kind]
+
+    def _added(self, kind):
+        if kind == "parameters":
+            names = (
+                ("state/" if n in self.case.state else "parameter/") + n for n in self.variables
+            )
+            return dict(zip(names, self.variables.values(), strict=True)), []
+        if kind == "inference":
+            used = {name: self.inputs[name] for name in self.case.used}
+            options = {"training": False} if self.case.state else {}
+            return self.case.named_outputs(self._converted()(**used, **options)), self.case.used
+        options, earlier = {"training": True} if self.case.state else {}, self._moves()
+        loss = self.objective(lambda **inputs: self._converted()(**inputs, **options), self.inputs)
+        fetches, variables = {self.loss_name: loss}, [*self.trained.values()]
+        if kind == "gradients":
+            zeros = tf.UnconnectedGradients.ZERO
+            found = tf.gradients(loss, variables, unconnected_gradients=zeros)
+            names = ("gradient/" + name for name in self.trained)
+            fetches.update(zip(names, map(tf.convert_to_tensor, found), strict=True))
+        else:
+            optimizer = make_optimizer(self.case.optimizer)
+            pairs = optimizer.compute_gradients(loss, variables)
+            if self.case.optimizer["name"] == "momentum":
+                # Of an embedding only the rows that a batch reads would keep their momentum.
+                pairs = [(tf.convert_to_tensor(g), v) for g, v in pairs if g is not None]
+            step = optimizer.apply_gradients(pairs)
+            self.session.run(v1.variables_initializer(optimizer.variables()))
+            # Nothing in a graph runs unless it is asked for, running statistics neither.
+            moves = [operation for operation in self._moves() if operation not in earlier]
+            fetches[""] = tf.group(step, *moves)
+        return fetches, list(self.inputs)
+
+    def _moves(self):
+        """The operations that move running statistics, one of each for every pass in the graph."""
+        return [
+            operation
+            for name in self.case.state
+            for operation in self.variables[name].handle.consumers()
+            if operation.type == "AssignSubVariableOp"
+        ]
+
+    def _converted(self):
+        """The model's call, loops over tensors turned into the graph's own."""
+        call = tf.autograph.to_graph(type(self.model).__call__)
+        return lambda **arguments: call(self.model, **arguments)
+
+    def _run(self, kind):
+        names, keys, run = self._computation(kind)
+        inputs = self.case.sets[self.cursor]
+        self.cursor = (self.cursor + 1) % len(self.case.sets)
+        return dict(zip(keys, run(*(inputs[name] for name in names)), strict=False))
+
+    def infer(self):
+        """One run of the session."""
+        return self._run("inference")
+
+    def train_step(self):
+        """The loss and the optimiser's operation, in one run."""
+        return self._run("training")
+
+    def gradients(self):
+        """tf.gradients; running statistics are not asked to move."""
+        return self._run("gradients")
+
+    def parameters(self):
+        """Fetched."""
+        _, keys, run = self._computation("parameters")
+        return dict(zip(keys, run(), strict=True))
+
+    def wait(self, handle):
+        """A run returns its values."""
+
+    def read(self, handle):
+        """Canonical but for the kernels of transposed convolutions."""
+        arrays = {}
+        for name, value in handle.items():
+            dimensions = self.case.dimensions.get(name.partition("/")[2])
+            arrays[name] = LAYOUT.to_canonical(value, dimensions) if dimensions else value
+        return arrays

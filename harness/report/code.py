@@ -1,0 +1,43 @@
+"""The code of the models as every framework's own file has it, and its size."""
+
+from __future__ import annotations
+
+import ast
+import io
+import tokenize
+
+import reference
+from harness.arms import frameworks
+
+
+def code_size(source: str) -> tuple[int, int]:
+    """(tokens, lines) of a program without comments, docstrings and blank lines."""
+    tree = ast.parse(source)
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    docstrings = {
+        (node.body[0].lineno, node.body[0].col_offset)
+        for node in ast.walk(tree)
+        if isinstance(node, documented) and ast.get_docstring(node) is not None
+    }
+    silent = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+    found = [
+        token
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type not in (*silent, tokenize.ENDMARKER) and token.start not in docstrings
+    ]
+    return len(found), len({line for t in found for line in range(t.start[0], t.end[0] + 1)})
+
+
+def model_sources(module: str) -> dict[str, tuple[str, str]]:
+    """Name of a framework -> its title and its file of that name, where it has one."""
+    return {
+        name: (framework.title, path.read_text(encoding="utf-8"))
+        for name, framework in frameworks().items()
+        if (path := framework.folder / f"{module}.py").exists()
+    }
+
+
+def module_of(model: str) -> str | None:
+    """The file of a model; None for one that this version does not have."""
+    found = reference.models().get(model)
+    return found.file if found else None

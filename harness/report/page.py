@@ -1,0 +1,302 @@
+"""The report as one HTML file that any browser opens offline: nothing in it is fetched.
+
+Everything that comes from a record goes through Jinja's escaping; charts are images inside of the
+file, each with a text that says what it shows and its data as a table.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import pandas
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from harness.arms import TWIN
+from harness.frames import Frames
+from harness.report import charts, curves, series
+from harness.report.code import code_size, model_sources, module_of
+from harness.report.comparison import Group
+from harness.report.findings import SMOKE, not_quiet
+from harness.report.overview import WORDS, overviews
+from harness.report.panels import svg
+from harness.report.provenance import run_facts, versions
+from harness.report.tables import ComparisonTable, comparison_tables
+from harness.report.text import clean, significant
+from harness.statistics import Verdict
+
+_TEXTS = (
+    *("arm", "status", "verdict", "reason", "notes", "pair", "statistic", "model", "phase"),
+    *("optimizer", "comparison", "run", "version", "environment", "read back", "framework"),
+    "fastest set",
+)
+_PIXELS_PER_INCH = 96
+_IN_ROWS = ("arm", "status", "step_seconds", "step_seconds_low", "step_seconds_high")
+_STARTED = ("arm", "status", *charts.STARTUP)
+
+
+def html(frames: Frames, groups: Sequence[Group], *, data: Sequence[tuple[str, str]] = ()) -> str:
+    """The page; ``data`` are names and relative addresses of files beside it."""
+    environment = Environment(
+        loader=PackageLoader("harness.report"), autoescape=True, undefined=StrictUndefined
+    )
+    tables = comparison_tables(frames, groups)
+    cells = frames.cells[~frames.cells["arm"].str.endswith(TWIN)]
+    runs = ", ".join(dict.fromkeys(map(clean, frames.runs["run"])))
+    fine = int((cells["status"] == "ok").sum())
+    return environment.get_template("page.html").render(
+        title="Levelfield report",
+        subtitle=f"{'Runs' if len(frames.runs) != 1 else 'Run'} {runs}",
+        compared=(
+            f"{cells['arm'].nunique()} arms of {cells['framework'].nunique()} frameworks in"
+            f" {len(groups)} comparisons of {cells['model'].nunique()} models; {fine} of"
+            f" {len(cells)} cells are ok, which is to say proven to compute the same and measured."
+        ),
+        concluded=_table(_concluded(groups)),
+        alike=groups[0].details if len({group.details for group in groups}) == 1 else "",
+        open=[*_open(frames, groups)],
+        bars=[*_bars(frames, groups)],
+        overviews=[
+            {
+                "title": f"All comparisons of run {clean(run)} together",
+                "words": f"Against {clean(anchor)}, {WORDS}",
+                "table": _table(table),
+            }
+            for run, anchor, table in overviews(frames, groups)
+        ],
+        whole=[*_whole(frames, groups)],
+        groups=[
+            _section(number, frames, group, table)
+            for number, (group, table) in enumerate(zip(groups, tables, strict=True), start=1)
+        ],
+        coverage=_table(_coverage(frames)),
+        code=[*_code(frames)],
+        runs=[_run(frames, run) for run in frames.runs.to_dict("records")],
+        data=data,
+    )
+
+
+def _concluded(groups: Sequence[Group]) -> pandas.DataFrame:
+    """A row per comparison with verdicts: who is beaten by nobody, and how far that may be off."""
+    alike = len({group.details for group in groups}) == 1
+    rows = []
+    for group in groups:
+        judged = group.judged.get("throughput")
+        if judged is None:
+            continue
+        verdicts, control = judged.verdicts, judged.control
+        open_pairs = sum(pair.verdict == Verdict.INCONCLUSIVE for pair in verdicts.pairs)
+        fastest = ", ".join(verdicts.fastest) or "none"
+        rows.append(
+            {
+                "comparison": group.title if alike else f"{group.title}, {group.details}",
+                "fastest set": f"void: {'; '.join(verdicts.void)}" if verdicts.void else fastest,
+                "pairs still open": "-"
+                if verdicts.void
+                else f"{open_pairs} of {len(verdicts.pairs)}",
+                "A/A": f"{control.ratio:.4f} ± {control.half_width:.2%}" if control else "no twin",
+                "margin (%)": significant(100 * verdicts.margin, 2),
+                "blocks": verdicts.blocks,
+                "quarantined (%)": significant(
+                    100 * sum(judged.rules.values()) / max(judged.rounds, 1), 2
+                ),
+            }
+        )
+    return pandas.DataFrame(rows)
+
+
+def _open(frames: Frames, groups: Sequence[Group]) -> Iterable[str]:
+    smoke = sum("throughput" not in group.judged for group in groups)
+    if smoke:
+        yield f"{smoke} of {len(groups)} comparisons: {SMOKE}"
+    judged = [group.judged["throughput"] for group in groups if "throughput" in group.judged]
+    void = sum(bool(each.verdicts.void) for each in judged)
+    if void:
+        yield f"{void} of {len(judged)} comparisons are void: the table says why."
+    pairs = [pair for each in judged if not each.verdicts.void for pair in each.verdicts.pairs]
+    undecided = sum(pair.verdict == Verdict.INCONCLUSIVE for pair in pairs)
+    if undecided:
+        yield (
+            f"{undecided} of {len(pairs)} pairs of arms are inconclusive: the tables say how many"
+            " more blocks they want."
+        )
+    counts = frames.cells["status"].value_counts()
+    failed = [f"{count} {status}" for status, count in counts.items() if status != "ok"]
+    if failed:
+        yield f"Cells without a number: {', '.join(failed)}. Each stands below with its reason."
+    yield "Whether it would be the same on another machine, with other versions or other sizes."
+
+
+def _bars(frames: Frames, groups: Sequence[Group]) -> Iterable[str]:
+    yield from not_quiet(frames)
+    if any("throughput" in group.judged for group in groups):
+        yield (
+            "In every comparison one arm runs twice, under two names (A/A): what parts it from"
+            " itself, with its 95 % half-width, is this session's own error, and no margin is"
+            " finer than that. Rounds that others disturbed are in quarantine for all arms alike."
+        )
+    else:
+        yield "A smoke run does not know its own error."
+
+
+def _whole(frames: Frames, groups: Sequence[Group]) -> Iterable[dict[str, Any]]:
+    """Charts over all comparisons."""
+    kinds: tuple[tuple[str, Callable[..., Figure], Callable[..., pandas.DataFrame]], ...] = (
+        ("Times the fastest, for every comparison", curves.heat_chart, series.heat_data),
+        ("Performance profile", curves.profile_chart, series.profile_data),
+        ("Roofline", curves.roofline_chart, series.roofline_data),
+        ("Scaling", curves.scaling_chart, series.scaling_data),
+    )
+    for title, draw, tell in kinds:
+        found = tell(frames, groups)
+        if len(found):
+            arms = ", ".join(dict.fromkeys(map(clean, found["arm"])))
+            alternative = f"{title}: {arms}. The data follow as a table."
+            yield _chart(title, draw(frames, groups), found, alternative)
+
+
+def _section(number: int, frames: Frames, group: Group, table: ComparisonTable) -> dict[str, Any]:
+    return {
+        "id": f"comparison-{number}",
+        "title": group.title,
+        "details": group.details,
+        "table": _table(table.cells),
+        "below": [line for line in table.below if line],
+        "notes": table.notes,
+        "pairs": _table(table.pairs),
+        "charts": [*_charts(frames, group, table)],
+    }
+
+
+def _charts(frames: Frames, group: Group, table: ComparisonTable) -> Iterable[dict[str, Any]]:
+    """Of one comparison; those without anything to show are left out."""
+    fine = group.rows["status"] == "ok"
+    measured = ["step_seconds", "step_seconds_low", "step_seconds_high", *charts.STARTUP]
+    rows = group.rows.assign(**{name: group.rows[name].where(fine) for name in measured})
+    memory = frames.memory
+    mine = (memory["run"] == group.run) & (memory["comparison"] == group.comparison)
+    memory = memory[mine & memory["arm"].isin(rows.loc[fine, "arm"])]
+    peaks = (memory["peak_bytes"].astype(float) / 2**20).rename("peak (MiB)")
+    peak_table = pandas.concat([memory[["arm", "stage"]], peaks], axis=1)
+    timed = rows["step_seconds"].notna().any()
+    learned = series.learning_data(frames, [group])
+    kinds: tuple[tuple[str, Callable[..., Figure], pandas.DataFrame, bool], ...] = (
+        ("Ratio to the first", charts.ratio_chart, table.pairs, len(table.pairs) > 0),
+        ("Time per step", charts.step_time_chart, rows[[*_IN_ROWS]], bool(timed)),
+        (
+            "Total time against the number of steps",
+            curves.break_even_chart,
+            series.break_even_data(frames, [group]).drop(columns=["comparison", "framework"]),
+            bool(timed),
+        ),
+        (
+            "Learning",
+            curves.learning_chart,
+            learned.drop(columns=["comparison", "framework"]),
+            len(learned) > 0,
+        ),
+        ("Peak memory", charts.memory_chart, peak_table, bool(peaks.notna().any())),
+        ("Start-up", charts.startup_chart, rows[[*_STARTED]], bool(timed)),
+    )
+    for title, draw, told, shown in kinds:
+        if shown:
+            title = f"{title}: {group.title}"
+            alternative = f"{title}. {_words(group)}"
+            yield _chart(title, draw(frames, [group]), told, alternative)
+
+
+def _words(group: Group) -> str:
+    """Who stands where, in a sentence for those who do not see the picture."""
+    rows = group.rows[group.rows["status"] == "ok"]
+    told = [
+        f"{clean(arm)} {significant(1000 * seconds)} ms"
+        for arm, seconds in zip(rows["arm"], rows["step_seconds"], strict=True)
+        if not pandas.isna(seconds)
+    ]
+    return f"Steps take: {', '.join(told)}." if told else "No arm has a number."
+
+
+def _chart(title: str, figure: Figure, data: pandas.DataFrame, alternative: str) -> dict[str, Any]:
+    width, height = figure.get_size_inches()
+    picture = base64.b64encode(svg(figure)).decode()
+    return {
+        "title": title,
+        "alternative": alternative,
+        "source": f"data:image/svg+xml;base64,{picture}",
+        "width": round(width * _PIXELS_PER_INCH),
+        "height": round(height * _PIXELS_PER_INCH),
+        "data": _table(data),
+    }
+
+
+def _coverage(frames: Frames) -> pandas.DataFrame:
+    columns = ["arm", "model", "preset", "phase", "optimizer", "batch", "threads", "numeric"]
+    columns += ["device", "status", "reason"]
+    several = ["run"] if frames.cells["run"].nunique() > 1 else []
+    return frames.cells[[*columns, *several]]
+
+
+def _table(frame: pandas.DataFrame) -> dict[str, Any]:
+    """Columns and rows as the template wants them; numbers have at most four digits."""
+    rows = [
+        {
+            "cells": [_cell(value) for value in row],
+            "bad": "status" in frame and not str(row[status]).startswith("ok"),
+        }
+        for status in [list(frame.columns).index("status") if "status" in frame else 0]
+        for row in frame.to_numpy(dtype=object).tolist()
+    ]
+    columns = [{"name": str(name), "left": str(name) in _TEXTS} for name in frame.columns]
+    return {"columns": columns, "rows": rows}
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return significant(value, 4)
+    return "-" if value is None or value is pandas.NA else clean(str(value))
+
+
+def _code(frames: Frames) -> Iterable[dict[str, Any]]:
+    used = set(frames.cells["framework"])
+    models = frames.cells.drop_duplicates("model")["model"]
+    modules = dict.fromkeys(module for each in models if (module := module_of(str(each))))
+    for module in modules:
+        found = {n: each for n, each in model_sources(module).items() if n in used}
+        sizes = [(title, *code_size(text)) for title, text in found.values()]
+        if found:
+            yield {
+                "title": module,
+                "sizes": _table(pandas.DataFrame(sizes, columns=["framework", "tokens", "lines"])),
+                "sources": [{"title": title, "text": text} for title, text in found.values()],
+            }
+
+
+def _run(frames: Frames, run: dict[Any, Any]) -> dict[str, Any]:
+    return {
+        "name": clean(run["run"]),
+        "facts": [(name, clean(text)) for name, text in run_facts(run) if text],
+        "versions": _table(pandas.DataFrame(versions(frames, run["run"]), dtype="str")),
+        "locks": [*_locks(run["locks"])],
+        "suite": _pretty(run["suite"]),
+    }
+
+
+def _locks(text: str) -> Iterable[dict[str, str]]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return
+    for label, lock in found.items() if isinstance(found, dict) else ():
+        packages = lock.get("packages") if isinstance(lock, dict) else None
+        if isinstance(packages, list):
+            yield {"label": clean(label), "packages": "\n".join(map(clean, packages))}
+
+
+def _pretty(text: str) -> str:
+    try:
+        return json.dumps(json.loads(text), indent=1, ensure_ascii=False)
+    except ValueError:
+        return clean(text)

@@ -1,0 +1,268 @@
+"""The frames behind the charts of curves.py, which stand beside them as tables, too.
+
+Sources: E. D. Dolan, J. J. Moré, "Benchmarking optimization software with performance profiles",
+Mathematical Programming 91 (2002); S. Williams, A. Waterman, D. Patterson, "Roofline", CACM 52
+(2009).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy
+import pandas
+
+from harness.ceilings import COPY, PRODUCT, work
+from harness.frames import Frames
+from harness.history import History
+from harness.report.comparison import Group
+from reference.spec import TIME, UnknownName
+
+SWEPT = ("batch", "threads", "time")
+
+
+def _ok(group: Group) -> pandas.DataFrame:
+    rows = group.rows
+    return rows[(rows["status"] == "ok") & rows["step_seconds"].notna()]
+
+
+def break_even_data(frames: Frames, groups: Sequence[Group]) -> pandas.DataFrame:
+    """Per arm: seconds before the first step is done, seconds per step, and where it meets the
+    leader."""
+    rows = [
+        {
+            "comparison": f"{group.title}, {group.details}",
+            "arm": cell["arm"],
+            "framework": cell["framework"],
+            "startup_seconds": cell["startup_seconds"],
+            "step_seconds": cell["step_seconds"],
+            "break_even_steps": group.breakeven[cell["arm"]].steps
+            if cell["arm"] in group.breakeven
+            else numpy.nan,
+        }
+        for group in groups
+        for cell in _ok(group).to_dict("records")
+        if not pandas.isna(cell["startup_seconds"])
+    ]
+    columns = ["comparison", "arm", "framework", "startup_seconds", "step_seconds"]
+    return pandas.DataFrame(rows, columns=[*columns, "break_even_steps"])
+
+
+def roofline_data(frames: Frames, groups: Sequence[Group]) -> pandas.DataFrame:
+    """Per arm: operations per byte of its step by the definition, and operations per second."""
+    rows = []
+    for group in groups:
+        for cell in _ok(group).to_dict("records"):
+            optimizer = cell["optimizer"] or None
+            try:
+                operations, size = work(
+                    cell["model"],
+                    cell["preset"],
+                    cell["batch"],
+                    phase=cell["phase"],
+                    optimizer=optimizer,
+                )
+            except UnknownName:
+                continue  # a record of a model that this version no longer has
+            rows.append(
+                {
+                    "run": f"run {cell['run']}, threads: {cell['threads']}",
+                    "comparison": f"{cell['model']} {cell['phase']}",
+                    "arm": cell["arm"],
+                    "framework": cell["framework"],
+                    "operations_per_byte": operations / size,
+                    "operations_per_second": operations / cell["step_seconds"],
+                    **_ceilings(frames, cell["run"], cell["threads"]),
+                }
+            )
+    columns = ["run", "comparison", "arm", "framework", "operations_per_byte"]
+    columns += ["operations_per_second", "ceiling_operations", "ceiling_bytes"]
+    return pandas.DataFrame(rows, columns=columns).dropna()
+
+
+def _ceilings(frames: Frames, run: str, threads: int) -> dict[str, float]:
+    found = frames.ceilings
+    found = found[(found["run"] == run) & (found["threads"] == threads)]
+    best = found.groupby("what")["per_second"].max()
+    return {
+        "ceiling_operations": best.get(PRODUCT, numpy.nan),
+        "ceiling_bytes": best.get(COPY, numpy.nan),
+    }
+
+
+def heat_data(frames: Frames, groups: Sequence[Group]) -> pandas.DataFrame:
+    """Per comparison and arm: seconds over those of the fastest, or the status without a number.
+
+    Comparisons without verdicts are left out: from a smoke run nobody is called faster.
+    """
+    rows = []
+    for group in groups:
+        judged = group.judged.get("throughput")
+        if judged is None or judged.verdicts.void:
+            continue
+        best = _ok(group)["step_seconds"].min()
+        for cell in group.rows.to_dict("records"):
+            fine = cell["status"] == "ok" and not pandas.isna(cell["step_seconds"])
+            rows.append(
+                {
+                    "comparison": f"{group.title}, {group.details}",
+                    "arm": cell["arm"],
+                    "framework": cell["framework"],
+                    "ratio": cell["step_seconds"] / best if fine else numpy.nan,
+                    "status": cell["status"],
+                }
+            )
+    return pandas.DataFrame(rows, columns=["comparison", "arm", "framework", "ratio", "status"])
+
+
+def geometric_means(data: pandas.DataFrame) -> pandas.DataFrame:
+    """Per arm of :func:`heat_data`: geometric mean of its ratios, and how many of how many.
+
+    Failures are not hidden in a mean: arms with the fewest gaps come first.
+    """
+    logs = numpy.log(data["ratio"])
+    table = data.assign(log=logs).groupby("arm", sort=False)
+    means = pandas.DataFrame(
+        {
+            "geometric_mean": numpy.exp(table["log"].mean()),
+            "measured": table["ratio"].count(),
+            "planned": table["status"].size(),
+        }
+    )
+    gaps = means["planned"] - means["measured"]
+    return means.assign(gaps=gaps).sort_values(["gaps", "geometric_mean"]).drop(columns="gaps")
+
+
+def profile_data(frames: Frames, groups: Sequence[Group]) -> pandas.DataFrame:
+    """Per arm and factor: the share of its comparisons that it does within it of the fastest."""
+    data = heat_data(frames, groups)
+    planned = data.groupby("arm", sort=False)["status"].size()
+    rows = []
+    for arm, part in data.groupby("arm", sort=False):
+        factors = numpy.sort(part["ratio"].dropna().to_numpy())
+        for count, factor in enumerate(factors, start=1):
+            rows.append(
+                {
+                    "arm": arm,
+                    "framework": part["framework"].iloc[0],
+                    "factor": factor,
+                    "share": count / planned[arm],
+                }
+            )
+    return pandas.DataFrame(rows, columns=["arm", "framework", "factor", "share"])
+
+
+def scaling_data(frames: Frames, groups: Sequence[Group]) -> pandas.DataFrame:
+    """Per arm and size, where comparisons of a run differ in batch, threads or length alone."""
+    parts = []
+    for swept, rows in _swept(groups):
+        size = rows[swept].to_numpy(float)
+        parts.append(
+            pandas.DataFrame(
+                {
+                    "sweep": rows["words"],
+                    "arm": rows["arm"],
+                    "framework": rows["framework"],
+                    "size": size,
+                    "examples_per_second": rows["examples_per_second"],
+                }
+            )
+        )
+    columns = ["sweep", "arm", "framework", "size", "examples_per_second"]
+    return pandas.concat(parts) if parts else pandas.DataFrame(columns=columns)
+
+
+def _swept(groups: Sequence[Group]) -> Iterable[tuple[str, pandas.DataFrame]]:
+    if not groups:
+        return
+    rows = pandas.concat([_ok(group) for group in groups])
+    bases = [str(preset).partition(TIME) for preset in rows["preset"]]
+    rows = rows.assign(
+        preset=[base for base, _, _ in bases],
+        time=[int(time) if time.isdecimal() else 0 for _, _, time in bases],
+    )
+    fixed = ["run", "model", "preset", "phase", "optimizer", "numeric", "device", "profile"]
+    for swept in SWEPT:
+        others = [name for name in SWEPT if name != swept]
+        for key, part in rows.groupby([*fixed, *others], sort=False):
+            if part[swept].nunique() > 1:
+                kept = zip(others, key[-len(others) :], strict=True)
+                told = ", ".join(f"{name}: {value}" for name, value in kept if value)
+                words = f"{key[1]}/{key[2]} {key[3]}, {told}; by {swept}"
+                yield swept, part.assign(words=words)
+
+
+def learning_data(frames: Frames, groups: Sequence[Group]) -> pandas.DataFrame:
+    """Per arm, seed and epoch: what it had learned by then, and the seconds until then.
+
+    Seconds are start-up and the steps at their median: the tests in between are left out.
+    """
+    parts = []
+    for group in groups:
+        for cell in _ok(group).to_dict("records"):
+            mine = _of_cell(frames.epochs, cell)
+            steps = _of_cell(frames.accuracy, cell)["train_steps"].max()
+            if mine.empty or pandas.isna(cell["startup_seconds"]):
+                continue
+            each = steps / mine["epoch"].max() * cell["step_seconds"]
+            parts.append(
+                pandas.DataFrame(
+                    {
+                        "comparison": f"{group.title}, {group.details}",
+                        "arm": mine["arm"],
+                        "framework": mine["framework"],
+                        "seed": mine["seed"],
+                        "epoch": mine["epoch"],
+                        "seconds": cell["startup_seconds"] + mine["epoch"] * each,
+                        "test_accuracy": mine["test_accuracy"],
+                        "test_loss": mine["test_loss"],
+                        "train_loss": mine["train_loss"],
+                    }
+                )
+            )
+    columns = ["comparison", "arm", "framework", "seed", "epoch", "seconds"]
+    columns += ["test_accuracy", "test_loss", "train_loss"]
+    return pandas.concat(parts) if parts else pandas.DataFrame(columns=columns)
+
+
+def _of_cell(frame: pandas.DataFrame, cell: Mapping[Any, Any]) -> pandas.DataFrame:
+    mine = (frame["run"] == cell["run"]) & (frame["cell"] == cell["cell"])
+    found: pandas.DataFrame = frame[mine]
+    return found
+
+
+def trend_data(found: History) -> pandas.DataFrame:
+    """Per arm and run: seconds over those of the first run, against the anchor, chained.
+
+    ``low`` and ``high`` are of the step that led to the run; ``version`` says from which to which,
+    where it changed.
+    """
+    rows: list[dict[str, Any]] = []
+    last: dict[tuple[str, str, str], float] = {}
+    for step in found.steps:
+        change, (before, after) = step.change, step.versions
+        key = (step.suite, change.comparison, change.after)
+        where = {
+            "comparison": f"{step.suite}: {change.comparison}",
+            "arm": change.after,
+            "framework": change.after.partition(":")[0].partition("@")[0],
+        }
+        if key not in last:
+            last[key] = 1.0
+            start = {"run": step.since, "level": 1.0, "low": 1.0, "high": 1.0}
+            rows.append({**where, **start, "version": ""})
+        level = last[key]
+        last[key] = level * change.ratio
+        rows.append(
+            {
+                **where,
+                "run": step.run,
+                "level": last[key],
+                "low": level * change.low,
+                "high": level * change.high,
+                "version": f"{before or '?'} → {after or '?'}" if after != before else "",
+            }
+        )
+    columns = ["comparison", "arm", "framework", "run", "level", "low", "high", "version"]
+    return pandas.DataFrame(rows, columns=columns)

@@ -1,0 +1,166 @@
+"""Charts over several arms: their data are what was recorded, and every arm has its name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy
+import pandas
+import pytest
+from matplotlib.figure import Figure
+
+from harness.frames import Frames, load
+from harness.report import CHARTS, charts_of, curves, plot, series
+from harness.report.comparison import groups
+from harness.summary import summary
+from reference.spec import UnknownName
+from tests.harness.test_report_charts import ARMS, frames_of, texts
+from tests.synthetic import write_run
+
+KINDS = ("break-even", "roofline", "heat", "profile")
+
+
+def heat(frames: Frames) -> pandas.DataFrame:
+    return series.heat_data(frames, groups(frames))
+
+
+def test_ratios_are_to_the_fastest_and_failures_have_none(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path, statuses={2: "wrong"}, speed={"jax:jit": 0.5})
+    table = summary(frames)
+    table = table[~table["arm"].str.endswith("#2")]
+    data = heat(frames)
+    assert len(data) == len(table)
+    for name, part in data.groupby("comparison"):
+        mine = table[(table["phase"] == ("inference" if "inference" in name else "training"))]
+        seconds = mine[mine["status"] == "ok"].set_index("arm")["step_seconds"]
+        found = part.set_index("arm")["ratio"].dropna()
+        assert found.min() == 1
+        assert dict(found) == pytest.approx(dict(seconds / seconds.min()))
+    (failed,) = data[data["status"] == "wrong"].to_dict("records")
+    assert numpy.isnan(failed["ratio"])
+
+
+def test_a_smoke_run_ranks_nobody(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path, level="smoke", blocks=1)
+    assert heat(frames).empty
+    assert series.profile_data(frames, groups(frames)).empty
+
+
+def test_a_mean_of_fewer_comparisons_stands_behind(tmp_path: Path) -> None:
+    """An arm must not lead because it failed where it would have been slow."""
+    frames = frames_of(tmp_path, statuses={2: "failed"}, speed={ARMS[1]: 0.5})
+    data = heat(frames)
+    assert data.loc[data["status"] == "failed", "arm"].tolist() == [ARMS[1]]
+    means = series.geometric_means(data)
+    assert means.index[-1] == ARMS[1]
+    last = means.iloc[-1]
+    assert (last["measured"], last["planned"]) == (1, 2)
+    for arm, mean in means["geometric_mean"].items():
+        ratios = data.loc[data["arm"] == arm, "ratio"].dropna()
+        assert mean == pytest.approx(ratios.prod() ** (1 / len(ratios)))
+
+
+def test_a_profile_counts_failures_against_the_arm(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path, statuses={2: "failed"})
+    data = series.profile_data(frames, groups(frames))
+    assert data.groupby("arm")["share"].max()[ARMS[1]] == 0.5
+    others = data[data["arm"] != ARMS[1]].groupby("arm")["share"].max()
+    assert (others == 1).all()
+    for _, part in data.groupby("arm"):
+        assert part["factor"].is_monotonic_increasing and part["share"].is_monotonic_increasing
+
+
+def test_the_roofline_is_the_sessions_own(tmp_path: Path) -> None:
+    frames = load("results/example")
+    data = series.roofline_data(frames, groups(frames))
+    assert len(data) == 24
+    best = frames.ceilings.groupby("what")["per_second"].max()
+    assert set(data["ceiling_operations"]) == {best["matrix product"]}
+    assert set(data["ceiling_bytes"]) == {best["copy"]}
+    roof = numpy.minimum(
+        data["operations_per_byte"] * data["ceiling_bytes"], data["ceiling_operations"]
+    )
+    assert (data["operations_per_second"] < 1.05 * roof).all()
+
+
+def test_scaling_needs_something_swept(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path)
+    assert series.scaling_data(frames, groups(frames)).empty
+    assert "scaling" not in charts_of(frames, groups(frames))
+    small = groups(frames)[0]
+    large = replace(small, rows=small.rows.assign(batch=4 * small.rows["batch"]))
+    data = series.scaling_data(frames, [small, large])
+    assert len(data) == 2 * len(ARMS)
+    assert set(data["size"]) == set(small.rows["batch"]) | set(large.rows["batch"])
+    assert set(data["sweep"]) == {"mlp/small inference, threads: 2; by batch"}
+    shown = [text.get_text() for text in texts(curves.scaling_chart(frames, [small, large]))]
+    assert all(shown.count(arm) == 1 for arm in ARMS)
+
+
+def test_learning_is_shown_by_epoch_and_by_time(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path, statuses={1: "failed"})
+    found = groups(frames)
+    data = series.learning_data(frames, found)
+    learned = summary(frames).query("phase == 'training' and status == 'ok'")
+    learned = learned[~learned["arm"].str.endswith("#2")]
+    assert sorted(set(data["arm"])) == sorted(learned["arm"])
+    for row in learned.to_dict("records"):
+        mine = data[data["arm"] == row["arm"]]
+        assert list(mine["epoch"]) == [1, 2, 3]
+        assert mine["test_accuracy"].iloc[-1] == row["test_accuracy"]
+        whole = row["startup_seconds"] + 400 * row["step_seconds"]
+        assert mine["seconds"].iloc[-1] == pytest.approx(whole)
+    shown = [text.get_text() for text in texts(curves.learning_chart(frames, found))]
+    assert all(shown.count(arm) == 2 for arm in learned["arm"])
+
+
+def test_seeds_beyond_the_first_are_thin_lines(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path, blocks=1)
+    again = frames.epochs.assign(seed=2, test_accuracy=frames.epochs["test_accuracy"] / 2)
+    frames = replace(frames, epochs=pandas.concat([frames.epochs, again]))
+    widths = [
+        line.get_linewidth()
+        for axes in curves.learning_chart(frames, groups(frames)).axes
+        for line in axes.get_lines()
+    ]
+    assert widths.count(1.6) == widths.count(0.7) == 2 * len(ARMS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_arm_has_its_name(tmp_path: Path, kind: str) -> None:
+    frames = load("results/example")
+    shown = [text.get_text() for text in texts(CHARTS[kind][1](frames, groups(frames)))]
+    panels = {"break-even": 4, "roofline": 1, "heat": 1, "profile": 1}[kind]
+    for arm in set(frames.cells["arm"]) - {"reference:jax#2"}:
+        assert shown.count(arm) == panels
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "scaling", "learning"])
+def test_nothing_to_show_is_said(tmp_path: Path, kind: str) -> None:
+    frames = frames_of(tmp_path, statuses=dict.fromkeys(range(20), "failed"))
+    figure = CHARTS[kind][1](frames, groups(frames))
+    assert isinstance(figure, Figure)
+    shown = " ".join(text.get_text() for text in texts(figure))
+    assert "no data" in shown
+
+
+def test_names_keep_apart_where_arms_are_many(tmp_path: Path) -> None:
+    arms = tuple(f"framework{number}:mode" for number in range(24))
+    frames = frames_of(tmp_path, arms=arms, blocks=2, rounds=2)
+    figure = CHARTS["break-even"][1](frames, groups(frames))
+    for axes in figure.axes:
+        boxes = sorted((text.get_window_extent() for text in axes.texts), key=lambda box: box.y0)
+        assert len(boxes) == 24
+        for below, above in pairwise(boxes):
+            assert above.y0 > below.y0 + 0.7 * below.height
+
+
+def test_plot_writes_both_pictures(tmp_path: Path) -> None:
+    run = write_run(tmp_path, arms=ARMS, models=("mlp",))
+    paths = plot("heat", [run], tmp_path / "out")
+    assert [path.name for path in paths] == ["heat.png", "heat.svg"]
+    assert all(path.stat().st_size > 1000 for path in paths)
+    with pytest.raises(UnknownName, match="profile"):
+        plot("pie", [run], tmp_path)

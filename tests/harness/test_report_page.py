@@ -1,0 +1,199 @@
+"""The page in a real browser: it loads without an error, sorts, filters, and runs no foreign text.
+
+Where no Chromium is (Debian's package chromium), what needs one is skipped.
+"""
+
+from __future__ import annotations
+
+import html as markup
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.frames import load
+from harness.report import write_report
+from harness.report.comparison import groups
+from harness.report.page import html
+from harness.report.text import significant
+from harness.summary import summary
+from tests.harness.test_report_charts import ARMS, frames_of
+from tests.synthetic import write_run
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
+OFFLINE = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--enable-logging=stderr", "--dump-dom"),
+)
+HOSTILE = "<script>document.title = 1</script><img src=x onerror='document.title = 2'>"
+
+
+@dataclass(frozen=True)
+class Shown:
+    document: str
+    console: list[str]
+    result: Any
+
+
+def shown(page: str, folder: Path, script: str = "null") -> Shown:
+    """The page as a browser ends with it; ``script`` is an expression evaluated at the end."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed; type: apt install chromium")
+    ask = f"document.body.dataset.result = JSON.stringify({script});"
+    path = folder / "page.html"
+    path.write_text(page.replace("</body>", f"<script>{ask}</script></body>"), encoding="utf-8")
+    done = subprocess.run(
+        [CHROMIUM, *OFFLINE, f"--user-data-dir={folder / 'profile'}", path.as_uri()],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    (result,) = re.findall(r'data-result="([^"]*)"', done.stdout)
+    return Shown(
+        document=done.stdout,
+        console=[line for line in done.stderr.splitlines() if "CONSOLE" in line],
+        result=json.loads(markup.unescape(result)),
+    )
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    frames = frames_of(tmp_path_factory.mktemp("run"), statuses={2: "wrong", 10: "failed"})
+    return html(frames, groups(frames))
+
+
+def test_the_page_loads_without_an_error_and_fetches_nothing(page: str, tmp_path: Path) -> None:
+    asked = "performance.getEntriesByType('resource').map(each => each.name.slice(0, 5))"
+    found = shown(page, tmp_path, f"[document.title, {asked}]")
+    assert found.console == []
+    title, fetched = found.result
+    assert title == "Levelfield report"
+    assert set(fetched) <= {"data:"}
+
+
+def test_every_address_stays_in_the_page(page: str) -> None:
+    assert set(re.findall(r'\b(?:src|href)="([a-z]+:[^;,"]*)', page)) == {"data:image/svg+xml"}
+    targets = set(re.findall(r'href="#([^"]+)"', page))
+    assert targets and targets <= set(re.findall(r'id="([^"]+)"', page))
+    assert "default-src 'none'" in page
+
+
+def test_a_click_sorts_by_numbers_and_another_turns_it_round(page: str, tmp_path: Path) -> None:
+    column = "step (ms)"
+    script = f"""(() => {{
+      const table = document.querySelector("#comparison-1 table");
+      const head = [...table.tHead.rows[0].cells].find(c => c.textContent === "{column}");
+      const read = () => [...table.tBodies[0].rows].map(r => r.cells[head.cellIndex].textContent);
+      head.firstChild.click(); const up = read(), mark = head.getAttribute("aria-sort");
+      head.firstChild.click();
+      return [up, mark, read(), head.getAttribute("aria-sort")];
+    }})()"""
+    up, first, down, second = shown(page, tmp_path, script).result
+
+    def numbers(cells: list[str]) -> list[float]:
+        return [float(cell.split()[0]) for cell in cells if cell != "-"]
+
+    assert (first, second) == ("ascending", "descending")
+    assert len(up) == len(ARMS) and up[-1] == down[-1] == "-"  # without a number: last both times
+    assert numbers(up) == sorted(numbers(up)) and numbers(down) == sorted(numbers(up))[::-1]
+    assert len(set(numbers(up))) > 3
+
+
+def test_words_filter_the_rows(page: str, tmp_path: Path) -> None:
+    script = """(() => {
+      const input = document.querySelector("#coverage input");
+      const rows = [...document.querySelectorAll("#coverage tbody tr")];
+      const left = words => {
+        input.value = words; input.dispatchEvent(new Event("input"));
+        return rows.filter(row => !row.hidden).map(row => row.cells[0].textContent);
+      };
+      return [left(""), left("WRONG"), left("jax:jit training"), left("nothing at all")];
+    })()"""
+    everything, wrong, one, none = shown(page, tmp_path, script).result
+    assert len(everything) == 2 * (len(ARMS) + 1)
+    assert len(wrong) == 1 and one == ["jax:jit"] * 1 + ["keras:jax"] * 0 and none == []
+
+
+def test_hostile_texts_are_shown_as_text(tmp_path: Path) -> None:
+    run = write_run(tmp_path, arms=ARMS, models=("mlp",), statuses={2: "failed"})
+    records = run / "records.jsonl"
+    lines = []
+    for line in records.read_text().splitlines():
+        record = json.loads(line)
+        if record.get("status") == "failed":
+            record["reason"] = HOSTILE
+        if "describe" in record:
+            record["describe"] = {"version": HOSTILE, "blas": HOSTILE}
+        lines.append(json.dumps(record))
+    records.write_text("\n".join(lines) + "\n")
+    frames = load(run)
+    assert HOSTILE in set(frames.cells["reason"])
+    page = html(frames, groups(frames))
+    assert "<script>document" not in page and "<img src=x" not in page
+    assert page.count(markup.escape(HOSTILE).replace("&#x27;", "&#39;"))
+    found = shown(
+        page, tmp_path, "[document.title, document.querySelectorAll('img[src=x]').length]"
+    )
+    assert found.result == ["Levelfield report", 0]
+
+
+def test_the_summary_says_what_can_be_concluded_and_what_cannot(tmp_path: Path) -> None:
+    noisy = {(block, number) for block in range(7) for number in range(4)}
+    calm, loud = (
+        write_run(tmp_path, arms=ARMS, models=("mlp",), statuses={}, name=name, loud=rounds)
+        for name, rounds in (("calm", ()), ("loud", noisy))
+    )
+    for run, void in ((calm, 0), (loud, 2)):
+        frames = load(run)
+        found = groups(frames)
+        summary_part = html(frames, found).partition("How far")[0]
+        assert summary_part.count(">void: ") == void
+        assert (f"{void} of 2 comparisons are void" in summary_part) is bool(void)
+        sets = [group.judged["throughput"].verdicts.fastest for group in found]
+        assert all(sets) is not bool(void)
+        assert all(f">{', '.join(fastest)}<" in summary_part for fastest in sets if fastest)
+
+
+def test_charts_have_words_and_data(page: str) -> None:
+    pictures = re.findall(r"<img alt=\"([^\"]+)\"", page)
+    assert len(pictures) == page.count("<figure") == page.count("The data of this chart") > 8
+    steps = [words for words in pictures if words.startswith("Time per step")]
+    assert len(steps) == 2
+    assert all(arm in "".join(steps) for arm in ARMS)
+
+
+def test_every_cell_is_in_the_page_with_its_reason(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path, statuses={2: "wrong", 4: "no-environment", 9: "timeout"})
+    page = html(frames, groups(frames))
+    coverage = page.partition('id="coverage"')[2].partition("</section>")[0]
+    assert coverage.count("<tr") == len(frames.cells) + 1
+    for reason in filter(None, frames.cells["reason"]):
+        assert markup.escape(reason).replace("&#x27;", "&#39;") in coverage
+
+
+def test_no_number_of_a_failed_cell_is_in_the_page(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path, statuses={2: "failed", 3: "timeout"})
+    told = summary(frames)
+    failed = told[(told["status"] != "ok") & told["step_seconds"].notna()]
+    assert len(failed), "a cell that failed after it was timed"
+    page = html(frames, groups(frames))
+    for row in failed.to_dict("records"):
+        for name in ("step_seconds", "first_step_seconds"):
+            assert f">{significant(row[name], 4)}<" not in page
+    fine = told[told["status"] == "ok"]
+    assert f">{significant(fine['step_seconds'].iloc[0], 4)}<" in page
+
+
+def test_it_is_one_file_and_the_same_bytes(tmp_path: Path) -> None:
+    run = write_run(tmp_path, arms=ARMS, models=("mlp",), blocks=2, rounds=2)
+    (path,) = write_report([run], tmp_path / "report", formats=("html",))
+    before = path.read_bytes()
+    write_report([run], tmp_path / "report", formats=("html",))
+    assert path.read_bytes() == before
