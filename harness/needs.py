@@ -15,8 +15,9 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
-from harness.arms import PROFILES
+from harness.arms import PROFILES, frameworks
 from harness.errors import BadInput
+from harness.facts import facts_of
 from harness.gate import TOLERANCES
 from harness.suite import DEVICES
 from reference.spec import UnknownName, models
@@ -71,6 +72,14 @@ def tasks() -> tuple[str, ...]:
     return (*dict.fromkeys(each.family for each in models().values()), *models())
 
 
+def formats() -> tuple[str, ...]:
+    """Formats that a model leaves a framework in, by what is known of all of them."""
+    facts = (facts_of(each) for each in frameworks().values())
+    return tuple(
+        sorted({each for own in facts if "exports" in own for each in own["exports"].value})
+    )
+
+
 def _asked(question: str, default: Any, known: Any = (), least: float = 0.0) -> Any:
     """A field of :class:`Need` with the question that flags, files and prompts ask for it."""
     return field(default=default, metadata={"asks": question, "known": known, "least": least})
@@ -93,7 +102,7 @@ class Need:
     platform: str = _asked("Platform that needs a wheel.", "", PLATFORMS)
     python: str = _asked("Python that needs a wheel, such as 3.12.", "")
     licences: tuple[str, ...] = _asked("Licences that will do, as SPDX identifiers.", ())
-    exports: str = _asked("Format in which the model must leave, such as ONNX.", "")
+    exports: str = _asked("Format in which the model must leave, such as ONNX.", "", formats)
     precision: str = _asked("Numeric type that must be documented.", "", PRECISIONS)
     graph: str = _asked("Kind of graph.", "", GRAPHS)
     distributed: bool = _asked("Training over several devices or processes.", False)
@@ -153,8 +162,11 @@ def _checked(name: str, value: Any) -> Any:
         kind = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
         raise BadInput(f"{name} should be {kind[type(default)]}, not {value!r}")
     if isinstance(value, str):
-        if known and value and value not in known:
-            raise UnknownName(name, value, known)
+        if known and value:
+            spelled = {each.lower(): each for each in known}
+            if value.lower() not in spelled:
+                raise UnknownName(name, value, known)
+            value = spelled[value.lower()]
         if name == "python" and value:
             _version(value)
     elif not 0 <= value < float("inf"):

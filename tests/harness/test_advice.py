@@ -111,6 +111,7 @@ def test_keras_stands_on_its_backend_and_nobody_on_himself() -> None:
         ({"purpose": "trainig"}, "unknown purpose 'trainig'; did you mean training?"),
         ({"task": "transfomer"}, "unknown task 'transfomer'; did you mean transformer?"),
         ({"platform": "amiga"}, "unknown platform 'amiga'"),
+        ({"exports": "ONXN"}, "unknown exports 'ONXN'; did you mean ONNX?"),
         ({"steps": 1.5}, "steps should be a whole number, not 1.5"),
         ({"steps": -1}, "steps should be 0 or more, not -1"),
         ({"steps": True}, "steps should be a whole number, not True"),
@@ -131,6 +132,12 @@ def test_a_need_that_cannot_be_is_refused_in_one_line(said: dict[str, Any], word
         stated(said)
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_names_are_taken_in_any_case() -> None:
+    assert stated({"exports": "onnx", "precision": "Float16"}) == Need(
+        exports="ONNX", precision="float16"
+    )
 
 
 def test_a_need_is_read_from_toml(tmp_path: Path) -> None:
