@@ -185,12 +185,12 @@ def _impossible(frames: Frames, table: pandas.DataFrame | None) -> dict[tuple[st
 
 def logs_of(slices: pandas.DataFrame, plan: Sequence[str]) -> Logs:
     """The slices of one comparison and statistic; arms by the plan, blocks and rounds by number."""
-    measured = set(slices["arm"])
-    arms = tuple(arm for arm in plan if arm in measured)
+    codes, measured = pandas.factorize(slices["arm"])
+    arms = tuple(arm for arm in plan if arm in set(measured))
     blocks, at_block = np.unique(slices["block"], return_inverse=True)
     rounds_of_block = 1 + int(slices["round"].max()) if len(slices) else 0
     values = np.full((len(arms), len(blocks), rounds_of_block), np.nan)
-    number = slices["arm"].map({arm: at for at, arm in enumerate(arms)}).to_numpy(int)
+    number = np.array([arms.index(arm) for arm in measured], int)[codes]
     rounds = slices["round"].to_numpy(int)
     values[number, at_block, rounds] = np.log(slices["step_seconds"].to_numpy(float))
     bad = np.zeros(values.shape[1:], bool)
