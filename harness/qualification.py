@@ -27,6 +27,7 @@ FENCE_REPEATS, FENCE_BUDGET_SECONDS, FENCE_ATTEMPTS = 15, 2.0, 10
 # Tolerances: sound arms between two burning neighbours were off by up to 4.2 after ten attempts,
 # seeded faults by 19 and more. Beyond, nine more attempts would change nothing.
 HOPELESS = 20
+DOUBLED_ATTEMPTS = 5
 SLOTS = 3  # in which concurrency is looked at
 PLANTED_STEPS = 100  # of which a planted slowdown is a whole number of steps
 
@@ -138,21 +139,26 @@ class Qualification:
         may hide from the least of so many. The checks say how many attempts there were.
         """
         least: dict[str, float] = {}
-        for attempt in range(1, FENCE_ATTEMPTS + 1):
+        found, attempts = [], 0
+        while attempts < FENCE_ATTEMPTS:
+            attempts += 1
             seconds = worker.check_fence(
                 cell, repeats=FENCE_REPEATS, budget_seconds=FENCE_BUDGET_SECONDS
             )
             least = {what: min(took, least.get(what, took)) for what, took in seconds.items()}
             found = fence_checks(least)
-            said = f"the least of {attempt} attempts" if attempt > 1 else ""
             if all(check.passed for check in found) or any(
                 check.error > HOPELESS * check.tolerance for check in found
             ):
                 break
-        return [replace(check, note=", ".join(filter(None, (check.note, said)))) for check in found]
+        return _least_of(attempts, found)
 
     def _doubled(self, worker: Worker, cell: Cell, calibration: Calibration) -> list[Check]:
-        """Only where arithmetic explains a good part of the step: overhead does not double."""
+        """Only where arithmetic explains a good part of the step: overhead does not double.
+
+        A machine that becomes faster between the two batches hides what the larger one takes: then
+        both are timed again in turn, and the least seconds of each are compared.
+        """
         if not self.ceilings:
             return []
         work, _ = ceilings.work(
@@ -165,10 +171,19 @@ class Qualification:
         bound = ceilings.roofline_share(work, 0, calibration.step_seconds, self.ceilings)
         if not bound >= COMPUTE_BOUND:
             return []
-        worker.load(cell, self.cases.doubled(cell))
-        worker.compile(cell)
-        warm = worker.warm_up(cell, self.suite.effort)
-        return [doubled_check(calibration.step_seconds, warm["step_seconds"])]
+
+        def seconds(path: Path) -> float:
+            worker.load(cell, path)
+            worker.compile(cell)
+            return float(worker.warm_up(cell, self.suite.effort)["step_seconds"])
+
+        once, twice = calibration.step_seconds, seconds(self.cases.doubled(cell))
+        attempts = 1
+        while not (check := doubled_check(once, twice)).passed and attempts < DOUBLED_ATTEMPTS:
+            attempts += 1
+            once = min(once, seconds(self.cases.solved(cell)[0]))
+            twice = min(twice, seconds(self.cases.doubled(cell)))
+        return _least_of(attempts, [check])
 
     def _learn(self, worker: Worker, cell: Cell) -> None:
         """Train on data and test; a model that the data do not fit says so.
@@ -214,3 +229,9 @@ class Qualification:
             passed=outcome.passed,
             checks=outcome.to_json(),
         )
+
+
+def _least_of(attempts: int, checks: Sequence[Check]) -> list[Check]:
+    """The checks, saying of how many attempts they are the least."""
+    said = f"the least of {attempts} attempts" if attempts > 1 else ""
+    return [replace(check, note=", ".join(filter(None, (check.note, said)))) for check in checks]
