@@ -27,6 +27,7 @@ FENCE_REPEATS, FENCE_BUDGET_SECONDS, FENCE_ATTEMPTS = 15, 2.0, 10
 # Tolerances: sound arms between two burning neighbours were off by up to 4.2 after ten attempts,
 # seeded faults by 19 and more. Beyond, nine more attempts would change nothing.
 HOPELESS = 20
+# While a machine's speed jumped by 40 %, sound arms needed up to two; each costs two warm-ups.
 DOUBLED_ATTEMPTS = 5
 SLOTS = 3  # in which concurrency is looked at
 PLANTED_STEPS = 100  # of which a planted slowdown is a whole number of steps

@@ -232,18 +232,18 @@ def test_noise_is_told_from_work_behind_a_fence(
 
 
 @pytest.mark.parametrize(
-    ("costs", "speeds", "passed", "attempts"),
+    ("costs", "speed", "passed", "attempts"),
     [
-        (2.0, [1.0], True, 1),
-        (2.0, [0.5, 0.5, 0.5], True, 2),  # the machine was slow when the batch was timed first
-        (1.0, [0.5, 0.5, 0.5], False, 5),  # and a batch that costs nothing stays one
-        (1.0, [1.0], False, 5),
+        (2.0, 1.0, True, 1),
+        (2.0, 0.5, True, 2),  # the machine was slow when the batch was timed first
+        (1.0, 0.5, False, 5),  # and a batch that costs nothing stays one
+        (1.0, 1.0, False, 5),
     ],
 )
 def test_a_machine_that_becomes_faster_is_told_from_a_batch_that_costs_nothing(
-    tmp_path: Path, costs: float, speeds: list[float], passed: bool, attempts: int
+    tmp_path: Path, costs: float, speed: float, passed: bool, attempts: int
 ) -> None:
-    """``speeds``: seconds of everything that is timed, in turn, over those of the first step."""
+    """``speed``: seconds that a step takes after the calibration, over those in it."""
     suite = load_suite("tiny")
     cell = plan(suite)[0]
     operations, _ = work(
@@ -262,7 +262,6 @@ def test_a_machine_that_becomes_faster_is_told_from_a_batch_that_costs_nothing(
         def compile(self, cell: Cell) -> None: ...
 
         def warm_up(self, cell: Cell, effort: Effort) -> dict[str, float]:
-            speed = speeds[min(len(timed), len(speeds)) - 1]
             return {"step_seconds": speed * (costs if timed[-1].name == "doubled" else 1.0)}
 
     cases = SimpleNamespace(

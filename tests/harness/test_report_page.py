@@ -53,7 +53,7 @@ def shown(page: str, folder: Path, script: str = "null") -> Shown:
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=120,  # a browser that hangs must not hang the tests
     )
     (result,) = re.findall(r'data-result="([^"]*)"', done.stdout)
     return Shown(
