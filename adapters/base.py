@@ -19,7 +19,9 @@ class Adapter:
     One instance lives in one worker process and serves one arm; ``load`` is called for each cell
     and again whenever a fresh start is needed. What is timed is said at each method. A step is one
     call of ``infer``, ``train_step`` or ``generate``; it works on the next of the case's input
-    sets, which ``load`` has placed on the device already, cyclically: all share a cursor.
+    sets, which ``load`` has placed on the device already, cyclically: all share a cursor. Every
+    step is computed, whether its handle is kept or dropped, and when a handle is fenced all earlier
+    steps are done, too: the adapter of a lazy framework starts each step's work in the step.
 
     A model's file holds ``build(sizes)``, which gives the native model. Its losses are the
     framework's own versions of those that ``case.objectives`` name; where an objective is more

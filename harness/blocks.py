@@ -20,6 +20,7 @@ from typing import Any
 from harness import gpu, noise
 from harness.arms import Arm, get_arm
 from harness.checks import recompilation_check
+from harness.closing import ClosingGate
 from harness.errors import WorkerFailure
 from harness.gate import Outcome
 from harness.qualification import Calibration
@@ -92,6 +93,7 @@ class Blocks:
     workers: Workers
     cases: Mapping[str, Path]
     calibrations: Mapping[str, Calibration]
+    closing: ClosingGate
     generator: random.Random
     ended: Ended
     stage: Callable[[str], None]
@@ -140,6 +142,7 @@ class _Block:
     residency: str
     rounds: int
     generator: random.Random
+    slots: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # replies by cell
 
     def resident(self, by_arm: Mapping[str, list[Cell]], comparisons: Sequence[str]) -> None:
         with ExitStack() as stack:
@@ -159,6 +162,8 @@ class _Block:
                 self.generator.shuffle(present)
                 ready = [cell for cell in present if self._ready(workers[cell.arm], cell)]
                 self._rounds(comparison, {cell: workers[cell.arm] for cell in ready})
+                for cell in ready:
+                    self._judge(workers[cell.arm], cell)
 
     def _rounds(self, comparison: str, ready: dict[Cell, Worker]) -> None:
         """Rounds until there are enough clean ones, or half as many more were spent."""
@@ -244,6 +249,7 @@ class _Block:
                         faults = self._keep(worker, cell, number, slices)
                         key = cell.comparison, number
                         met.setdefault(key, []).append((cell, fields, faults))
+                    self._judge(worker, cell)
         for (comparison, number), slots in met.items():
             cells = [cell for cell, _, _ in slots]
             fields = _together([fields for _, fields, _ in slots])
@@ -290,8 +296,7 @@ class _Block:
 
     def _slot(self, worker: Worker, cell: Cell) -> dict[str, Any]:
         """The slices of a turn by kind; none where the cell failed."""
-        step_seconds = self.parent.calibrations[cell.id].step_seconds
-        kinds = statistics_of(worker.arm, self.parent.suite, cell, step_seconds)
+        kinds = self._kinds(worker, cell)
         self.generator.shuffle(kinds)
         try:
             reply = worker.slot(
@@ -316,8 +321,37 @@ class _Block:
             )
             self.parent.fail(cell, WorkerFailure("failed", outcome.reason))
             return {}
+        self.slots.setdefault(cell.id, []).append(reply)
         slices: dict[str, Any] = reply["slices"]
         return slices
+
+    def _judge(self, worker: Worker, cell: Cell) -> None:
+        """The closing gate, in the first block that measures the cell."""
+        closing, slots = self.parent.closing, self.slots.get(cell.id, [])
+        over = cell.id in closing.closed or cell.id in self.parent.failed
+        if over or not slots or not worker.process.alive:
+            return
+        calibration = self.parent.calibrations[cell.id]
+        worker.process.resume()
+        try:
+            status, reason = closing.close(
+                worker,
+                cell,
+                slots=slots,
+                slice_steps=calibration.slice_steps,
+                step_seconds=calibration.step_seconds,
+                kinds=self._kinds(worker, cell),
+            )
+        except WorkerFailure as failure:
+            status, reason = failure.status, failure.reason
+        if worker.process.alive:
+            worker.process.park()
+        if status != "ok":
+            self.parent.fail(cell, WorkerFailure(status, reason))
+
+    def _kinds(self, worker: Worker, cell: Cell) -> list[str]:
+        step_seconds = self.parent.calibrations[cell.id].step_seconds
+        return statistics_of(worker.arm, self.parent.suite, cell, step_seconds)
 
     def _keep(self, worker: Worker, cell: Cell, number: int, slices: Mapping[str, Any]) -> int:
         """Append the slices; returns their major page faults."""

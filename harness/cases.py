@@ -11,6 +11,7 @@ from harness.errors import RunFailed
 from harness.lessons import Lesson, draw_lesson
 from harness.suite import Cell, Suite
 from reference.case import Answers, Case, draw_case, read_answers, write_case
+from reference.closing import Closing, closing_case, read_closing
 
 
 @dataclass
@@ -20,6 +21,7 @@ class Cases:
     suite: Suite
     scratch: Path
     _solved: dict[tuple[str, str, int], tuple[Path, Case, Answers]] = field(default_factory=dict)
+    _closings: dict[tuple[str | int, ...], tuple[Path, Case, Closing]] = field(default_factory=dict)
     _lessons: dict[tuple[str, str, int, int], tuple[Path, Lesson] | str] = field(
         default_factory=dict
     )
@@ -33,23 +35,52 @@ class Cases:
         if key not in self._solved:
             folder = self._folder("case", key)
             model, preset, batch = map(str, key)
-            # -P: nothing from the working folder
-            command = [sys.executable, "-P", "-m", "reference", model, preset, batch]
-            command += [str(self.suite.seed), str(folder), *self.suite.optimizers]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-                raise RunFailed(f"the reference could not solve {model}/{preset}: {last}")
+            printed = self._reference(
+                "reference",
+                *(model, preset, batch, str(self.suite.seed), str(folder)),
+                *self.suite.optimizers,
+            )
             case = draw_case(
                 cell.model,
                 cell.preset,
                 self.suite.seed,
                 batch=cell.batch,
-                attempt=int(done.stdout),
+                attempt=int(printed),
             )
             answers = read_answers(folder / "answers.npz")
             self._solved[key] = (folder / "case.npz", case, answers)
         return self._solved[key]
+
+    def closing(self, cell: Cell) -> tuple[Path, Case, Closing]:
+        """The closing case of a cell and what it must give, by the reference in its own process.
+
+        Raises RunFailed if the reference cannot.
+        """
+        optimizer = cell.optimizer or ""
+        key = (cell.model, cell.preset, cell.batch, cell.phase, optimizer)
+        if key not in self._closings:
+            gate, case, _ = self.solved(cell)
+            folder = self._folder("closing", key)
+            path, answers = folder / "case.npz", folder / "answers.npz"
+            self._reference(
+                "reference.closing",
+                *(cell.model, cell.preset, str(cell.batch), str(self.suite.seed)),
+                *(str(case.attempt), cell.phase, optimizer),
+                *(str(gate.with_name("answers.npz")), str(path), str(answers)),
+            )
+            self._closings[key] = (path, closing_case(case), read_closing(answers))
+        return self._closings[key]
+
+    def _reference(self, module: str, *arguments: str) -> str:
+        """Run a module of the reference in a process of its own -> what it prints."""
+        # -P: nothing from the working folder
+        command = [sys.executable, "-P", "-m", module, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            model, preset = arguments[:2]
+            raise RunFailed(f"the reference could not solve {model}/{preset}: {last}")
+        return done.stdout
 
     def doubled(self, cell: Cell) -> Path:
         """A case of twice the batch, to be timed and not to be judged."""

@@ -21,18 +21,19 @@ import psutil
 
 from harness import ceilings, noise, planning
 from harness.arms import Arm, get_arm
-from harness.blocks import Blocks
+from harness.blocks import Blocks, statistics_of
 from harness.cases import Cases
+from harness.closing import ClosingGate
 from harness.energy import record_energy
 from harness.environments import Resolution
 from harness.errors import WorkerFailure
 from harness.memory import record_memory
-from harness.qualification import Calibration, Qualification
+from harness.qualification import SLOTS, Calibration, Qualification
 from harness.resources import available_cores
 from harness.statistics import LEVELS
 from harness.store import Run, read_records
 from harness.suite import Cell, Suite
-from harness.workers import StartFailure, Workers
+from harness.workers import StartFailure, Worker, Workers
 
 MEMORY_SHARE = 0.70  # of the available memory that the resident arms of a block may take
 SMOKE_BLOCKS = 1
@@ -52,7 +53,8 @@ class Progress(Protocol):
 class Engine:
     """Runs the cells of one run. ``resolutions``: arm name -> the interpreter that serves it.
 
-    ``only_gate``: prove and stop, for ``levelfield check``.
+    ``only_gate``: prove and stop, for ``levelfield check``. ``timed``: with it, the checks of the
+    measurement and the closing gate on a few slices, too, for ``levelfield check --timed``.
     """
 
     run: Run
@@ -60,7 +62,9 @@ class Engine:
     resolutions: Mapping[str, Resolution]
     progress: Progress
     only_gate: bool = False
+    timed: bool = False
     _calibrations: dict[str, Calibration] = field(init=False, default_factory=dict)
+    _closed: set[str] = field(init=False, default_factory=set)
     _peaks: dict[str, int] = field(init=False, default_factory=dict)
     _over: set[str] = field(init=False, default_factory=set)
     _blocks: dict[str, int] = field(init=False, default_factory=dict)
@@ -88,7 +92,9 @@ class Engine:
             left = [cell for cell in cells if cell.id not in self._over]
             left = [cell for cell in left if not self._settled_unmeasured(get_arm(cell.arm), cell)]
             self._plan(left)
-            rows = [] if self.only_gate or not left else self._begin_session(left)
+            untimed = self.only_gate and not self.timed
+            rows = [] if untimed or not left else self._begin_session(left)
+            self._closing = ClosingGate(self.run, self._cases, folder, self._stage, self._closed)
             self._qualification = Qualification(
                 self.run,
                 self.suite,
@@ -104,8 +110,10 @@ class Engine:
             if not self.only_gate and left:
                 self._run_blocks(left, generator)
             for cell in left:
-                if cell.id not in self._over:
+                if cell.id not in self._over and (self.only_gate or cell.id in self._closed):
                     self._finish(cell, "ok", "")
+                elif cell.id not in self._over:
+                    self._finish(cell, *self._never_timed())
 
     # -- what a resumed run knows already -------------------------------------------------------
 
@@ -119,6 +127,8 @@ class Engine:
                 case "calibration":
                     values = {key: record[key] for key in Calibration.__dataclass_fields__}
                     self._calibrations[record["cell"]] = Calibration(**values)
+                case "closing" if record["passed"]:
+                    self._closed.add(record["cell"])
                 case "block":
                     self._count_block(record["block"], record["residency"])
                 case "round":
@@ -196,8 +206,10 @@ class Engine:
                     while left and worker.process.alive:
                         cell = left.pop(0)
                         outcome = self._qualification.qualify(
-                            worker, cell, only_gate=self.only_gate
+                            worker, cell, only_gate=self.only_gate and not self.timed
                         )
+                        if self.timed and outcome[0] == "ok":
+                            outcome = self._closed_at_once(worker, cell)
                         self._units_done += 1
                         self._qualified(arm, cell, *outcome)
                     if worker.process.alive:
@@ -210,6 +222,22 @@ class Engine:
                 return
             except WorkerFailure:
                 continue  # asked for its memory, it died: its cells have their statuses
+
+    def _closed_at_once(self, worker: Worker, cell: Cell) -> tuple[str, str]:
+        """The closing gate after a few slices in the process that was qualified."""
+        calibration = self._calibrations[cell.id]
+        try:
+            slots = [self._qualification.slot(worker, cell, calibration) for _ in range(SLOTS)]
+            return self._closing.close(
+                worker,
+                cell,
+                slots=slots,
+                slice_steps=calibration.slice_steps,
+                step_seconds=calibration.step_seconds,
+                kinds=statistics_of(worker.arm, self.suite, cell, calibration.step_seconds),
+            )
+        except WorkerFailure as failure:
+            return failure.status, failure.reason
 
     def _qualified(self, arm: Arm, cell: Cell, status: str, reason: str) -> None:
         if status != "ok":
@@ -254,6 +282,7 @@ class Engine:
             self._workers,
             {cell.id: self._cases.solved(cell)[0] for cell in cells},
             self._calibrations,
+            self._closing,
             generator,
             self._failed,
             self._stage,
@@ -292,6 +321,13 @@ class Engine:
         """Whether the arms may live beside each other in this machine's memory."""
         wanted = sum(self._peaks.get(arm, 0) for arm in {cell.arm for cell in cells})
         return wanted <= MEMORY_SHARE * psutil.virtual_memory().available
+
+    def _never_timed(self) -> tuple[str, str]:
+        """Status and reason of a cell that passed its gate and no block measured."""
+        if self._out_of_time():
+            cap = self.suite.effort.time_cap_minutes
+            return "timeout", f"the run's cap of {cap:g} minutes ended before it was timed"
+        return "failed", "no process of this arm lived until the cell was timed"
 
     def _out_of_time(self) -> bool:
         cap = self.suite.effort.time_cap_minutes

@@ -4,8 +4,9 @@ Everything here is recomputed from raw records: same records, same frames, same 
 
 * No number of a cell leaves before its answers agree and its measurement can be believed:
   ``startup``, ``calibrations``, ``slices``, ``steps``, ``memory``, ``energy``, ``accuracy`` and
-  ``epochs`` have only cells that passed their gate and every check. What was recorded of others
-  stays in records.jsonl.
+  ``epochs`` have only cells that passed their gate and every check, and ``slices`` and ``steps``
+  only those whose timed process passed the closing gate. What was recorded of others stays in
+  records.jsonl.
 * No planned cell vanishes: ``cells`` has a row for each.
 * Text is never missing (null becomes the empty text), so that no grouping drops a row; a number
   not measured is NaN or NA.
@@ -27,7 +28,7 @@ import pandas
 from harness import noise
 from harness.columns import CELL, COLUMNS, COUNT, COUNT_OR_NA, NUMBER, STARTUP, TEXT
 from harness.errors import BadInput
-from harness.store import Run, iterate_records, open_run
+from harness.store import CLOSED_SINCE, Run, iterate_records, open_run
 
 _NONE = type(None)
 _TYPES: dict[str, set[type]] = {
@@ -55,6 +56,7 @@ _FIELDS = {
     ),
     "gate": ("process", "passed", "checks"),
     "check": ("process", "passed", "checks"),
+    "closing": ("process", "passed", "checks"),
     "calibration": ("process", "step_seconds", "slice_steps", "fence_seconds"),
     "block": ("block", "residency", "rounds", "seed", "arms"),
     "round": (
@@ -162,8 +164,9 @@ def _loaded(runs: Mapping[str, Run]) -> Frames:
 
     gates = _checks(_columns("gate", rows), owners)
     checks = _checks(_columns("check", rows), owners)
+    closings = _checks(_columns("closing", rows), owners)
     agreed = set(gates["owner"])  # a gate that checked nothing has proved nothing
-    for kind, found in (("gate", gates), ("check", checks)):
+    for kind, found in (("gate", gates), ("check", checks), ("closing", closings)):
         agreed -= {row[0] for row in rows[kind] if row[2] is not True}
         agreed -= {
             owner for owner, ok in zip(found["owner"], found["passed"], strict=True) if not ok
@@ -171,6 +174,8 @@ def _loaded(runs: Mapping[str, Run]) -> Frames:
     agreed -= {position for position, end in enumerate(ended) if end[0] == "wrong"}
     for kind in _WITHHELD:
         rows[kind] = [row for row in rows[kind] if row[0] in agreed]
+    closed = {*closings["owner"], *_never_closed(runs)}
+    rows["slice"] = [row for row in rows["slice"] if row[0] in closed]
 
     def of_cells(name: str, columns: _Columns) -> pandas.DataFrame:
         owner = numpy.asarray(columns["owner"], dtype=numpy.int64)
@@ -193,7 +198,7 @@ def _loaded(runs: Mapping[str, Run]) -> Frames:
         processes=_of_runs("processes", _texts(processes, "asked", "describe"), runs),
         startup=of_cells("startup", _startup(_columns("startup", rows), served)),
         gate=of_cells("gate", gates),
-        checks=of_cells("checks", checks),
+        checks=of_cells("checks", {n: [*checks[n], *closings[n]] for n in checks}),
         calibrations=of_cells("calibrations", _columns("calibration", rows)),
         ceilings=_of_runs("ceilings", _columns("ceiling", rows), runs),
         blocks=_of_runs("blocks", _texts(_columns("block", rows), "arms"), runs),
@@ -205,6 +210,16 @@ def _loaded(runs: Mapping[str, Run]) -> Frames:
         accuracy=of_cells("accuracy", _columns("accuracy", rows)),
         epochs=of_cells("epochs", _columns("epoch", rows)),
     )
+
+
+def _never_closed(runs: Mapping[str, Run]) -> list[int]:
+    """Positions of the cells of runs that are older than the closing gate."""
+    old = [
+        run.description["schema"] < CLOSED_SINCE
+        for run in runs.values()
+        for _ in run.description["cells"]
+    ]
+    return [position for position, never in enumerate(old) if never]
 
 
 def _open_all(paths: Iterable[Path | str]) -> dict[str, Run]:

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reference.case import NEGLIGIBLE, Answers, Case
+from reference.closing import Closing
 from reference.optimizers import OPTIMIZERS
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -168,6 +169,26 @@ def judge(
     return Outcome(tuple(checks))
 
 
+# A few float32 trainings of the reference are a small sample of what correct programs do: where a
+# network is chaotic, another order of summation can differ by several times as much.
+CLOSING_MARGIN = 10
+# Where they hardly differ, float32's own rounding is the least: float16 leaves 5e-4 and more.
+LEAST_LOSSES, LEAST_TRAINED = 2e-5, 2e-4
+
+
+def judge_closing(
+    case: Case, closing: Closing, got: Arrays, *, phase: str, numeric: str = "float32"
+) -> Outcome:
+    """Compare what a timed process answers at its end with the answers of the closing case."""
+    row = TOLERANCES[numeric]
+    judging = _Judging(case, Answers(closing.outputs, tokens=closing.tokens), got, row, set())
+    if phase == "generation":
+        return Outcome((*judging.closing_tokens(closing),))
+    if phase == "inference":
+        return Outcome((*judging.outputs(),))
+    return Outcome((*judging.closing_training(closing),))
+
+
 @dataclass(frozen=True)
 class _Judging:
     """One answer file before the gate; ``known`` collects the names that it may hold."""
@@ -226,6 +247,37 @@ class _Judging:
             note = f"{wrong:.0%} of the tokens are others" if wrong else ""
             yield Check(key, wrong, 0.0, note)
 
+    def closing_tokens(self, closing: Closing) -> Iterator[Check]:
+        """The first token alone, as it is timed, and all tokens, of every input set."""
+        for number, expected in enumerate(closing.tokens):
+            for name, tokens in (("first", expected[:, :1]), ("output", expected)):
+                key = f"{name}/{number}/tokens"
+                check = self._compare(key, key, tokens, 0.0)
+                if not check.note:
+                    wrong = float((self.got[key] != tokens).mean())
+                    note = f"{wrong:.0%} of the tokens differ" if wrong else ""
+                    check = Check(key, wrong, 0.0, note)
+                yield check
+
+    def closing_training(self, closing: Closing) -> Iterator[Check]:
+        """The last losses of many steps, and where all of them lead."""
+        steps = closing.unread + len(next(iter(closing.losses.values())))
+        losses = max(LEAST_LOSSES, CLOSING_MARGIN * closing.scatter["losses"])
+        for name, expected in closing.losses.items():
+            keys = [f"step/{number}/{name}" for number in range(len(expected))]
+            for key, loss in zip(keys, expected, strict=True):
+                yield self._compare(f"{key} of {steps} steps", key, np.asarray(loss), losses)
+        trained = max(LEAST_TRAINED, CLOSING_MARGIN * closing.scatter["trained"])
+        for kind, start in (("parameter", self.case.parameters), ("state", self.case.state)):
+            for name, value in start.items():
+                held = self._held(name, "trained") if kind == "state" else name
+                if name in closing.still:
+                    continue
+                key = f"trained/{kind}/{held}"
+                yield self._moved(
+                    "trained", name, key, value, closing.trained[held], steps, trained
+                )
+
     def training(self, optimizer: str) -> Iterator[Check]:
         """Losses, gradients, ten steps and what they moved."""
         allowed = self.tolerance
@@ -260,10 +312,10 @@ class _Judging:
                 key = f"{when}/state/{held}"
                 yield self._moved(when, name, key, start, moved[held], steps, limit)
 
-    def _held(self, name: str) -> str:
+    def _held(self, name: str, when: str = "initial") -> str:
         """Under which of its names a framework keeps a statistic: some keep unbiased variances."""
         unbiased = name.removesuffix("variance") + "unbiased_variance"
-        return unbiased if f"initial/state/{unbiased}" in self.got else name
+        return unbiased if f"{when}/state/{unbiased}" in self.got else name
 
     def _compare(
         self,

@@ -13,6 +13,7 @@ STUDENT = 2.306  # 97.5 % quantile of t with 8 degrees of freedom: two windows o
 FENCE_COSTS = 200  # a slice takes at least so many fences' time
 LONGEST_SLICE_SECONDS = 1.0  # beyond which a slice of long steps does not grow
 REWARM_STEPS = 2
+HANDLES = 4  # of steps, the first of which must be computed when the last is fenced
 
 
 def throughput_slice(adapter, step, count):
@@ -134,13 +135,12 @@ def check_fence(adapter, step, repeats, budget_seconds):
     """Least seconds that show whether the fence waits for everything.
 
     The least of ``repeats``, because a busy machine only adds, and work that a fence lets pass is
-    there every time. "fenced": a step with its fence. "split": the same, dispatch and fence clocked
-    apart; each comes first every other time, so that no place in the order favours one. "after" and
-    "later": reading the step's results and every parameter at once behind the fence, and after a
-    pause in which any work left must have ended. The difference of the last two is work that the
-    fence let pass; both read cold caches, so that nothing else differs.
+    there every time. "fenced": a step with its fence. "after" and "later": reading the step's
+    results and every parameter at once after the fence, and after a pause in which any work left
+    must have ended. The difference of the last two is work that the fence let pass; both read cold
+    caches, so that nothing else differs.
     """
-    fenced, split, after, later = [], [], [], []
+    fenced, after, later = [], [], []
 
     def read(handle):
         start = time.perf_counter()
@@ -148,40 +148,55 @@ def check_fence(adapter, step, repeats, budget_seconds):
         adapter.read(adapter.parameters())
         return time.perf_counter() - start
 
-    def settle():
-        adapter.wait(step())  # what was read before must not have left cold caches to one of them
-
-    def together():
-        settle()
-        start = time.perf_counter()
-        adapter.wait(step())
-        fenced.append(time.perf_counter() - start)
-
     begin = time.perf_counter()
     while len(later) < repeats:
-        if len(later) % 2 == 0:
-            together()
-        settle()
+        adapter.wait(step())  # what was read before must not have left cold caches to one of them
         start = time.perf_counter()
         handle = step()
-        dispatched = time.perf_counter()
         adapter.wait(handle)
-        split.append(time.perf_counter() - start)
+        fenced.append(time.perf_counter() - start)
         after.append(read(handle))
-        if len(later) % 2 == 1:
-            together()
+        dispatched = time.perf_counter()
         handle = step()
         adapter.wait(handle)
-        time.sleep(2 * split[-1] + 2 * (time.perf_counter() - dispatched))
+        time.sleep(2 * fenced[-1] + 2 * (time.perf_counter() - dispatched))
         later.append(read(handle))
         if len(later) >= 5 and time.perf_counter() - begin > budget_seconds:
             break
-    return {
-        "fenced": min(fenced),
-        "split": min(split),
-        "after": min(after),
-        "later": min(later),
-    }
+    return {"fenced": min(fenced), "after": min(after), "later": min(later)}
+
+
+def check_handles(adapter, step, repeats, budget_seconds):
+    """Least seconds of reading the first and the last of four steps after a fence on the last.
+
+    A framework that postpones work until somebody asks for it computes the first step when its
+    handle is read. Both readings are the first of their handle and of arrays of the same size, and
+    each comes first every other time, so that nothing else differs. "fenced": the least seconds of
+    one step with its fence.
+    """
+    earlier, last, fenced = [], [], []
+
+    def read(handle):
+        start = time.perf_counter()
+        adapter.read(handle)
+        return time.perf_counter() - start
+
+    begin = time.perf_counter()
+    while len(fenced) < repeats:
+        start = time.perf_counter()
+        adapter.wait(step())
+        fenced.append(time.perf_counter() - start)
+        handles = [step() for _ in range(HANDLES)]
+        adapter.wait(handles[-1])
+        if len(fenced) % 2:
+            earlier.append(read(handles[0]))
+            last.append(read(handles[-1]))
+        else:
+            last.append(read(handles[-1]))
+            earlier.append(read(handles[0]))
+        if len(fenced) >= 4 and time.perf_counter() - begin > budget_seconds:
+            break
+    return {"earlier": min(earlier), "last": min(last), "fenced": min(fenced)}
 
 
 def own_use():
@@ -211,7 +226,8 @@ def measured_slice(adapter, step, kind, steps, extra):
     """One slice with what this process used during it, as fields of a slice record.
 
     ``extra`` steps are made and not counted: a slowdown planted on purpose, by which the harness
-    tests itself. Noise is read outside of the timed region.
+    tests itself. Noise is read outside of the timed region. "window_seconds", what the slice took
+    with the loop around it, is no field of the record: the host compares the two.
     """
     fenced = kind in ("latency", "first_token")
     before = own_use()
@@ -222,7 +238,7 @@ def measured_slice(adapter, step, kind, steps, extra):
         whole = throughput_slice(adapter, step, steps + extra)
     cpu, window = time.process_time() - cpu, time.perf_counter() - window
     after = own_use()
-    result = {"seconds": sum(each) if fenced else whole}
+    result = {"seconds": sum(each) if fenced else whole, "window_seconds": window}
     if fenced:
         # Nanoseconds are all that the clock knows.
         result["step_seconds"] = [round(value, 9) for value in each]

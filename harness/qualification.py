@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from harness import ceilings, gate
@@ -14,11 +15,15 @@ from harness.checks import (
     affinity_check,
     concurrency_check,
     doubled_check,
-    fence_checks,
+    fence_check,
+    handles_check,
     recompilation_check,
+    roofline_check,
+    slices_checks,
 )
 from harness.errors import WorkerFailure
 from harness.gate import Check, Outcome
+from harness.resources import available_cores
 from harness.store import Run
 from harness.suite import Cell, Suite, twins_of
 from harness.workers import Worker
@@ -29,7 +34,9 @@ FENCE_REPEATS, FENCE_BUDGET_SECONDS, FENCE_ATTEMPTS = 15, 2.0, 10
 HOPELESS = 20
 # While a machine's speed jumped by 40 %, sound arms needed up to two; each costs two warm-ups.
 DOUBLED_ATTEMPTS = 5
-SLOTS = 3  # in which concurrency is looked at
+HANDLES_REPEATS, HANDLES_BUDGET_SECONDS, HANDLES_ATTEMPTS = 12, 0.5, 5
+SLOTS, SLOTS_ATTEMPTS = 3, 3  # turns whose slices are compared with each other
+CEILINGS_ATTEMPTS = 3
 PLANTED_STEPS = 100  # of which a planted slowdown is a whole number of steps
 
 
@@ -52,7 +59,7 @@ class Qualification:
     run: Run
     suite: Suite
     cases: Cases
-    ceilings: Sequence[Mapping[str, Any]]
+    ceilings: Sequence[Mapping[str, Any]]  # measured again where an arm seems to exceed them
     scratch: Path
     stage: Callable[[str], None]
     calibrations: dict[str, Calibration]
@@ -108,22 +115,9 @@ class Qualification:
         if worker.arm.planted:
             frozen["slice_steps"] = -(-frozen["slice_steps"] // PLANTED_STEPS) * PLANTED_STEPS
         calibration = Calibration(step_seconds=warm["step_seconds"], **frozen)
-        checks = [affinity_check(worker.affinity(), worker.cores), *self._fence(worker, cell)]
-        slices, compiled = [], 0
-        for _ in range(SLOTS):
-            reply = worker.slot(
-                cell,
-                calibration.slice_steps,
-                extra=0,
-                kinds=worker.arm.mode.statistics,
-                rewarm_seconds=effort.rewarm_seconds,
-            )
-            slices.append(reply["slices"]["throughput"])
-            compiled += reply["compiled"]
-        checks += [
-            concurrency_check(slices, cell.threads),
-            recompilation_check(compiled),
-        ]
+        checks = [affinity_check(worker.affinity(), worker.cores), self._fence(worker, cell)]
+        checks.append(self._handles(worker, cell))
+        checks += self._slices(worker, cell, calibration)
         checks += self._doubled(worker, cell, calibration)
         outcome = Outcome(tuple(checks))
         self._record("check", worker, cell, outcome)
@@ -132,27 +126,93 @@ class Qualification:
             self.run.append("calibration", cell=cell.id, process=worker.number, **vars(calibration))
         return outcome.reason
 
-    def _fence(self, worker: Worker, cell: Cell) -> list[Check]:
+    def _fence(self, worker: Worker, cell: Cell) -> Check:
         """The least seconds of as many attempts as it takes, at most ten.
 
         A busy machine only ever adds to each of them, so they come nearer to the truth with every
         attempt. What a broken fence lets pass is there every time; what one lets pass now and then
-        may hide from the least of so many. The checks say how many attempts there were.
+        may hide from the least of so many. The check says how many attempts there were.
         """
         least: dict[str, float] = {}
-        found, attempts = [], 0
+        attempts = 0
         while attempts < FENCE_ATTEMPTS:
             attempts += 1
             seconds = worker.check_fence(
                 cell, repeats=FENCE_REPEATS, budget_seconds=FENCE_BUDGET_SECONDS
             )
             least = {what: min(took, least.get(what, took)) for what, took in seconds.items()}
-            found = fence_checks(least)
-            if all(check.passed for check in found) or any(
-                check.error > HOPELESS * check.tolerance for check in found
-            ):
+            check = fence_check(least)
+            if check.passed or check.error > HOPELESS * check.tolerance:
                 break
-        return _least_of(attempts, found)
+        return _least_of(attempts, check)
+
+    def _handles(self, worker: Worker, cell: Cell) -> Check:
+        """The least seconds of as many attempts as it takes: a busy machine only adds to each."""
+        least: dict[str, float] = {}
+        for _ in range(HANDLES_ATTEMPTS):
+            seconds = worker.check_handles(
+                cell, repeats=HANDLES_REPEATS, budget_seconds=HANDLES_BUDGET_SECONDS
+            )
+            least = {what: min(took, least.get(what, took)) for what, took in seconds.items()}
+            check = handles_check(least)
+            if check.passed:
+                break
+        return check
+
+    def _slices(self, worker: Worker, cell: Cell, calibration: Calibration) -> list[Check]:
+        """What a few slices say; more of them are taken before the arm is refused."""
+        slots: list[dict[str, Any]] = []
+        for _ in range(SLOTS_ATTEMPTS):
+            slots += [self.slot(worker, cell, calibration) for _ in range(SLOTS)]
+            timed = slices_checks(
+                slots,
+                steps=calibration.slice_steps,
+                threads=cell.threads,
+                device=cell.device,
+            )
+            timed.append(self._roofline(cell, slots, calibration.slice_steps))
+            if all(check.passed for check in timed):
+                break
+        return [
+            *timed,
+            concurrency_check([slot["slices"]["throughput"] for slot in slots], cell.threads),
+            recompilation_check(sum(slot["compiled"] for slot in slots)),
+        ]
+
+    def slot(self, worker: Worker, cell: Cell, calibration: Calibration) -> dict[str, Any]:
+        """A slice of each kind that the arm offers, and its reply."""
+        return worker.slot(
+            cell,
+            calibration.slice_steps,
+            extra=0,
+            kinds=worker.arm.mode.statistics,
+            rewarm_seconds=self.suite.effort.rewarm_seconds,
+        )
+
+    def _roofline(self, cell: Cell, slots: Sequence[Mapping[str, Any]], steps: int) -> Check:
+        """No arm can be faster than the machine; the ceilings are measured again if one seems so.
+
+        A busy machine shows less than it can do, in its ceilings too.
+        """
+        seconds = median(slot["slices"]["throughput"]["seconds"] for slot in slots) / steps
+        operations, least_bytes = self._work(cell)
+        for attempt in range(CEILINGS_ATTEMPTS):
+            share = ceilings.roofline_share(operations, least_bytes, seconds, self.ceilings)
+            check = roofline_check(share)
+            if check.passed or attempt + 1 == CEILINGS_ATTEMPTS:
+                break
+            self.stage(f"{cell.title}: what {cell.threads} thread(s) of this machine can do")
+            self.ceilings = [
+                *self.ceilings,
+                *ceilings.measured(cell.threads, available_cores()[: cell.threads]),
+            ]
+        return check
+
+    @staticmethod
+    def _work(cell: Cell) -> tuple[int, int]:
+        return ceilings.work(
+            cell.model, cell.preset, cell.batch, phase=cell.phase, optimizer=cell.optimizer
+        )
 
     def _doubled(self, worker: Worker, cell: Cell, calibration: Calibration) -> list[Check]:
         """Only where arithmetic explains a good part of the step: overhead does not double.
@@ -162,13 +222,7 @@ class Qualification:
         """
         if not self.ceilings:
             return []
-        work, _ = ceilings.work(
-            cell.model,
-            cell.preset,
-            cell.batch,
-            phase=cell.phase,
-            optimizer=cell.optimizer,
-        )
+        work, _ = self._work(cell)
         bound = ceilings.roofline_share(work, 0, calibration.step_seconds, self.ceilings)
         if not bound >= COMPUTE_BOUND:
             return []
@@ -184,7 +238,7 @@ class Qualification:
             attempts += 1
             once = min(once, seconds(self.cases.solved(cell)[0]))
             twice = min(twice, seconds(self.cases.doubled(cell)))
-        return _least_of(attempts, [check])
+        return [_least_of(attempts, check)]
 
     def _learn(self, worker: Worker, cell: Cell) -> None:
         """Train on data and test; a model that the data do not fit says so.
@@ -232,7 +286,7 @@ class Qualification:
         )
 
 
-def _least_of(attempts: int, checks: Sequence[Check]) -> list[Check]:
-    """The checks, saying of how many attempts they are the least."""
+def _least_of(attempts: int, check: Check) -> Check:
+    """The check, saying of how many attempts it is the least."""
     said = f"the least of {attempts} attempts" if attempts > 1 else ""
-    return [replace(check, note=", ".join(filter(None, (check.note, said)))) for check in checks]
+    return replace(check, note=", ".join(filter(None, (check.note, said))))

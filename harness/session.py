@@ -97,7 +97,8 @@ def measure(
     resolutions: Mapping[str, Resolution],
     progress: Progress,
     only_gate: bool = False,
+    timed: bool = False,
 ) -> None:
     """Bring the cells to their statuses; what an interrupted run had measured counts."""
     store.repair(run)
-    Engine(run, suite, resolutions, progress, only_gate=only_gate).measure(cells)
+    Engine(run, suite, resolutions, progress, only_gate=only_gate, timed=timed).measure(cells)

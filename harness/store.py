@@ -34,7 +34,8 @@ import orjson
 
 from harness.errors import BadInput, LevelfieldError, RunFailed
 
-SCHEMA, KIND = 2, "levelfield-run"
+SCHEMA, KIND = 3, "levelfield-run"
+CLOSED_SINCE = 3  # the schema from which on no slice counts without a closing gate
 _STATUSES = "ok wrong failed timeout out-of-memory unsupported unwritten no-environment"
 STATUSES = tuple(_STATUSES.split())
 _CELL = (
@@ -52,6 +53,7 @@ RECORDS = {
     " warm_up_seconds? warm_up_steps? capped? new_cache_entries?",
     "gate": "cell process passed checks",
     "check": "cell process passed checks",
+    "closing": "cell process passed checks",
     "calibration": "cell process step_seconds slice_steps fence_seconds",
     "block": "block residency arms comparisons rounds seed",
     "round": "comparison block round order canaries wall_seconds foreign_seconds steal_seconds"

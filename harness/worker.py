@@ -181,22 +181,72 @@ class Worker:
 
         return check_fence(self.adapter, self._step(phase), repeats, budget_seconds)
 
+    def do_check_handles(self, phase, repeats, budget_seconds):
+        """Seconds that show whether earlier steps are computed when the last one is fenced."""
+        from harness.measure import check_handles
+
+        return check_handles(self.adapter, self._step(phase), repeats, budget_seconds)
+
+    def do_closing(self, phase, kinds, unread, read, path):
+        """After the last slice: ``unread`` steps by the loops of the slices, then what is judged.
+
+        Of a training, the losses of ``read`` further steps and where all of them lead; otherwise
+        the outputs or tokens of every input set. "first_seconds" and "again_seconds" are those of
+        single steps on each set, met for the first and for the second time.
+        """
+        import numpy
+
+        from harness.measure import latency_slice, throughput_slice
+
+        step, sets, arrays = self._step(phase), len(self.case.sets), {}
+        first, again = [], []
+        if phase == "training":
+            fenced = unread // 2 if "latency" in kinds else 0
+            latency_slice(self.adapter, step, fenced)
+            throughput_slice(self.adapter, step, unread - fenced)
+            for number in range(read):
+                for name, value in self._read(step()).items():
+                    arrays["step/%d/%s" % (number, name)] = value
+            for name, value in self._read(self.adapter.parameters()).items():
+                arrays["trained/" + name] = value
+        else:
+            first = latency_slice(self.adapter, step, sets)
+            again = latency_slice(self.adapter, step, sets)
+            throughput_slice(self.adapter, step, unread)
+            if phase == "generation":
+                for number in range(sets):
+                    for name, value in self._read(self._first_token()).items():
+                        arrays["first/%d/%s" % (number, name)] = value
+            for number in range(sets):
+                for name, value in self._read(step()).items():
+                    arrays["output/%d/%s" % (number, name)] = value
+        numpy.savez(path, **arrays)
+        return {"first_seconds": first, "again_seconds": again}
+
     def do_slot(self, phase, steps, extra, kinds, rewarm_seconds):
         """A turn in a round: warm again after parking, then a slice of each kind, in this order.
 
-        ``rewarm_seconds`` None leaves out the steps before.
+        ``rewarm_seconds`` None leaves out the steps before. "worker_seconds": of all of it.
+        "window_seconds": of the throughput slice with the loop around it.
         """
         from harness.measure import measured_slice, rewarm
 
         step = self._step(phase)
+        begin = time.perf_counter()
         if rewarm_seconds is not None:
             rewarm(self.adapter, step, rewarm_seconds)
-        compiled, slices = self.adapter.compilations(), {}
+        compiled, slices, windows = self.adapter.compilations(), {}, {}
         for kind in kinds:
             one = self._first_token if kind == "first_token" else step
             slices[kind] = measured_slice(self.adapter, one, kind, steps, extra)
+            windows[kind] = slices[kind].pop("window_seconds")
         now = self.adapter.compilations()
-        return {"slices": slices, "compiled": 0 if now == compiled else now - compiled}
+        return {
+            "slices": slices,
+            "compiled": 0 if now == compiled else now - compiled,
+            "worker_seconds": time.perf_counter() - begin,
+            "window_seconds": windows["throughput"],
+        }
 
     def do_affinity(self):
         """The cores on which any thread of this process may run; a runtime may have set them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ class Worker:
         )
 
     def check_fence(self, cell: Cell, *, repeats: int, budget_seconds: float) -> dict[str, Any]:
-        """Seconds: fenced, split, after, later (``harness.measure.check_fence``)."""
+        """Seconds: fenced, after, later (``harness.measure.check_fence``)."""
         return _fields(
             self.process.ask(
                 "check_fence",
@@ -128,21 +129,52 @@ class Worker:
         kinds: Sequence[str],
         rewarm_seconds: float | None,
     ) -> dict[str, Any]:
-        """A slice of each kind: {"slices": kind -> fields of a slice, "compiled": how often}.
+        """A slice of each kind.
 
-        ``rewarm_seconds``: how long to warm up after parking; None for not at all.
+        {"slices": kind -> fields of a slice, "compiled": how often, "window_seconds": of the
+        throughput slice with the loop around it, "worker_seconds" and "host_seconds": what all of
+        it took by the clocks of the worker and of the host}. ``rewarm_seconds``: how long to warm
+        up after parking; None for not at all.
         """
+        begin = time.perf_counter()
+        reply = self.process.ask(
+            "slot",
+            self.limits.step_seconds,
+            phase=cell.phase,
+            steps=steps,
+            extra=extra,
+            kinds=list(kinds),
+            rewarm_seconds=rewarm_seconds,
+        )
+        return {**_fields(reply), "host_seconds": time.perf_counter() - begin}
+
+    def check_handles(self, cell: Cell, *, repeats: int, budget_seconds: float) -> dict[str, Any]:
+        """Seconds: earlier, last, fenced (``harness.measure.check_handles``)."""
         return _fields(
             self.process.ask(
-                "slot",
-                self.limits.step_seconds,
+                "check_handles",
+                self.limits.step_seconds + budget_seconds,
                 phase=cell.phase,
-                steps=steps,
-                extra=extra,
-                kinds=list(kinds),
-                rewarm_seconds=rewarm_seconds,
+                repeats=repeats,
+                budget_seconds=budget_seconds,
             )
         )
+
+    def closing(
+        self, cell: Cell, path: Path, *, kinds: Sequence[str], unread: int, read: int
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the arm still answers after its last slice, by name; first and again seconds."""
+        reply = self.process.ask(
+            "closing",
+            self.limits.compile_seconds,
+            phase=cell.phase,
+            kinds=list(kinds),
+            unread=unread,
+            read=read,
+            path=str(path),
+        )
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}, _fields(reply)
 
     def affinity(self) -> list[int]:
         """The cores on which any of its threads may run."""

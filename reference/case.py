@@ -222,12 +222,12 @@ def run_numpy(case: Case, *, dtype: str = "float64") -> Answers:
     outputs = [case.model.forward(layers, case.sizes, cast(inputs)) for inputs in case.inputs]
     tokens: tuple[NDArray[np.int32], ...] = ()
     if case.model.generation is not None:
-        tokens = tuple(_decoded(case, inputs, layers)[0] for inputs in case.inputs)
+        tokens = tuple(decoded(case, inputs, layers)[0] for inputs in case.inputs)
     return Answers(tuple(outputs), tokens=tokens)
 
 
-def _decoded(case: Case, inputs: Arrays, layers: NumpyLayers) -> tuple[NDArray[np.int32], float]:
-    """Greedy tokens, and how clear the closest decision was.
+def decoded(case: Case, inputs: Arrays, layers: NumpyLayers) -> tuple[NDArray[np.int32], float]:
+    """Greedy tokens of float64 ``layers``, (batch, count), and how clear the closest decision was.
 
     That is the difference of the two largest logits relative to their spread.
     """
@@ -284,7 +284,7 @@ def run_jax(
             }
 
         infer, losses_and_gradients = _jitted(case.model.name, case.preset, None)
-        parameters, state = placed(case.parameters), placed(_both_variances(case.state))
+        parameters, state = placed(case.parameters), placed(both_variances(case.state))
         sets = [placed(inputs) for inputs in case.inputs]
         outputs = tuple(_numpy(infer(parameters, state, inputs)) for inputs in sets)
         losses, gradients = losses_and_gradients(parameters, state, sets[0])
@@ -292,7 +292,7 @@ def run_jax(
         step_losses, stepped, trained = {}, {}, {}
         for optimizer in optimizers if steps else ():
             step = _jitted(case.model.name, case.preset, optimizer)
-            moved = placed(case.parameters), placed(_both_variances(case.state))
+            moved = placed(case.parameters), placed(both_variances(case.state))
             slots, found = initial_slots(case.model, optimizer, moved[0]), []
             for number in range(1, steps + 1):
                 inputs = sets[(number - 1) % len(sets)]
@@ -314,7 +314,7 @@ def run_jax(
         )
 
 
-def _both_variances(state: Arrays) -> Arrays:
+def both_variances(state: Arrays) -> Arrays:
     """Running variances twice: frameworks move them by the biased or the unbiased one."""
     unbiased = {
         f"{name.removesuffix('variance')}unbiased_variance": value
@@ -444,7 +444,7 @@ def _scatter(
                 note("step_losses", got, np.array(losses))
             for when in ("stepped", "trained"):
                 moves = getattr(answers, when)[optimizer]
-                for name in moving | set(_both_variances(case.state)):
+                for name in moving | set(both_variances(case.state)):
                     note(when, getattr(other, when)[optimizer][name], moves[name])
         if any(worst[kind] > limit for kind, limit in limits.items()):
             break
@@ -456,7 +456,7 @@ def _clear_tokens(case: Case) -> tuple[NDArray[np.int32], ...] | None:
     if case.model.generation is None:
         return ()
     layers = NumpyLayers({n: v.astype(np.float64) for n, v in case.parameters.items()})
-    found = [_decoded(case, inputs, layers) for inputs in case.inputs]
+    found = [decoded(case, inputs, layers) for inputs in case.inputs]
     return tuple(tokens for tokens, _ in found) if min(c for _, c in found) > CLEAR else None
 
 
@@ -466,7 +466,7 @@ def write_case(case: Case, path: Path) -> None:
     arrays.update({f"state/{name}": value for name, value in case.state.items()})
     for number, inputs in enumerate(case.inputs):
         arrays.update({f"input/{number}/{name}": value for name, value in inputs.items()})
-    _write(path, case.meta(), arrays)
+    write_arrays(path, case.meta(), arrays)
 
 
 def write_answers(answers: Answers, path: Path) -> None:
@@ -485,7 +485,7 @@ def write_answers(answers: Answers, path: Path) -> None:
         "step_losses": {name: dict(each) for name, each in answers.step_losses.items()},
         "scatter": dict(answers.scatter),
     }
-    _write(path, meta, arrays)
+    write_arrays(path, meta, arrays)
 
 
 def read_answers(path: Path) -> Answers:
@@ -512,6 +512,7 @@ def read_answers(path: Path) -> Answers:
     )
 
 
-def _write(path: Path, meta: Mapping[str, Any], arrays: Arrays) -> None:
+def write_arrays(path: Path, meta: Mapping[str, Any], arrays: Arrays) -> None:
+    """Write arrays as ``.npz`` without pickle, and ``meta`` as JSON in an array of bytes."""
     text = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
     np.savez(path, allow_pickle=False, meta=text, **arrays)

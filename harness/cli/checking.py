@@ -1,4 +1,4 @@
-"""``levelfield check``: the gate alone: do all frameworks compute the same thing?"""
+"""``levelfield check``: do all frameworks compute the same thing, and can they be timed?"""
 
 from __future__ import annotations
 
@@ -51,9 +51,16 @@ def check_command(
     threads: ThreadsOption = None,
     numeric: NumericOption = None,
     python: PythonOption = None,
+    timed: Annotated[
+        bool,
+        typer.Option(
+            "--timed",
+            help="Also every check of the measurement, and the closing gate after a few slices.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
 ) -> None:
-    """Prove every arm against the reference and show its errors; nothing is timed.
+    """Prove every arm against the reference and show its errors; no time is reported.
 
     Of the preset paper a batch of 4 and momentum are proved if nothing else is asked for.
 
@@ -74,7 +81,7 @@ def check_command(
         threads=threads,
         numeric=numeric,
     )
-    rows = _check(chosen, python, suite)
+    rows = _check(chosen, python, suite, timed=timed)
     if as_json:
         print(json.dumps(rows, indent=1))
     else:
@@ -83,8 +90,18 @@ def check_command(
         raise typer.Exit(1)
 
 
-def _check(suite: Suite, python: list[str] | None, name: str) -> list[dict[Hashable, Any]]:
-    suite = replace(suite, twin="none")  # nothing is timed, so nothing needs an error bar
+def _check(
+    suite: Suite, python: list[str] | None, name: str, *, timed: bool
+) -> list[dict[Hashable, Any]]:
+    # No time is reported, so nothing needs an error bar, and an adapter's author waits for it.
+    effort = replace(
+        suite.effort,
+        warm_up_seconds=0.2,
+        warm_up_cap_seconds=3.0,
+        quiet_seconds=0.0,
+        memory=False,
+    )
+    suite = replace(suite, twin="none", effort=effort)
     cells = plan(suite)
     resolutions = session.resolve_arms(suite.arms, given_interpreters(python))
     session.refuse_if_nothing_can_run(resolutions, name)
@@ -102,6 +119,7 @@ def _check(suite: Suite, python: list[str] | None, name: str) -> list[dict[Hasha
                 resolutions=resolutions,
                 progress=listener,
                 only_gate=True,
+                timed=timed,
             )
         # These bring pandas, which takes longer than to refuse a mistake.
         from harness import frames

@@ -23,7 +23,15 @@ from harness.columns import COLUMNS
 from harness.errors import BadInput, RunFailed
 from harness.export import write_csv, write_parquet
 from harness.frames import Frames, load
-from harness.store import STATUSES, Run, TornRecord, open_run, read_records
+from harness.store import (
+    CLOSED_SINCE,
+    SCHEMA,
+    STATUSES,
+    Run,
+    TornRecord,
+    open_run,
+    read_records,
+)
 from harness.summary import summary
 from harness.verdicts import judge, verdict_frame
 from tests.synthetic import ARMS, MODELS, add_round, empty_run, gate_checks, process, write_run
@@ -74,6 +82,13 @@ def start(run: Run, cell: str, number: int, *, purpose: str = "resident") -> Non
 def gate(run: Run, cell: str, number: int, *, passed: bool = True, **change: Any) -> None:
     check = {"name": "outputs/logits", "error": 1e-7, "tolerance": 1e-5, "passed": passed}
     run.append("gate", cell=cell, process=number, passed=passed, checks=[{**check, **change}])
+    close(run, cell, number)
+
+
+def close(run: Run, cell: str, number: int, *, passed: bool = True) -> None:
+    """The closing gate, which every cell with slices has passed."""
+    check = {"name": "clock", "error": 0.9, "tolerance": 1.0, "passed": passed}
+    run.append("closing", cell=cell, process=number, passed=passed, checks=[check])
 
 
 OWN = {"cpu_seconds": 0.5, "wait_seconds": 0.1, "switches": 1, "major_faults": 0}
@@ -277,7 +292,39 @@ def test_a_failed_check_withholds_like_a_failed_gate(tmp_path: Path) -> None:
         check = {"name": "fence read", "error": 1.0, "tolerance": 0.05, "passed": False}
         run.append("check", cell="c0001", process=1, passed=False, checks=[check])
     loaded = load(run.path)
-    assert len(loaded.checks) == 1
+    assert [*loaded.checks["passed"]] == [False, True]  # the closing gate's stand there, too
+    assert not len(loaded.slices)
+    assert summary(loaded).iloc[0][MEASURED].isna().all()
+
+
+def test_slices_without_a_closing_gate_are_withheld(tmp_path: Path) -> None:
+    with empty_run(tmp_path) as run:
+        everything(run, "c0001")
+        check = {"name": "outputs/logits", "error": 1e-7, "tolerance": 1e-5, "passed": True}
+        run.append("gate", cell="c0001", process=1, passed=True, checks=[check])
+    loaded = load(run.path)
+    assert not len(loaded.slices)
+    assert not len(loaded.steps)
+    assert len(loaded.startup) == 1
+
+
+def test_slices_of_runs_older_than_the_closing_gate_count(tmp_path: Path) -> None:
+    with empty_run(tmp_path) as run:
+        everything(run, "c0001")
+        check = {"name": "outputs/logits", "error": 1e-7, "tolerance": 1e-5, "passed": True}
+        run.append("gate", cell="c0001", process=1, passed=True, checks=[check])
+    described = run.path / "run.json"
+    older = described.read_text().replace(f'"schema": {SCHEMA}', f'"schema": {CLOSED_SINCE - 1}')
+    described.write_text(older)
+    assert len(load(run.path).slices) == 2
+
+
+def test_a_failed_closing_gate_withholds_everything(tmp_path: Path) -> None:
+    with empty_run(tmp_path) as run:
+        everything(run, "c0001")
+        gate(run, "c0001", 1)
+        close(run, "c0001", 2, passed=False)
+    loaded = load(run.path)
     assert not len(loaded.slices)
     assert summary(loaded).iloc[0][MEASURED].isna().all()
 

@@ -1,0 +1,96 @@
+"""The closing gate: a process that was timed is judged once more, after its last slice.
+
+The gate of the qualification judges a process that is not timed yet. The closing gate judges one
+that was, in the first block that measures a cell. It compares the slices with each other, and the
+answers after many unread steps with those of the reference (:mod:`reference.closing`). No slice of
+a cell counts without it, and a cell that fails it ends as ``wrong`` or ``failed``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness import gate
+from harness.cases import Cases
+from harness.checks import affinity_check, first_visit_check, slices_checks
+from harness.gate import Check, Outcome
+from harness.store import Run
+from harness.suite import Cell
+from harness.workers import Worker
+from reference.closing import READ
+
+# Noise only adds to a step met for the first time, and a fresh load makes all sets new again.
+ATTEMPTS = 4
+# Passes over the input sets between the first answers and those that are judged: an odd number, so
+# that a loop that runs half of its steps ends at another set. As many as fit into the seconds.
+PASSES_SECONDS, MOST_PASSES = 0.5, 25
+
+
+@dataclass
+class ClosingGate:
+    """Closes the cells of one run. ``closed``: ids of the cells that passed it."""
+
+    run: Run
+    cases: Cases
+    scratch: Path
+    stage: Callable[[str], None]
+    closed: set[str] = field(default_factory=set)
+
+    def close(
+        self,
+        worker: Worker,
+        cell: Cell,
+        *,
+        slots: Sequence[Mapping[str, Any]],
+        slice_steps: int,
+        step_seconds: float,
+        kinds: Sequence[str],
+    ) -> tuple[str, str]:
+        """-> ("ok", "") or the status in which the cell ends, with its reason.
+
+        ``slots``: replies of ``Worker.slot`` of this process. ``step_seconds``: of a step, which
+        bounds the steps that nothing is read of. Raises WorkerFailure.
+        """
+        self.stage(f"{cell.title}: closing gate")
+        timed = slices_checks(slots, steps=slice_steps, threads=cell.threads, device=cell.device)
+        timed.append(affinity_check(worker.affinity(), worker.cores))
+        answers, visits = self._answers(worker, cell, kinds, step_seconds)
+        outcomes = {"failed": Outcome((*timed, *visits)), "wrong": answers}
+        self.run.append(
+            "closing",
+            cell=cell.id,
+            process=worker.number,
+            passed=all(outcome.passed for outcome in outcomes.values()),
+            checks=[check for outcome in outcomes.values() for check in outcome.to_json()],
+        )
+        for status in ("wrong", "failed"):
+            if outcomes[status].reason:
+                return status, f"after its last slice: {outcomes[status].reason}"
+        self.closed.add(cell.id)
+        return "ok", ""
+
+    def _answers(
+        self, worker: Worker, cell: Cell, kinds: Sequence[str], step_seconds: float
+    ) -> tuple[Outcome, list[Check]]:
+        """What the answers say, and what the seconds on new input sets say."""
+        path, case, closing = self.cases.closing(cell)
+        training = cell.phase == "training"
+        sets = len(case.inputs)
+        passes = int(min(PASSES_SECONDS / (step_seconds * sets), MOST_PASSES))
+        unread = closing.unread if training else sets * (passes // 2 * 2 + 1)
+        for _ in range(ATTEMPTS):
+            worker.load(cell, path)
+            worker.compile(cell)
+            got, seconds = worker.closing(
+                cell, self.scratch / "closing.npz", kinds=kinds, unread=unread, read=READ
+            )
+            visits = []
+            if not training:
+                visits = [first_visit_check(seconds["first_seconds"], seconds["again_seconds"])]
+            if all(check.passed for check in visits):
+                break
+        outcome = gate.judge_closing(case, closing, got, phase=cell.phase, numeric=cell.numeric)
+        return outcome, visits

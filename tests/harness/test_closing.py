@@ -1,0 +1,290 @@
+"""The closing gate: what a timed process answers, and what its slices say of each other."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness import frames, gate
+from harness.checks import (
+    doubled_check,
+    first_visit_check,
+    handles_check,
+    roofline_check,
+    slices_checks,
+)
+from harness.gate import Outcome
+from harness.measure import check_handles
+from reference.case import Case, draw_case, settled_case
+from reference.closing import (
+    FURTHER,
+    MOST_STEPS,
+    READ,
+    Closing,
+    closing_case,
+    read_closing,
+    solve,
+    write_closing,
+)
+from tests.harness.conftest import TINY_EFFORT, RunModes
+
+pytestmark = pytest.mark.alone
+
+# mode -> (phase, status, what its reason holds)
+LIARS = {
+    "half-working": ("training", "wrong", "step/0/loss"),
+    "idle-later": ("training", "wrong", "step/0/loss"),
+    "quarter-batch-later": ("training", "wrong", "step/0/loss"),
+    "half-precision-later": ("training", "wrong", "step/0/loss"),
+    "halves-slices": ("training", "failed", "slice seconds: its throughput slices"),
+    "lazy": ("inference", "failed", "earlier steps: reading an earlier step takes"),
+    "caches": ("inference", "failed", "first visit: an input set takes"),
+}
+
+
+@pytest.fixture(scope="module")
+def ended(run_modes: RunModes) -> dict[str, tuple[str, str]]:
+    """mode -> (status, reason) of the phase in which it lies; "well" of both."""
+    found: dict[str, tuple[str, str]] = {}
+    for phase in ("training", "inference"):
+        modes = [mode for mode, (where, *_) in LIARS.items() if where == phase]
+        folder = run_modes(*modes, "well", phases=(phase,))
+        loaded = frames.load(folder)
+        assert set(loaded.slices["mode"]) == {"well"}
+        for row in loaded.cells.to_dict("records"):
+            name = f"well, {phase}" if row["mode"] == "well" else row["mode"]
+            found[name] = (row["status"], row["reason"])
+    return found
+
+
+@pytest.mark.parametrize("mode", LIARS)
+def test_what_passes_the_gate_and_lies_later_is_refused(
+    ended: dict[str, tuple[str, str]], mode: str
+) -> None:
+    _, status, words = LIARS[mode]
+    assert ended[mode][0] == status
+    assert words in ended[mode][1]
+
+
+@pytest.mark.parametrize("phase", ["training", "inference"])
+def test_a_sound_arm_passes_the_closing_gate(ended: dict[str, tuple[str, str]], phase: str) -> None:
+    assert ended[f"well, {phase}"] == ("ok", "")
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="a machine of one core has no second one")
+def test_a_core_that_is_taken_only_while_timed_is_seen(run_modes: RunModes) -> None:
+    (row,) = frames.load(run_modes("second-core-when-timed")).cells.to_dict("records")
+    assert row["status"] == "failed"
+    assert "after its last slice: affinity: its threads may run on the cores" in row["reason"]
+
+
+# -- what slices say ------------------------------------------------------------------------------
+
+
+def slot(
+    *,
+    throughput: float = 0.05,
+    latency: float = 0.055,
+    cpu: float = 1.0,
+    worker: float = 1.0,
+    window: float = 1.0,
+) -> dict[str, Any]:
+    """A reply with 50 steps a slice; ``cpu``: of the throughput slice's CPU seconds."""
+    host = throughput + latency + 0.05
+    return {
+        "slices": {
+            "throughput": {"seconds": throughput, "cpu_seconds": cpu * throughput},
+            "latency": {
+                "seconds": latency,
+                "cpu_seconds": latency,
+                "step_seconds": [latency / 50] * 50,
+            },
+        },
+        "window_seconds": throughput / window,
+        "worker_seconds": worker * host,
+        "host_seconds": host,
+    }
+
+
+def failed(**change: float) -> set[str]:
+    checks = slices_checks([slot(**change)] * 3, steps=50, threads=1, device="cpu")
+    return {check.name for check in checks if not check.passed}
+
+
+def test_sound_slices_agree_with_each_other() -> None:
+    assert failed() == set()
+    assert failed(throughput=0.03, cpu=1.0) == set()  # half of the dispatch overlaps
+
+
+def test_a_throughput_slice_that_leaves_steps_out_is_refused() -> None:
+    assert failed(throughput=0.001) == {"overlap", "CPU seconds per step"}
+
+
+def test_a_throughput_slice_with_too_little_work_is_refused() -> None:
+    assert failed(cpu=0.3) == {"CPU seconds per step"}
+
+
+def test_a_slow_clock_is_refused(run_modes: RunModes) -> None:
+    effort = replace(TINY_EFFORT, slice_seconds=0.05, latency=False, accuracy=False, memory=False)
+    (row,) = frames.load(run_modes("slow-clock", effort=effort)).cells.to_dict("records")
+    assert (row["status"], row["reason"][:6]) == ("failed", "clock:")
+
+
+@pytest.mark.parametrize("share", [0.5, 2.0])
+def test_a_clock_unlike_the_hosts_is_refused(share: float) -> None:
+    assert failed(worker=share) == {"clock"}
+
+
+def test_seconds_that_a_slice_leaves_out_are_missed() -> None:
+    assert failed(window=0.5) == {"slice seconds"}
+
+
+def test_a_second_core_is_seen_in_timed_slices() -> None:
+    assert failed(cpu=1.2) == {"timed concurrency"}
+
+
+def test_slots_in_which_the_host_waited_longer_decide_nothing() -> None:
+    slots = [slot(), slot(worker=0.3), slot(worker=0.3)]
+    checks = slices_checks(slots, steps=50, threads=1, device="cpu")
+    assert all(check.passed for check in checks)
+
+
+def test_an_arm_without_latency_is_not_compared_with_it() -> None:
+    alone = slot(throughput=0.001)
+    del alone["slices"]["latency"]
+    alone["host_seconds"] = alone["worker_seconds"] = 0.02
+    checks = slices_checks([alone], steps=50, threads=1, device="cpu")
+    assert {check.name for check in checks} == {"clock", "slice seconds", "timed concurrency"}
+    assert all(check.passed for check in checks)
+
+
+def test_on_a_gpu_a_launch_may_be_all_that_overlaps() -> None:
+    short = slot(throughput=50 * 5e-6, latency=50 * 60e-6)
+    checks = {c.name: c for c in slices_checks([short], steps=50, threads=1, device="cuda")}
+    assert checks["overlap"].passed
+    assert "CPU seconds per step" not in checks
+
+
+@pytest.mark.parametrize(("ratio", "passed"), [(1.0, False), (1.3, True), (3, True), (6, False)])
+def test_twice_the_batch_has_bounds_on_both_sides(ratio: float, passed: bool) -> None:
+    check = doubled_check(0.01, 0.01 * ratio)
+    assert check.passed is passed
+    assert bool(check.note) is not passed
+
+
+def test_nothing_is_faster_than_the_machine() -> None:
+    assert roofline_check(1.2).passed
+    assert not roofline_check(1.3).passed
+    assert roofline_check(float("nan")).passed  # without ceilings there is nothing to compare
+
+
+class Lazy:
+    """Steps that take 2 ms, when they are made or when they are asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, lazy: bool) -> None:
+        self.now, self.lazy = 0.0, lazy
+        monkeypatch.setattr("harness.measure.time.perf_counter", lambda: self.now)
+
+    def step(self) -> dict[str, bool]:
+        self.now += 1e-6 if self.lazy else 0.002
+        return {"done": not self.lazy}
+
+    def wait(self, handle: dict[str, bool]) -> None:
+        self.now += 1e-7 if handle["done"] else 0.002
+        handle["done"] = True
+
+    def read(self, handle: dict[str, bool]) -> None:
+        self.wait(handle)
+        self.now += 1e-5
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_step_that_waits_to_be_read_is_seen(monkeypatch: pytest.MonkeyPatch, lazy: bool) -> None:
+    machine = Lazy(monkeypatch, lazy=lazy)
+    check = handles_check(check_handles(machine, machine.step, 12, 0.5))
+    assert check.passed is not lazy
+
+
+def test_a_cache_of_answers_is_seen_by_the_first_visit() -> None:
+    assert first_visit_check([0.1, 0.001, 0.0011, 0.0012], [0.001] * 4).passed
+    assert not first_visit_check([0.1, 0.001, 0.0011, 0.0012], [0.00001] * 4).passed
+
+
+# -- the closing case -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mlp() -> tuple[Case, Closing]:
+    case, answers = settled_case("mlp", "tiny", 1, optimizers=["adam"])
+    wider = closing_case(case)
+    return wider, solve(wider, "training", "adam", answers.gradients)
+
+
+def test_a_closing_case_has_the_known_sets_and_as_many_new_ones(mlp: tuple[Case, Closing]) -> None:
+    wider, closing = mlp
+    known = draw_case("mlp", "tiny", 1, attempt=wider.attempt)
+    assert len(wider.inputs) == len(known.inputs) + FURTHER
+    for ours, theirs in zip(wider.inputs, known.inputs, strict=False):
+        np.testing.assert_array_equal(ours["features"], theirs["features"])
+    assert closing.unread + READ == MOST_STEPS  # a small net stays clear of chaos
+
+
+def test_closing_answers_survive_their_file(mlp: tuple[Case, Closing], tmp_path: Path) -> None:
+    _, closing = mlp
+    write_closing(closing, tmp_path / "closing.npz")
+    again = read_closing(tmp_path / "closing.npz")
+    assert (again.unread, again.still, again.losses) == (
+        closing.unread,
+        closing.still,
+        closing.losses,
+    )
+    assert again.scatter == closing.scatter
+    for name, moved in closing.trained.items():
+        np.testing.assert_array_equal(again.trained[name], moved)
+
+
+def given(case: Case, closing: Closing) -> dict[str, Any]:
+    """What a perfect arm answers."""
+    answers: dict[str, Any] = {}
+    for name, losses in closing.losses.items():
+        answers.update({f"step/{n}/{name}": np.float32(loss) for n, loss in enumerate(losses)})
+    for name, start in case.parameters.items():
+        answers[f"trained/parameter/{name}"] = (start + closing.trained[name]).astype(np.float32)
+    return answers
+
+
+def judged(case: Case, closing: Closing, answers: dict[str, Any]) -> Outcome:
+    return gate.judge_closing(case, closing, answers, phase="training")
+
+
+def test_a_perfect_training_passes(mlp: tuple[Case, Closing]) -> None:
+    assert judged(*mlp, given(*mlp)).passed
+
+
+@pytest.mark.parametrize("share", [0.99, 1.01])
+def test_a_training_of_another_rate_is_wrong(mlp: tuple[Case, Closing], share: float) -> None:
+    case, closing = mlp
+    scaled = replace(closing, trained={n: share * m for n, m in closing.trained.items()})
+    assert not judged(case, closing, given(case, scaled)).passed
+
+
+def test_a_missing_loss_is_wrong_and_not_a_crash(mlp: tuple[Case, Closing]) -> None:
+    answers = given(*mlp)
+    del answers["step/0/loss"]
+    assert "missing from the answer" in judged(*mlp, answers).reason
+
+
+def test_the_first_token_is_judged_alone() -> None:
+    case = draw_case("gpt2", "tiny", 1)
+    tokens = np.arange(24, dtype=np.int32).reshape(8, 3)
+    closing = Closing(tokens=(tokens,))
+    right = {"first/0/tokens": tokens[:, :1], "output/0/tokens": tokens}
+    assert gate.judge_closing(case, closing, right, phase="generation").passed
+    lies = {**right, "first/0/tokens": 0 * tokens[:, :1]}
+    outcome = gate.judge_closing(case, closing, lies, phase="generation")
+    assert outcome.reason.startswith("first/0/tokens")
