@@ -108,7 +108,10 @@ class Qualification:
         if worker.arm.planted:
             frozen["slice_steps"] = -(-frozen["slice_steps"] // PLANTED_STEPS) * PLANTED_STEPS
         calibration = Calibration(step_seconds=warm["step_seconds"], **frozen)
-        checks = [affinity_check(worker.affinity(), worker.cores), *self._fence(worker, cell)]
+        checks = [
+            affinity_check(worker.process.affinity(), worker.cores),
+            *self._fence(worker, cell),
+        ]
         slices, compiled = [], 0
         for _ in range(SLOTS):
             reply = worker.slot(

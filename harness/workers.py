@@ -144,11 +144,6 @@ class Worker:
             )
         )
 
-    def affinity(self) -> list[int]:
-        """The cores on which any of its threads may run."""
-        cores: list[int] = self.process.ask("affinity", self.limits.load_seconds)["cores"]
-        return cores
-
     def steps(self, cell: Cell, steps: int) -> None:
         """Untimed steps, fenced."""
         self.process.ask("steps", self.limits.step_seconds, phase=cell.phase, steps=steps)

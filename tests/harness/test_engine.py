@@ -50,7 +50,7 @@ MISFORTUNES = {
     "exits": ("failed", "exit code 7"),
     "segfaults": ("failed", "SIGSEGV"),
     "allocates": ("out-of-memory", "Memory"),
-    "killed": ("out-of-memory", "SIGKILL"),
+    "killed": ("failed", "killed by SIGKILL"),
     "inference-only": ("unsupported", "offers inference only"),
     "fails-when-timed": ("failed", "no more steps today"),
 }
