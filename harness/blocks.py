@@ -19,7 +19,7 @@ from typing import Any
 
 from harness import gpu, noise
 from harness.arms import Arm, get_arm
-from harness.checks import recompilation_check
+from harness.checks import affinity_check, recompilation_check, tree_check
 from harness.errors import WorkerFailure
 from harness.gate import Outcome
 from harness.process import WorkerProcess
@@ -295,19 +295,26 @@ class _Block:
         kinds = statistics_of(worker.arm, self.parent.suite, cell, step_seconds)
         self.generator.shuffle(kinds)
         try:
-            reply = worker.slot(
-                cell,
-                self.parent.calibrations[cell.id].slice_steps,
-                extra=self._extra(worker, cell),
-                kinds=kinds,
-                rewarm_seconds=self.parent.suite.effort.rewarm_seconds,
-            )
+            with worker.process.counted() as use:
+                reply = worker.slot(
+                    cell,
+                    self.parent.calibrations[cell.id].slice_steps,
+                    extra=self._extra(worker, cell),
+                    kinds=kinds,
+                    rewarm_seconds=self.parent.suite.effort.rewarm_seconds,
+                )
         except WorkerFailure as failure:
             self.parent.fail(cell, failure)
             return {}
-        if reply["compiled"]:
+        outcome = Outcome(
+            (
+                affinity_check(worker.process.affinity(), worker.cores),
+                tree_check([use], cell.threads),
+                recompilation_check(reply["compiled"]),
+            )
+        )
+        if not outcome.passed:
             # The record keeps what was timed of this cell from going out.
-            outcome = Outcome((recompilation_check(reply["compiled"]),))
             self.parent.run.append(
                 "check",
                 cell=cell.id,

@@ -16,6 +16,7 @@ from harness.checks import (
     doubled_check,
     fence_checks,
     recompilation_check,
+    tree_check,
 )
 from harness.errors import WorkerFailure
 from harness.gate import Check, Outcome
@@ -108,23 +109,25 @@ class Qualification:
         if worker.arm.planted:
             frozen["slice_steps"] = -(-frozen["slice_steps"] // PLANTED_STEPS) * PLANTED_STEPS
         calibration = Calibration(step_seconds=warm["step_seconds"], **frozen)
-        checks = [
-            affinity_check(worker.process.affinity(), worker.cores),
-            *self._fence(worker, cell),
-        ]
-        slices, compiled = [], 0
+        fence = self._fence(worker, cell)
+        slices, uses, compiled = [], [], 0
         for _ in range(SLOTS):
-            reply = worker.slot(
-                cell,
-                calibration.slice_steps,
-                extra=0,
-                kinds=worker.arm.mode.statistics,
-                rewarm_seconds=effort.rewarm_seconds,
-            )
+            with worker.process.counted() as use:
+                reply = worker.slot(
+                    cell,
+                    calibration.slice_steps,
+                    extra=0,
+                    kinds=worker.arm.mode.statistics,
+                    rewarm_seconds=effort.rewarm_seconds,
+                )
+            uses.append(use)
             slices.append(reply["slices"]["throughput"])
             compiled += reply["compiled"]
-        checks += [
+        checks = [
+            affinity_check(worker.process.affinity(), worker.cores),
+            *fence,
             concurrency_check(slices, cell.threads),
+            tree_check(uses, cell.threads),
             recompilation_check(compiled),
         ]
         checks += self._doubled(worker, cell, calibration)

@@ -29,6 +29,9 @@ FAULTS = {
     "no-fence": "failed: fence read",
     "partial-fence": "failed: fence",  # read, and beside a neighbour the sum as well
     "oversubscribes": "failed: affinity",
+    "child-computes": "failed: affinity",
+    "child-spins": "failed: affinity",
+    "late-child": "failed: affinity",
     "recompiles": "failed: recompilation",
     "tf32": "wrong",
     "half-precision": "wrong",
