@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import RunFailed
 from harness.lessons import Lesson, draw_lesson
+from harness.process import completed
 from harness.suite import Cell, Suite
 from reference.case import Answers, Case, draw_case, read_answers, write_case
 
@@ -36,7 +36,7 @@ class Cases:
             # -P: nothing from the working folder
             command = [sys.executable, "-P", "-m", "reference", model, preset, batch]
             command += [str(self.suite.seed), str(folder), *self.suite.optimizers]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            done = completed(command)
             if done.returncode:
                 last = (done.stderr.strip().splitlines() or ["no message"])[-1]
                 raise RunFailed(f"the reference could not solve {model}/{preset}: {last}")

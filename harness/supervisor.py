@@ -1,16 +1,17 @@
 """The supervisor of one worker: starts it, adopts its orphans, and ends all of them with the host.
 
-Runs as ``python -I -S supervisor.py`` between the host and a worker. It is a child subreaper
+Runs as ``python -I -S supervisor.py`` between the host and a worker, or another program that must
+not outlive the host (``harness.process.completed``). It is a child subreaper
 (prctl(2), PR_SET_CHILD_SUBREAPER): a process whose parent ended becomes a child of the supervisor,
 also in a session of its own. So the worker's process tree is exactly the supervisor's descendants,
 no two workers share a process, and none needs privileges or control groups for that. A process
 leaves the tree only where it asks a service of the machine (systemd, Docker, cron) to start it.
 
-Standard input brings one JSON object {"command", "variables", "cores", "descriptors"} in
+Standard input brings one JSON object {"command", "variables", "cores", "descriptors", "output"} in
 one line and stays open: when it ends, because the host closed it or died, every descendant is
 killed. One JSON object per line goes out: {"pid", "spawned"} or {"error"}, then {"code"} when the
 worker ends, then {"survivors": [[pid, name], ...]} for what could not be killed. Standard error is
-the worker's log. The host
+the worker's log, and its standard output, too, where no descriptor is given as "output". The host
 imports the functions that look at a process tree. Standard library only.
 """
 
@@ -193,7 +194,7 @@ def _start(request: dict[str, Any]) -> tuple[int, float]:
         request["variables"],
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_DUP2, 2, 1),
+            (os.POSIX_SPAWN_DUP2, request.get("output", 2), 1),
         ],
         setsid=True,
         setsigdef=[*IGNORED, signal.SIGPIPE, signal.SIGXFSZ],

@@ -18,7 +18,7 @@ import pytest
 
 from harness import noise, process
 from harness.blocks import Noise
-from harness.errors import WorkerFailure
+from harness.errors import RunFailed, WorkerFailure
 from harness.memory import TreeWatch, proportional_bytes
 from harness.process import LOG_LIMIT_BYTES, Launch, WorkerProcess
 from harness.resources import available_cores
@@ -377,6 +377,42 @@ def test_nothing_outlives_a_host_that_is_killed(
     )
     assert done.returncode == -signal.SIGKILL
     assert_gone(pids, 3)
+
+
+PROGRAM = (
+    "import os, sys\nprint('output')\nprint('errors', file=sys.stderr)\n"
+    "print(sorted(os.sched_getaffinity(0)), sorted(os.environ))\nsys.exit(3)"
+)
+
+
+def test_a_program_runs_to_its_end() -> None:
+    core = available_cores()[-1]
+    done = process.completed(
+        [sys.executable, "-c", PROGRAM], variables={"LC_CTYPE": "C.UTF-8"}, cores=[core]
+    )
+    assert done.returncode == 3
+    assert done.stdout == f"output\n[{core}] ['LC_CTYPE']\n"
+    assert done.stderr == "errors\n"
+
+
+def test_a_program_that_is_missing_is_named() -> None:
+    with pytest.raises(RunFailed, match="cannot run /nowhere/program: No such file or directory"):
+        process.completed(["/nowhere/program"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_program_does_not_outlive_its_host(pids: Path, number: int) -> None:
+    program = f"echo $$ >> '{pids}'; sleep 600 & echo $! >> '{pids}'; echo ready >&2; wait"
+    host = f"from harness.process import completed\ncompleted(['/bin/sh', '-c', {program!r}])"
+    with subprocess.Popen(
+        [sys.executable, "-c", host],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+    ) as running:
+        until(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+        running.send_signal(number)
+    assert running.returncode == -number
+    assert_gone(pids, 2)
 
 
 def test_what_cannot_be_killed_is_named(
