@@ -19,10 +19,11 @@ from typing import Any
 
 from harness import gpu, noise
 from harness.arms import Arm, get_arm
-from harness.checks import recompilation_check
+from harness.checks import affinity_check, recompilation_check, tree_check
 from harness.closing import ClosingGate
 from harness.errors import WorkerFailure
 from harness.gate import Outcome
+from harness.process import WorkerProcess
 from harness.qualification import Calibration
 from harness.store import Run
 from harness.suite import Cell, Suite
@@ -43,21 +44,22 @@ class Noise:
     _begin: Any = None
     _own_begin: float = 0.0
 
-    def begin(self, pids: Sequence[int]) -> None:
+    def begin(self, processes: Sequence[WorkerProcess]) -> None:
         """Start a stretch, the first canary before it."""
         self.boundary()
-        self._own_begin = _own_seconds(pids)
+        self._own_begin = _own_seconds(processes)
         self._begin = noise.read()
 
     def boundary(self) -> None:
         """Between two slots: how fast is a fixed loop now?"""
         self.canaries.append(noise.canary(self.cores))
 
-    def end(self, pids: Sequence[int]) -> dict[str, Any]:
+    def end(self, processes: Sequence[WorkerProcess]) -> dict[str, Any]:
         """The fields of a ``round`` record that speak of the machine."""
-        own = _own_seconds(pids) - self._own_begin
+        own = _own_seconds(processes) - self._own_begin
         found = noise.difference(self._begin, noise.read(), own, _machine_cores())
         if self.device == "cuda":
+            pids = [pid for process in processes for pid in process.tree()]
             found["gpu"] = gpu.reading(own_pids=pids)
         return {"canaries": self.canaries, **found}
 
@@ -73,8 +75,8 @@ def statistics_of(arm: Arm, suite: Suite, cell: Cell, step_seconds: float) -> li
     return [kind for kind in arm.mode.statistics if latency or kind != "latency"]
 
 
-def _own_seconds(pids: Sequence[int]) -> float:
-    return time.process_time() + sum(noise.cpu_seconds(pid) for pid in pids)
+def _own_seconds(processes: Sequence[WorkerProcess]) -> float:
+    return time.process_time() + sum(process.cpu_seconds() for process in processes)
 
 
 def _machine_cores() -> int:
@@ -186,9 +188,9 @@ class _Block:
         self, comparison: str, number: int, order: Sequence[Cell], ready: Mapping[Cell, Worker]
     ) -> str | None:
         cores = ready[order[0]].cores
-        pids = [ready[cell].process.pid for cell in order]
+        processes = [ready[cell].process for cell in order]
         met, faults = Noise(cores, order[0].device), 0
-        met.begin(pids)
+        met.begin(processes)
         for cell in order:
             worker = ready[cell]
             worker.process.resume()
@@ -197,8 +199,7 @@ class _Block:
                 worker.process.park()
             met.boundary()
             faults += self._keep(worker, cell, number, slices)
-        alive = [ready[cell].process.pid for cell in order if ready[cell].process.alive]
-        fields = met.end(alive)
+        fields = met.end(processes)
         return self._close(comparison, number, order, fields, faults)
 
     def _close(
@@ -238,14 +239,14 @@ class _Block:
                         if cell.id in self.parent.failed:
                             break
                         stretch = Noise(worker.cores, cell.device)
-                        stretch.begin([worker.process.pid])
+                        stretch.begin([worker.process])
                         worker.process.resume()
                         slices = self._slot(worker, cell)
                         if not slices:
                             break
                         worker.process.park()
                         stretch.boundary()
-                        fields = stretch.end([worker.process.pid])
+                        fields = stretch.end([worker.process])
                         faults = self._keep(worker, cell, number, slices)
                         key = cell.comparison, number
                         met.setdefault(key, []).append((cell, fields, faults))
@@ -309,9 +310,15 @@ class _Block:
         except WorkerFailure as failure:
             self.parent.fail(cell, failure)
             return {}
-        if reply["compiled"]:
+        outcome = Outcome(
+            (
+                affinity_check(worker.process.affinity(), worker.cores),
+                tree_check([reply["use"]], cell.threads),
+                recompilation_check(reply["compiled"]),
+            )
+        )
+        if not outcome.passed:
             # The record keeps what was timed of this cell from going out.
-            outcome = Outcome((recompilation_check(reply["compiled"]),))
             self.parent.run.append(
                 "check",
                 cell=cell.id,

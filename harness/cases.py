@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import RunFailed
 from harness.lessons import Lesson, draw_lesson
+from harness.process import completed
 from harness.suite import Cell, Suite
 from reference.case import Answers, Case, draw_case, read_answers, write_case
 from reference.closing import Closing, closing_case, read_closing
@@ -75,7 +75,7 @@ class Cases:
         """Run a module of the reference in a process of its own -> what it prints."""
         # -P: nothing from the working folder
         command = [sys.executable, "-P", "-m", module, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = completed(command)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             model, preset = arguments[:2]

@@ -8,8 +8,6 @@ Patterson (2009), "Roofline: an insightful visual performance model", CACM 52.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +20,7 @@ import numpy as np
 
 import reference
 from harness.errors import RunFailed
+from harness.process import completed
 from harness.resources import worker_variables
 from reference.spec import UnknownName
 from reference.trace import summarize
@@ -83,14 +82,7 @@ def measured(threads: int, cores: Sequence[int]) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="levelfield-") as cache:
         variables = worker_variables(threads=threads, cache=Path(cache), hash_seed=0)
         command = [sys.executable, "-P", "-m", "harness.ceilings", str(threads)]
-        own = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, cores)  # a child inherits it
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, check=False, env=variables
-            )
-        finally:
-            os.sched_setaffinity(0, own)
+        done = completed(command, variables=variables, cores=cores)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise RunFailed(f"could not measure what this machine can do: {last}")

@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 from harness.gate import Check
+from harness.process import TreeUse
 
 # Of the seconds of a step. What a fence lets pass is work that is booked nowhere.
 FENCE_READ = 0.05
@@ -55,7 +56,7 @@ def fence_check(seconds: Mapping[str, float]) -> Check:
 
 
 def affinity_check(allowed: Sequence[int], given: Sequence[int]) -> Check:
-    """``allowed``: cores on which any thread of the worker may run by now; ``given``: its own."""
+    """``allowed``: cores on which any thread of the process tree may run; ``given``: its own."""
     others = sorted(set(allowed) - set(given))
     note = f"its threads may run on the cores {others}, too" if others else ""
     return Check("affinity", float(len(others)), 0.0, note)
@@ -66,6 +67,18 @@ def concurrency_check(slices: Sequence[Mapping[str, Any]], threads: int) -> Chec
     share = max(each["cpu_seconds"] / each["seconds"] for each in slices) / threads
     note = f"used {share * threads:.2f} cores, was given {threads}" if share > CONCURRENCY else ""
     return Check("concurrency", share, CONCURRENCY, note)
+
+
+def tree_check(uses: Sequence[TreeUse], threads: int) -> Check:
+    """Achieved concurrency of the worker with its child processes, over slots as the host saw them.
+
+    Cores bound it, so that no load of the machine raises it; waiting and idling lower it.
+    """
+    share = sum(use.cpu_seconds for use in uses) / sum(use.seconds for use in uses) / threads
+    note = ""
+    if share > CONCURRENCY:
+        note = f"it and its child processes used {share * threads:.2f} cores, was given {threads}"
+    return Check("concurrency of the process tree", share, CONCURRENCY, note)
 
 
 def recompilation_check(compiled: int) -> Check:

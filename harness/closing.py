@@ -15,7 +15,7 @@ from typing import Any
 
 from harness import gate
 from harness.cases import Cases
-from harness.checks import affinity_check, first_visit_check, slices_checks
+from harness.checks import first_visit_check, slices_checks
 from harness.gate import Check, Outcome
 from harness.store import Run
 from harness.suite import Cell
@@ -56,7 +56,6 @@ class ClosingGate:
         """
         self.stage(f"{cell.title}: closing gate")
         timed = slices_checks(slots, steps=slice_steps, threads=cell.threads, device=cell.device)
-        timed.append(affinity_check(worker.affinity(), worker.cores))
         answers, visits = self._answers(worker, cell, kinds, step_seconds)
         outcomes = {"failed": Outcome((*timed, *visits)), "wrong": answers}
         self.run.append(

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-
-import psutil
 
 from harness import gpu
 from harness.arms import Arm
@@ -34,15 +32,16 @@ def proportional_bytes(pid: int) -> int:
 
 
 class TreeWatch:
-    """Samples the memory of a process and all of its descendants every 10 ms; a context manager.
+    """Samples the memory of a process tree every 10 ms; a context manager.
 
+    ``tree`` returns the process ids (``harness.process.WorkerProcess.tree``).
     The kernel keeps no peak of the proportional size, so what lives shorter than a sample is
     missed: that is why a single process is judged by VmHWM and this figure stands beside it. On a
     GPU the driver's figure for the same processes is sampled, too.
     """
 
-    def __init__(self, pid: int, *, device: str) -> None:
-        self._root, self._device = psutil.Process(pid), device
+    def __init__(self, tree: Callable[[], list[int]], *, device: str) -> None:
+        self._pids, self._device = tree, device
         self._tree, self._gpu = 0, 0
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -73,10 +72,7 @@ class TreeWatch:
             self._sample()
 
     def _sample(self) -> None:
-        try:
-            pids = [self._root.pid, *(each.pid for each in self._root.children(recursive=True))]
-        except psutil.NoSuchProcess:
-            return
+        pids = self._pids()
         tree = sum(map(proportional_bytes, pids))
         device = gpu.process_bytes(0, pids) if self._device == "cuda" else None
         with self._lock:
@@ -92,7 +88,7 @@ def record_memory(
     try:
         with (
             workers.start(arm, cell, purpose="memory") as worker,
-            TreeWatch(worker.process.pid, device=cell.device) as tree,
+            TreeWatch(worker.process.tree, device=cell.device) as tree,
         ):
 
             def phase_ends(phase: str) -> None:

@@ -5,20 +5,27 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import select
 import signal
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from harness.errors import WorkerFailure
+from harness import noise, supervisor
+from harness.errors import RunFailed, WorkerFailure
 
 WORKER = Path(__file__).with_name("worker.py")
+SUPERVISE = [sys.executable, "-I", "-S", supervisor.__file__]
+PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+MARK = "LEVELFIELD_TREE"  # a variable by which a process tree is found without its supervisor
 DEATH_SECONDS = 5.0  # that a worker which closed its pipes may take to end
 LOG_LIMIT_BYTES = 1 << 20  # per worker; a framework that floods its output must not fill the disk
 
@@ -39,62 +46,91 @@ class Launch:
     memory_limit_bytes: int | None = None
 
 
+@dataclass
+class TreeUse:
+    """What a process tree used during ``WorkerProcess.counted``: CPU seconds, seconds of the clock.
+
+    The CPU seconds are a lower bound where processes of the tree ended.
+    """
+
+    cpu_seconds: float = 0.0
+    seconds: float = 0.0
+
+
 class WorkerProcess:
-    """A running worker. Use it as a context manager; leaving kills the whole process group.
+    """A running worker with every process that descends from it. Use it as a context manager.
+
+    Between the host and the worker stands a supervisor (``harness.supervisor``), whose descendants
+    are the worker's process tree: also children in sessions of their own, and those whose parent
+    has ended. Leaving kills the tree; the death of the host does so, too.
 
     ``ask`` raises :class:`harness.errors.WorkerFailure` with the status that the cell gets; after a
-    timeout or a death the process is gone and ``alive`` is False.
+    timeout or a death the tree is gone and ``alive`` is False.
     """
 
     def __init__(self, launch: Launch, *, timeout_seconds: float) -> None:
+        self._token = secrets.token_hex(16)
+        self._oom_kills = oom_kills()
+        self._buffer, self._said = b"", b""
+        self._used_seconds = 0.0
+        self.survivors: tuple[tuple[int, str], ...] = ()
         request_read, self._requests = os.pipe()
         self._replies, reply_write = os.pipe()
-        self._buffer = b""
-        self.spawned = time.perf_counter()
-        # The child inherits the affinity of the thread that starts it, so it is bound before its
-        # first instruction; afterwards the host takes its own cores back.
-        own_cores = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, launch.cores)
         try:
-            self._process = subprocess.Popen(
-                [str(launch.interpreter), "-s", str(WORKER), str(request_read), str(reply_write)],
-                stdin=subprocess.DEVNULL,
+            self._supervisor = subprocess.Popen(
+                SUPERVISE,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=dict(launch.variables),
+                stderr=subprocess.PIPE,
                 pass_fds=(request_read, reply_write),
                 start_new_session=True,
+                bufsize=0,
             )
         except OSError as error:
             os.close(self._requests)
             os.close(self._replies)
-            reason = f"cannot start {launch.interpreter}: {error.strerror}"
-            raise WorkerFailure("no-environment", reason) from error
+            raise RunFailed(f"cannot start {sys.executable}: {error.strerror}") from error
         finally:
-            os.sched_setaffinity(0, own_cores)
             os.close(request_read)
             os.close(reply_write)
-        self._death = os.pidfd_open(self._process.pid)
-        assert self._process.stdout is not None
+        assert self._supervisor.stdin and self._supervisor.stdout and self._supervisor.stderr
+        self._lifeline, self._status = self._supervisor.stdin, self._supervisor.stdout
         self._logger = threading.Thread(
-            target=_keep_log, args=(self._process.stdout, launch.log), daemon=True
+            target=_keep_log, args=(self._supervisor.stderr, launch.log), daemon=True
         )
         self._logger.start()
         self.alive = True
-        self.python = ""
-        self.interpreter_seconds = 0.0
         try:
+            self._spawn(launch, (request_read, reply_write), timeout_seconds)
             ready = self.ask(
                 "prepare",
                 timeout_seconds,
                 packages={name: str(folder) for name, folder in launch.packages.items()},
                 memory_limit_bytes=launch.memory_limit_bytes,
             )
-        except BaseException:  # nobody else has it to close
+        except BaseException:  # the caller has no object to close yet
             self.close()
             raise
-        self.python = ready["python"]
-        self.interpreter_seconds = ready["interpreter_up"] - self.spawned
+        self.python: str = ready["python"]
+        self.interpreter_seconds: float = ready["interpreter_up"] - self.spawned
+
+    def _spawn(self, launch: Launch, descriptors: tuple[int, int], timeout_seconds: float) -> None:
+        request = {
+            "command": [str(launch.interpreter), "-s", str(WORKER), *map(str, descriptors)],
+            "variables": {**launch.variables, MARK: self._token},
+            "cores": list(launch.cores),
+            "descriptors": descriptors,
+        }
+        with contextlib.suppress(BrokenPipeError):  # then there is no answer, either
+            self._lifeline.write(json.dumps(request).encode() + b"\n")
+        reply = self._message(timeout_seconds)
+        if not reply:
+            raise WorkerFailure("failed", "its supervisor did not start it")
+        if "error" in reply:
+            reason = f"cannot start {launch.interpreter}: {reply['error']}"
+            raise WorkerFailure("no-environment", reason)
+        self.pid: int = reply["pid"]
+        self.spawned: float = reply["spawned"]
 
     def __enter__(self) -> WorkerProcess:
         return self
@@ -107,25 +143,54 @@ class WorkerProcess:
     ) -> None:
         self.close()
 
-    @property
-    def pid(self) -> int:
-        """Of the worker, which leads a process group of its own."""
-        return self._process.pid
+    def tree(self) -> list[int]:
+        """The process ids of the worker and all of its living descendants; empty when closed."""
+        return supervisor.living(self._supervisor.pid) if self.alive else []
 
     def park(self) -> None:
-        """Stop every thread of the worker's process group; idle runtimes spin otherwise.
+        """Stop every thread of the process tree; idle runtimes spin otherwise.
 
-        Returns when the worker has stopped or is gone; a dead one is found out by the next ``ask``.
+        Returns when all stand still. A worker that has died is noticed by the next ``ask``.
         """
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGSTOP)
-        # WNOWAIT leaves what is found to whoever waits for the end of the process.
-        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        if self.alive:
+            supervisor.stop(self._supervisor.pid)
 
     def resume(self) -> None:
-        """Let a parked worker go on."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGCONT)
+        """Let a parked process tree continue."""
+        supervisor.send(signal.SIGCONT, self.tree())
+
+    def cpu_seconds(self) -> float:
+        """CPU seconds of the whole process tree so far, those of processes that ended included.
+
+        Processes that live are counted to the nanosecond, those that ended to ticks of 10 ms
+        (proc(5), cutime). A process that ignores SIGCHLD hides what its ended children used; to the
+        rules of quarantine that is foreign load. After ``close`` the last figure stays.
+        """
+        if not self.alive:
+            return self._used_seconds
+        lived = sum(map(noise.cpu_seconds, supervisor.descendants(self._supervisor.pid)))
+        return lived + noise.TICK_SECONDS * self._ended_ticks()
+
+    def _ended_ticks(self) -> int:
+        root = self._supervisor.pid
+        return sum(map(supervisor.ended_children_ticks, [root, *supervisor.descendants(root)]))
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[TreeUse]:
+        """What the process tree uses during the block; the object is filled in at its end."""
+        use = TreeUse()
+        # The clock is read first and last: else CPU time could exceed the time of all cores.
+        begin, ended, before = time.perf_counter(), self._ended_ticks(), self.cpu_seconds()
+        yield use
+        use.cpu_seconds = self.cpu_seconds() - before
+        use.seconds = time.perf_counter() - begin
+        if self.alive and self._ended_ticks() != ended:
+            # The kernel cuts each parent's user and system time to whole ticks.
+            use.cpu_seconds -= 2 * noise.TICK_SECONDS * (1 + len(self.tree()))
+
+    def affinity(self) -> list[int]:
+        """The cores on which any thread of the process tree may run."""
+        return sorted(set().union(*map(supervisor.affinity, self.tree())))
 
     def ask(self, do: str, timeout_seconds: float, **arguments: Any) -> dict[str, Any]:
         """Send one request and wait, without polling, for its reply."""
@@ -140,6 +205,7 @@ class WorkerProcess:
         except ValueError as error:
             self.close()
             raise WorkerFailure("failed", f"unreadable reply to '{do}'") from error
+        self._oom_kills = oom_kills()  # the worker was alive when this many were killed
         if not reply["ok"]:
             raise WorkerFailure(reply["status"], reply["reason"])
         return reply
@@ -147,12 +213,13 @@ class WorkerProcess:
     def _read_line(self, do: str, deadline: float, timeout_seconds: float) -> bytes:
         while b"\n" not in self._buffer:
             left = deadline - time.monotonic()
-            # A forked child of the framework may hold the pipe open, so the death of the process
-            # itself is watched as well.
-            ready, _, _ = select.select([self._replies, self._death], [], [], max(left, 0))
+            # A forked child of the framework may hold the pipe open, so the supervisor's report of
+            # the worker's end is watched as well.
+            ready, _, _ = select.select(
+                [self._replies, self._status.fileno()], [], [], max(left, 0)
+            )
             if not ready:
-                self.close()
-                raise WorkerFailure("timeout", f"'{do}' took longer than {timeout_seconds:g} s")
+                raise self._late(do, timeout_seconds)
             chunk = os.read(self._replies, 1 << 16) if self._replies in ready else b""
             if not chunk:
                 raise self._died(do)
@@ -160,31 +227,162 @@ class WorkerProcess:
         line, self._buffer = self._buffer.split(b"\n", 1)
         return line
 
-    def _died(self, do: str) -> WorkerFailure:
-        try:
-            code = self._process.wait(DEATH_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.close()
-            return WorkerFailure("failed", f"closed its pipes during '{do}'")
+    def _message(self, timeout_seconds: float) -> dict[str, Any] | None:
+        """The supervisor's next message; {} when it has ended, None when it is silent so long."""
+        deadline = time.monotonic() + timeout_seconds
+        while b"\n" not in self._said:
+            left = deadline - time.monotonic()
+            ready, _, _ = select.select([self._status], [], [], max(left, 0))
+            if not ready:
+                return None
+            chunk = os.read(self._status.fileno(), 1 << 12)
+            if not chunk:
+                return {}
+            self._said += chunk
+        line, self._said = self._said.split(b"\n", 1)
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def _late(self, do: str, timeout_seconds: float) -> WorkerFailure:
+        stopped = supervisor.states(self.pid) == {"T"}
         self.close()
+        reason = f"'{do}' took longer than {timeout_seconds:g} s"
+        return WorkerFailure("timeout", reason + (", stopped by a signal" if stopped else ""))
+
+    def _died(self, do: str) -> WorkerFailure:
+        message = self._message(DEATH_SECONDS)
+        self.close()
+        if message is None:
+            return WorkerFailure("failed", f"closed its pipes during '{do}'")
+        if not message:
+            return self._killed(do, "its supervisor was killed")
+        code = message["code"]
         if code == -signal.SIGKILL:
-            reason = f"killed by SIGKILL during '{do}', as the kernel does when memory runs out"
-            return WorkerFailure("out-of-memory", reason)
+            return self._killed(do, "killed by SIGKILL")
         if code < 0:
             return WorkerFailure("failed", f"died of {signal.Signals(-code).name} during '{do}'")
         return WorkerFailure("failed", f"left with exit code {code} during '{do}'")
 
+    def _killed(self, do: str, event: str) -> WorkerFailure:
+        before, after = self._oom_kills, oom_kills()
+        if before is None or after is None:
+            reason = f"{event} during '{do}'; this kernel does not say whether memory ran out"
+            return WorkerFailure("failed", reason)
+        if after > before:
+            reason = f"{event} during '{do}' by the kernel, because memory ran out"
+            return WorkerFailure("out-of-memory", reason)
+        reason = f"{event} during '{do}' by a process; the kernel counted no lack of memory"
+        return WorkerFailure("failed", reason)
+
     def close(self) -> None:
-        """End the worker and everything that it started, at once. May be called again."""
+        """End the worker and its process tree, at once. May be called again.
+
+        ``survivors`` are (pid, name) of processes that even SIGKILL did not end; a warning says so.
+        """
         if not self.alive:
             return
+        self._used_seconds = self.cpu_seconds()
         self.alive = False
-        with contextlib.suppress(ProcessLookupError):  # gone already, with all of its group
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._logger.join(timeout=5)
-        for descriptor in (self._requests, self._replies, self._death):
+        self._supervisor.send_signal(signal.SIGCONT)  # a process of the tree may have stopped it
+        self._lifeline.close()
+        patience_seconds = supervisor.END_SECONDS + DEATH_SECONDS
+        message = self._message(patience_seconds)
+        while message and "survivors" not in message:
+            message = self._message(patience_seconds)
+        if not message:  # it was killed or is stopped: the mark tells which processes it started
+            self._supervisor.kill()
+            left = supervisor.kill(lambda: supervisor.marked(f"{MARK}={self._token}"))
+        else:
+            left = [(pid, name) for pid, name in message["survivors"]]
+        self._supervisor.wait()
+        self.survivors = tuple(left)
+        if left:  # they hold the log's pipe open, so that its thread goes on
+            names = ", ".join(f"{pid} ({name})" for pid, name in left)
+            warnings.warn(
+                f"a worker left processes that cannot be killed: {names}; end them before you "
+                "measure again",
+                stacklevel=2,
+            )
+        else:
+            self._logger.join(timeout=DEATH_SECONDS)
+        self._status.close()
+        for descriptor in (self._requests, self._replies):
             os.close(descriptor)
+
+
+def completed(
+    command: Sequence[str],
+    *,
+    variables: Mapping[str, str] | None = None,
+    cores: Sequence[int] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end -> exit code, output, errors. It does not outlive the host.
+
+    ``variables``: its whole environment; ``cores``: the CPUs it may run on. Without them it has
+    those of the host. Raises RunFailed where it cannot be started.
+    """
+    with (
+        open(os.memfd_create("output"), "w+", encoding="utf-8", errors="replace") as output,
+        open(os.memfd_create("errors"), "w+", encoding="utf-8", errors="replace") as errors,
+        subprocess.Popen(
+            SUPERVISE,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            pass_fds=(output.fileno(),),
+            start_new_session=True,
+            bufsize=0,
+        ) as process,
+    ):
+        assert process.stdin and process.stdout
+        request = {
+            "command": command,
+            "variables": dict(os.environ if variables is None else variables),
+            "cores": list(os.sched_getaffinity(0) if cores is None else cores),
+            "descriptors": [output.fileno()],
+            "output": output.fileno(),
+        }
+        process.stdin.write(json.dumps(request).encode() + b"\n")
+        message: dict[str, Any] = {}
+        while "code" not in message:
+            line = process.stdout.readline()
+            message = json.loads(line or '{"error": "its supervisor was killed"}')
+            if "error" in message:
+                raise RunFailed(f"cannot run {command[0]}: {message['error']}")
+        process.stdin.close()
+        process.wait()
+        for stream in (output, errors):
+            stream.seek(0)
+        return subprocess.CompletedProcess(command, message["code"], output.read(), errors.read())
+
+
+def oom_kills() -> int | None:
+    """How many processes the kernel has killed because memory ran out; None if it does not say.
+
+    Of this program's control group, which its workers share: memory.events (kernel's
+    documentation, cgroup-v2) or memory.oom_control (cgroup-v1/memory); else of the whole machine
+    (vmstat, proc(5)).
+    """
+    for place in _oom_counters():
+        with contextlib.suppress(OSError):
+            for line in place.read_text().splitlines():
+                if line.startswith("oom_kill "):
+                    return int(line.split()[1])
+    return None
+
+
+def _oom_counters() -> Iterator[Path]:
+    with contextlib.suppress(OSError):
+        for line in (PROC / "self" / "cgroup").read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            folders = [Path(group), *Path(group).parents]  # a group need not count for itself
+            if not controllers:
+                yield from (CGROUPS / str(each).lstrip("/") / "memory.events" for each in folders)
+            elif "memory" in controllers.split(","):
+                # Within a container the path of the group may be that outside of it.
+                for folder in (Path(group), Path("/")):
+                    yield CGROUPS / "memory" / str(folder).lstrip("/") / "memory.oom_control"
+    yield PROC / "vmstat"
 
 
 def _keep_log(stream: IO[bytes], path: Path) -> None:

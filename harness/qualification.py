@@ -20,6 +20,7 @@ from harness.checks import (
     recompilation_check,
     roofline_check,
     slices_checks,
+    tree_check,
 )
 from harness.errors import WorkerFailure
 from harness.gate import Check, Outcome
@@ -115,9 +116,9 @@ class Qualification:
         if worker.arm.planted:
             frozen["slice_steps"] = -(-frozen["slice_steps"] // PLANTED_STEPS) * PLANTED_STEPS
         calibration = Calibration(step_seconds=warm["step_seconds"], **frozen)
-        checks = [affinity_check(worker.affinity(), worker.cores), self._fence(worker, cell)]
-        checks.append(self._handles(worker, cell))
+        checks = [self._fence(worker, cell), self._handles(worker, cell)]
         checks += self._slices(worker, cell, calibration)
+        checks.insert(0, affinity_check(worker.process.affinity(), worker.cores))
         checks += self._doubled(worker, cell, calibration)
         outcome = Outcome(tuple(checks))
         self._record("check", worker, cell, outcome)
@@ -176,6 +177,7 @@ class Qualification:
         return [
             *timed,
             concurrency_check([slot["slices"]["throughput"] for slot in slots], cell.threads),
+            tree_check([slot["use"] for slot in slots], cell.threads),
             recompilation_check(sum(slot["compiled"] for slot in slots)),
         ]
 

@@ -24,7 +24,10 @@ import traceback  # noqa: E402
 
 
 def die_with_parent():
-    """Ask Linux to kill this process when the host dies (prctl(2), PR_SET_PDEATHSIG)."""
+    """Ask Linux to kill this process when its supervisor dies (prctl(2), PR_SET_PDEATHSIG).
+
+    The supervisor itself ends this process and all of its descendants when the host dies.
+    """
     try:
         import ctypes
 
@@ -34,9 +37,16 @@ def die_with_parent():
 
 
 def limit_memory(limit_bytes):
-    """Private writable memory beyond the limit is refused by the kernel (setrlimit(2))."""
+    """The kernel refuses private writable memory beyond the limit (setrlimit(2)).
+
+    A lower hard limit, set for the user or the shell, stays: only root may raise it. Processes that
+    this one starts inherit the limit, each for itself.
+    """
     import resource
 
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    if hard != resource.RLIM_INFINITY:
+        limit_bytes = min(limit_bytes, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
 
 
@@ -247,16 +257,6 @@ class Worker:
             "worker_seconds": time.perf_counter() - begin,
             "window_seconds": windows["throughput"],
         }
-
-    def do_affinity(self):
-        """The cores on which any thread of this process may run; a runtime may have set them."""
-        cores = set()
-        for task in os.listdir("/proc/self/task"):
-            try:
-                cores |= os.sched_getaffinity(int(task))
-            except ProcessLookupError:
-                continue  # the thread ended meanwhile
-        return {"cores": sorted(cores)}
 
     def do_steps(self, phase, steps):
         """Untimed steps, fenced."""

@@ -133,20 +133,22 @@ class Worker:
 
         {"slices": kind -> fields of a slice, "compiled": how often, "window_seconds": of the
         throughput slice with the loop around it, "worker_seconds" and "host_seconds": what all of
-        it took by the clocks of the worker and of the host}. ``rewarm_seconds``: how long to warm
-        up after parking; None for not at all.
+        it took by the clocks of the worker and of the host, "use": what its process tree used}.
+        ``rewarm_seconds``: how long to warm up after parking; None for not at all.
         """
-        begin = time.perf_counter()
-        reply = self.process.ask(
-            "slot",
-            self.limits.step_seconds,
-            phase=cell.phase,
-            steps=steps,
-            extra=extra,
-            kinds=list(kinds),
-            rewarm_seconds=rewarm_seconds,
-        )
-        return {**_fields(reply), "host_seconds": time.perf_counter() - begin}
+        with self.process.counted() as use:
+            begin = time.perf_counter()
+            reply = self.process.ask(
+                "slot",
+                self.limits.step_seconds,
+                phase=cell.phase,
+                steps=steps,
+                extra=extra,
+                kinds=list(kinds),
+                rewarm_seconds=rewarm_seconds,
+            )
+            waited = time.perf_counter() - begin
+        return {**_fields(reply), "host_seconds": waited, "use": use}
 
     def check_handles(self, cell: Cell, *, repeats: int, budget_seconds: float) -> dict[str, Any]:
         """Seconds: earlier, last, fenced (``harness.measure.check_handles``)."""
@@ -175,11 +177,6 @@ class Worker:
         )
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}, _fields(reply)
-
-    def affinity(self) -> list[int]:
-        """The cores on which any of its threads may run."""
-        cores: list[int] = self.process.ask("affinity", self.limits.load_seconds)["cores"]
-        return cores
 
     def steps(self, cell: Cell, steps: int) -> None:
         """Untimed steps, fenced."""

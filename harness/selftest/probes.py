@@ -29,6 +29,9 @@ FAULTS = {
     "no-fence": "failed: fence read",
     "partial-fence": "failed: fence",  # read, and beside a neighbour the sum as well
     "oversubscribes": "failed: affinity",
+    "child-computes": "failed: affinity",
+    "child-spins": "failed: affinity",
+    "late-child": "failed: affinity",
     "recompiles": "failed: recompilation",
     "tf32": "wrong",
     "half-precision": "wrong",
@@ -41,7 +44,7 @@ FAULTS = {
     "idle-later": "wrong: after its last slice: step/0/loss",
     "quarter-batch-later": "wrong: after its last slice: step/0/loss",
     "half-precision-later": "wrong: after its last slice: step/0/loss",
-    "second-core-when-timed": "failed: after its last slice: affinity",
+    "second-core-when-timed": "failed: affinity",
     "slow-clock": "failed: clock",
     "halves-slices": "failed: slice seconds",
 }

@@ -17,7 +17,9 @@ from harness.checks import (
     doubled_check,
     fence_check,
     recompilation_check,
+    tree_check,
 )
+from harness.process import TreeUse
 from harness.qualification import Calibration, Qualification
 from harness.suite import Cell, Effort, Limits, load_suite, plan
 from harness.summary import summary as summarised
@@ -50,7 +52,7 @@ MISFORTUNES = {
     "exits": ("failed", "exit code 7"),
     "segfaults": ("failed", "SIGSEGV"),
     "allocates": ("out-of-memory", "Memory"),
-    "killed": ("out-of-memory", "SIGKILL"),
+    "killed": ("failed", "killed by SIGKILL"),
     "inference-only": ("unsupported", "offers inference only"),
     "fails-when-timed": ("failed", "no more steps today"),
 }
@@ -167,6 +169,9 @@ UNBELIEVABLE = {
     "partial-fence": "fence",  # read, and beside a neighbour the sum as well
     "recompiles": "recompilation",
     "oversubscribes": "affinity",
+    "child-computes": "affinity",
+    "child-spins": "affinity",
+    "late-child": "affinity",
 }
 
 
@@ -180,6 +185,16 @@ def test_what_cannot_be_believed_on_the_clock_fails(unbelievable: Path, mode: st
     status, reason = statuses(unbelievable)[mode]
     assert status == "failed"
     assert reason.startswith(UNBELIEVABLE[mode])
+
+
+def test_a_second_core_is_noticed_after_the_qualification(unbelievable: Path) -> None:
+    (cell,) = [
+        each["id"]
+        for each in store.open_run(unbelievable).description["cells"]
+        if each["mode"] == "late-child"
+    ]
+    checks = [each["passed"] for each in records(unbelievable, "check") if each["cell"] == cell]
+    assert checks == [True, False]
 
 
 def test_no_number_of_an_unbelievable_arm_leaves(unbelievable: Path) -> None:
@@ -285,6 +300,14 @@ def test_cores_beyond_those_given_are_noticed() -> None:
     assert concurrency_check(slices(1.0, 0.9, 1.04), 1).passed
     assert not concurrency_check(slices(1.0, 1.9, 1.0), 1).passed
     assert concurrency_check(slices(1.0, 1.9, 1.0), 2).passed
+
+
+def test_cores_that_child_processes_use_are_noticed() -> None:
+    alone, helped = TreeUse(cpu_seconds=0.9, seconds=1.0), TreeUse(cpu_seconds=1.9, seconds=1.0)
+    assert tree_check([alone, alone], 1).passed
+    assert not tree_check([alone, helped], 1).passed
+    assert tree_check([alone, helped], 2).passed
+    assert "child processes used 1.40 cores, was given 1" in tree_check([alone, helped], 1).note
 
 
 def test_a_batch_that_costs_nothing_and_a_late_compilation_are_noticed() -> None:

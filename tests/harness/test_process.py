@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +17,9 @@ import psutil
 import pytest
 
 from harness import noise, process
-from harness.errors import WorkerFailure
+from harness.blocks import Noise
+from harness.errors import RunFailed, WorkerFailure
+from harness.memory import TreeWatch, proportional_bytes
 from harness.process import LOG_LIMIT_BYTES, Launch, WorkerProcess
 from harness.resources import available_cores
 
@@ -22,11 +27,26 @@ pytestmark = pytest.mark.alone
 
 # An adapter that does in describe() what its mode says; what it starts is named in a file.
 ADAPTER = """
-import os, signal, subprocess, sys, threading, time
+import os, resource, signal, subprocess, sys, threading, time
 
-def spin():
-    while True:
+def spin(cpu_seconds=600):
+    while time.process_time() < cpu_seconds:
         pass
+
+def daemon(cpu_seconds):
+    # As a server starts: twice forked, in a session of its own, its parent gone.
+    middle = os.fork()
+    if middle == 0:
+        os.setsid()
+        child = os.fork()
+        if child == 0:
+            os.sched_setaffinity(0, range(os.cpu_count()))
+            spin(cpu_seconds)
+            os._exit(0)
+        with open(os.environ["PIDS"], "a") as file:
+            file.write("%d\\n" % child)
+        os._exit(0)
+    os.waitpid(middle, 0)
 
 def fork():
     child = os.fork()
@@ -45,6 +65,24 @@ class Adapter:
             file.write("%d\\n" % os.getpid())
         if self.mode.startswith("fork"):
             fork()
+        if "daemon" in self.mode:
+            daemon(600)
+        if "brief" in self.mode:
+            child = os.fork()
+            if child == 0:
+                spin(0.3)
+                os._exit(0)
+            os.waitpid(child, 0)
+            daemon(0.3)
+        if "kill supervisor" in self.mode:
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(600)
+        if "stop supervisor" in self.mode:
+            os.kill(os.getppid(), signal.SIGSTOP)
+        if "stop itself" in self.mode:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if "die of SIGKILL" in self.mode:
+            os.kill(os.getpid(), signal.SIGKILL)
         if "spin" in self.mode:
             threading.Thread(target=spin, daemon=True).start()
         if "hang" in self.mode:
@@ -60,9 +98,14 @@ class Adapter:
             for _ in range(3 * 1024):
                 os.write(1, b"x" * 512)
                 os.write(2, b"y" * 512)
-        return {"cores": sorted(os.sched_getaffinity(0)), "variables": dict(os.environ)}
+        return {
+            "cores": sorted(os.sched_getaffinity(0)),
+            "variables": dict(os.environ),
+            "data_limit": resource.getrlimit(resource.RLIMIT_DATA)[0],
+        }
 """
 PATIENCE_SECONDS = 60.0
+ROOT = Path(process.__file__).parent.parent
 
 Start = Callable[..., WorkerProcess]
 
@@ -146,6 +189,344 @@ def test_a_parked_worker_stands_still_and_goes_on(start: Start) -> None:
         worker.resume()
         assert used(0.3) > 0.02
     ask(worker, "answer")
+
+
+# -- the process tree -------------------------------------------------------------------------
+
+
+def started(pids: Path, pid: int) -> int:
+    """The one process that a worker started; it named itself after the worker did."""
+    lines = pids.read_text().split()
+    return int(lines[lines.index(str(pid)) + 1])
+
+
+def used_by(pid: int, seconds: float = 0.3) -> float:
+    before = noise.cpu_seconds(pid)
+    time.sleep(seconds)
+    return noise.cpu_seconds(pid) - before
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_an_orphan_in_a_session_of_its_own_is_parked_with_its_worker(
+    start: Start, pids: Path
+) -> None:
+    worker = start()
+    ask(worker, "daemon")
+    daemon = started(pids, worker.pid)
+    assert os.getsid(daemon) not in (os.getsid(worker.pid), os.getsid(0))
+    assert sorted(worker.tree()) == sorted([worker.pid, daemon])
+    for _ in range(3):
+        assert used_by(daemon) > 0.02
+        worker.park()
+        assert used_by(daemon) == 0.0
+        worker.resume()
+    worker.close()
+    assert_gone(pids, 2)
+    assert worker.tree() == []
+
+
+def test_workers_do_not_touch_each_other(start: Start, pids: Path) -> None:
+    workers = [start(), start()]
+    daemons = []
+    for worker in workers:
+        ask(worker, "daemon")
+        daemons.append(started(pids, worker.pid))
+    assert set(workers[0].tree()).isdisjoint(workers[1].tree())
+    assert daemons[1] in workers[1].tree()
+    workers[0].park()
+    assert used_by(daemons[0]) == 0.0
+    assert used_by(daemons[1]) > 0.02
+    workers[0].close()
+    assert not alive(daemons[0])
+    assert used_by(daemons[1]) > 0.02
+    ask(workers[1], "well")
+
+
+def test_processes_that_have_ended_still_count(start: Start, pids: Path) -> None:
+    worker = start()
+    before = worker.cpu_seconds()
+    ask(worker, "brief")  # a child that is waited for and an orphan, of 0.3 CPU seconds each
+    until(lambda: worker.tree() == [worker.pid])
+    assert worker.cpu_seconds() - before > 0.55
+    worker.close()
+    assert worker.cpu_seconds() - before > 0.55
+    assert not psutil.pid_exists(started(pids, worker.pid))  # not even as a zombie
+
+
+def test_what_a_tree_uses_includes_its_children(start: Start, pids: Path) -> None:
+    worker = start()
+    ask(worker, "daemon")
+    daemon = started(pids, worker.pid)
+    with worker.counted() as use:
+        inner = used_by(daemon, 1.0)
+    assert inner > 0.05
+    assert inner <= use.cpu_seconds <= use.seconds * len(available_cores())
+    before = noise.cpu_seconds(worker.pid)
+    with worker.counted() as use:
+        ask(worker, "brief")
+    # Three parents' user and system time, cut to ticks, are taken off: the count is a lower bound.
+    assert use.cpu_seconds > noise.cpu_seconds(worker.pid) - before + 0.2
+
+
+def test_the_work_of_a_child_process_is_no_foreign_load(
+    start: Start, pids: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = start()
+    ask(worker, "daemon")
+    daemon = started(pids, worker.pid)
+    monkeypatch.setattr(noise, "difference", lambda before, after, own, cores: {"own": own})
+    stretch = Noise(worker.affinity(), "cpu")
+    stretch.begin([worker])
+    used = used_by(daemon)
+    assert used > 0.02
+    assert stretch.end([worker])["own"] >= used
+    worker.close()  # as a worker that dies within a round
+    assert stretch.end([worker])["own"] >= used
+
+
+def test_the_memory_of_an_orphan_is_counted(start: Start, pids: Path) -> None:
+    worker = start()
+    ask(worker, "daemon")
+    worker.park()
+    both = [worker.pid, started(pids, worker.pid)]
+    with TreeWatch(worker.tree, device="cpu") as watch:
+        tree_bytes, _ = watch.peaks()
+    assert tree_bytes is not None
+    assert tree_bytes >= sum(map(proportional_bytes, both)) > max(map(proportional_bytes, both))
+
+
+@pytest.mark.skipif(len(available_cores()) < 2, reason="all affinities are one core")
+def test_the_affinity_of_a_child_process_is_seen(start: Start) -> None:
+    worker = start(cores=available_cores()[:1])
+    assert worker.affinity() == available_cores()[:1]
+    ask(worker, "daemon")
+    until(lambda: worker.affinity() == available_cores())
+
+
+def test_a_tree_is_listed_without_the_kernels_lists_of_children(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = start()
+    ask(worker, "daemon")
+    listed = worker.tree()
+    assert len(listed) == 2
+    monkeypatch.setattr(os.path, "exists", lambda path: False)
+    assert worker.tree() == listed
+
+
+@pytest.mark.parametrize("mode", ["daemon, kill supervisor", "daemon, stop supervisor"])
+def test_a_worker_that_attacks_its_supervisor_leaves_nothing(
+    start: Start, pids: Path, mode: str
+) -> None:
+    worker = start()
+    if "kill" in mode:
+        status, reason = failure_of(worker, mode)
+        assert status == "failed"
+        assert reason.startswith("its supervisor was killed during 'start' by a process")
+    else:
+        ask(worker, mode)
+        worker.close()
+    assert_gone(pids, 2)
+
+
+HOST = """
+import json, os, signal, sys
+from pathlib import Path
+from harness.process import Launch, WorkerProcess
+
+launch = json.loads(sys.argv[1])
+worker = WorkerProcess(
+    Launch(
+        interpreter=Path(sys.executable),
+        variables=launch["variables"],
+        cores=launch["cores"],
+        packages={"freakish": Path(launch["package"])},
+        log=Path(launch["log"]),
+    ),
+    timeout_seconds=60,
+)
+worker.ask("start", 60, adapter="freakish", device="cpu", mode="fork, daemon", threads=1,
+           precision="float32")
+if sys.argv[2] == "parked":
+    worker.park()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("state", ["running", "parked"])
+def test_nothing_outlives_a_host_that_is_killed(
+    launch: Callable[..., Launch], pids: Path, state: str
+) -> None:
+    options = launch()
+    given = {
+        "variables": dict(options.variables),
+        "cores": list(options.cores),
+        "package": str(options.packages["freakish"]),
+        "log": str(options.log),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", HOST, json.dumps(given), state],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert_gone(pids, 3)
+
+
+PROGRAM = (
+    "import os, sys\nprint('output')\nprint('errors', file=sys.stderr)\n"
+    "print(sorted(os.sched_getaffinity(0)), sorted(os.environ))\nsys.exit(3)"
+)
+
+
+def test_a_program_runs_to_its_end() -> None:
+    core = available_cores()[-1]
+    done = process.completed(
+        [sys.executable, "-c", PROGRAM], variables={"LC_CTYPE": "C.UTF-8"}, cores=[core]
+    )
+    assert done.returncode == 3
+    assert done.stdout == f"output\n[{core}] ['LC_CTYPE']\n"
+    assert done.stderr == "errors\n"
+
+
+def test_a_program_that_is_missing_is_named() -> None:
+    with pytest.raises(RunFailed, match="cannot run /nowhere/program: No such file or directory"):
+        process.completed(["/nowhere/program"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_program_does_not_outlive_its_host(pids: Path, number: int) -> None:
+    program = f"echo $$ >> '{pids}'; sleep 600 & echo $! >> '{pids}'; echo ready >&2; wait"
+    host = f"from harness.process import completed\ncompleted(['/bin/sh', '-c', {program!r}])"
+    with subprocess.Popen(
+        [sys.executable, "-c", host],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+    ) as running:
+        until(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+        running.send_signal(number)
+    assert running.returncode == -number
+    assert_gone(pids, 2)
+
+
+def test_what_cannot_be_killed_is_named(
+    start: Start, pids: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Played by a supervisor whose signals go nowhere."""
+    powerless = tmp_path / "powerless.py"
+    powerless.write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT / 'harness')!r})\nimport supervisor\n"
+        "supervisor.END_SECONDS = 0.2\nsupervisor.send = lambda number, pids: None\n"
+        "supervisor.main()\n"
+    )
+    monkeypatch.setattr(process, "SUPERVISE", [sys.executable, str(powerless)])
+    worker = start()
+    ask(worker, "daemon")
+    daemon = started(pids, worker.pid)
+    name = psutil.Process(daemon).name()
+    with pytest.warns(UserWarning, match=rf"cannot be killed: .*{daemon} \({name}\)"):
+        worker.close()
+    assert (daemon, name) in worker.survivors
+    os.kill(daemon, signal.SIGKILL)
+    assert_gone(pids, 2)
+
+
+def test_a_kernel_without_pidfd_open_will_do(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "pidfd_open")
+    worker = start()
+    ask(worker, "well")
+    assert failure_of(worker, "abort") == ("failed", "died of SIGABRT during 'start'")
+
+
+# -- how a worker died --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ((3, 3), ("failed", "by a process; the kernel counted no lack of memory")),
+        ((3, 4), ("out-of-memory", "by the kernel, because memory ran out")),
+        ((None, None), ("failed", "; this kernel does not say whether memory ran out")),
+    ],
+)
+def test_the_kernels_counter_tells_why_a_worker_was_killed(
+    start: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    counts: tuple[int | None, int | None],
+    expected: tuple[str, str],
+) -> None:
+    before, after = counts
+    monkeypatch.setattr(process, "oom_kills", lambda: before)
+    worker = start()
+    monkeypatch.setattr(process, "oom_kills", lambda: after)
+    status, reason = failure_of(worker, "die of SIGKILL")
+    assert status == expected[0]
+    assert reason.startswith("killed by SIGKILL during 'start'")
+    assert reason.endswith(expected[1])
+
+
+EVENTS = "low 0\nhigh 0\nmax 9\noom 5\noom_kill {}\noom_group_kill 0\n"
+CONTROL = "oom_kill_disable 0\nunder_oom 0\noom_kill {}\n"
+VMSTAT = "nr_free_pages 5\noom_kill {}\n"
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        ("0::/a/b\n", {"a/b/memory.events": 1, "a/memory.events": 2, "vmstat": 9}, 1),
+        ("0::/a/b\n", {"a/memory.events": 2, "vmstat": 9}, 2),  # counts for the groups within it
+        ("0::/\n", {"memory.events": 3, "vmstat": 9}, 3),  # a container that sees itself as root
+        ("4:cpu,memory:/a\n0::/\n", {"memory/a/memory.oom_control": 4, "vmstat": 9}, 4),
+        ("4:memory:/docker/7\n", {"memory/memory.oom_control": 5, "vmstat": 9}, 5),
+        ("4:cpuset:/a\n0::/\n", {"vmstat": 9}, 9),
+        ("", {"vmstat": 9}, 9),
+        ("0::/\n", {}, None),
+    ],
+)
+def test_the_nearest_counter_of_the_kernel_is_read(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    groups: str,
+    files: dict[str, int],
+    expected: int | None,
+) -> None:
+    texts = {"events": EVENTS, "oom_control": CONTROL, "vmstat": VMSTAT}
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    (tmp_path / "proc" / "self" / "cgroup").write_text(groups)
+    for name, count in files.items():
+        path = tmp_path / ("proc" if name == "vmstat" else "cgroups") / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(texts[name.split("/")[-1].split(".")[-1]].format(count))
+    monkeypatch.setattr(process, "PROC", tmp_path / "proc")
+    monkeypatch.setattr(process, "CGROUPS", tmp_path / "cgroups")
+    assert process.oom_kills() == expected
+
+
+def test_this_kernel_counts_what_it_killed() -> None:
+    count = process.oom_kills()
+    assert count is not None and count >= 0
+
+
+def test_a_worker_that_was_stopped_is_told_from_one_that_hangs(start: Start) -> None:
+    expected = ("timeout", "'start' took longer than 1.5 s, stopped by a signal")
+    assert failure_of(start(), "stop itself", 1.5) == expected
+
+
+def test_a_lower_hard_limit_of_memory_stays(start: Start, tmp_path: Path) -> None:
+    limit = 1 << 30
+    interpreter = tmp_path / "python"
+    interpreter.write_text(f"#!/bin/sh\nulimit -d {limit >> 10}\nexec '{sys.executable}' \"$@\"\n")
+    interpreter.chmod(0o755)
+    for asked, expected in ((limit * 4, limit), (limit // 2, limit // 2)):
+        found = ask(start(interpreter=interpreter, memory_limit_bytes=asked), "well")
+        assert isinstance(found, dict)
+        assert found["data_limit"] == expected
 
 
 def test_parking_what_has_died_does_not_wait(start: Start) -> None:
@@ -240,7 +621,8 @@ def test_a_worker_sees_the_variables_that_it_was_given_and_no_others(
     monkeypatch.setenv("OMP_NUM_THREADS", "17")
     found = ask(start(), "well")
     assert isinstance(found, dict)
-    assert {"PIDS", "PATH"} <= set(found["variables"]) <= {"PIDS", "PATH", "LC_CTYPE"}
+    given = {"PIDS", "PATH", process.MARK}
+    assert given <= set(found["variables"]) <= {*given, "LC_CTYPE"}
 
 
 def test_output_is_kept_up_to_the_limit_and_never_blocks(start: Start, tmp_path: Path) -> None:
@@ -310,7 +692,8 @@ def test_a_worker_that_cannot_be_prepared_is_not_left_behind(launch: Callable[..
     with pytest.raises(WorkerFailure):  # setrlimit(2) has no such numbers
         WorkerProcess(launch(memory_limit_bytes=1 << 100), timeout_seconds=PATIENCE_SECONDS)
     assert descriptors() == before
-    assert not [child for child in psutil.Process().children() if "worker.py" in cmdline(child)]
+    left = psutil.Process().children(recursive=True)
+    assert not [child for child in left if re.search(r"worker\.py|supervisor\.py", cmdline(child))]
 
 
 def cmdline(child: psutil.Process) -> str:
