@@ -39,6 +39,7 @@ from reference.case import (
     write_case,
 )
 from reference.layers_numpy import NumpyLayers
+from reference.optimizers import EPSILON_HAT
 from reference.trace import summarize
 
 FURTHER = SETS  # input sets that a timed process has not seen
@@ -60,8 +61,8 @@ class Closing:
     ``outputs`` in inference and ``tokens`` in generation, of every input set. In training:
     ``unread`` steps, then the ``losses`` of ``READ`` further ones by objective, and how far all
     steps moved each parameter and statistic (``trained``). ``scatter``: how far the reference's
-    trainings in float32 differ at most, in "losses" and "trained". ``still``: parameters that
-    rounding alone moves, which are not compared.
+    trainings in float32 differ at most, in "losses" and "trained"; ``forms``: how far the two forms
+    of Adam do. ``still``: parameters that rounding alone moves, which are not compared.
     """
 
     outputs: tuple[Arrays, ...] = ()
@@ -70,6 +71,7 @@ class Closing:
     losses: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     trained: Arrays = field(default_factory=dict)
     scatter: Mapping[str, float] = field(default_factory=dict)
+    forms: Mapping[str, float] = field(default_factory=dict)
     still: tuple[str, ...] = ()
 
 
@@ -136,13 +138,17 @@ def _trainings(case: Case, optimizer: str, still: tuple[str, ...]) -> Closing:
         {each.unread: each for each in _train(_shaken(case, run), optimizer, "float32", lengths)}
         for run in range(TRAININGS)
     ]
+    hat = truth
+    if optimizer == "adam":
+        hat = {each.unread: each for each in _train(case, EPSILON_HAT, "float64", lengths)}
     found = None
     for unread, closing in truth.items():
         apart = [_apart(run[unread], closing, still) for run in others]
         scatter = {kind: max(each[kind] for each in apart) for kind in CLEAR}
         if found is not None and any(not scatter[kind] <= CLEAR[kind] for kind in CLEAR):
             break
-        found = replace(closing, scatter=scatter, still=still)
+        forms = _apart(hat[unread], closing, still)
+        found = replace(closing, scatter=scatter, forms=forms, still=still)
     assert found is not None
     return found
 
@@ -230,6 +236,7 @@ def write_closing(closing: Closing, path: Path) -> None:
         "unread": closing.unread,
         "losses": dict(closing.losses),
         "scatter": dict(closing.scatter),
+        "forms": dict(closing.forms),
         "still": list(closing.still),
     }
     write_arrays(path, meta, arrays)
@@ -251,6 +258,7 @@ def read_closing(path: Path) -> Closing:
         losses={name: tuple(losses) for name, losses in meta["losses"].items()},
         trained=under("trained/"),
         scatter=meta["scatter"],
+        forms=meta["forms"],
         still=tuple(meta["still"]),
     )
 

@@ -8,6 +8,11 @@ With gradient g, parameter p and step number t from 1:
 * ``adam`` (Kingma and Ba 2015, algorithm 1): m <- b1 m + (1 - b1) g; v <- b2 v + (1 - b2) g^2;
   p <- p - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon): epsilon is added after the bias
   correction. No weight decay.
+
+Several frameworks compute Adam in the other form of the same paper, at the end of section 2: the
+correction goes into the rate, and "epsilon hat" is added before it. ``EPSILON_HAT`` names that
+form, with the epsilon that makes the first step the same; the reference uses it only to measure
+how far the two forms lead apart.
 """
 
 from __future__ import annotations
@@ -26,9 +31,13 @@ OPTIMIZERS: Mapping[str, Mapping[str, float]] = {
 }
 
 
+EPSILON_HAT = "adam with epsilon hat"
+
+
 def initial_state(optimizer: str, parameters: Arrays) -> Arrays:
     """The state before the first step: zeros of the parameters' shapes, by name."""
-    slots = {"sgd": (), "momentum": ("velocity",), "adam": ("mean", "variance")}[optimizer]
+    adam = ("mean", "variance")
+    slots = {"sgd": (), "momentum": ("velocity",), "adam": adam, EPSILON_HAT: adam}[optimizer]
     state: Arrays = {
         slot: {name: value * 0 for name, value in parameters.items()} for slot in slots
     }
@@ -39,7 +48,7 @@ def update(
     optimizer: str, parameters: Arrays, gradients: Arrays, *, state: Arrays, step: Any
 ) -> tuple[Arrays, Arrays]:
     """New parameters and new state after step number ``step`` (from 1; may be traced)."""
-    constants = OPTIMIZERS[optimizer]
+    constants = OPTIMIZERS["adam" if optimizer == EPSILON_HAT else optimizer]
     rate = constants["learning_rate"]
     if optimizer == "sgd":
         return {name: p - rate * gradients[name] for name, p in parameters.items()}, state
@@ -56,6 +65,8 @@ def update(
         n: beta2 * v + (1 - beta2) * gradients[n] ** 2 for n, v in state["variance"].items()
     }
     mean_scale, variance_scale = 1 / (1 - beta1**step), 1 / (1 - beta2**step)
+    if optimizer == EPSILON_HAT:
+        epsilon = epsilon * ((1 - beta2) * variance_scale) ** 0.5
     moved = {
         n: p - rate * (mean[n] * mean_scale) / ((variance[n] * variance_scale) ** 0.5 + epsilon)
         for n, p in parameters.items()
