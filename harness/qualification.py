@@ -131,8 +131,8 @@ class Qualification:
         """The least seconds of as many attempts as it takes, at most ten.
 
         A busy machine only ever adds to each of them, so they come nearer to the truth with every
-        attempt. What a broken fence lets pass is there every time; what one lets pass now and then
-        may hide from the least of so many. The check says how many attempts there were.
+        attempt. What a broken fence lets pass is there every time. The check says how many attempts
+        there were.
         """
         least: dict[str, float] = {}
         attempts = 0
