@@ -77,7 +77,9 @@ class Engine:
         """Bring every cell to a status. Raises RunFailed only for faults of the host itself."""
         self._began = time.monotonic()
         processes = self._remember_records()
-        with tempfile.TemporaryDirectory(prefix="levelfield-") as scratch:
+        with tempfile.TemporaryDirectory(
+            prefix="levelfield-", ignore_cleanup_errors=True
+        ) as scratch:
             folder = Path(scratch)
             generator = random.Random(f"{self.suite.seed} {processes}")
             self._workers = Workers(
@@ -94,13 +96,12 @@ class Engine:
             self._plan(left)
             untimed = self.only_gate and not self.timed
             rows = [] if untimed or not left else self._begin_session(left)
-            self._closing = ClosingGate(self.run, self._cases, folder, self._stage, self._closed)
+            self._closing = ClosingGate(self.run, self._cases, self._stage, self._closed)
             self._qualification = Qualification(
                 self.run,
                 self.suite,
                 self._cases,
                 rows,
-                folder,
                 self._stage,
                 self._calibrations,
             )

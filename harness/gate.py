@@ -17,15 +17,16 @@ every step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.replies import ENTRY_BYTES
 from reference.case import NEGLIGIBLE, Answers, Case
-from reference.closing import Closing
+from reference.closing import READ, Closing
 from reference.optimizers import OPTIMIZERS
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -187,6 +188,29 @@ def judge_closing(
     if phase == "inference":
         return Outcome((*judging.outputs(),))
     return Outcome((*judging.closing_training(closing),))
+
+
+def answer_bytes(case: Case, answers: Answers) -> int:
+    """The most bytes that an honest answer file may have: several times what it needs.
+
+    Every parameter and statistic comes as loaded, after one step and after all, with gradients;
+    the outputs come once per input set. All may be float64.
+    """
+    given = [value for outputs in answers.outputs for value in outputs.values()]
+    return _most_bytes(case, [*given, *answers.tokens], answers.steps)
+
+
+def closing_bytes(case: Case, closing: Closing) -> int:
+    """The same for the answers of a closing case."""
+    given = [value for outputs in closing.outputs for value in outputs.values()]
+    return _most_bytes(case, [*given, *closing.tokens, *closing.tokens], READ)
+
+
+def _most_bytes(case: Case, given: Sequence[NDArray[Any]], steps: int) -> int:
+    held = [*case.parameters.values(), *case.state.values()]
+    elements = sum(8 * value.size for value in held) + sum(2 * value.size for value in given)
+    names = 8 * len(held) + 2 * len(given) + steps * len(case.model.objectives)
+    return 16 * elements + 2 * ENTRY_BYTES * names + (1 << 20)
 
 
 @dataclass(frozen=True)
