@@ -57,7 +57,11 @@ class Worker:
         return self.scratch / "cache"
 
     def load(self, cell: Cell, case: CaseFile) -> float:
-        """Build the model and load a case -> seconds."""
+        """Build the model and load a case -> seconds.
+
+        Whatever another arm did to the folders of the run, this one finds its case and its cache.
+        """
+        self.cache.mkdir(parents=True, exist_ok=True)
         seconds: float = self.process.ask(
             "load",
             self.limits.load_seconds,

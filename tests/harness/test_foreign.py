@@ -51,6 +51,52 @@ OUTPUTS = {
 }
 
 
+def scratch():
+    # The folder of the whole run: what this process was told of lies somewhere in it.
+    folder = os.environ["XDG_CACHE_HOME"]
+    while not os.path.basename(folder).startswith("levelfield-"):
+        folder = os.path.dirname(folder)
+    return folder
+
+
+def files():
+    found = [os.path.join(at, name) for at, _, names in os.walk(scratch()) for name in names]
+    assert found
+    return found
+
+
+def delete():
+    for name in os.listdir(scratch()):
+        shutil.rmtree(os.path.join(scratch(), name))
+
+
+def falsify():
+    # Other values in all cases, in files that look as before.
+    for path in files():
+        if path.endswith(".npz"):
+            status = os.stat(path)
+            with open(path, "rb") as file:
+                content = bytearray(file.read())
+            for at in range(len(content) // 2, len(content) // 2 + 400):
+                content[at] ^= 0x55
+            os.chmod(path, 0o644)
+            with open(path, "wb") as file:
+                file.write(content)
+            os.chmod(path, status.st_mode)
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def spy():
+    # What is on disk that could be answers, and whether it could change a case.
+    with open(os.environ["HOME"] + "/seen", "a") as log:
+        for path in files():
+            mode = os.stat(path).st_mode & 0o777
+            log.write("%s %o %o\\n" % (path, mode, os.stat(os.path.dirname(path)).st_mode & 0o777))
+
+
+DEEDS = {"deletes": delete, "falsifies": falsify, "spies": spy}
+
+
 class Adapter(Sound):
     def __init__(self, device, mode, threads, precision):
         Sound.__init__(self, device, "well", threads, precision)
@@ -75,6 +121,8 @@ class Adapter(Sound):
 
     def infer(self):
         self.infers += 1
+        if self.infers in (1, 60) and self.name in DEEDS:
+            DEEDS[self.name]()
         if self.infers == 60 and self.name == "null-when-timed":
             os.write(REPLIES, RAW[self.name])
         outputs = Sound.infer(self)
@@ -132,12 +180,16 @@ EXPECTED = {
 }
 
 
+DEEDS = ("deletes", "falsifies", "spies")
+
+
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("packages") / "foreign"
     folder.mkdir()
     (folder / "__init__.py").write_text(ADAPTER)
-    modes = "".join(f'{mode} = {{ summary = "x" }}\n' for mode in [*EXPECTED, "well"])
+    names = [*EXPECTED, *DEEDS, "well", "well2"]
+    modes = "".join(f'{name} = {{ summary = "x" }}\n' for name in names)
     (folder / "env.toml").write_text(ENVIRONMENT + modes)
     with arms.registered(read_framework("foreign", "foreign", folder)):
         yield folder
@@ -154,10 +206,9 @@ def run(folder: Path, *modes: str, **options: Any) -> Path:
             presets=("tiny",),
             phases=("inference",),
             batches=(8,),
-            level="smoke",
             twin="none",
             effort=replace(TINY_EFFORT, memory=False),
-            **options,
+            **{"level": "smoke", **options},
         )
     )
     cells = plan(suite)
@@ -205,3 +256,27 @@ def test_what_it_says_of_itself_is_kept_clean_and_short(nonsense: Path) -> None:
     }
     assert said == ("1 [2J", "[1]", 1000)
     assert (nonsense / "records.jsonl").stat().st_size < 4 << 20
+
+
+def test_an_arm_that_deletes_or_falsifies_what_lies_in_the_run_s_folder_costs_itself_only(
+    foreign: Path, tmp_path: Path
+) -> None:
+    modes = ("well", "deletes", "falsifies", "well2")
+    for residency in ("resident", "sequential"):
+        folder = run(tmp_path / residency, *modes, residency=residency)
+        found = statuses(folder)
+        assert {found[mode] for mode in ("well", "well2")} == {("ok", "")}
+        assert all(status in ("ok", "wrong", "failed") for status, _ in found.values())
+
+
+def test_no_answers_lie_where_a_worker_reads_and_no_case_can_be_written(
+    foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = run(tmp_path / "results", "spies", "well")
+    assert {status for status, _ in statuses(folder).values()} == {"ok"}
+    lines = (tmp_path / "seen").read_text().splitlines()
+    seen = {line.split()[0]: line.split()[1:] for line in lines}
+    cases = {path: modes for path, modes in seen.items() if path.endswith(".npz")}
+    assert set(map(tuple, cases.values())) == {("444", "555")}
+    assert {Path(path).name for path in cases} == {"case.npz"}
