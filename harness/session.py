@@ -49,8 +49,15 @@ def describe_run(
             }
             for arm, resolution in resolutions.items()
         },
+        "adapters": _adapters(cells),
         "cells": [asdict(cell) for cell in cells],
     }
+
+
+def _adapters(cells: Sequence[Cell]) -> dict[str, dict[str, str]]:
+    """Framework -> which adapter serves it here."""
+    frameworks = {cell.framework: get_arm(cell.arm).framework for cell in cells}
+    return {name: framework.identity() for name, framework in frameworks.items()}
 
 
 def reopened(
@@ -67,10 +74,18 @@ def reopened(
         cells = [Cell(**cell) for cell in run.description["cells"]]
         arms = dict.fromkeys(cell.arm for cell in cells)
         locks = {arm: run.description["locks"][arm]["hash"] for arm in arms}
+        adapters = {cell.framework: run.description["adapters"][cell.framework] for cell in cells}
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(
             f"{run.path / 'run.json'} cannot be resumed: {error!r}; start a new run"
         ) from error
+    for framework, identity in _adapters(cells).items():
+        if identity != adapters[framework]:
+            raise BadInput(
+                f"the adapter {framework} is not the one that {run.path} began with"
+                f" ({_difference(adapters[framework], identity)}), and one run cannot mix them;"
+                f" restore it, or start a new run: levelfield run {shlex.quote(suite.name)}"
+            )
     resolutions = resolve_arms([*locks], given)
     for arm, resolution in resolutions.items():
         before = locks[arm]
@@ -80,6 +95,16 @@ def reopened(
                 f"cannot mix them; start a new one: levelfield run {suite.name}"
             )
     return suite, cells, resolutions
+
+
+def _difference(before: Any, now: Mapping[str, str]) -> str:
+    """What of two identities of an adapter differs first, for people."""
+    old = before if isinstance(before, dict) else {}
+    key = next(key for key in (*now, *old) if old.get(key) != now.get(key))
+    was, found = (str(each.get(key, "nothing"))[:40] for each in (old, now))
+    if key == "hash":
+        return "its files have changed"
+    return f"its {key} was {was} and is {found}"
 
 
 def unfinished(run: store.Run, cells: Sequence[Cell]) -> list[Cell]:

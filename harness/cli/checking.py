@@ -28,6 +28,7 @@ from harness.cli.options import (
     given_interpreters,
     narrowed,
 )
+from harness.cli.terminal import terminal
 from harness.cli.watching import watched
 from harness.suite import Suite, load_suite, plan
 
@@ -85,7 +86,7 @@ def check_command(
     if as_json:
         print(json.dumps(rows, indent=1))
     else:
-        _show(rows, Console())
+        _show(rows, terminal())
     if any(row["status"] not in HARMLESS for row in rows):
         raise typer.Exit(1)
 
@@ -110,7 +111,7 @@ def _check(
             store.create(
                 Path(folder), "check", session.describe_run(suite, cells, resolutions)
             ) as run,
-            watched(Console(stderr=True), len(cells)) as listener,
+            watched(terminal(stderr=True), len(cells)) as listener,
         ):
             session.measure(
                 run,
