@@ -94,7 +94,7 @@ class WorkerProcess:
         finally:
             os.close(request_read)
             os.close(reply_write)
-        self._log = launch.log
+        self.log = launch.log  # what it prints
         assert self._supervisor.stdin and self._supervisor.stdout and self._supervisor.stderr
         self._lifeline, self._status = self._supervisor.stdin, self._supervisor.stdout
         self._logger = threading.Thread(
@@ -202,7 +202,7 @@ class WorkerProcess:
         try:
             return self._ask({"do": do, **arguments}, timeout_seconds)
         except WorkerFailure as failure:
-            failure.log = self._log.name
+            failure.log = self.log.name
             if isinstance(failure, Nonsense):
                 self.close()
             raise

@@ -13,6 +13,7 @@ from harness.arms import get_arm
 from harness.engine import Engine, Progress
 from harness.environments import Resolution, resolve
 from harness.errors import BadInput
+from harness.in_hand import InHand, record_death
 from harness.machine import code_version, describe_machine, shown
 from harness.suite import Cell, Effort, Limits, Suite
 
@@ -126,4 +127,9 @@ def measure(
 ) -> None:
     """Bring the cells to their statuses; what an interrupted run had measured counts."""
     store.repair(run)
-    Engine(run, suite, resolutions, progress, only_gate=only_gate, timed=timed).measure(cells)
+    record_death(run)
+    engine = Engine(run, suite, resolutions, progress, only_gate=only_gate, timed=timed)
+    try:
+        engine.measure(cells)
+    finally:
+        InHand(run.path).clear()

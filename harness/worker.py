@@ -350,8 +350,9 @@ def failure(error, package=None, folder=None):
     status = "out-of-memory" if is_out_of_memory(error) else "failed"
     method = missing_method(error)
     if method:
+        name = str(package).rpartition(".")[2]
         words = "the adapter %s has no method '%s'; adapters/base.py says what it does"
-        return {"ok": False, "status": status, "reason": words % (package, method)}
+        return {"ok": False, "status": status, "reason": words % (name, method)}
     words = " ".join(str(error).split())[:400]
     reason = "%s%s (%s)" % (
         type(error).__name__,

@@ -18,6 +18,7 @@ from harness.arms import Arm
 from harness.cases import CaseFile, remove
 from harness.environments import Resolution
 from harness.errors import WorkerFailure
+from harness.in_hand import InHand
 from harness.lessons import Lesson
 from harness.machine import shown
 from harness.process import Launch, WorkerProcess
@@ -49,6 +50,7 @@ class Worker:
     cores: tuple[int, ...]
     scratch: Path  # its arm's own folder
     limits: Limits
+    in_hand: InHand
     stages: Mapping[str, Any]  # peak memory of interpreter and import, where it was asked for
 
     @property
@@ -62,6 +64,7 @@ class Worker:
         Whatever another arm did to the folders of the run, this one finds its case and its cache.
         """
         self.cache.mkdir(parents=True, exist_ok=True)
+        self.in_hand.note(self.arm.name, cell.id)
         seconds: float = self.process.ask(
             "load",
             self.limits.load_seconds,
@@ -150,6 +153,7 @@ class Worker:
         it took by the clocks of the worker and of the host, "use": what its process tree used}.
         ``rewarm_seconds``: how long to warm up after parking; None for not at all.
         """
+        self.in_hand.note(self.arm.name, cell.id)
         with self.process.counted() as use:
             begin = time.perf_counter()
             reply = self.process.ask(
@@ -251,6 +255,8 @@ class Workers:
         """A started worker for the device and threads of ``cell``. Raises StartFailure."""
         self.processes += 1
         number, limits = self.processes, self.limits
+        in_hand = InHand(self.run.path)
+        in_hand.note(arm.name, None)
         resolution = self.resolutions[arm.name]
         assert resolution.interpreter is not None
         cores = tuple(available_cores()[: cell.threads])
@@ -324,7 +330,7 @@ class Workers:
                 device_seconds=started["device_seconds"],
                 cache_entries=entries,
             )
-            yield Worker(process, arm, number, cores, scratch, limits, stages)
+            yield Worker(process, arm, number, cores, scratch, limits, in_hand, stages)
 
 
 def _file_name(arm: str) -> str:
