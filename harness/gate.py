@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.replies import ENTRY_BYTES
+from harness.replies import ENTRY_BYTES, NUMBERS
 from reference.case import NEGLIGIBLE, Answers, Case
 from reference.closing import READ, Closing
 from reference.optimizers import OPTIMIZERS
@@ -155,14 +155,15 @@ def judge(
 ) -> Outcome:
     """Compare the arrays of a worker's answer file with the answers of the case."""
     judging = _Judging(case, answers, got, tolerances(answers, numeric), set())
-    checks = [*judging.loaded(phase)]
-    if phase == "generation":
-        checks += judging.tokens()
-    else:
-        checks += judging.outputs()
-    if phase == "training":
-        assert optimizer is not None
-        checks += judging.training(optimizer)
+    with np.errstate(all="ignore"):  # an error that overflows is infinite, and fails
+        checks = [*judging.loaded(phase)]
+        if phase == "generation":
+            checks += judging.tokens()
+        else:
+            checks += judging.outputs()
+        if phase == "training":
+            assert optimizer is not None
+            checks += judging.training(optimizer)
     # A misnamed array must not pass for a missing one.
     for key in got:
         if key not in judging.known:
@@ -358,6 +359,8 @@ class _Judging:
         if value.shape != expected.shape:
             note = f"shape {value.shape} instead of {expected.shape}"
             return Check(name, float("inf"), tolerance, note)
+        if value.dtype.kind not in NUMBERS:
+            return Check(name, float("inf"), tolerance, f"type {value.dtype} instead of numbers")
         if not np.isfinite(value).all():
             return Check(name, float("nan"), tolerance, "not finite")
         if scale:
@@ -382,6 +385,9 @@ class _Judging:
         for key in keys:
             if self.got[key].shape:
                 note = f"{key} has shape {self.got[key].shape} and is no scalar"
+                return Check(title, float("inf"), tolerance, note)
+            if self.got[key].dtype.kind not in NUMBERS:
+                note = f"{key} has the type {self.got[key].dtype}"
                 return Check(title, float("inf"), tolerance, note)
         losses = np.array([float(self.got[key]) for key in keys])
         if not np.isfinite(losses).all():

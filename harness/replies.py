@@ -35,6 +35,9 @@ LARGEST = 1e15  # no count, size or time of a worker is larger
 # ``describe`` is for people: a report shows each value in a line.
 DESCRIBE_ENTRIES, DESCRIBE_CHARACTERS = 64, 1000
 REASON_CHARACTERS = 600
+# Kinds of NumPy's types: floating-point and integer. Arms give float32; of those that are honest,
+# Keras gives some losses and OpenCV its parameters as float64.
+NUMBERS = "fiu"
 ENTRY_BYTES = 2048  # an array's name and header in a file of arrays, at most
 NAME_CHARACTERS = 300  # of an array
 SHOWN_CHARACTERS = 60  # of a wrong value in a reason
@@ -282,6 +285,6 @@ def _numbers(name: str, value: Any) -> NDArray[Any]:
         raise ValueError(f"it has an array named {shown(name)}")
     if not isinstance(value, np.ndarray):
         raise ValueError(f"'{name}' is no array")
-    if value.dtype.kind not in "fiu":
+    if value.dtype.kind not in NUMBERS:
         raise ValueError(f"'{name}' has the type {value.dtype}")
     return value
