@@ -28,7 +28,7 @@ Stamp = tuple[int, ...]
 
 @dataclass
 class CaseFile:
-    """A case as workers read it; ``draw`` gives its content, again if need be."""
+    """A case as workers read it, in a folder of its own; ``draw`` gives its content again."""
 
     path: Path
     draw: Callable[[], Case]

@@ -184,11 +184,12 @@ def judge_closing(
     """Compare what a timed process answers at its end with the answers of the closing case."""
     row = TOLERANCES[numeric]
     judging = _Judging(case, Answers(closing.outputs, tokens=closing.tokens), got, row, set())
-    if phase == "generation":
-        return Outcome((*judging.closing_tokens(closing),))
-    if phase == "inference":
-        return Outcome((*judging.outputs(),))
-    return Outcome((*judging.closing_training(closing),))
+    with np.errstate(all="ignore"):
+        if phase == "generation":
+            return Outcome((*judging.closing_tokens(closing),))
+        if phase == "inference":
+            return Outcome((*judging.outputs(),))
+        return Outcome((*judging.closing_training(closing),))
 
 
 def answer_bytes(case: Case, answers: Answers) -> int:
