@@ -2,6 +2,7 @@
 
 A built-in framework is a folder of ``adapters`` that holds an ``env.toml``; a third party's is a
 package named by an entry point of the group ``levelfield.adapters``. Nothing of either is imported.
+A third party's framework that cannot be used is left out with a warning; all others stay usable.
 
 An arm's name is ``framework[@version]:mode[#suffix]``. A version pins the framework's own package
 in an environment of its own. The suffix makes another arm of the same program: ``#2``, ``#3``, ...
@@ -11,16 +12,21 @@ steps.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import os
 import re
 import tomllib
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from typing import Any
+
+from packaging.specifiers import SpecifierSet
 
 import reference
 from harness.errors import BadInput
@@ -32,6 +38,11 @@ STATISTICS = ("throughput", "latency")
 PROFILES = ("default", "tuned")
 ENTRY_POINT_GROUP = "levelfield.adapters"
 TWIN = "#2"
+OWN_DISTRIBUTION = "levelfield"
+# Of frameworks, modes and environments. ":", "@" and "#" are parts of an arm's name, "/" is one of
+# an environment's, and patterns of arms use "*", "?", "[" and ",".
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
+TEXT_CHARACTERS = 500  # of a title, a summary or an address
 _NAME = re.compile(
     r"(?P<framework>[^@:#]+)(@(?P<version>[0-9][\w.]*))?:(?P<mode>[^@:#]+)"
     r"(#((?P<copy>[2-9]|[1-9]\d+)|\+(?P<percent>\d+(\.\d+)?)%))?"
@@ -108,6 +119,7 @@ class Framework:
 
     ``package`` is the dotted name under which the worker imports the adapter, ``root`` the folder
     of the top-level package of that name. ``generic`` adapters need no file per model.
+    ``distribution`` is the installed package that brings it, and ``version`` that package's.
     """
 
     name: str
@@ -118,6 +130,21 @@ class Framework:
     folder: Path
     modes: Mapping[str, Mode]
     generic: bool
+    distribution: str = OWN_DISTRIBUTION
+    version: str = ""
+
+    def identity(self) -> dict[str, str]:
+        """What tells this adapter from another one of its name, as ``run.json`` keeps it.
+
+        "package", "distribution", "version", and "hash": the SHA-256 over the names and contents of
+        the files in its folder.
+        """
+        return {
+            "package": self.package,
+            "distribution": self.distribution,
+            "version": self.version or version(OWN_DISTRIBUTION),
+            "hash": _hash_of(self.folder),
+        }
 
     def model_file(self, model: str) -> Path:
         """Where the file of a model is, if it is written."""
@@ -153,43 +180,95 @@ class Arm:
 _MEANWHILE: dict[str, Framework] = {}
 
 
-@cache
+class UnusableAdapter(UserWarning):
+    """A third party's framework, or a part of it, cannot be used; the message says why."""
+
+
 def frameworks() -> Mapping[str, Framework]:
-    """Every framework, built-in ones first, by name."""
+    """Every framework that can be used, built-in ones first, by name.
+
+    Raises BadInput if a built-in one cannot be read.
+    """
+    return _found()[0]
+
+
+def unusable() -> Mapping[str, str]:
+    """The third parties' frameworks that cannot be used: name -> why, each in one line."""
+    return _found()[1]
+
+
+@cache
+def _found() -> tuple[Mapping[str, Framework], Mapping[str, str]]:
     root = Path(__file__).resolve().parent.parent / "adapters"
     found = {
         path.parent.name: read_framework(path.parent.name, f"adapters.{path.parent.name}", root)
         for path in sorted(root.glob("*/env.toml"))
     }
+    refused: dict[str, str] = {}
     for entry in entry_points(group=ENTRY_POINT_GROUP):
-        if entry.name in found:
-            raise BadInput(
-                f"entry point '{entry.name}' of {_distribution(entry)} takes the name of another "
-                "framework; rename it there or uninstall that package"
+        distribution = _printable(entry.dist.name if entry.dist else "an unknown package")
+        try:
+            framework = _third_party(entry, found)
+        except BadInput as error:
+            refused[_printable(entry.name)] = _printable(
+                f"{error}; mend, update or uninstall {distribution}"
             )
-        found[entry.name] = read_framework(entry.name, entry.value, _package_folder(entry))
-    return found
+            continue
+        found[entry.name] = replace(
+            framework,
+            distribution=distribution,
+            version=_printable(entry.dist.version if entry.dist else "unknown"),
+        )
+    for name, why in refused.items():
+        warnings.warn(f"the framework '{name}' is left out: {why}", UnusableAdapter, stacklevel=3)
+    return found, refused
 
 
-def _distribution(entry: EntryPoint) -> str:
-    return entry.dist.name if entry.dist else "an unknown package"
+def _third_party(entry: EntryPoint, known: Mapping[str, Framework]) -> Framework:
+    """The framework of an entry point. Raises BadInput."""
+    if entry.name in known:
+        raise BadInput("the name is that of another framework")
+    if not all(part.isidentifier() for part in entry.value.split(".")):
+        raise BadInput(f"its entry point names {entry.value!r}, which is no dotted package")
+    return read_framework(entry.name, entry.value, _package_folder(entry))
 
 
 def _package_folder(entry: EntryPoint) -> Path:
     # find_spec of a top-level name locates it without importing it.
     top = entry.value.split(".")[0]
-    spec = importlib.util.find_spec(top)
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        spec = None
     if spec is None or not spec.submodule_search_locations:
-        raise BadInput(
-            f"entry point '{entry.name}' names the package '{entry.value}', which is not there; "
-            f"reinstall or uninstall {_distribution(entry)}"
-        )
+        raise BadInput(f"its entry point names the package '{entry.value}', which is not there")
     if spec.origin is None:
         raise BadInput(
-            f"entry point '{entry.name}' of {_distribution(entry)}: the package '{top}' needs an "
-            "__init__.py, because workers find it by its own folder alone"
+            f"the package '{top}' needs an __init__.py, because workers find it by its own folder "
+            "alone"
         )
     return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _printable(text: str) -> str:
+    """One line without characters that steer a terminal."""
+    return " ".join("".join(mark if mark.isprintable() else " " for mark in text).split())
+
+
+def _hash_of(folder: Path) -> str:
+    """SHA-256 over the files of a folder, in the order of their names, without Python's caches."""
+    total = hashlib.sha256()
+    for at, folders, names in os.walk(folder):
+        folders[:] = sorted(each for each in folders if each != "__pycache__")
+        for path in (Path(at, name) for name in sorted(names)):
+            if path.suffix == ".pyc" or not path.is_file():
+                continue
+            try:
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+            except OSError:
+                content = "unreadable"
+            total.update(f"{path.relative_to(folder).as_posix()!r} {content}\n".encode())
+    return total.hexdigest()
 
 
 def read_framework(name: str, package: str, root: Path) -> Framework:
@@ -199,29 +278,34 @@ def read_framework(name: str, package: str, root: Path) -> Framework:
     try:
         text = tomllib.loads(path.read_text(encoding="utf-8"))
         environments = {
-            key: EnvironmentSpec(
-                framework=name,
+            _word(key, "an environment"): EnvironmentSpec(
+                framework=_word(name, "a framework"),
                 name=key,
-                python=table["python"],
+                python=_specifier(table["python"]),
                 requirements=_texts(table["requirements"]),
                 imports=_texts(table["imports"]),
-                hint=table.get("hint", ""),
+                hint=_text(table.get("hint", "")),
                 programs=_texts(table.get("programs", ())),
             )
             for key, table in text["environments"].items()
         }
-        modes = {key: _mode(key, table, environments) for key, table in text["modes"].items()}
+        modes = {
+            _word(key, "a mode"): _mode(key, table, environments)
+            for key, table in text["modes"].items()
+        }
+        if not modes:
+            raise ValueError("it has no mode")
         return Framework(
             name=name,
-            title=text["title"],
-            documentation=text["documentation"],
+            title=_text(text["title"]),
+            documentation=_text(text["documentation"]),
             package=package,
             root=root,
             folder=folder,
             modes=modes,
-            generic=text.get("generic", False),
+            generic=_truth(text.get("generic", False)),
         )
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise BadInput(f"{path}: {error}") from error
     except KeyError as error:
         raise BadInput(
@@ -229,26 +313,58 @@ def read_framework(name: str, package: str, root: Path) -> Framework:
         ) from error
 
 
+def _word(name: str, what: str) -> str:
+    if not _WORD.fullmatch(name):
+        raise ValueError(
+            f"{name!r} cannot name {what}; use at most 64 letters, digits and - _ . + in ASCII"
+        )
+    return name
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.isprintable() or len(value) > TEXT_CHARACTERS:
+        shown = repr(value)[:60]
+        raise TypeError(f"{shown} should be a text of one line, {TEXT_CHARACTERS} characters long")
+    return value
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} should be true or false")
+    return value
+
+
+def _specifier(value: Any) -> str:
+    SpecifierSet(_text(value))  # a ValueError says what is no PEP 440 specifier
+    return str(value)
+
+
 def _texts(value: Any, known: tuple[str, ...] = ()) -> tuple[str, ...]:
     # tuple("numpy") would be five requirements.
     if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
         raise TypeError(f"{value!r} should be a list of texts")
     for each in value:
+        _text(each)
         if known and each not in known:
             raise UnknownName("word", each, known)
+    if known and not value:
+        raise ValueError(f"an empty list where at least one of {', '.join(known)} is needed")
     return tuple(value)
 
 
 def _mode(name: str, table: Mapping[str, Any], environments: Mapping[str, EnvironmentSpec]) -> Mode:
+    statistics = _texts(table.get("statistics", STATISTICS), STATISTICS)
+    if STATISTICS[0] not in statistics:
+        raise ValueError(f"the mode '{name}' lacks the statistic {STATISTICS[0]}, which all have")
     return Mode(
         name=name,
-        summary=table["summary"],
+        summary=_text(table["summary"]),
         environment=environments[table.get("environment", "default")],
         phases=_texts(table.get("phases", PHASES), PHASES),
-        statistics=_texts(table.get("statistics", STATISTICS), STATISTICS),
+        statistics=statistics,
         profile=_texts([table.get("profile", "default")], PROFILES)[0],
         numerics=_texts(table.get("numerics", ["float32"]), tuple(TOLERANCES)),
-        overhead=table.get("overhead", ""),
+        overhead=_text(table.get("overhead", "")),
     )
 
 

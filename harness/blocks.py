@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from harness import gpu, noise
 from harness.arms import Arm, get_arm
+from harness.cases import CaseFile
 from harness.checks import affinity_check, recompilation_check, tree_check
 from harness.closing import ClosingGate
 from harness.errors import WorkerFailure
@@ -93,7 +93,7 @@ class Blocks:
     run: Run
     suite: Suite
     workers: Workers
-    cases: Mapping[str, Path]
+    cases: Mapping[str, CaseFile]
     calibrations: Mapping[str, Calibration]
     closing: ClosingGate
     generator: random.Random
@@ -197,6 +197,7 @@ class _Block:
             slices = self._slot(worker, cell)
             if worker.process.alive:
                 worker.process.park()
+            worker.in_hand.release()
             met.boundary()
             faults += self._keep(worker, cell, number, slices)
         fields = met.end(processes)

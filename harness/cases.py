@@ -1,8 +1,18 @@
-"""The case files of a run: drawn once, solved by the reference, shared by all arms."""
+"""The case files of a run: drawn once, solved by the reference, shared by all arms.
+
+The answers are in a folder of their own while the reference writes them, and in the memory of the
+host alone after that. The questions are files that all workers read and none may change; a file
+that was changed or deleted is written again before the next worker reads it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import sys
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,8 +20,47 @@ from harness.errors import RunFailed
 from harness.lessons import Lesson, draw_lesson
 from harness.process import completed
 from harness.suite import Cell, Suite
-from reference.case import Answers, Case, draw_case, read_answers, write_case
+from reference.case import Answers, Case, draw_case, read_answers, write_answers, write_case
 from reference.closing import Closing, closing_case, read_closing
+
+Stamp = tuple[int, ...]
+
+
+@dataclass
+class CaseFile:
+    """A case as workers read it, in a folder of its own; ``draw`` gives its content again."""
+
+    path: Path
+    draw: Callable[[], Case]
+    _stamp: Stamp | None = None
+
+    def intact(self) -> Path:
+        """The path of the file, after writing what is missing or no longer as it was written."""
+        if self._stamp is None or _stamp(self.path) != self._stamp:
+            remove(self.path.parent)
+            self.path.parent.mkdir(parents=True)
+            write_case(self.draw(), self.path)
+            self.path.chmod(0o444)
+            self.path.parent.chmod(0o555)
+            self._stamp = _stamp(self.path)
+        return self.path
+
+
+def _stamp(path: Path) -> Stamp:
+    """Differs after any change of a file; the time of its last change of state cannot be set."""
+    with contextlib.suppress(OSError):
+        status = os.lstat(path)
+        return status.st_ino, status.st_size, status.st_mode, status.st_mtime_ns, status.st_ctime_ns
+    return ()
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder that a worker may have left in any state, or a file in its place."""
+    with contextlib.suppress(OSError):
+        folder.chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.unlink()
 
 
 @dataclass
@@ -20,38 +69,47 @@ class Cases:
 
     suite: Suite
     scratch: Path
-    _solved: dict[tuple[str, str, int], tuple[Path, Case, Answers]] = field(default_factory=dict)
-    _closings: dict[tuple[str | int, ...], tuple[Path, Case, Closing]] = field(default_factory=dict)
-    _lessons: dict[tuple[str, str, int, int], tuple[Path, Lesson] | str] = field(
+    _solved: dict[tuple[str, str, int], tuple[CaseFile, Case, Answers]] = field(
+        default_factory=dict
+    )
+    _closings: dict[tuple[str | int, ...], tuple[CaseFile, Case, Closing]] = field(
+        default_factory=dict
+    )
+    _doubled: dict[tuple[str, str, int], CaseFile] = field(default_factory=dict)
+    _lessons: dict[tuple[str, str, int, int], tuple[CaseFile, Lesson] | str] = field(
         default_factory=dict
     )
 
-    def solved(self, cell: Cell) -> tuple[Path, Case, Answers]:
+    def solved(self, cell: Cell) -> tuple[CaseFile, Case, Answers]:
         """The case of a cell, solved by the reference in a process of its own.
 
         Raises RunFailed if the reference cannot.
         """
         key = (cell.model, cell.preset, cell.batch)
         if key not in self._solved:
-            folder = self._folder("case", key)
-            model, preset, batch = map(str, key)
-            printed = self._reference(
-                "reference",
-                *(model, preset, batch, str(self.suite.seed), str(folder)),
-                *self.suite.optimizers,
-            )
-            case = draw_case(
-                cell.model,
-                cell.preset,
-                self.suite.seed,
-                batch=cell.batch,
-                attempt=int(printed),
-            )
-            answers = read_answers(folder / "answers.npz")
-            self._solved[key] = (folder / "case.npz", case, answers)
+            case, answers = self._solve(cell)
+            self._solved[key] = (self._file("case", key, lambda: case), case, answers)
         return self._solved[key]
 
-    def closing(self, cell: Cell) -> tuple[Path, Case, Closing]:
+    def _solve(self, cell: Cell) -> tuple[Case, Answers]:
+        # Away from what workers are told of, and gone before the case is there for them.
+        with tempfile.TemporaryDirectory(prefix="levelfield-reference-") as folder:
+            printed = self._reference(
+                "reference",
+                *(cell.model, cell.preset, str(cell.batch), str(self.suite.seed), folder),
+                *self.suite.optimizers,
+            )
+            answers = read_answers(Path(folder) / "answers.npz")
+        case = draw_case(
+            cell.model,
+            cell.preset,
+            self.suite.seed,
+            batch=cell.batch,
+            attempt=int(printed),
+        )
+        return case, answers
+
+    def closing(self, cell: Cell) -> tuple[CaseFile, Case, Closing]:
         """The closing case of a cell and what it must give, by the reference in its own process.
 
         Raises RunFailed if the reference cannot.
@@ -59,16 +117,19 @@ class Cases:
         optimizer = cell.optimizer or ""
         key = (cell.model, cell.preset, cell.batch, cell.phase, optimizer)
         if key not in self._closings:
-            gate, case, _ = self.solved(cell)
-            folder = self._folder("closing", key)
-            path, answers = folder / "case.npz", folder / "answers.npz"
-            self._reference(
-                "reference.closing",
-                *(cell.model, cell.preset, str(cell.batch), str(self.suite.seed)),
-                *(str(case.attempt), cell.phase, optimizer),
-                *(str(gate.with_name("answers.npz")), str(path), str(answers)),
-            )
-            self._closings[key] = (path, closing_case(case), read_closing(answers))
+            _, case, answers = self.solved(cell)
+            with tempfile.TemporaryDirectory(prefix="levelfield-reference-") as folder:
+                gate, closing = Path(folder, "gate.npz"), Path(folder, "answers.npz")
+                write_answers(answers, gate)
+                self._reference(
+                    "reference.closing",
+                    *(cell.model, cell.preset, str(cell.batch), str(self.suite.seed)),
+                    *(str(case.attempt), cell.phase, optimizer),
+                    *(str(gate), str(Path(folder, "case.npz")), str(closing)),
+                )
+                expected = read_closing(closing)
+            further = closing_case(case)
+            self._closings[key] = (self._file("closing", key, lambda: further), further, expected)
         return self._closings[key]
 
     def _reference(self, module: str, *arguments: str) -> str:
@@ -82,17 +143,17 @@ class Cases:
             raise RunFailed(f"the reference could not solve {model}/{preset}: {last}")
         return done.stdout
 
-    def doubled(self, cell: Cell) -> Path:
+    def doubled(self, cell: Cell) -> CaseFile:
         """A case of twice the batch, to be timed and not to be judged."""
-        folder = self._folder("doubled", (cell.model, cell.preset, 2 * cell.batch))
-        path = folder / "case.npz"
-        if not path.exists():
-            write_case(
-                draw_case(cell.model, cell.preset, self.suite.seed, batch=2 * cell.batch), path
+        key = (cell.model, cell.preset, 2 * cell.batch)
+        if key not in self._doubled:
+            model, preset, batch = key
+            self._doubled[key] = self._file(
+                "doubled", key, lambda: draw_case(model, preset, self.suite.seed, batch=batch)
             )
-        return path
+        return self._doubled[key]
 
-    def lesson(self, cell: Cell, seed: int) -> tuple[Path, Lesson] | str:
+    def lesson(self, cell: Cell, seed: int) -> tuple[CaseFile, Lesson] | str:
         """Data to learn from; a text says why there are none that fit the model."""
         key = (cell.model, cell.preset, cell.batch, seed)
         if key not in self._lessons:
@@ -106,12 +167,12 @@ class Cases:
             if isinstance(lesson, str):
                 self._lessons[key] = lesson
             else:
-                path = self._folder("lesson", key) / "lesson.npz"
-                write_case(lesson.case, path)
-                self._lessons[key] = (path, lesson)
+                case = lesson.case
+                self._lessons[key] = (self._file("lesson", key, lambda: case), lesson)
         return self._lessons[key]
 
-    def _folder(self, what: str, key: tuple[str | int, ...]) -> Path:
-        folder = self.scratch / "-".join(map(str, (what, *key)))
-        folder.mkdir(exist_ok=True)
-        return folder
+    def _file(self, what: str, key: tuple[str | int, ...], draw: Callable[[], Case]) -> CaseFile:
+        folder = self.scratch / "cases" / "-".join(map(str, (what, *key)))
+        file = CaseFile(folder / "case.npz", draw)
+        file.intact()
+        return file

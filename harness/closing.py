@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from harness import gate
 from harness.cases import Cases
 from harness.checks import first_visit_check, slices_checks
+from harness.errors import WorkerFailure
 from harness.gate import Check, Outcome
 from harness.store import Run
 from harness.suite import Cell
@@ -35,7 +35,6 @@ class ClosingGate:
 
     run: Run
     cases: Cases
-    scratch: Path
     stage: Callable[[str], None]
     closed: set[str] = field(default_factory=set)
 
@@ -84,10 +83,18 @@ class ClosingGate:
             worker.load(cell, path)
             worker.compile(cell)
             got, seconds = worker.closing(
-                cell, self.scratch / "closing.npz", kinds=kinds, unread=unread, read=READ
+                cell,
+                kinds=kinds,
+                unread=unread,
+                read=READ,
+                limit_bytes=gate.closing_bytes(case, closing),
             )
             visits = []
             if not training:
+                if not len(seconds["first_seconds"]) == len(seconds["again_seconds"]) == sets:
+                    raise WorkerFailure(
+                        "failed", f"the reply to 'closing' lacks the seconds of {sets} input sets"
+                    )
                 visits = [first_visit_check(seconds["first_seconds"], seconds["again_seconds"])]
             if all(check.passed for check in visits):
                 break

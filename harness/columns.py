@@ -69,6 +69,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "foreign_share": (NUMBER, "share of the machine that others used then"),
         "cells": (COUNT, "number of planned cells"),
         "suite": (TEXT, "the suite as run, as JSON"),
+        "adapters": (TEXT, "framework -> package, version and hash of its adapter, as JSON"),
         "machine": (TEXT, "the machine, as JSON"),
         "locks": (TEXT, "label -> hash, packages and Python of each environment, as JSON"),
     },

@@ -8,10 +8,10 @@ counter can be read there is no figure, and never a guess from a thermal design 
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 from harness import gpu
 from harness.arms import Arm
+from harness.cases import CaseFile
 from harness.errors import WorkerFailure
 from harness.store import Run
 from harness.suite import Cell
@@ -21,7 +21,7 @@ LOOP_SECONDS, IDLE_SECONDS = 30.0, 5.0
 
 
 def record_energy(
-    workers: Workers, run: Run, arm: Arm, *, cell: Cell, case: Path, slice_steps: int
+    workers: Workers, run: Run, arm: Arm, *, cell: Cell, case: CaseFile, slice_steps: int
 ) -> None:
     """One ``energy`` record of a cell on a GPU whose counter can be read; else none."""
     if cell.device != "cuda" or _joules() is None:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import psutil
 
-from harness import ceilings, noise, planning
+from harness import ceilings, in_hand, noise, planning
 from harness.arms import Arm, get_arm
 from harness.blocks import Blocks, statistics_of
 from harness.cases import Cases
@@ -77,7 +77,12 @@ class Engine:
         """Bring every cell to a status. Raises RunFailed only for faults of the host itself."""
         self._began = time.monotonic()
         processes = self._remember_records()
-        with tempfile.TemporaryDirectory(prefix="levelfield-") as scratch:
+        for cell in in_hand.condemned(read_records(self.run), cells):
+            if cell.id not in self._over:
+                self._finish(cell, "failed", in_hand.REASON)
+        with tempfile.TemporaryDirectory(
+            prefix="levelfield-", ignore_cleanup_errors=True
+        ) as scratch:
             folder = Path(scratch)
             generator = random.Random(f"{self.suite.seed} {processes}")
             self._workers = Workers(
@@ -94,13 +99,12 @@ class Engine:
             self._plan(left)
             untimed = self.only_gate and not self.timed
             rows = [] if untimed or not left else self._begin_session(left)
-            self._closing = ClosingGate(self.run, self._cases, folder, self._stage, self._closed)
+            self._closing = ClosingGate(self.run, self._cases, self._stage, self._closed)
             self._qualification = Qualification(
                 self.run,
                 self.suite,
                 self._cases,
                 rows,
-                folder,
                 self._stage,
                 self._calibrations,
             )
@@ -161,13 +165,14 @@ class Engine:
             return False
         return True
 
-    def _finish(self, cell: Cell, status: str, reason: str) -> None:
+    def _finish(self, cell: Cell, status: str, reason: str, log: str | None = None) -> None:
+        """``log``: the name of the file in the folder of logs that says more."""
         self._over.add(cell.id)
-        self.run.append("status", cell=cell.id, status=status, reason=reason)
+        self.run.append("status", cell=cell.id, status=status, reason=reason, log=log)
         self.progress.cell_done(cell)
 
     def _failed(self, cell: Cell, failure: WorkerFailure) -> None:
-        self._finish(cell, failure.status, failure.reason)
+        self._finish(cell, failure.status, failure.reason, failure.log)
 
     def _plan(self, cells: Sequence[Cell]) -> None:
         """Count what is to be done: a cell to qualify and a comparison of a block are a unit."""
@@ -211,7 +216,7 @@ class Engine:
                         if self.timed and outcome[0] == "ok":
                             outcome = self._closed_at_once(worker, cell)
                         self._units_done += 1
-                        self._qualified(arm, cell, *outcome)
+                        self._qualified(arm, cell, *outcome, log=worker.process.log.name)
                     if worker.process.alive:
                         peak = worker.memory()["peak_bytes"]
                         self._peaks[arm.name] = max(peak or 0, self._peaks.get(arm.name, 0))
@@ -239,9 +244,9 @@ class Engine:
         except WorkerFailure as failure:
             return failure.status, failure.reason
 
-    def _qualified(self, arm: Arm, cell: Cell, status: str, reason: str) -> None:
+    def _qualified(self, arm: Arm, cell: Cell, status: str, reason: str, *, log: str) -> None:
         if status != "ok":
-            self._finish(cell, status, reason)
+            self._finish(cell, status, reason, log)
             return
         if self.only_gate:
             return

@@ -26,8 +26,11 @@ class RunFailed(LevelfieldError):
 
 
 class WorkerFailure(LevelfieldError):
-    """A worker did not do what it was asked; ``status`` is one of the statuses of a cell."""
+    """A worker did not do what it was asked; ``status`` is one of the statuses of a cell.
 
-    def __init__(self, status: str, reason: str) -> None:
-        self.status, self.reason = status, reason
+    ``log`` is the name of the file with what the worker printed, where there is one.
+    """
+
+    def __init__(self, status: str, reason: str, log: str | None = None) -> None:
+        self.status, self.reason, self.log = status, reason, log
         super().__init__(f"{status}: {reason}")

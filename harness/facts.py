@@ -9,6 +9,7 @@ said to be unknown and never guessed.
 from __future__ import annotations
 
 import tomllib
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -17,7 +18,7 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from harness.arms import Arm, Framework, Mode, frameworks
+from harness.arms import OWN_DISTRIBUTION, Arm, Framework, Mode, UnusableAdapter, frameworks
 from harness.errors import BadInput
 from reference.spec import UnknownName
 
@@ -55,15 +56,22 @@ class Fact:
 
 
 def facts_of(framework: Framework) -> dict[str, Fact]:
-    """By key. Raises BadInput naming the file and what is wrong in it."""
+    """By key. Raises BadInput naming the file and what is wrong in it.
+
+    The file of a third party costs its own facts alone, with a warning.
+    """
     path = framework.folder / "facts.toml"
     if not path.exists():
         return {}
     try:
         text = tomllib.loads(path.read_text(encoding="utf-8"))
         return {key: _fact(framework.name, key, table) for key, table in text.items()}
-    except (OSError, ValueError, UnknownName) as error:
-        raise BadInput(f"{path}: {error}; compare with another facts.toml") from error
+    except (OSError, ValueError, RecursionError, UnknownName) as error:
+        message = f"{path}: {error}; compare with another facts.toml"
+        if framework.distribution == OWN_DISTRIBUTION:
+            raise BadInput(message) from error
+        warnings.warn(message, UnusableAdapter, stacklevel=2)
+        return {}
 
 
 def _fact(framework: str, key: str, table: Any) -> Fact:

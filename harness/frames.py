@@ -40,7 +40,7 @@ _TYPES: dict[str, set[type]] = {
 }
 _NOT_FINITE = {"nan": numpy.nan, "inf": numpy.inf, "-inf": -numpy.inf}
 _CHECK = ("name", "error", "tolerance", "passed")
-_JSON_OF_RUN = ("code_version", "suite", "machine", "locks")
+_JSON_OF_RUN = ("code_version", "suite", "machine", "locks", "adapters")
 # What is kept of each kind of record, and the columns that are named otherwise than their fields.
 _FIELDS = {
     "session": ("quiet", "waited_seconds", "foreign_share"),
@@ -249,6 +249,8 @@ def _collect(runs: Mapping[str, Run]) -> _Rows:
         first += len(ids)
         for record in iterate_records(run):
             kind, get = record["record"], record.get
+            if kind not in _FIELDS:
+                continue  # of use to a resumed run alone
             try:
                 owner = number if kind in _OF_RUN else position[record["cell"]]
             except (KeyError, TypeError) as error:

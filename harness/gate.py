@@ -17,15 +17,16 @@ every step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.replies import ENTRY_BYTES, NUMBERS
 from reference.case import NEGLIGIBLE, Answers, Case
-from reference.closing import Closing
+from reference.closing import READ, Closing
 from reference.optimizers import OPTIMIZERS
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -154,14 +155,15 @@ def judge(
 ) -> Outcome:
     """Compare the arrays of a worker's answer file with the answers of the case."""
     judging = _Judging(case, answers, got, tolerances(answers, numeric), set())
-    checks = [*judging.loaded(phase)]
-    if phase == "generation":
-        checks += judging.tokens()
-    else:
-        checks += judging.outputs()
-    if phase == "training":
-        assert optimizer is not None
-        checks += judging.training(optimizer)
+    with np.errstate(all="ignore"):  # an error that overflows is infinite, and fails
+        checks = [*judging.loaded(phase)]
+        if phase == "generation":
+            checks += judging.tokens()
+        else:
+            checks += judging.outputs()
+        if phase == "training":
+            assert optimizer is not None
+            checks += judging.training(optimizer)
     # A misnamed array must not pass for a missing one.
     for key in got:
         if key not in judging.known:
@@ -185,11 +187,35 @@ def judge_closing(
     """Compare what a timed process answers at its end with the answers of the closing case."""
     row = TOLERANCES[numeric]
     judging = _Judging(case, Answers(closing.outputs, tokens=closing.tokens), got, row, set())
-    if phase == "generation":
-        return Outcome((*judging.closing_tokens(closing),))
-    if phase == "inference":
-        return Outcome((*judging.outputs(),))
-    return Outcome((*judging.closing_training(closing),))
+    with np.errstate(all="ignore"):
+        if phase == "generation":
+            return Outcome((*judging.closing_tokens(closing),))
+        if phase == "inference":
+            return Outcome((*judging.outputs(),))
+        return Outcome((*judging.closing_training(closing),))
+
+
+def answer_bytes(case: Case, answers: Answers) -> int:
+    """The most bytes that an honest answer file may have: several times what it needs.
+
+    Every parameter and statistic comes as loaded, after one step and after all, with gradients;
+    the outputs come once per input set. All may be float64.
+    """
+    given = [value for outputs in answers.outputs for value in outputs.values()]
+    return _most_bytes(case, [*given, *answers.tokens], answers.steps)
+
+
+def closing_bytes(case: Case, closing: Closing) -> int:
+    """The same for the answers of a closing case."""
+    given = [value for outputs in closing.outputs for value in outputs.values()]
+    return _most_bytes(case, [*given, *closing.tokens, *closing.tokens], READ)
+
+
+def _most_bytes(case: Case, given: Sequence[NDArray[Any]], steps: int) -> int:
+    held = [*case.parameters.values(), *case.state.values()]
+    elements = sum(8 * value.size for value in held) + sum(2 * value.size for value in given)
+    names = 8 * len(held) + 2 * len(given) + steps * len(case.model.objectives)
+    return 16 * elements + 2 * ENTRY_BYTES * names + (1 << 20)
 
 
 @dataclass(frozen=True)
@@ -339,6 +365,8 @@ class _Judging:
         if value.shape != expected.shape:
             note = f"shape {value.shape} instead of {expected.shape}"
             return Check(name, float("inf"), tolerance, note)
+        if value.dtype.kind not in NUMBERS:
+            return Check(name, float("inf"), tolerance, f"type {value.dtype} instead of numbers")
         if not np.isfinite(value).all():
             return Check(name, float("nan"), tolerance, "not finite")
         if scale:
@@ -363,6 +391,9 @@ class _Judging:
         for key in keys:
             if self.got[key].shape:
                 note = f"{key} has shape {self.got[key].shape} and is no scalar"
+                return Check(title, float("inf"), tolerance, note)
+            if self.got[key].dtype.kind not in NUMBERS:
+                note = f"{key} has the type {self.got[key].dtype}"
                 return Check(title, float("inf"), tolerance, note)
         losses = np.array([float(self.got[key]) for key in keys])
         if not np.isfinite(losses).all():

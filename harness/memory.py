@@ -10,6 +10,7 @@ from typing import Any
 
 from harness import gpu
 from harness.arms import Arm
+from harness.cases import CaseFile
 from harness.errors import WorkerFailure
 from harness.store import Run
 from harness.suite import Cell, Effort
@@ -80,7 +81,7 @@ class TreeWatch:
 
 
 def record_memory(
-    workers: Workers, run: Run, arm: Arm, *, cell: Cell, case: Path, effort: Effort
+    workers: Workers, run: Run, arm: Arm, *, cell: Cell, case: CaseFile, effort: Effort
 ) -> None:
     """One ``memory`` record per phase. A failure costs the figures and nothing else."""
     number, reason = workers.processes + 1, None

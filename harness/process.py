@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from harness import noise, supervisor
 from harness.errors import RunFailed, WorkerFailure
+from harness.replies import REPLY_LIMIT_BYTES, Nonsense, parsed
 
 WORKER = Path(__file__).with_name("worker.py")
 SUPERVISE = [sys.executable, "-I", "-S", supervisor.__file__]
@@ -71,7 +72,7 @@ class WorkerProcess:
     def __init__(self, launch: Launch, *, timeout_seconds: float) -> None:
         self._token = secrets.token_hex(16)
         self._oom_kills = oom_kills()
-        self._buffer, self._said = b"", b""
+        self._said = b""
         self._used_seconds = 0.0
         self.survivors: tuple[tuple[int, str], ...] = ()
         request_read, self._requests = os.pipe()
@@ -93,6 +94,7 @@ class WorkerProcess:
         finally:
             os.close(request_read)
             os.close(reply_write)
+        self.log = launch.log  # what it prints
         assert self._supervisor.stdin and self._supervisor.stdout and self._supervisor.stderr
         self._lifeline, self._status = self._supervisor.stdin, self._supervisor.stdout
         self._logger = threading.Thread(
@@ -193,25 +195,35 @@ class WorkerProcess:
         return sorted(set().union(*map(supervisor.affinity, self.tree())))
 
     def ask(self, do: str, timeout_seconds: float, **arguments: Any) -> dict[str, Any]:
-        """Send one request and wait, without polling, for its reply."""
-        line = json.dumps({"do": do, **arguments}) + "\n"
+        """Send one request and wait, without polling, for its reply, checked by its type.
+
+        A worker whose reply does not fit the request is ended: what it says next may be late.
+        """
         try:
-            os.write(self._requests, line.encode())
+            return self._ask({"do": do, **arguments}, timeout_seconds)
+        except WorkerFailure as failure:
+            failure.log = self.log.name
+            if isinstance(failure, Nonsense):
+                self.close()
+            raise
+
+    def _ask(self, request: Mapping[str, Any], timeout_seconds: float) -> dict[str, Any]:
+        do = request["do"]
+        if select.select([self._replies], [], [], 0)[0]:
+            if not os.read(self._replies, 1):
+                raise self._died(do)
+            raise Nonsense(do, "came before its request", "one reply to each request")
+        try:
+            os.write(self._requests, (json.dumps(request) + "\n").encode())
         except BrokenPipeError:
             raise self._died(do) from None
-        text = self._read_line(do, time.monotonic() + timeout_seconds, timeout_seconds)
-        try:
-            reply: dict[str, Any] = json.loads(text)
-        except ValueError as error:
-            self.close()
-            raise WorkerFailure("failed", f"unreadable reply to '{do}'") from error
+        line = self._read_line(do, timeout_seconds)
         self._oom_kills = oom_kills()  # the worker was alive when this many were killed
-        if not reply["ok"]:
-            raise WorkerFailure(reply["status"], reply["reason"])
-        return reply
+        return parsed(request, line)
 
-    def _read_line(self, do: str, deadline: float, timeout_seconds: float) -> bytes:
-        while b"\n" not in self._buffer:
+    def _read_line(self, do: str, timeout_seconds: float) -> bytes:
+        deadline, line = time.monotonic() + timeout_seconds, bytearray()
+        while not line.endswith(b"\n"):
             left = deadline - time.monotonic()
             # A forked child of the framework may hold the pipe open, so the supervisor's report of
             # the worker's end is watched as well.
@@ -223,9 +235,12 @@ class WorkerProcess:
             chunk = os.read(self._replies, 1 << 16) if self._replies in ready else b""
             if not chunk:
                 raise self._died(do)
-            self._buffer += chunk
-        line, self._buffer = self._buffer.split(b"\n", 1)
-        return line
+            if b"\n" in chunk[:-1]:
+                raise Nonsense(do, "has more than one line", "one reply to each request")
+            line += chunk
+            if len(line) > REPLY_LIMIT_BYTES:
+                raise Nonsense(do, "is too long", f"at most {REPLY_LIMIT_BYTES} bytes")
+        return bytes(line)
 
     def _message(self, timeout_seconds: float) -> dict[str, Any] | None:
         """The supervisor's next message; {} when it has ended, None when it is silent so long."""

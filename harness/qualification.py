@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from harness import ceilings, gate
-from harness.cases import Cases
+from harness.cases import CaseFile, Cases
 from harness.checks import (
     COMPUTE_BOUND,
     affinity_check,
@@ -61,7 +60,6 @@ class Qualification:
     suite: Suite
     cases: Cases
     ceilings: Sequence[Mapping[str, Any]]  # measured again where an arm seems to exceed them
-    scratch: Path
     stage: Callable[[str], None]
     calibrations: dict[str, Calibration]
 
@@ -94,7 +92,7 @@ class Qualification:
         outcome = gate.judge(
             case,
             answers,
-            worker.answer(cell, self.scratch / "answer.npz", steps=answers.steps),
+            worker.answer(cell, steps=answers.steps, limit_bytes=gate.answer_bytes(case, answers)),
             phase=cell.phase,
             optimizer=cell.optimizer,
             numeric=cell.numeric,
@@ -229,8 +227,8 @@ class Qualification:
         if not bound >= COMPUTE_BOUND:
             return []
 
-        def seconds(path: Path) -> float:
-            worker.load(cell, path)
+        def seconds(file: CaseFile) -> float:
+            worker.load(cell, file)
             worker.compile(cell)
             return float(worker.warm_up(cell, self.suite.effort)["step_seconds"])
 
@@ -257,7 +255,7 @@ class Qualification:
                 return
             path, drawn = lesson
             worker.load(cell, path)
-            losses, outputs = worker.learn(drawn, self.scratch / "learned.npz")
+            losses, outputs = worker.learn(drawn)
             for epoch, train_loss in enumerate(losses):
                 accuracy, loss = drawn.score(outputs, epoch)
                 found = {"test_accuracy": accuracy, "test_loss": loss, "train_loss": train_loss}

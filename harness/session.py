@@ -13,6 +13,7 @@ from harness.arms import get_arm
 from harness.engine import Engine, Progress
 from harness.environments import Resolution, resolve
 from harness.errors import BadInput
+from harness.in_hand import InHand, record_death
 from harness.machine import code_version, describe_machine, shown
 from harness.suite import Cell, Effort, Limits, Suite
 
@@ -49,8 +50,15 @@ def describe_run(
             }
             for arm, resolution in resolutions.items()
         },
+        "adapters": _adapters(cells),
         "cells": [asdict(cell) for cell in cells],
     }
+
+
+def _adapters(cells: Sequence[Cell]) -> dict[str, dict[str, str]]:
+    """Framework -> which adapter serves it here."""
+    frameworks = {cell.framework: get_arm(cell.arm).framework for cell in cells}
+    return {name: framework.identity() for name, framework in frameworks.items()}
 
 
 def reopened(
@@ -67,10 +75,18 @@ def reopened(
         cells = [Cell(**cell) for cell in run.description["cells"]]
         arms = dict.fromkeys(cell.arm for cell in cells)
         locks = {arm: run.description["locks"][arm]["hash"] for arm in arms}
+        adapters = {cell.framework: run.description["adapters"][cell.framework] for cell in cells}
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(
             f"{run.path / 'run.json'} cannot be resumed: {error!r}; start a new run"
         ) from error
+    for framework, identity in _adapters(cells).items():
+        if identity != adapters[framework]:
+            raise BadInput(
+                f"the adapter {framework} is not the one that {run.path} began with"
+                f" ({_difference(adapters[framework], identity)}), and one run cannot mix them;"
+                f" restore it, or start a new run: levelfield run {shlex.quote(suite.name)}"
+            )
     resolutions = resolve_arms([*locks], given)
     for arm, resolution in resolutions.items():
         before = locks[arm]
@@ -80,6 +96,16 @@ def reopened(
                 f"cannot mix them; start a new one: levelfield run {suite.name}"
             )
     return suite, cells, resolutions
+
+
+def _difference(before: Any, now: Mapping[str, str]) -> str:
+    """What of two identities of an adapter differs first, for people."""
+    old = before if isinstance(before, dict) else {}
+    key = next(key for key in (*now, *old) if old.get(key) != now.get(key))
+    was, found = (str(each.get(key, "nothing"))[:40] for each in (old, now))
+    if key == "hash":
+        return "its files have changed"
+    return f"its {key} was {was} and is {found}"
 
 
 def unfinished(run: store.Run, cells: Sequence[Cell]) -> list[Cell]:
@@ -101,4 +127,9 @@ def measure(
 ) -> None:
     """Bring the cells to their statuses; what an interrupted run had measured counts."""
     store.repair(run)
-    Engine(run, suite, resolutions, progress, only_gate=only_gate, timed=timed).measure(cells)
+    record_death(run)
+    engine = Engine(run, suite, resolutions, progress, only_gate=only_gate, timed=timed)
+    try:
+        engine.measure(cells)
+    finally:
+        InHand(run.path).clear()

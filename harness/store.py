@@ -64,7 +64,8 @@ RECORDS = {
     "energy": "cell process steps? seconds? joules_per_step? idle_watts? reason?",
     "accuracy": "cell process seed? test_accuracy? test_loss? train_loss? train_steps? reason?",
     "epoch": "cell process seed epoch test_accuracy test_loss train_loss",
-    "status": "cell status reason?",
+    "death": "arm cell?",
+    "status": "cell status reason? log?",
 }
 _REQUIRED = {
     kind: frozenset({"at", *(field for field in fields.split() if not field.endswith("?"))})

@@ -19,6 +19,7 @@ import functools  # noqa: E402
 import importlib.util  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
+import re  # noqa: E402
 import signal  # noqa: E402
 import traceback  # noqa: E402
 
@@ -75,6 +76,7 @@ class Worker:
 
     def __init__(self):
         self.adapter = None
+        self.packages = {}
         self.package = None
         self.case = None
 
@@ -82,6 +84,7 @@ class Worker:
         """Before anything else. ``packages``: name -> folder of what may be imported by name."""
         if memory_limit_bytes:
             limit_memory(memory_limit_bytes)
+        self.packages = packages
         sys.meta_path.insert(0, PackagesByFolder(packages))
         return {"interpreter_up": INTERPRETER_UP, "python": sys.version.split()[0]}
 
@@ -110,6 +113,13 @@ class Worker:
         begin = time.perf_counter()
         self.adapter.load(code, self.case)
         return {"build_seconds": time.perf_counter() - begin}
+
+    def folder(self):
+        """Where the adapter's package lies; None before it is known."""
+        if self.package is None:
+            return None
+        top, _, rest = self.package.partition(".")
+        return os.path.join(self.packages[top], *rest.split(".")) if rest else self.packages[top]
 
     def _step(self, phase):
         if phase == "generation":
@@ -300,14 +310,56 @@ def is_out_of_memory(error):
     return any(word in text for word in words)
 
 
-def failure(error):
-    """The reply to a request that raised."""
+def place_of(error, folder):
+    """Where an exception came from, as a readable "file:line".
+
+    The innermost frame below ``folder``, the adapter's own; without one, the innermost of all.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if folder and frame.filename.startswith(folder + os.sep)]
+    frame = (own or frames)[-1]
+    # Results are published, so no path of this machine.
+    parts = frame.filename.split(os.sep)
+    for installed in ("site-packages", "dist-packages"):
+        if installed in parts:
+            return "%s:%d" % ("/".join(parts[parts.index(installed) + 1 :]), frame.lineno)
+    return "%s:%d" % ("/".join(parts[-3:]), frame.lineno)
+
+
+def missing_method(error):
+    """The name of the contract's method that an adapter lacks, if that is what was raised."""
+    innermost = traceback.extract_tb(error.__traceback__)[-1]
+    if isinstance(error, NotImplementedError):
+        inherited = innermost.filename.endswith(os.path.join("adapters", "base.py"))
+        return innermost.name if inherited else None
+    words = re.search("'Adapter' object has no attribute '([a-z]+[a-z_]*)'", str(error))
+    if isinstance(error, AttributeError) and words:
+        from adapters.base import Adapter
+
+        return words.group(1) if hasattr(Adapter, words.group(1)) else None
+    return None
+
+
+def failure(error, package=None, folder=None):
+    """The reply to a request that raised.
+
+    ``package`` is the name of the adapter's package and ``folder`` where it lies, as far as known.
+    """
     if type(error).__name__ == "Unsupported":
         return {"ok": False, "status": "unsupported", "reason": str(error)}
     status = "out-of-memory" if is_out_of_memory(error) else "failed"
-    words = " ".join(str(error).split())
-    reason = type(error).__name__ + (": " + words if words else "")
-    return {"ok": False, "status": status, "reason": reason[:400]}
+    method = missing_method(error)
+    if method:
+        name = str(package).rpartition(".")[2]
+        words = "the adapter %s has no method '%s'; adapters/base.py says what it does"
+        return {"ok": False, "status": status, "reason": words % (name, method)}
+    words = " ".join(str(error).split())[:400]
+    reason = "%s%s (%s)" % (
+        type(error).__name__,
+        ": " + words if words else "",
+        place_of(error, folder),
+    )
+    return {"ok": False, "status": status, "reason": reason}
 
 
 def main(request_fd, reply_fd):
@@ -321,12 +373,13 @@ def main(request_fd, reply_fd):
             request = json.loads(line)
             try:
                 reply = dict(getattr(worker, "do_" + request.pop("do"))(**request), ok=True)
+                line = json.dumps(reply)  # here, since an adapter may give what JSON has not
             except Exception as error:  # every failure of a framework is an answer
                 traceback.print_exc()
-                reply = failure(error)
+                line = json.dumps(failure(error, worker.package, worker.folder()))
             sys.stdout.flush()
             sys.stderr.flush()
-            replies.write(json.dumps(reply) + "\n")
+            replies.write(line + "\n")
             replies.flush()
 
 

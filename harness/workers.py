@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,15 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 import reference
 from harness.arms import Arm
+from harness.cases import CaseFile, remove
 from harness.environments import Resolution
 from harness.errors import WorkerFailure
+from harness.in_hand import InHand
 from harness.lessons import Lesson
 from harness.machine import shown
 from harness.process import Launch, WorkerProcess
+from harness.replies import ENTRY_BYTES, described, read_arrays
 from harness.resources import (
     available_cores,
     cache_entries,
@@ -44,22 +48,33 @@ class Worker:
     arm: Arm
     number: int
     cores: tuple[int, ...]
-    cache: Path
+    scratch: Path  # its arm's own folder
     limits: Limits
+    in_hand: InHand
     stages: Mapping[str, Any]  # peak memory of interpreter and import, where it was asked for
 
-    def load(self, cell: Cell, case: Path) -> float:
-        """Build the model and load a case -> seconds."""
+    @property
+    def cache(self) -> Path:
+        """The arm's private cache."""
+        return self.scratch / "cache"
+
+    def load(self, cell: Cell, case: CaseFile) -> float:
+        """Build the model and load a case -> seconds.
+
+        Whatever another arm did to the folders of the run, this one finds its case and its cache.
+        """
+        self.cache.mkdir(parents=True, exist_ok=True)
+        self.in_hand.note(self.arm.name, cell.id)
         seconds: float = self.process.ask(
             "load",
             self.limits.load_seconds,
-            case=str(case),
+            case=str(case.intact()),
             optimizer=cell.optimizer or "sgd",
             module=None if self.arm.framework.generic else reference.get(cell.model).file,
         )["build_seconds"]
         return seconds
 
-    def start_up(self, cell: Cell, case: Path) -> dict[str, Any]:
+    def start_up(self, cell: Cell, case: CaseFile) -> dict[str, Any]:
         """Load, compile, first two steps: the fields of a ``startup`` record."""
         built, entries = self.load(cell, case), cache_entries(self.cache)
         fields = {"build_seconds": built, **self.compile(cell), **self.first_steps(cell)}
@@ -67,57 +82,59 @@ class Worker:
 
     def compile(self, cell: Cell) -> dict[str, Any]:
         """Ahead of time, where the framework offers that."""
-        return _fields(self.process.ask("compile", self.limits.compile_seconds, phase=cell.phase))
+        return self.process.ask("compile", self.limits.compile_seconds, phase=cell.phase)
 
     def first_steps(self, cell: Cell) -> dict[str, Any]:
         """The first and the second step, each fenced."""
-        reply = self.process.ask("first_steps", self.limits.compile_seconds, phase=cell.phase)
-        return _fields(reply)
+        return self.process.ask("first_steps", self.limits.compile_seconds, phase=cell.phase)
 
-    def answer(self, cell: Cell, path: Path, *, steps: int) -> dict[str, Any]:
-        """What the arm computes, by name, for the gate; ``path`` is where it may write it."""
-        self.process.ask(
-            "answer", self.limits.compile_seconds, phase=cell.phase, steps=steps, path=str(path)
-        )
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+    def answer(self, cell: Cell, *, steps: int, limit_bytes: int) -> dict[str, NDArray[Any]]:
+        """What the arm computes, by name, for the gate; the arrays take ``limit_bytes`` at most."""
+        with self._answers() as path:
+            self.process.ask(
+                "answer", self.limits.compile_seconds, phase=cell.phase, steps=steps, path=str(path)
+            )
+            return read_arrays(path, limit_bytes=limit_bytes)
+
+    @contextmanager
+    def _answers(self) -> Iterator[Path]:
+        """Where the arm writes arrays: an empty folder, so that no earlier file passes for them."""
+        folder = self.scratch / "answers"
+        remove(folder)
+        folder.mkdir(parents=True)
+        yield folder / "answer.npz"
+        remove(folder)
 
     def warm_up(self, cell: Cell, effort: Effort) -> dict[str, Any]:
         """Steps until steady: warm_up_steps, warm_up_seconds, capped, step_seconds."""
-        return _fields(
-            self.process.ask(
-                "warm_up",
-                self.limits.step_seconds + effort.warm_up_cap_seconds,
-                phase=cell.phase,
-                seconds=effort.warm_up_seconds,
-                steps=effort.warm_up_steps,
-                slice_seconds=effort.slice_seconds,
-                cap_seconds=effort.warm_up_cap_seconds,
-            )
+        return self.process.ask(
+            "warm_up",
+            self.limits.step_seconds + effort.warm_up_cap_seconds,
+            phase=cell.phase,
+            seconds=effort.warm_up_seconds,
+            steps=effort.warm_up_steps,
+            slice_seconds=effort.slice_seconds,
+            cap_seconds=effort.warm_up_cap_seconds,
         )
 
     def calibrate(self, cell: Cell, step_seconds: float, effort: Effort) -> dict[str, Any]:
         """slice_steps and fence_seconds for steps of ``step_seconds``."""
-        return _fields(
-            self.process.ask(
-                "calibrate",
-                self.limits.step_seconds,
-                phase=cell.phase,
-                step_seconds=step_seconds,
-                slice_seconds=effort.slice_seconds,
-            )
+        return self.process.ask(
+            "calibrate",
+            self.limits.step_seconds,
+            phase=cell.phase,
+            step_seconds=step_seconds,
+            slice_seconds=effort.slice_seconds,
         )
 
     def check_fence(self, cell: Cell, *, repeats: int, budget_seconds: float) -> dict[str, Any]:
         """Seconds: fenced, after, later (``harness.measure.check_fence``)."""
-        return _fields(
-            self.process.ask(
-                "check_fence",
-                self.limits.step_seconds + budget_seconds,
-                phase=cell.phase,
-                repeats=repeats,
-                budget_seconds=budget_seconds,
-            )
+        return self.process.ask(
+            "check_fence",
+            self.limits.step_seconds + budget_seconds,
+            phase=cell.phase,
+            repeats=repeats,
+            budget_seconds=budget_seconds,
         )
 
     def slot(
@@ -136,6 +153,7 @@ class Worker:
         it took by the clocks of the worker and of the host, "use": what its process tree used}.
         ``rewarm_seconds``: how long to warm up after parking; None for not at all.
         """
+        self.in_hand.note(self.arm.name, cell.id)
         with self.process.counted() as use:
             begin = time.perf_counter()
             reply = self.process.ask(
@@ -148,69 +166,78 @@ class Worker:
                 rewarm_seconds=rewarm_seconds,
             )
             waited = time.perf_counter() - begin
-        return {**_fields(reply), "host_seconds": waited, "use": use}
+        return {**reply, "host_seconds": waited, "use": use}
 
     def check_handles(self, cell: Cell, *, repeats: int, budget_seconds: float) -> dict[str, Any]:
         """Seconds: earlier, last, fenced (``harness.measure.check_handles``)."""
-        return _fields(
-            self.process.ask(
-                "check_handles",
-                self.limits.step_seconds + budget_seconds,
-                phase=cell.phase,
-                repeats=repeats,
-                budget_seconds=budget_seconds,
-            )
+        return self.process.ask(
+            "check_handles",
+            self.limits.step_seconds + budget_seconds,
+            phase=cell.phase,
+            repeats=repeats,
+            budget_seconds=budget_seconds,
         )
 
     def closing(
-        self, cell: Cell, path: Path, *, kinds: Sequence[str], unread: int, read: int
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What the arm still answers after its last slice, by name; first and again seconds."""
-        reply = self.process.ask(
-            "closing",
-            self.limits.compile_seconds,
-            phase=cell.phase,
-            kinds=list(kinds),
-            unread=unread,
-            read=read,
-            path=str(path),
-        )
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}, _fields(reply)
+        self, cell: Cell, *, kinds: Sequence[str], unread: int, read: int, limit_bytes: int
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """What the arm still answers after its last slice, by name; first and again seconds.
+
+        The arrays take ``limit_bytes`` at most.
+        """
+        with self._answers() as path:
+            reply = self.process.ask(
+                "closing",
+                self.limits.compile_seconds,
+                phase=cell.phase,
+                kinds=list(kinds),
+                unread=unread,
+                read=read,
+                path=str(path),
+            )
+            return read_arrays(path, limit_bytes=limit_bytes), reply
 
     def steps(self, cell: Cell, steps: int) -> None:
         """Untimed steps, fenced."""
         self.process.ask("steps", self.limits.step_seconds, phase=cell.phase, steps=steps)
 
-    def learn(self, lesson: Lesson, path: Path) -> tuple[list[float], dict[str, Any]]:
+    def learn(self, lesson: Lesson) -> tuple[list[float], dict[str, NDArray[Any]]]:
         """Train on a loaded lesson -> loss of each epoch's last step, outputs on its tests."""
-        seconds = self.limits.step_seconds + self.limits.compile_seconds
-        reply = self.process.ask(
-            "learn",
-            seconds,
-            epochs=lesson.epochs,
-            train_sets=lesson.train_sets,
-            test_sets=lesson.test_sets,
-            path=str(path),
-        )
-        with np.load(path, allow_pickle=False) as stored:
-            return reply["train_losses"], {name: stored[name] for name in stored.files}
+        specs = lesson.case.summary.outputs
+        wanted = {
+            f"output/{epoch}/{number}/{spec.name}": spec.shape
+            for epoch in range(lesson.epochs)
+            for number in range(lesson.test_sets)
+            for spec in specs
+        }
+        with self._answers() as path:
+            reply = self.process.ask(
+                "learn",
+                self.limits.step_seconds + self.limits.compile_seconds,
+                epochs=lesson.epochs,
+                train_sets=lesson.train_sets,
+                test_sets=lesson.test_sets,
+                path=str(path),
+            )
+            limit = sum(ENTRY_BYTES + 8 * math.prod(shape) for shape in wanted.values())
+            outputs = read_arrays(path, limit_bytes=limit)
+        if {name: value.shape for name, value in outputs.items()} != wanted:
+            raise WorkerFailure(
+                "failed", f"its outputs on the test data are not {len(wanted)} arrays of {specs}"
+            )
+        return reply["train_losses"], outputs
 
     def memory(self) -> dict[str, Any]:
         """{"peak_bytes", "device"} since the last call, and a new beginning."""
-        return _fields(self.process.ask("memory", self.limits.load_seconds))
-
-
-def _fields(reply: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in reply.items() if key != "ok"}
+        return self.process.ask("memory", self.limits.load_seconds)
 
 
 @dataclass
 class Workers:
     """Starts workers; ``resolutions``: arm name -> the interpreter that serves it.
 
-    ``scratch`` holds the private caches, one for each arm and number of threads, which last as
-    long as the run: the first process of an arm finds them cold, the later ones warm.
+    ``scratch`` holds a folder for each arm and number of threads. The private cache in it lasts as
+    long as the run: the first process of an arm finds it cold, the later ones warm.
     ``processes`` counts, over resumed runs, too.
     """
 
@@ -228,10 +255,14 @@ class Workers:
         """A started worker for the device and threads of ``cell``. Raises StartFailure."""
         self.processes += 1
         number, limits = self.processes, self.limits
+        in_hand = InHand(self.run.path)
+        in_hand.note(arm.name, None)
         resolution = self.resolutions[arm.name]
         assert resolution.interpreter is not None
         cores = tuple(available_cores()[: cell.threads])
-        cache = self.scratch / "cache" / f"{_file_name(arm.name)}-{cell.threads}"
+        # Nothing of another arm lies in a folder that a worker is told of, nor next to it.
+        scratch = self.scratch / "arms" / f"{_file_name(arm.name)}-{cell.threads}"
+        cache = scratch / "cache"
         cache.mkdir(parents=True, exist_ok=True)
         entries = cache_entries(cache)
         variables = worker_variables(
@@ -257,7 +288,7 @@ class Workers:
         try:
             process = WorkerProcess(launch, timeout_seconds=limits.start_seconds)
         except WorkerFailure as failure:
-            raise StartFailure(failure.status, failure.reason) from failure
+            raise StartFailure(failure.status, failure.reason, failure.log) from failure
         with process:
             stages = {}
             try:
@@ -275,7 +306,7 @@ class Workers:
                 if purpose == "memory":
                     stages["import"] = process.ask("memory", limits.start_seconds)
             except WorkerFailure as failure:
-                raise StartFailure(failure.status, failure.reason) from failure
+                raise StartFailure(failure.status, failure.reason, failure.log) from failure
             self.run.append(
                 "process",
                 process=number,
@@ -293,13 +324,13 @@ class Workers:
                     "hash_seed": variables["PYTHONHASHSEED"],
                     "padding_bytes": len(variables["LEVELFIELD_PADDING"]),
                 },
-                describe=started["describe"],
+                describe=described(started["describe"]),
                 interpreter_seconds=process.interpreter_seconds,
                 import_seconds=started["import_seconds"],
                 device_seconds=started["device_seconds"],
                 cache_entries=entries,
             )
-            yield Worker(process, arm, number, cores, cache, limits, stages)
+            yield Worker(process, arm, number, cores, scratch, limits, in_hand, stages)
 
 
 def _file_name(arm: str) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from harness.cli.terminal import terminal
 from harness.errors import BadInput
 from reference.spec import UnknownName
 
@@ -121,7 +121,7 @@ def advise_command(
         }
         print(json.dumps(found, indent=1))
         return
-    text, console = advice_text(advice), Console()
+    text, console = advice_text(advice), terminal()
     if console.is_terminal:
         console.print(Markdown(text))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Hashable
 from dataclasses import replace
@@ -28,6 +29,7 @@ from harness.cli.options import (
     given_interpreters,
     narrowed,
 )
+from harness.cli.terminal import terminal
 from harness.cli.watching import watched
 from harness.suite import Suite, load_suite, plan
 
@@ -85,7 +87,7 @@ def check_command(
     if as_json:
         print(json.dumps(rows, indent=1))
     else:
-        _show(rows, Console())
+        _show(rows, terminal())
     if any(row["status"] not in HARMLESS for row in rows):
         raise typer.Exit(1)
 
@@ -110,7 +112,7 @@ def _check(
             store.create(
                 Path(folder), "check", session.describe_run(suite, cells, resolutions)
             ) as run,
-            watched(Console(stderr=True), len(cells)) as listener,
+            watched(terminal(stderr=True), len(cells)) as listener,
         ):
             session.measure(
                 run,
@@ -126,10 +128,30 @@ def _check(
         from harness.summary import summary as summarised
 
         summary = summarised(frames.load(run.path))
+        logs = _kept_logs(run)
     columns = ("arm", "model", "preset", "phase", "optimizer", "status", "reason")
     errors = ("output_error", "gradient_error", "worst_error_share")
     wanted = summary[[*columns, *errors]].astype(object)
-    return list(wanted.where(wanted.notna(), None).to_dict("records"))
+    rows = wanted.where(wanted.notna(), None).to_dict("records")
+    return [{**row, "log": logs.get(cell)} for row, cell in zip(rows, summary["cell"], strict=True)]
+
+
+def _kept_logs(run: store.Run) -> dict[str, str]:
+    """Copy the logs of cells that did not pass to a folder that stays: cell -> its log there."""
+    named = {
+        record["cell"]: record["log"]
+        for record in store.read_records(run)
+        if record["record"] == "status"
+        and record["status"] not in HARMLESS
+        and record.get("log")
+        and (run.path / "logs" / record["log"]).exists()
+    }
+    if not named:
+        return {}
+    folder = Path(tempfile.mkdtemp(prefix="levelfield-check-logs-"))
+    for log in set(named.values()):
+        shutil.copy(run.path / "logs" / log, folder)
+    return {cell: str(folder / log) for cell, log in named.items()}
 
 
 def _show(rows: list[dict[Hashable, Any]], console: Console) -> None:
@@ -152,7 +174,8 @@ def _show(rows: list[dict[Hashable, Any]], console: Console) -> None:
             "" if share is None else f"{share:.1%}",
         )
         if row["reason"]:
-            reasons[f"{row['arm']}: {row['status']}: {row['reason']}"] = None
+            log = f" (log: {row['log']})" if row["log"] else ""
+            reasons[f"{row['arm']}: {row['status']}: {row['reason']}{log}"] = None
     console.print(table)
     for reason in reasons:
         console.print(reason, highlight=False, markup=False, soft_wrap=True)

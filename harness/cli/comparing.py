@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from harness.cli.terminal import terminal
 
 
 def compare_command(
@@ -35,7 +36,7 @@ def compare_command(
         }
         print(json.dumps(found, indent=1))
         return
-    console = Console()
+    console = terminal()
     table = Table(title="Seconds of the second run over those of the first", title_justify="left")
     for name in ("comparison", "arm", "against anchor", "95 % interval", "unprotected", "verdict"):
         table.add_column(name)

@@ -7,9 +7,10 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from harness.cli.terminal import terminal
 
 STYLES = {"good": "green", "poor": "yellow", "unknown": "dim"}
 
@@ -26,7 +27,7 @@ def doctor_command(
         rows = [asdict(row) for row in found]
         print(json.dumps({"rows": rows, "conclusion": doctor.conclusion(facts)}, indent=1))
         return
-    console = Console()
+    console = terminal()
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("what", "found", "state", "advice"):
         table.add_column(name)

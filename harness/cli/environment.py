@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from harness import environments
 from harness.arms import EnvironmentSpec, arms, get_arm
 from harness.cli.options import PythonOption, given_interpreters
+from harness.cli.terminal import terminal
 from harness.errors import BadInput, RunFailed
 from harness.suite import load_suite
 from reference.spec import UnknownName
@@ -69,14 +69,14 @@ def build_command(
 
 def build_environments(wanted: list[EnvironmentSpec]) -> None:
     """Build with a progress bar. Raises RunFailed at the end if any could not be built."""
-    console = Console()
+    console = terminal()
     failures: list[str] = []
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("[dim]{task.fields[now]}", markup=True),
+        TextColumn("{task.fields[now]}", style="dim", markup=False),
     )
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("environments", total=len(wanted), now="")
@@ -129,7 +129,7 @@ def list_command(
         table.add_column(column, no_wrap=column != "why")
     for row in rows:
         table.add_row(*(row[column] for column in shown))
-    console = Console()
+    console = terminal()
     console.print(table)
     for folder in environments.half_built():
         console.print(f"half-built, never used: {folder}", highlight=False)

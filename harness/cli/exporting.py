@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 import reference
+from harness.cli.terminal import terminal
 from harness.errors import BadInput
 from harness.store import write_atomically, writing_failed
 from reference.spec import UnknownName
@@ -46,7 +46,7 @@ def export_command(
     except OSError as error:
         raise writing_failed(error, onnx, advice="name another file") from error
     graph = exported.proto.graph
-    Console().print(
+    terminal().print(
         f"{onnx}: {model}/{preset} {phase}, {len(graph.node)} nodes,"
         f" {sum(each.size for each in exported.parameters().values()):,} parameters and statistics;"
         f" {', '.join(each.name for each in graph.input)}"

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, JustifyMethod
+from rich.console import JustifyMethod
 from rich.table import Table
 
 import reference
-from harness.arms import arms
+from harness.arms import arms, frameworks, unusable
 from harness.cli.options import PythonOption, given_interpreters
+from harness.cli.terminal import terminal
 from harness.environments import resolve
 from harness.suite import load_suite, plan, suite_names
 
@@ -47,7 +48,7 @@ def list_command(
     if as_json:
         print(json.dumps(found[what.value] if what else found, indent=1))
         return
-    console = Console()
+    console = terminal()
     for each in wanted:
         console.print(_table(each, found[each.value]))
     for row in found.get(What.adapters.value, ()):
@@ -84,7 +85,8 @@ def _adapters(given: Mapping[str, Path]) -> list[dict[str, Any]]:
         spec.label: resolve(spec, given)
         for spec in {arm.mode.environment for arm in arms().values()}
     }
-    return [
+    adapters = {name: framework.identity() for name, framework in frameworks().items()}
+    rows: list[dict[str, Any]] = [
         {
             "arm": arm.name,
             "title": arm.framework.title,
@@ -99,9 +101,23 @@ def _adapters(given: Mapping[str, Path]) -> list[dict[str, Any]]:
             "environment": arm.mode.environment.label,
             "requirements": list(arm.mode.environment.requirements),
             "documentation": arm.framework.documentation,
+            "adapter": adapters[arm.framework.name],
         }
         for arm in arms().values()
     ]
+    rows += [{**_UNUSABLE, "arm": name, "why": why} for name, why in unusable().items()]
+    return rows
+
+
+_UNUSABLE: dict[str, Any] = {
+    **dict.fromkeys(("arm", "title", "summary", "profile"), ""),
+    **{key: [] for key in ("phases", "statistics", "numerics", "models")},
+    "runs here": False,
+    **dict.fromkeys(("why", "environment"), ""),
+    "requirements": [],
+    "documentation": "",
+    "adapter": None,
+}
 
 
 def _suites() -> list[dict[str, Any]]:
@@ -131,7 +147,7 @@ def _table(what: What, rows: list[dict[str, Any]]) -> Table:
         for row in rows:
             table.add_row(
                 row["arm"],
-                f"{row['title']}: {row['summary']}",
+                f"{row['title']}: {row['summary']}" if row["adapter"] else "cannot be used",
                 ", ".join(row["phases"]),
                 "all" if row["models"] == every else ", ".join(row["models"]),
                 "yes" if row["runs here"] else "no",

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from harness.cli.terminal import terminal
 
 
 def history_command(
@@ -39,7 +40,7 @@ def history_command(
     if as_json:
         print(json.dumps(asdict(found), indent=1))
         return
-    console = Console()
+    console = terminal()
     table = Table(title="Seconds of each run over those of the run before", title_justify="left")
     for name in ("suite", "comparison", "arm", "run", "version", "against anchor", "verdict"):
         table.add_column(name)

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from harness.cli.terminal import terminal
+
 
 def report_command(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, or a folder of them.")],
@@ -24,7 +26,7 @@ def report_command(
 
     Markdown, CSV, Parquet, LaTeX, charts, and JSON for pytest-benchmark compare.
     """
-    show_report(runs, output or runs[0] / "report", Console(), html=html)
+    show_report(runs, output or runs[0] / "report", terminal(), html=html)
 
 
 def show_report(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from harness import session, store
 from harness.cli.options import (
@@ -30,6 +29,7 @@ from harness.cli.options import (
     narrowed,
 )
 from harness.cli.reporting import show_report
+from harness.cli.terminal import terminal
 from harness.cli.watching import watched
 from harness.environments import Resolution
 from harness.errors import BadInput
@@ -95,7 +95,7 @@ def run_command(
         run = store.create(results, name, session.describe_run(chosen, cells, resolutions))
     with run:
         _measure(run, chosen, cells, resolutions)
-    show_report([run.path], run.path / "report", Console())
+    show_report([run.path], run.path / "report", terminal())
     if chosen.level == "quick":
         _tell_what_more_would_cost(run.path, chosen)
 
@@ -109,7 +109,7 @@ def _tell_what_more_would_cost(run: Path, suite: Suite) -> None:
     if seconds is None:
         return
     others = [arm for arm in longer.arms if arm not in suite.arms]
-    Console().print(
+    terminal().print(
         f"levelfield run standard adds {len(others)} arms ({', '.join(others)}), verdicts below"
         f" 5 % and up to {LEVELS['standard'][-1]} blocks for pairs that are open; on this machine"
         f" at most about {max(1, round(seconds / 60))} minutes",
@@ -126,7 +126,7 @@ def _measure(
     resolutions: Mapping[str, Resolution],
 ) -> None:
     """Measure with progress. Ctrl-C stops cleanly and says how to go on."""
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     for arm, resolution in resolutions.items():
         if resolution.interpreter is None:
             console.print(f"{arm}: {resolution.reason}", highlight=False, markup=False)

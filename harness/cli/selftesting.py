@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.cli.terminal import terminal
 from harness.errors import BadInput
 
 
@@ -28,7 +28,7 @@ def selftest_command(
     from harness.selftest.goals import as_table
     from harness.selftest.proof import prove
 
-    told = Console(stderr=True)
+    told = terminal(stderr=True)
 
     def say(text: str) -> None:
         told.print(text, highlight=False, markup=False)
@@ -50,7 +50,7 @@ def selftest_command(
     for row in rows.to_dict("records"):
         style = "" if row["met"] == "yes" else "yellow"
         table.add_row(*(Text(text) for text in row.values()), style=style)
-    console = Console()
+    console = terminal()
     console.print(table)
     console.print(f"kept in {path}", highlight=False, soft_wrap=True)
     if not all(each.met for each in findings):

@@ -37,7 +37,7 @@ def watched(console: Console, total: int) -> Iterator[Listener]:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(elapsed_when_finished=True),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=console, auto_refresh=False, transient=True) as progress:
         yield _Bar(progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
 import tokenize
 
@@ -29,12 +30,15 @@ def code_size(source: str) -> tuple[int, int]:
 
 
 def model_sources(module: str) -> dict[str, tuple[str, str]]:
-    """Name of a framework -> its title and its file of that name, where it has one."""
-    return {
-        name: (framework.title, path.read_text(encoding="utf-8"))
-        for name, framework in frameworks().items()
-        if (path := framework.folder / f"{module}.py").exists()
-    }
+    """Name of a framework -> its title and its file of that name, where it has one to read."""
+    found = {}
+    for name, framework in frameworks().items():
+        # A third party's file may be anything.
+        with contextlib.suppress(OSError, SyntaxError, ValueError, RecursionError):
+            source = (framework.folder / f"{module}.py").read_text(encoding="utf-8")
+            ast.parse(source)
+            found[name] = framework.title, source
+    return found
 
 
 def module_of(model: str) -> str | None:

@@ -10,8 +10,11 @@ import pandas
 from harness.frames import Frames
 from harness.report.text import ABSENT, escape, markdown_table, significant
 
-_COLUMNS = ("arm", "version", "Python", "environment", "threads asked", "threads", "read back")
-_LEFT = ("arm", "version", "environment", "read back")
+_COLUMNS = (
+    *("arm", "version", "adapter", "Python", "environment", "threads asked", "threads"),
+    "read back",
+)
+_LEFT = ("arm", "version", "adapter", "environment", "read back")
 
 
 def provenance(frames: Frames) -> str:
@@ -49,7 +52,10 @@ def versions(frames: Frames, run: str) -> list[dict[str, str]]:
     """One row per arm and kind of process that served it; an arm that none served has a row too."""
     rows: list[dict[str, str]] = []
     processes = frames.processes[frames.processes["run"] == run]
-    for arm in frames.cells.loc[frames.cells["run"] == run, "arm"].unique():
+    (adapters,) = frames.runs.loc[frames.runs["run"] == run, "adapters"].map(_parsed)
+    cells = frames.cells[frames.cells["run"] == run].drop_duplicates("arm")
+    for arm, framework in zip(cells["arm"], cells["framework"], strict=True):
+        adapter = _adapter(adapters.get(framework))
         served = processes[processes["arm"] == arm].to_dict("records")
         for process in served:
             asked, told = _parsed(process["asked"]), _parsed(process["describe"])
@@ -57,6 +63,7 @@ def versions(frames: Frames, run: str) -> list[dict[str, str]]:
             row = {
                 "arm": arm,
                 "version": _inline(told.pop("version", None)),
+                "adapter": adapter,
                 "Python": process["python"],
                 "environment": f"{process['how']} {process['lock_hash'][:12]}".strip(),
                 "threads asked": _inline(asked.get("threads")),
@@ -67,8 +74,18 @@ def versions(frames: Frames, run: str) -> list[dict[str, str]]:
             rows += [row] if row not in rows else []
         if not served:
             empty = dict.fromkeys(_COLUMNS, ABSENT)
-            rows.append({**empty, "arm": arm, "read back": "no process was started"})
+            rows.append(
+                {**empty, "arm": arm, "adapter": adapter, "read back": "no process was started"}
+            )
     return rows
+
+
+def _adapter(identity: Any) -> str:
+    """Which adapter served: its distribution, that one's version, the hash of its files."""
+    if not isinstance(identity, dict):
+        return ABSENT
+    facts = [str(identity.get(key, ""))[:40] for key in ("distribution", "version")]
+    return " ".join(filter(None, (*facts, str(identity.get("hash", ""))[:12]))) or ABSENT
 
 
 def _parsed(text: str) -> dict[str, Any]:

@@ -22,14 +22,14 @@ import pytest
 import reference
 from harness import environments, frames, session, store
 from harness.arms import arms, get_arm
-from harness.cases import Cases
+from harness.cases import CaseFile, Cases
 from harness.report.comparison import groups
 from harness.report.tables import comparison_tables
 from harness.resources import available_cores
 from harness.suite import Cell, Suite, load_suite, plan, validated, with_twin
 from harness.summary import summary
 from harness.workers import Worker, Workers
-from reference.case import draw_case, write_case
+from reference.case import draw_case
 from tests.long import long_unless
 
 pytestmark = pytest.mark.alone
@@ -365,15 +365,15 @@ def test_decoding_uses_its_cache(arm: str, tmp_path: Path) -> None:
     cells = [inference, generation]
     with store.create(tmp_path, "cache", session.describe_run(suite, cells, resolution)) as run:
         workers = Workers(run, suite.limits, resolution, tmp_path, random.Random(0))
-        path = tmp_path / "case.npz"
-        write_case(draw_case("gpt2", "small", 1, batch=16), path)
+        path = tmp_path / "case" / "case.npz"
+        case = CaseFile(path, lambda: draw_case("gpt2", "small", 1, batch=16))
         with workers.start(get_arm(arm), inference, purpose="qualification") as worker:
             forward, whole, first = [], [], []
             for _ in range(3):
-                worker.load(inference, path)
+                worker.load(inference, case)
                 worker.warm_up(inference, suite.effort)
                 forward.append(seconds_of(worker, inference, "throughput"))
-                worker.load(generation, path)
+                worker.load(generation, case)
                 worker.warm_up(generation, suite.effort)
                 whole.append(seconds_of(worker, generation, "throughput"))
                 first.append(seconds_of(worker, generation, "first_token"))

@@ -15,9 +15,10 @@ from pytest_benchmark.fixture import BenchmarkFixture
 import reference
 from harness import environments, session, store
 from harness.arms import get_arm
+from harness.cases import CaseFile
 from harness.suite import Suite, load_suite, plan, validated
 from harness.workers import Worker, Workers
-from reference.case import run_numpy, write_case
+from reference.case import run_numpy
 from tests.long import NETS, long_unless
 
 pytestmark = pytest.mark.alone
@@ -59,7 +60,7 @@ def beside(suite: Suite, folder: Path) -> Iterator[list[Worker]]:
         ]
 
 
-def ratio(suite: Suite, case: Path, folder: Path) -> float:
+def ratio(suite: Suite, case: CaseFile, folder: Path) -> float:
     """Seconds of the reference over those of Flax: slices of both in turn, so that what the
     machine does meanwhile hits both alike."""
     cell, ratios = plan(suite)[0], []
@@ -108,8 +109,8 @@ def test_the_jitted_reference_is_within_a_tenth_of_flax(
             batches=(32,),
         )
     )
-    case = tmp_path / "case.npz"
-    write_case(reference.draw_case(name, "small", seed=1, batch=32), case)
+    path = tmp_path / "case" / "case.npz"
+    case = CaseFile(path, lambda: reference.draw_case(name, "small", seed=1, batch=32))
     found = [ratio(suite, case, tmp_path / "1")]
     if found[0] >= BEHIND:
         found += [ratio(suite, case, tmp_path / folder) for folder in ("2", "3")]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -564,6 +565,21 @@ def test_check_fails_where_an_arm_is_wrong_and_tells_scripts_why(terminal: Termi
     assert rows["misbehaving:well"]["output_error"] < 1e-6
     assert rows["misbehaving:nan"]["status"] == "wrong"
     assert "not finite" in rows["misbehaving:nan"]["reason"]
+
+
+def test_check_keeps_the_logs_of_what_failed_and_names_them(terminal: Terminal) -> None:
+    suite = write_suite(terminal.folder / "raising.toml", "well", "raises-in-step")
+    done = terminal("check", suite, "--json", "--phases", "inference")
+    logs = {row["arm"].partition(":")[2]: row["log"] for row in json.loads(done.output)}
+    assert logs["well"] is None
+    log = Path(logs["raises-in-step"])
+    assert "ValueError: shapes (3,4)" in log.read_text()
+    assert [each.name for each in log.parent.iterdir()] == [log.name]
+    shown = terminal("check", suite, "--phases", "inference").output
+    assert "computing.py:" in shown
+    named = re.search(r"\(log: (.*)\)", shown)
+    assert named
+    assert Path(named[1]).is_file()
 
 
 def test_check_succeeds_where_all_is_right_and_measures_nothing(terminal: Terminal) -> None:

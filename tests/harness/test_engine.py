@@ -223,9 +223,7 @@ def test_fences_are_judged(change: dict[str, float], passed: bool) -> None:
     # Of a step of a millisecond, behind the fence: none, some, and more than noise explains.
     [(0.0, True, 2), (0.2e-3, False, 10), (3e-3, False, 1)],
 )
-def test_noise_is_told_from_work_behind_a_fence(
-    tmp_path: Path, left: float, passed: bool, attempts: int
-) -> None:
+def test_noise_is_told_from_work_behind_a_fence(left: float, passed: bool, attempts: int) -> None:
     """On a machine on which the first attempt, taken alone, would not pass."""
     draw = random.Random(1)
     asked = []
@@ -237,7 +235,7 @@ def test_noise_is_told_from_work_behind_a_fence(
             return {what: took * draw.choice((1, 1.5, 2)) for what, took in truth.items()}
 
     suite = load_suite("tiny")
-    proof = Qualification(None, suite, None, [], tmp_path, print, {})  # type: ignore[arg-type]
+    proof = Qualification(None, suite, None, [], print, {})  # type: ignore[arg-type]
     found = proof._fence(Noisy(), plan(suite)[0])  # type: ignore[arg-type]
     assert found.passed is passed
     assert len(asked) == attempts
@@ -280,7 +278,7 @@ def test_a_machine_that_becomes_faster_is_told_from_a_batch_that_costs_nothing(
     cases = SimpleNamespace(
         doubled=lambda cell: tmp_path / "doubled", solved=lambda cell: (tmp_path / "once", 0, 0)
     )
-    proof = Qualification(None, suite, cases, ceilings, tmp_path, print, {})  # type: ignore[arg-type]
+    proof = Qualification(None, suite, cases, ceilings, print, {})  # type: ignore[arg-type]
     calibration = Calibration(step_seconds=1.0, slice_steps=1, fence_seconds=0.0)
     (check,) = proof._doubled(Jumping(), cell, calibration)  # type: ignore[arg-type]
     assert check.passed is passed

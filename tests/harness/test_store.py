@@ -471,7 +471,8 @@ def test_a_worker_does_not_inherit_the_lock(tmp_path: Path) -> None:
 def test_the_synthetic_run_has_every_kind_and_status(tmp_path: Path) -> None:
     run = open_run(write_run(tmp_path, blocks=1, rounds=2))
     records = read_records(run)
-    assert {record["record"] for record in records} == set(store.RECORDS)
+    # All but what a run has whose measuring process was killed.
+    assert {record["record"] for record in records} == set(store.RECORDS) - {"death"}
     statuses = [record["status"] for record in records if record["record"] == "status"]
     assert set(statuses) == set(store.STATUSES)
     assert len(finished(run)) == len(run.description["cells"]) - 1

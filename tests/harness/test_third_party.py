@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.arms import read_framework
 from harness.errors import BadInput
-from tests.harness.test_cli import Terminal, assert_one_line, install, variables, write_project
+from tests.harness.test_cli import Terminal, install, variables, write_project
 
 ENVIRONMENT = """
 title = "Tidy"
@@ -130,53 +131,134 @@ def test_it_passes_the_gate_in_a_worker_and_the_host_never_imports_it(
     assert not any(each["neighbour"] for each in importers)
 
 
-def typed(
-    tmp_path: Path,
-    factory: pytest.TempPathFactory,
-    *,
-    entry: str,
-    package: str,
-    files: Mapping[str, str],
-) -> str:
-    """What every command says with such a distribution about; as good as pip left it there."""
-    for name, text in files.items():
+def project_of(entry: str) -> str:
+    return f"careless_{entry.split()[0]}"
+
+
+def careless(folder: Path, *, entry: str, package: str, files: Mapping[str, str]) -> None:
+    """Such a distribution, as good as pip leaves it."""
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+    name = project_of(entry)
+    information = folder / f"{name}-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text(f"[levelfield.adapters]\n{entry} = {package}\n")
+
+
+BROKEN = {
+    "no_toml": ENVIRONMENT.replace("[modes.plain]", "[modes.plain"),
+    "colon": ENVIRONMENT.replace("[modes.plain]", '[modes."a:b"]'),
+    "escape": ENVIRONMENT.replace('"Tidy"', '"\\u001b[2J"'),
+    "no_python": ENVIRONMENT.replace('">=3.6"', '"three"'),
+    "facts": ENVIRONMENT,
+    "markup": ENVIRONMENT.replace('"Tidy"', '"[/x] :smile: [bold]"').replace(
+        '"dense layers in NumPy"', '"[/] [red]x"'
+    ),
+}
+USABLE = ("facts", "markup", "tidy")
+# entry point -> how the reason begins for which it is left out
+LEFT_OUT = {
+    "no_toml": "",
+    "colon": "",
+    "escape": "",
+    "no_python": "",
+    "torch": "the name is that of another framework; ",
+    "gone": "its entry point names the package 'gone.adapter', which is not there; ",
+    "loose": "the package 'loose' needs an __init__.py",
+    "code": "its entry point names 'os; import sys', which is no dotted package; ",
+    "spaced name": "its entry point names the package 'os', which is not there; ",
+}
+
+
+@pytest.fixture(scope="module")
+def crowd(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
+    """Everything that is wrong at once, and a tidy framework between."""
+    folder = tmp_path_factory.mktemp("crowd")
+    for entry, text in BROKEN.items():
+        files = {f"{entry}_package/__init__.py": ADAPTER, f"{entry}_package/env.toml": text}
+        if entry == "facts":
+            files["facts_package/facts.toml"] = "licence = 5\n"
+        if entry == "markup":
+            files["markup_package/mlp.py"] = "this is no Python"
+        careless(folder, entry=entry, package=f"{entry}_package", files=files)
+    files = {"loose/tidy/__init__.py": ADAPTER, "loose/tidy/env.toml": ENVIRONMENT}
+    careless(folder, entry="loose", package="loose.tidy", files=files)
+    careless(folder, entry="torch", package="facts_package", files={})
+    careless(folder, entry="gone", package="gone.adapter", files={})
+    careless(folder, entry="spaced name", package="os", files={})
+    careless(folder, entry="code", package="os; import sys", files={})
+    environment = variables(tmp_path_factory, site)
+    environment["PYTHONPATH"] += f":{folder}"
+    found = Terminal(environment, tmp_path_factory.mktemp("home"))
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def adapters(crowd: Terminal) -> dict[str, dict[str, Any]]:
+    done = crowd("list", "adapters", "--json")
+    assert done.code == 0, done
+    return {row["arm"]: row for row in json.loads(done.output)}
+
+
+@pytest.mark.parametrize(
+    "command", ["list adapters", "env list", "check tiny --models mlp --arms tidy:*"]
+)
+def test_no_third_party_keeps_a_command_from_its_work(crowd: Terminal, command: str) -> None:
+    done = crowd(*command.split())
+    assert done.code == 0, done
+    left_out = [line for line in done.errors.splitlines() if "is left out: " in line]
+    assert len(left_out) == len(LEFT_OUT)
+    assert all(line.startswith("levelfield: the framework '") for line in left_out)
+    assert "tidy:plain" in done.output
+    assert "\x1b" not in done.output + done.errors
+    assert "Traceback" not in done.errors
+    shown = " ".join(done.output.split())
+    assert ("[/x] :smile: [bold]: [/] [red]x" in shown) is (command == "list adapters")
+
+
+@pytest.mark.parametrize("entry", LEFT_OUT)
+def test_a_framework_that_is_left_out_has_its_row_and_its_reason(
+    adapters: dict[str, dict[str, Any]], entry: str
+) -> None:
+    row = adapters[entry]
+    assert not row["runs here"]
+    assert row["adapter"] is None
+    assert row["why"].startswith(LEFT_OUT[entry])
+    assert row["why"].endswith(f"; mend, update or uninstall {project_of(entry)}")
+    assert row["why"].isprintable()
+
+
+def test_each_adapter_that_is_listed_says_which_one_it_is(
+    adapters: dict[str, dict[str, Any]],
+) -> None:
+    assert {adapters[f"{name}:plain"]["adapter"]["version"] for name in USABLE} == {"1.0"}
+    own, other = adapters["tidy:plain"]["adapter"], adapters["facts:plain"]["adapter"]
+    assert own["distribution"] == "tidy_distribution"
+    assert own["package"] == PACKAGE
+    assert own["hash"] != other["hash"]
+    assert adapters["torch:eager"]["adapter"]["package"] == "adapters.torch"
+
+
+def test_the_hash_of_an_adapter_is_that_of_its_files_alone(tmp_path: Path) -> None:
+    for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    information = tmp_path / "careless-1.0.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: careless\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text(f"[levelfield.adapters]\n{entry} = {package}\n")
-    terminal = Terminal(variables(factory, tmp_path), tmp_path)
-    try:
-        return assert_one_line(terminal("list", "adapters"), 2)
-    finally:
-        terminal.close()
-
-
-def test_the_name_of_a_built_in_framework_is_taken(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    message = typed(tmp_path, tmp_path_factory, entry="torch", package=PACKAGE, files=FILES)
-    assert message == (
-        "entry point 'torch' of careless takes the name of another framework; rename it there or "
-        "uninstall that package"
-    )
-
-
-def test_a_package_that_is_gone_names_its_distribution(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    message = typed(tmp_path, tmp_path_factory, entry="gone", package="gone.adapter", files={})
-    assert "'gone' names the package 'gone.adapter', which is not there" in message
-    assert "uninstall careless" in message
-
-
-def test_a_package_that_workers_could_not_find_is_refused(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    files = {"loose/tidy/__init__.py": ADAPTER, "loose/tidy/env.toml": ENVIRONMENT}
-    message = typed(tmp_path, tmp_path_factory, entry="loose", package="loose.tidy", files=files)
-    assert "'loose' of careless: the package 'loose' needs an __init__.py" in message
+    root = tmp_path / "tidy_company"
+    framework = read_framework("tidy", PACKAGE, root)
+    folder = root / "frameworks" / "tidy"
+    before = framework.identity()
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "mlp.pyc").write_bytes(b"x")
+    (root / "other.py").write_text("x")
+    assert framework.identity() == before
+    (folder / "mlp.py").rename(folder / "mlq.py")
+    renamed = framework.identity()
+    (folder / "mlq.py").write_text(MODEL + "\n")
+    changed = framework.identity()
+    assert len({before["hash"], renamed["hash"], changed["hash"]}) == 3
 
 
 WRONG = {
@@ -193,6 +275,24 @@ WRONG = {
     "unknown statistic": ("phases = [", 'statistics = ["latncy"]\nphases = [', "latency?"),
     "text for a list": ('requirements = ["numpy"]', 'requirements = "numpy"', "a list of texts"),
     "list for a table": ("[modes.plain]", "[[modes]]", "has no attribute 'items'"),
+    "steering title": ('"Tidy"', '"\\u001b[2J"', "should be a text of one line"),
+    "endless title": ('"Tidy"', '"' + "x" * 501 + '"', "should be a text of one line"),
+    "number for a title": ('"Tidy"', "5", "5 should be a text"),
+    "text for a truth": ("documentation", 'generic = "no"\ndocumentation', "be true or false"),
+    "no specifier": ('">=3.6"', '"three"', "Invalid specifier"),
+    "no phase": ('["inference"]', "[]", "an empty list where at least one of"),
+    "no throughput": ("phases = [", 'statistics = ["latency"]\nphases = [', "throughput"),
+    "no mode": ("[modes.plain]", "[modes]\n[other]", "it has no mode"),
+    **{
+        f"a mode called {name!r}": ("[modes.plain]", f'[modes."{name}"]', "cannot name a mode")
+        for name in ("a:b", "a@1", "a#2", "a b", "", "a*", "a,b", "a\\u202e", "-a", "[/x]")
+    },
+    "an environment called a/b": (
+        "environments.default",
+        'environments."a/b"',
+        "cannot name an environment",
+    ),
+    "nested too deep": ("[modes.plain]", "x = " + "[" * 5000 + "\n[modes.plain]", "recursion"),
     "no TOML": ("[modes.plain]", "[modes.plain", "line 10"),
 }
 
@@ -217,6 +317,13 @@ def test_an_environment_file_that_is_missing_or_no_text_is_refused(tmp_path: Pat
     (tmp_path / "env.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(BadInput, match=r"env\.toml: "):
         read_framework("tidy", "tidy", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a:b", "a@1", "a#2", "a b", "a/b", "", "a\x1b[2J", "[/x]"])
+def test_a_framework_of_a_name_that_arms_cannot_have_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "env.toml").write_text(ENVIRONMENT)
+    with pytest.raises(BadInput, match="cannot name a framework"):
+        read_framework(name, "tidy", tmp_path)
 
 
 def test_the_good_environment_file_reads_as_written(tmp_path: Path) -> None:
