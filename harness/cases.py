@@ -125,7 +125,7 @@ class Cases:
                     "reference.closing",
                     *(cell.model, cell.preset, str(cell.batch), str(self.suite.seed)),
                     *(str(case.attempt), cell.phase, optimizer),
-                    *(str(gate), str(Path(folder, "case.npz")), str(closing)),
+                    *(str(gate), str(closing)),
                 )
                 expected = read_closing(closing)
             further = closing_case(case)

@@ -6,9 +6,9 @@ which only the last are read. The reference decides how many steps can be compar
 float64 and a few times in float32, from parameters that differ by float32's rounding. The steps end
 before these trainings differ by more than ``CLEAR``.
 
-``python -m reference.closing MODEL PRESET BATCH SEED ATTEMPT PHASE OPTIMIZER GATE CASE ANSWERS``
-reads the gate's answers from the file GATE and writes the questions to CASE and the closing answers
-to ANSWERS; the host runs it in a process of its own.
+``python -m reference.closing MODEL PRESET BATCH SEED ATTEMPT PHASE OPTIMIZER GATE ANSWERS`` reads
+the gate's answers from the file GATE and writes the closing answers to ANSWERS; the host runs it in
+a process of its own.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from reference.case import (
     read_answers,
     run_numpy,
     write_arrays,
-    write_case,
 )
 from reference.layers_numpy import NumpyLayers
 from reference.optimizers import EPSILON_HAT
@@ -265,10 +264,9 @@ def read_closing(path: Path) -> Closing:
 
 def main(arguments: list[str]) -> None:
     """Draw, solve, write."""
-    model, preset, batch, seed, attempt, phase, optimizer, gate, questions, answers = arguments
+    model, preset, batch, seed, attempt, phase, optimizer, gate, answers = arguments
     case = closing_case(draw_case(model, preset, int(seed), batch=int(batch), attempt=int(attempt)))
     gradients = read_answers(Path(gate)).gradients
-    write_case(case, Path(questions))
     write_closing(solve(case, phase, optimizer, gradients), Path(answers))
 
 
