@@ -38,6 +38,7 @@ class Cases:
             printed = self._reference(
                 "reference",
                 *(model, preset, batch, str(self.suite.seed), str(folder)),
+                ",".join(self.suite.phases),
                 *self.suite.optimizers,
             )
             case = draw_case(

@@ -94,7 +94,13 @@ class Qualification:
         outcome = gate.judge(
             case,
             answers,
-            worker.answer(cell, self.scratch / "answer.npz", steps=answers.steps),
+            worker.answer(
+                cell,
+                self.scratch / "answer.npz",
+                rounds=gate.ROUNDS,
+                graded=len(answers.gradients),
+                steps=answers.steps,
+            ),
             phase=cell.phase,
             optimizer=cell.optimizer,
             numeric=cell.numeric,

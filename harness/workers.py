@@ -74,10 +74,22 @@ class Worker:
         reply = self.process.ask("first_steps", self.limits.compile_seconds, phase=cell.phase)
         return _fields(reply)
 
-    def answer(self, cell: Cell, path: Path, *, steps: int) -> dict[str, Any]:
-        """What the arm computes, by name, for the gate; ``path`` is where it may write it."""
+    def answer(
+        self, cell: Cell, path: Path, *, rounds: int, graded: int, steps: int
+    ) -> dict[str, Any]:
+        """What the arm computes, by name, for the gate; ``path`` is where it may write it.
+
+        ``rounds``: over the input sets, whose outputs are computed. ``graded``: of how many sets
+        the gradients are. ``steps``: of training.
+        """
         self.process.ask(
-            "answer", self.limits.compile_seconds, phase=cell.phase, steps=steps, path=str(path)
+            "answer",
+            self.limits.compile_seconds,
+            phase=cell.phase,
+            rounds=rounds,
+            graded=graded,
+            steps=steps,
+            path=str(path),
         )
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
