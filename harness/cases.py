@@ -97,6 +97,7 @@ class Cases:
             printed = self._reference(
                 "reference",
                 *(cell.model, cell.preset, str(cell.batch), str(self.suite.seed), folder),
+                ",".join(self.suite.phases),
                 *self.suite.optimizers,
             )
             answers = read_answers(Path(folder) / "answers.npz")

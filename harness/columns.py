@@ -248,6 +248,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "output_error": (NUMBER, "largest relative error of outputs; inf for one that is NaN"),
         "gradient_error": (NUMBER, "largest relative error of gradients, likewise"),
         "worst_error_share": (NUMBER, "largest error / tolerance of all checks; 1 just passes"),
+        "loose": (TEXT, "what the gate judged loosely, and up to which error; empty for nothing"),
         "test_accuracy": (NUMBER, "share of test examples answered right, 0 to 1"),
         "test_loss": (NUMBER, "loss on the test examples"),
         "flops": (NUMBER, "floating-point operations of a step by the model definition"),

@@ -92,7 +92,13 @@ class Qualification:
         outcome = gate.judge(
             case,
             answers,
-            worker.answer(cell, steps=answers.steps, limit_bytes=gate.answer_bytes(case, answers)),
+            worker.answer(
+                cell,
+                rounds=gate.ROUNDS,
+                graded=len(answers.gradients),
+                steps=answers.steps,
+                limit_bytes=gate.answer_bytes(case, answers),
+            ),
             phase=cell.phase,
             optimizer=cell.optimizer,
             numeric=cell.numeric,

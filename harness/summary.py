@@ -10,6 +10,7 @@ import pandas
 from harness import ceilings
 from harness.columns import COLUMNS, STARTUP
 from harness.frames import AUDIT, Frames
+from harness.gate import loose
 from harness.statistics import Estimate
 from reference.spec import UnknownName
 
@@ -156,7 +157,23 @@ def _errors(frames: Frames) -> dict[str, Any]:
         "output_error": largest("outputs"),
         "gradient_error": largest("gradient"),
         "worst_error_share": share.groupby(level=_KEY).max(),
+        "loose": _loose(gate[["name", "tolerance"]], frames.cells),
     }
+
+
+def _loose(checks: pandas.DataFrame, cells: pandas.DataFrame) -> Any:
+    """In words, "trained up to 0.67", of the cells whose gate was loose."""
+    kinds, rows = checks["name"].str.split("/").str[0] + "/", {}
+    widest = checks["tolerance"].groupby([*_KEY, kinds]).max()
+    numerics = cells.set_index(_KEY)["numeric"]
+    for key, tolerances in widest.groupby(level=_KEY):
+        named = zip(tolerances.index.get_level_values(-1), tolerances, strict=True)
+        words = [
+            f"{kind} up to {tolerance:.2g}"
+            for kind, tolerance in loose(named, numerics[key]).items()
+        ]
+        rows[key] = ", ".join(words)
+    return pandas.Series(rows, dtype=str).reindex(numerics.index, fill_value="")
 
 
 def _roofline(frames: Frames, table: pandas.DataFrame) -> pandas.DataFrame:

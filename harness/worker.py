@@ -143,24 +143,32 @@ class Worker:
         first, second = latency_slice(self.adapter, self._step(phase), 2)
         return {"first_step_seconds": first, "second_step_seconds": second}
 
-    def do_answer(self, phase, steps, path):
-        """Write what the arm computes, for the gate: every set's outputs (when generating its
-        tokens), and when training the gradients, the losses of the first steps and the parameters
-        after them."""
+    def do_answer(self, phase, rounds, graded, steps, path):
+        """Write what the arm computes, for the gate.
+
+        Every set's outputs (tokens, in generation) for ``rounds`` rounds over the sets; in training
+        also losses and gradients of the first ``graded`` sets, the losses of ``steps`` steps and
+        the parameters after the first and the last of them.
+        """
         import numpy
 
         arrays = {}
         for name, value in self._read(self.adapter.parameters()).items():
             arrays["initial/" + name] = value
         evaluate = self._step("inference" if phase == "training" else phase)
-        for number in range(len(self.case.sets)):
+        sets = len(self.case.sets)
+        for number in range(rounds * sets):
             for name, value in self._read(evaluate()).items():
                 key = "tokens/%d" if phase == "generation" else "output/%d/" + name
                 arrays[key % number] = value
         if phase == "training":
-            # One full round of the cursor lies behind, so all of these begin at set 0 again.
-            arrays.update(self._read(self.adapter.gradients()))
-            for _ in range(len(self.case.sets) - 1):
+            # After whole rounds the cursor is at set 0 again, here and before the first step.
+            for number in range(graded):
+                for name, value in self._read(self.adapter.gradients()).items():
+                    kind, _, parameter = name.partition("/")
+                    key = "%s/%d/%s" if parameter else "%s/%d%s"
+                    arrays[key % (kind, number, parameter)] = value
+            for _ in range(-graded % sets):
                 self.adapter.wait(self.adapter.infer())
             for number in range(steps):
                 for name, value in self._read(self.adapter.train_step()).items():

@@ -88,11 +88,23 @@ class Worker:
         """The first and the second step, each fenced."""
         return self.process.ask("first_steps", self.limits.compile_seconds, phase=cell.phase)
 
-    def answer(self, cell: Cell, *, steps: int, limit_bytes: int) -> dict[str, NDArray[Any]]:
-        """What the arm computes, by name, for the gate; the arrays take ``limit_bytes`` at most."""
+    def answer(
+        self, cell: Cell, *, rounds: int, graded: int, steps: int, limit_bytes: int
+    ) -> dict[str, NDArray[Any]]:
+        """What the arm computes, by name, for the gate; the arrays take ``limit_bytes`` at most.
+
+        ``rounds``: over the input sets, whose outputs are computed. ``graded``: of how many sets
+        the gradients are. ``steps``: of training.
+        """
         with self._answers() as path:
             self.process.ask(
-                "answer", self.limits.compile_seconds, phase=cell.phase, steps=steps, path=str(path)
+                "answer",
+                self.limits.compile_seconds,
+                phase=cell.phase,
+                rounds=rounds,
+                graded=graded,
+                steps=steps,
+                path=str(path),
             )
             return read_arrays(path, limit_bytes=limit_bytes)
 

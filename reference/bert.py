@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, dimension
+from reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, dimension, draw_rows
 
 EPSILON = 1e-12
 SEGMENTS = 2
@@ -38,7 +38,7 @@ def draw(sizes: Sizes, batch: int, stream: np.random.Generator) -> dict[str, Arr
     length = stream.integers(max(time // 2, count), time + 1, batch)
     length[0] = time
     mask = np.arange(time) < length[:, None]
-    tokens = stream.integers(1, sizes["vocabulary"], (batch, time), dtype=np.int32)
+    tokens = draw_rows(sizes["vocabulary"], (batch, time), stream)
     second = np.arange(time) >= length[:, None] // 2
     chosen = [np.sort(stream.choice(each, count, replace=False)) for each in length]
     return {
@@ -107,5 +107,6 @@ MODELS = (
         forward=forward,
         objectives=(Objective("softmax_cross_entropy", ("logits",), ("labels",)),),
         draw=draw,
+        still=("position_embed/embedding",),
     ),
 )

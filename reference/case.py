@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from math import prod
@@ -28,7 +28,12 @@ from reference.trace import Summary, summarize
 Arrays = dict[str, NDArray[Any]]
 
 SETS = 4  # input sets that the steps cycle over, so that no step repeats its predecessor
-STEPS = 10  # training steps whose losses are compared
+PHASES = ("inference", "training", "generation")
+# Training steps that are compared: MOST_STEPS where STEPPED operations pay for them and the draw is
+# settled for as long. A second moment that forgets ten times too fast (beta2 of 0.99) changes how
+# far mlp/small moves by 8e-4 in 10 steps and by 9e-3 in 40; rounding by 1e-5 in either.
+STEPS, MOST_STEPS, STEPPED = 10, 40, 1e10
+GRADED = 1.2e8  # elements of gradients that are compared: all sets of resnet50/paper, one of gpt2's
 ATTEMPTS = 40  # draws tried for one that is clear of ties
 NOISE = 1e-6  # relative, on the parameters of a draw that is being tried
 ROUNDING = 5e-7  # relative, what float32 costs a forward pass (measured: 2e-7 to 6e-7)
@@ -42,12 +47,21 @@ GRADIENT_SHAKES = 8  # and in its gradients alone: half of them switch a unit th
 # batch 4 no draw of resnet50/paper was below 2e-2, 0.25 and two steps; the last parted by 4e-2.
 SETTLED = {"gradients": 3e-5, "stepped": 2e-4, "trained": 5e-3}
 LOOSEST = {"gradients": 5e-2, "step_losses": 5e-3, "stepped": 0.25, "trained": 0.25}
+# How far noise changed the reference itself is told for each of these. "scale": the factor between
+# two arrays, which hardly feels single units (``scale_error``); "statistics": running ones.
+SCATTERED = (
+    "gradients",
+    "gradient_scale",
+    "step_losses",
+    *(f"{when}{kind}" for when in ("stepped", "trained") for kind in ("", "_scale", "_statistics")),
+)
 HORIZONS = (STEPS, 5, 3, 2, 1)  # training steps, the most for which rounding leaves LOOSEST
 RETRIES = 4  # draws of a deep network that are tried by what rounding does
 DRAWN = 4e9  # operations of a training step, over all draws that are tried
 NEGLIGIBLE = 1e-3  # of the typical gradient: rounding may move it as much as that does
 CLEAR = 2e-5  # of the spread of the logits, between the best token and the next: 20 times rounding
 BIAS_SCALE = 0.1  # biases are drawn away from zero: a forgotten bias must show
+IDLE_BIAS = -30.0  # of a unit that never passes its ReLU: five times the largest sum it can have
 
 
 @dataclass(frozen=True)
@@ -117,17 +131,17 @@ class Case:
 class Answers:
     """What a case must give.
 
-    ``outputs`` of inference per input set; ``losses`` of the first set by objective, in training;
-    ``gradients`` of the same, each objective's by the parameters that it trains; ``step_losses``
-    of ``steps`` steps over the sets in turn, per optimiser and objective; how far the first of
-    them (``stepped``) and all (``trained``) moved each parameter and statistic, per optimiser;
-    ``tokens`` decoded behind each set's prompt. NumPy fills ``outputs`` and ``tokens`` only.
-    ``scatter``: how far noise parts "gradients", "step_losses", "stepped" and "trained" at most.
+    ``outputs`` of inference per input set; ``losses`` per set by objective, in training;
+    ``gradients`` of the same sets, each objective's by the parameters that it trains;
+    ``step_losses`` of ``steps`` steps over the sets in turn, per optimiser and objective; how far
+    the first of them (``stepped``) and all (``trained``) moved each parameter and statistic, per
+    optimiser; ``tokens`` decoded after each set's prompt. NumPy fills ``outputs`` and ``tokens``
+    only. ``scatter``: by how much noise on the parameters changes each of ``SCATTERED`` at most.
     """
 
     outputs: tuple[Arrays, ...]
-    losses: Mapping[str, float] = field(default_factory=dict)
-    gradients: Arrays = field(default_factory=dict)
+    losses: tuple[Mapping[str, float], ...] = ()
+    gradients: tuple[Arrays, ...] = ()
     step_losses: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
     stepped: Mapping[str, Arrays] = field(default_factory=dict)
     trained: Mapping[str, Arrays] = field(default_factory=dict)
@@ -136,7 +150,7 @@ class Answers:
 
     @property
     def steps(self) -> int:
-        """How many steps of training were made: ten, where that many can be compared."""
+        """How many steps of training were made: as many as can be compared."""
         return max((len(v) for each in self.step_losses.values() for v in each.values()), default=0)
 
 
@@ -158,8 +172,12 @@ def draw_case(
     summary = summarize(definition, preset, _positive(batch))
     stream = np.random.default_rng([seed, zlib.crc32(f"{model}/{preset}".encode()), attempt])
     parameters = {spec.name: _draw_parameter(spec, stream) for spec in summary.parameters}
-    inputs = tuple(_draw_inputs(definition, preset, summary, stream) for _ in range(sets))
+    if definition.idle:
+        bias = parameters[definition.idle]
+        bias[bias.size // 2] = IDLE_BIAS
+    # Before the inputs: parameters and state are the same for every batch.
     state = {spec.name: _draw_state(spec, stream) for spec in summary.state}
+    inputs = tuple(_draw_inputs(definition, preset, summary, stream) for _ in range(sets))
     return Case(definition, preset, batch, seed, attempt, parameters, state, inputs)
 
 
@@ -269,8 +287,12 @@ def run_jax(
     dtype: str = "float64",
     steps: int = STEPS,
     optimizers: Sequence[str] = tuple(OPTIMIZERS),
+    graded: Sequence[int] | None = None,
 ) -> Answers:
-    """Outputs, losses, gradients and training steps under each optimiser by JAX under jit."""
+    """Outputs, losses, gradients and training steps under each optimiser by JAX under jit.
+
+    ``graded``: the sets whose losses and gradients are computed, all of them by default.
+    """
     import jax
 
     from reference.programs import initial_slots
@@ -287,7 +309,11 @@ def run_jax(
         parameters, state = placed(case.parameters), placed(both_variances(case.state))
         sets = [placed(inputs) for inputs in case.inputs]
         outputs = tuple(_numpy(infer(parameters, state, inputs)) for inputs in sets)
-        losses, gradients = losses_and_gradients(parameters, state, sets[0])
+        losses, gradients = [], []
+        for number in range(len(sets)) if graded is None else graded:
+            values, arrays = losses_and_gradients(parameters, state, sets[number])
+            losses.append({name: float(value) for name, value in values.items()})
+            gradients.append(_numpy(arrays))
         start = _numpy({**parameters, **state})
         step_losses, stepped, trained = {}, {}, {}
         for optimizer in optimizers if steps else ():
@@ -302,12 +328,13 @@ def run_jax(
                     stepped[optimizer] = _moves(start, moved)
             trained[optimizer] = _moves(start, moved)
             step_losses[optimizer] = {
-                name: tuple(float(each[name]) for each in found) for name in losses
+                each.name: tuple(float(loss[each.name]) for loss in found)
+                for each in case.model.objectives
             }
         return Answers(
             outputs=outputs,
-            losses={name: float(loss) for name, loss in losses.items()},
-            gradients=_numpy(gradients),
+            losses=tuple(losses),
+            gradients=tuple(gradients),
             step_losses=step_losses,
             stepped=stepped,
             trained=trained,
@@ -345,8 +372,11 @@ def settled_case(
     *,
     batch: int = 8,
     optimizers: Sequence[str] = tuple(OPTIMIZERS),
+    phases: Sequence[str] = PHASES,
 ) -> tuple[Case, Answers]:
     """The first draw of a seed that stands clear of ties, with its answers.
+
+    Only the answers that ``phases`` need are computed: without "training" the first draw is taken.
 
     Where a ReLU or a maximum lies within rounding of a tie, correct programs part: the gradient
     jumps although nothing else does. So relative noise of 1e-6 on the start, ten times what float32
@@ -358,21 +388,31 @@ def settled_case(
     Raises ``ValueError`` when no draw is good enough.
     """
     best = None
-    operations = summarize(get(model), preset, _positive(batch)).training_operations
+    summary = summarize(get(model), preset, _positive(batch))
+    operations = summary.training_operations
     tries = min(max(int(DRAWN / operations), 1), ATTEMPTS)
+    longest = min(max(int(STEPPED / operations), STEPS), MOST_STEPS) if tries > 1 else STEPS
+    graded = range(min(max(int(GRADED / summary.parameter_count), 1), SETS))
+
+    def solve(case: Case, tokens: tuple[NDArray[np.int32], ...], steps: int) -> Answers:
+        answers = run_jax(case, steps=steps, optimizers=optimizers, graded=graded)
+        return replace(answers, tokens=tokens)
+
     for attempt in range(ATTEMPTS):
         case = draw_case(model, preset, seed, batch=batch, attempt=attempt)
-        tokens = _clear_tokens(case)
+        tokens = _clear_tokens(case) if "generation" in phases else ()
         if tokens is None:
             continue
-        answers = replace(run_jax(case, optimizers=optimizers), tokens=tokens)
-        if tries > 1:
-            scatter = _scatter(case, answers, optimizers, noise=NOISE, limits=SETTLED)
-            worst = max(scatter[kind] / SETTLED[kind] for kind in SETTLED)
-            if worst <= 1:
-                return case, replace(answers, scatter=scatter)
-        else:
-            worst = np.inf
+        if "training" not in phases:
+            return case, replace(run_jax(case, steps=0, graded=()), tokens=tokens)
+        worst = np.inf
+        for steps in sorted({longest, STEPS}, reverse=True):
+            answers = solve(case, tokens, steps)
+            if tries > 1:
+                scatter = _scatter(case, answers, optimizers, noise=NOISE, limits=SETTLED)
+                worst = max(scatter[kind] / SETTLED[kind] for kind in SETTLED)
+                if worst <= 1:
+                    return case, replace(answers, scatter=scatter)
         if best is None or worst < best[0]:
             best = worst, case, answers
         if attempt + 1 >= tries:
@@ -383,16 +423,15 @@ def settled_case(
     for further in range(attempt + 1, attempt + 2 + RETRIES):
         for steps in HORIZONS:
             if steps < answers.steps:
-                tokens = answers.tokens
-                answers = replace(run_jax(case, steps=steps, optimizers=optimizers), tokens=tokens)
+                answers = solve(case, answers.tokens, steps)
             scatter = _scatter(case, answers, optimizers, noise=ROUNDING, limits=LOOSEST)
             if all(scatter[kind] <= LOOSEST[kind] for kind in LOOSEST):
                 return case, replace(answers, scatter=scatter)
         another = draw_case(model, preset, seed, batch=batch, attempt=further)
-        clear = _clear_tokens(another)
+        clear = _clear_tokens(another) if "generation" in phases else ()
         if clear is not None:
             case = another
-            answers = replace(run_jax(case, optimizers=optimizers), tokens=clear)
+            answers = solve(case, clear, STEPS)
     words = ", ".join(f"{kind} {value:.0e}" for kind, value in scatter.items())
     raise ValueError(_unclear(model, preset, seed, batch, f"rounding parts {words}"))
 
@@ -412,13 +451,12 @@ def _scatter(
     noise: float,
     limits: Mapping[str, float],
 ) -> dict[str, float]:
-    """How far relative noise on the parameters parts each kind of answer, at most.
+    """By how much relative noise on the parameters changes each of ``SCATTERED``, at most.
 
     Once a limit is passed, what further noise does is not looked at.
     """
     generator = np.random.default_rng(case.attempt)
-    worst = dict.fromkeys(("gradients", "step_losses", "stepped", "trained"), 0.0)
-    typical = np.sqrt(np.mean([np.mean(np.square(g)) for g in answers.gradients.values()]))
+    worst = dict.fromkeys(SCATTERED, 0.0)
 
     def note(kind: str, got: Any, expected: Any) -> None:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -426,29 +464,78 @@ def _scatter(
             apart = float(np.linalg.norm(got - expected)) / scale
         worst[kind] = max(worst[kind], apart if np.isfinite(apart) else np.inf)
 
-    sizes = {n: float(np.sqrt(np.mean(np.square(g)))) for n, g in answers.gradients.items()}
-    moving = {name for name, size in sizes.items() if size > NEGLIGIBLE * typical}
+    def note_scale(kind: str, got: Arrays, expected: Arrays, names: Iterable[str]) -> None:
+        apart = scale_error((got[name], expected[name]) for name in names)
+        worst[kind] = max(worst[kind], apart if np.isfinite(apart) else np.inf)
+
+    null = null_names(answers.gradients)
+    moving = [name for name in answers.gradients[0] if name not in null]
     for shake in range(SHAKES + GRADIENT_SHAKES):
         start = {
             name: value * (1 + noise * generator.standard_normal(value.shape))
             for name, value in case.parameters.items()
         }
         changed = replace(case, parameters=start)
-        steps = answers.steps if shake < SHAKES else 0
-        other = run_jax(changed, steps=steps, optimizers=optimizers)
-        for name in moving:
-            note("gradients", other.gradients[name], answers.gradients[name])
+        # The noises that look at gradients alone look at every other set.
+        steps, graded = answers.steps, list(range(len(answers.gradients)))
+        if shake >= SHAKES:
+            steps, graded = 0, graded[shake % min(2, len(graded)) :: 2]
+        other = run_jax(changed, steps=steps, optimizers=optimizers, graded=graded)
+        for number, gradients in zip(graded, other.gradients, strict=True):
+            for name in moving:
+                note("gradients", gradients[name], answers.gradients[number][name])
+                note_scale("gradient_scale", gradients, answers.gradients[number], [name])
         for optimizer in other.step_losses:
             for objective, losses in answers.step_losses[optimizer].items():
                 got = np.array(other.step_losses[optimizer][objective])
                 note("step_losses", got, np.array(losses))
             for when in ("stepped", "trained"):
-                moves = getattr(answers, when)[optimizer]
-                for name in moving | set(both_variances(case.state)):
-                    note(when, getattr(other, when)[optimizer][name], moves[name])
+                got, moves = (getattr(run, when)[optimizer] for run in (other, answers))
+                for name in moving:
+                    note(when, got[name], moves[name])
+                for name in both_variances(case.state):
+                    note(f"{when}_statistics", got[name], moves[name])
+                for each in case.model.objectives:
+                    trained = [name for name in moving if name.startswith(each.trains)]
+                    note_scale(f"{when}_scale", got, moves, trained)
         if any(worst[kind] > limit for kind, limit in limits.items()):
             break
     return worst
+
+
+def scale_error(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> float:
+    """|<got, expected> / <expected, expected> - 1| over all pairs (got, expected) together.
+
+    A unit on the other side of a tie changes an array by e of its norm and this by about e squared,
+    since its share is nearly orthogonal to the rest; a wrong factor changes both by as much.
+    """
+    products, squares = 0.0, 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        for got, expected in pairs:
+            wide = np.asarray(expected, np.float64).ravel()
+            products += float(np.asarray(got, np.float64).ravel() @ wide)
+            squares += float(wide @ wide)
+        return abs(products / squares - 1) if squares else 0.0
+
+
+def root_mean_square(arrays: Iterable[NDArray[Any]]) -> float:
+    """Over all elements of all arrays."""
+    arrays = list(arrays)
+    squares = sum(float(np.square(each, dtype=np.float64).sum()) for each in arrays)
+    return float(np.sqrt(squares / (sum(each.size for each in arrays) or 1)))
+
+
+def null_names(by_set: Sequence[Arrays]) -> set[str]:
+    """Parameters of which every set's gradient is below ``NEGLIGIBLE`` of the typical one."""
+    null = set(by_set[0])
+    for gradients in by_set:
+        typical = root_mean_square(gradients.values())
+        null &= {
+            name
+            for name, gradient in gradients.items()
+            if root_mean_square([gradient]) < NEGLIGIBLE * typical
+        }
+    return null
 
 
 def _clear_tokens(case: Case) -> tuple[NDArray[np.int32], ...] | None:
@@ -471,7 +558,9 @@ def write_case(case: Case, path: Path) -> None:
 
 def write_answers(answers: Answers, path: Path) -> None:
     """Write the answers, for the host alone."""
-    arrays: Arrays = {f"gradient/{name}": value for name, value in answers.gradients.items()}
+    arrays: Arrays = {}
+    for number, gradients in enumerate(answers.gradients):
+        arrays.update({f"gradient/{number}/{name}": value for name, value in gradients.items()})
     for number, outputs in enumerate(answers.outputs):
         arrays.update({f"output/{number}/{name}": value for name, value in outputs.items()})
     for number, tokens in enumerate(answers.tokens):
@@ -481,7 +570,7 @@ def write_answers(answers: Answers, path: Path) -> None:
             arrays.update({f"{when}/{optimizer}/{name}": v for name, v in moves.items()})
     meta = {
         "sets": len(answers.outputs),
-        "losses": dict(answers.losses),
+        "losses": [dict(each) for each in answers.losses],
         "step_losses": {name: dict(each) for name, each in answers.step_losses.items()},
         "scatter": dict(answers.scatter),
     }
@@ -499,8 +588,8 @@ def read_answers(path: Path) -> Answers:
 
     return Answers(
         outputs=tuple(under(f"output/{number}/") for number in range(meta["sets"])),
-        losses=meta["losses"],
-        gradients=under("gradient/"),
+        losses=tuple(meta["losses"]),
+        gradients=tuple(under(f"gradient/{number}/") for number in range(len(meta["losses"]))),
         step_losses={
             optimizer: {name: tuple(losses) for name, losses in each.items()}
             for optimizer, each in meta["step_losses"].items()

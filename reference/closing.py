@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 from reference.case import CLEAR as CLEAR_LOGITS
 from reference.case import (
-    NEGLIGIBLE,
     ROUNDING,
     SETS,
     Arrays,
@@ -33,6 +32,7 @@ from reference.case import (
     both_variances,
     decoded,
     draw_case,
+    null_names,
     read_answers,
     run_numpy,
     write_arrays,
@@ -103,25 +103,17 @@ def _decoded(case: Case, inputs: Arrays) -> tuple[NDArray[np.int32], float]:
     return decoded(case, inputs, layers)
 
 
-def solve(case: Case, phase: str, optimizer: str, gradients: Arrays) -> Closing:
+def solve(case: Case, phase: str, optimizer: str, gradients: Sequence[Arrays]) -> Closing:
     """The answers of a closing case in a phase.
 
-    Training alone reads ``optimizer`` and ``gradients``, those of the gate's answers by parameter.
+    Training alone reads ``optimizer`` and ``gradients``, those of the gate's answers by set.
     """
     if phase == "training":
-        return _trainings(case, optimizer, _still(gradients))
+        return _trainings(case, optimizer, tuple(sorted(null_names(gradients))))
     if phase == "generation":
         return Closing(tokens=tuple(_decoded(case, inputs)[0] for inputs in case.inputs))
     inference = replace(case, model=replace(case.model, generation=None))
     return Closing(outputs=run_numpy(inference).outputs)
-
-
-def _still(gradients: Arrays) -> tuple[str, ...]:
-    """The parameters whose gradient is zero by mathematics, or nearly so."""
-    squares = {name: float(np.mean(np.square(value))) for name, value in gradients.items()}
-    elements = sum(value.size for value in gradients.values())
-    typical = sum(squares[name] * value.size for name, value in gradients.items()) / elements
-    return tuple(name for name, square in squares.items() if square < NEGLIGIBLE**2 * typical)
 
 
 def _trainings(case: Case, optimizer: str, still: tuple[str, ...]) -> Closing:

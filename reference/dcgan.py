@@ -104,5 +104,7 @@ MODELS = (
                 "fooled", ("fake",), name="generator_loss", forward=fooling, trains="generator/"
             ),
         ),
+        idle="generator/norm1/bias",
+        still=("generator/up1/kernel",),
     ),
 )

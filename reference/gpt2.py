@@ -12,7 +12,17 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from reference.spec import Array, ArraySpec, Generation, Layers, Model, Objective, Sizes, dimension
+from reference.spec import (
+    Array,
+    ArraySpec,
+    Generation,
+    Layers,
+    Model,
+    Objective,
+    Sizes,
+    dimension,
+    draw_rows,
+)
 
 EPSILON = 1e-5
 
@@ -28,6 +38,11 @@ def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:
         ArraySpec("labels", time, classes=vocabulary),
         ArraySpec("prompt", (rows, dimension("time", sizes["prompt"])), classes=vocabulary),
     )
+
+
+def draw(sizes: Sizes, batch: int, stream: Any) -> dict[str, Array]:
+    """Tokens as :func:`draw_rows` does."""
+    return {"tokens": draw_rows(sizes["vocabulary"], (batch, sizes["time"]), stream)}
 
 
 def logits(nn: Layers, sizes: Sizes, tokens: Array) -> Array:
@@ -121,5 +136,7 @@ MODELS = (
             begin=begin,
             advance=advance,
         ),
+        draw=draw,
+        still=("position_embed/embedding",),
     ),
 )

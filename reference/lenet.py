@@ -63,5 +63,7 @@ MODELS = (
         forward=forward,
         objectives=(Objective("softmax_cross_entropy", ("logits",), ("label",)),),
         data="digits",
+        idle="hidden1/bias",
+        still=("hidden1/kernel",),
     ),
 )

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, dimension
+from reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, dimension, draw_rows
 
 
 def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:
@@ -25,8 +25,12 @@ def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:
 
 
 def draw(sizes: Sizes, batch: int, stream: np.random.Generator) -> dict[str, Array]:
-    """One interaction in five, as with four negatives for each."""
-    return {"label": (stream.random((batch, 1)) < 0.2).astype(np.float32)}
+    """Users and items as :func:`draw_rows` does; one interaction in five (four negatives each)."""
+    return {
+        "user": draw_rows(sizes["users"], (batch,), stream),
+        "item": draw_rows(sizes["items"], (batch,), stream),
+        "label": (stream.random((batch, 1)) < 0.2).astype(np.float32),
+    }
 
 
 def forward(nn: Layers, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -62,5 +66,8 @@ MODELS = (
         objectives=(Objective("binary_cross_entropy", ("logits",), ("label",)),),
         data="interactions",
         draw=draw,
+        still=tuple(
+            f"{part}_{what}/embedding" for part in ("factor", "tower") for what in ("user", "item")
+        ),
     ),
 )

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, dimension
+from reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, dimension, draw_rows
 
 PAD = 0  # the token beyond a sequence's end
 
@@ -33,7 +33,7 @@ def draw(sizes: Sizes, batch: int, stream: np.random.Generator) -> dict[str, Arr
     time = sizes["time"]
     length = stream.integers(max(time // 4, 1), time + 1, batch, dtype=np.int32)
     length[0] = time
-    tokens = stream.integers(1, sizes["vocabulary"], (batch, time), dtype=np.int32)
+    tokens = draw_rows(sizes["vocabulary"], (batch, time), stream, first=PAD + 1)
     return {"tokens": np.where(np.arange(time) < length[:, None], tokens, PAD), "length": length}
 
 
@@ -70,6 +70,7 @@ def _model(cell: str, title: str, source: str) -> Model:
         objectives=(Objective("softmax_cross_entropy", ("logits",), ("label",)),),
         data="digit rows",
         draw=draw,
+        still=("embed/embedding",),
         module="recurrent",
     )
 

@@ -100,6 +100,8 @@ def _model(layers: int, block: str, blocks: tuple[int, ...]) -> Model:
         forward=forward,
         objectives=(Objective("softmax_cross_entropy", ("logits",), ("label",)),),
         data="digits",
+        idle="blocks1/norm1/bias",
+        still=("blocks1/conv1/kernel",),
         module="resnet",
     )
 

@@ -29,6 +29,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 BATCH_NORM_EPSILON = 1e-5
 NO_MODELS = ("spec", "programs", "export")  # modules that need more than NumPy, or this one
 BATCH_NORM_NEW = 0.1  # what a new batch weighs in the running statistics
@@ -315,6 +317,10 @@ class Model:
     uniform over classes. ``presets`` holds the sizes of "tiny", "small" and "paper". Objectives
     are applied in their order in one training step. Members of one family may share a
     ``module``: the name of their file in every adapter, if it is not the model's own.
+
+    ``idle`` names a bias whose middle unit a case draws so low that the ReLU after it never passes
+    anything. ``still`` names parameters that therefore, or because no input reads some of their
+    rows, have elements with a gradient of exactly zero: only a mistake (weight decay) moves these.
     """
 
     name: str
@@ -329,6 +335,8 @@ class Model:
     draw: Callable[[Sizes, int, Any], dict[str, Any]] | None = None
     generation: Generation | None = None
     module: str = ""
+    idle: str = ""
+    still: tuple[str, ...] = ()
 
     @property
     def file(self) -> str:
@@ -371,6 +379,21 @@ class UnknownName(ValueError):
         self.what, self.name, self.near = what, name, tuple(near)
         place = f" in {where}" if where else ""
         super().__init__(f"unknown {what} '{name}'{place}; did you mean {', '.join(near)}?")
+
+
+def draw_rows(count: int, shape: tuple[int, ...], stream: Any, *, first: int = 0) -> Array:
+    """Draw row numbers of a table, int32 of ``shape``, from ``first`` to ``count`` - 1.
+
+    The first example has the first row at its beginning and the last row at its end, so that an
+    error in either of them shows. The middle row is never drawn: it has no gradient. A table of
+    fewer than four rows has no middle. ``stream``: a NumPy generator.
+    """
+    middle = count // 2 if count - first > 3 else count
+    values = stream.integers(first, count - (middle < count), shape, dtype=np.int32)
+    values += values >= middle
+    ends = values[0] if values.ndim > 1 else values
+    ends[0], ends[-1] = first, count - 1
+    return values
 
 
 @cache

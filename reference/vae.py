@@ -57,5 +57,7 @@ MODELS = (
             Objective("evidence_lower_bound", ("logits", "mean", "log_variance"), ("image",)),
         ),
         draw=draw,
+        idle="encoder/bias",
+        still=("encoder/kernel",),
     ),
 )
