@@ -118,27 +118,28 @@ class Engine:
     # -- what a resumed run knows already -------------------------------------------------------
 
     def _remember_records(self) -> int:
-        """Read what was done; returns the number of processes so far."""
+        """Read what was done; returns the number of processes so far.
+
+        A number of a block or process is taken as soon as any record bears it: a run that was
+        killed in the middle of a block has its start-ups and slices, but no ``block`` record.
+        """
         processes = 0
         for record in read_records(self.run):
+            processes = max(processes, record.get("process") or 0)
+            self._last_block = max(self._last_block, record.get("block") or 0)
             match record["record"]:
-                case "process":
-                    processes = max(processes, record["process"])
                 case "calibration":
                     values = {key: record[key] for key in Calibration.__dataclass_fields__}
                     self._calibrations[record["cell"]] = Calibration(**values)
                 case "closing" if record["passed"]:
                     self._closed.add(record["cell"])
                 case "block":
-                    self._count_block(record["block"], record["residency"])
-                case "round":
-                    self._last_block = max(self._last_block, record["block"])
+                    self._count_block(record["residency"])
                 case "status":
                     self._over.add(record["cell"])
         return processes
 
-    def _count_block(self, number: int, residency: str) -> None:
-        self._last_block = max(self._last_block, number)
+    def _count_block(self, residency: str) -> None:
         self._blocks[residency] = self._blocks.get(residency, 0) + 1
 
     # -- statuses and progress ------------------------------------------------------------------
@@ -312,9 +313,9 @@ class Engine:
     def _run_block(
         self, blocks: Blocks, cells: Sequence[Cell], residency: str, rounds: int
     ) -> None:
-        number = self._last_block + 1
-        blocks.run_block(number, cells, residency=residency, rounds=rounds)
-        self._count_block(number, residency)
+        self._last_block += 1
+        blocks.run_block(self._last_block, cells, residency=residency, rounds=rounds)
+        self._count_block(residency)
         self._units_done += len({cell.comparison for cell in cells})
 
     def _fits(self, cells: Sequence[Cell]) -> bool:
