@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import psutil
 
 from harness import ceilings, noise, planning
-from harness.arms import Arm, get_arm
+from harness.arms import TWIN, Arm, get_arm
 from harness.blocks import Blocks, statistics_of
 from harness.cases import Cases
 from harness.closing import ClosingGate
@@ -103,6 +103,7 @@ class Engine:
                 folder,
                 self._stage,
                 self._calibrations,
+                {cell.arm.removesuffix(TWIN) for cell in cells if cell.arm.endswith(TWIN)},
             )
             for (arm, _), group in groupby(left, key=lambda cell: (cell.arm, cell.threads)):
                 self._qualify_arm(get_arm(arm), list(group))

@@ -34,6 +34,7 @@ from harness.summary import summary
 
 STATISTICS = ("throughput", "latency", "first_token", "further_token")
 LEAST_AUDITS = 2  # below, a carry-over has no interval
+NO_CONTROL = "no A/A control: no arm ran twice"
 _USED = (
     *("run", "comparison", "statistic", "arm", "residency"),
     *("block", "round", "step_seconds", "quarantined"),
@@ -144,13 +145,15 @@ def _judged(
     limit = effective_margin(margin, control[1] if control else None)
     carried, failed = carry_over(logs, audits, limit)
     verdicts = cell_verdicts(
+    # Without an arm that is compared with itself, nothing shows what this session tells apart.
+    uncontrolled = [NO_CONTROL] if control is None and len(logs.arms) > 1 else []
         logs.values,
         logs.arms,
         margin=margin,
         level=run["level"],
         quarantined=logs.quarantined,
         twin=logs.twin,
-        failed_checks=[*impossible, *failed],
+        failed_checks=[*uncontrolled, *impossible, *failed],
         # With fewer blocks bootstrap-t is too erratic to say anything (statistics.disputed).
         generator=generator if logs.values.shape[1] >= LOOKS[1] else None,
     )

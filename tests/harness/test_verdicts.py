@@ -40,6 +40,15 @@ def test_the_faster_arm_is_found_and_the_twin_is_the_control(tmp_path: Path) -> 
     assert names == set(ARMS)
 
 
+def test_without_a_control_there_is_no_verdict(tmp_path: Path) -> None:
+    for judged in judge(frames_of(tmp_path, twin=False)):
+        assert judged.verdicts.void == ("no A/A control: no arm ran twice",)
+        assert judged.verdicts.fastest == ()
+        assert {pair.verdict for pair in judged.verdicts.pairs} == {"void"}
+        assert {pair.faster for pair in judged.verdicts.pairs} == {None}
+        assert all(pair.ratio > 0 for pair in judged.verdicts.pairs)
+
+
 def test_throughput_and_latency_are_judged_apart(tmp_path: Path) -> None:
     assert [each.statistic for each in judge(frames_of(tmp_path))] == ["throughput", "latency"]
     alone = judge(frames_of(tmp_path, latency_steps=0, name="alone"))
