@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import psutil
 
-from harness import ceilings, noise, planning
+from harness import ceilings, frames, noise, planning
 from harness.arms import TWIN, Arm, get_arm
 from harness.blocks import Blocks, statistics_of
 from harness.cases import Cases
@@ -277,7 +277,10 @@ class Engine:
         return counted + audits - sum(self._blocks.values())
 
     def _run_blocks(self, cells: Sequence[Cell], generator: random.Random) -> None:
-        """Blocks until the level's last look, or until nothing is left to settle."""
+        """Blocks until the level's last look, or until nothing is left to settle.
+
+        A comparison that noise cost whole blocks gets more of them, at most half of the level's.
+        """
         blocks = Blocks(
             self.run,
             self.suite,
@@ -292,13 +295,17 @@ class Engine:
         residency = self.suite.residency if self._fits(cells) else "sequential"
         looks = LEVELS[self.suite.level]
         last = looks[-1] if looks else SMOKE_BLOCKS
+        most_blocks = last + last // 2 if looks else last
         rounds = self.suite.effort.rounds
         settled: frozenset[str] = frozenset()
-        while self._blocks.get(residency, 0) < last:
-            audits, done = self._blocks.get("audit", 0), self._blocks.get(residency, 0)
+        while (done := self._blocks.get(residency, 0)) < most_blocks:
+            audits = self._blocks.get("audit", 0)
             due = residency == "resident" and done // planning.BLOCKS_PER_AUDIT > audits
             alive = [each for each in cells if each.id not in self._over]
             going = [cell for cell in alive if cell.comparison not in settled]
+            if done >= last:
+                lacking = planning.lacking(frames.load(self.run.path), last)
+                going = [cell for cell in going if cell.comparison in lacking]
             if not going or self._out_of_time():
                 return
             self._run_block(blocks, going, "audit" if due else residency, rounds)

@@ -26,6 +26,7 @@ from harness.statistics import (
     Floats,
     PairVerdict,
     cell_verdicts,
+    clean_blocks,
     effective_margin,
     estimate,
     paired_blocks,
@@ -33,8 +34,8 @@ from harness.statistics import (
 from harness.summary import summary
 
 STATISTICS = ("throughput", "latency", "first_token", "further_token")
-LEAST_AUDITS = 2  # below, a carry-over has no interval
 NO_CONTROL = "no A/A control: no arm ran twice"
+LEAST_AUDITS = 2  # below, a carry-over has no interval
 _USED = (
     *("run", "comparison", "statistic", "arm", "residency"),
     *("block", "round", "step_seconds", "quarantined"),
@@ -144,9 +145,10 @@ def _judged(
     control = _control(logs)
     limit = effective_margin(margin, control[1] if control else None)
     carried, failed = carry_over(logs, audits, limit)
-    verdicts = cell_verdicts(
     # Without an arm that is compared with itself, nothing shows what this session tells apart.
     uncontrolled = [NO_CONTROL] if control is None and len(logs.arms) > 1 else []
+    clean = int(clean_blocks(logs.values, logs.quarantined).sum())
+    verdicts = cell_verdicts(
         logs.values,
         logs.arms,
         margin=margin,
@@ -155,7 +157,7 @@ def _judged(
         twin=logs.twin,
         failed_checks=[*uncontrolled, *impossible, *failed],
         # With fewer blocks bootstrap-t is too erratic to say anything (statistics.disputed).
-        generator=generator if logs.values.shape[1] >= LOOKS[1] else None,
+        generator=generator if clean >= LOOKS[1] else None,
     )
     counted = rounds[rounds["residency"] != AUDIT]
     rules = counted.loc[counted["rule"] != "", "rule"].value_counts()
