@@ -19,8 +19,8 @@ from typing import Any, Protocol
 
 import psutil
 
-from harness import ceilings, in_hand, noise, planning
-from harness.arms import Arm, get_arm
+from harness import ceilings, frames, in_hand, noise, planning
+from harness.arms import TWIN, Arm, get_arm
 from harness.blocks import Blocks, statistics_of
 from harness.cases import Cases
 from harness.closing import ClosingGate
@@ -107,6 +107,7 @@ class Engine:
                 rows,
                 self._stage,
                 self._calibrations,
+                {cell.arm.removesuffix(TWIN) for cell in cells if cell.arm.endswith(TWIN)},
             )
             for (arm, _), group in groupby(left, key=lambda cell: (cell.arm, cell.threads)):
                 self._qualify_arm(get_arm(arm), list(group))
@@ -122,27 +123,28 @@ class Engine:
     # -- what a resumed run knows already -------------------------------------------------------
 
     def _remember_records(self) -> int:
-        """Read what was done; returns the number of processes so far."""
+        """Read what was done; returns the number of processes so far.
+
+        A number of a block or process is taken as soon as any record bears it: a run that was
+        killed in the middle of a block has its start-ups and slices, but no ``block`` record.
+        """
         processes = 0
         for record in read_records(self.run):
+            processes = max(processes, record.get("process") or 0)
+            self._last_block = max(self._last_block, record.get("block") or 0)
             match record["record"]:
-                case "process":
-                    processes = max(processes, record["process"])
                 case "calibration":
                     values = {key: record[key] for key in Calibration.__dataclass_fields__}
                     self._calibrations[record["cell"]] = Calibration(**values)
                 case "closing" if record["passed"]:
                     self._closed.add(record["cell"])
                 case "block":
-                    self._count_block(record["block"], record["residency"])
-                case "round":
-                    self._last_block = max(self._last_block, record["block"])
+                    self._count_block(record["residency"])
                 case "status":
                     self._over.add(record["cell"])
         return processes
 
-    def _count_block(self, number: int, residency: str) -> None:
-        self._last_block = max(self._last_block, number)
+    def _count_block(self, residency: str) -> None:
         self._blocks[residency] = self._blocks.get(residency, 0) + 1
 
     # -- statuses and progress ------------------------------------------------------------------
@@ -280,7 +282,10 @@ class Engine:
         return counted + audits - sum(self._blocks.values())
 
     def _run_blocks(self, cells: Sequence[Cell], generator: random.Random) -> None:
-        """Blocks until the level's last look, or until nothing is left to settle."""
+        """Blocks until the level's last look, or until nothing is left to settle.
+
+        A comparison that noise cost whole blocks gets more of them, at most half of the level's.
+        """
         blocks = Blocks(
             self.run,
             self.suite,
@@ -295,13 +300,17 @@ class Engine:
         residency = self.suite.residency if self._fits(cells) else "sequential"
         looks = LEVELS[self.suite.level]
         last = looks[-1] if looks else SMOKE_BLOCKS
+        most_blocks = last + last // 2 if looks else last
         rounds = self.suite.effort.rounds
         settled: frozenset[str] = frozenset()
-        while self._blocks.get(residency, 0) < last:
-            audits, done = self._blocks.get("audit", 0), self._blocks.get(residency, 0)
+        while (done := self._blocks.get(residency, 0)) < most_blocks:
+            audits = self._blocks.get("audit", 0)
             due = residency == "resident" and done // planning.BLOCKS_PER_AUDIT > audits
             alive = [each for each in cells if each.id not in self._over]
             going = [cell for cell in alive if cell.comparison not in settled]
+            if done >= last:
+                lacking = planning.lacking(frames.load(self.run.path), last)
+                going = [cell for cell in going if cell.comparison in lacking]
             if not going or self._out_of_time():
                 return
             self._run_block(blocks, going, "audit" if due else residency, rounds)
@@ -317,9 +326,9 @@ class Engine:
     def _run_block(
         self, blocks: Blocks, cells: Sequence[Cell], residency: str, rounds: int
     ) -> None:
-        number = self._last_block + 1
-        blocks.run_block(number, cells, residency=residency, rounds=rounds)
-        self._count_block(number, residency)
+        self._last_block += 1
+        blocks.run_block(self._last_block, cells, residency=residency, rounds=rounds)
+        self._count_block(residency)
         self._units_done += len({cell.comparison for cell in cells})
 
     def _fits(self, cells: Sequence[Cell]) -> bool:

@@ -192,6 +192,8 @@ def _loaded(runs: Mapping[str, Run]) -> Frames:
     slices |= served.residency(slices)
     slices = _with_further_tokens(slices, [cell.get("tokens") for _, cell in cells])
     slices["quarantined"] = _quarantined(slices, rounds, columns["comparison"], run_of)
+    slice_frame = of_cells("slices", slices)
+    _refuse_doubled(slice_frame, slices["owner"], owners)
     return Frames(
         runs=_runs_frame(runs, rows["session"]),
         cells=cell_frame,
@@ -203,7 +205,7 @@ def _loaded(runs: Mapping[str, Run]) -> Frames:
         ceilings=_of_runs("ceilings", _columns("ceiling", rows), runs),
         blocks=_of_runs("blocks", _texts(_columns("block", rows), "arms"), runs),
         rounds=_of_runs("rounds", rounds, runs),
-        slices=of_cells("slices", slices),
+        slices=slice_frame,
         steps=of_cells("steps", steps),
         memory=of_cells("memory", _columns("memory", rows)),
         energy=of_cells("energy", _columns("energy", rows)),
@@ -312,6 +314,26 @@ def _slices(columns: _Columns, owners: Sequence[str]) -> tuple[_Columns, _Column
     fenced = numpy.isin(columns["statistic"], FENCED)
     step_seconds = numpy.where(fenced, medians.reindex(range(len(each))).to_numpy(), means)
     return {**columns, "step_seconds": step_seconds}, steps
+
+
+def _refuse_doubled(slices: pandas.DataFrame, owner: Any, owners: Sequence[str]) -> None:
+    """Raise BadInput where a cell has two slices of one kind in one round: no estimate mixes them.
+
+    Levelfield once gave the block after an interruption the number of the interrupted one.
+    """
+    keys = slices[["block", "round", "statistic"]].assign(owner=owner)
+    doubled = keys.duplicated(keep=False).to_numpy()
+    if not doubled.any():
+        return
+    first = int(doubled.argmax())
+    same = (keys == keys.iloc[first]).all(axis=1).to_numpy()
+    processes = " and ".join(map(str, slices["process"][same]))
+    place = keys.iloc[first]
+    raise BadInput(
+        f"{owners[place['owner']]}: block {place['block']}, round {place['round']} has more than"
+        f" one {place['statistic']} slice, of processes {processes}; two measurements cannot be"
+        " told apart, so measure it again: levelfield run SUITE"
+    )
 
 
 def _with_further_tokens(columns: _Columns, tokens: Sequence[int | None]) -> _Columns:

@@ -9,8 +9,8 @@ import numpy as np
 import pandas
 
 from harness import frames as records
-from harness.frames import Frames
-from harness.statistics import LEVELS
+from harness.frames import AUDIT, Frames
+from harness.statistics import LEVELS, LOOKS
 from harness.suite import Suite, plan
 from harness.summaries import rounds_per_block, variance_components
 from harness.verdicts import settled
@@ -27,7 +27,16 @@ def due(blocks: int, looks: Sequence[int]) -> bool:
 def look(run: Path, *, rounds: int, at_look: bool) -> tuple[int, frozenset[str]]:
     """-> (rounds of the next blocks, settled comparisons) from what a run has recorded."""
     found = records.load(run)
-    return planned_rounds(found, rounds), frozenset(settled(found)) if at_look else frozenset()
+    # A comparison that noise has kept from its first look is void, but more blocks would mend it.
+    done = frozenset(settled(found)) - lacking(found, LOOKS[0]) if at_look else frozenset()
+    return planned_rounds(found, rounds), done
+
+
+def lacking(found: Frames, blocks: int) -> frozenset[str]:
+    """Comparisons that have fewer than ``blocks`` blocks with a clean round, audits not counted."""
+    clean = found.rounds[~found.rounds["quarantined"] & (found.rounds["residency"] != AUDIT)]
+    counts = clean.groupby("comparison")["block"].nunique()
+    return frozenset(set(found.cells["comparison"]) - set(counts.index[counts >= blocks]))
 
 
 def planned_rounds(found: Frames, rounds: int) -> int:

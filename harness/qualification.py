@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
@@ -25,7 +25,7 @@ from harness.errors import WorkerFailure
 from harness.gate import Check, Outcome
 from harness.resources import available_cores
 from harness.store import Run
-from harness.suite import Cell, Suite, twins_of
+from harness.suite import Cell, Suite
 from harness.workers import Worker
 
 FENCE_REPEATS, FENCE_BUDGET_SECONDS, FENCE_ATTEMPTS = 15, 2.0, 10
@@ -53,7 +53,8 @@ class Calibration:
 class Qualification:
     """Proves the cells of one run. ``ceilings``: rows of what the machine can do, maybe none.
 
-    ``calibrations``, cell id -> its frozen slice, is filled as cells pass.
+    ``calibrations``, cell id -> its frozen slice, is filled as cells pass. ``twins``: the arms that
+    have an A/A twin.
     """
 
     run: Run
@@ -62,6 +63,7 @@ class Qualification:
     ceilings: Sequence[Mapping[str, Any]]  # measured again where an arm seems to exceed them
     stage: Callable[[str], None]
     calibrations: dict[str, Calibration]
+    twins: Collection[str] = ()
 
     def qualify(self, worker: Worker, cell: Cell, *, only_gate: bool) -> tuple[str, str]:
         """-> ("ok", "") or the status in which the cell ends, with its reason."""
@@ -253,7 +255,7 @@ class Qualification:
         """
         self.stage(f"{cell.title}: accuracy")
         first = self.suite.seed
-        more = self.suite.effort.accuracy_seeds if worker.arm.name in twins_of(self.suite) else 1
+        more = self.suite.effort.accuracy_seeds if worker.arm.name in self.twins else 1
         for seed in range(first, first + more):
             lesson = self.cases.lesson(cell, seed)
             if isinstance(lesson, str):

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from harness import store
-from harness.arms import get_arm
+from harness.arms import TWIN, get_arm
 from harness.engine import Engine, Progress
 from harness.environments import Resolution, resolve
 from harness.errors import BadInput
 from harness.in_hand import InHand, record_death
 from harness.machine import code_version, describe_machine, shown
-from harness.suite import Cell, Effort, Limits, Suite
+from harness.suite import Cell, Effort, Limits, Suite, plan
 
 
 def resolve_arms(names: Sequence[str], given: Mapping[str, Path]) -> dict[str, Resolution]:
@@ -30,6 +30,27 @@ def refuse_if_nothing_can_run(resolutions: Mapping[str, Resolution], suite: str)
             "no framework of this suite is installed; build the environments first: "
             f"levelfield env build --suite {shlex.quote(suite)}"
         )
+
+
+def planned(
+    suite: Suite, resolutions: Mapping[str, Resolution]
+) -> tuple[list[Cell], dict[str, Resolution]]:
+    """The cells of a suite, and which interpreter serves each of their arms.
+
+    ``resolutions`` are those of the suite's own arms: the A/A twin is one that really runs. Raises
+    BadInput where the suite names a twin that does not.
+    """
+    running = [arm for arm, found in resolutions.items() if found.interpreter is not None]
+    if suite.twin not in ("auto", "none", *running):
+        raise BadInput(
+            f"the A/A twin {suite.twin} cannot run: {resolutions[suite.twin].reason}; or let"
+            " another arm run twice: --twin auto"
+        )
+    cells = plan(suite, running)
+    arms = dict.fromkeys(cell.arm for cell in cells)
+    return cells, {
+        arm: resolutions[arm if arm in resolutions else arm.removesuffix(TWIN)] for arm in arms
+    }
 
 
 def describe_run(

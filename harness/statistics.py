@@ -109,6 +109,11 @@ def paired_blocks(logs: Floats, first: Any, second: Any) -> Floats:
     return median_over_rounds(logs[..., first, :, :] - logs[..., second, :, :])
 
 
+def clean_blocks(logs: Floats, quarantined: Flags) -> Flags:
+    """[block]: whether any round outside quarantine was measured; ``logs`` [arm, block, round]."""
+    return np.asarray((~np.isnan(logs).all(axis=0) & ~quarantined).any(axis=-1))
+
+
 def estimate(block_values: Floats) -> Estimate:
     """Mean over blocks (the last axis, NaN dropped) and its standard error [1]."""
     blocks = np.sum(~np.isnan(block_values), axis=-1)
@@ -318,10 +323,13 @@ def cell_verdicts(
     be the same with and without those rounds. ``twin`` names the A/A pair, whose second member
     meets nobody else. ``sessions`` is how many agree. ``generator`` lets bootstrap-t dispute
     95 % intervals. Blocks past a look wait for the next: a verdict on them would be one look more.
+    A look takes as many blocks with a clean round as its number, if there are so many.
     """
+    bad = np.zeros(logs.shape[1:], bool) if quarantined is None else quarantined
     look = max((at for at in LEVELS[level] if at <= logs.shape[1]), default=None)
-    logs = logs[:, :look]
-    bad = np.zeros(logs.shape[1:], bool) if quarantined is None else quarantined[:look]
+    clean_ones = np.flatnonzero(clean_blocks(logs, bad))
+    end = clean_ones[look - 1] + 1 if look and len(clean_ones) >= look else None
+    logs, bad = logs[:, :end], bad[:end]
     clean, present = np.where(bad, np.nan, logs), ~np.isnan(logs).all(axis=0)
     met = np.array([at for at, arm in enumerate(arms) if twin is None or arm != twin[1]])
     first, second = met[np.array(np.triu_indices(len(met), 1))]

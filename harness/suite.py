@@ -10,7 +10,7 @@ import difflib
 import math
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from itertools import product
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import reference
-from harness.arms import PHASES, STATISTICS, TWIN, arms, get_arm
+from harness.arms import PHASES, TWIN, arms, get_arm
 from harness.errors import BadInput
 from harness.gate import TOLERANCES
 from harness.resources import available_cores
@@ -80,9 +80,10 @@ class Suite:
 
     ``level``: smoke, quick, standard or thorough. ``margin``: the share below which a difference
     does not matter. ``twin``: the arm that runs twice as the A/A control, "auto" (the first that
-    offers all that is asked) or "none". ``residency``: "resident", or "sequential" for a machine
-    whose memory cannot hold the arms beside each other. ``times``: lengths of sequences that take
-    the place of the presets' own, in models that have any; decoding keeps its own.
+    runs and offers the most of what is asked) or "none": then there are no verdicts.
+    ``residency``: "resident", or "sequential" for a machine whose memory cannot hold the arms
+    beside each other. ``times``: lengths of sequences that take the place of the presets' own, in
+    models that have any; decoding keeps its own.
     """
 
     name: str
@@ -290,12 +291,17 @@ def validated(suite: Suite) -> Suite:
     if suite.seed < 0:
         raise _BadValue("seed", f"a seed is zero or more, not {suite.seed}")
     threads = (_threads(each, cores) for each in suite.threads)
-    if suite.twin not in ("auto", "none"):
-        get_arm(suite.twin)
+    names = expand_arms(suite.arms)
+    if suite.twin not in ("auto", "none") and get_arm(suite.twin).name not in names:
+        raise _BadValue(
+            "twin",
+            f"the A/A twin {suite.twin} is not among the arms ({', '.join(names)}): name one of"
+            ' them, "auto" or "none"',
+        )
     return replace(
         suite,
         models=tuple(dict.fromkeys(suite.models)),
-        arms=expand_arms(suite.arms),
+        arms=names,
         presets=tuple(dict.fromkeys(suite.presets)),
         phases=tuple(dict.fromkeys(suite.phases)),
         optimizers=tuple(dict.fromkeys(suite.optimizers)),
@@ -335,27 +341,44 @@ def expand_arms(patterns: Sequence[str]) -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def twins_of(suite: Suite) -> tuple[str, ...]:
-    """The arms that run twice in every comparison, one of each profile; a named one first."""
+def twins_of(suite: Suite, running: Collection[str] | None = None) -> tuple[str, ...]:
+    """The arms that run twice in every comparison, one of each profile.
+
+    ``running``: the arms that an interpreter serves, None for all. A named twin takes the part in
+    its profile; elsewhere it is the first of the arms that offer the most of what is asked.
+    """
     if suite.twin == "none":
         return ()
-
-    def offers_all(name: str) -> bool:
-        mode = get_arm(name).mode
-        asked = set(suite.phases) & set(PHASES[:2])  # not every model generates
-        able = asked <= set(mode.phases) and suite.numeric in mode.numerics
-        return able and len(mode.statistics) == len(STATISTICS)
-
-    named = () if suite.twin == "auto" else (suite.twin,)
-    found = {get_arm(name).mode.profile: name for name in named}
-    for name in filter(offers_all, suite.arms):
-        found.setdefault(get_arm(name).mode.profile, name)
+    best: dict[str, tuple[int, str]] = {}
+    for name in suite.arms:
+        arm, offered = get_arm(name), _offered(suite, name)
+        serves = not arm.suffix and (running is None or name in running)
+        if serves and offered > best.get(arm.mode.profile, (0, ""))[0]:
+            best[arm.mode.profile] = offered, name
+    found = {profile: name for profile, (_, name) in best.items()}
+    if suite.twin != "auto":
+        found[get_arm(suite.twin).mode.profile] = suite.twin
     return tuple(found.values())
 
 
-def with_twin(suite: Suite) -> tuple[str, ...]:
-    """The arms of a suite and, behind each that it is a copy of, the A/A twin."""
-    twins = twins_of(suite)
+def _offered(suite: Suite, name: str) -> int:
+    """How many kinds of slices of a suite's models and phases an arm offers."""
+    arm = get_arm(name)
+    if suite.numeric not in arm.mode.numerics:
+        return 0
+    pairs = [
+        (model, phase)
+        for model, phase in product(suite.models, suite.phases)
+        if phase in arm.mode.phases
+        and (arm.framework.generic or arm.framework.model_file(model).exists())
+        and (phase != "generation" or reference.get(model).generation is not None)
+    ]
+    return len(pairs) * len(arm.mode.statistics)
+
+
+def with_twin(suite: Suite, running: Collection[str] | None = None) -> tuple[str, ...]:
+    """The arms of a suite, each that runs twice followed by its A/A twin (``twins_of``)."""
+    twins = twins_of(suite, running)
     named = [[name, f"{name}{TWIN}"] if name in twins else [name] for name in suite.arms]
     return tuple(dict.fromkeys(name for names in named for name in names))
 
@@ -367,15 +390,18 @@ def _presets(suite: Suite, model: str, preset: str, phase: str) -> list[str]:
     return [f"{preset}{TIME}{time}" for time in suite.times] or [preset]
 
 
-def plan(suite: Suite) -> list[Cell]:
-    """Every cell of a suite, those of one arm and thread count together: they share a process."""
+def plan(suite: Suite, running: Collection[str] | None = None) -> list[Cell]:
+    """Every cell of a suite, those of one arm and thread count together: they share a process.
+
+    ``running``: the arms among which the A/A twin is chosen (``twins_of``).
+    """
     cells: list[Cell] = []
     comparisons: dict[tuple[object, ...], str] = {}
     rows = (
         (threads, arm, model, preset, batch, phase)
         for threads, arm, model, given, batch, phase in product(
             suite.threads,
-            with_twin(suite),
+            with_twin(suite, running),
             suite.models,
             suite.presets,
             suite.batches,

@@ -26,6 +26,7 @@ from harness.statistics import (
     Floats,
     PairVerdict,
     cell_verdicts,
+    clean_blocks,
     effective_margin,
     estimate,
     paired_blocks,
@@ -33,6 +34,7 @@ from harness.statistics import (
 from harness.summary import summary
 
 STATISTICS = ("throughput", "latency", "first_token", "further_token")
+NO_CONTROL = "no A/A control: no arm ran twice"
 LEAST_AUDITS = 2  # below, a carry-over has no interval
 _USED = (
     *("run", "comparison", "statistic", "arm", "residency"),
@@ -143,6 +145,9 @@ def _judged(
     control = _control(logs)
     limit = effective_margin(margin, control[1] if control else None)
     carried, failed = carry_over(logs, audits, limit)
+    # Without an arm that is compared with itself, nothing shows what this session tells apart.
+    uncontrolled = [NO_CONTROL] if control is None and len(logs.arms) > 1 else []
+    clean = int(clean_blocks(logs.values, logs.quarantined).sum())
     verdicts = cell_verdicts(
         logs.values,
         logs.arms,
@@ -150,9 +155,9 @@ def _judged(
         level=run["level"],
         quarantined=logs.quarantined,
         twin=logs.twin,
-        failed_checks=[*impossible, *failed],
+        failed_checks=[*uncontrolled, *impossible, *failed],
         # With fewer blocks bootstrap-t is too erratic to say anything (statistics.disputed).
-        generator=generator if logs.values.shape[1] >= LOOKS[1] else None,
+        generator=generator if clean >= LOOKS[1] else None,
     )
     counted = rounds[rounds["residency"] != AUDIT]
     rules = counted.loc[counted["rule"] != "", "rule"].value_counts()

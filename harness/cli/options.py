@@ -10,7 +10,7 @@ import typer
 
 from harness.arms import arms
 from harness.errors import BadInput
-from harness.suite import Suite, validated
+from harness.suite import Suite, expand_arms, validated
 from reference.spec import UnknownName
 
 PythonOption = Annotated[
@@ -91,6 +91,11 @@ def narrowed(
         for key, text in words.items()
         if text is not None
     }
+    if arms is not None and suite.twin not in (
+        "none",
+        *expand_arms([word.strip() for word in arms.split(",")]),
+    ):
+        changes["twin"] = "auto"  # the suite's own is not among the arms that the user wants
     changes |= {key: value for key, value in scalars.items() if value is not None}
     if batch is not None:
         changes["batches"] = (batch,)

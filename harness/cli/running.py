@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from harness import session, store
+from harness.arms import TWIN
 from harness.cli.options import (
     ArmsOption,
     BatchOption,
@@ -34,7 +35,7 @@ from harness.cli.watching import watched
 from harness.environments import Resolution
 from harness.errors import BadInput
 from harness.statistics import LEVELS
-from harness.suite import Cell, Suite, load_suite, plan, with_twin
+from harness.suite import Cell, Suite, load_suite
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 DEFAULT_RESULTS = Path("results")
@@ -87,10 +88,12 @@ def run_command(
         chosen, cells, resolutions = session.reopened(run, given)
     else:
         assert suite is not None
-        chosen = narrowed(load_suite(suite), **wanted)  # type: ignore[arg-type]
-        cells = plan(chosen)
-        resolutions = session.resolve_arms(with_twin(chosen), given)
-        session.refuse_if_nothing_can_run(resolutions, suite)
+        loaded = load_suite(suite)
+        chosen = narrowed(loaded, **wanted)  # type: ignore[arg-type]
+        available = session.resolve_arms(chosen.arms, given)
+        session.refuse_if_nothing_can_run(available, suite)
+        cells, resolutions = session.planned(chosen, available)
+        _say_what_controls(loaded.twin if twin is None else chosen.twin, chosen, cells)
         name = f"{datetime.now():%Y%m%d-%H%M%S}-{chosen.name}"
         run = store.create(results, name, session.describe_run(chosen, cells, resolutions))
     with run:
@@ -98,6 +101,22 @@ def run_command(
     show_report([run.path], run.path / "report", terminal())
     if chosen.level == "quick":
         _tell_what_more_would_cost(run.path, chosen)
+
+
+def _say_what_controls(named: str, suite: Suite, cells: Sequence[Cell]) -> None:
+    """One line where the A/A twin is not the ``named`` one, or where there is none."""
+    twins = [cell.arm.removesuffix(TWIN) for cell in cells if cell.arm.endswith(TWIN)]
+    if suite.twin != named:
+        given = f"the suite's A/A twin {named} is not among the arms asked for; "
+    else:
+        given = ""
+    if not twins and LEVELS[suite.level]:
+        words = given + "no arm runs twice, so this run has no control and gives no verdicts"
+    elif given:
+        words = f"{given}instead, this arm runs twice: {', '.join(dict.fromkeys(twins))}"
+    else:
+        return
+    terminal(stderr=True).print(words, highlight=False, markup=False, soft_wrap=True)
 
 
 def _tell_what_more_would_cost(run: Path, suite: Suite) -> None:

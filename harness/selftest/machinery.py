@@ -10,7 +10,7 @@ from typing import Any
 
 from harness import session, store
 from harness.frames import Frames, load
-from harness.suite import Cell, Effort, Suite, plan, validated
+from harness.suite import Cell, Effort, Suite, validated
 
 Say = Callable[[str], None]
 
@@ -36,8 +36,7 @@ class Told:
 def run_suite(folder: Path, suite: Suite, say: Say) -> Path:
     """Run a suite below ``folder`` and return the run's folder."""
     suite = validated(suite)
-    cells = plan(suite)
-    resolutions = session.resolve_arms(tuple(dict.fromkeys(cell.arm for cell in cells)), {})
+    cells, resolutions = session.planned(suite, session.resolve_arms(suite.arms, {}))
     description = session.describe_run(suite, cells, resolutions)
     with store.create(folder, suite.name, description) as run:
         session.measure(run, suite, cells, resolutions=resolutions, progress=Told(suite.name, say))

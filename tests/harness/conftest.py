@@ -9,7 +9,7 @@ import pytest
 
 from harness import arms, session, store
 from harness.arms import Framework, read_framework
-from harness.suite import Cell, Effort, Limits, Suite, plan, validated, with_twin
+from harness.suite import Cell, Effort, Limits, Suite, validated
 
 HARNESS = Path(arms.__file__).parent
 MISBEHAVING = HARNESS / "selftest" / "misbehaving"
@@ -80,9 +80,8 @@ def run_modes(misbehaving: Framework, tmp_path_factory: pytest.TempPathFactory) 
                 limits=limits,
             )
         )
-        cells = plan(suite)
         given = {"misbehaving": python} if python else {}
-        resolutions = session.resolve_arms(with_twin(suite), given)
+        cells, resolutions = session.planned(suite, session.resolve_arms(suite.arms, given))
         description = session.describe_run(suite, cells, resolutions)
         with store.create(tmp_path_factory.mktemp("results"), "run", description) as created:
             session.measure(

@@ -461,6 +461,25 @@ def test_runs_of_the_same_name(tmp_path: Path) -> None:
     assert labels == ["old/nightly", "new/nightly", "other"]
 
 
+@pytest.mark.parametrize("process", [None, 99])
+def test_two_slices_of_one_cell_kind_and_round_are_refused(
+    path: Path, tmp_path: Path, process: int | None
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(path, folder)
+    doubled = next(r for r in read_records(open_run(folder)) if r["record"] == "slice")
+    again = {**doubled, "process": process or doubled["process"]}
+    with (folder / "records.jsonl").open("a") as file:
+        file.write(json.dumps(again) + "\n")
+    with pytest.raises(BadInput) as error:
+        load(folder)
+    words = str(error.value)
+    assert words.startswith(f"run synthetic, cell {doubled['cell']}: block 1, round 0 has more")
+    assert f"{doubled['statistic']} slice" in words
+    assert f"processes {doubled['process']} and {again['process']};" in words
+    assert "\n" not in words
+
+
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not a run folder"):
         load(tmp_path)

@@ -317,6 +317,26 @@ def test_what_was_qualified_is_not_qualified_again(start: Start, interrupted: Pa
     assert_complete(interrupted)
 
 
+@pytest.mark.parametrize("last", ["process", "slice"])
+def test_a_block_cut_short_before_its_first_round_leaves_its_number_to_no_other(
+    start: Start, undisturbed: Undisturbed, tmp_path: Path, last: str
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed.run, run, ignore=shutil.ignore_patterns("report", "lock"))
+    lines = records_of(run).splitlines(keepends=True)
+    kinds = [record["record"] for record in parsed(b"".join(lines))]
+    beginning = kinds[: kinds.index("round")]
+    cut = len(beginning) - beginning[::-1].index(last)
+    (run / "records.jsonl").write_bytes(b"".join(lines[:cut]))
+    assert start("--resume", run).done().code == 0
+    assert_complete(run)
+    processes = [r for r in parsed(records_of(run)) if r["record"] == "process"]
+    assert max(Counter(process["process"] for process in processes).values()) == 1
+    arms = len({cell["arm"] for cell in store.open_run(run).description["cells"]})
+    served = Counter(process["block"] for process in processes if process["block"])
+    assert max(served.values()) == arms, "two blocks have one number"
+
+
 def lines_of(done: Done) -> list[str]:
     """What was said besides progress."""
     return [line for line in done.errors.splitlines() if not re.match(r"\[\d+/\d+\] |\d+% ", line)]

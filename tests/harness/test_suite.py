@@ -12,8 +12,11 @@ import pytest
 from harness.arms import arms, get_arm
 from harness.cli.environment import _spec_of, specs_by_label
 from harness.cli.options import narrowed
+from harness.cli.running import _say_what_controls
+from harness.environments import Resolution
 from harness.errors import BadInput
 from harness.resources import available_cores
+from harness.session import planned
 from harness.suite import (
     Cell,
     Effort,
@@ -296,6 +299,11 @@ MORE = {
     "unknown residency": ('residency = "parked"', "unknown residency 'parked'", "resident"),
     "margin of everything": ("margin = 1.5", "a share between 0 and 1", "1.5"),
     "margin of nothing": ("margin = 0.0", "a share between 0 and 1", "0.0"),
+    "twin that is no arm of the suite": (
+        'twin = "torch:eager"',
+        "torch:eager is not among the arms (reference:numpy)",
+        '"auto" or "none"',
+    ),
     "unknown twin": ('twin = "torch:eagr"', "unknown arm 'torch:eagr'", "torch:eager"),
 }
 
@@ -369,3 +377,73 @@ def test_a_version_pins_the_framework_and_what_follows_it() -> None:
         with pytest.raises(UnknownName, match="unknown environment"):
             _spec_of(wrong, known)
     assert get_arm("keras@3.14.0:jax").mode.environment.label == "keras@3.14.0/jax"
+
+
+def resolved(*running: str, absent: tuple[str, ...] = ()) -> dict[str, Resolution]:
+    """What serves each arm: this Python, or nothing for those ``absent``."""
+    here = {name: Resolution(Path("python"), "given", "", None, ()) for name in running}
+    return here | {name: Resolution(None, "none", "not built", None, ()) for name in absent}
+
+
+def twins_in(cells: list[Cell]) -> set[str]:
+    return {cell.arm for cell in cells if cell.arm.endswith("#2")}
+
+
+def test_the_twin_is_the_first_arm_that_runs_and_offers_the_most() -> None:
+    suite = validated(suite_of("torch:eager", "onnxruntime:cpu", "jax:jit", "flax:jit"))
+    absent = resolved("onnxruntime:cpu", "jax:jit", "flax:jit", absent=("torch:eager",))
+    cells, resolutions = planned(suite, absent)
+    assert twins_in(cells) == {"jax:jit#2"}
+    assert resolutions["jax:jit#2"] == resolutions["jax:jit"]
+    assert [*resolutions] == [*with_twin(suite, ["onnxruntime:cpu", "jax:jit", "flax:jit"])]
+
+
+def test_arms_that_infer_alone_are_controlled_where_they_are_compared() -> None:
+    suite = validated(suite_of("onnxruntime:cpu", "openvino:cpu"))
+    assert with_twin(suite) == ("onnxruntime:cpu", "onnxruntime:cpu#2", "openvino:cpu")
+
+
+def test_every_profile_has_its_own_twin_and_a_copy_is_none() -> None:
+    suite = suite_of("torch:eager#+5%", "torch:eager#3", "torch:tuned", "jax:jit", "flax:tuned")
+    assert {name for name in with_twin(validated(suite)) if name.endswith("#2")} == {
+        "torch:tuned#2",
+        "jax:jit#2",
+    }
+
+
+def test_a_named_twin_that_cannot_run_is_refused() -> None:
+    suite = validated(replace(suite_of("torch:eager", "jax:jit"), twin="torch:eager"))
+    with pytest.raises(BadInput, match=r"twin torch:eager cannot run: not built; .* --twin auto"):
+        planned(suite, resolved("jax:jit", absent=("torch:eager",)))
+    assert twins_in(planned(suite, resolved("jax:jit", "torch:eager"))[0]) == {"torch:eager#2"}
+
+
+def test_arms_of_the_command_line_without_the_suites_twin_choose_their_own() -> None:
+    suite = validated(replace(suite_of("torch:eager", "jax:jit"), twin="torch:eager"))
+    assert narrowed(suite, arms="jax:jit, torch:eager").twin == "torch:eager"
+    assert narrowed(suite, arms="jax:jit").twin == "auto"
+    assert narrowed(replace(suite, twin="none"), arms="jax:jit").twin == "none"
+    with pytest.raises(BadInput, match=r"twin torch:eager is not among the arms \(jax:jit\): name"):
+        narrowed(suite, arms="jax:jit", twin="torch:eager")
+
+
+@pytest.mark.parametrize(
+    ("arms", "twin", "words"),
+    [
+        ("torch:eager,jax:jit", None, ""),
+        ("jax:jit", None, "twin torch:eager is not among the arms asked for; instead, .* jax:jit"),
+        ("caffe:opencv", None, "no arm runs twice, so this run has no control"),
+        ("torch:eager", "none", "^no arm runs twice, so this run has no control"),
+        ("jax:jit", "jax:jit", ""),
+    ],
+)
+def test_a_run_says_once_which_arm_is_its_control_if_not_the_suites_own(
+    capsys: pytest.CaptureFixture[str], arms: str, twin: str | None, words: str
+) -> None:
+    suite = replace(suite_of("torch:eager", "jax:jit"), twin="torch:eager", models=("lstm",))
+    chosen = narrowed(suite, arms=arms, twin=twin)
+    cells, _ = planned(chosen, resolved(*chosen.arms))
+    _say_what_controls(suite.twin if twin is None else chosen.twin, chosen, cells)
+    said = capsys.readouterr().err
+    assert said.count("\n") == bool(words)
+    assert re.search(words, said)

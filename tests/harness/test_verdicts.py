@@ -40,6 +40,30 @@ def test_the_faster_arm_is_found_and_the_twin_is_the_control(tmp_path: Path) -> 
     assert names == set(ARMS)
 
 
+def test_without_a_control_there_is_no_verdict(tmp_path: Path) -> None:
+    for judged in judge(frames_of(tmp_path, twin=False)):
+        assert judged.verdicts.void == ("no A/A control: no arm ran twice",)
+        assert judged.verdicts.fastest == ()
+        assert {pair.verdict for pair in judged.verdicts.pairs} == {"void"}
+        assert {pair.faster for pair in judged.verdicts.pairs} == {None}
+        assert all(pair.ratio > 0 for pair in judged.verdicts.pairs)
+
+
+def test_a_block_wholly_in_noise_is_none_that_a_look_counts(tmp_path: Path) -> None:
+    noise = [(2, round) for round in range(6)]
+    short = throughput(frames_of(tmp_path, loud=noise))  # six resident blocks
+    assert short.verdicts.void == ("the A/A twin has only 5 blocks",)
+    one_more = frames_of(tmp_path, loud=noise, blocks=8, name="replaced")
+    found = throughput(one_more)
+    assert found.verdicts.fastest == ("jax:jit",)
+    assert found.verdicts.blocks == 7
+    assert {pair.blocks for pair in found.verdicts.pairs} == {6}
+    assert planning.lacking(load(tmp_path / "synthetic"), 6) == {"k001"}
+    assert planning.look(tmp_path / "synthetic", rounds=6, at_look=True)[1] == set()
+    assert planning.lacking(one_more, 6) == set()
+    assert planning.lacking(one_more, 7) == {"k001"}
+
+
 def test_throughput_and_latency_are_judged_apart(tmp_path: Path) -> None:
     assert [each.statistic for each in judge(frames_of(tmp_path))] == ["throughput", "latency"]
     alone = judge(frames_of(tmp_path, latency_steps=0, name="alone"))
