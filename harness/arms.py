@@ -93,6 +93,14 @@ class EnvironmentSpec:
 
 
 @dataclass(frozen=True)
+class Note:
+    """What a report says below every number of a mode for these models, with its source."""
+
+    models: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True)
 class Mode:
     """One way of running a framework: what stands behind the colon of an arm's name.
 
@@ -100,7 +108,8 @@ class Mode:
     framework (Keras' ``fit``) has no single steps whose latency could be taken. ``profile`` is
     "default", or "tuned" for what the framework's documentation offers beyond it; the two are
     never compared in one ranking. ``numerics`` are the numeric modes in which it computes.
-    ``overhead`` is what its documentation says of its own work around the arithmetic.
+    ``overhead`` is what its documentation says of its own work around the arithmetic. ``notes``
+    say what a way of writing single models costs.
     """
 
     name: str
@@ -111,6 +120,7 @@ class Mode:
     profile: str = "default"
     numerics: tuple[str, ...] = ("float32",)
     overhead: str = ""
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -365,7 +375,12 @@ def _mode(name: str, table: Mapping[str, Any], environments: Mapping[str, Enviro
         profile=_texts([table.get("profile", "default")], PROFILES)[0],
         numerics=_texts(table.get("numerics", ["float32"]), tuple(TOLERANCES)),
         overhead=_text(table.get("overhead", "")),
+        notes=tuple(_note(each) for each in table.get("notes", ())),
     )
+
+
+def _note(table: Mapping[str, Any]) -> Note:
+    return Note(_texts(table["models"], tuple(reference.models())), _text(table["text"]))
 
 
 def arms() -> dict[str, Arm]:

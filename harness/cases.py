@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import RunFailed
-from harness.lessons import Lesson, draw_lesson
+from harness.lessons import Expected, Lesson, draw_lesson, expected_curve
 from harness.process import completed
 from harness.suite import Cell, Suite
 from reference.case import Answers, Case, draw_case, read_answers, write_answers, write_case
 from reference.closing import Closing, closing_case, read_closing
+from reference.learning import RUNS, read_learned
 
 Stamp = tuple[int, ...]
 
@@ -79,6 +80,7 @@ class Cases:
     _lessons: dict[tuple[str, str, int, int], tuple[CaseFile, Lesson] | str] = field(
         default_factory=dict
     )
+    _learned: dict[tuple[str, str, int, int, str], Expected] = field(default_factory=dict)
 
     def solved(self, cell: Cell) -> tuple[CaseFile, Case, Answers]:
         """The case of a cell, solved by the reference in a process of its own.
@@ -95,6 +97,7 @@ class Cases:
         # Away from what workers are told of, and gone before the case is there for them.
         with tempfile.TemporaryDirectory(prefix="levelfield-reference-") as folder:
             printed = self._reference(
+                cell,
                 "reference",
                 *(cell.model, cell.preset, str(cell.batch), str(self.suite.seed), folder),
                 ",".join(self.suite.phases),
@@ -123,6 +126,7 @@ class Cases:
                 gate, closing = Path(folder, "gate.npz"), Path(folder, "answers.npz")
                 write_answers(answers, gate)
                 self._reference(
+                    cell,
                     "reference.closing",
                     *(cell.model, cell.preset, str(cell.batch), str(self.suite.seed)),
                     *(str(case.attempt), cell.phase, optimizer),
@@ -133,15 +137,15 @@ class Cases:
             self._closings[key] = (self._file("closing", key, lambda: further), further, expected)
         return self._closings[key]
 
-    def _reference(self, module: str, *arguments: str) -> str:
+    def _reference(self, cell: Cell, module: str, *arguments: str) -> str:
         """Run a module of the reference in a process of its own -> what it prints."""
         # -P: nothing from the working folder
         command = [sys.executable, "-P", "-m", module, *arguments]
         done = completed(command)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            model, preset = arguments[:2]
-            raise RunFailed(f"the reference could not solve {model}/{preset}: {last}")
+            name = f"{cell.model}/{cell.preset}"
+            raise RunFailed(f"the reference could not solve {name}: {last}")
         return done.stdout
 
     def doubled(self, cell: Cell) -> CaseFile:
@@ -171,6 +175,30 @@ class Cases:
                 case = lesson.case
                 self._lessons[key] = (self._file("lesson", key, lambda: case), lesson)
         return self._lessons[key]
+
+    def learned(self, cell: Cell, seed: int) -> Expected:
+        """What the lesson of a seed gives, learned by the reference in a process of its own.
+
+        The lesson must fit the model. Raises RunFailed if the reference cannot learn it.
+        """
+        optimizer = cell.optimizer or "sgd"
+        key = (cell.model, cell.preset, cell.batch, seed, optimizer)
+        if key not in self._learned:
+            known = self.lesson(cell, seed)
+            assert not isinstance(known, str)
+            _, lesson = known
+            # The file that workers read is not used: a worker may have changed it.
+            with tempfile.TemporaryDirectory(prefix="levelfield-reference-") as folder:
+                path = Path(folder, "case.npz")
+                write_case(lesson.case, path)
+                counts = str(lesson.epochs), str(lesson.train_sets)
+                self._reference(
+                    cell, "reference.learning", *(str(path), optimizer, *counts, folder)
+                )
+                runs = [read_learned(Path(folder, f"learned-{n}.npz")) for n in range(RUNS)]
+            curves = [lesson.curve(run.train_losses, run.outputs) for run in runs]
+            self._learned[key] = expected_curve(curves)
+        return self._learned[key]
 
     def _file(self, what: str, key: tuple[str | int, ...], draw: Callable[[], Case]) -> CaseFile:
         folder = self.scratch / "cases" / "-".join(map(str, (what, *key)))

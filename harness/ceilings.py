@@ -48,14 +48,15 @@ def work(
     if phase == "inference":
         return found.inference_operations, found.inference_bytes
     if phase == "generation":
-        # Every token reads all parameters again; what is cached is little beside them.
         definition = reference.get(model)
         if definition.generation is None:
             raise UnknownName("phase", phase, ("inference", "training"), f"model '{model}'")
-        tokens = definition.generation.count(definition.sizes(preset))
-        return found.generation_operations, tokens * found.inference_bytes
-    state = 2 * 4 * found.parameter_count * STATE_ARRAYS[optimizer or "sgd"]
-    return found.training_operations, found.training_bytes + state
+        return found.generation_operations, found.generation_bytes
+    arrays = STATE_ARRAYS[optimizer or "sgd"]
+    # An optimiser with state reads and writes every parameter, those without a gradient as well.
+    untouched = found.parameter_count - found.touched_count if arrays else 0
+    moved = 2 * 4 * (untouched + arrays * found.parameter_count)
+    return found.training_operations, found.training_bytes + moved
 
 
 def roofline_share(

@@ -23,6 +23,7 @@ from harness.checks import (
 )
 from harness.errors import WorkerFailure
 from harness.gate import Check, Outcome
+from harness.lessons import judge_curve
 from harness.resources import available_cores
 from harness.store import Run
 from harness.suite import Cell, Suite
@@ -38,6 +39,7 @@ HANDLES_REPEATS, HANDLES_BUDGET_SECONDS, HANDLES_ATTEMPTS = 12, 0.5, 5
 SLOTS, SLOTS_ATTEMPTS = 3, 3  # turns whose slices are compared with each other
 CEILINGS_ATTEMPTS = 3
 PLANTED_STEPS = 100  # of which a planted slowdown is a whole number of steps
+_CURVE = ("test_accuracy", "test_loss", "train_loss")  # as harness.lessons.KINDS
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,12 @@ class Qualification:
             # A copy of an arm is there for the clock alone.
             learns = cell.phase == "training" and not worker.arm.suffix
             if learns and self.suite.effort.accuracy:
-                self._learn(worker, cell)
+                reason = self._learn(worker, cell)
+                if reason:
+                    return "wrong", reason
+            # Recorded last: a resumed run proves a cell again that has no calibration.
+            calibration = vars(self.calibrations[cell.id])
+            self.run.append("calibration", cell=cell.id, process=worker.number, **calibration)
         except WorkerFailure as failure:
             return failure.status, failure.reason
         return "ok", ""
@@ -130,7 +137,6 @@ class Qualification:
         self._record("check", worker, cell, outcome)
         if outcome.passed:
             self.calibrations[cell.id] = calibration
-            self.run.append("calibration", cell=cell.id, process=worker.number, **vars(calibration))
         return outcome.reason
 
     def _fence(self, worker: Worker, cell: Cell) -> Check:
@@ -248,35 +254,41 @@ class Qualification:
             twice = min(twice, seconds(self.cases.doubled(cell)))
         return [_least_of(attempts, check)]
 
-    def _learn(self, worker: Worker, cell: Cell) -> None:
-        """Train on data and test; a model that the data do not fit says so.
+    def _learn(self, worker: Worker, cell: Cell) -> str:
+        """Train on data, test, and compare with the reference -> why the arm is wrong, or "".
 
-        The arm that has an A/A twin learns from more seeds: what they part is what chance does.
+        A model that the data do not fit says so. The arm that has an A/A twin learns from more
+        seeds: the spread between seeds is what chance does.
         """
         self.stage(f"{cell.title}: accuracy")
         first = self.suite.seed
         more = self.suite.effort.accuracy_seeds if worker.arm.name in self.twins else 1
+        checks: list[Check] = []
         for seed in range(first, first + more):
             lesson = self.cases.lesson(cell, seed)
             if isinstance(lesson, str):
                 self._record_accuracy(worker, cell, reason=lesson)
-                return
+                return ""
             path, drawn = lesson
             worker.load(cell, path)
-            losses, outputs = worker.learn(drawn)
-            for epoch, train_loss in enumerate(losses):
-                accuracy, loss = drawn.score(outputs, epoch)
-                found = {"test_accuracy": accuracy, "test_loss": loss, "train_loss": train_loss}
+            curve = drawn.curve(*worker.learn(drawn))
+            for epoch, row in enumerate(curve):
+                values = dict(zip(_CURVE, map(float, row), strict=True))
                 self.run.append(
                     "epoch",
                     cell=cell.id,
                     process=worker.number,
                     seed=seed,
                     epoch=epoch + 1,
-                    **found,
+                    **values,
                 )
             steps = drawn.epochs * drawn.train_sets
-            self._record_accuracy(worker, cell, seed=seed, train_steps=steps, **found)
+            self._record_accuracy(worker, cell, seed=seed, train_steps=steps, **values)
+            self.stage(f"{cell.title}: accuracy of the reference")
+            checks += judge_curve(curve, self.cases.learned(cell, seed), seed=seed)
+        outcome = Outcome(tuple(checks))
+        self._record("check", worker, cell, outcome)
+        return outcome.reason
 
     def _record_accuracy(self, worker: Worker, cell: Cell, **values: Any) -> None:
         empty = dict.fromkeys(

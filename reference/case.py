@@ -556,6 +556,27 @@ def write_case(case: Case, path: Path) -> None:
     write_arrays(path, case.meta(), arrays)
 
 
+def read_case(path: Path) -> Case:
+    """Read what :func:`write_case` wrote."""
+    with np.load(path, allow_pickle=False) as stored:
+        meta = json.loads(stored["meta"].tobytes())
+        arrays = {name: stored[name] for name in stored.files if name != "meta"}
+
+    def under(prefix: str) -> Arrays:
+        return {n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)}
+
+    return Case(
+        model=get(meta["model"]),
+        preset=meta["preset"],
+        batch=meta["batch"],
+        seed=meta["seed"],
+        attempt=meta["attempt"],
+        parameters=under("parameter/"),
+        state=under("state/"),
+        inputs=tuple(under(f"input/{number}/") for number in range(meta["sets"])),
+    )
+
+
 def write_answers(answers: Answers, path: Path) -> None:
     """Write the answers, for the host alone."""
     arrays: Arrays = {}

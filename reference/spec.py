@@ -32,7 +32,12 @@ from typing import Any, Protocol
 import numpy as np
 
 BATCH_NORM_EPSILON = 1e-5
-NO_MODELS = ("spec", "programs", "export")  # modules that need more than NumPy, or this one
+NO_MODELS = (
+    "spec",
+    "programs",
+    "export",
+    "learning",
+)  # modules that need more than NumPy, or this one
 BATCH_NORM_NEW = 0.1  # what a new batch weighs in the running statistics
 
 Array = Any  # a NumPy array, a JAX array or a traced shape: whatever the layer namespace works on

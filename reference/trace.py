@@ -5,7 +5,10 @@ operations), one per element for everything else ("elementwise"). The backward p
 operation costs one product for each factor's gradient, except that nothing needs the gradient of
 the model's own inputs (Griewank and Walther 2008, section 3.2, specialised).
 Bytes are minimal: parameters and inputs read once, outputs written once, in float32; a training
-step also writes the gradients, and reads and writes parameters and optimiser state.
+step also writes the gradients, and reads and writes parameters and optimiser state. Of a table of
+embeddings that is only looked up, a step reads as many rows as it has ids, and the whole table at
+most. Plain SGD moves no other row; under momentum and Adam every row moves by the pinned formula
+(reference.optimizers), whose gradient is zero where no id is.
 """
 
 from __future__ import annotations
@@ -37,10 +40,12 @@ class TracedArray:
 class Tracer:
     """The third implementation of the layer namespace: it collects instead of computing.
 
-    A layer that is met again under its name shares its parameters.
+    A layer that is met again under its name shares its parameters. ``rows``: of every table that
+    is only looked up, how many rows are, at most.
     """
 
     parameters: dict[str, ArraySpec] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
     state: dict[str, ArraySpec] = field(default_factory=dict)
     forward_matrix_operations: int = 0
     backward_matrix_operations: int = 0
@@ -50,6 +55,18 @@ class Tracer:
         spec = ArraySpec(name, dimensions)
         if self.parameters.setdefault(name, spec) != spec:
             raise ValueError(f"two layers declare the parameter '{name}' with different shapes")
+
+    def _look_up(self, name: str, count: int, width: int, ids: int) -> None:
+        """Declare a table, (vocabulary, width), of which ``ids`` rows are read."""
+        self._parameter(name, dimension("vocabulary", count), dimension("width", width))
+        self.rows[name] = min(count, self.rows.get(name, 0) + ids)
+
+    def touched(self) -> dict[str, int]:
+        """Elements of each parameter that the forward reads, and that have a gradient."""
+        return {
+            name: spec.size // spec.shape[0] * self.rows[name] if name in self.rows else spec.size
+            for name, spec in self.parameters.items()
+        }
 
     def _matrix(self, x: TracedArray, operations: int) -> None:
         self.forward_matrix_operations += operations
@@ -135,22 +152,19 @@ class Tracer:
 
     def embed(self, ids: TracedArray, name: str, *, count: int, width: int) -> TracedArray:
         """Declares embedding (vocabulary, width)."""
-        self._parameter(
-            f"{name}/embedding", dimension("vocabulary", count), dimension("width", width)
-        )
+        self._look_up(f"{name}/embedding", count, width, ids.size)
         return TracedArray((*ids.dimensions, dimension("channel", width)))
 
     def first_embeddings(self, like: TracedArray, name: str, *, count: int) -> TracedArray:
         """Declares embedding (vocabulary, width)."""
         _, time, width = like.dimensions
-        self._parameter(
-            f"{name}/embedding", dimension("vocabulary", count), dimension("width", width.size)
-        )
+        self._look_up(f"{name}/embedding", count, width.size, time.size)
         return TracedArray((time, width))
 
     def project_to_embedding(self, x: TracedArray, name: str, *, bias: str = "") -> TracedArray:
         """Declares the bias (out,); the table is declared already."""
         vocabulary, width = self.parameters[f"{name}/embedding"].shape
+        self.rows[f"{name}/embedding"] = vocabulary
         out = dimension("out", vocabulary)
         self._matrix(x, 2 * x.size // width * width * vocabulary)
         result = TracedArray((*x.dimensions[:-1], out))
@@ -285,8 +299,10 @@ class Summary:
     """What a model is and costs at one preset and batch; operations and bytes are per step.
 
     ``used`` names the inputs that inference reads, ``held`` the parameters and statistics that it
-    does. ``generation_operations`` are those of decoding
-    all tokens with a cache, 0 where nothing is generated.
+    does. ``touched_count``: elements of parameters whose gradient a training step makes, that is
+    all but the rows of tables that no id names. ``training_bytes`` are those of plain SGD.
+    ``generation_operations`` and ``generation_bytes`` are those of decoding all tokens with a
+    cache, 0 where nothing is generated; the cache's own bytes are not counted.
     """
 
     inputs: tuple[ArraySpec, ...]
@@ -296,12 +312,14 @@ class Summary:
     state: tuple[ArraySpec, ...]
     outputs: tuple[ArraySpec, ...]
     parameter_count: int
+    touched_count: int
     inference_operations: int
     training_operations: int
     generation_operations: int
     elementwise_operations: int
     inference_bytes: int
     training_bytes: int
+    generation_bytes: int
 
     def to_json(self) -> dict[str, Any]:
         """Axes, shapes and counts as plain values."""
@@ -329,12 +347,14 @@ def summarize(model: Model, preset: str, batch: int) -> Summary:
         declared.update(step.parameters)
         state.update(step.state)
     count = sum(spec.size for spec in declared.values())
-    held = sum(spec.size for spec in (*tracer.parameters.values(), *tracer.state.values()))
+    held = sum(tracer.touched().values()) + sum(spec.size for spec in tracer.state.values())
+    touched = sum(max(step.touched().get(name, 0) for step in steps) for name in declared)
     # Targets are read only where there is a loss; every element is 4 bytes.
     used = tuple(spec.name for spec in inputs if spec.name in read.asked)
     read_elements = sum(spec.size for spec in inputs if spec.name in used)
     all_elements = sum(spec.size for spec in inputs)
     written = sum(spec.size for spec in named)
+    generation_operations, generation_bytes = _generation(model, preset, batch)
     return Summary(
         inputs=inputs,
         used=used,
@@ -343,14 +363,16 @@ def summarize(model: Model, preset: str, batch: int) -> Summary:
         state=tuple(state.values()),
         outputs=named,
         parameter_count=count,
+        touched_count=touched,
         inference_operations=tracer.forward_matrix_operations,
         training_operations=sum(
             each.forward_matrix_operations + each.backward_matrix_operations for each in steps
         ),
-        generation_operations=_generation(model, preset, batch),
+        generation_operations=generation_operations,
         elementwise_operations=tracer.elementwise_operations,
         inference_bytes=4 * (held + read_elements + written),
-        training_bytes=4 * (3 * count + 2 * sum(s.size for s in state.values()) + all_elements),
+        training_bytes=4 * (3 * touched + 2 * sum(s.size for s in state.values()) + all_elements),
+        generation_bytes=generation_bytes,
     )
 
 
@@ -364,18 +386,23 @@ def _objective(
     return tracer
 
 
-def _generation(model: Model, preset: str, batch: int) -> int:
-    """The prompt once and every further token behind it, with a cache."""
+def _generation(model: Model, preset: str, batch: int) -> tuple[int, int]:
+    """(operations, bytes): the prompt once and every further token after it, with a cache.
+
+    Every token reads the parameters again, and the rows of one position.
+    """
     if model.generation is None:
-        return 0
+        return 0, 0
     sizes = model.sizes(preset)
     (prompt,) = (s for s in model.inputs(sizes, batch) if s.name == model.generation.prompt)
     rows, time = prompt.dimensions
 
-    def operations(length: int) -> int:
+    def traced(length: int) -> Tracer:
         tracer = Tracer()
         tokens = TracedArray((rows, replace(time, factors=(("time", length),))), is_input=True)
         model.generation.logits(tracer, sizes, tokens)  # type: ignore[union-attr]
-        return tracer.forward_matrix_operations
+        return tracer
 
-    return operations(time.size + model.generation.count(sizes) - 1)
+    count = model.generation.count(sizes)
+    operations = traced(time.size + count - 1).forward_matrix_operations
+    return operations, count * 4 * sum(traced(1).touched().values())

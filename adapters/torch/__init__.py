@@ -121,6 +121,7 @@ class Adapter(Base):
     What is tuned follows the "Performance Tuning Guide" and "Channels Last Memory Format".
     https://docs.pytorch.org/tutorials/recipes/recipes/tuning_guide.html
     https://docs.pytorch.org/tutorials/intermediate/memory_format_tutorial.html
+    A model's file may have ``build_tuned(sizes)`` for a faster way to write the model.
     """
 
     def __init__(self, device, mode, threads, precision):
@@ -184,7 +185,9 @@ class Adapter(Base):
         """Parameters are copied into the built module under its own names."""
         torch.compiler.reset()  # the caches know the former module and would count as recompilation
         self.case, self.module, self.cursor = case, module, 0
-        self.model = module.build(case.sizes).to(self.device)
+        tuned_build = getattr(module, "build_tuned", module.build)
+        build = tuned_build if self.tuned else module.build
+        self.model = build(case.sizes).to(self.device)
         if self.tuned:
             self.model = self.model.to(memory_format=torch.channels_last)
         with torch.no_grad():

@@ -1,7 +1,11 @@
-"""Recurrent classifiers on nn.RNN, nn.LSTM and nn.GRU, with packed sequences.
+"""Recurrent classifiers on nn.RNN, nn.LSTM and nn.GRU, with packed or with padded sequences.
 
+``build`` packs sequences of different lengths, as torch's documentation teaches.
 https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html
 https://docs.pytorch.org/docs/stable/generated/torch.nn.utils.rnn.pack_padded_sequence.html
+``build_tuned`` leaves them padded: on the CPU only padded input reaches oneDNN's LSTM.
+https://github.com/pytorch/pytorch/pull/91158
+https://github.com/pytorch/pytorch/issues/149194
 """
 
 import torch
@@ -34,6 +38,24 @@ class Recurrent(nn.Module):
         return self.logits(torch.squeeze(hidden, 0))
 
 
+class PaddedRecurrent(Recurrent):
+    """The same layers on padded sequences; the head reads the output of the last real token.
+
+    The layer also computes the padding. Its outputs are not read, so its gradients are zero.
+    """
+
+    def forward(self, tokens, length):
+        """(batch, time), (batch,) -> logits (batch, classes)."""
+        outputs, _ = self.recurrent(self.embed(tokens))
+        rows = torch.arange(len(length), device=length.device)
+        return self.logits(outputs[rows, length - 1])
+
+
 def build(sizes):
-    """The model."""
+    """The model with packed sequences."""
     return Recurrent(sizes)
+
+
+def build_tuned(sizes):
+    """The model with padded sequences."""
+    return PaddedRecurrent(sizes)

@@ -86,6 +86,7 @@ def findings(frames: Frames, group: Group) -> Iterator[str]:
                 " on a quiet machine: it runs more threads than it was given cores"
             )
         yield from _overhead(row, group)
+        yield from _notes(row)
         yield from _differences(frames, row)
     yield from spread(frames, group)
 
@@ -102,6 +103,19 @@ def _overhead(row: dict[Any, Any], group: Group) -> Iterator[str]:
             f" {milliseconds(seconds)} ms: the rest is the framework's own work around it, or"
             f" kernels far from that speed{_documented(row['arm'])}"
         )
+
+
+def _notes(row: dict[Any, Any]) -> Iterator[str]:
+    """What the arm's ``env.toml`` says of this model, below a number only."""
+    if row["status"] != "ok":
+        return
+    try:
+        notes = get_arm(row["arm"]).mode.notes
+    except UnknownName:
+        return  # a record of an arm that this version no longer has
+    for note in notes:
+        if row["model"] in note.models:
+            yield f"{row['arm']}: {note.text}"
 
 
 def _documented(name: str) -> str:

@@ -9,6 +9,7 @@ import json
 import os
 import queue
 import random
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -382,6 +383,67 @@ def test_decoding_uses_its_cache(arm: str, tmp_path: Path) -> None:
     # The forward pass is over as many positions as the prompt has: later tokens would cost more.
     assert sizes["time"] <= sizes["prompt"]
     assert further < 0.5 * min(forward)
+
+
+PACKED_OR_PADDED = """
+import json
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from adapters.torch import recurrent
+
+results = {}
+for cell in ("rnn", "lstm", "gru"):
+    sizes = {"cell": cell, "vocabulary": 20, "width": 5, "units": 7, "classes": 3}
+    torch.manual_seed(0)
+    packed, padded = recurrent.build(sizes), recurrent.build_tuned(sizes)
+    padded.load_state_dict(packed.state_dict())
+    length = torch.tensor([6, 1, 4, 3])
+    tokens = torch.randint(1, 20, (4, 6)) * (torch.arange(6) < length[:, None])
+    gradients, operators = [], []
+    for model in (packed, padded):
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
+            model(tokens, length).square().sum().backward()
+        named = [p.grad for p in model.parameters() if p.requires_grad]
+        gradients.append(torch.cat([gradient.flatten() for gradient in named]))
+        keys = [event.key for event in profiled.key_averages()]
+        operators.append(any("mkldnn_rnn_layer_backward" in key for key in keys))
+    difference = (gradients[0] - gradients[1]).norm() / gradients[0].norm()
+    results[cell] = {"difference": float(difference), "onednn": operators}
+print(json.dumps(results))
+"""
+
+
+@pytest.mark.real
+def test_padded_sequences_have_the_gradients_of_packed_ones_and_reach_onednn() -> None:
+    """The reason for two ways of writing one model: if packing uses oneDNN, one way is enough."""
+    tiny_of("torch:eager")
+    python = environments.resolve(get_arm("torch:eager").mode.environment, {}).interpreter
+    assert python is not None
+    done = subprocess.run(
+        [str(python), "-c", PACKED_OR_PADDED],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parent.parent.parent,
+    )
+    results = json.loads(done.stdout.splitlines()[-1])
+    assert {cell: each["onednn"] for cell, each in results.items()} == {
+        "rnn": [False, False],
+        "lstm": [False, True],
+        "gru": [False, False],
+    }
+    assert max(each["difference"] for each in results.values()) < 1e-5
+
+
+@pytest.mark.real
+@pytest.mark.long
+def test_the_tuned_recurrent_models_of_torch_pass_the_gate(tmp_path: Path) -> None:
+    models, optimizers = ("rnn", "lstm", "gru"), ("adam",)
+    suite = tiny_of("torch:tuned", models=models, optimizers=optimizers)
+    table = offered("torch:tuned", measured(suite, tmp_path, only_gate=True))
+    assert sorted(table["model"]) == ["gru", "gru", "lstm", "lstm", "rnn", "rnn"]
 
 
 def seconds_of(worker: Worker, cell: Cell, kind: str) -> float:

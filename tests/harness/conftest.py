@@ -54,6 +54,8 @@ def run_modes(misbehaving: Framework, tmp_path_factory: pytest.TempPathFactory) 
 
     def run(
         *modes: str,
+        preset: str = "tiny",
+        batch: int = 8,
         phases: tuple[str, ...] = ("training",),
         optimizers: tuple[str, ...] = ("sgd",),
         limits: Limits = NO_LIMITS,
@@ -69,10 +71,10 @@ def run_modes(misbehaving: Framework, tmp_path_factory: pytest.TempPathFactory) 
                 title="tests",
                 models=("mlp",),
                 arms=tuple(f"misbehaving:{mode}" for mode in modes),
-                presets=("tiny",),
+                presets=(preset,),
                 phases=phases,
                 optimizers=optimizers,
-                batches=(8,),
+                batches=(batch,),
                 level=level,
                 twin=twin,
                 residency=residency,

@@ -6,9 +6,11 @@ import math
 
 import pytest
 
+import reference
 from harness import ceilings
 from harness.ceilings import COPY, PRODUCT, roofline_share, work
 from reference.spec import UnknownName
+from reference.trace import summarize
 
 ROWS = [
     {"what": PRODUCT, "size_bytes": 1, "per_second": 1e9},
@@ -33,6 +35,38 @@ def test_work_of_the_multilayer_perceptron_is_its_closed_form() -> None:
     assert least == 4 * (3 * count + batch * 784 + batch) + 4 * 4 * count
     _, without = work("mlp", "paper", batch, phase="training", optimizer="sgd")
     assert least - without == 4 * 4 * count
+
+
+def test_a_table_that_is_looked_up_costs_the_rows_of_its_ids() -> None:
+    users, items, width, batch = 6_040, 3_706, 8 + 32, 1
+    dense = 64 * 32 + 32 + 32 * 16 + 16 + 16 * 8 + 8 + 16 + 1
+    count, touched = (users + items) * width + dense, 2 * batch * width + dense
+    _, least = work("neumf", "paper", batch, phase="inference", optimizer=None)
+    assert least == 4 * (touched + 2 * batch + batch)  # user and item, and the logit
+    _, least = work("neumf", "paper", batch, phase="training", optimizer="sgd")
+    assert least == 4 * (3 * touched + 3 * batch)  # rows read, their gradients, rows written
+    _, adam = work("neumf", "paper", batch, phase="training", optimizer="adam")
+    _, momentum = work("neumf", "paper", batch, phase="training", optimizer="momentum")
+    assert adam - least == 2 * 4 * (count - touched) + 2 * 2 * 4 * count
+    assert momentum - least == 2 * 4 * (count - touched) + 2 * 4 * count
+
+
+def test_no_more_rows_are_read_than_a_table_has() -> None:
+    _, least = work("neumf", "tiny", 1000, phase="inference", optimizer=None)
+    tables, dense = (11 + 13) * (3 + 4), 8 * 6 + 6 + 6 * 4 + 4 + 7 + 1
+    assert least == 4 * (tables + dense + 3 * 1000)
+
+
+def test_a_tied_table_is_read_whole_and_positions_as_far_as_the_sequence() -> None:
+    """GPT-2's token table is its output layer as well."""
+    sizes = reference.get("gpt2").sizes("paper")
+    summary = summarize(reference.get("gpt2"), "paper", 1)
+    left_out = (sizes["positions"] - sizes["time"]) * sizes["width"]
+    assert summary.touched_count == summary.parameter_count - left_out
+    tokens = reference.get("gpt2").generation.count(sizes)  # type: ignore[union-attr]
+    one_position = summary.parameter_count - (sizes["positions"] - 1) * sizes["width"]
+    _, least = work("gpt2", "paper", 1, phase="generation", optimizer=None)
+    assert least == tokens * 4 * one_position
 
 
 def test_the_share_is_that_of_the_nearer_roof() -> None:

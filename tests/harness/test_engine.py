@@ -164,6 +164,40 @@ def test_a_mode_with_its_own_loop_has_no_latency(run_modes: RunModes) -> None:
     assert {record["statistic"] for record in records(folder, "slice")} == {"throughput"}
 
 
+# -- learning ---------------------------------------------------------------------------------
+
+BAD_LEARNERS = ("idle-later", "quarter-training-later", "slower-rate-later", "diverges-later")
+
+
+@pytest.fixture(scope="module")
+def learned(run_modes: RunModes) -> Path:
+    """The small preset, since no digits fit the tiny one."""
+    effort = Effort(**{**vars(TINY_EFFORT), "memory": False, "accuracy_epochs": 4})
+    modes = (*BAD_LEARNERS, "well")
+    return run_modes(*modes, preset="small", batch=32, optimizers=("momentum",), effort=effort)
+
+
+@pytest.mark.parametrize("mode", BAD_LEARNERS)
+def test_an_arm_that_learns_otherwise_than_the_reference_is_wrong(learned: Path, mode: str) -> None:
+    """All of them compute right for as many steps as the gate compares."""
+    status, reason = statuses(learned)[mode]
+    assert status == "wrong"
+    assert reason.startswith("lesson ")
+    assert "the reference's" in reason and "tolerance" in reason
+
+
+def test_no_number_of_an_arm_that_learned_badly_leaves(learned: Path) -> None:
+    assert statuses(learned)["well"] == ("ok", "")
+    loaded = frames.load(learned)
+    for frame in (loaded.accuracy, loaded.epochs, loaded.startup, loaded.slices):
+        assert set(frame["mode"]) == {"well"}
+    checks = loaded.checks[loaded.checks["name"].str.startswith("lesson")]
+    assert checks.groupby("mode")["passed"].all().to_dict() == {
+        **dict.fromkeys(BAD_LEARNERS, False),
+        "well": True,
+    }
+
+
 # -- checks of the measurement ----------------------------------------------------------------
 
 UNBELIEVABLE = {

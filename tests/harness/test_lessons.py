@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,20 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 import reference
-from harness.lessons import TEST_EXAMPLES, Lesson, draw_lesson, fit_images, fit_rows
-from reference.case import Arrays
+from harness.lessons import (
+    FLOORS,
+    MARGIN,
+    TEST_EXAMPLES,
+    Expected,
+    Lesson,
+    draw_lesson,
+    expected_curve,
+    fit_images,
+    fit_rows,
+    judge_curve,
+)
+from reference.case import Arrays, read_case, write_case
+from reference.learning import Learned, learn, read_learned, rounded_differently, write_learned
 from reference.spec import ArraySpec, Model, dimension
 
 IMAGES = load_digits().images / 16.0
@@ -264,3 +277,90 @@ def test_a_recommender_ranks_what_it_has_not_seen() -> None:
 def test_too_few_items_cannot_be_ranked() -> None:
     reason = draw_lesson("neumf", "tiny", batch=8, seed=0, epochs=1)
     assert reason == "13 items are too few to rank 100 of them"
+
+
+# -- the reference's own lesson ---------------------------------------------------------------
+
+FLAT = np.array([[0.5, 1.0, 1.0], [0.9, 0.4, 0.3]])  # accuracy, test loss, training loss by epoch
+
+
+def test_the_tolerance_is_the_scatter_so_far_and_never_below_its_floor() -> None:
+    other = FLAT + np.array([[0.02, 0.0, 0.0], [0.0, 0.1, 0.001]])
+    expected = expected_curve([FLAT, other])
+    np.testing.assert_array_equal(expected.curve, FLAT)
+    np.testing.assert_allclose(expected.tolerance[0], [MARGIN * 0.02, *FLOORS[1:]])
+    np.testing.assert_allclose(expected.tolerance[1], [MARGIN * 0.02, MARGIN * 0.1, FLOORS[2]])
+
+
+def test_a_curve_within_its_tolerance_passes_without_a_word() -> None:
+    expected = Expected(FLAT, np.broadcast_to(FLOORS, FLAT.shape))
+    checks = judge_curve(FLAT + 0.9 * FLOORS, expected, seed=7)
+    assert [(check.passed, check.note) for check in checks] == [(True, "")] * 3
+
+
+def test_a_lesson_not_learned_says_what_was_expected() -> None:
+    expected = Expected(FLAT, np.broadcast_to(FLOORS, FLAT.shape))
+    curve = FLAT + np.array([[0.0, 0.0, 0.0], [-0.778, 1.9, 0.0]])
+    accuracy, loss, training = judge_curve(curve, expected, seed=7)
+    assert accuracy.note == (
+        "12.2% after 2 epochs of seed 7, the reference's 90.0%, tolerance 4.0%"
+    )
+    assert loss.note == "2.3 after 2 epochs of seed 7, the reference's 0.4, tolerance 0.05"
+    assert [accuracy.passed, loss.passed, training.passed] == [False, False, True]
+
+
+def test_losses_that_are_not_finite_never_pass() -> None:
+    expected = Expected(FLAT, np.broadcast_to(FLOORS, FLAT.shape))
+    curve = np.array([[0.5, 1.0, 1.0], [0.0, np.nan, np.inf]])
+    assert [check.passed for check in judge_curve(curve, expected, seed=7)] == [False] * 3
+    (check,) = judge_curve(FLAT, Expected(curve, expected.tolerance), seed=7)
+    assert check.passed and check.note == "the reference's own lesson of seed 7 diverges"
+
+
+def test_outputs_that_are_not_finite_are_scored_without_a_warning() -> None:
+    found = lesson(epochs=1)
+    logits = np.full((BATCH, 10), np.inf, np.float32)
+    outputs = {f"output/0/{n}/logits": logits for n in range(found.test_sets)}
+    accuracy, loss = found.score(outputs, 0)
+    assert accuracy == 0 and np.isnan(loss)
+
+
+def test_the_reference_learns_the_digits_and_rounding_changes_little() -> None:
+    found = lesson(epochs=1)
+    first, other = learn(found.case, "adam", epochs=1, train_sets=found.train_sets)
+    curves = [found.curve(each.train_losses, each.outputs) for each in (first, other)]
+    assert curves[0][0, 0] > 0.8
+    assert 0 < np.abs(curves[0] - curves[1]).max() < 1e-3
+
+
+def test_a_lesson_rounded_differently_has_the_same_examples_and_the_same_test() -> None:
+    found = lesson(epochs=2)
+    other = rounded_differently(found.case, 1, epochs=2, train_sets=found.train_sets)
+    size = found.train_sets + found.test_sets
+    for number, (sets, changed) in enumerate(zip(found.case.inputs, other.inputs, strict=True)):
+        same = numbers([sets]) == numbers([changed])
+        assert same is (number % size >= found.train_sets)
+        assert sorted(numbers([sets])) == sorted(numbers([changed]))
+        np.testing.assert_array_equal(changed["label"], TARGETS[numbers([changed])])
+    for name, value in found.case.parameters.items():
+        np.testing.assert_allclose(other.parameters[name], value, rtol=5e-6)
+        assert (other.parameters[name] != value).any()
+
+
+def test_a_run_and_a_case_are_read_as_they_were_written(tmp_path: Path) -> None:
+    found = lesson(epochs=1)
+    write_case(found.case, tmp_path / "case.npz")
+    case = read_case(tmp_path / "case.npz")
+    assert (case.model, case.preset, case.batch) == (found.case.model, "small", BATCH)
+    for ours, theirs in (
+        (case.inputs, found.case.inputs),
+        ([case.parameters], [found.case.parameters]),
+    ):
+        for got, expected in zip(ours, theirs, strict=True):
+            assert set(got) == set(expected)
+            assert all((got[name] == expected[name]).all() for name in got)
+    learned = Learned((0.5, 0.25), {"output/0/0/logits": np.ones((2, 3), np.float32)})
+    write_learned(learned, tmp_path / "learned.npz")
+    again = read_learned(tmp_path / "learned.npz")
+    assert again.train_losses == learned.train_losses
+    np.testing.assert_array_equal(again.outputs["output/0/0/logits"], np.ones((2, 3)))

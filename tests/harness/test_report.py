@@ -153,6 +153,25 @@ def test_a_surprisingly_slow_arm_is_told_how_little_is_arithmetic(
     assert all("nnx.jit traverses the object graph" in text for text in found)
 
 
+@pytest.mark.parametrize(
+    ("arm", "model", "noted"),
+    [("torch:eager", "lstm", True), ("torch:eager", "mlp", False), ("jax:jit", "lstm", False)],
+)
+def test_a_way_of_writing_a_model_that_costs_time_is_noted_below_its_number(
+    tmp_path: Path, arm: str, model: str, noted: bool
+) -> None:
+    frames = load(write_run(tmp_path, arms=(arm,), models=(model,), statuses={}))
+    found = [text for text in findings(frames, groups(frames)[0]) if "pack_padded_sequence" in text]
+    assert [text.startswith(f"{arm}: it packs sequences") for text in found] == [True] * noted
+
+
+def test_an_arm_without_a_number_has_no_note(tmp_path: Path) -> None:
+    frames = load(write_run(tmp_path, arms=("torch:eager",), models=("lstm",), statuses={}))
+    group = groups(frames)[0]
+    failed = dataclasses.replace(group, rows=group.rows.assign(status="failed"))
+    assert not [text for text in findings(frames, failed) if "pack_padded_sequence" in text]
+
+
 def test_two_blocks_make_a_report_whose_intervals_say_nothing(tmp_path: Path) -> None:
     """As of a run that was interrupted early: an interval's end may be 0 to the machine."""
     run = write_run(tmp_path, models=("mlp",), blocks=2, statuses={}, twin=False)

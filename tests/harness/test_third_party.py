@@ -261,6 +261,7 @@ def test_the_hash_of_an_adapter_is_that_of_its_files_alone(tmp_path: Path) -> No
     assert len({before["hash"], renamed["hash"], changed["hash"]}) == 3
 
 
+NOTE = 'notes = [{{models = ["{}"], text = "slow"}}]\n'
 WRONG = {
     "no title": ('title = "Tidy"', "", "the key 'title' is missing"),
     "no documentation": ("documentation", "documents", "the key 'documentation' is missing"),
@@ -274,6 +275,8 @@ WRONG = {
     "unknown phase": ('["inference"]', '["inferenc"]', "'inferenc'; did you mean inference?"),
     "unknown statistic": ("phases = [", 'statistics = ["latncy"]\nphases = [', "latency?"),
     "text for a list": ('requirements = ["numpy"]', 'requirements = "numpy"', "a list of texts"),
+    "note of an unknown model": ("phases =", NOTE.format("lstn") + "phases =", "mean lstm?"),
+    "note without a text": ("phases =", 'notes = [{models = ["mlp"]}]\nphases =', "key 'text'"),
     "list for a table": ("[modes.plain]", "[[modes]]", "has no attribute 'items'"),
     "steering title": ('"Tidy"', '"\\u001b[2J"', "should be a text of one line"),
     "endless title": ('"Tidy"', '"' + "x" * 501 + '"', "should be a text of one line"),

@@ -83,6 +83,9 @@ class Adapter(Base):
 
     def _loss_and_gradients(self):
         x, labels = self._next()
+        if self.mode == "quarter-training-later" and self._is_late():
+            quarter = len(labels) // 4
+            x, labels = x[:quarter], labels[:quarter]
         logits, inputs = self._forward(x)
         shifted = logits - logits.max(axis=1, keepdims=True)
         probabilities = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
@@ -149,6 +152,10 @@ class Adapter(Base):
             return
         constants = self.case.optimizer
         kind, rate = constants["name"], np.float32(constants["learning_rate"])
+        if self.mode == "slower-rate-later" and self._is_late():
+            rate = np.float32(0.7) * rate
+        if self.mode == "diverges-later" and self._is_late():
+            rate = np.float32("nan")
         if self.mode == "momentum-for-sgd" and kind == "sgd":
             constants, kind = {"momentum": 0.9}, "momentum"
         for name, gradient in gradients.items():

@@ -1,0 +1,153 @@
+"""A lesson learned by the reference itself: ``python -m reference.learning``.
+
+Usage: ``python -m reference.learning CASE OPTIMIZER EPOCHS TRAIN_SETS FOLDER``. CASE is a case file
+whose sets are, for each epoch, TRAIN_SETS training batches followed by the test batches. Writes one
+file for each run of the lesson, ``learned-0.npz`` and on, by :func:`write_learned`.
+
+The first run is the lesson as it stands, in float32. Every further run is the same lesson to
+mathematics and another one to rounding: the initial parameters carry relative noise of the size of
+float32's rounding, and the examples of every training batch stand in another order, so that every
+sum over a batch is rounded differently. A noise on the start alone would be too little: it left
+mlp/small within 1e-5 of itself where correct frameworks differ by up to 5e-2. The further runs also
+infer with the unbiased running variance, which some frameworks keep. How far the runs differ is how
+far two correct frameworks may differ.
+
+The host runs this in a process of its own, so that it never imports a framework itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reference.case import ROUNDING, Arrays, Case, both_variances, read_case
+
+RUNS = 2  # of the lesson: as it stands, and with other rounding
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a run of a lesson gives.
+
+    ``train_losses``: the loss of each epoch's last training step. ``outputs``: those on the test
+    batches after each epoch, by "output/EPOCH/SET/NAME", EPOCH and SET from 0.
+    """
+
+    train_losses: tuple[float, ...]
+    outputs: Arrays
+
+
+def learn(case: Case, optimizer: str, *, epochs: int, train_sets: int) -> Iterator[Learned]:
+    """The lesson ``RUNS`` times, the first as it stands, by JAX under jit in float32.
+
+    The model has one objective. ``case.inputs`` holds the sets of every epoch in their order.
+    """
+    import jax
+
+    from reference import programs
+
+    step = jax.jit(
+        programs.training_step(case.model, case.sizes, optimizer), donate_argnums=(0, 1, 2)
+    )
+    infer = jax.jit(programs.inference(case.model, case.sizes))
+    for run in range(RUNS):
+        with jax.default_matmul_precision("highest"):
+            lesson, variance = case, "/variance"
+            if run:
+                lesson = rounded_differently(case, run, epochs=epochs, train_sets=train_sets)
+                variance = "/unbiased_variance"
+            yield _learned(
+                lesson,
+                optimizer,
+                step,
+                infer,
+                epochs=epochs,
+                train_sets=train_sets,
+                variance=variance,
+            )
+
+
+def _learned(
+    case: Case,
+    optimizer: str,
+    step: Callable[..., Any],
+    infer: Callable[..., Any],
+    *,
+    epochs: int,
+    train_sets: int,
+    variance: str,
+) -> Learned:
+    """``variance``: the end of the names of the running variances that inference reads."""
+    import jax
+
+    from reference.programs import initial_slots
+
+    (objective,) = case.model.objectives
+    parameters = {name: jax.numpy.array(value) for name, value in case.parameters.items()}
+    state = {name: jax.numpy.array(v) for name, v in both_variances(case.state).items()}
+    slots = initial_slots(case.model, optimizer, parameters)
+    sets, used, number = iter(case.inputs), case.summary.used, 0
+    tests = len(case.inputs) // epochs - train_sets
+    losses, outputs = [], {}
+    for epoch in range(epochs):
+        for _ in range(train_sets):
+            number += 1
+            parameters, state, slots, found = step(parameters, state, slots, next(sets), number)
+        losses.append(float(found[objective.name]))
+        read = {n: state.get(n.replace("/variance", variance), v) for n, v in state.items()}
+        for test in range(tests):
+            inputs = next(sets)
+            answers = infer(parameters, read, {name: inputs[name] for name in used})
+            for name, value in answers.items():
+                outputs[f"output/{epoch}/{test}/{name}"] = np.asarray(value)
+    return Learned(tuple(losses), outputs)
+
+
+def rounded_differently(case: Case, run: int, *, epochs: int, train_sets: int) -> Case:
+    """The same lesson with other rounding, see the module's docstring; ``run`` seeds the noise.
+
+    The test batches keep their order, and so do the labels that their outputs are compared with.
+    """
+    generator = np.random.default_rng([case.seed, run])
+    parameters = {
+        name: (value * (1 + ROUNDING * generator.standard_normal(value.shape))).astype(value.dtype)
+        for name, value in case.parameters.items()
+    }
+    size = len(case.inputs) // epochs
+    inputs = []
+    for number, arrays in enumerate(case.inputs):
+        order = generator.permutation(case.batch)
+        training = number % size < train_sets
+        inputs.append({n: v[order] if training else v for n, v in arrays.items()})
+    return replace(case, parameters=parameters, inputs=tuple(inputs))
+
+
+def write_learned(learned: Learned, path: Path) -> None:
+    """Write a run, without pickle."""
+    np.savez(path, allow_pickle=False, train_losses=learned.train_losses, **learned.outputs)
+
+
+def read_learned(path: Path) -> Learned:
+    """Read what :func:`write_learned` wrote."""
+    with np.load(path, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    losses = arrays.pop("train_losses")
+    return Learned(tuple(float(loss) for loss in losses), arrays)
+
+
+def main(arguments: list[str]) -> None:
+    """Read, learn, write."""
+    path, optimizer, epochs, train_sets, folder = arguments
+    case = read_case(Path(path))
+    runs = learn(case, optimizer, epochs=int(epochs), train_sets=int(train_sets))
+    for number, learned in enumerate(runs):
+        write_learned(learned, Path(folder) / f"learned-{number}.npz")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
