@@ -6,7 +6,7 @@ An oracle for outsiders, from Python alone::
     model = reference.get("lenet5")
     case = reference.draw_case("lenet5", "tiny", seed=1)
     reference.run_numpy(case).outputs[0]["logits"]     # float64
-    reference.run_jax(case).gradients["conv1/kernel"]  # float64 unless told otherwise
+    reference.run_jax(case).gradients[0]["conv1/kernel"]  # float64 unless told otherwise
 """
 
 from reference.case import Answers, Case, draw_case, run_jax, run_numpy, settled_case

@@ -252,9 +252,28 @@ def test_errors_of_the_gate(tmp_path: Path) -> None:
     loaded = load(run.path)
     row = summary(loaded).iloc[0]
     assert row.output_error == 3e-6
+    assert row.loose == ""
     assert row.gradient_error == math.inf
     assert row.worst_error_share == math.inf
     assert loaded.gate["error"].isna().tolist() == [False, True, False, False, True, False]
+
+
+def test_a_loose_gate_is_told_of_its_cell(tmp_path: Path) -> None:
+    checks = [
+        {"name": f"{kind}/{name}", "error": 0.1, "tolerance": tolerance, "passed": True}
+        for kind, name, tolerance in (
+            ("trained", "a", 0.5),
+            ("trained", "b", 0.67),
+            ("trained by rounding", "c", 1.0),
+            ("stepped", "a", 2e-3),
+            ("gradient", "a/0", 4e-4),
+            ("gradient scale", "a/0", 6e-3),
+        )
+    ]
+    with empty_run(tmp_path) as run:
+        run.append("gate", cell="c0001", process=1, passed=True, checks=checks)
+    rows = summary(load(run.path))
+    assert rows["loose"].tolist()[:2] == ["gradient scale up to 0.006, trained up to 0.67", ""]
 
 
 def test_rounds_in_quarantine_do_not_count(tmp_path: Path) -> None:

@@ -172,6 +172,18 @@ def test_an_arm_without_a_number_has_no_note(tmp_path: Path) -> None:
     assert not [text for text in findings(frames, failed) if "pack_padded_sequence" in text]
 
 
+def test_a_loose_gate_is_told_once_for_all_arms(tmp_path: Path) -> None:
+    frames = load(write_run(tmp_path, models=("mlp",)))
+    group = groups(frames)[0]
+    assert not [line for line in findings(frames, group) if "gate was loose" in line]
+    rows = group.rows.assign(loose="trained up to 0.67")
+    lines = [*findings(frames, dataclasses.replace(group, rows=rows))]
+    told = [line for line in lines if "gate was loose" in line]
+    assert len(rows) > 1
+    assert len(told) == 1
+    assert "trained up to 0.67" in told[0]
+
+
 def test_two_blocks_make_a_report_whose_intervals_say_nothing(tmp_path: Path) -> None:
     """As of a run that was interrupted early: an interval's end may be 0 to the machine."""
     run = write_run(tmp_path, models=("mlp",), blocks=2, statuses={}, twin=False)

@@ -191,7 +191,7 @@ def test_numpy_and_jax_agree_in_float64(name: str, preset: str) -> None:
 def test_gradients_agree_with_central_differences(name: str) -> None:
     """Directional derivatives of every parameter, of the objective that trains it."""
     case = reference.draw_case(name, "tiny", seed=5, batch=4)
-    gradients = run_jax(case, steps=0).gradients
+    gradients = run_jax(case, steps=0).gradients[0]
     assert sorted(gradients) == sorted(case.parameters)
     stream = np.random.default_rng(1)
     with jax.enable_x64(True):
@@ -247,7 +247,7 @@ def test_padding_and_masks_change_nothing() -> None:
         case = reference.draw_case(name, "tiny", seed=1, batch=6, sets=1)
         inputs = dict(case.inputs[0])
         before = run_numpy(case).outputs[0][output]
-        beyond = inputs["tokens"] == 0
+        beyond = inputs["mask" if "mask" in inputs else "tokens"] == 0  # 0 is a token of BERT's
         assert beyond.any()
         inputs["tokens"] = np.where(beyond, 7, inputs["tokens"])
         after = run_numpy(replace(case, inputs=(inputs,))).outputs[0][output]
@@ -298,8 +298,9 @@ def test_files_give_back_what_was_written(tmp_path: Path) -> None:
     assert back.step_losses == answers.step_losses
     assert back.losses == answers.losses
     assert back.scatter == answers.scatter
-    for key, value in answers.gradients.items():
-        np.testing.assert_array_equal(back.gradients[key], value)
+    for number, gradients in enumerate(answers.gradients):
+        for key, value in gradients.items():
+            np.testing.assert_array_equal(back.gradients[number][key], value)
     key = "logits/bias"
     # Movements are kept in float32.
     np.testing.assert_allclose(back.trained["adam"][key], answers.trained["adam"][key], rtol=1e-6)
@@ -343,6 +344,34 @@ def test_a_seed_without_a_clear_draw_says_what_to_do(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(reference.case, noise, 1e-1)
     with pytest.raises(ValueError, match=r"no draw of seed 5 .* choose another seed"):
         reference.settled_case("mlp", "tiny", 5, optimizers=["sgd"])
+
+
+def test_parameters_and_state_do_not_depend_on_the_batch() -> None:
+    one, other = (reference.draw_case("resnet18", "tiny", 1, batch=batch) for batch in (4, 5))
+    for ours, theirs in ((one.parameters, other.parameters), (one.state, other.state)):
+        assert ours.keys() == theirs.keys()
+        for name, value in ours.items():
+            np.testing.assert_array_equal(value, theirs[name])
+
+
+def test_only_what_is_asked_is_solved(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def jitted(*program: object) -> Any:
+        asked.append(program)
+        return compiled(*program)
+
+    compiled = reference.case._jitted
+    monkeypatch.setattr(reference.case, "_jitted", jitted)
+    _, answers = reference.settled_case("mlp", "tiny", 5, phases=["inference"])
+    assert len(answers.outputs) == 4
+    assert (answers.steps, answers.gradients, answers.losses) == (0, (), ())
+    assert asked == [("mlp", "tiny", None)]  # inference; no optimiser's step
+    _, answers = reference.settled_case(
+        "mlp", "tiny", 5, optimizers=["sgd"], phases=["inference", "training"]
+    )
+    assert len(answers.gradients) == 4
+    assert answers.steps == 40
 
 
 def test_the_case_file_holds_no_answers(tmp_path: Path) -> None:
