@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.arms import Framework, read_framework, registered
+from harness.arms import Framework, frameworks, read_framework, registered
 from harness.errors import BadInput
 from harness.frames import load
 from harness.selftest.goals import Finding
@@ -27,7 +27,6 @@ from harness.suite import Cell, Effort, Suite, plan, validated
 
 PART = "mutation"
 MISTAKES = Path(__file__).with_name("mistakes.toml")
-ADAPTERS = Path(__file__).resolve().parents[2] / "adapters"
 MODES = {"torch": "eager", "jax": "jit"}  # the mutated frameworks, and the mode that runs
 UNCHANGED = "unchanged"  # the name of the copy without a mistake
 BATCH, SEED = 8, 20261126
@@ -85,11 +84,12 @@ def mutated(framework: str, name: str, edits: Iterable[Edit], folder: Path) -> F
     Raises BadInput where a text does not stand exactly once in its file, so that a mistake which
     an adapter has outgrown is reported instead of running without effect.
     """
-    root = folder / f"{framework}-{name}" / "adapters"
+    original = frameworks()[framework]
+    root = folder / f"{framework}-{name}" / original.root.name
     hidden = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ADAPTERS / framework, root / framework, ignore=hidden)
+    shutil.copytree(original.folder, root / framework, ignore=hidden)
     for file in ("__init__.py", "base.py"):
-        shutil.copy(ADAPTERS / file, root / file)
+        shutil.copy(original.root / file, root / file)
     for edit in edits:
         path = root / framework / edit.file
         text = path.read_text(encoding="utf-8")
@@ -99,7 +99,7 @@ def mutated(framework: str, name: str, edits: Iterable[Edit], folder: Path) -> F
                 f"adapters/{framework}/{edit.file} read {edit.old!r}; adapt {MISTAKES.name}"
             )
         path.write_text(text.replace(edit.old, edit.new), encoding="utf-8")
-    return read_framework(f"{framework}-{name}", f"adapters.{framework}", root)
+    return read_framework(f"{framework}-{name}", original.package, root)
 
 
 def run_mutations(
@@ -107,11 +107,12 @@ def run_mutations(
     say: Say,
     *,
     mistakes: Sequence[Mistake] | None = None,
-    frameworks: Collection[str] = tuple(MODES),
+    names: Collection[str] = tuple(MODES),
 ) -> Path:
     """Prove every cell of the mistakes, and the same cells without a mistake -> the run's folder.
 
-    All mistakes are the default; then the file that lists them is kept in the run's folder.
+    ``names``: of the frameworks whose adapters are mutated. All mistakes are the default; then the
+    file that lists them is kept in the run's folder.
     """
     chosen = read_mistakes() if mistakes is None else mistakes
     unmutated = Mistake(
@@ -123,7 +124,7 @@ def run_mutations(
     )
     with tempfile.TemporaryDirectory(prefix="levelfield-") as scratch, ExitStack() as stack:
         asked: dict[str, Mistake] = {}
-        for name in frameworks:
+        for name in names:
             for mistake in (unmutated, *chosen):
                 copy = mutated(name, mistake.name, mistake.edits[name], Path(scratch))
                 stack.enter_context(registered(copy))
@@ -175,36 +176,37 @@ def judged(run: Path, mistakes: Sequence[Mistake] | None = None) -> Iterator[Fin
     """
     if mistakes is None:
         mistakes = read_mistakes(run / MISTAKES.name)
+    frames = load(run)
+    made = f"run of {frames.runs['created'].iloc[0]}"
     ends = {
         (row["framework"], _place(row["model"], row["preset"], row["phase"], row["optimizer"])): (
             row["status"],
             row["reason"],
         )
-        for row in load(run).cells.to_dict("records")
+        for row in frames.cells.to_dict("records")
     }
-    frameworks = [name for name in MODES if any(key[0] == f"{name}-{UNCHANGED}" for key in ends)]
+    names = [name for name in MODES if any(key[0] == f"{name}-{UNCHANGED}" for key in ends)]
+
+    def end(framework: str, mistake: str, place: str) -> tuple[str, str]:
+        return ends.get((f"{framework}-{mistake}", place), NOT_RUN)
+
     places = dict.fromkeys(place for mistake in mistakes for place in mistake.cells)
-    for name in frameworks:
-        found = [ends.get((f"{name}-{UNCHANGED}", place), NOT_RUN) for place in places]
-        yield _share(f"cells of {name} without a mistake that are ok", found, "ok")
-    for name in frameworks:
-        found = [
-            ends.get((f"{name}-{mistake.name}", place), NOT_RUN)
-            for mistake in mistakes
-            if not mistake.below
-            for place in mistake.cells
-        ]
-        yield _share(f"mistakes in {name}'s adapter that are caught", found, "wrong")
+    seen = [(each.name, place) for each in mistakes if not each.below for place in each.cells]
+    for name in names:
+        cells = [end(name, UNCHANGED, place) for place in places]
+        yield _share(f"cells of {name} without a mistake that are ok", cells, "ok", note=made)
+    for name in names:
+        cells = [end(name, mistake, place) for mistake, place in seen]
+        yield _share(f"mistakes in {name}'s adapter that are caught", cells, "wrong", note=made)
     for mistake in mistakes:
         for place in mistake.cells:
-            found = [ends.get((f"{name}-{mistake.name}", place), NOT_RUN) for name in frameworks]
-            yield _finding(mistake, place, dict(zip(frameworks, found, strict=True)))
+            yield _finding(mistake, place, {name: end(name, mistake.name, place) for name in names})
 
 
-def _share(what: str, ends: Sequence[tuple[str, str]], expected: str) -> Finding:
-    hits = sum(status == expected for status, _ in ends)
-    share = hits / len(ends)
-    return Finding(PART, what, "100%", f"{hits} of {len(ends)}", share, hits == len(ends))
+def _share(what: str, ends: Sequence[tuple[str, str]], expected: str, *, note: str) -> Finding:
+    """How many cells ended as expected; all of them must."""
+    hits, cells = sum(status == expected for status, _ in ends), len(ends)
+    return Finding(PART, what, "100%", f"{hits} of {cells}", hits / cells, hits == cells, note)
 
 
 def _finding(mistake: Mistake, place: str, ends: Mapping[str, tuple[str, str]]) -> Finding:
@@ -213,12 +215,13 @@ def _finding(mistake: Mistake, place: str, ends: Mapping[str, tuple[str, str]]) 
         for name, (status, reason) in ends.items()
     )
     hits = sum(status == "wrong" for status, _ in ends.values())
+    accepted = ("ok", "wrong") if mistake.below else ("wrong",)
     return Finding(
         PART,
         f"{mistake.group}: {mistake.what} ({place})",
         "below rounding" if mistake.below else "wrong",
         figure,
         hits / len(ends),
-        bool(mistake.below) or hits == len(ends),
+        all(status in accepted for status, _ in ends.values()),
         note=mistake.below,
     )
