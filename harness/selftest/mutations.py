@@ -47,7 +47,7 @@ class Mistake:
     """One mistake.
 
     ``cells`` are texts such as "mlp/tiny training sgd": model, preset, phase and optimiser.
-    ``edits``: framework -> replacements. ``below`` says why answers in float32 cannot show the
+    ``edits``: framework -> replacements. ``below`` says why no answer in float32 can show the
     mistake; it is empty where the gate must catch it.
     """
 
@@ -219,7 +219,7 @@ def _finding(mistake: Mistake, place: str, ends: Mapping[str, tuple[str, str]]) 
     return Finding(
         PART,
         f"{mistake.group}: {mistake.what} ({place})",
-        "below rounding" if mistake.below else "wrong",
+        "cannot be seen" if mistake.below else "wrong",
         figure,
         hits / len(ends),
         all(status in accepted for status, _ in ends.values()),
