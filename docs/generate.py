@@ -26,7 +26,7 @@ from harness.report.code import code_size, model_sources
 from harness.report.comparison import groups
 from harness.report.tables import comparison_tables, markdown
 from harness.report.text import clean
-from harness.selftest import page
+from harness.selftest import page, proof
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "results" / "example"
@@ -70,7 +70,7 @@ def readme() -> str:
 
 def measurement() -> str:
     """docs/measurement.md, from the published proof."""
-    return page.markdown(*page.read(PROOF))
+    return page.markdown(*proof.published(PROOF))
 
 
 def accuracy() -> str:

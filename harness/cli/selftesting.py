@@ -19,6 +19,12 @@ def selftest_command(
         bool,
         typer.Option("--full/--quick", help="With real frameworks: an hour or two. Or minutes."),
     ] = False,
+    mutations: Annotated[
+        bool,
+        typer.Option(
+            "--mutations", help="Only the mistakes seeded into copies of adapters: half an hour."
+        ),
+    ] = False,
     results: Annotated[
         Path, typer.Option(metavar="DIR", help="Where the folder of the proof is made.")
     ] = Path("results"),
@@ -26,7 +32,7 @@ def selftest_command(
     """Run the proof that measurements hold; goal and figure side by side. Exit 1 for a miss."""
     from harness.selftest import page
     from harness.selftest.goals import as_table
-    from harness.selftest.proof import prove
+    from harness.selftest.proof import prove, prove_mutations
 
     told = terminal(stderr=True)
 
@@ -40,7 +46,7 @@ def selftest_command(
         raise BadInput(
             f"{folder}: cannot write there: {error.strerror}; choose another: --results DIR"
         ) from error
-    findings, path = prove(folder, say, full=full)
+    findings, path = prove_mutations(folder, say) if mutations else prove(folder, say, full=full)
     _, facts = page.read(folder)
     (folder / "measurement.md").write_text(page.markdown(findings, facts), encoding="utf-8")
     table = Table(box=None, padding=(0, 2, 0, 0))

@@ -33,13 +33,32 @@ class Told:
         """Nothing to say."""
 
 
-def run_suite(folder: Path, suite: Suite, say: Say) -> Path:
-    """Run a suite below ``folder`` and return the run's folder."""
+def run_suite(
+    folder: Path,
+    suite: Suite,
+    say: Say,
+    *,
+    cells: Sequence[Cell] | None = None,
+    only_gate: bool = False,
+) -> Path:
+    """Run a suite below ``folder`` and return the run's folder.
+
+    ``cells``: those of the plan that are wanted; None for all. ``only_gate``: prove and stop.
+    """
     suite = validated(suite)
-    cells, resolutions = session.planned(suite, session.resolve_arms(suite.arms, {}))
+    resolutions = session.resolve_arms(suite.arms, {})
+    all_cells, resolutions = session.planned(suite, resolutions)
+    cells = all_cells if cells is None else cells
     description = session.describe_run(suite, cells, resolutions)
     with store.create(folder, suite.name, description) as run:
-        session.measure(run, suite, cells, resolutions=resolutions, progress=Told(suite.name, say))
+        session.measure(
+            run,
+            suite,
+            cells,
+            resolutions=resolutions,
+            progress=Told(suite.name, say),
+            only_gate=only_gate,
+        )
     return run.path
 
 

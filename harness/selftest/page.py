@@ -16,6 +16,7 @@ FILE = "selftest.json"
 PARTS = {
     "simulation": "By simulation, where the truth is known",
     "probe": "Seeded faults and known quantities",
+    "mutation": "Mistakes seeded into copies of real adapters",
     "machine": "Real frameworks on this machine",
 }
 

@@ -7,11 +7,12 @@ import hashlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from harness.frames import load
 from harness.machine import code_version, describe_machine
 from harness.report import write_report
-from harness.selftest import page, real
+from harness.selftest import mutations, page, real
 from harness.selftest.goals import Finding, caught
 from harness.selftest.machinery import Say, run_suite
 from harness.selftest.overhead import overhead
@@ -20,6 +21,7 @@ from harness.selftest.simulation import simulated
 
 QUICK_SESSIONS, FULL_SESSIONS = 1000, 10_000
 RUNS = ("quiet", "planted", "bursts", "sequential")
+MUTATIONS = "mutations"
 
 
 def prove(folder: Path, say: Say, *, full: bool) -> tuple[list[Finding], Path]:
@@ -32,15 +34,35 @@ def prove(folder: Path, say: Say, *, full: bool) -> tuple[list[Finding], Path]:
     if full:
         _measure(folder, say)
         found += judged(folder)
+        found += mutations.judged(folder / MUTATIONS)
+    return found, page.write(folder, found, _facts("full" if full else "quick"))
+
+
+def prove_mutations(folder: Path, say: Say) -> tuple[list[Finding], Path]:
+    """The part of the full proof that seeds mistakes into copies of real adapters, alone."""
+    found = list(mutations.judged(mutations.run_mutations(folder, say)))
+    return found, page.write(folder, found, _facts(MUTATIONS))
+
+
+def published(folder: Path) -> tuple[list[Finding], dict[str, Any]]:
+    """A published proof, its mutations judged from the records of their own run.
+
+    That run may be younger than the rest of the proof: it follows every change of the gate.
+    """
+    found, facts = page.read(folder)
+    found = [each for each in found if each.part != mutations.PART]
+    return [*found, *mutations.judged(folder / MUTATIONS)], facts
+
+
+def _facts(level: str) -> dict[str, Any]:
     machine = describe_machine()
-    facts = {
+    return {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "level": "full" if full else "quick",
+        "level": level,
         "code_version": code_version(),
         "processor": machine["processor"],
         "cores": machine["cores"],
     }
-    return found, page.write(folder, found, facts)
 
 
 def _measure(folder: Path, say: Say) -> None:
@@ -50,6 +72,7 @@ def _measure(folder: Path, say: Say) -> None:
     with real.bursts(folder):
         run_suite(folder, real.copies_suite("bursts"), say)
     run_suite(folder, real.sequential_suite(), say)
+    mutations.run_mutations(folder, say)
 
 
 def judged(folder: Path) -> Iterator[Finding]:
