@@ -254,7 +254,8 @@ class Worker:
     def do_slot(self, phase, steps, extra, kinds, rewarm_seconds):
         """A turn in a round: warm again after parking, then a slice of each kind, in this order.
 
-        ``rewarm_seconds`` None leaves out the steps before. "worker_seconds": of all of it.
+        ``rewarm_seconds`` None leaves out the steps before. "throughput" is among the kinds.
+        "worker_seconds": of all of it.
         "window_seconds": of the throughput slice with the loop around it.
         """
         from harness.measure import measured_slice, rewarm

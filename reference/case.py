@@ -165,6 +165,9 @@ def draw_case(
 ) -> Case:
     """Draw a case: kernels He-normal (He et al. 2015, equation 10), inputs standard normal.
 
+    The first image of the fourth set is flat, as many a background is: all values of its pooling
+    windows are equally large, and one of them gets the gradient.
+
     The same arguments give the same arrays on every machine; ``attempt`` tells the draws of one
     seed apart. Raises :class:`reference.spec.UnknownName`, and ``ValueError`` for a batch below 1.
     """
@@ -178,6 +181,9 @@ def draw_case(
     # Before the inputs: parameters and state are the same for every batch.
     state = {spec.name: _draw_state(spec, stream) for spec in summary.state}
     inputs = tuple(_draw_inputs(definition, preset, summary, stream) for _ in range(sets))
+    for image in (spec.name for spec in summary.inputs if len(spec.shape) == 4):
+        for arrays in inputs[SETS - 1 : SETS]:
+            arrays[image][0] = 1.0
     return Case(definition, preset, batch, seed, attempt, parameters, state, inputs)
 
 

@@ -53,12 +53,17 @@ class Convolution:
 
 
 def max_pool(x, window):
-    """Full windows only."""
+    """Full windows only. Taken pair by pair, so that one of several largest gets the gradient.
+
+    The gradient of pytensor.tensor.max goes whole to each of them.
+    """
     _, height, width, _ = x.type.shape
-    rows, columns = height // window, width // window
-    x = x[:, : rows * window, : columns * window]
-    batch, _, _, channels = x.type.shape
-    return x.reshape((batch, rows, window, columns, window, channels)).max(axis=(2, 4))
+    x = x[:, : height // window * window, : width // window * window]
+    places = [(row, column) for row in range(window) for column in range(window)]
+    largest, *others = (x[:, row::window, column::window] for row, column in places)
+    for other in others:
+        largest = pt.switch(pt.ge(largest, other), largest, other)
+    return largest
 
 
 def relu(x):

@@ -7,7 +7,6 @@ import numpy as np
 import theano
 import theano.tensor as T
 from theano.tensor.nnet.bn import batch_normalization_test, batch_normalization_train
-from theano.tensor.signal.pool import pool_2d
 
 # Theano refuses less than the double 1e-5, and the single of that name is less.
 EPSILON = np.nextafter(np.float32(1e-5), np.float32(1))
@@ -80,7 +79,21 @@ class BatchNorm:
 
 
 def max_pool(x, window, *, stride=None, padding=0):
-    """Full windows only."""
-    step = (stride or window,) * 2
-    sides = (padding, padding)
-    return pool_2d(x, ws=(window, window), ignore_border=True, stride=step, pad=sides)
+    """Full windows only. Taken pair by pair, so that one of several largest gets the gradient.
+
+    The gradient of theano.tensor.signal.pool.pool_2d goes whole to each of them.
+    """
+    if padding:
+        *examples, height, width = x.shape
+        padded = (*examples, height + 2 * padding, width + 2 * padding)
+        inner = slice(padding, -padding)
+        x = T.set_subtensor(T.alloc(np.float32(-np.inf), *padded)[:, :, inner, inner], x)
+    step = stride or window
+    for turned in ((0, 1, 3, 2), (0, 1, 3, 2)):  # along the width, then along the height
+        count = (x.shape[3] - window) // step + 1
+        starts = [x[:, :, :, start : start + step * count : step] for start in range(window)]
+        largest, *others = starts
+        for other in others:
+            largest = T.switch(T.ge(largest, other), largest, other)
+        x = largest.dimshuffle(*turned)
+    return x

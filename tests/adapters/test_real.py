@@ -142,6 +142,9 @@ def expected_status(row: dict[str, Any]) -> str:
         return "unsupported"
     if row["arm"] in ("keras2:cntk", "keras2:cntk-fit") and row["model"] == "lstm":
         return "wrong"  # its backend gives the memory for the output
+    pooled = row["model"] == "lenet5" and row["phase"] == "training"
+    if row["arm"].startswith("keras2:theano") and pooled:
+        return "wrong"  # its backend gives the gradient whole to each of several largest values
     on_tensorflow = row["arm"].startswith("keras:tensorflow")
     if on_tensorflow and row["optimizer"] == "adam" and row["model"] in EMBEDDED:
         return "wrong"
@@ -447,7 +450,9 @@ def test_the_tuned_recurrent_models_of_torch_pass_the_gate(tmp_path: Path) -> No
 
 
 def seconds_of(worker: Worker, cell: Cell, kind: str) -> float:
-    reply = worker.slot(cell, 4, extra=0, kinds=[kind], rewarm_seconds=0)
+    # Every slot has a throughput slice; where another kind is asked for it comes first.
+    kinds = list(dict.fromkeys([kind, "throughput"]))
+    reply = worker.slot(cell, 4, extra=0, kinds=kinds, rewarm_seconds=0)
     return float(reply["slices"][kind]["seconds"]) / 4
 
 

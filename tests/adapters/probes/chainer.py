@@ -30,4 +30,7 @@ chainer.optimizers.Adam(alpha=1.0, eps=1.0).setup(link).update(lambda: F.sum(lin
 # From zero with gradient 1 the step is 1 / (1 + epsilon) behind the correction.
 found["adam-bias-correction"] = "behind" if abs(link.weights.array[0] + 0.5) < 1e-3 else "before"
 found["dense-kernel"] = "(out, in)" if L.Linear(3, 2).W.shape == (2, 3) else "(in, out)"
+image = chainer.Variable(np.ones((1, 1, 2, 2), np.float32))
+F.sum(F.max_pooling_2d(image, 2)).backward()
+found["max-pooling-ties"] = "one of them" if float(image.grad.sum()) == 1 else "each of them, whole"
 print(json.dumps({"chainer": found}))

@@ -38,6 +38,15 @@ _, state = moved(1e-12, rows)
 second = float(state[0].nu[1, 0]) / 1e-3
 words = "square of the sum" if second > 3 else "sum of the squares"
 found["adam-on-repeated-rows"] = words + " (optax)"
+
+
+def pooled(image):
+    """The sum behind max pooling with a window of 2."""
+    return lax.reduce_window(image, -jnp.inf, lax.max, (2, 2), (2, 2), "VALID").sum()
+
+
+shares = jax.grad(pooled)(jnp.ones((2, 2)))
+found["max-pooling-ties"] = "one of them" if float(shares.sum()) == 1 else "each of them, whole"
 tiny = jax.jit(lambda x: x * 0.01)(jnp.full(64, 1e-38))
 found["denormals"] = "kept" if float(tiny.sum()) > 0 else "flushed"
 print(json.dumps({"jax": found}))

@@ -22,4 +22,12 @@ optimizer.update(0, weights, nd.ones(1), state)
 found["adam-bias-correction"] = "behind" if abs(weights.asscalar() + 0.5) < 1e-3 else "before"
 dense = gluon.nn.Dense(2, in_units=3)
 found["dense-kernel"] = "(out, in)" if dense.weight.shape == (2, 3) else "(in, out)"
+image = nd.ones((1, 1, 2, 2))
+image.attach_grad()
+with autograd.record():
+    pooled = nd.Pooling(image, kernel=(2, 2), stride=(2, 2), pool_type="max")
+pooled.backward()
+found["max-pooling-ties"] = (
+    "one of them" if float(image.grad.sum().asscalar()) == 1 else "each of them, whole"
+)
 print(json.dumps({"mxnet": found}))

@@ -25,6 +25,15 @@ with tf.GradientTape(persistent=True) as tape:
 found["unreached-parameter"] = "none" if tape.gradient(loss, lonely) is None else "zeros"
 rows = isinstance(tape.gradient(loss, table), tf.IndexedSlices)
 found["embedding-gradient"] = "rows" if rows else "whole"
+image = tf.ones([1, 2, 2, 1])
+with tf.GradientTape() as tape:
+    tape.watch(image)
+    pooled = tf.nn.max_pool2d(image, 2, 2, "VALID")
+found["max-pooling-ties"] = (
+    "one of them"
+    if float(tf.reduce_sum(tape.gradient(pooled, image))) == 1
+    else "each of them, whole"
+)
 tiny = tf.fill([64], 1e-38) * 0.01
 found["denormals"] = "kept" if float(tf.reduce_sum(tiny)) > 0 else "flushed"
 with tf.Graph().as_default():

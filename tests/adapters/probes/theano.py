@@ -13,6 +13,7 @@ import numpy as np  # noqa: E402
 import theano  # noqa: E402
 import theano.tensor as T  # noqa: E402
 from theano.tensor.nnet import bn  # noqa: E402
+from theano.tensor.signal.pool import pool_2d  # noqa: E402
 
 found = {}
 x = theano.shared(np.array([[0.0], [2.0]], np.float32))
@@ -30,4 +31,7 @@ image, marks = (
 )
 answer = float(T.nnet.conv2d(theano.shared(image), theano.shared(marks)).eval().item())
 found["kernel-of-a-convolution"] = "turned by half a turn" if answer == 100 else "as it stands"
+image = theano.shared(np.ones((1, 1, 2, 2), np.float32))
+share = float(T.grad(pool_2d(image, ws=(2, 2), ignore_border=True).sum(), image).sum().eval())
+found["max-pooling-ties"] = "one of them" if share == 1 else "each of them, whole"
 print(json.dumps({"theano": found}))

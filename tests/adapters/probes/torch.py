@@ -68,6 +68,9 @@ turned = nn.functional.conv1d(image, marks).item() == 100
 found["kernel-of-a-convolution"] = "turned by half a turn" if turned else "as it stands"
 pooled = nn.MaxPool2d(3, stride=2, padding=1)(torch.zeros(1, 1, 8, 8))
 found["size-of-pooling"] = "rounded up" if pooled.shape[2] == 5 else "rounded down"
+image = torch.ones(1, 1, 2, 2, requires_grad=True)
+F.max_pool2d(image, 2).sum().backward()
+found["max-pooling-ties"] = "one of them" if image.grad.sum().item() == 1 else "each of them, whole"
 tiny = torch.full((64,), 1e-38) * 0.01
 found["denormals"] = "kept" if tiny.sum().item() > 0 else "flushed"
 print(json.dumps({"torch": found}))
