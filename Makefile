@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: bench test test-long lint docs clean
+.PHONY: bench test test-long lint docs published clean
 
 $(VENV)/.installed: pyproject.toml
 	@echo "making $(VENV) and installing Levelfield with its tools (about a minute)"
@@ -33,6 +33,11 @@ lint: $(VENV)/.installed
 
 docs: $(VENV)/.installed
 	$(BIN)/python docs/generate.py
+
+# What the runs in the repository say, to the bit: only where one was made again, or results are
+# meant to change.
+published: $(VENV)/.installed
+	$(BIN)/python docs/published.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -1,4 +1,4 @@
-"""The same resources for everybody: cores, thread variables, private caches, memory.
+"""The same resources for everybody: cores, thread variables, private folders, memory.
 
 The affinity is set before a worker's first instruction, so no runtime can ignore it; the variables
 are set before its interpreter starts, because thread pools read them when a library is loaded.
@@ -45,19 +45,19 @@ DEVICE_VARIABLES: Mapping[str, Mapping[str, str]] = {
     },
 }
 
-# Where each framework keeps what it compiled or downloaded; private, so that whether a cache is
-# cold is a fact and not a guess. JAX keeps nothing unless it is asked to.
+# Where each framework keeps what it compiled; private to an arm of a run, so that whether a cache
+# is cold is a fact and not a guess. JAX keeps nothing unless it is asked to. Everything else that a
+# program keeps lies below HOME, which is private to a process: docs/cold.md lists what was found.
 CACHE_VARIABLES = (
     "TORCHINDUCTOR_CACHE_DIR",
     "TRITON_CACHE_DIR",
-    "KERAS_HOME",
     "XDG_CACHE_HOME",
     "CUDA_CACHE_PATH",
 )
 
 # What a program needs from the user's environment to find its compiler and its temporary folder.
 INHERITED_VARIABLES = (
-    *("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CC", "CXX"),
+    *("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CC", "CXX"),
     *("CUDA_VISIBLE_DEVICES", "CUDA_HOME"),  # which GPU, and its tools
 )
 
@@ -68,14 +68,19 @@ def available_cores() -> list[int]:
 
 
 def worker_variables(
-    *, threads: int, cache: Path, hash_seed: int, device: str = "cpu"
+    *, threads: int, cache: Path, home: Path, hash_seed: int, device: str = "cpu"
 ) -> dict[str, str]:
-    """The whole environment of a worker. ``cache`` is the arm's private folder."""
+    """The whole environment of a worker.
+
+    ``cache`` is the arm's private folder, ``home`` an empty one of this process alone: what an
+    earlier process or the user left in a home folder, settings and caches, is not found.
+    """
     variables = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
     variables.update(FIXED_VARIABLES)
     variables.update(DEVICE_VARIABLES[device])
     variables.update({name: str(threads) for name in THREAD_VARIABLES})
     variables.update({name: str(cache / name.lower()) for name in CACHE_VARIABLES})
+    variables["HOME"] = str(home)
     variables["PYTHONHASHSEED"] = str(hash_seed)
     return variables
 

@@ -249,7 +249,8 @@ class Workers:
     """Starts workers; ``resolutions``: arm name -> the interpreter that serves it.
 
     ``scratch`` holds a folder for each arm and number of threads. The private cache in it lasts as
-    long as the run: the first process of an arm finds it cold, the later ones warm.
+    long as the run: the first process of an arm finds it cold, the later ones warm. Each process
+    has a home folder of its own, which is gone when it ends.
     ``processes`` counts, over resumed runs, too.
     """
 
@@ -266,20 +267,35 @@ class Workers:
     ) -> Iterator[Worker]:
         """A started worker for the device and threads of ``cell``. Raises StartFailure."""
         self.processes += 1
-        number, limits = self.processes, self.limits
+        # Nothing of another arm lies in a folder that a worker is told of, nor next to it.
+        scratch = self.scratch / "arms" / f"{_file_name(arm.name)}-{cell.threads}"
+        own = scratch / f"process-{self.processes}"
+        own.mkdir(parents=True)
+        try:
+            with self._started(arm, cell, own, purpose=purpose, block=block) as worker:
+                yield worker
+        finally:
+            remove(own)
+
+    @contextmanager
+    def _started(
+        self, arm: Arm, cell: Cell, own: Path, *, purpose: str, block: int | None
+    ) -> Iterator[Worker]:
+        """As ``start``; ``own`` is a folder that no other process is told of."""
+        number, limits, scratch = self.processes, self.limits, own.parent
         in_hand = InHand(self.run.path)
         in_hand.note(arm.name, None)
         resolution = self.resolutions[arm.name]
         assert resolution.interpreter is not None
         cores = tuple(available_cores()[: cell.threads])
-        # Nothing of another arm lies in a folder that a worker is told of, nor next to it.
-        scratch = self.scratch / "arms" / f"{_file_name(arm.name)}-{cell.threads}"
-        cache = scratch / "cache"
+        cache, home = scratch / "cache", own / "home"
         cache.mkdir(parents=True, exist_ok=True)
+        home.mkdir()
         entries = cache_entries(cache)
         variables = worker_variables(
             threads=cell.threads,
             cache=cache,
+            home=home,
             hash_seed=self.generator.randrange(2**32),
             device=cell.device,
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import math
 import re
 from pathlib import Path
 from types import ModuleType
@@ -41,16 +43,63 @@ def test_the_published_report_is_recomputed_to_the_letter(tmp_path: Path) -> Non
         assert (example / "report" / picture).stat().st_size > 10_000
 
 
-def published() -> list[Path]:
-    """Every run in the repository; those made here beside them are kept out of it."""
-    kept = re.findall(r"^!(results/\w+)/$", (ROOT / ".gitignore").read_text(), re.MULTILINE)
-    runs = (path for folder in kept for path in (ROOT / folder).rglob("run.json"))
-    return sorted(path.parent for path in runs if "reports" not in path.parts)
+PUBLISHED = generator("published")
+SHOWN_DIFFERENCES = 5  # of a table that differs, in the message
+
+
+def differences(expected: str, table: str) -> list[str]:
+    """What differs between two CSVs, cell by cell, the first few; equal texts give nothing."""
+    if expected == table:
+        return []
+    (names, *kept), (new_names, *rows) = (
+        list(csv.reader(text.splitlines())) for text in (expected, table)
+    )
+    if names != new_names or len(kept) != len(rows):
+        columns = sorted(set(names) ^ set(new_names))
+        return [f"columns that only one has: {columns}; rows: {len(kept)}, now {len(rows)}"]
+    found = [
+        f"{' '.join(row[1:4])}, {name}: {old!r}, now {new!r}"
+        for row, new_row in zip(kept, rows, strict=True)
+        for name, old, new in zip(names, row, new_row, strict=True)
+        if old != new
+    ]
+    return found[:SHOWN_DIFFERENCES] or ["the same cells in another text"]
+
+
+@pytest.mark.parametrize("run", PUBLISHED.runs(), ids=lambda run: run.name)
+def test_a_published_run_gives_its_tables_to_the_bit(run: Path) -> None:
+    """Numbers of the summary and of the verdicts are those of the day when they were published.
+
+    The bits did not depend on the vector instructions up to AVX2, on the threads of the BLAS or on
+    the hash seed; another release of NumPy, SciPy or pandas may change the last one.
+    """
+    found = [
+        f"{name}: {words}"
+        for name, table in PUBLISHED.tables(run).items()
+        for words in differences((PUBLISHED.expected(run) / name).read_text("utf-8"), table)
+    ]
+    assert found == [], "if results are meant to change, type: make published"
+
+
+def test_every_expected_table_belongs_to_a_published_run() -> None:
+    folders = {path.parent for path in PUBLISHED.EXPECTED.rglob("*.csv")}
+    assert folders == {PUBLISHED.expected(run) for run in PUBLISHED.runs()}
+
+
+def test_one_bit_of_one_number_is_a_difference() -> None:
+    text = (PUBLISHED.expected(ROOT / "results" / "example") / "summary.csv").read_text("utf-8")
+    number = re.search(r"\b0\.\d{15,}\b", text)
+    assert number is not None
+    neighbour = repr(math.nextafter(float(number[0]), 1.0))
+    (words,) = differences(text, text.replace(number[0], neighbour, 1))
+    assert words.endswith(f"'{number[0]}', now '{neighbour}'")
+    assert differences(text, text + text.splitlines()[1] + "\n")
+    assert differences(text, text.replace("step_seconds", "seconds", 1))
 
 
 def test_the_published_runs_carry_no_path_of_a_machine() -> None:
-    assert len(published()) >= 5
-    for run in published():
+    assert len(PUBLISHED.runs()) >= 5
+    for run in PUBLISHED.runs():
         text = (run / "run.json").read_text() + (run / "records.jsonl").read_text()
         assert not re.search(r"/(root|home|work|tmp)/", text), run
 

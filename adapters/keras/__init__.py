@@ -19,7 +19,6 @@ The fit modes give a whole slice of steps to one ``fit`` or ``predict``, and so 
 
 import importlib
 import os
-import tempfile
 
 import numpy as np
 
@@ -96,9 +95,6 @@ class Adapter(Base):
         # https://keras.io/api/models/model_training_apis/#compile-method
         self.jit_compile = True if loop == "tuned" else "auto"
         os.environ["KERAS_BACKEND"] = backend
-        # Keras reads a keras.json there that could change its data layout and number format.
-        if "KERAS_HOME" not in os.environ:
-            os.environ["KERAS_HOME"] = tempfile.mkdtemp(prefix="keras-")
         if device == "cpu":
             # Every backend would take a GPU by itself, and TensorFlow would compile because of it.
             os.environ["CUDA_VISIBLE_DEVICES"] = "-1"

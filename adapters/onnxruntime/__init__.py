@@ -3,6 +3,9 @@
 import os
 import tempfile
 
+# Since 1.29 its Linux binaries collect usage data in a database and send it, unless this is set.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 import numpy as np
 import onnx
 import onnxruntime

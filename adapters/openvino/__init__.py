@@ -1,5 +1,11 @@
 """OpenVINO: graphs exported from the definitions, on the CPU plugin."""
 
+import os
+
+# OpenVINO's import sends usage data, and makes a client's identity in the home folder, unless it
+# finds itself in continuous integration; its command for opting out would write there, too.
+os.environ["CI"] = "true"
+
 import numpy as np
 import openvino
 from openvino import properties

@@ -26,7 +26,7 @@ from harness.arms import arms, get_arm
 from harness.cases import CaseFile, Cases
 from harness.report.comparison import groups
 from harness.report.tables import comparison_tables
-from harness.resources import available_cores
+from harness.resources import available_cores, cache_entries
 from harness.suite import Cell, Suite, load_suite, plan, validated, with_twin
 from harness.summary import summary
 from harness.workers import Worker, Workers
@@ -318,6 +318,51 @@ def test_what_compiles_counts_its_compilations(arm: str, tmp_path: Path) -> None
             cold = worker.slot(cell, 3, extra=0, kinds=["throughput"], rewarm_seconds=None)
     assert slots[1]["compiled"] == 0
     assert cold["compiled"] > 0
+
+
+# Arm -> whether it fills the cache of its run; docs/cold.md has what each of them would leave.
+KEEPS = {
+    "torch:compile": True,
+    "tensorflow:function": False,
+    "keras:jax": False,
+    "onnxruntime:cpu": False,
+    "openvino:cpu": False,
+}
+WATCHED = ("HOME",)  # folders of the user that a process must leave as they are
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("arm", "fills"), KEEPS.items())
+def test_a_process_leaves_nothing_but_the_cache_of_its_run(
+    arm: str, fills: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs of one arm: the second finds no file of the first, so its start is as cold."""
+    suite = tiny_of(arm, models=("mlp",), phases=("inference",))
+    (cell,) = plan(suite)
+    resolutions = session.resolve_arms(suite.arms, {})
+    interpreter = resolutions[arm].interpreter
+    assert interpreter is not None
+    environment = interpreter.parents[1]
+    description = session.describe_run(suite, [cell], resolutions)
+    case = Cases(suite, tmp_path).solved(cell)[0]
+    for name in WATCHED:
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(name, str(tmp_path / name))
+    for label in ("first", "second"):
+        scratch = tmp_path / f"scratch-{label}"
+        with store.create(tmp_path, label, description) as run:
+            workers = Workers(run, suite.limits, resolutions, scratch, random.Random(0))
+            with workers.start(get_arm(arm), cell, purpose="qualification") as worker:
+                startup = worker.start_up(cell, case)
+        assert (startup["new_cache_entries"] > 0) is fills
+        # Where nothing is compiled, nothing else may pass for a filled cache.
+        assert (cache_entries(worker.cache) > 0) is fills
+        files = [path for path in scratch.rglob("*") if path.is_file()]
+        assert all(worker.cache in path.parents for path in files)
+        for name in WATCHED:
+            assert list((tmp_path / name).iterdir()) == []
+    built = (environment / environments.MARKER).stat().st_mtime
+    assert [p for p in environment.rglob("*") if p.lstat().st_mtime > built] == []
 
 
 @pytest.mark.real

@@ -93,7 +93,7 @@ def falsify():
 
 def spy():
     # What is on disk that could be answers, and whether it could change a case.
-    with open(os.environ["HOME"] + "/seen", "a") as log:
+    with open(os.path.dirname(__file__) + "/seen", "a") as log:
         for path in files():
             mode = os.stat(path).st_mode & 0o777
             log.write("%s %o %o\\n" % (path, mode, os.stat(os.path.dirname(path)).st_mode & 0o777))
@@ -105,6 +105,17 @@ def kill_host():
         host = int(stat.read().rpartition(")")[2].split()[1])
     os.kill(host, signal.SIGKILL)
     time.sleep(60)
+
+
+def litter():
+    # How many entries the folders of this process hold, each of which it leaves a file in.
+    found = {}
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        os.makedirs(os.environ[name], exist_ok=True)
+        found[name] = len(os.listdir(os.environ[name]))
+        with open(os.path.join(os.environ[name], str(os.getpid())), "w") as file:
+            file.write("warm")
+    return found
 
 
 DEEDS = {"deletes": delete, "falsifies": falsify, "spies": spy}
@@ -128,6 +139,8 @@ class Adapter(Sound):
             return {"version": np.float32(1)}
         if self.name == "shouts":
             return {"version": "x" * (50 << 20)}
+        if self.name == "litters":
+            return dict(litter(), version="1.0")
         return {"version": "1.0", "threads": 1}
 
     def load(self, module, case):
@@ -240,7 +253,7 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("packages") / "foreign"
     folder.mkdir()
     (folder / "__init__.py").write_text(ADAPTER)
-    names = [*EXPECTED, *DEEDS, *KILLERS, "well", "well2"]
+    names = [*EXPECTED, *DEEDS, *KILLERS, "litters", "well", "well2"]
     modes = "".join(f'{name} = {{ summary = "x" }}\n' for name in names)
     (folder / "env.toml").write_text(ENVIRONMENT + modes)
     with arms.registered(read_framework("foreign", "foreign", folder)):
@@ -376,16 +389,43 @@ def test_an_arm_that_deletes_or_falsifies_what_lies_in_the_run_s_folder_costs_it
 
 
 def test_no_answers_lie_where_a_worker_reads_and_no_case_can_be_written(
-    foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    foreign: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
     folder = run(tmp_path / "results", "spies", "well")
     assert {status for status, _ in statuses(folder).values()} == {"ok"}
-    lines = (tmp_path / "seen").read_text().splitlines()
+    lines = (foreign / "seen").read_text().splitlines()
     seen = {line.split()[0]: line.split()[1:] for line in lines}
     cases = {path: modes for path, modes in seen.items() if path.endswith(".npz")}
     assert set(map(tuple, cases.values())) == {("444", "555")}
     assert {Path(path).name for path in cases} == {"case.npz"}
+
+
+def test_a_process_finds_nothing_of_the_user_or_of_earlier_processes_but_its_arm_s_cache(
+    foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".theanorc").write_text("settings of the user")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    folder = run(tmp_path / "results", "litters", "well")
+    assert statuses(folder)["litters"] == ("ok", "")
+    processes = [
+        each
+        for each in store.read_records(store.open_run(folder))
+        if each["record"] == "process" and each["arm"] == "foreign:litters"
+    ]
+    assert len(processes) >= 2
+    assert {each["describe"]["HOME"] for each in processes} == {0}
+    # The cache is the arm's own and said to be warm; another run starts with a cold one.
+    counts = [each["describe"]["XDG_CACHE_HOME"] for each in processes]
+    assert counts == [each["cache_entries"] for each in processes] == [*range(len(processes))]
+    again = run(tmp_path / "again", "litters")
+    first, *_ = [
+        each for each in store.read_records(store.open_run(again)) if each["record"] == "process"
+    ]
+    assert first["describe"]["XDG_CACHE_HOME"] == first["cache_entries"] == 0
+    assert {path.name for path in home.iterdir()} == {".theanorc"}
 
 
 @pytest.mark.parametrize("killer", KILLERS)
