@@ -65,6 +65,11 @@ def compare(before: Path, after: Path) -> tuple[list[Change], list[Agreement]]:
     for path, frames in zip((before, after), sessions, strict=True):
         if len(frames.runs) != 1:
             raise BadInput(f"{path} holds {len(frames.runs)} runs; name two run folders")
+    if sessions[0].runs["id"].iloc[0] == sessions[1].runs["id"].iloc[0]:
+        raise BadInput(
+            f"{before} and {after} hold one run, which cannot differ from itself; name two runs of"
+            " one suite"
+        )
     keys = [_comparisons(frames) for frames in sessions]
     shared = [key for key in keys[0] if key in keys[1]]
     if not shared:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from harness.comparing import Change, compare
 from harness.errors import BadInput
-from harness.frames import Frames, load
+from harness.frames import Frames, distinct, load
+from harness.store import open_run
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,12 @@ class _Session:
 def history(paths: Iterable[Path | str]) -> History:
     """Of runs, or of folders of them. Raises BadInput where no suite was run twice.
 
-    Smoke runs are left out: they have no verdicts.
+    Smoke runs are left out: they have no verdicts. So are copies of a run, with a warning
+    (``harness.frames.CopiedRun``).
     """
-    sessions = sorted(map(_session, _folders(paths)), key=lambda each: (each.created, each.run))
+    runs = distinct(map(open_run, _folders(paths)))
+    sessions = [_session(run.path) for run in runs]
+    sessions.sort(key=lambda each: (each.created, each.run))
     suites: dict[str, list[_Session]] = {}
     for session in sessions:
         if session.level != "smoke":

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness import store
+from harness.comparing import compare
+from harness.errors import BadInput
+from harness.frames import CopiedRun, load
+from harness.history import history
 from harness.machine import describe_machine, difference
+from harness.verdicts import judge
+from tests.synthetic import empty_run, write_run
 
 MACHINE: dict[str, Any] = {
     "processor": "Example 9000",
@@ -78,3 +88,82 @@ def test_what_an_older_or_edited_record_does_not_tell_is_not_compared() -> None:
 
 def test_this_machine_is_itself() -> None:
     assert difference(describe_machine(), describe_machine()) == []
+
+
+# -- the run ----------------------------------------------------------------------------------
+
+ARMS = ("torch:eager", "jax:jit")
+SPEED = {"torch:eager": 1.04, "jax:jit": 1.0}  # near enough for a verdict to be provisional
+
+
+def write(folder: Path, name: str, seed: int, **options: Any) -> Path:
+    chosen = {"arms": ARMS, "models": ("mlp",), "phases": ("training",), "statuses": {}}
+    chosen |= {"speed": SPEED, "blocks": 25, "level": "standard", "rounds": 12, "latency_steps": 0}
+    return write_run(folder, **{**chosen, "name": name, "seed": seed, **options})
+
+
+def edited(run: Path, **changes: Any) -> Path:
+    """The run with other fields in its run.json; those that are None are missing."""
+    content = {**json.loads((run / "run.json").read_text()), **changes}
+    kept = {name: value for name, value in content.items() if value is not None}
+    (run / "run.json").write_text(json.dumps(kept))
+    return run
+
+
+def copied(run: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(run, folder, ignore=shutil.ignore_patterns("lock")))
+
+
+def provisional(*runs: Path) -> int:
+    return sum(pair.provisional for each in judge(load(runs)) for pair in each.verdicts.pairs)
+
+
+def test_a_run_says_who_it_is(tmp_path: Path) -> None:
+    ids = []
+    for _ in range(2):
+        with empty_run(tmp_path) as run:
+            content = json.loads((run.path / "run.json").read_text())
+            assert store.open_run(run.path).identity == run.identity == content["id"]
+            ids.append(run.identity)
+    assert len({*ids}) == 2
+    assert all(len(text) == 32 and int(text, 16) for text in ids)
+
+
+@pytest.mark.parametrize("made", ["now", "before runs had an id"])
+def test_a_copy_is_the_same_run_and_agrees_with_nobody(tmp_path: Path, made: str) -> None:
+    first, second = write(tmp_path, "one", 1), write(tmp_path, "two", 2)
+    for number, run in enumerate((first, second)):
+        load_average = [0.1 * number, 0.2, 0.3]
+        edited(run, **({} if made == "now" else {"id": None, "machine": {"load": load_average}}))
+    copy = copied(first, tmp_path / "copy")
+    alone = provisional(first)
+    assert alone > 0
+    with pytest.warns(CopiedRun) as warned:
+        assert provisional(first, copy) == alone
+    (warning,) = warned
+    assert str(warning.message) == (
+        f"{copy} is a copy of the run in {first} and is left out: two copies are no two"
+        " measurements"
+    )
+    assert provisional(first, second) < 2 * alone  # what a second session says, counts
+    with pytest.warns(CopiedRun, match=f"{first} is a copy of the run in {copy}"):
+        assert load(tmp_path).runs["run"].tolist() == ["one", "two"]
+
+
+def test_one_folder_by_two_paths_is_no_copy(tmp_path: Path) -> None:
+    run = write(tmp_path / "results", "one", 1)
+    (tmp_path / "link").symlink_to(run)
+    assert len(load([run, tmp_path / "link", run / ".." / "one"]).runs) == 1
+
+
+def test_a_run_is_not_compared_with_its_copy(tmp_path: Path) -> None:
+    run = write(tmp_path, "one", 1)
+    copy = copied(run, tmp_path / "copy")
+    with pytest.raises(BadInput, match="hold one run") as caught:
+        compare(run, copy)
+    assert "\n" not in str(caught.value)
+    with (
+        pytest.warns(CopiedRun, match="copy"),
+        pytest.raises(BadInput, match="here is synthetic once"),
+    ):
+        history([tmp_path])
