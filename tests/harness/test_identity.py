@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from harness import store
-from harness.comparing import compare
+from harness.cli import app
+from harness.comparing import OTHER_MACHINE, compare
 from harness.errors import BadInput
 from harness.frames import CopiedRun, load
 from harness.history import history
 from harness.machine import describe_machine, difference
+from harness.report.curves import trend_chart
+from harness.report.series import trend_data
 from harness.verdicts import judge
+from tests.harness.test_report_charts import texts
 from tests.synthetic import empty_run, write_run
 
 MACHINE: dict[str, Any] = {
@@ -167,3 +173,93 @@ def test_a_run_is_not_compared_with_its_copy(tmp_path: Path) -> None:
         pytest.raises(BadInput, match="here is synthetic once"),
     ):
         history([tmp_path])
+
+
+# -- runs on unlike machines ------------------------------------------------------------------
+
+SLOWER = {"torch:eager": 1.04, "jax:jit": 2.0}
+VERDICTS = ("slower", "faster", "no change", "open", "agree", "contradict")
+OTHER = {**MACHINE, "cores": 1}
+
+
+def pair(folder: Path, second: dict[str, Any]) -> list[Path]:
+    """Two runs of which the second, on the machine ``second``, has an arm that became slower."""
+    runs = [
+        edited(write(folder, "a", 1), machine=MACHINE, created="2026-01-01T00:00:00+00:00"),
+        write(folder, "b", 2, speed=SLOWER),
+    ]
+    edited(runs[1], machine=second, created="2026-01-02T00:00:00+00:00")
+    return runs
+
+
+def said(*arguments: object) -> str:
+    done = CliRunner().invoke(app, [*map(str, arguments)], env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_runs_on_one_machine_have_verdicts(tmp_path: Path) -> None:
+    runs = pair(tmp_path, {**MACHINE, "load_average": [7.0, 7.0, 7.0]})
+    compared = compare(*runs)
+    assert compared.machines == ()
+    assert [change.word for change in compared.changes] == ["slower"]
+    assert {each.word for each in compared.agreements} == {"contradict"}
+    found = history(runs)
+    assert found.machines == ()
+    assert [step.change.word for step in found.steps] == ["slower"]
+    for command in ("compare", "history"):
+        output = said(command, *runs)
+        assert "slower" in output
+        assert "other machine" not in output
+
+
+def test_runs_on_unlike_machines_have_none(tmp_path: Path) -> None:
+    runs = pair(tmp_path, OTHER)
+    compared = compare(*runs)
+    assert compared.machines == ("available cores 2, now 1",)
+    assert {each.word for each in (*compared.changes, *compared.agreements)} == {OTHER_MACHINE}
+    assert compared.changes[0].ratio == pytest.approx(2.0, rel=0.05)
+    found = history(runs)
+    assert found.machines == ("a and b: available cores 2, now 1",)
+    assert {step.change.word for step in found.steps} == {OTHER_MACHINE}
+
+
+@pytest.mark.parametrize(
+    ("command", "first"),
+    [
+        ("compare", "other machine, so no verdicts: available cores 2, now 1"),
+        ("history", "other machine, so no verdicts: a and b: available cores 2, now 1"),
+    ],
+)
+def test_another_machine_is_said_before_any_number(
+    tmp_path: Path, command: str, first: str
+) -> None:
+    runs = pair(tmp_path, OTHER)
+    lines = said(command, *runs).splitlines()
+    assert lines[0] == first
+    rows = [line for line in lines if "jax:jit" in line]
+    assert rows and all("other machine" in row for row in rows)
+    rest = "\n".join(lines[1:])
+    assert [word for word in VERDICTS if word in rest] == []
+    content = json.loads(said(command, *runs, "--json"))
+    assert next(iter(content)) == "machines"
+    assert content["machines"] == [first.removeprefix("other machine, so no verdicts: ")]
+
+
+def test_a_chart_starts_again_on_another_machine(tmp_path: Path) -> None:
+    runs = pair(tmp_path, OTHER)
+    third = write(tmp_path, "c", 3)
+    edited(third, machine=OTHER, created="2026-01-03T00:00:00+00:00")
+    data = trend_data(history([*runs, third]))
+    assert data["run"].tolist() == ["a", "b", "b", "c"]
+    assert data["version"].tolist() == ["", "", "other machine", ""]
+    assert data["level"].iloc[:3].tolist() == pytest.approx([1, math.nan, 1], nan_ok=True)
+    assert data["level"].iloc[3] == pytest.approx(0.5, rel=0.05)
+    assert "other machine" in [text.get_text() for text in texts(trend_chart(data))]
+
+
+def test_a_machine_that_was_not_recorded_is_no_other_one(tmp_path: Path) -> None:
+    runs = pair(tmp_path, MACHINE)
+    for unknown in (None, []):
+        edited(runs[0], machine=unknown)
+        assert compare(*runs).machines == ()
