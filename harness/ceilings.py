@@ -80,8 +80,10 @@ def roofline_share(
 
 def measured(threads: int, cores: Sequence[int]) -> list[dict[str, Any]]:
     """Rows of ``ceiling`` records, from a process on these cores. Raises RunFailed."""
-    with tempfile.TemporaryDirectory(prefix="levelfield-") as cache:
-        variables = worker_variables(threads=threads, cache=Path(cache), hash_seed=0)
+    with tempfile.TemporaryDirectory(prefix="levelfield-") as folder:
+        variables = worker_variables(
+            threads=threads, cache=Path(folder), temporary=Path(folder), hash_seed=0
+        )
         command = [sys.executable, "-P", "-m", "harness.ceilings", str(threads)]
         done = completed(command, variables=variables, cores=cores)
     if done.returncode:

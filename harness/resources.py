@@ -1,4 +1,4 @@
-"""The same resources for everybody: cores, thread variables, private caches, memory.
+"""The same resources for everybody: cores, thread variables, private folders, memory.
 
 The affinity is set before a worker's first instruction, so no runtime can ignore it; the variables
 are set before its interpreter starts, because thread pools read them when a library is loaded.
@@ -55,9 +55,10 @@ CACHE_VARIABLES = (
     "CUDA_CACHE_PATH",
 )
 
-# What a program needs from the user's environment to find its compiler and its temporary folder.
+# What a program needs from the user's environment, to find its compiler for one. Not TMPDIR:
+# frameworks keep compiled headers there, which would make a cold cache warm.
 INHERITED_VARIABLES = (
-    *("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CC", "CXX"),
+    *("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CC", "CXX"),
     *("CUDA_VISIBLE_DEVICES", "CUDA_HOME"),  # which GPU, and its tools
 )
 
@@ -68,14 +69,18 @@ def available_cores() -> list[int]:
 
 
 def worker_variables(
-    *, threads: int, cache: Path, hash_seed: int, device: str = "cpu"
+    *, threads: int, cache: Path, temporary: Path, hash_seed: int, device: str = "cpu"
 ) -> dict[str, str]:
-    """The whole environment of a worker. ``cache`` is the arm's private folder."""
+    """The whole environment of a worker.
+
+    ``cache`` is its arm's private folder, ``temporary`` the worker's own for temporary files.
+    """
     variables = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
     variables.update(FIXED_VARIABLES)
     variables.update(DEVICE_VARIABLES[device])
     variables.update({name: str(threads) for name in THREAD_VARIABLES})
     variables.update({name: str(cache / name.lower()) for name in CACHE_VARIABLES})
+    variables["TMPDIR"] = str(temporary)
     variables["PYTHONHASHSEED"] = str(hash_seed)
     return variables
 

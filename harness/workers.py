@@ -6,7 +6,7 @@ import math
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ class Worker:
     number: int
     cores: tuple[int, ...]
     scratch: Path  # its arm's own folder
+    temporary: Path  # its own folder for temporary files
     limits: Limits
     in_hand: InHand
     stages: Mapping[str, Any]  # peak memory of interpreter and import, where it was asked for
@@ -61,9 +62,10 @@ class Worker:
     def load(self, cell: Cell, case: CaseFile) -> float:
         """Build the model and load a case -> seconds.
 
-        Whatever another arm did to the folders of the run, this one finds its case and its cache.
+        Whatever another arm did to the folders of the run, this one finds its case and its own.
         """
-        self.cache.mkdir(parents=True, exist_ok=True)
+        for folder in (self.cache, self.temporary):
+            folder.mkdir(parents=True, exist_ok=True)
         self.in_hand.note(self.arm.name, cell.id)
         seconds: float = self.process.ask(
             "load",
@@ -277,9 +279,12 @@ class Workers:
         cache = scratch / "cache"
         cache.mkdir(parents=True, exist_ok=True)
         entries = cache_entries(cache)
+        # A short path: multiprocessing puts sockets there, whose paths have 107 bytes at most.
+        temporary = self.scratch / "workers" / str(number) / "tmp"
         variables = worker_variables(
             threads=cell.threads,
             cache=cache,
+            temporary=temporary,
             hash_seed=self.generator.randrange(2**32),
             device=cell.device,
         )
@@ -297,11 +302,14 @@ class Workers:
             log=self.run.path / "logs" / f"{number:04d}-{_file_name(arm.name)}.log",
             memory_limit_bytes=memory_limit_bytes(limits.memory_gib),
         )
-        try:
-            process = WorkerProcess(launch, timeout_seconds=limits.start_seconds)
-        except WorkerFailure as failure:
-            raise StartFailure(failure.status, failure.reason, failure.log) from failure
-        with process:
+        with ExitStack() as stack:
+            temporary.mkdir(parents=True)
+            stack.callback(remove, temporary.parent)
+            try:
+                process = WorkerProcess(launch, timeout_seconds=limits.start_seconds)
+            except WorkerFailure as failure:
+                raise StartFailure(failure.status, failure.reason, failure.log) from failure
+            stack.enter_context(process)
             stages = {}
             try:
                 if purpose == "memory":
@@ -342,7 +350,7 @@ class Workers:
                 device_seconds=started["device_seconds"],
                 cache_entries=entries,
             )
-            yield Worker(process, arm, number, cores, scratch, limits, in_hand, stages)
+            yield Worker(process, arm, number, cores, scratch, temporary, limits, in_hand, stages)
 
 
 def _file_name(arm: str) -> str:

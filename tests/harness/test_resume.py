@@ -72,7 +72,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     marker.mkdir()
     site = installed_misbehaving(tmp_path_factory)
     write_suite(folder / "suite.toml", "well", "own-loop", rounds=ROUNDS)
-    # TMPDIR is among the few variables that workers inherit.
+    # The host keeps the folders of its workers below its own TMPDIR, their TMPDIR among them.
     environment = variables(tmp_path_factory, site, TMPDIR=str(marker))
     return Place(folder, environment, str(marker))
 
@@ -133,7 +133,7 @@ def marked(place: Place) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get("TMPDIR") == place.marker:
+            if process.environ().get("TMPDIR", "").startswith(place.marker):
                 found.append(process)
         except psutil.Error:
             continue
