@@ -21,7 +21,7 @@ import numpy as np
 import reference
 from harness.errors import RunFailed
 from harness.process import completed
-from harness.resources import worker_variables
+from harness.resources import make_own_folders, worker_variables
 from reference.spec import UnknownName
 from reference.trace import summarize
 
@@ -82,7 +82,8 @@ def measured(threads: int, cores: Sequence[int]) -> list[dict[str, Any]]:
     """Rows of ``ceiling`` records, from a process on these cores. Raises RunFailed."""
     with tempfile.TemporaryDirectory(prefix="levelfield-") as scratch:
         folder = Path(scratch)
-        variables = worker_variables(threads=threads, cache=folder, home=folder, hash_seed=0)
+        make_own_folders(folder)
+        variables = worker_variables(threads=threads, cache=folder, own=folder, hash_seed=0)
         command = [sys.executable, "-P", "-m", "harness.ceilings", str(threads)]
         done = completed(command, variables=variables, cores=cores)
     if done.returncode:

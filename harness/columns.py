@@ -59,6 +59,7 @@ _CHECKED = {
 COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     "runs": {
         **_RUN,
+        "id": (TEXT, "the run's identity, which copies of its folder share"),
         "created": (TEXT, "when the run was made, ISO 8601"),
         "code_version": (TEXT, "version of levelfield that made it"),
         "seed": (COUNT_OR_NA, "seed of every random draw"),

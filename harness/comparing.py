@@ -5,24 +5,30 @@ protection against a machine that changed meanwhile. Therefore each arm is held,
 session and round by round, against an anchor that both sessions share; what is compared is how far
 it moved against that anchor, by Welch's t interval over blocks (Welch 1947, "The generalization of
 'Student's' problem when several different population variances are involved", Biometrika 34).
+
+An anchor protects from a machine that was slower for a while, not from another machine: there two
+arms may differ by another ratio though neither has changed. Such sessions get no verdict.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from harness.arms import TWIN, get_arm
 from harness.errors import BadInput
 from harness.frames import AUDIT, Frames, load
+from harness.machine import difference
 from harness.statistics import ALPHA_PER_LOOK, Estimate, estimate, holm, paired_blocks
 from harness.summary import summary
 from harness.verdicts import Logs, judge, logs_of
 
+OTHER_MACHINE = "other machine"  # in the place of every verdict
 _SAME = ["model", "preset", "phase", "batch", "optimizer", "numeric", "device", "threads"]
 
 
@@ -31,7 +37,8 @@ class Change:
     """What one arm's seconds did from the first session to the second, as ratios.
 
     ``raw``: seconds over seconds, without protection. ``ratio`` with ``low`` and ``high``: the same
-    against the anchor, 95 %. ``word``: "slower", "faster", "no change beyond the margin", "open".
+    against the anchor, 95 %. ``word``: "slower", "faster", "no change beyond the margin", "open";
+    or ``OTHER_MACHINE``.
     """
 
     comparison: str
@@ -49,7 +56,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Agreement:
-    """What two sessions say of one pair: "agree", "contradict" or "open"."""
+    """What two sessions say of one pair: "agree", "contradict", "open" or ``OTHER_MACHINE``."""
 
     comparison: str
     first: str
@@ -59,12 +66,26 @@ class Agreement:
     word: str
 
 
-def compare(before: Path, after: Path) -> tuple[list[Change], list[Agreement]]:
+@dataclass(frozen=True)
+class Compared:
+    """Two sessions. ``machines``: in what their machines differ; then nothing has a verdict."""
+
+    machines: tuple[str, ...]
+    changes: tuple[Change, ...]
+    agreements: tuple[Agreement, ...]
+
+
+def compare(before: Path, after: Path) -> Compared:
     """Raises BadInput where the sessions have nothing to compare."""
     sessions = [load(path) for path in (before, after)]
     for path, frames in zip((before, after), sessions, strict=True):
         if len(frames.runs) != 1:
             raise BadInput(f"{path} holds {len(frames.runs)} runs; name two run folders")
+    if sessions[0].runs["id"].iloc[0] == sessions[1].runs["id"].iloc[0]:
+        raise BadInput(
+            f"{before} and {after} hold one run, which cannot differ from itself; name two runs of"
+            " one suite"
+        )
     keys = [_comparisons(frames) for frames in sessions]
     shared = [key for key in keys[0] if key in keys[1]]
     if not shared:
@@ -80,7 +101,18 @@ def compare(before: Path, after: Path) -> tuple[list[Change], list[Agreement]]:
             f"{before} and {after} share no arm beside an anchor with the same packages, so nothing"
             " protects their comparison from a machine that changed; run one suite twice"
         )
-    return changes, list(_agreements(shared, sessions, keys))
+    agreements = [*_agreements(shared, sessions, keys)]
+    machines = difference(*map(_machine, sessions))
+    if machines:
+        changes = [replace(change, word=OTHER_MACHINE) for change in changes]
+        agreements = [replace(agreement, word=OTHER_MACHINE) for agreement in agreements]
+    return Compared(tuple(machines), tuple(changes), tuple(agreements))
+
+
+def _machine(frames: Frames) -> dict[str, Any]:
+    """The machine of a run as recorded; empty where run.json does not tell it."""
+    machine = json.loads(frames.runs["machine"].iloc[0] or "{}")
+    return machine if isinstance(machine, dict) else {}
 
 
 def _comparisons(frames: Frames) -> dict[str, str]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import gc
 import json
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,12 @@ _WITHHELD = (
     "calibration",
 )  # unless the answers agree
 AUDIT = "audit"
+
+
+class CopiedRun(UserWarning):
+    """Two folders hold one run, which counts once: the second folder is left out."""
+
+
 _Rows = dict[str, list[tuple[Any, ...]]]  # by kind: (position of cell or run, *fields)
 _Columns = dict[str, Any]  # by name: sequences of equal length, "owner" being the position
 
@@ -130,7 +137,8 @@ def load(paths: Path | str | Iterable[Path | str]) -> Frames:
     """Frames of run folders, or of folders of run folders such as ``results/``.
 
     Raises BadInput for a path that is neither and for records that cannot be understood; warns
-    with TornRecord where a run's last line is torn.
+    with TornRecord where a run's last line is torn, and with CopiedRun where a folder is left out
+    because it is a copy of another one.
     """
     runs = _open_all([paths] if isinstance(paths, str | Path) else paths)
     # Nothing here makes cycles, and looking for them among millions of records takes half the time.
@@ -225,12 +233,12 @@ def _never_closed(runs: Mapping[str, Run]) -> list[int]:
 
 
 def _open_all(paths: Iterable[Path | str]) -> dict[str, Run]:
-    """Run folders at or right below ``paths``, each once, by labels that do not repeat."""
-    runs: dict[Path, Run] = {}
+    """Run folders at or right below ``paths``, each run once, by labels that do not repeat."""
+    folders: list[Path] = []
     for path in map(Path, paths):
         below = sorted(child.parent for child in path.glob("*/run.json"))
-        for folder in below if below and not (path / "run.json").exists() else [path]:
-            runs.setdefault(folder.resolve(), open_run(folder))
+        folders += below if below and not (path / "run.json").exists() else [path]
+    runs = {run.path.resolve(): run for run in distinct(map(open_run, folders))}
     names = [str(run.description.get("name", path.name)) for path, run in runs.items()]
     count, labels = Counter(names), names
     for length in range(1, 1 + max((len(path.parts) for path in runs), default=0)):
@@ -239,6 +247,21 @@ def _open_all(paths: Iterable[Path | str]) -> dict[str, Run]:
         ends = ["/".join(path.parts[-length:]) for path in runs]
         labels = [n if count[n] == 1 else end for n, end in zip(names, ends, strict=True)]
     return dict(zip(labels, runs.values(), strict=True))
+
+
+def distinct(runs: Iterable[Run]) -> list[Run]:
+    """The first folder of every run. Warns with CopiedRun for each further folder of one."""
+    first: dict[str, Run] = {}
+    for run in runs:
+        kept = first.setdefault(run.identity, run)
+        if kept.path.resolve() != run.path.resolve():
+            warnings.warn(
+                f"{run.path} is a copy of the run in {kept.path} and is left out: two copies are no"
+                " two measurements",
+                CopiedRun,
+                stacklevel=2,
+            )
+    return [*first.values()]
 
 
 def _collect(runs: Mapping[str, Run]) -> _Rows:
@@ -370,6 +393,7 @@ def _runs_frame(runs: Mapping[str, Run], sessions: Sequence[tuple[Any, ...]]) ->
     latest = {owner: facts for owner, *facts in sessions}
     began = [latest.get(number, [None] * 3) for number in range(len(runs))]
     columns: _Columns = {"owner": range(len(runs)), "run": list(runs)}
+    columns["id"] = [run.identity for run in runs.values()]
     columns |= {name: [c.get(name) for c in contents] for name in ("created", "seed")}
     columns |= {name: [_text(c.get(name)) for c in contents] for name in _JSON_OF_RUN}
     columns |= {name: [suite.get(name) for suite in suites] for name in ("level", "margin")}

@@ -40,6 +40,15 @@ def count() -> int:
     return int(driver.nvmlDeviceGetCount()) if driver else 0
 
 
+def names() -> list[str | None] | None:
+    """The name of every GPU that the driver shows; None without a driver."""
+    driver = _driver()
+    if driver is None:
+        return None
+    handles = map(driver.nvmlDeviceGetHandleByIndex, range(count()))
+    return [_asked(driver.nvmlDeviceGetName, handle) for handle in handles]
+
+
 def facts(index: int = 0) -> dict[str, Any] | None:
     """Name, driver, memory, ECC and MIG of a GPU; what it does not tell is None."""
     driver = _driver()

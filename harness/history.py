@@ -2,7 +2,8 @@
 
 Neighbours are compared as two sessions are (``harness.comparing``): against an anchor within their
 own session, so that a machine that changed is not taken for a change of a framework. Where the
-version of a framework, or anything else in its environment, is another one, the step says so.
+version of a framework, or anything else in its environment, is another one, the step says so. Where
+the machine is another one, the step has no verdict.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from pathlib import Path
 
 from harness.comparing import Change, compare
 from harness.errors import BadInput
-from harness.frames import Frames, load
+from harness.frames import Frames, distinct, load
+from harness.store import open_run
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,13 @@ class Moved:
 
 @dataclass(frozen=True)
 class History:
-    """``steps`` in the order of time; ``apart``: neighbours that have nothing to compare, why."""
+    """``steps`` in the order of time.
 
+    ``machines``: neighbours that ran on unlike machines, and in what these differ. ``apart``:
+    neighbours that have nothing to compare, why.
+    """
+
+    machines: tuple[str, ...]
     steps: tuple[Moved, ...]
     apart: tuple[str, ...]
 
@@ -57,9 +64,12 @@ class _Session:
 def history(paths: Iterable[Path | str]) -> History:
     """Of runs, or of folders of them. Raises BadInput where no suite was run twice.
 
-    Smoke runs are left out: they have no verdicts.
+    Smoke runs are left out: they have no verdicts. So are copies of a run, with a warning
+    (``harness.frames.CopiedRun``).
     """
-    sessions = sorted(map(_session, _folders(paths)), key=lambda each: (each.created, each.run))
+    runs = distinct(map(open_run, _folders(paths)))
+    sessions = [_session(run.path) for run in runs]
+    sessions.sort(key=lambda each: (each.created, each.run))
     suites: dict[str, list[_Session]] = {}
     for session in sessions:
         if session.level != "smoke":
@@ -71,16 +81,19 @@ def history(paths: Iterable[Path | str]) -> History:
             f"a history takes two runs of one suite, and here is {names}; type: "
             "levelfield run SUITE"
         )
+    machines: list[str] = []
     steps: list[Moved] = []
     apart: list[str] = []
     for before, after in neighbours:
         try:
-            changes, _ = compare(before.path, after.path)
+            compared = compare(before.path, after.path)
         except BadInput as error:
             apart.append(str(error))
             continue
-        steps += _steps(before, after, changes)
-    return History(tuple(steps), tuple(apart))
+        steps += _steps(before, after, compared.changes)
+        if compared.machines:
+            machines.append(f"{before.run} and {after.run}: {'; '.join(compared.machines)}")
+    return History(tuple(machines), tuple(steps), tuple(apart))
 
 
 def _steps(before: _Session, after: _Session, changes: Sequence[Change]) -> Iterator[Moved]:

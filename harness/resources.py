@@ -55,9 +55,13 @@ CACHE_VARIABLES = (
     "CUDA_CACHE_PATH",
 )
 
-# What a program needs from the user's environment to find its compiler and its temporary folder.
+# Folders of one process alone, by the variable that names them to it. Frameworks keep settings in
+# the one and compiled headers in the other, which would make a cold cache warm.
+OWN_FOLDERS = {"HOME": "home", "TMPDIR": "tmp"}
+
+# What a program needs from the user's environment, to find its compiler for one.
 INHERITED_VARIABLES = (
-    *("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CC", "CXX"),
+    *("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CC", "CXX"),
     *("CUDA_VISIBLE_DEVICES", "CUDA_HOME"),  # which GPU, and its tools
 )
 
@@ -67,20 +71,27 @@ def available_cores() -> list[int]:
     return sorted(os.sched_getaffinity(0))
 
 
+def make_own_folders(own: Path) -> None:
+    """Make those folders of one process below ``own`` that are not there."""
+    for folder in OWN_FOLDERS.values():
+        (own / folder).mkdir(parents=True, exist_ok=True)
+
+
 def worker_variables(
-    *, threads: int, cache: Path, home: Path, hash_seed: int, device: str = "cpu"
+    *, threads: int, cache: Path, own: Path, hash_seed: int, device: str = "cpu"
 ) -> dict[str, str]:
     """The whole environment of a worker.
 
-    ``cache`` is the arm's private folder, ``home`` an empty one of this process alone: what an
-    earlier process or the user left in a home folder, settings and caches, is not found.
+    ``cache`` is the arm's private folder, ``own`` one of this process alone that
+    :func:`make_own_folders` has prepared: what an earlier process or the user left in a home folder
+    or among temporary files, settings and caches, is not found.
     """
     variables = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
     variables.update(FIXED_VARIABLES)
     variables.update(DEVICE_VARIABLES[device])
     variables.update({name: str(threads) for name in THREAD_VARIABLES})
     variables.update({name: str(cache / name.lower()) for name in CACHE_VARIABLES})
-    variables["HOME"] = str(home)
+    variables.update({name: str(own / folder) for name, folder in OWN_FOLDERS.items()})
     variables["PYTHONHASHSEED"] = str(hash_seed)
     return variables
 

@@ -14,7 +14,7 @@ from harness.engine import Engine, Progress
 from harness.environments import Resolution, resolve
 from harness.errors import BadInput
 from harness.in_hand import InHand, record_death
-from harness.machine import code_version, describe_machine, shown
+from harness.machine import code_version, describe_machine, difference, shown
 from harness.suite import Cell, Effort, Limits, Suite, plan
 
 
@@ -85,7 +85,10 @@ def _adapters(cells: Sequence[Cell]) -> dict[str, dict[str, str]]:
 def reopened(
     run: store.Run, given: Mapping[str, Path]
 ) -> tuple[Suite, list[Cell], dict[str, Resolution]]:
-    """What an interrupted run had decided. Refuses environments that have changed since."""
+    """What an interrupted run had decided.
+
+    Raises BadInput on another machine, and for adapters or packages that have changed since.
+    """
     try:
         text = dict(run.description["suite"])
         text["effort"], text["limits"] = Effort(**text["effort"]), Limits(**text["limits"])
@@ -97,10 +100,17 @@ def reopened(
         arms = dict.fromkeys(cell.arm for cell in cells)
         locks = {arm: run.description["locks"][arm]["hash"] for arm in arms}
         adapters = {cell.framework: run.description["adapters"][cell.framework] for cell in cells}
+        machine = dict(run.description["machine"])
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(
             f"{run.path / 'run.json'} cannot be resumed: {error!r}; start a new run"
         ) from error
+    if differences := difference(machine, describe_machine()):
+        raise BadInput(
+            f"this is not the machine that {run.path} began on ({'; '.join(differences)}), and one"
+            " run cannot mix them; resume it there, or start a new run: levelfield run"
+            f" {shlex.quote(suite.name)}"
+        )
     for framework, identity in _adapters(cells).items():
         if identity != adapters[framework]:
             raise BadInput(

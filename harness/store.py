@@ -18,12 +18,14 @@ import contextlib
 import datetime
 import errno
 import fcntl
+import hashlib
 import itertools
 import json
 import math
 import os
 import shlex
 import time
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -97,6 +99,19 @@ class Run:
         """Where the raw records are."""
         return self.path / "records.jsonl"
 
+    @property
+    def identity(self) -> str:
+        """The same for a run and every copy of its folder, another one for any other run.
+
+        A run older than the field "id" has none: there it is a hash of all of run.json, which holds
+        the machine's load at the moment when the run was made.
+        """
+        given = self.description.get("id")
+        if isinstance(given, str) and given:
+            return given
+        text = json.dumps(self.description, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
     def append(self, kind: str, /, **fields: Any) -> None:
         """Add one record, on disk when this returns; ``at`` is now unless given.
 
@@ -139,13 +154,15 @@ class Run:
 def create(results: Path, name: str, description: Mapping[str, Any]) -> Run:
     """Make a run folder named ``name``, or ``name-2``, ... if taken, and become its writer.
 
-    ``description`` becomes run.json, with "schema", "kind", "name" and, if missing, "created"
-    added. Raises BadInput if the folder cannot be made there, RunFailed if the disk is full.
+    ``description`` becomes run.json, with "schema", "kind", "name", a fresh "id" and, if missing,
+    "created" added. Raises BadInput if the folder cannot be made there, RunFailed if the disk is
+    full.
     """
     if not name.isprintable() or "/" in name or name[:1] in ("", ".", "-"):
         raise BadInput(f"{name!r} cannot name a run: use letters, digits and dashes")
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     content = {"created": now, **_json_ready(description), "schema": SCHEMA, "kind": KIND}
+    content["id"] = uuid.uuid4().hex
     _check_cells(content, "the description of a run")
     folder = Path(results, name)
     try:

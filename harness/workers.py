@@ -6,7 +6,7 @@ import math
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from harness.replies import ENTRY_BYTES, described, read_arrays
 from harness.resources import (
     available_cores,
     cache_entries,
+    make_own_folders,
     memory_limit_bytes,
     worker_variables,
 )
@@ -49,6 +50,7 @@ class Worker:
     number: int
     cores: tuple[int, ...]
     scratch: Path  # its arm's own folder
+    own: Path  # the folder of this process alone
     limits: Limits
     in_hand: InHand
     stages: Mapping[str, Any]  # peak memory of interpreter and import, where it was asked for
@@ -61,9 +63,10 @@ class Worker:
     def load(self, cell: Cell, case: CaseFile) -> float:
         """Build the model and load a case -> seconds.
 
-        Whatever another arm did to the folders of the run, this one finds its case and its cache.
+        Whatever another arm did to the folders of the run, this one finds its case and its own.
         """
         self.cache.mkdir(parents=True, exist_ok=True)
+        make_own_folders(self.own)
         self.in_hand.note(self.arm.name, cell.id)
         seconds: float = self.process.ask(
             "load",
@@ -250,7 +253,7 @@ class Workers:
 
     ``scratch`` holds a folder for each arm and number of threads. The private cache in it lasts as
     long as the run: the first process of an arm finds it cold, the later ones warm. Each process
-    has a home folder of its own, which is gone when it ends.
+    has folders of its own for its home and its temporary files, which are gone when it ends.
     ``processes`` counts, over resumed runs, too.
     """
 
@@ -267,35 +270,23 @@ class Workers:
     ) -> Iterator[Worker]:
         """A started worker for the device and threads of ``cell``. Raises StartFailure."""
         self.processes += 1
-        # Nothing of another arm lies in a folder that a worker is told of, nor next to it.
-        scratch = self.scratch / "arms" / f"{_file_name(arm.name)}-{cell.threads}"
-        own = scratch / f"process-{self.processes}"
-        own.mkdir(parents=True)
-        try:
-            with self._started(arm, cell, own, purpose=purpose, block=block) as worker:
-                yield worker
-        finally:
-            remove(own)
-
-    @contextmanager
-    def _started(
-        self, arm: Arm, cell: Cell, own: Path, *, purpose: str, block: int | None
-    ) -> Iterator[Worker]:
-        """As ``start``; ``own`` is a folder that no other process is told of."""
-        number, limits, scratch = self.processes, self.limits, own.parent
+        number, limits = self.processes, self.limits
         in_hand = InHand(self.run.path)
         in_hand.note(arm.name, None)
         resolution = self.resolutions[arm.name]
         assert resolution.interpreter is not None
         cores = tuple(available_cores()[: cell.threads])
-        cache, home = scratch / "cache", own / "home"
+        # Nothing of another arm lies in a folder that a worker is told of, nor next to it.
+        scratch = self.scratch / "arms" / f"{_file_name(arm.name)}-{cell.threads}"
+        cache = scratch / "cache"
         cache.mkdir(parents=True, exist_ok=True)
-        home.mkdir()
         entries = cache_entries(cache)
+        # A short path: multiprocessing puts sockets there, whose paths have 107 bytes at most.
+        own = self.scratch / "workers" / str(number)
         variables = worker_variables(
             threads=cell.threads,
             cache=cache,
-            home=home,
+            own=own,
             hash_seed=self.generator.randrange(2**32),
             device=cell.device,
         )
@@ -313,11 +304,14 @@ class Workers:
             log=self.run.path / "logs" / f"{number:04d}-{_file_name(arm.name)}.log",
             memory_limit_bytes=memory_limit_bytes(limits.memory_gib),
         )
-        try:
-            process = WorkerProcess(launch, timeout_seconds=limits.start_seconds)
-        except WorkerFailure as failure:
-            raise StartFailure(failure.status, failure.reason, failure.log) from failure
-        with process:
+        with ExitStack() as stack:
+            stack.callback(remove, own)
+            make_own_folders(own)
+            try:
+                process = WorkerProcess(launch, timeout_seconds=limits.start_seconds)
+            except WorkerFailure as failure:
+                raise StartFailure(failure.status, failure.reason, failure.log) from failure
+            stack.enter_context(process)
             stages = {}
             try:
                 if purpose == "memory":
@@ -358,7 +352,7 @@ class Workers:
                 device_seconds=started["device_seconds"],
                 cache_entries=entries,
             )
-            yield Worker(process, arm, number, cores, scratch, limits, in_hand, stages)
+            yield Worker(process, arm, number, cores, scratch, own, limits, in_hand, stages)
 
 
 def _file_name(arm: str) -> str:

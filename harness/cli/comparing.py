@@ -22,21 +22,29 @@ def compare_command(
     """What changed between two runs of a suite, and whether their verdicts agree.
 
     Two runs are not interleaved: each arm is held against an anchor within its own run first.
+    Runs on unlike machines get no verdict.
     Arms are matched by name, or by name without version, such as jax@0.9.2:jit and jax:jit.
     """
     # Imported here because pandas takes longer to load than most commands to run.
-    from harness.comparing import compare
+    from harness.comparing import OTHER_MACHINE, compare
     from harness.report.text import clean, significant
 
-    changes, agreements = compare(before, after)
+    compared = compare(before, after)
+    changes, agreements = compared.changes, compared.agreements
     if as_json:
         found = {
+            "machines": compared.machines,
             "changes": [asdict(change) for change in changes],
             "verdicts": [asdict(agreement) for agreement in agreements],
         }
         print(json.dumps(found, indent=1))
         return
     console = terminal()
+    if compared.machines:
+        console.print(
+            Text(clean(f"{OTHER_MACHINE}, so no verdicts: {'; '.join(compared.machines)}")),
+            soft_wrap=True,
+        )
     table = Table(title="Seconds of the second run over those of the first", title_justify="left")
     for name in ("comparison", "arm", "against anchor", "95 % interval", "unprotected", "verdict"):
         table.add_column(name)
@@ -60,6 +68,8 @@ def compare_command(
         highlight=False,
         markup=False,
     )
+    if compared.machines:
+        return
     words = [agreement.word for agreement in agreements]
     counts = ", ".join(f"{words.count(word)} {word}" for word in ("agree", "open", "contradict"))
     console.print(f"verdicts on pairs: {counts}", highlight=False)

@@ -27,8 +27,10 @@ def history_command(
     """What every arm did from each run of a suite to the next, new versions marked.
 
     Runs are not interleaved: each arm is held against an anchor within its own run first.
+    Between runs on unlike machines there is no verdict.
     """
     # Imported here because pandas takes longer to load than most commands to run.
+    from harness.comparing import OTHER_MACHINE
     from harness.history import history
     from harness.report.text import clean, significant
 
@@ -41,6 +43,8 @@ def history_command(
         print(json.dumps(asdict(found), indent=1))
         return
     console = terminal()
+    for machines in found.machines:
+        console.print(Text(clean(f"{OTHER_MACHINE}, so no verdicts: {machines}")), soft_wrap=True)
     table = Table(title="Seconds of each run over those of the run before", title_justify="left")
     for name in ("suite", "comparison", "arm", "run", "version", "against anchor", "verdict"):
         table.add_column(name)

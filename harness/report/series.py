@@ -14,6 +14,7 @@ import numpy
 import pandas
 
 from harness.ceilings import COPY, PRODUCT, work
+from harness.comparing import OTHER_MACHINE
 from harness.frames import Frames
 from harness.history import History
 from harness.report.comparison import Group
@@ -236,7 +237,7 @@ def trend_data(found: History) -> pandas.DataFrame:
     """Per arm and run: seconds over those of the first run, against the anchor, chained.
 
     ``low`` and ``high`` are of the step that led to the run; ``version`` says from which to which,
-    where it changed.
+    where it changed. On another machine an arm starts again at 1, after a row without numbers.
     """
     rows: list[dict[str, Any]] = []
     last: dict[tuple[str, str, str], float] = {}
@@ -252,6 +253,18 @@ def trend_data(found: History) -> pandas.DataFrame:
             last[key] = 1.0
             start = {"run": step.since, "level": 1.0, "low": 1.0, "high": 1.0}
             rows.append({**where, **start, "version": ""})
+        if change.word == OTHER_MACHINE:
+            last[key] = 1.0
+            gap = {
+                "run": step.run,
+                "level": numpy.nan,
+                "low": numpy.nan,
+                "high": numpy.nan,
+                "version": "",
+            }
+            start = {"run": step.run, "level": 1.0, "low": 1.0, "high": 1.0}
+            rows += [{**where, **gap}, {**where, **start, "version": OTHER_MACHINE}]
+            continue
         level = last[key]
         last[key] = level * change.ratio
         rows.append(

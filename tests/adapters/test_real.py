@@ -328,7 +328,7 @@ KEEPS = {
     "onnxruntime:cpu": False,
     "openvino:cpu": False,
 }
-WATCHED = ("HOME",)  # folders of the user that a process must leave as they are
+WATCHED = ("HOME", "TMPDIR")  # folders of the user that a process must leave as they are
 
 
 @pytest.mark.real

@@ -31,7 +31,8 @@ def words(changes: list[Change]) -> dict[str, str]:
 def test_a_change_of_one_arm_is_found(tmp_path: Path) -> None:
     before = session(tmp_path, "before", 1)
     after = session(tmp_path, "after", 2, speed={**SAME, "jax:jit": 0.96})
-    changes, agreements = compare(before, after)
+    compared = compare(before, after)
+    changes, agreements = compared.changes, compared.agreements
     found = {change.after: change for change in changes}
     assert set(found) == {"jax:jit", "flax:jit"}
     assert {change.anchor for change in changes} == {"torch:eager"}
@@ -45,7 +46,8 @@ def test_a_slower_machine_is_no_change(tmp_path: Path) -> None:
     """Everything takes half as long again: the unprotected ratio says 1.5, the verdict does not."""
     before = session(tmp_path, "before", 1)
     after = session(tmp_path, "after", 2, speed={arm: 1.5 * s for arm, s in SAME.items()})
-    changes, agreements = compare(before, after)
+    compared = compare(before, after)
+    changes, agreements = compared.changes, compared.agreements
     assert all(change.raw == pytest.approx(1.5, rel=0.05) for change in changes)
     assert {change.word for change in changes} <= {"no change beyond the margin", "open"}
     assert {agreement.word for agreement in agreements} == {"agree"}
@@ -54,7 +56,7 @@ def test_a_slower_machine_is_no_change(tmp_path: Path) -> None:
 def test_sessions_that_contradict_each_other_are_told(tmp_path: Path) -> None:
     before = session(tmp_path, "before", 1)
     after = session(tmp_path, "after", 2, speed={**SAME, "jax:jit": 1.8})
-    _, agreements = compare(before, after)
+    agreements = compare(before, after).agreements
     found = {(each.first, each.second): each.word for each in agreements}
     assert found["torch:eager", "jax:jit"] == "contradict"
     assert found["torch:eager", "flax:jit"] == "agree"
@@ -63,7 +65,7 @@ def test_sessions_that_contradict_each_other_are_told(tmp_path: Path) -> None:
 def test_versions_are_matched(tmp_path: Path) -> None:
     before = session(tmp_path, "before", 1, arms=("torch:eager", "jax@0.9.2:jit"))
     after = session(tmp_path, "after", 2, arms=("torch:eager", "jax@0.10.2:jit"))
-    (change,), _ = compare(before, after)
+    (change,) = compare(before, after).changes
     assert (change.before, change.after) == ("jax@0.9.2:jit", "jax@0.10.2:jit")
 
 

@@ -110,7 +110,7 @@ def kill_host():
 def litter():
     # How many entries the folders of this process hold, each of which it leaves a file in.
     found = {}
-    for name in ("HOME", "XDG_CACHE_HOME"):
+    for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME"):
         os.makedirs(os.environ[name], exist_ok=True)
         found[name] = len(os.listdir(os.environ[name]))
         with open(os.path.join(os.environ[name], str(os.getpid())), "w") as file:
@@ -406,8 +406,8 @@ def test_a_process_finds_nothing_of_the_user_or_of_earlier_processes_but_its_arm
     home = tmp_path / "home"
     home.mkdir()
     (home / ".theanorc").write_text("settings of the user")
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(home))
     folder = run(tmp_path / "results", "litters", "well")
     assert statuses(folder)["litters"] == ("ok", "")
     processes = [
@@ -416,7 +416,8 @@ def test_a_process_finds_nothing_of_the_user_or_of_earlier_processes_but_its_arm
         if each["record"] == "process" and each["arm"] == "foreign:litters"
     ]
     assert len(processes) >= 2
-    assert {each["describe"]["HOME"] for each in processes} == {0}
+    for name in ("HOME", "TMPDIR"):
+        assert {each["describe"][name] for each in processes} == {0}
     # The cache is the arm's own and said to be warm; another run starts with a cold one.
     counts = [each["describe"]["XDG_CACHE_HOME"] for each in processes]
     assert counts == [each["cache_entries"] for each in processes] == [*range(len(processes))]

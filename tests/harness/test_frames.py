@@ -640,8 +640,11 @@ def test_the_same_to_the_byte(tmp_path: Path, path: Path) -> None:
 
 def test_the_synthetic_run_is_the_same_to_the_byte(tmp_path: Path, path: Path) -> None:
     again = write_run(tmp_path)
-    for name in ("run.json", "records.jsonl"):
-        assert (again / name).read_bytes() == (path / name).read_bytes()
+    assert (again / "records.jsonl").read_bytes() == (path / "records.jsonl").read_bytes()
+    contents = [json.loads((run / "run.json").read_text()) for run in (path, again)]
+    ids = [content.pop("id") for content in contents]
+    assert ids[0] != ids[1]
+    assert contents[0] == contents[1]
 
 
 def test_exports_where_nothing_can_be_written(

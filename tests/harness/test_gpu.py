@@ -57,6 +57,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_facts(driver: None) -> None:
     assert gpu.count() == 1
+    assert gpu.names() == ["Example GPU"]
     assert gpu.facts() == {
         "name": "Example GPU",
         "driver": "555.1",

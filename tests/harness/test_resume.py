@@ -72,7 +72,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     marker.mkdir()
     site = installed_misbehaving(tmp_path_factory)
     write_suite(folder / "suite.toml", "well", "own-loop", rounds=ROUNDS)
-    # TMPDIR is among the few variables that workers inherit.
+    # The host keeps the folders of its workers below its own TMPDIR, their TMPDIR among them.
     environment = variables(tmp_path_factory, site, TMPDIR=str(marker))
     return Place(folder, environment, str(marker))
 
@@ -133,7 +133,7 @@ def marked(place: Place) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get("TMPDIR") == place.marker:
+            if process.environ().get("TMPDIR", "").startswith(place.marker):
                 found.append(process)
         except psutil.Error:
             continue
@@ -461,6 +461,27 @@ def test_packages_that_have_changed_are_not_mixed_into_a_run(
     assert records_of(interrupted) == before
 
 
+def test_a_run_of_another_machine_is_not_resumed_here(
+    terminal: Terminal, interrupted: Path
+) -> None:
+    description = json.loads((interrupted / "run.json").read_text())
+    machine = description["machine"]
+    cores = machine["cores"]
+    machine.update(processor="Example 9000", cores=cores + 1)
+    (interrupted / "run.json").write_text(json.dumps(description))
+    before = records_of(interrupted)
+    done = terminal("run", "--resume", interrupted)
+    assert (done.code, done.output) == (2, "")
+    assert done.errors.startswith(
+        f"levelfield: this is not the machine that {interrupted} began on (processor Example 9000, "
+    )
+    assert done.errors.endswith(
+        f"available cores {cores + 1}, now {cores}), and one run cannot mix them; resume it there, "
+        "or start a new run: levelfield run suite\n"
+    )
+    assert records_of(interrupted) == before
+
+
 def test_an_adapter_that_has_changed_is_not_mixed_into_a_run(
     terminal: Terminal, interrupted: Path
 ) -> None:
@@ -480,7 +501,7 @@ def test_an_adapter_that_has_changed_is_not_mixed_into_a_run(
     assert records_of(interrupted) == before
 
 
-@pytest.mark.parametrize("key", ["suite", "locks", "adapters"])
+@pytest.mark.parametrize("key", ["suite", "locks", "adapters", "machine"])
 def test_a_description_that_lacks_something_is_refused_in_one_line(
     terminal: Terminal, interrupted: Path, key: str
 ) -> None:

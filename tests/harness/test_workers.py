@@ -1,0 +1,96 @@
+"""The folders of workers: what one process leaves behind meets no other."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness import session
+from harness.arms import Framework, get_arm
+from harness.errors import WorkerFailure
+from harness.suite import Cell, Limits
+from harness.workers import StartFailure, Worker, Workers
+from tests.synthetic import empty_run
+
+pytestmark = pytest.mark.alone
+
+CELL = Cell(
+    **{"id": "c0001", "comparison": "k001", "arm": "misbehaving:well", "framework": "misbehaving"},
+    **{"mode": "well", "model": "mlp", "preset": "tiny", "phase": "training", "batch": 8},
+    **{"optimizer": "sgd", "numeric": "float32", "device": "cpu", "threads": 1},
+    profile="default",
+)
+
+
+@pytest.fixture
+def workers(misbehaving: Framework, tmp_path: Path) -> Iterator[Workers]:
+    resolutions = session.resolve_arms([CELL.arm], {})
+    with empty_run(tmp_path / "results") as run:
+        yield Workers(run, Limits(), resolutions, tmp_path / "scratch", random.Random(0))
+
+
+def variable(worker: Worker, name: str) -> Path:
+    """A variable of the worker's environment, as the kernel knows it."""
+    text = Path(f"/proc/{worker.process.pid}/environ").read_text()
+    (value,) = (each[len(name) + 1 :] for each in text.split("\0") if each.startswith(name + "="))
+    return Path(value)
+
+
+def test_every_worker_has_an_empty_folder_for_temporary_files_of_its_own(workers: Workers) -> None:
+    arm, folders, caches = get_arm(CELL.arm), [], []
+    for purpose in ("qualification", "resident"):
+        with workers.start(arm, CELL, purpose=purpose) as worker:
+            folders.append(variable(worker, "TMPDIR"))
+            caches.append(variable(worker, "XDG_CACHE_HOME"))
+            assert folders[-1] == worker.own / "tmp"
+            assert list(folders[-1].iterdir()) == []
+            headers = folders[-1] / "headers"
+            headers.mkdir(mode=0o500)  # what a framework compiled, in a folder that it protects
+            (folders[-1] / "compiled.h").write_text("x")
+        assert not folders[-1].parent.exists()
+    assert len({*folders}) == 2
+    assert caches[0] == caches[1], "the cache is the arm's, and warm for its second process"
+    assert len(str(folders[0])) - len(str(workers.scratch)) < 20
+
+
+def test_workers_that_live_at_once_share_no_folder_for_temporary_files(workers: Workers) -> None:
+    arm = get_arm(CELL.arm)
+    with (
+        workers.start(arm, CELL, purpose="resident") as one,
+        workers.start(arm, CELL, purpose="resident") as other,
+    ):
+        assert one.own != other.own
+        # The host solves cases where its own temporary files are, answers included.
+        assert Path(tempfile.gettempdir()) not in (one.own / "tmp", other.own / "tmp")
+        (one.own / "tmp" / "mine").write_text("x")
+        assert list((other.own / "tmp").iterdir()) == []
+
+
+def test_a_worker_that_dies_leaves_no_temporary_files(workers: Workers) -> None:
+    arm = get_arm(CELL.arm)
+    with workers.start(arm, CELL, purpose="resident") as worker:
+        (worker.own / "tmp" / "compiled.h").write_text("x")
+        os.kill(worker.process.pid, signal.SIGKILL)
+        with pytest.raises(WorkerFailure):
+            worker.memory()
+    assert not worker.own.exists()
+    assert list((workers.scratch / "workers").iterdir()) == []
+
+
+def test_a_worker_that_does_not_start_leaves_no_temporary_files(workers: Workers) -> None:
+    resolution = workers.resolutions[CELL.arm]
+    missing = replace(resolution, interpreter=workers.scratch / "no python")
+    workers.resolutions = {CELL.arm: missing}
+    with (
+        pytest.raises(StartFailure),
+        workers.start(get_arm(CELL.arm), CELL, purpose="qualification"),
+    ):
+        pytest.fail("it started")
+    assert list((workers.scratch / "workers").iterdir()) == []
