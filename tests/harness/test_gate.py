@@ -24,8 +24,18 @@ from harness.gate import (
     tolerances,
 )
 from harness.suite import load_suite, plan, suite_names
-from reference.case import Answers, Case, draw_case, run_jax, run_numpy, settled_case
-from reference.optimizers import OPTIMIZERS
+from reference.case import (
+    SETTLED,
+    Answers,
+    Case,
+    draw_case,
+    null_names,
+    run_jax,
+    run_numpy,
+    scale_error,
+    settled_case,
+)
+from reference.optimizers import EPSILON_HAT, OPTIMIZERS
 from tests.long import NETS, long_unless
 
 Arrays = dict[str, NDArray[Any]]
@@ -160,10 +170,10 @@ def stored(key: str) -> float:
     """What a framework may lose of a moved array by storing it in float32 at every step."""
     if not key.startswith(("stepped/", "trained/")):
         return 0.0
-    name = key.split("/parameter/")[1]
-    start = solved()[0].parameters[name]
-    start = start[solved()[1].trained["adam"][name] != 0]
-    steps = 1 if key.startswith("stepped/") else 10
+    case, answers = solved()
+    when, _, name = key.partition("/parameter/")
+    moved, steps = (answers.stepped, 1) if when == "stepped" else (answers.trained, answers.steps)
+    start = case.parameters[name][moved["adam"][name] != 0]
     return steps * float(np.linalg.norm(np.spacing(start).astype(np.float64))) / 2
 
 
@@ -477,6 +487,53 @@ def test_many_steps_show_a_second_moment_that_forgets_too_fast(
     assert not mutant(monkeypatch, "adam", beta1=0.89).passed
 
 
+@pytest.mark.parametrize("epsilon", [0.0, 1e-7, 1e-6])
+def test_the_first_step_shows_another_epsilon(
+    monkeypatch: pytest.MonkeyPatch, epsilon: float
+) -> None:
+    case, answers = attentive()
+    with monkeypatch.context() as patch:
+        patch.setitem(OPTIMIZERS["adam"], "epsilon", epsilon)  # type: ignore[arg-type]
+        reference.case._jitted.cache_clear()
+        wrong = run_jax(case, steps=answers.steps, optimizers=["adam"])
+    reference.case._jitted.cache_clear()
+    got = as_answered(case, wrong, "adam")
+    outcome = judge(case, answers, got, phase="training", optimizer="adam")
+    assert outcome.reason.startswith("stepped/")
+
+
+def test_the_other_form_of_adam_is_no_mistake_and_widens_the_scatter() -> None:
+    case, answers = attentive()
+    hat = run_jax(case, steps=answers.steps, optimizers=[EPSILON_HAT])
+    got = as_answered(case, hat, EPSILON_HAT)
+    assert judge(case, answers, got, phase="training", optimizer="adam").passed
+    apart = max(
+        relative_error(moved, answers.trained["adam"][name])
+        for name, moved in hat.trained[EPSILON_HAT].items()
+        if name not in null_names(answers.gradients)
+    )
+    assert 0 < apart <= answers.scatter["trained"] * (1 + 1e-6)
+
+
+def test_what_storing_small_steps_costs_is_no_error_of_their_scale() -> None:
+    case, answers = solved()
+    moved = {n: np.float32(5e-4) * way for n, way in answers.stepped["momentum"].items()}
+    small = replace(answers, stepped={"momentum": moved})
+
+    def stepped(factor: float) -> Arrays:
+        return {n: start + np.float32(factor) * moved[n] for n, start in case.parameters.items()}
+
+    def failed(factor: float) -> list[str]:
+        got = {f"stepped/parameter/{name}": value for name, value in stepped(factor).items()}
+        given = {**perfect("momentum"), **got}
+        return failures(judge(case, small, given, phase="training", optimizer="momentum"))
+
+    stored = [(end - case.parameters[n], moved[n]) for n, end in stepped(1.0).items()]
+    assert scale_error(stored) > FLOAT32.stepped_scale
+    assert failed(1.0) == []
+    assert "stepped scale/loss" in failed(1.5)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
 @pytest.mark.parametrize("decay", [1e-4, 1e-2])
 def test_weight_decay_moves_what_has_no_gradient(optimizer: str, decay: float) -> None:
@@ -571,3 +628,6 @@ def test_a_loose_gate_says_what_it_judged_loosely() -> None:
     outcome = judge(case, wide, perfect(), phase="training", optimizer="adam")
     told = loose([(check.name, check.tolerance) for check in outcome.checks])
     assert told == {"trained": pytest.approx(0.6)}
+    settled = [("stepped/hidden1/kernel", 3 * SETTLED["stepped"])]
+    assert loose(settled) == {}
+    assert loose([(name, 1.1 * tolerance) for name, tolerance in settled]) != {}
