@@ -41,12 +41,18 @@ def count() -> int:
 
 
 def names() -> list[str | None] | None:
-    """The name of every GPU that the driver shows; None without a driver."""
+    """The name of every GPU that the driver shows, None for one that it refuses.
+
+    Without a driver there is no list, either: None.
+    """
     driver = _driver()
     if driver is None:
         return None
-    handles = map(driver.nvmlDeviceGetHandleByIndex, range(count()))
-    return [_asked(driver.nvmlDeviceGetName, handle) for handle in handles]
+    handles = [
+        _asked(driver.nvmlDeviceGetHandleByIndex, index)
+        for index in range(_asked(driver.nvmlDeviceGetCount) or 0)
+    ]
+    return [handle and _asked(driver.nvmlDeviceGetName, handle) for handle in handles]
 
 
 def facts(index: int = 0) -> dict[str, Any] | None:

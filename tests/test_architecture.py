@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -151,6 +152,14 @@ def test_importing_the_harness_imports_no_framework(statement: str) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_the_tree_in_the_document_has_every_module() -> None:
+    tree = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    for path in (path for name in ("harness", "reference") for path in (ROOT / name).glob("*.py")):
+        defines_models = re.search(r"^MODELS\b", path.read_text(encoding="utf-8"), re.MULTILINE)
+        if path.name != "__init__.py" and not defines_models:  # those are <model>.py
+            assert re.search(rf"[ /]{path.name}\b", tree), f"ARCHITECTURE.md lacks {path.name}"
 
 
 def test_every_framework_and_model_has_its_place() -> None:

@@ -68,6 +68,13 @@ def test_facts(driver: None) -> None:
     }
 
 
+def test_a_gpu_that_the_driver_refuses_has_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for query, names in (("nvmlDeviceGetHandleByIndex", [None]), ("nvmlDeviceGetCount", [])):
+        refusing = SimpleNamespace(**{**vars(DRIVER), query: refuse})
+        monkeypatch.setattr(gpu, "_driver", lambda refusing=refusing: refusing)
+        assert gpu.names() == names
+
+
 def test_a_reading_names_what_slows_and_whose_processes_are_foreign(driver: None) -> None:
     found = gpu.reading(own_pids=[7])
     assert found is not None
