@@ -65,8 +65,8 @@ def findings(frames: Frames, group: Group) -> Iterator[str]:
     """What a reader should know of single arms, and of a gate that was loose for all of them."""
     for words in dict.fromkeys(filter(None, group.rows["loose"])):
         yield (
-            "The gate was loose, since rounding alone changes the float64 reference nearly as much:"
-            f" {words}. A mistake with a smaller effect would not have been seen."
+            f"The gate was loose by today's tolerances: {words}. A mistake with a smaller effect"
+            " would not have been seen."
         )
     for row in group.rows.to_dict("records"):
         if row["mean_over_median"] > RARE_SLOW_STEPS:
