@@ -211,16 +211,24 @@ class Qualification:
         seconds = median(slot["slices"]["throughput"]["seconds"] for slot in slots) / steps
         operations, least_bytes = self._work(cell)
         for attempt in range(CEILINGS_ATTEMPTS):
-            share = ceilings.roofline_share(operations, least_bytes, seconds, self.ceilings)
+            known = self._ceilings_of(cell)
+            share = ceilings.roofline_share(operations, least_bytes, seconds, known)
             check = roofline_check(share)
             if check.passed or attempt + 1 == CEILINGS_ATTEMPTS:
                 break
             self.stage(f"{cell.title}: what {cell.threads} thread(s) of this machine can do")
-            self.ceilings = [
-                *self.ceilings,
-                *ceilings.measured(cell.threads, available_cores()[: cell.threads]),
-            ]
+            again = ceilings.measured(cell.threads, available_cores()[: cell.threads])
+            # The report holds the arm against the same ceilings as this check.
+            for row in again:
+                self.run.append("ceiling", **row)
+            self.ceilings = [*self.ceilings, *again]
         return check
+
+    def _ceilings_of(self, cell: Cell) -> list[Mapping[str, Any]]:
+        """Of as many cores as the cell has; none on a GPU, where nothing was measured."""
+        if cell.device != "cpu":
+            return []
+        return [row for row in self.ceilings if row["threads"] == cell.threads]
 
     @staticmethod
     def _work(cell: Cell) -> tuple[int, int]:
@@ -234,10 +242,11 @@ class Qualification:
         A machine that becomes faster between the two batches hides what the larger one takes: then
         both are timed again in turn, and the least seconds of each are compared.
         """
-        if not self.ceilings:
+        known = self._ceilings_of(cell)
+        if not known:
             return []
         work, _ = self._work(cell)
-        bound = ceilings.roofline_share(work, 0, calibration.step_seconds, self.ceilings)
+        bound = ceilings.roofline_share(work, 0, calibration.step_seconds, known)
         if not bound >= COMPUTE_BOUND:
             return []
 

@@ -103,6 +103,7 @@ def _check(
         warm_up_cap_seconds=3.0,
         quiet_seconds=0.0,
         memory=False,
+        ceilings=timed,
     )
     suite = replace(suite, twin="none", effort=effort)
     cells = plan(suite)

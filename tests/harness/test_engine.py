@@ -27,6 +27,7 @@ from harness.suite import Cell, Effort, Limits, load_suite, plan
 from harness.summary import summary as summarised
 from harness.verdicts import judge
 from tests.harness.conftest import TINY_EFFORT, RunModes
+from tests.synthetic import empty_run
 
 pytestmark = pytest.mark.alone
 
@@ -278,6 +279,50 @@ def test_noise_is_told_from_work_behind_a_fence(left: float, passed: bool, attem
     assert (f"the least of {attempts} attempts" in found.note) is (attempts > 1)
 
 
+def ceilings_for(operations_per_second: float, threads: int = 1) -> list[dict[str, Any]]:
+    """Of a machine that copies at no cost."""
+    return [
+        {"threads": threads, "what": what, "size_bytes": 1, "per_second": rate}
+        for what, rate in (("matrix product", operations_per_second), ("copy", 1e30))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("device", "threads", "again", "passed", "measured"),
+    [
+        ("cpu", 1, 1.0, False, 2),  # as often as it is measured again, the arm is beyond it
+        ("cpu", 1, 10.0, True, 1),  # the machine was busy when it was measured first
+        ("cpu", 2, 1.0, True, 0),  # nothing was measured of two cores
+        ("cuda", 1, 1.0, True, 0),  # nor of a GPU, which is faster than the cores beside it
+    ],
+)
+def test_an_arm_is_held_against_the_ceilings_of_its_own_cores(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    threads: int,
+    again: float,
+    passed: bool,
+    measured: int,
+) -> None:
+    """An arm at twice the first ceiling; ``again``: what a new reading shows over the first."""
+    suite = load_suite("tiny")
+    cell = replace(plan(suite)[0], device=device, threads=threads)
+    operations, _ = work(
+        cell.model, cell.preset, cell.batch, phase=cell.phase, optimizer=cell.optimizer
+    )
+    known = ceilings_for(operations)
+    anew = ceilings_for(again * operations, threads)
+    monkeypatch.setattr("harness.ceilings.measured", lambda threads, cores: anew)
+    slots = [{"slices": {"throughput": {"seconds": 0.5}}}]  # of one step
+    with empty_run(tmp_path) as run:
+        proof = Qualification(run, suite, None, known, lambda text: None, {})  # type: ignore[arg-type]
+        check = proof._roofline(cell, slots, 1)
+    assert check.passed is passed
+    recorded = [row for row in store.read_records(run) if row["record"] == "ceiling"]
+    assert len(recorded) == measured * len(anew), "the report knows what the check knew"
+
+
 @pytest.mark.parametrize(
     ("costs", "speed", "passed", "attempts"),
     [
@@ -296,10 +341,7 @@ def test_a_machine_that_becomes_faster_is_told_from_a_batch_that_costs_nothing(
     operations, _ = work(
         cell.model, cell.preset, cell.batch, phase=cell.phase, optimizer=cell.optimizer
     )
-    ceilings = [
-        {"what": "matrix product", "size_bytes": 1, "per_second": 2.0 * operations},
-        {"what": "copy", "size_bytes": 1, "per_second": 1e30},
-    ]  # half of a step of one second
+    ceilings = ceilings_for(2.0 * operations)  # half of a step of one second
     timed = []
 
     class Jumping:
