@@ -16,17 +16,16 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from harness.arms import TWIN, get_arm
 from harness.errors import BadInput
 from harness.frames import AUDIT, Frames, load
-from harness.machine import difference
+from harness.machine import difference, recorded
 from harness.statistics import ALPHA_PER_LOOK, Estimate, estimate, holm, paired_blocks
 from harness.summary import summary
-from harness.verdicts import Logs, judge, logs_of
+from harness.verdicts import NO_CONTROL, Logs, judge, logs_of
 
 OTHER_MACHINE = "other machine"  # in the place of every verdict
 _SAME = ["model", "preset", "phase", "batch", "optimizer", "numeric", "device", "threads"]
@@ -38,7 +37,7 @@ class Change:
 
     ``raw``: seconds over seconds, without protection. ``ratio`` with ``low`` and ``high``: the same
     against the anchor, 95 %. ``word``: "slower", "faster", "no change beyond the margin", "open";
-    or ``OTHER_MACHINE``.
+    or ``NO_CONTROL`` or ``OTHER_MACHINE``.
     """
 
     comparison: str
@@ -102,17 +101,11 @@ def compare(before: Path, after: Path) -> Compared:
             " protects their comparison from a machine that changed; run one suite twice"
         )
     agreements = [*_agreements(shared, sessions, keys)]
-    machines = difference(*map(_machine, sessions))
+    machines = difference(*(recorded(each.runs["machine"].iloc[0]) for each in sessions))
     if machines:
         changes = [replace(change, word=OTHER_MACHINE) for change in changes]
         agreements = [replace(agreement, word=OTHER_MACHINE) for agreement in agreements]
     return Compared(tuple(machines), tuple(changes), tuple(agreements))
-
-
-def _machine(frames: Frames) -> dict[str, Any]:
-    """The machine of a run as recorded; empty where run.json does not tell it."""
-    machine = json.loads(frames.runs["machine"].iloc[0] or "{}")
-    return machine if isinstance(machine, dict) else {}
 
 
 def _comparisons(frames: Frames) -> dict[str, str]:
@@ -150,11 +143,14 @@ def _changes(key: str, sessions: list[Frames], ids: list[str]) -> list[Change]:
             for frames, each, name in zip(sessions, ids, (arm, other), strict=True)
         ]
         found.append((arm, other, raw[1] / raw[0], welch(ends[0], ends[1])))
+    # A session in which no arm ran twice does not show what it can tell apart.
+    controlled = all(each.twin for each in logs)
     p_values = holm(np.array([moved.p_value() for _, _, _, moved in found]))
-    return [
+    changes = [
         _change(key, arm, other, anchor=anchor, raw=raw, moved=moved, p_value=p, margin=margin)
         for (arm, other, raw, moved), p in zip(found, p_values, strict=True)
     ]
+    return changes if controlled else [replace(change, word=NO_CONTROL) for change in changes]
 
 
 def _change(

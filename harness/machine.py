@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -57,7 +58,13 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def difference(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
+def recorded(text: str | None) -> dict[str, Any]:
+    """The facts in a run's column "machine"; none where run.json does not tell them."""
+    facts = json.loads(text or "{}")
+    return facts if isinstance(facts, dict) else {}
+
+
+def difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     """What differs between two machines as ``describe_machine`` records them, one text per fact.
 
     Empty for one machine. A fact that either of the two does not tell is not compared. Memory may
@@ -65,7 +72,7 @@ def difference(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> list[
     """
     found = []
     for fact, name in _IDENTITY.items():
-        before, now = recorded.get(fact), present.get(fact)
+        before, now = first.get(fact), second.get(fact)
         if before is None or now is None or _same(fact, before, now):
             continue
         if isinstance(before, list) and isinstance(now, list) and fact == "processor_flags":

@@ -18,6 +18,7 @@ from harness.arms import TWIN
 from harness.ceilings import IMPOSSIBLE_SHARE
 from harness.columns import COLUMNS
 from harness.frames import AUDIT, Frames
+from harness.machine import difference, recorded
 from harness.statistics import (
     LEVELS,
     LOOKS,
@@ -255,15 +256,31 @@ def carry_over(resident: Logs, audits: Logs, margin: float) -> tuple[float, list
     return float(np.expm1(difference[worst])), failed
 
 
+def _machines(frames: Frames) -> dict[str, int]:
+    """Run -> the number of its machine; runs on one machine share a number."""
+    known: list[dict[str, Any]] = []
+    numbers = {}
+    for run, text in zip(frames.runs["run"], frames.runs["machine"], strict=True):
+        machine = recorded(text)
+        number = next((n for n, each in enumerate(known) if not difference(each, machine)), None)
+        if number is None:
+            number = len(known)
+            known.append(machine)
+        numbers[run] = number
+    return numbers
+
+
 def _agreed(found: list[Judged], frames: Frames) -> list[Judged]:
-    """Verdicts of which a second session of the same suite says the same are not provisional."""
+    """Verdicts of which a second session on the same machine says the same are not provisional."""
     cells = frames.cells.drop_duplicates(["run", "comparison"]).set_index(["run", "comparison"])
     names = ["model", "preset", "phase", "batch", "optimizer", "numeric", "device", "threads"]
+    machines = _machines(frames)
     said: dict[tuple[Any, ...], set[str]] = {}
 
     def key(judged: Judged, pair: Any) -> tuple[Any, ...]:
         what = tuple(cells.loc[(judged.run, judged.comparison), names])
-        return (*what, judged.statistic, pair.first, pair.second, pair.faster)
+        machine = machines[judged.run]
+        return (*what, machine, judged.statistic, pair.first, pair.second, pair.faster)
 
     for judged in found:
         for pair in judged.verdicts.pairs:
