@@ -42,6 +42,16 @@ def test_a_change_of_one_arm_is_found(tmp_path: Path) -> None:
     assert all(agreement.word != "contradict" for agreement in agreements)
 
 
+@pytest.mark.parametrize("without", ["before", "after"])
+def test_without_a_control_no_change_is_told(tmp_path: Path, without: str) -> None:
+    """A session in which no arm ran twice does not show what it can tell apart."""
+    before = session(tmp_path, "before", 1, twin=without != "before")
+    speed = {**SAME, "jax:jit": 0.96}
+    after = session(tmp_path, "after", 2, speed=speed, twin=without != "after")
+    changes = compare(before, after).changes
+    assert {change.word for change in changes} == {"no A/A control: no arm ran twice"}
+
+
 def test_a_slower_machine_is_no_change(tmp_path: Path) -> None:
     """Everything takes half as long again: the unprotected ratio says 1.5, the verdict does not."""
     before = session(tmp_path, "before", 1)

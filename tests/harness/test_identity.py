@@ -156,6 +156,15 @@ def test_a_copy_is_the_same_run_and_agrees_with_nobody(tmp_path: Path, made: str
         assert load(tmp_path).runs["run"].tolist() == ["one", "two"]
 
 
+def test_another_machine_confirms_no_provisional_verdict(tmp_path: Path) -> None:
+    first, second = write(tmp_path, "one", 1), write(tmp_path, "two", 2)
+    for run in (first, second):
+        edited(run, machine={"cores": 2})
+    assert provisional(first, second) < provisional(first) + provisional(second)
+    edited(second, machine={"cores": 64})
+    assert provisional(first, second) == provisional(first) + provisional(second) > 0
+
+
 def test_one_folder_by_two_paths_is_no_copy(tmp_path: Path) -> None:
     run = write(tmp_path / "results", "one", 1)
     (tmp_path / "link").symlink_to(run)
