@@ -15,7 +15,7 @@ from harness.environments import Resolution, resolve
 from harness.errors import BadInput
 from harness.in_hand import InHand, record_death
 from harness.machine import code_version, describe_machine, difference, shown
-from harness.suite import Cell, Effort, Limits, Suite, plan
+from harness.suite import Cell, Effort, Limits, Suite, plan, suite_names
 
 
 def resolve_arms(names: Sequence[str], given: Mapping[str, Path]) -> dict[str, Resolution]:
@@ -99,6 +99,7 @@ def reopened(
         cells = [Cell(**cell) for cell in run.description["cells"]]
         arms = dict.fromkeys(cell.arm for cell in cells)
         locks = {arm: run.description["locks"][arm]["hash"] for arm in arms}
+        locked = {arm: tuple(run.description["locks"][arm]["lock"]) for arm in arms}
         adapters = {cell.framework: run.description["adapters"][cell.framework] for cell in cells}
         machine = dict(run.description["machine"])
     except (KeyError, TypeError, ValueError) as error:
@@ -108,25 +109,42 @@ def reopened(
     if differences := difference(machine, describe_machine()):
         raise BadInput(
             f"this is not the machine that {run.path} began on ({'; '.join(differences)}), and one"
-            " run cannot mix them; resume it there, or start a new run: levelfield run"
-            f" {shlex.quote(suite.name)}"
+            " run cannot mix them; resume it there, or {_start_anew(suite)}"
         )
     for framework, identity in _adapters(cells).items():
         if identity != adapters[framework]:
             raise BadInput(
                 f"the adapter {framework} is not the one that {run.path} began with"
                 f" ({_difference(adapters[framework], identity)}), and one run cannot mix them;"
-                f" restore it, or start a new run: levelfield run {shlex.quote(suite.name)}"
+                f" restore it, or {_start_anew(suite)}"
             )
     resolutions = resolve_arms([*locks], given)
     for arm, resolution in resolutions.items():
         before = locks[arm]
         if before is not None and resolution.lock_hash != before:
             raise BadInput(
-                f"the packages of {arm} are not those that {run.path} began with, and one run "
-                f"cannot mix them; start a new one: levelfield run {suite.name}"
+                f"the packages of {arm} are not those that {run.path} began with"
+                f" ({_changed(locked[arm], resolution.lock)}), and one run cannot mix them; install"
+                f" them again, or {_start_anew(suite)}"
             )
     return suite, cells, resolutions
+
+
+def _start_anew(suite: Suite) -> str:
+    """What to type. Where the file of a suite that is not ours lay is not recorded."""
+    if suite.name in suite_names():
+        return f"start a new run: levelfield run {shlex.quote(suite.name)}"
+    return f"start a new run of the suite's file: levelfield run {shlex.quote(suite.name)}.toml"
+
+
+def _changed(before: Sequence[str], now: Sequence[str]) -> str:
+    """The first packages of which one of the two locks alone has the version, for people."""
+    gone, come = (sorted(set(one) - set(other)) for one, other in ((before, now), (now, before)))
+    return "; ".join(
+        f"{word} {', '.join(each[:2])}{' and more' if len(each) > 2 else ''}"
+        for word, each in (("no longer", gone), ("now", come))
+        if each
+    )
 
 
 def _difference(before: Any, now: Mapping[str, str]) -> str:

@@ -449,14 +449,16 @@ def test_packages_that_have_changed_are_not_mixed_into_a_run(
     terminal: Terminal, interrupted: Path
 ) -> None:
     description = json.loads((interrupted / "run.json").read_text())
-    description["locks"]["misbehaving:own-loop"]["hash"] = "0" * 64
+    own = description["locks"]["misbehaving:own-loop"]
+    own["hash"], own["lock"] = "0" * 64, [*own["lock"], "moon==1.0", "sun==2.0", "star==3.0"]
     (interrupted / "run.json").write_text(json.dumps(description))
     before = records_of(interrupted)
     done = terminal("run", "--resume", interrupted)
     assert (done.code, done.output) == (2, "")
     assert done.errors == (
         f"levelfield: the packages of misbehaving:own-loop are not those that {interrupted} began "
-        "with, and one run cannot mix them; start a new one: levelfield run suite\n"
+        "with (no longer moon==1.0, star==3.0 and more), and one run cannot mix them; install them "
+        "again, or start a new run of the suite's file: levelfield run suite.toml\n"
     )
     assert records_of(interrupted) == before
 
@@ -477,7 +479,7 @@ def test_a_run_of_another_machine_is_not_resumed_here(
     )
     assert done.errors.endswith(
         f"available cores {cores + 1}, now {cores}), and one run cannot mix them; resume it there, "
-        "or start a new run: levelfield run suite\n"
+        "or start a new run of the suite's file: levelfield run suite.toml\n"
     )
     assert records_of(interrupted) == before
 
@@ -495,8 +497,8 @@ def test_an_adapter_that_has_changed_is_not_mixed_into_a_run(
     assert (done.code, done.output) == (2, "")
     assert done.errors == (
         f"levelfield: the adapter misbehaving is not the one that {interrupted} began with (its "
-        "files have changed), and one run cannot mix them; restore it, or start a new run: "
-        "levelfield run suite\n"
+        "files have changed), and one run cannot mix them; restore it, or start a new run of "
+        "the suite's file: levelfield run suite.toml\n"
     )
     assert records_of(interrupted) == before
 
