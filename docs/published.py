@@ -1,7 +1,7 @@
 """Writes what the published runs say, to the bit: one summary and one table of verdicts per run.
 
-``make published`` rewrites ``tests/published``; ``tests/test_published.py`` fails where a run in
-the repository gives another table. Rewrite them only where a run was made again or a result is
+``make published`` rewrites ``tests/published``; ``tests/test_docs.py`` fails where a run in the
+repository gives another table. Rewrite them only where a run was made again or a result is
 meant to change, and say in CHANGELOG.md which verdicts changed.
 """
 

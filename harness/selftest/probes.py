@@ -27,7 +27,7 @@ HARNESS = Path(__file__).resolve().parent.parent
 # Fault -> how its cell must end.
 FAULTS = {
     "no-fence": "failed: fence read",
-    "partial-fence": "failed: fence",  # read, and beside a neighbour the sum as well
+    "partial-fence": "failed: fence",
     "oversubscribes": "failed: affinity",
     "child-computes": "failed: affinity",
     "child-spins": "failed: affinity",

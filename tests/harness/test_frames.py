@@ -265,7 +265,7 @@ def test_a_loose_gate_is_told_of_its_cell(tmp_path: Path) -> None:
             ("trained", "a", 0.5),
             ("trained", "b", 0.67),
             ("trained by rounding", "c", 1.0),
-            ("stepped", "a", 2e-3),
+            ("stepped", "a", 6e-4),  # as a settled draw may have it
             ("gradient", "a/0", 4e-4),
             ("gradient scale", "a/0", 6e-3),
         )
