@@ -81,7 +81,8 @@ def _own_seconds(processes: Sequence[WorkerProcess]) -> float:
     """CPU seconds of this process and the workers.
 
     The workers and the canary run on the measured cores; the rest of this process may run on any
-    core, and on another one its few milliseconds a round are taken off foreign load for nothing.
+    core. On another one its 8 to 10 ms a round (rounds of half a second on a busy two-core virtual
+    machine, 2026-11-26) are taken off foreign load for nothing: less than the rule looks for.
     """
     return time.process_time() + sum(process.cpu_seconds() for process in processes)
 

@@ -426,11 +426,14 @@ def test_a_program_on_the_measured_core_is_foreign_load_however_many_cores_there
     effort = Effort(**{**vars(TINY_EFFORT), "memory": False, "accuracy": False})
     effort = replace(effort, slice_seconds=0.1, rounds=4, rounds_extra=0.0)
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as burner:
-        os.sched_setaffinity(burner.pid, available_cores()[:1])
-        loaded = frames.load(run_modes("well", "own-loop", effort=effort))
-        burner.kill()
-    assert set(loaded.rounds["watched_cores"]) == {len(noise.watched_cores(available_cores()[:1]))}
+        try:
+            os.sched_setaffinity(burner.pid, available_cores()[:1])
+            loaded = frames.load(run_modes("well", "own-loop", effort=effort))
+        finally:
+            burner.kill()
     assert set(loaded.rounds["rule"]) == {"foreign load"}
+    watched = noise.watched_cores(available_cores()[:1])
+    assert set(loaded.rounds["watched_cores"]) == {noise.core_count(watched)}
 
 
 def test_every_block_has_a_fresh_process_of_every_arm(judged: Path) -> None:

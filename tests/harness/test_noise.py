@@ -91,8 +91,8 @@ def test_a_burning_neighbour_is_foreign_and_own_work_is_not() -> None:
     core = min(before_pinning)
     with subprocess.Popen([sys.executable, "-c", BURN], stdout=subprocess.PIPE) as burner:
         assert burner.stdout
-        burner.stdout.readline()
         try:
+            burner.stdout.readline()
             for pid in (0, burner.pid):
                 os.sched_setaffinity(pid, {core})
             before, theirs, own = (
