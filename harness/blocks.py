@@ -8,7 +8,6 @@ cannot hold all of them, and as an *audit* of whether living beside each other c
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -41,14 +40,16 @@ class Noise:
     cores: Sequence[int]
     device: str
     canaries: list[list[float]] = field(default_factory=list)
+    _watched: Sequence[int] | None = None
     _begin: Any = None
     _own_begin: float = 0.0
 
     def begin(self, processes: Sequence[WorkerProcess]) -> None:
         """Start a stretch, the first canary before it."""
         self.boundary()
+        self._watched = noise.watched_cores(self.cores)
         self._own_begin = _own_seconds(processes)
-        self._begin = noise.read()
+        self._begin = noise.read(self._watched)
 
     def boundary(self) -> None:
         """Between two slots: how fast is a fixed loop now?"""
@@ -57,11 +58,12 @@ class Noise:
     def end(self, processes: Sequence[WorkerProcess]) -> dict[str, Any]:
         """The fields of a ``round`` record that speak of the machine."""
         own = _own_seconds(processes) - self._own_begin
-        found = noise.difference(self._begin, noise.read(), own, _machine_cores())
+        cores = noise.core_count(self._watched)
+        found = noise.difference(self._begin, noise.read(self._watched), own, cores)
         if self.device == "cuda":
             pids = [pid for process in processes for pid in process.tree()]
             found["gpu"] = gpu.reading(own_pids=pids)
-        return {"canaries": self.canaries, **found}
+        return {"canaries": self.canaries, "watched_cores": self._watched, **found}
 
 
 def statistics_of(arm: Arm, suite: Suite, cell: Cell, step_seconds: float) -> list[str]:
@@ -76,11 +78,13 @@ def statistics_of(arm: Arm, suite: Suite, cell: Cell, step_seconds: float) -> li
 
 
 def _own_seconds(processes: Sequence[WorkerProcess]) -> float:
+    """CPU seconds of this process and the workers.
+
+    The workers and the canary run on the measured cores; the rest of this process may run on any
+    core. On another one its 8 to 10 ms a round (rounds of half a second on a busy two-core virtual
+    machine, 2026-11-26) are taken off foreign load for nothing: less than the rule looks for.
+    """
     return time.process_time() + sum(process.cpu_seconds() for process in processes)
-
-
-def _machine_cores() -> int:
-    return os.cpu_count() or 1
 
 
 @dataclass
@@ -385,7 +389,7 @@ def _suspect(fields: Mapping[str, Any], faults: int) -> str | None:
         [noise.canary_spread(fields["canaries"])],
         major_faults=[faults],
         gpu=[fields.get("gpu")],
-        cores=_machine_cores(),
+        cores=noise.core_count(fields["watched_cores"]),
         **{
             name: [fields[name] or 0.0]
             for name in ("wall_seconds", "foreign_seconds", "steal_seconds", "throttled_seconds")

@@ -67,7 +67,10 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "margin": (NUMBER, "share below which a difference does not matter"),
         "quiet": (TEXT, "whether the machine was quiet when the session began: yes, no or empty"),
         "waited_seconds": (NUMBER, "seconds waited for that"),
-        "foreign_share": (NUMBER, "share of the machine that others used then"),
+        "foreign_share": (
+            NUMBER,
+            "share of the cores to measure on, in older runs of the machine, that others used then",
+        ),
         "cells": (COUNT, "number of planned cells"),
         "suite": (TEXT, "the suite as run, as JSON"),
         "adapters": (TEXT, "framework -> package, version and hash of its adapter, as JSON"),
@@ -139,8 +142,13 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "canary_seconds": (NUMBER, "median seconds of the canary loop"),
         "canary_spread": (NUMBER, "slowest over fastest canary of the round less 1"),
         "wall_seconds": (NUMBER, "seconds of the round"),
-        "foreign_share": (NUMBER, "share of the machine's cores that others used"),
-        "steal_share": (NUMBER, "share that the hypervisor took"),
+        "watched_cores": (
+            COUNT,
+            "how many cores foreign and stolen shares are of: those measured on and their"
+            " hyper-thread siblings; in older runs all of the machine's",
+        ),
+        "foreign_share": (NUMBER, "share of the watched cores that others used"),
+        "steal_share": (NUMBER, "share of the watched cores that the hypervisor took"),
         "pressure_share": (NUMBER, "share of the time in which some task waited for a core"),
         "throttled_seconds": (NUMBER, "seconds held back by a quota"),
         "major_faults": (COUNT, "page faults of the slices that went to disk"),

@@ -56,7 +56,8 @@ class Facts:
 def examine(sleep: Callable[[float], None] = time.sleep) -> Facts:
     """Look at the machine for some seconds."""
     cores = available_cores()
-    before, own, spreads = noise.read(), time.process_time(), []
+    watched = noise.watched_cores(cores[:1])
+    before, own, spreads = noise.read(watched), time.process_time(), []
     end = time.monotonic() + WATCH_SECONDS
     while time.monotonic() < end:
         boundaries = []
@@ -65,8 +66,9 @@ def examine(sleep: Callable[[float], None] = time.sleep) -> Facts:
             sleep(0.06)
         spreads.append(noise.canary_spread(boundaries))
     used = time.process_time() - own
-    met = noise.difference(before, noise.read(), used, os.cpu_count() or 1)
-    whole = met["wall_seconds"] * (os.cpu_count() or 1)
+    count = noise.core_count(watched)
+    met = noise.difference(before, noise.read(watched), used, count)
+    whole = met["wall_seconds"] * count
     return Facts(
         machine=describe_machine(),
         foreign_share=met["foreign_seconds"] / whole,
@@ -89,7 +91,7 @@ def rows(facts: Facts) -> Iterator[Row]:
     share = facts.foreign_share
     yield Row(
         "other programs",
-        f"{share:.1%} of the machine, load {facts.load:.2f}",
+        f"{share:.1%} of the core to measure on, load {facts.load:.2f}",
         GOOD if share <= noise.FOREIGN_SHARE else POOR,
         "" if share <= noise.FOREIGN_SHARE else "stop them, or measure when they rest",
     )

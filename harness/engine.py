@@ -191,8 +191,10 @@ class Engine:
         """Wait for the machine to be quiet, then see what it can do; both are recorded."""
         effort = self.suite.effort
         self._stage("waiting for a quiet machine")
-        quiet = noise.wait_until_quiet(effort.quiet_seconds)
-        self.run.append("session", **vars(quiet))
+        most = max((cell.threads for cell in cells), default=1)
+        watched = noise.watched_cores(available_cores()[:most])
+        quiet = noise.wait_until_quiet(effort.quiet_seconds, watched=watched)
+        self.run.append("session", watched_cores=watched, **vars(quiet))
         rows: list[dict[str, Any]] = []
         for threads in sorted({cell.threads for cell in cells}) if effort.ceilings else ():
             self._stage(f"what {threads} thread(s) of this machine can do")

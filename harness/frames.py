@@ -63,7 +63,7 @@ _FIELDS = {
     "round": (
         *("comparison", "block", "round", "at", "order", "canaries", "wall_seconds"),
         *("foreign_seconds", "steal_seconds", "throttled_seconds", "pressure_seconds"),
-        *("major_faults", "load", "gpu"),
+        *("major_faults", "load", "gpu", "watched_cores"),
     ),
     "slice": (
         *("process", "block", "round", "statistic", "at", "steps", "seconds", "step_seconds"),
@@ -457,7 +457,10 @@ def _startup(columns: _Columns, served: _Served) -> _Columns:
 def _rounds(columns: _Columns, processes: _Columns, runs: Mapping[str, Run]) -> _Columns:
     """The columns of ``rounds``: shares, canaries and the rule that each falls under."""
     machines = [run.description.get("machine") or {} for run in runs.values()]
-    cores = numpy.array([each.get("logical_cores") or each.get("cores") or 1 for each in machines])
+    every = [each.get("logical_cores") or each.get("cores") or 1 for each in machines]
+    # Rounds of older runs name no cores: their seconds are of the whole machine.
+    of_run = zip(columns["watched_cores"], columns["owner"], strict=True)
+    cores = numpy.array([_watched(found, every[run]) for found, run in of_run], dtype=numpy.int64)
     owner = numpy.asarray(columns["owner"], dtype=numpy.int64)
     purposes = zip(*(processes[name] for name in ("owner", "block", "purpose")), strict=True)
     residency = {(run, block): purpose for run, block, purpose in purposes}
@@ -477,13 +480,13 @@ def _rounds(columns: _Columns, processes: _Columns, runs: Mapping[str, Run]) -> 
         throttled_seconds=seconds["throttled_seconds"],
         major_faults=faults,
         gpu=columns["gpu"],
-        cores=cores[owner],
+        cores=cores,
     )
     wall = seconds["wall_seconds"]
     with numpy.errstate(all="ignore"):
         found |= {
-            "foreign_share": seconds["foreign_seconds"] / (wall * cores[owner]),
-            "steal_share": seconds["steal_seconds"] / (wall * cores[owner]),
+            "foreign_share": seconds["foreign_seconds"] / (wall * cores),
+            "steal_share": seconds["steal_seconds"] / (wall * cores),
             "pressure_share": seconds["pressure_seconds"] / wall,
         }
     return {
@@ -496,7 +499,16 @@ def _rounds(columns: _Columns, processes: _Columns, runs: Mapping[str, Run]) -> 
         "major_faults": faults,
         "rule": rules,
         "quarantined": [bool(rule) for rule in rules],
+        "watched_cores": cores,
     }
+
+
+def _watched(recorded: Any, machine: int) -> int:
+    if recorded is None:
+        return machine
+    if not isinstance(recorded, list) or not recorded:
+        raise BadInput(f"the watched cores of a round are not a list of cores: {recorded!r}")
+    return len(recorded)
 
 
 def _canaries(records: Sequence[Any]) -> tuple[Any, Any]:

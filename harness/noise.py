@@ -22,13 +22,19 @@ TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")  # resolution of /proc/stat (proc(5)
 # The best of four short loops: a preemption costs one of them, a slower core all of them.
 CANARY_LOOPS, CANARY_TURNS = 4, 3000
 
-# Shares of the machine's time in a round. Below two ticks of the counter nothing can be told.
+# Shares of the watched cores' time in a round, and not of the machine's: on 64 cores a program that
+# takes half of the measured core takes less than 1 % of the machine, and one on another core does
+# not disturb what is pinned. Below two ticks of the counter nothing can be told.
 FOREIGN_SHARE, STEAL_SHARE = 0.03, 0.01
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Counters at one moment; seconds since boot or start, None where the machine does not tell."""
+    """Counters at one moment; seconds since boot or start, None where the machine does not tell.
+
+    ``busy_seconds`` and ``steal_seconds`` are of the cores that were asked for, the rest is of the
+    machine.
+    """
 
     clock: float
     busy_seconds: float
@@ -66,10 +72,46 @@ def canary(cores: Sequence[int]) -> list[float]:
     return found
 
 
-def read() -> Reading:
-    """The counters now (proc(5), the kernel's psi and cgroup documentation)."""
-    fields = _text("/proc/stat").split("\n", 1)[0].split()[1:]
-    user, nice, system, _, _, irq, softirq, steal = (float(each) for each in fields[:8])
+def watched_cores(cores: Sequence[int]) -> tuple[int, ...] | None:
+    """``cores`` and their hyper-thread siblings: a program on any of these slows ``cores`` down.
+
+    None where /proc/stat lacks one of them, as where a container numbers its cores anew: there only
+    the machine as a whole can be watched.
+    """
+    watched = set(cores).union(*map(_siblings, cores))
+    return tuple(sorted(watched)) if {f"cpu{core}" for core in watched} <= _ticks().keys() else None
+
+
+def _siblings(core: int) -> set[int]:
+    """The hardware threads of a core, from a list like "0,32" or "0-1"; itself where none is."""
+    with suppress(OSError, ValueError):
+        text = _text(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
+        ranges = [[int(end) for end in part.split("-")] for part in text.split(",")]
+        return {each for ends in ranges for each in range(ends[0], ends[-1] + 1)}
+    return {core}
+
+
+def core_count(watched: Sequence[int] | None) -> int:
+    """How many cores those are; None stands for all of the machine's."""
+    return len(watched) if watched else os.cpu_count() or 1
+
+
+def _ticks() -> dict[str, list[float]]:
+    """The first eight counters of /proc/stat by name: "cpu" of the machine, "cpu0" of a core."""
+    lines = [line.split() for line in _text("/proc/stat").splitlines() if line.startswith("cpu")]
+    return {name: [float(field) for field in fields[:8]] for name, *fields in lines}
+
+
+def read(watched: Sequence[int] | None = None) -> Reading:
+    """The counters now (proc(5), the kernel's psi and cgroup documentation).
+
+    ``watched``: the cores to count busy and stolen time of; None for the whole machine.
+    """
+    ticks = _ticks()
+    names = ["cpu"] if watched is None else [f"cpu{core}" for core in watched]
+    # A core that was switched off has no line: it is neither busy nor stolen.
+    counted = [ticks[name] for name in names if name in ticks]
+    user, nice, system, _, _, irq, softirq, steal = np.sum(counted, axis=0).tolist()
     return Reading(
         clock=time.perf_counter(),
         busy_seconds=(user + nice + system + irq + softirq) * TICK_SECONDS,
@@ -97,8 +139,8 @@ def difference(before: Reading, after: Reading, own_seconds: float, cores: int) 
     """What happened between two readings, as fields of a ``round`` record.
 
     ``own_seconds`` of CPU time are this program's and its workers'; the rest of what was busy is
-    foreign. /proc/stat counts whole ticks of 10 ms, so a round of half a second on two cores knows
-    shares to about one per cent.
+    foreign. ``cores`` is how many cores the readings are of. /proc/stat counts whole ticks of
+    10 ms, so a round of half a second on two cores knows shares to about one per cent.
     """
     wall = after.clock - before.clock
     foreign = max(after.busy_seconds - before.busy_seconds - own_seconds, 0.0)
@@ -129,20 +171,22 @@ class Quiet:
 def wait_until_quiet(
     seconds: float,
     *,
+    watched: Sequence[int] | None = None,
     share: float = FOREIGN_SHARE,
     window: float = 5.0,
-    reader: Callable[[], Reading] = read,
+    reader: Callable[[Sequence[int] | None], Reading] = read,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Quiet:
-    """Wait until others use less than ``share`` of the machine over ``window`` seconds.
+    """Wait until others use less than ``share`` of the ``watched`` cores over ``window`` seconds.
 
     At most ``seconds``; then the session goes on anyway, and its record says so. 0 does not wait.
+    None watches the whole machine.
     """
-    cores, waited, found = os.cpu_count() or 1, 0.0, 0.0
+    cores, waited, found = core_count(watched), 0.0, 0.0
     while waited < seconds:
-        before, own = reader(), time.process_time()
+        before, own = reader(watched), time.process_time()
         sleep(min(window, seconds))
-        after = reader()
+        after = reader(watched)
         used = difference(before, after, time.process_time() - own, cores)
         found = used["foreign_seconds"] / (used["wall_seconds"] * cores)
         waited += used["wall_seconds"]
@@ -209,8 +253,9 @@ def judge_rounds(
 ) -> list[str]:
     """The rule by which each round goes into quarantine, "" where none does.
 
-    ``spreads`` are those of the canaries; all [round]; ``cores`` are the machine's. ``gpu`` holds
-    what ``harness.gpu.reading`` found at the end of each round, where one was used.
+    ``spreads`` are those of the canaries; all [round]; ``cores`` is how many cores the foreign and
+    the stolen seconds are of, for all rounds or [round]. ``gpu`` holds what ``harness.gpu.reading``
+    found at the end of each round, where one was used.
     """
     readings = [reading or {} for reading in gpu or [None] * len(wall_seconds)]
     wall, foreign, steal, throttled, faults = (

@@ -45,9 +45,10 @@ _CELL = (
     " profile"
 )
 # kind -> its fields; ? marks those that may be left out and then are null. Besides, every record
-# has "record" (its kind) and "at" (seconds since 1970).
+# has "record" (its kind) and "at" (seconds since 1970). What is foreign or stolen is counted on the
+# "watched_cores"; older runs have no such field, and there it is counted on the whole machine.
 RECORDS = {
-    "session": "quiet waited_seconds foreign_share",
+    "session": "quiet waited_seconds foreign_share watched_cores?",
     "ceiling": "threads what size_bytes per_second",
     "process": "process arm interpreter how python lock_hash asked describe interpreter_seconds"
     " import_seconds device_seconds cache_entries? purpose block?",
@@ -59,7 +60,8 @@ RECORDS = {
     "calibration": "cell process step_seconds slice_steps fence_seconds",
     "block": "block residency arms comparisons rounds seed",
     "round": "comparison block round order canaries wall_seconds foreign_seconds steal_seconds"
-    " throttled_seconds? pressure_seconds? load frequency_mhz? major_faults gpu? suspect?",
+    " throttled_seconds? pressure_seconds? load frequency_mhz? major_faults gpu? suspect?"
+    " watched_cores?",
     "slice": "cell process block round statistic steps seconds step_seconds? cpu_seconds"
     " wait_seconds? switches? major_faults?",
     "memory": "cell process phase peak_bytes? tree_bytes? device_bytes? framework_bytes? reason?",

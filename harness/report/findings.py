@@ -68,6 +68,7 @@ def findings(frames: Frames, group: Group) -> Iterator[str]:
             f"The gate was loose by today's tolerances: {words}. A mistake with a smaller effect"
             " would not have been seen."
         )
+    foreign = _foreign_cores(frames, group)
     for row in group.rows.to_dict("records"):
         if row["mean_over_median"] > RARE_SLOW_STEPS:
             yield (
@@ -80,7 +81,7 @@ def findings(frames: Frames, group: Group) -> Iterator[str]:
                 f"{row['arm']}: {row['capped_share']:.0%} of its processes were not steady when"
                 " their warm-up ended at its cap"
             )
-        if row["wait_share"] > WAITING and _quiet(frames, group):
+        if row["wait_share"] - foreign > WAITING and _quiet(frames, group):
             yield (
                 f"{row['arm']}: its threads waited for a core {row['wait_share']:.0%} of the time"
                 " on a quiet machine: it runs more threads than it was given cores"
@@ -155,6 +156,16 @@ def _quiet(frames: Frames, group: Group) -> bool:
     return bool(
         rounds["foreign_share"].median() < QUIET_SHARE and rounds["steal_share"].median() < 0.01
     )
+
+
+def _foreign_cores(frames: Frames, group: Group) -> float:
+    """How many cores others kept busy in the median round: so long may threads wait for them.
+
+    A share of all cores hides this where they are many, as in runs that watched the whole machine.
+    """
+    rounds = frames.rounds
+    rounds = rounds[(rounds["run"] == group.run) & (rounds["comparison"] == group.comparison)]
+    return float((rounds["foreign_share"] * rounds["watched_cores"]).median())
 
 
 def _differences(frames: Frames, row: dict[Any, Any]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from scipy import stats  # type: ignore[import-untyped]
 
 from harness.arms import get_arm
 from harness.frames import Frames
+from harness.resources import available_cores
 from harness.selftest.goals import Finding, share_of
 from harness.statistics import (
     ALPHA_PER_LOOK,
@@ -96,10 +98,12 @@ def _effort(*, rounds: int = 6) -> Effort:
 
 @contextmanager
 def bursts(folder: Path) -> Iterator[Path]:
-    """Something else burns a core in bursts meanwhile; yields the file that lists them."""
+    """Something else burns a measured core in bursts; yields the file that lists them."""
     log = folder / BURSTS
     command = [sys.executable, "-P", "-m", "harness.selftest.burner", str(SEED), str(log)]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as burner:
+        # Left alone it would move to a core that nothing is measured on, where it disturbs nobody.
+        os.sched_setaffinity(burner.pid, available_cores()[:1])
         try:
             yield log
         finally:

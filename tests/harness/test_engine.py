@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +26,7 @@ from harness.checks import (
 )
 from harness.process import TreeUse
 from harness.qualification import Calibration, Qualification
+from harness.resources import available_cores
 from harness.suite import Cell, Effort, Limits, load_suite, plan
 from harness.summary import summary as summarised
 from harness.verdicts import judge
@@ -455,6 +459,23 @@ def test_a_block_wholly_in_noise_is_replaced_a_bounded_number_of_times(
     assert rounds["block"].nunique() == clean
     (judged,) = judge(loaded)
     assert ("the A/A twin has only 5 blocks" in judged.verdicts.void) == (clean < 6)
+
+
+def test_a_program_on_the_measured_core_is_foreign_load_however_many_cores_there_are(
+    run_modes: RunModes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    effort = Effort(**{**vars(TINY_EFFORT), "memory": False, "accuracy": False})
+    effort = replace(effort, slice_seconds=0.1, rounds=4, rounds_extra=0.0)
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as burner:
+        try:
+            os.sched_setaffinity(burner.pid, available_cores()[:1])
+            loaded = frames.load(run_modes("well", "own-loop", effort=effort))
+        finally:
+            burner.kill()
+    assert set(loaded.rounds["rule"]) == {"foreign load"}
+    watched = noise.watched_cores(available_cores()[:1])
+    assert set(loaded.rounds["watched_cores"]) == {noise.core_count(watched)}
 
 
 def test_every_block_has_a_fresh_process_of_every_arm(judged: Path) -> None:

@@ -122,6 +122,34 @@ def memory(run: Run, cell: str, number: int, **peaks: int | None) -> None:
         run.append("memory", cell=cell, process=number, phase=phase, peak_bytes=peak)
 
 
+def test_shares_are_of_the_watched_cores_and_in_older_runs_of_the_machine(tmp_path: Path) -> None:
+    with empty_run(tmp_path) as run:
+        for index, watched in enumerate(([5], [5, 37], None)):
+
+            def add(kind: str, watched: list[int] | None = watched, **fields: Any) -> None:
+                own = {} if watched is None else {"watched_cores": watched}
+                run.append(kind, **{**fields, "foreign_seconds": 0.04, **own})
+
+            add_round(add, "k001", 1, index, ["c0001"])
+    found = load(run.path).rounds
+    machine = run.description["machine"]["logical_cores"]
+    assert found["watched_cores"].tolist() == [1, 2, machine]
+    assert found["foreign_share"].tolist() == pytest.approx([0.08, 0.04, 0.08 / machine])
+    assert found["rule"].tolist()[:2] == ["foreign load"] * 2
+
+
+@pytest.mark.parametrize("watched", [[], "0", 1, {"0": 1}])
+def test_watched_cores_that_are_no_list_are_refused(tmp_path: Path, watched: Any) -> None:
+    with empty_run(tmp_path) as run:
+
+        def add(kind: str, **fields: Any) -> None:
+            run.append(kind, **fields, watched_cores=watched)
+
+        add_round(add, "k001", 1, 0, ["c0001"])
+    with pytest.raises(BadInput, match="watched cores of a round"):
+        load(run.path)
+
+
 # -- as documented ----------------------------------------------------------------------------
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
-from typing import Any
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from harness import noise
+from harness.blocks import Noise, _suspect
+from harness.process import WorkerProcess
 
 pytestmark = pytest.mark.alone
 
@@ -81,22 +86,114 @@ def test_the_cpu_time_of_another_process() -> None:
 
 
 def test_a_burning_neighbour_is_foreign_and_own_work_is_not() -> None:
-    def met() -> float:
-        before, own = noise.read(), time.process_time()
-        end = time.perf_counter() + 0.6
-        while time.perf_counter() < end:
-            pass
-        used = time.process_time() - own
-        found = noise.difference(before, noise.read(), used, os.cpu_count() or 1)
-        return float(found["foreign_seconds"] / found["wall_seconds"])
-
-    alone = min(met() for _ in range(3))
+    """On one core, so that it holds whatever else the machine does."""
+    before_pinning = os.sched_getaffinity(0)
+    core = min(before_pinning)
     with subprocess.Popen([sys.executable, "-c", BURN], stdout=subprocess.PIPE) as burner:
         assert burner.stdout
-        burner.stdout.readline()
-        beside = max(met() for _ in range(3))
-        burner.kill()
-    assert beside > alone + 0.3
+        try:
+            burner.stdout.readline()
+            for pid in (0, burner.pid):
+                os.sched_setaffinity(pid, {core})
+            before, theirs, own = (
+                noise.read([core]),
+                noise.cpu_seconds(burner.pid),
+                time.process_time(),
+            )
+            while time.process_time() < own + 0.3:
+                pass
+            used, theirs = time.process_time() - own, noise.cpu_seconds(burner.pid) - theirs
+            found = noise.difference(before, noise.read([core]), used, 1)
+        finally:
+            os.sched_setaffinity(0, before_pinning)
+            burner.kill()
+    counted, ticks = found["foreign_seconds"] + found["steal_seconds"], 5 * noise.TICK_SECONDS
+    assert theirs > 0.1
+    assert counted > theirs - ticks
+    assert found["foreign_seconds"] < found["wall_seconds"] - used + ticks
+
+
+class Machine:
+    """A played machine of 64 hardware threads, two to a core: 3 and 35 are siblings."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, *, siblings: bool = True, first: int = 0) -> None:
+        self.clock, self.siblings = 0.0, siblings
+        self.busy = dict.fromkeys(range(first, first + 64), 0.0)
+        clocks = SimpleNamespace(perf_counter=lambda: self.clock, process_time=time.process_time)
+        patch.setattr(noise, "_text", self.text)
+        patch.setattr(noise, "canary", lambda cores: [0.0002] * len(cores))
+        patch.setattr(noise, "time", clocks)
+        patch.setattr(os, "cpu_count", lambda: 64)
+
+    def text(self, path: str) -> str:
+        if path == "/proc/stat":
+            seconds = {"": sum(self.busy.values()), **self.busy}
+            lines = [f"cpu{n} {s / noise.TICK_SECONDS:.0f}{' 0' * 9}" for n, s in seconds.items()]
+            return "\n".join([*lines, "intr 1 2 3"])
+        siblings = re.fullmatch(r"/sys/.*/cpu(\d+)/topology/thread_siblings_list", path)
+        if not siblings or not self.siblings:
+            raise FileNotFoundError(path)
+        core = int(siblings[1]) % 32
+        return f"{core},{core + 32}\n"
+
+    def round(self, burnt: int, seconds: float) -> dict[str, Any]:
+        """A round of 10 s on core 3, in which a burner takes so many of a core."""
+        used = [0.0, 10.0 - seconds if burnt == 3 else 10.0]
+        worker = cast(WorkerProcess, SimpleNamespace(cpu_seconds=lambda: used.pop(0)))
+        stretch = Noise([3], "cpu")
+        stretch.begin([worker])
+        self.clock += 10.0
+        self.busy[min(self.busy) + 3] += used[0]
+        self.busy[min(self.busy) + burnt] += seconds
+        return stretch.end([worker])
+
+
+@pytest.mark.parametrize(
+    ("burnt", "seconds", "share"),
+    [
+        pytest.param(3, 5.0, 0.25, id="on the measured core"),
+        pytest.param(35, 10.0, 0.5, id="on its sibling"),
+        pytest.param(4, 10.0, 0.0, id="on another core"),
+        pytest.param(36, 10.0, 0.0, id="on the sibling of another core"),
+    ],
+)
+def test_foreign_load_is_a_share_of_the_measured_cores(
+    monkeypatch: pytest.MonkeyPatch, burnt: int, seconds: float, share: float
+) -> None:
+    fields = Machine(monkeypatch).round(burnt, seconds)
+    assert fields["watched_cores"] == (3, 35)
+    assert fields["foreign_seconds"] / (2 * fields["wall_seconds"]) == pytest.approx(
+        share, abs=0.02
+    )
+    assert _suspect(fields, 0) == ("foreign load" if share else None)
+
+
+def test_a_core_whose_siblings_are_unknown_is_watched_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = Machine(monkeypatch, siblings=False)
+    assert machine.round(35, 10.0)["watched_cores"] == (3,)
+    assert _suspect(machine.round(35, 10.0), 0) is None
+    assert _suspect(machine.round(3, 5.0), 0) == "foreign load"
+
+
+def test_where_cores_are_numbered_otherwise_the_whole_machine_is_watched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A container may show counters of cores 100 to 163 to a program that runs on core 3."""
+    machine = Machine(monkeypatch, first=100)
+    fields = machine.round(40, 10.0)
+    assert fields["watched_cores"] is None
+    assert fields["foreign_seconds"] == pytest.approx(10.0, abs=0.1)
+    assert _suspect(fields, 0) is None, "10 of 640 seconds"
+
+
+def test_the_real_cores_are_watched() -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    watched = noise.watched_cores(cores)
+    assert watched is not None
+    assert set(cores) <= set(watched)
+    assert noise.read(watched).busy_seconds <= noise.read().busy_seconds
 
 
 class Clock:
@@ -110,7 +207,7 @@ class Clock:
         self.now += seconds
         self.busy += 0.0 if self.looks >= self.quiet_from else seconds
 
-    def read(self) -> noise.Reading:
+    def read(self, watched: Sequence[int] | None) -> noise.Reading:
         return noise.Reading(self.now, self.busy, 0.0, None, None, 0.0, None)
 
 
@@ -124,6 +221,20 @@ def test_a_session_waits_for_quiet_and_not_for_ever(
     found = noise.wait_until_quiet(60.0, reader=clock.read, sleep=clock.sleep)
     assert (found.quiet, found.waited_seconds) == (quiet, waited)
     assert (found.foreign_share > noise.FOREIGN_SHARE) is not quiet
+
+
+@pytest.mark.parametrize(("burnt", "quiet"), [(3, False), (35, False), (4, True)])
+def test_a_session_waits_for_the_cores_to_measure_on(
+    monkeypatch: pytest.MonkeyPatch, burnt: int, quiet: bool
+) -> None:
+    machine = Machine(monkeypatch)
+
+    def sleep(seconds: float) -> None:
+        machine.clock += seconds
+        machine.busy[burnt] += seconds
+
+    watched = noise.watched_cores([3])
+    assert noise.wait_until_quiet(60.0, watched=watched, sleep=sleep).quiet is quiet
 
 
 def test_a_session_that_does_not_wait() -> None:

@@ -116,6 +116,27 @@ def test_the_error_bar_and_the_noise_stand_below(tmp_path: Path) -> None:
     assert "torch:eager#2" not in set(table.cells["arm"])
 
 
+@pytest.mark.parametrize(
+    ("share", "cores", "blamed"),
+    [
+        pytest.param(0.001, 1, True, id="a quiet core"),
+        pytest.param(0.2, 2, False, id="a shared core"),
+        pytest.param(0.5 / 64, 64, False, id="an older run, shares of 64 cores"),
+        pytest.param(0.03 / 64, 64, True, id="an older run, too little to explain the wait"),
+    ],
+)
+def test_an_arm_is_not_blamed_for_waiting_while_others_used_its_core(
+    tmp_path: Path, share: float, cores: int, blamed: bool
+) -> None:
+    loaded = frames_of(tmp_path, phases=("inference",))
+    slices = loaded.slices.assign(wait_seconds=0.48 * loaded.slices["seconds"])
+    rounds = loaded.rounds.assign(foreign_share=share, watched_cores=cores)
+    loaded = dataclasses.replace(loaded, slices=slices, rounds=rounds)
+    (group,) = groups(loaded)
+    said = [line for line in findings(loaded, group) if "waited for a core 48%" in line]
+    assert bool(said) is blamed
+
+
 def test_too_much_quarantine_voids(tmp_path: Path) -> None:
     loud = [(block, index) for block in range(1, 8) for index in range(3)]
     table = comparison_tables(frames_of(tmp_path, phases=("inference",), loud=loud))[0]
