@@ -356,5 +356,14 @@ class Workers:
 
 
 def _file_name(arm: str) -> str:
-    """An arm's name in letters that every file system takes."""
-    return "".join(letter if letter.isalnum() or letter in "-.@" else "-" for letter in arm)
+    """An arm's name in letters that every file system takes; no two arms have the same.
+
+    A colon becomes "_", and what is no plain letter its code between two "+".
+    """
+
+    def written(letter: str) -> str:
+        if letter.isascii() and (letter.isalnum() or letter in "-.@"):
+            return letter
+        return "_" if letter == ":" else f"+{ord(letter):x}+"
+
+    return "".join(map(written, arm))

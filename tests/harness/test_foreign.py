@@ -343,7 +343,7 @@ def test_a_reason_names_the_line_of_the_adapter_and_the_log_has_the_whole_of_it(
         if each["record"] == "status"
     }
     assert logs["well"] is None
-    assert logs["raises"].endswith("-foreign-raises.log")
+    assert logs["raises"].endswith("-foreign_raises.log")
     log = (nonsense / "logs" / logs["raises"]).read_text()
     assert "Traceback" in log
     assert "in helper" in log
