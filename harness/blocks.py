@@ -197,7 +197,6 @@ class _Block:
             slices = self._slot(worker, cell)
             if worker.process.alive:
                 worker.process.park()
-            worker.in_hand.release()
             met.boundary()
             faults += self._keep(worker, cell, number, slices)
         fields = met.end(processes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,6 +16,7 @@ import pytest
 from harness import arms, frames, in_hand, session, store
 from harness.arms import read_framework
 from harness.cases import Cases
+from harness.process import WorkerProcess
 from harness.suite import Cell, Suite, plan, validated
 from tests.harness.conftest import TINY_EFFORT, Silent
 
@@ -267,13 +269,13 @@ def run(folder: Path, *modes: str, **options: Any) -> Path:
             name="foreign",
             title="tests",
             models=("mlp",),
-            presets=("tiny",),
-            phases=("inference",),
-            batches=(8,),
             twin="none",
             effort=replace(TINY_EFFORT, memory=False),
             **{
                 "level": "smoke",
+                "presets": ("tiny",),
+                "phases": ("inference",),
+                "batches": (8,),
                 "arms": tuple(f"foreign:{mode}" for mode in modes),
                 **options,
             },
@@ -456,6 +458,41 @@ def test_an_interruption_and_an_error_leave_no_note(
     assert statuses(tmp_path / "run") == {"well": ("ok", "")}
     kinds = [each["record"] for each in store.read_records(store.open_run(tmp_path / "run"))]
     assert "death" not in kinds
+
+
+def test_a_note_stands_while_a_worker_is_asked_and_not_while_the_reference_solves(
+    foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, set[bool]] = {}
+    solved: dict[str, Any] = {}
+    ask, reference = WorkerProcess.ask, Cases._reference
+    note = in_hand.InHand(tmp_path / "run")
+
+    def asking(self: WorkerProcess, do: str, *arguments: Any, **options: Any) -> Any:
+        asked.setdefault(do, set()).add(note.left() is not None)
+        return ask(self, do, *arguments, **options)
+
+    def solving(self: Cases, cell: Cell, module: str, *arguments: str) -> str:
+        solved[module] = note.left()
+        return reference(self, cell, module, *arguments)
+
+    monkeypatch.setattr(WorkerProcess, "ask", asking)
+    monkeypatch.setattr(Cases, "_reference", solving)
+    run(tmp_path, "well", presets=("small",), phases=("training",), optimizers=("sgd",))
+    assert solved == dict.fromkeys(("reference", "reference.closing", "reference.learning"))
+    assert {"start", "load", "answer", "slot", "closing", "learn", "memory"} <= set(asked)
+    assert {stood for stands in asked.values() for stood in stands} == {True}
+
+
+def test_deaths_while_the_reference_solves_are_no_arm_s(
+    foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Cases, "_solve", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        assert exit_code(run, tmp_path, "well") == -signal.SIGKILL
+        assert exit_code(resume, tmp_path / "run") == -signal.SIGKILL
+    resume(tmp_path / "run")
+    assert statuses(tmp_path / "run") == {"well": ("ok", "")}
 
 
 def history(*kinds: str) -> list[dict[str, Any]]:
