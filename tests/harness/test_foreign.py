@@ -130,7 +130,7 @@ def helper():
 class Adapter(Sound):
     def __init__(self, device, mode, threads, precision):
         Sound.__init__(self, device, "well", threads, precision)
-        self.name, self.infers, self.loads = mode, 0, 0
+        self.name, self.infers, self.loads, self.judged = mode, 0, 0, False
         if mode == "kills-at-once":
             kill_host()
 
@@ -162,8 +162,11 @@ class Adapter(Sound):
             kill_host()
         if self.infers in (1, 60) and self.name in DEEDS:
             DEEDS[self.name]()
-        if self.infers == 60 and self.name == "null-when-timed":
-            os.write(REPLIES, RAW[self.name])
+        if self.name == "null-when-timed" and self.late_infers() == 60:
+            once = os.path.join(os.environ["XDG_CACHE_HOME"], "once")
+            if not os.path.exists(once):
+                os.makedirs(once)
+                os.write(REPLIES, RAW[self.name])
         outputs = Sound.infer(self)
         if self.name == "nameless":
             return {7: outputs["logits"]}
@@ -172,7 +175,12 @@ class Adapter(Sound):
         change = OUTPUTS.get(self.name)
         return {"logits": change(outputs["logits"])} if change else outputs
 
+    def late_infers(self):
+        # In a process whose parameters nobody has asked for: no gate has judged it.
+        return 0 if self.judged else self.infers
+
     def parameters(self):
+        self.judged = True
         if self.name == "methodless":
             return Base.parameters(self)
         return helper() if self.name == "raises" else Sound.parameters(self)
@@ -331,6 +339,25 @@ def test_nonsense_costs_its_own_cell_and_names_itself(nonsense: Path, mode: str)
     assert words in reason
     assert reason.isprintable()
     assert len(reason) <= 700
+
+
+@pytest.mark.parametrize("residency", ["resident", "sequential"])
+def test_a_cell_that_ends_its_worker_costs_no_other_cell_of_its_arm(
+    foreign: Path, tmp_path: Path, residency: str
+) -> None:
+    # Nonsense comes once in the run, from whichever cell is timed first.
+    folder = run(tmp_path, "null-when-timed", "well", batches=(8, 16), residency=residency)
+    cells = frames.load(folder).cells
+    ends = {mode: sorted(rows["status"]) for mode, rows in cells.groupby("mode")}
+    assert ends == {"null-when-timed": ["failed", "ok"], "well": ["ok", "ok"]}
+    (reason,) = cells["reason"][cells["status"] == "failed"]
+    assert "is null" in reason
+    started = [
+        each["arm"]
+        for each in store.read_records(store.open_run(folder))
+        if each["record"] == "process" and each["block"] is not None
+    ]
+    assert sorted(started) == [*2 * ["foreign:null-when-timed"], "foreign:well"]
 
 
 def test_a_reason_names_the_line_of_the_adapter_and_the_log_has_the_whole_of_it(
