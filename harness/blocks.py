@@ -163,13 +163,20 @@ class _Block:
                     cell
                     for name in workers
                     for cell in by_arm[name]
-                    if cell.comparison == comparison
+                    if cell.comparison == comparison and cell.id not in self.parent.failed
                 ]
                 self.generator.shuffle(present)
-                ready = [cell for cell in present if self._ready(workers[cell.arm], cell)]
-                self._rounds(comparison, {cell: workers[cell.arm] for cell in ready})
-                for cell in ready:
-                    self._judge(workers[cell.arm], cell)
+                ready = {}
+                for cell in present:
+                    worker = self._alive(stack, workers[cell.arm], by_arm[cell.arm])
+                    if worker is None:
+                        continue
+                    workers[cell.arm] = worker
+                    if self._ready(worker, cell):
+                        ready[cell] = worker
+                self._rounds(comparison, ready)
+                for cell, worker in ready.items():
+                    self._judge(worker, cell)
 
     def _rounds(self, comparison: str, ready: dict[Cell, Worker]) -> None:
         """Rounds until there are enough clean ones, or half as many more were spent."""
@@ -201,7 +208,6 @@ class _Block:
             slices = self._slot(worker, cell)
             if worker.process.alive:
                 worker.process.park()
-            worker.in_hand.release()
             met.boundary()
             faults += self._keep(worker, cell, number, slices)
         fields = met.end(processes)
@@ -238,7 +244,10 @@ class _Block:
                     continue
                 for cell in sorted(cells, key=lambda each: comparisons.index(each.comparison)):
                     self.parent.stage(f"block {self.number} ({self.residency}), {cell.title}")
-                    if not worker.process.alive or not self._ready(worker, cell):
+                    worker = self._alive(stack, worker, cells)
+                    if worker is None:
+                        break
+                    if not self._ready(worker, cell):
                         continue
                     for number in range(self.rounds):
                         if cell.id in self.parent.failed:
@@ -274,10 +283,18 @@ class _Block:
                 self.parent.fail(cell, failure)
             return None
 
+    def _alive(self, stack: ExitStack, worker: Worker, cells: Sequence[Cell]) -> Worker | None:
+        """The worker, or a new one of its arm if one of the arm's ``cells`` ended it.
+
+        That cell has failed; the others are measured in the same block all the same.
+        """
+        if worker.process.alive:
+            return worker
+        left = [cell for cell in cells if cell.id not in self.parent.failed]
+        return self._start(stack, worker.arm, left)
+
     def _ready(self, worker: Worker, cell: Cell) -> bool:
         """Load, first steps, warm-up, park; False where the cell failed."""
-        if not worker.process.alive:
-            return False
         self.parent.stage(f"block {self.number}: {cell.title}: warm-up")
         worker.process.resume()
         try:

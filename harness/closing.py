@@ -9,7 +9,7 @@ a cell counts without it, and a cell that fails it ends as ``wrong`` or ``failed
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness import gate
@@ -27,6 +27,12 @@ ATTEMPTS = 4
 # Passes over the input sets between the first answers and those that are judged: an odd number, so
 # that a loop that runs half of its steps ends at another set. As many as fit into the seconds.
 PASSES_SECONDS, MOST_PASSES = 0.5, 25
+# Phase -> check -> the seconds in the reply, of what is met for the first time and again.
+_VISITS: Mapping[str, Mapping[str, str]] = {
+    "training": {},
+    "inference": {"first visit": "seconds"},
+    "generation": {"first visit": "seconds", "first visit, first token": "token_seconds"},
+}
 
 
 @dataclass
@@ -90,13 +96,15 @@ class ClosingGate:
                 limit_bytes=gate.closing_bytes(case, closing),
             )
             visits = []
-            if not training:
-                if not len(seconds["first_seconds"]) == len(seconds["again_seconds"]) == sets:
+            for title, kind in _VISITS[cell.phase].items():
+                first, again = seconds[f"first_{kind}"], seconds[f"again_{kind}"]
+                if not len(first) == len(again) == sets:
                     raise WorkerFailure(
                         "failed", f"the reply to 'closing' lacks the seconds of {sets} input sets"
                     )
-                visits = [first_visit_check(seconds["first_seconds"], seconds["again_seconds"])]
-            if all(check.passed for check in visits):
+                visits.append(replace(first_visit_check(first, again), name=title))
+            outcome = gate.judge_closing(case, closing, got, phase=cell.phase, numeric=cell.numeric)
+            # A wrong answer is no noise, and a process has met all sets when it is asked again.
+            if not outcome.passed or all(check.passed for check in visits):
                 break
-        outcome = gate.judge_closing(case, closing, got, phase=cell.phase, numeric=cell.numeric)
         return outcome, visits

@@ -1,7 +1,8 @@
 """The gate: no number leaves before the answers agree.
 
 Compares what a worker computed with the float64 answers of the case: parameter count, shapes and
-values as loaded; outputs of every input set, or every decoded token, in two rounds over the sets;
+values as loaded; outputs of every input set, or every decoded token, in two rounds over the sets,
+and the first token once more, decoded alone;
 and, for training, losses and gradients of every set, the losses of all steps and how far the first
 and all of them moved each parameter and each running statistic.
 
@@ -286,13 +287,13 @@ def answer_bytes(case: Case, answers: Answers) -> int:
     the outputs come once per input set. All may be float64.
     """
     given = [value for outputs in answers.outputs for value in outputs.values()]
-    return _most_bytes(case, [*given, *answers.tokens], answers.steps)
+    return _most_bytes(case, [*given, *answers.tokens, *answers.tokens], answers.steps)
 
 
 def closing_bytes(case: Case, closing: Closing) -> int:
     """The same for the answers of a closing case."""
     given = [value for outputs in closing.outputs for value in outputs.values()]
-    return _most_bytes(case, [*given, *closing.tokens, *closing.tokens], READ)
+    return _most_bytes(case, [*given, *(3 * closing.tokens)], READ)
 
 
 def _most_bytes(case: Case, given: Sequence[NDArray[Any]], steps: int) -> int:
@@ -357,30 +358,27 @@ class _Judging:
                 yield check
 
     def tokens(self) -> Iterator[Check]:
-        """Every one, of every input set; the error is the share of wrong ones."""
+        """The first one alone, as it is timed, and all of them, of every input set."""
         if not self.answers.tokens:
             yield Check("tokens", float("inf"), 0.0, "the case has none to compare with")
         for number, expected in enumerate(ROUNDS * self.answers.tokens):
-            key = f"tokens/{number}"
-            check = self._compare(key, key, expected, 0.0)
-            if check.note:
-                yield check
-                continue
-            wrong = float((self.got[key] != expected).mean())
-            note = f"{wrong:.0%} of the tokens are others" if wrong else ""
-            yield Check(key, wrong, 0.0, note)
+            yield self._tokens(f"first/{number}/tokens", expected[:, :1])
+            yield self._tokens(f"tokens/{number}", expected)
 
     def closing_tokens(self, closing: Closing) -> Iterator[Check]:
-        """The first token alone, as it is timed, and all tokens, of every input set."""
+        """The same: the first one before any set was decoded whole, and after many steps."""
         for number, expected in enumerate(closing.tokens):
-            for name, tokens in (("first", expected[:, :1]), ("output", expected)):
-                key = f"{name}/{number}/tokens"
-                check = self._compare(key, key, tokens, 0.0)
-                if not check.note:
-                    wrong = float((self.got[key] != tokens).mean())
-                    note = f"{wrong:.0%} of the tokens differ" if wrong else ""
-                    check = Check(key, wrong, 0.0, note)
-                yield check
+            yield self._tokens(f"first/{number}/tokens", expected[:, :1])
+            yield self._tokens(f"again/{number}/tokens", expected[:, :1])
+            yield self._tokens(f"output/{number}/tokens", expected)
+
+    def _tokens(self, key: str, expected: NDArray[Any]) -> Check:
+        """The error is the share of wrong ones."""
+        check = self._compare(key, key, expected, 0.0)
+        if check.note:
+            return check
+        wrong = float((self.got[key] != expected).mean())
+        return Check(key, wrong, 0.0, f"{wrong:.0%} of the tokens are others" if wrong else "")
 
     def closing_training(self, closing: Closing) -> Iterator[Check]:
         """The last losses of many steps, and where all of them lead."""

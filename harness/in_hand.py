@@ -1,10 +1,12 @@
 """Which cell a run has in hand, kept where it outlives the process that measures.
 
 A framework that kills the process which measures it would end every resumption in the same way. So
-each request to a worker is noted in a file before it is sent. The note is deleted when the run
-ends in any way that Python can see: finished, interrupted or with an error. A note that is still
-there when the run is resumed tells who was at work when the process died, and becomes a ``death``
-record. After two deaths in a row at the same point the cell is not tried again.
+each request to a worker is noted in a file before it is sent, and the note is taken back when the
+request is answered: what the run does by itself, solving cases above all, is no arm's doing. The
+file is deleted when the run ends in any way that Python can see: finished, interrupted or with an
+error. A note that is still there when the run is resumed tells who was at work when the process
+died, and becomes a ``death`` record. After two deaths in a row at the same point the cell is not
+tried again.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +28,22 @@ _PROVED, _TIMED = ("gate", "check"), ("slice",)
 
 
 class InHand:
-    """The note of one run. ``note`` is one small write into a file, which no disk is waited for."""
+    """The note of one run: two small writes into a file, which no disk is waited for."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "in-hand"
 
-    def note(self, arm: str, cell: str | None) -> None:
-        """A request is about to be sent; ``cell`` is None while the worker starts."""
-        # Always of one length, so that a later note covers an earlier one whole.
+    @contextlib.contextmanager
+    def held(self, arm: str, cell: str | None) -> Iterator[None]:
+        """While a request is under way; ``cell`` is None where it concerns none, as a start."""
         self._write(json.dumps({"arm": arm, "cell": cell}))
-
-    def release(self) -> None:
-        """The request was answered."""
-        self._write("")
+        try:
+            yield
+        finally:
+            self._write("")
 
     def _write(self, text: str) -> None:
+        # Always of one length, so that a later note covers an earlier one whole.
         with contextlib.suppress(OSError):  # a full disk costs the note, not the measurement
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
@@ -53,7 +56,7 @@ class InHand:
         self._path.unlink(missing_ok=True)
 
     def left(self) -> dict[str, str | None] | None:
-        """What was noted and neither released nor cleared."""
+        """What was noted and neither taken back nor cleared."""
         try:
             found = json.loads(self._path.read_text())
             return {"arm": str(found["arm"]), "cell": found["cell"] and str(found["cell"])}
@@ -73,7 +76,7 @@ def record_death(run: Run) -> None:
 def condemned(records: Sequence[dict[str, Any]], cells: Sequence[Cell]) -> list[Cell]:
     """The cells that were in hand at two deaths in a row without having come further in between.
 
-    A death while a worker starts counts for all cells of its arm.
+    A death while a worker starts, or is asked of no cell, counts for all cells of its arm.
     """
     last: tuple[Any, ...] = ()
     blamed: set[tuple[str, str]] = set()

@@ -280,7 +280,7 @@ class Qualification:
                 return ""
             path, drawn = lesson
             worker.load(cell, path)
-            curve = drawn.curve(*worker.learn(drawn))
+            curve = drawn.curve(*worker.learn(cell, drawn))
             for epoch, row in enumerate(curve):
                 values = dict(zip(_CURVE, map(float, row), strict=True))
                 self.run.append(

@@ -148,7 +148,8 @@ class Worker:
 
         Every set's outputs (tokens, in generation) for ``rounds`` rounds over the sets; in training
         also losses and gradients of the first ``graded`` sets, the losses of ``steps`` steps and
-        the parameters after the first and the last of them.
+        the parameters after the first and the last of them. In generation each round begins with
+        the first token alone of every set.
         """
         import numpy
 
@@ -158,6 +159,8 @@ class Worker:
         evaluate = self._step("inference" if phase == "training" else phase)
         sets = len(self.case.sets)
         for number in range(rounds * sets):
+            if phase == "generation" and number % sets == 0:
+                self._first_tokens("first", number, arrays)
             for name, value in self._read(evaluate()).items():
                 key = "tokens/%d" if phase == "generation" else "output/%d/" + name
                 arrays[key % number] = value
@@ -184,6 +187,21 @@ class Worker:
     def _read(self, handle):
         self.adapter.wait(handle)
         return self.adapter.read(handle)
+
+    def _first_tokens(self, key, begin, arrays):
+        """The first token alone of every input set -> seconds; it goes to ``arrays``.
+
+        ``key`` and the numbers from ``begin`` on name it there.
+        """
+        seconds = []
+        for number in range(begin, begin + len(self.case.sets)):
+            start = time.perf_counter()
+            handle = self._first_token()
+            self.adapter.wait(handle)
+            seconds.append(time.perf_counter() - start)
+            for name, value in self.adapter.read(handle).items():
+                arrays["%s/%d/%s" % (key, number, name)] = value
+        return seconds
 
     def do_warm_up(self, phase, seconds, steps, slice_seconds, cap_seconds):
         """Steps until steady."""
@@ -220,14 +238,16 @@ class Worker:
 
         Of a training, the losses of ``read`` further steps and where all of them lead; otherwise
         the outputs or tokens of every input set. "first_seconds" and "again_seconds" are those of
-        single steps on each set, met for the first and for the second time.
+        single steps on each set, met for the first and for the second time; "first_token_seconds"
+        and "again_token_seconds" those of the first token alone. It is read before any set is
+        decoded whole, and once more at the end: an arm must not have it from elsewhere.
         """
         import numpy
 
         from harness.measure import latency_slice, throughput_slice
 
         step, sets, arrays = self._step(phase), len(self.case.sets), {}
-        first, again = [], []
+        first, again, first_token, again_token = [], [], [], []
         if phase == "training":
             fenced = unread // 2 if "latency" in kinds else 0
             latency_slice(self.adapter, step, fenced)
@@ -238,18 +258,23 @@ class Worker:
             for name, value in self._read(self.adapter.parameters()).items():
                 arrays["trained/" + name] = value
         else:
+            if phase == "generation":
+                first_token = self._first_tokens("first", 0, arrays)
             first = latency_slice(self.adapter, step, sets)
             again = latency_slice(self.adapter, step, sets)
             throughput_slice(self.adapter, step, unread)
             if phase == "generation":
-                for number in range(sets):
-                    for name, value in self._read(self._first_token()).items():
-                        arrays["first/%d/%s" % (number, name)] = value
+                again_token = self._first_tokens("again", 0, arrays)
             for number in range(sets):
                 for name, value in self._read(step()).items():
                     arrays["output/%d/%s" % (number, name)] = value
         numpy.savez(path, **arrays)
-        return {"first_seconds": first, "again_seconds": again}
+        return {
+            "first_seconds": first,
+            "again_seconds": again,
+            "first_token_seconds": first_token,
+            "again_token_seconds": again_token,
+        }
 
     def do_slot(self, phase, steps, extra, kinds, rewarm_seconds):
         """A turn in a round: warm again after parking, then a slice of each kind, in this order.

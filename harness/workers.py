@@ -6,7 +6,7 @@ import math
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,16 @@ class Worker:
         """The arm's private cache."""
         return self.scratch / "cache"
 
+    def _held(self, cell: Cell | None) -> AbstractContextManager[None]:
+        """Meanwhile the note of the run names this arm, and ``cell`` if there is one."""
+        return self.in_hand.held(self.arm.name, cell.id if cell else None)
+
+    def _ask(
+        self, cell: Cell | None, do: str, timeout_seconds: float, **arguments: Any
+    ) -> dict[str, Any]:
+        with self._held(cell):
+            return self.process.ask(do, timeout_seconds, **arguments)
+
     def load(self, cell: Cell, case: CaseFile) -> float:
         """Build the model and load a case -> seconds.
 
@@ -67,8 +77,8 @@ class Worker:
         """
         self.cache.mkdir(parents=True, exist_ok=True)
         make_own_folders(self.own)
-        self.in_hand.note(self.arm.name, cell.id)
-        seconds: float = self.process.ask(
+        seconds: float = self._ask(
+            cell,
             "load",
             self.limits.load_seconds,
             case=str(case.intact()),
@@ -85,11 +95,11 @@ class Worker:
 
     def compile(self, cell: Cell) -> dict[str, Any]:
         """Ahead of time, where the framework offers that."""
-        return self.process.ask("compile", self.limits.compile_seconds, phase=cell.phase)
+        return self._ask(cell, "compile", self.limits.compile_seconds, phase=cell.phase)
 
     def first_steps(self, cell: Cell) -> dict[str, Any]:
         """The first and the second step, each fenced."""
-        return self.process.ask("first_steps", self.limits.compile_seconds, phase=cell.phase)
+        return self._ask(cell, "first_steps", self.limits.compile_seconds, phase=cell.phase)
 
     def answer(
         self, cell: Cell, *, rounds: int, graded: int, steps: int, limit_bytes: int
@@ -99,7 +109,7 @@ class Worker:
         ``rounds``: over the input sets, whose outputs are computed. ``graded``: of how many sets
         the gradients are. ``steps``: of training.
         """
-        with self._answers() as path:
+        with self._answers(cell) as path:
             self.process.ask(
                 "answer",
                 self.limits.compile_seconds,
@@ -112,17 +122,22 @@ class Worker:
             return read_arrays(path, limit_bytes=limit_bytes)
 
     @contextmanager
-    def _answers(self) -> Iterator[Path]:
-        """Where the arm writes arrays: an empty folder, so that no earlier file passes for them."""
+    def _answers(self, cell: Cell) -> Iterator[Path]:
+        """Where the arm writes arrays: an empty folder, so that no earlier file passes for them.
+
+        What it wrote is in hand until it is read.
+        """
         folder = self.scratch / "answers"
         remove(folder)
         folder.mkdir(parents=True)
-        yield folder / "answer.npz"
+        with self._held(cell):
+            yield folder / "answer.npz"
         remove(folder)
 
     def warm_up(self, cell: Cell, effort: Effort) -> dict[str, Any]:
         """Steps until steady: warm_up_steps, warm_up_seconds, capped, step_seconds."""
-        return self.process.ask(
+        return self._ask(
+            cell,
             "warm_up",
             self.limits.step_seconds + effort.warm_up_cap_seconds,
             phase=cell.phase,
@@ -134,7 +149,8 @@ class Worker:
 
     def calibrate(self, cell: Cell, step_seconds: float, effort: Effort) -> dict[str, Any]:
         """slice_steps and fence_seconds for steps of ``step_seconds``."""
-        return self.process.ask(
+        return self._ask(
+            cell,
             "calibrate",
             self.limits.step_seconds,
             phase=cell.phase,
@@ -144,7 +160,8 @@ class Worker:
 
     def check_fence(self, cell: Cell, *, repeats: int, budget_seconds: float) -> dict[str, Any]:
         """Seconds: fenced, after, later (``harness.measure.check_fence``)."""
-        return self.process.ask(
+        return self._ask(
+            cell,
             "check_fence",
             self.limits.step_seconds + budget_seconds,
             phase=cell.phase,
@@ -168,8 +185,7 @@ class Worker:
         it took by the clocks of the worker and of the host, "use": what its process tree used}.
         ``rewarm_seconds``: how long to warm up after parking; None for not at all.
         """
-        self.in_hand.note(self.arm.name, cell.id)
-        with self.process.counted() as use:
+        with self._held(cell), self.process.counted() as use:
             begin = time.perf_counter()
             reply = self.process.ask(
                 "slot",
@@ -185,7 +201,8 @@ class Worker:
 
     def check_handles(self, cell: Cell, *, repeats: int, budget_seconds: float) -> dict[str, Any]:
         """Seconds: earlier, last, fenced (``harness.measure.check_handles``)."""
-        return self.process.ask(
+        return self._ask(
+            cell,
             "check_handles",
             self.limits.step_seconds + budget_seconds,
             phase=cell.phase,
@@ -200,7 +217,7 @@ class Worker:
 
         The arrays take ``limit_bytes`` at most.
         """
-        with self._answers() as path:
+        with self._answers(cell) as path:
             reply = self.process.ask(
                 "closing",
                 self.limits.compile_seconds,
@@ -214,9 +231,9 @@ class Worker:
 
     def steps(self, cell: Cell, steps: int) -> None:
         """Untimed steps, fenced."""
-        self.process.ask("steps", self.limits.step_seconds, phase=cell.phase, steps=steps)
+        self._ask(cell, "steps", self.limits.step_seconds, phase=cell.phase, steps=steps)
 
-    def learn(self, lesson: Lesson) -> tuple[list[float], dict[str, NDArray[Any]]]:
+    def learn(self, cell: Cell, lesson: Lesson) -> tuple[list[float], dict[str, NDArray[Any]]]:
         """Train on a loaded lesson -> loss of each epoch's last step, outputs on its tests."""
         specs = lesson.case.summary.outputs
         wanted = {
@@ -225,7 +242,7 @@ class Worker:
             for number in range(lesson.test_sets)
             for spec in specs
         }
-        with self._answers() as path:
+        with self._answers(cell) as path:
             reply = self.process.ask(
                 "learn",
                 self.limits.step_seconds + self.limits.compile_seconds,
@@ -244,7 +261,7 @@ class Worker:
 
     def memory(self) -> dict[str, Any]:
         """{"peak_bytes", "device"} since the last call, and a new beginning."""
-        return self.process.ask("memory", self.limits.load_seconds)
+        return self._ask(None, "memory", self.limits.load_seconds)
 
 
 @dataclass
@@ -272,7 +289,6 @@ class Workers:
         self.processes += 1
         number, limits = self.processes, self.limits
         in_hand = InHand(self.run.path)
-        in_hand.note(arm.name, None)
         resolution = self.resolutions[arm.name]
         assert resolution.interpreter is not None
         cores = tuple(available_cores()[: cell.threads])
@@ -307,26 +323,24 @@ class Workers:
         with ExitStack() as stack:
             stack.callback(remove, own)
             make_own_folders(own)
-            try:
-                process = WorkerProcess(launch, timeout_seconds=limits.start_seconds)
-            except WorkerFailure as failure:
-                raise StartFailure(failure.status, failure.reason, failure.log) from failure
-            stack.enter_context(process)
             stages = {}
             try:
-                if purpose == "memory":
-                    stages["interpreter"] = process.ask("memory", limits.start_seconds)
-                started = process.ask(
-                    "start",
-                    limits.start_seconds,
-                    adapter=arm.framework.package,
-                    device=cell.device,
-                    mode=arm.mode.name,
-                    threads=cell.threads,
-                    precision=cell.numeric,
-                )
-                if purpose == "memory":
-                    stages["import"] = process.ask("memory", limits.start_seconds)
+                with in_hand.held(arm.name, None):
+                    process = WorkerProcess(launch, timeout_seconds=limits.start_seconds)
+                    stack.enter_context(process)
+                    if purpose == "memory":
+                        stages["interpreter"] = process.ask("memory", limits.start_seconds)
+                    started = process.ask(
+                        "start",
+                        limits.start_seconds,
+                        adapter=arm.framework.package,
+                        device=cell.device,
+                        mode=arm.mode.name,
+                        threads=cell.threads,
+                        precision=cell.numeric,
+                    )
+                    if purpose == "memory":
+                        stages["import"] = process.ask("memory", limits.start_seconds)
             except WorkerFailure as failure:
                 raise StartFailure(failure.status, failure.reason, failure.log) from failure
             self.run.append(
@@ -356,5 +370,14 @@ class Workers:
 
 
 def _file_name(arm: str) -> str:
-    """An arm's name in letters that every file system takes."""
-    return "".join(letter if letter.isalnum() or letter in "-.@" else "-" for letter in arm)
+    """An arm's name in letters that every file system takes; no two arms have the same.
+
+    A colon becomes "_", and what is no plain letter its code between two "+".
+    """
+
+    def written(letter: str) -> str:
+        if letter.isascii() and (letter.isalnum() or letter in "-.@"):
+            return letter
+        return "_" if letter == ":" else f"+{ord(letter):x}+"
+
+    return "".join(map(written, arm))

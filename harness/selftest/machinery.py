@@ -63,16 +63,21 @@ def run_suite(
 
 
 def mutant_suite(name: str, arms: Sequence[str], *, effort: Effort, **changes: Any) -> Suite:
-    """A suite over the misbehaving framework: a multilayer perceptron in NumPy."""
+    """A suite over the misbehaving framework, of a multilayer perceptron if not told otherwise."""
     return Suite(
         name=name,
         title="arms that misbehave in one known way each",
-        models=("mlp",),
         arms=tuple(arms),
         level="smoke",
         twin="none",
         effort=effort,
-        **{"presets": ("tiny",), "phases": ("training",), "optimizers": ("sgd",), "batches": (8,)}
+        **{
+            "models": ("mlp",),
+            "presets": ("tiny",),
+            "phases": ("training",),
+            "optimizers": ("sgd",),
+            "batches": (8,),
+        }
         | changes,
     )
 

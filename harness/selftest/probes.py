@@ -53,6 +53,18 @@ INFERENCE_FAULTS = {
     "lazy": "failed: earlier steps",
     "caches": "failed: after its last slice: first visit",
 }
+# And in generation.
+GENERATION_FAULTS = {
+    "idle-first-token": "wrong: first/0/tokens",
+    "idle-first-token-when-timed": "wrong: after its last slice: first/0/tokens",
+    "caches-first-token": "failed: after its last slice: first visit, first token",
+}
+# Phase -> the model that its faults are seeded in, and the faults.
+SEEDED = {
+    "training": ("mlp", FAULTS),
+    "inference": ("mlp", INFERENCE_FAULTS),
+    "generation": ("gpt2", GENERATION_FAULTS),
+}
 IMPORT_SECONDS = 3.0  # of sleepy; importing it here to ask would take them
 PLANTED = {
     "import_seconds": ("import", "sleepy:well", IMPORT_SECONDS),
@@ -95,9 +107,11 @@ def probed(folder: Path, say: Say) -> Iterator[Finding]:
 def faults(folder: Path, say: Say) -> Iterator[Finding]:
     """A cell per fault, and one of each phase that has none."""
     timed: set[str] = set()
-    for phase, seeded in (("training", FAULTS), ("inference", INFERENCE_FAULTS)):
+    for phase, (model, seeded) in SEEDED.items():
         arms = ["misbehaving:well", *(f"misbehaving:{mode}" for mode in seeded)]
-        suite = mutant_suite(f"faults-{phase}", arms, effort=EFFORT, phases=(phase,))
+        suite = mutant_suite(
+            f"faults-{phase}", arms, effort=EFFORT, phases=(phase,), models=(model,)
+        )
         found = load(run_suite(folder, suite, say))
         ends = {
             row["mode"]: f"{row['status']}: {row['reason']}".rstrip(": ")

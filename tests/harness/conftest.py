@@ -54,6 +54,7 @@ def run_modes(misbehaving: Framework, tmp_path_factory: pytest.TempPathFactory) 
 
     def run(
         *modes: str,
+        model: str = "mlp",
         preset: str = "tiny",
         batch: int = 8,
         phases: tuple[str, ...] = ("training",),
@@ -69,7 +70,7 @@ def run_modes(misbehaving: Framework, tmp_path_factory: pytest.TempPathFactory) 
             Suite(
                 name="misbehaving",
                 title="tests",
-                models=("mlp",),
+                models=(model,),
                 arms=tuple(f"misbehaving:{mode}" for mode in modes),
                 presets=(preset,),
                 phases=phases,

@@ -44,16 +44,21 @@ LIARS = {
     "halves-slices": ("training", "failed", "slice seconds: its throughput slices"),
     "lazy": ("inference", "failed", "earlier steps: reading an earlier step takes"),
     "caches": ("inference", "failed", "first visit: an input set takes"),
+    "idle-first-token": ("generation", "wrong", "first/0/tokens: "),
+    "idle-first-token-when-timed": ("generation", "wrong", "slice: first/0/tokens: "),
+    "caches-first-token": ("generation", "failed", "first visit, first token: an input set takes"),
 }
+
+PHASES = {"training": "mlp", "inference": "mlp", "generation": "gpt2"}  # and a model of each
 
 
 @pytest.fixture(scope="module")
 def ended(run_modes: RunModes) -> dict[str, tuple[str, str]]:
-    """mode -> (status, reason) of the phase in which it lies; "well" of both."""
+    """mode -> (status, reason) of the phase in which it lies; "well" of each."""
     found: dict[str, tuple[str, str]] = {}
-    for phase in ("training", "inference"):
+    for phase, model in PHASES.items():
         modes = [mode for mode, (where, *_) in LIARS.items() if where == phase]
-        folder = run_modes(*modes, "well", phases=(phase,))
+        folder = run_modes(*modes, "well", phases=(phase,), model=model)
         loaded = frames.load(folder)
         assert set(loaded.slices["mode"]) == {"well"}
         for row in loaded.cells.to_dict("records"):
@@ -71,7 +76,7 @@ def test_what_passes_the_gate_and_lies_later_is_refused(
     assert words in ended[mode][1]
 
 
-@pytest.mark.parametrize("phase", ["training", "inference"])
+@pytest.mark.parametrize("phase", PHASES)
 def test_a_sound_arm_passes_the_closing_gate(ended: dict[str, tuple[str, str]], phase: str) -> None:
     assert ended[f"well, {phase}"] == ("ok", "")
 
@@ -283,8 +288,10 @@ def test_the_first_token_is_judged_alone() -> None:
     case = draw_case("gpt2", "tiny", 1)
     tokens = np.arange(24, dtype=np.int32).reshape(8, 3)
     closing = Closing(tokens=(tokens,))
-    right = {"first/0/tokens": tokens[:, :1], "output/0/tokens": tokens}
+    first, again = "first/0/tokens", "again/0/tokens"
+    right = {first: tokens[:, :1], again: tokens[:, :1], "output/0/tokens": tokens}
     assert gate.judge_closing(case, closing, right, phase="generation").passed
-    lies = {**right, "first/0/tokens": 0 * tokens[:, :1]}
-    outcome = gate.judge_closing(case, closing, lies, phase="generation")
-    assert outcome.reason.startswith("first/0/tokens")
+    for key in (first, again):
+        lies = {**right, key: 0 * tokens[:, :1]}
+        outcome = gate.judge_closing(case, closing, lies, phase="generation")
+        assert outcome.reason.startswith(key)

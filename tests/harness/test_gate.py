@@ -436,7 +436,8 @@ def test_a_loss_that_is_no_scalar_is_wrong_and_not_a_crash() -> None:
 def test_every_decoded_token_counts() -> None:
     case, answers = attentive()
     got: Arrays = {f"initial/parameter/{name}": v for name, v in case.parameters.items()}
-    got.update({f"tokens/{n}": tokens for n, tokens in enumerate(ROUNDS * answers.tokens)})
+    for number, tokens in enumerate(ROUNDS * answers.tokens):
+        got.update({f"tokens/{number}": tokens, f"first/{number}/tokens": tokens[:, :1]})
 
     def outcome(changed: Arrays) -> Outcome:
         given = {**got, **changed}
@@ -448,8 +449,11 @@ def test_every_decoded_token_counts() -> None:
     assert outcome({"tokens/2": other}).reason == "tokens/2: 10% of the tokens are others"
     short = outcome({"tokens/0": answers.tokens[0][:, :-1]})
     assert short.reason == "tokens/0: shape (2, 4) instead of (2, 5)"
-    missing = {key: value for key, value in got.items() if key != "tokens/7"}
-    assert not judge(case, answers, missing, phase="generation", optimizer=None).passed
+    first = {"first/3/tokens": answers.tokens[0][:, -1:]}
+    assert outcome(first).reason == "first/3/tokens: 100% of the tokens are others"
+    for absent in ("tokens/7", "first/7/tokens"):
+        missing = {key: value for key, value in got.items() if key != absent}
+        assert not judge(case, answers, missing, phase="generation", optimizer=None).passed
 
 
 def test_a_case_that_scatters_widens_its_own_tolerances_only() -> None:

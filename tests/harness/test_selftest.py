@@ -33,11 +33,12 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finding]:
 
 
 def test_every_seeded_fault_is_caught(probed: dict[str, Finding]) -> None:
-    for mode in probes.FAULTS | probes.INFERENCE_FAULTS:
+    for mode in probes.FAULTS | probes.INFERENCE_FAULTS | probes.GENERATION_FAULTS:
         finding = probed[f"seeded fault: {mode}"]
         assert finding.met, finding
     assert probed["no fault, training"].met
     assert probed["no fault, inference"].met
+    assert probed["no fault, generation"].met
     assert probed["numbers of faulty arms in the results"].met
 
 

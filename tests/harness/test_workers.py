@@ -16,7 +16,7 @@ from harness import session
 from harness.arms import Framework, get_arm
 from harness.errors import WorkerFailure
 from harness.suite import Cell, Limits
-from harness.workers import StartFailure, Worker, Workers
+from harness.workers import StartFailure, Worker, Workers, _file_name
 from tests.synthetic import empty_run
 
 pytestmark = pytest.mark.alone
@@ -94,3 +94,14 @@ def test_a_worker_that_does_not_start_leaves_no_temporary_files(workers: Workers
     ):
         pytest.fail("it started")
     assert list((workers.scratch / "workers").iterdir()) == []
+
+
+def test_no_two_arms_share_a_folder() -> None:
+    arms = [
+        *("my_fw:x", "my-fw:x", "my+fw:x", "my+5f+fw:x"),
+        *("a:b-c", "a-b:c", "a:b_c", "a_b:c"),
+        *("torch:eager-2", "torch:eager#2", "torch:eager#+2%", "torch@2.1:eager", "torch:eager@2"),
+    ]
+    assert len({_file_name(arm) for arm in arms}) == len(arms)
+    assert _file_name("torch@2.8.0:eager") == "torch@2.8.0_eager"
+    assert not set("".join(map(_file_name, arms))) & set(":#%/ ")

@@ -2,9 +2,9 @@
 
 By it the harness is tested: every fault that a comparison must notice is a mode (``env.toml``).
 ``computing`` holds what is wrong in the answers or in the process, ``timing`` what is wrong in the
-time and memory that it takes.
+time and memory that it takes, ``decoding`` what is wrong with first tokens.
 """
 
-from harness.selftest.misbehaving.timing import Adapter
+from harness.selftest.misbehaving.decoding import Adapter
 
 __all__ = ["Adapter"]

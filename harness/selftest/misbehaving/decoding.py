@@ -1,0 +1,51 @@
+"""Decoding, by the layers of the reference: right, or with first tokens that nobody computes."""
+
+import numpy as np
+
+from harness.selftest.misbehaving.timing import Adapter as Timing
+
+START_UP = 2  # generations of a process before the gate; one that was timed has more
+
+
+class Adapter(Timing):
+    """Modes whose first token is wrong, or not computed, when it is asked for alone."""
+
+    def __init__(self, device, mode, threads, precision):
+        Timing.__init__(self, device, mode, threads, precision)
+        self.generations = 0
+
+    def load(self, module, case):
+        """Forgets the tokens of every earlier case."""
+        Timing.load(self, module, case)
+        self.idle = self.mode == "idle-first-token" or (
+            self.mode == "idle-first-token-when-timed" and self.generations > START_UP
+        )
+        self.firsts = {}
+
+    def generate(self, count):
+        """Mode idle-first-token knows a first token only from a generation of more of them."""
+        self.generations += 1
+        number = self._number()
+        if count == 1 and self.idle:
+            return self.firsts.get(number, {"tokens": np.zeros((self.case.batch, 1), int)})
+        if count == 1 and self.mode == "caches-first-token" and number in self.firsts:
+            return self.firsts[number]
+        tokens = self._decoded(self.case.sets[number], count)
+        self.firsts[number] = {"tokens": tokens[:, :1]}
+        return {"tokens": tokens}
+
+    def _decoded(self, inputs, count):
+        # Here, since the reference does not run in every Python that the other modes run in.
+        import reference
+        from reference.layers_numpy import NumpyLayers
+
+        layers, sizes = NumpyLayers(self.values), self.case.sizes
+        generation, position, found = reference.get(self.case.model).generation, 0, []
+        tokens = inputs[generation.prompt]
+        cache = generation.begin(layers, sizes, len(tokens))
+        for _ in range(count):
+            logits, cache = generation.advance(layers, sizes, tokens, position, cache)
+            position += tokens.shape[1]
+            tokens = layers.most_likely(logits)[:, None]
+            found.append(tokens)
+        return np.concatenate(found, 1)
