@@ -8,19 +8,21 @@ a cell counts without it, and a cell that fails it ends as ``wrong`` or ``failed
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness import gate
-from harness.cases import Cases
+from harness.cases import CaseFile, Cases
 from harness.checks import first_visit_check, slices_checks
 from harness.errors import WorkerFailure
 from harness.gate import Check, Outcome
 from harness.store import Run
 from harness.suite import Cell
 from harness.workers import Worker
-from reference.closing import READ
+from reference.case import Case
+from reference.closing import READ, Closing
 
 # Noise only adds to a step met for the first time, and a fresh load makes all sets new again.
 ATTEMPTS = 4
@@ -61,7 +63,10 @@ class ClosingGate:
         """
         self.stage(f"{cell.title}: closing gate")
         timed = slices_checks(slots, steps=slice_steps, threads=cell.threads, device=cell.device)
-        answers, visits = self._answers(worker, cell, kinds, step_seconds)
+        begun = time.perf_counter()
+        solved = self.cases.closing(cell)
+        reference_seconds = time.perf_counter() - begun
+        answers, visits = self._answers(worker, cell, solved, kinds, step_seconds)
         outcomes = {"failed": Outcome((*timed, *visits)), "wrong": answers}
         self.run.append(
             "closing",
@@ -69,6 +74,9 @@ class ClosingGate:
             process=worker.number,
             passed=all(outcome.passed for outcome in outcomes.values()),
             checks=[check for outcome in outcomes.values() for check in outcome.to_json()],
+            reference_seconds=reference_seconds,
+            worker_seconds=time.perf_counter() - begun - reference_seconds,
+            note=solved[2].note or None,
         )
         for status in ("wrong", "failed"):
             if outcomes[status].reason:
@@ -77,10 +85,15 @@ class ClosingGate:
         return "ok", ""
 
     def _answers(
-        self, worker: Worker, cell: Cell, kinds: Sequence[str], step_seconds: float
+        self,
+        worker: Worker,
+        cell: Cell,
+        solved: tuple[CaseFile, Case, Closing],
+        kinds: Sequence[str],
+        step_seconds: float,
     ) -> tuple[Outcome, list[Check]]:
         """What the answers say, and what the seconds on new input sets say."""
-        path, case, closing = self.cases.closing(cell)
+        path, case, closing = solved
         training = cell.phase == "training"
         sets = len(case.inputs)
         passes = int(min(PASSES_SECONDS / (step_seconds * sets), MOST_PASSES))

@@ -110,6 +110,18 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "gate": {**CELL, **_PROCESS, **_CHECKED},
     "checks": {**CELL, **_PROCESS, **_CHECKED},
+    "closings": {
+        **CELL,
+        **_PROCESS,
+        "passed": ("bool", "whether the cell passed its closing gate"),
+        "reference_seconds": (
+            NUMBER,
+            "seconds in which the reference solved the closing case; about 0 for all cells of a"
+            " case but the first",
+        ),
+        "worker_seconds": (NUMBER, "seconds in which the timed process answered and was judged"),
+        "note": (TEXT, "what could not be judged, and why; empty for nothing"),
+    },
     "calibrations": {
         **CELL,
         **_PROCESS,
@@ -257,7 +269,10 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "output_error": (NUMBER, "largest relative error of outputs; inf for one that is NaN"),
         "gradient_error": (NUMBER, "largest relative error of gradients, likewise"),
         "worst_error_share": (NUMBER, "largest error / tolerance of all checks; 1 just passes"),
-        "loose": (TEXT, "what the gate judged loosely, and up to which error; empty for nothing"),
+        "loose": (
+            TEXT,
+            "what either gate judged loosely, and up to which error; empty for nothing",
+        ),
         "test_accuracy": (NUMBER, "share of test examples answered right, 0 to 1"),
         "test_loss": (NUMBER, "loss on the test examples"),
         "flops": (NUMBER, "floating-point operations of a step by the model definition"),

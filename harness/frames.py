@@ -57,7 +57,7 @@ _FIELDS = {
     ),
     "gate": ("process", "passed", "checks"),
     "check": ("process", "passed", "checks"),
-    "closing": ("process", "passed", "checks"),
+    "closing": ("process", "passed", "checks", "reference_seconds", "worker_seconds", "note"),
     "calibration": ("process", "step_seconds", "slice_steps", "fence_seconds"),
     "block": ("block", "residency", "rounds", "seed", "arms"),
     "round": (
@@ -121,6 +121,7 @@ class Frames:
     startup: pandas.DataFrame
     gate: pandas.DataFrame
     checks: pandas.DataFrame
+    closings: pandas.DataFrame
     calibrations: pandas.DataFrame
     ceilings: pandas.DataFrame
     blocks: pandas.DataFrame
@@ -209,6 +210,7 @@ def _loaded(runs: Mapping[str, Run]) -> Frames:
         startup=of_cells("startup", _startup(_columns("startup", rows), served)),
         gate=of_cells("gate", gates),
         checks=of_cells("checks", {n: [*checks[n], *closings[n]] for n in checks}),
+        closings=of_cells("closings", _columns("closing", rows)),
         calibrations=of_cells("calibrations", _columns("calibration", rows)),
         ceilings=_of_runs("ceilings", _columns("ceiling", rows), runs),
         blocks=_of_runs("blocks", _texts(_columns("block", rows), "arms"), runs),

@@ -56,7 +56,7 @@ RECORDS = {
     " warm_up_seconds? warm_up_steps? capped? new_cache_entries?",
     "gate": "cell process passed checks",
     "check": "cell process passed checks",
-    "closing": "cell process passed checks",
+    "closing": "cell process passed checks reference_seconds? worker_seconds? note?",
     "calibration": "cell process step_seconds slice_steps fence_seconds",
     "block": "block residency arms comparisons rounds seed",
     "round": "comparison block round order canaries wall_seconds foreign_seconds steal_seconds"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy
@@ -10,7 +11,7 @@ import pandas
 from harness import ceilings
 from harness.columns import COLUMNS, STARTUP
 from harness.frames import AUDIT, Frames
-from harness.gate import loose
+from harness.gate import closing_loose, loose
 from harness.statistics import Estimate
 from reference.spec import UnknownName
 
@@ -157,23 +158,35 @@ def _errors(frames: Frames) -> dict[str, Any]:
         "output_error": largest("outputs"),
         "gradient_error": largest("gradient"),
         "worst_error_share": share.groupby(level=_KEY).max(),
-        "loose": _loose(gate[["name", "tolerance"]], frames.cells),
+        "loose": _loose(frames),
     }
 
 
-def _loose(checks: pandas.DataFrame, cells: pandas.DataFrame) -> Any:
-    """In words, "trained up to 0.67", of the cells whose gate was loose."""
-    kinds, rows = checks["name"].str.split("/").str[0] + "/", {}
-    widest = checks["tolerance"].groupby([*_KEY, kinds]).max()
-    numerics = cells.set_index(_KEY)["numeric"]
-    for key, tolerances in widest.groupby(level=_KEY):
-        named = zip(tolerances.index.get_level_values(-1), tolerances, strict=True)
-        words = [
-            f"{kind} up to {tolerance:.2g}"
-            for kind, tolerance in loose(named, numerics[key]).items()
-        ]
-        rows[key] = ", ".join(words)
+def _loose(frames: Frames) -> Any:
+    """In words, "trained up to 0.67", of the cells whose gate or closing gate was loose."""
+    numerics = frames.cells.set_index(_KEY)["numeric"]
+    words: dict[Any, list[str]] = {}
+    for key, named in _widest(frames.gate):
+        words.setdefault(key, []).extend(_up_to(loose(named, numerics[key])))
+    for key, named in _widest(frames.checks):  # the closing gate's among them
+        words.setdefault(key, []).extend(_up_to(closing_loose(named)))
+    unjudged = frames.closings[frames.closings["note"] != ""]
+    for key, note in unjudged.drop_duplicates(_KEY, keep="last").set_index(_KEY)["note"].items():
+        words.setdefault(key, []).append(note)
+    rows = {key: ", ".join(parts) for key, parts in words.items()}
     return pandas.Series(rows, dtype=str).reindex(numerics.index, fill_value="")
+
+
+def _widest(checks: pandas.DataFrame) -> Iterator[tuple[Any, list[tuple[str, float]]]]:
+    """(run, cell) and for each kind of its checks (name, largest tolerance)."""
+    kinds = checks["name"].str.split("/").str[0] + "/"
+    widest = checks["tolerance"].groupby([checks["run"], checks["cell"], kinds]).max()
+    for key, tolerances in widest.groupby(level=[0, 1]):
+        yield key, [*zip(tolerances.index.get_level_values(-1), tolerances, strict=True)]
+
+
+def _up_to(widest: Mapping[str, float]) -> list[str]:
+    return [f"{kind} up to {tolerance:.2g}" for kind, tolerance in widest.items()]
 
 
 def _roofline(frames: Frames, table: pandas.DataFrame) -> pandas.DataFrame:

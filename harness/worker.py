@@ -251,7 +251,8 @@ class Worker:
         if phase == "training":
             fenced = unread // 2 if "latency" in kinds else 0
             latency_slice(self.adapter, step, fenced)
-            throughput_slice(self.adapter, step, unread - fenced)
+            if unread:
+                throughput_slice(self.adapter, step, unread - fenced)
             for number in range(read):
                 for name, value in self._read(step()).items():
                     arrays["step/%d/%s" % (number, name)] = value

@@ -494,14 +494,19 @@ def _scattered(
 ) -> Answers:
     """The answers with their scatter, to which Adam's other form belongs: it is no mistake.
 
-    Where gradients are not far above epsilon, the two forms differ by more than noise.
+    Where gradients are not far above epsilon, the two forms differ by more than noise. Where they
+    differ by more than ``LOOSEST``, the other form is left out, and nothing is judged by it.
     """
-    worst = dict(scatter)
+    forms = dict.fromkeys(SCATTERED, 0.0)
     if "adam" in optimizers:
         hat = run_jax(case, steps=answers.steps, optimizers=[EPSILON_HAT], graded=())
         for kind, apart in _steps_apart(case, answers, "adam", hat, EPSILON_HAT):
-            _widen(worst, kind, apart)
-    return replace(answers, scatter=worst)
+            _widen(forms, kind, apart)
+    # A kind without a limit may differ by as much as if nothing had moved.
+    if any(forms[kind] > LOOSEST.get(kind, 1.0) for kind in forms):
+        forms = dict.fromkeys(SCATTERED, 0.0)
+    widest = {kind: max(scatter[kind], forms[kind]) for kind in SCATTERED}
+    return replace(answers, scatter=widest)
 
 
 def _steps_apart(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from harness import frames, gate
+from harness.cases import CaseFile, Cases
 from harness.checks import (
     doubled_check,
     first_visit_check,
@@ -20,9 +21,13 @@ from harness.checks import (
 )
 from harness.gate import Outcome
 from harness.measure import check_handles
-from reference.case import Case, draw_case, settled_case
+from harness.suite import Cell
+from reference import closing as closing_module
+from reference.case import Case, draw_case, run_jax, settled_case
 from reference.closing import (
+    FEWEST_STEPS,
     FURTHER,
+    LOOSEST,
     MOST_STEPS,
     READ,
     Closing,
@@ -31,6 +36,7 @@ from reference.closing import (
     solve,
     write_closing,
 )
+from reference.optimizers import EPSILON_HAT, OPTIMIZERS
 from tests.harness.conftest import TINY_EFFORT, RunModes
 
 pytestmark = pytest.mark.alone
@@ -79,6 +85,30 @@ def test_what_passes_the_gate_and_lies_later_is_refused(
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_sound_arm_passes_the_closing_gate(ended: dict[str, tuple[str, str]], phase: str) -> None:
     assert ended[f"well, {phase}"] == ("ok", "")
+
+
+def test_the_outputs_before_a_diverging_training_are_judged(
+    run_modes: RunModes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the first loss; the record says what was not judged and how many seconds it took."""
+
+    def closing(cases: Cases, cell: Cell) -> tuple[CaseFile, Case, Closing]:
+        file, case, _ = honest(cases, cell)
+        first = cases.solved(cell)[2].step_losses["sgd"]["loss"][0]
+        nothing = dict.fromkeys(LOOSEST, 0.0)
+        left = Closing(losses={"loss": (first,)}, scatter=nothing, forms=nothing, note="nothing")
+        return file, case, left
+
+    honest = Cases.closing
+    monkeypatch.setattr(Cases, "closing", closing)
+    loaded = frames.load(run_modes("well"))
+    assert [*loaded.cells["status"]] == ["ok"]
+    names = {name for name in loaded.checks["name"] if name.startswith(("step/", "trained/"))}
+    assert names == {"step/0/loss of 1 steps"}
+    (row,) = loaded.closings.to_dict("records")
+    assert (row["passed"], row["note"]) == (True, "nothing")
+    assert 0 < row["reference_seconds"] < 600
+    assert 0 < row["worker_seconds"] < 600
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="a machine of one core has no second one")
@@ -259,7 +289,8 @@ def given(case: Case, closing: Closing) -> dict[str, Any]:
     for name, losses in closing.losses.items():
         answers.update({f"step/{n}/{name}": np.float32(loss) for n, loss in enumerate(losses)})
     for name, start in case.parameters.items():
-        answers[f"trained/parameter/{name}"] = (start + closing.trained[name]).astype(np.float32)
+        moved = start + closing.trained.get(name, 0.0)
+        answers[f"trained/parameter/{name}"] = moved.astype(np.float32)
     return answers
 
 
@@ -282,6 +313,78 @@ def test_a_missing_loss_is_wrong_and_not_a_crash(mlp: tuple[Case, Closing]) -> N
     answers = given(*mlp)
     del answers["step/0/loss"]
     assert "missing from the answer" in judged(*mlp, answers).reason
+
+
+def trained(monkeypatch: pytest.MonkeyPatch, **constants: float) -> tuple[Case, Closing]:
+    """The closing case of mlp/tiny under SGD with constants of reference.closing or a rate."""
+    rate = constants.pop("learning_rate", None)
+    if rate is not None:
+        monkeypatch.setitem(OPTIMIZERS, "sgd", {"learning_rate": rate})
+    for name, value in constants.items():
+        monkeypatch.setattr(f"reference.closing.{name}", value)
+    case = closing_case(draw_case("mlp", "tiny", 1))
+    gradients = run_jax(case, steps=0, optimizers=["sgd"]).gradients
+    return case, solve(case, "training", "sgd", gradients)
+
+
+def tolerances_of(case: Case, closing: Closing) -> list[tuple[str, float]]:
+    outcome = judged(case, closing, given(case, closing))
+    assert outcome.passed
+    return [(check.name, check.tolerance) for check in outcome.checks]
+
+
+def test_parameters_that_scatter_too_far_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where losses can still be compared, they are, and the record says what cannot."""
+    monkeypatch.setitem(LOOSEST, "losses", 1.0)
+    case, closing = trained(monkeypatch, ROUNDING=0.1)
+    assert closing.unread == FEWEST_STEPS - READ
+    assert closing.note.startswith("closing trained not at all: the reference's own differ by ")
+    named = tolerances_of(case, closing)
+    assert {name.split("/")[0] for name, _ in named} == {"step"}
+    assert all(np.isfinite(tolerance) for _, tolerance in named)
+
+
+def test_a_training_that_diverges_is_judged_by_its_first_loss(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case, closing = trained(monkeypatch, learning_rate=1e30)
+    assert (closing.unread, dict(closing.trained)) == (0, {})
+    assert "the reference's own trainings diverge, by inf of a loss" in closing.note
+    assert tolerances_of(case, closing) == [("step/0/loss of 1 steps", gate.LEAST_LOSSES)]
+    (loss,) = closing.losses["loss"]
+    assert not judged(case, closing, {"step/0/loss": np.float32(1.001 * loss)}).passed
+
+
+def test_adams_other_form_widens_nothing_where_it_diverges(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def train(*arguments: Any) -> dict[int, Closing]:
+        answers = honest(*arguments)
+        if arguments[2] != EPSILON_HAT:
+            return answers
+        return {
+            length: replace(each, trained={n: np.nan * m for n, m in each.trained.items()})
+            for length, each in answers.items()
+        }
+
+    honest = closing_module._train
+    monkeypatch.setattr(closing_module, "_train", train)
+    case = closing_case(draw_case("mlp", "tiny", 1))
+    gradients = run_jax(case, steps=0, optimizers=["adam"]).gradients
+    closing = solve(case, "training", "adam", gradients)
+    assert dict(closing.forms) == {"losses": 0.0, "trained": 0.0}
+    assert (closing.unread, closing.note) == (FEWEST_STEPS - READ, "")
+    assert max(tolerance for _, tolerance in tolerances_of(case, closing)) < 1e-2
+
+
+def test_a_closing_gate_says_what_it_judged_loosely(mlp: tuple[Case, Closing]) -> None:
+    case, closing = mlp
+    assert gate.closing_loose(tolerances_of(case, closing)) == {}
+    wide = replace(closing, scatter={"losses": 2e-3, "trained": 2e-2})
+    assert gate.closing_loose(tolerances_of(case, wide)) == {
+        "closing losses": pytest.approx(2e-2),
+        "closing trained": pytest.approx(0.2),
+    }
 
 
 def test_the_first_token_is_judged_alone() -> None:

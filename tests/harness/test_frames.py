@@ -304,6 +304,36 @@ def test_a_loose_gate_is_told_of_its_cell(tmp_path: Path) -> None:
     assert rows["loose"].tolist()[:2] == ["gradient scale up to 0.006, trained up to 0.67", ""]
 
 
+def test_a_loose_closing_gate_is_told_of_its_cell(tmp_path: Path) -> None:
+    def check(name: str, tolerance: float) -> dict[str, Any]:
+        return {"name": name, "error": 0.0, "tolerance": tolerance, "passed": True}
+
+    wide = [check("step/0/loss of 12 steps", 0.02), check("step/3/loss of 12 steps", 0.03)]
+    close = [check("step/0/loss of 48 steps", 1e-3), check("trained/a", 2e-2)]
+    note = "closing trained not at all: the reference's own differ by 0.3 after 12 steps"
+    with empty_run(tmp_path) as run:
+        run.append("closing", cell="c0001", process=1, passed=True, checks=wide, note=note)
+        run.append("closing", cell="c0002", process=2, passed=True, checks=close)
+        for cell in ("c0001", "c0002"):
+            strict = [{**check("trained/a", 5e-2)}]
+            run.append("gate", cell=cell, process=3, passed=True, checks=strict)
+    rows = summary(load(run.path))
+    assert rows["loose"].tolist()[:2] == [f"closing losses up to 0.03, {note}", ""]
+
+
+def test_the_seconds_of_closing_gates_are_in_their_frame(tmp_path: Path) -> None:
+    check = {"name": "clock", "error": 0.9, "tolerance": 1.0, "passed": True}
+    with empty_run(tmp_path) as run:
+        seconds = {"reference_seconds": 30.0, "worker_seconds": 2.0}
+        run.append("closing", cell="c0001", process=1, passed=True, checks=[check], **seconds)
+        run.append("closing", cell="c0002", process=2, passed=True, checks=[check])
+    closings = load(run.path).closings
+    assert closings["reference_seconds"].tolist()[0] == 30.0
+    assert closings["worker_seconds"].tolist()[0] == 2.0
+    assert closings["worker_seconds"].isna().tolist() == [False, True]
+    assert closings["note"].tolist() == ["", ""]
+
+
 def test_rounds_in_quarantine_do_not_count(tmp_path: Path) -> None:
     with empty_run(tmp_path) as run:
         start(run, "c0001", 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,9 +19,9 @@ import reference
 from adapters.base import read_case
 from harness.gate import relative_error
 from reference import programs
-from reference.case import read_answers, run_jax, run_numpy, write_answers, write_case
+from reference.case import Answers, read_answers, run_jax, run_numpy, write_answers, write_case
 from reference.layers_numpy import NumpyLayers
-from reference.optimizers import OPTIMIZERS, initial_state, update
+from reference.optimizers import EPSILON_HAT, OPTIMIZERS, initial_state, update
 from reference.spec import Sizes
 from tests.long import NETS, long_unless
 
@@ -336,6 +337,21 @@ def test_a_training_that_diverges_is_compared_for_as_long_as_it_does_not() -> No
     assert 1 < answers.steps < len(losses)
     assert np.isfinite(answers.step_losses["sgd"]["loss"]).all()
     assert all(np.isfinite(scatter) for scatter in answers.scatter.values())
+
+
+def test_adams_other_form_widens_no_tolerance_where_it_diverges(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def diverging(*arguments: Any, optimizers: Sequence[str], **options: Any) -> Answers:
+        answers = run_jax(*arguments, optimizers=optimizers, **options)
+        if EPSILON_HAT not in optimizers:
+            return answers
+        moved = {name: np.inf * way for name, way in answers.trained[EPSILON_HAT].items()}
+        return replace(answers, trained={EPSILON_HAT: moved})
+
+    monkeypatch.setattr(reference.case, "run_jax", diverging)
+    _, answers = reference.settled_case("mlp", "tiny", 1, optimizers=["adam"])
+    assert all(scatter < 1e-2 for scatter in answers.scatter.values())
 
 
 def test_a_seed_without_a_clear_draw_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
