@@ -346,7 +346,9 @@ def test_adams_other_form_widens_no_tolerance_where_it_diverges(
         answers = run_jax(*arguments, optimizers=optimizers, **options)
         if EPSILON_HAT not in optimizers:
             return answers
-        moved = {name: np.inf * way for name, way in answers.trained[EPSILON_HAT].items()}
+        moved = {
+            name: np.full_like(way, np.inf) for name, way in answers.trained[EPSILON_HAT].items()
+        }
         return replace(answers, trained={EPSILON_HAT: moved})
 
     monkeypatch.setattr(reference.case, "run_jax", diverging)
