@@ -582,6 +582,20 @@ def test_check_keeps_the_logs_of_what_failed_and_names_them(terminal: Terminal) 
     assert Path(named[1]).is_file()
 
 
+def test_check_timed_finds_what_only_a_timed_process_does(terminal: Terminal) -> None:
+    suite = write_suite(terminal.folder / "later.toml", "well", "idle-later")
+    ends = []
+    for options in ([], ["--timed"]):
+        done = terminal("check", suite, "--json", "--phases", "training", *options)
+        rows = {row["arm"].partition(":")[2]: row for row in json.loads(done.output)}
+        assert rows["well"]["status"] == "ok"
+        ends.append((done.code, rows["idle-later"]["status"], rows["idle-later"]["reason"]))
+    plain, timed = ends
+    assert plain == (0, "ok", "")
+    assert timed[:2] == (1, "wrong")
+    assert timed[2].startswith("after its last slice: ")
+
+
 def test_check_succeeds_where_all_is_right_and_measures_nothing(terminal: Terminal) -> None:
     suite = write_suite(terminal.folder / "two.toml", "well", "nan")
     done = terminal("check", suite, "--arms", "misbehaving:well", "--phases", "inference")
