@@ -109,7 +109,7 @@ def reopened(
     if differences := difference(machine, describe_machine()):
         raise BadInput(
             f"this is not the machine that {run.path} began on ({'; '.join(differences)}), and one"
-            " run cannot mix them; resume it there, or {_start_anew(suite)}"
+            f" run cannot mix them; resume it there, or {_start_anew(suite)}"
         )
     for framework, identity in _adapters(cells).items():
         if identity != adapters[framework]:
