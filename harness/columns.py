@@ -11,7 +11,7 @@ CELL = {
     "comparison": (TEXT, "id of the comparison: cells of a run that differ in the arm alone"),
     "arm": (
         TEXT,
-        "framework[@version]:mode, #2 behind it is the A/A twin, #+5% a planted slowdown",
+        "framework[@version]:mode; the suffix #2 marks the A/A twin, #+5% a planted slowdown",
     ),
     "framework": (TEXT, "name of the framework's adapter"),
     "mode": (TEXT, "how the framework runs the model, such as eager or jit"),

@@ -76,8 +76,8 @@ class Tolerance:
 # The first step, scales and running statistics do not need that width. Running statistics depend on
 # the forward pass alone: float32 was at 3e-6 after the first step of resnet50/small, TF32 would be
 # at 5e-4. Seven frameworks that trained tiny models were at most at 6e-6 after the first step and
-# at 1e-5 in the scale: computing 1 - 0.999 in float32 costs 1.3e-5 of it. Where an array of
-# dcgan/tiny was at 2e-3 behind a tie, the scale of all was at 6e-5.
+# at 1e-5 in the scale: computing 1 - 0.999 in float32 costs 1.3e-5 of it. When a tie
+# changed an array of dcgan/tiny by 2e-3, the scale of all changed by 6e-5.
 #
 # The least mistakes of the mutation suite above that are an epsilon of 1e-7 instead of 1e-8, at
 # 9e-5 after the first step of mlp/tiny, and a beta2 of 0.99, at 4e-4 in the scale of gpt2/tiny.
@@ -110,8 +110,8 @@ TOLERANCES: Mapping[str, Tolerance] = {
 # tolerance is never below three times that; a case that scatters too far to tell right from wrong
 # is refused when it is drawn (``reference.case.LOOSEST``).
 SCATTER_MARGIN = 3
-# Times the table's entry: a gate with a wider tolerance says that it was loose, unless its draw is
-# settled.
+# Times the table's entry: a gate with a wider tolerance says that it was loose. A settled draw may have
+# SCATTER_MARGIN times SETTLED, which is wider than that after the first step.
 LOOSE = 5
 
 ROUNDS = 2  # over the input sets: what a cache keeps of the first shows in the second
@@ -228,7 +228,8 @@ def loose(tolerances_of: Iterable[tuple[str, float]], numeric: str = "float32") 
 
 
 # What the names of the closing gate's checks of a training begin with, and the tolerance beyond
-# which one is loose: for what moved, half of what a learning rate 10 % too large does.
+# which one is loose: for losses, LOOSE times the entry "step_losses" of the table; for what moved,
+# half of what a learning rate does that is 10 % too large.
 CLOSING_KINDS = {"step/": ("closing losses", 5e-3), "trained/": ("closing trained", 5e-2)}
 
 

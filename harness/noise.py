@@ -75,8 +75,8 @@ def canary(cores: Sequence[int]) -> list[float]:
 def watched_cores(cores: Sequence[int]) -> tuple[int, ...] | None:
     """``cores`` and their hyper-thread siblings: a program on any of these slows ``cores`` down.
 
-    None where /proc/stat lacks one of them, as where a container numbers its cores anew: there only
-    the machine as a whole can be watched.
+    None if /proc/stat lacks one of them, for example in a container that numbers its cores anew:
+    then only the whole machine can be watched.
     """
     watched = set(cores).union(*map(_siblings, cores))
     return tuple(sorted(watched)) if {f"cpu{core}" for core in watched} <= _ticks().keys() else None

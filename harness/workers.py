@@ -61,7 +61,7 @@ class Worker:
         return self.scratch / "cache"
 
     def _held(self, cell: Cell | None) -> AbstractContextManager[None]:
-        """Meanwhile the note of the run names this arm, and ``cell`` if there is one."""
+        """Keep a note in the run that names this arm, and ``cell`` if one is given."""
         return self.in_hand.held(self.arm.name, cell.id if cell else None)
 
     def _ask(

@@ -102,7 +102,7 @@ def bursts(folder: Path) -> Iterator[Path]:
     log = folder / BURSTS
     command = [sys.executable, "-P", "-m", "harness.selftest.burner", str(SEED), str(log)]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as burner:
-        # Left alone it would move to a core that nothing is measured on, where it disturbs nobody.
+        # An unpinned burner would move to an unmeasured core and disturb nobody.
         os.sched_setaffinity(burner.pid, available_cores()[:1])
         try:
             yield log

@@ -1,4 +1,4 @@
-"""Decoding, by the layers of the reference: right, or with first tokens that nobody computes."""
+"""Decoding with the reference's layers: one mode is correct, three do not compute first tokens."""
 
 import numpy as np
 
