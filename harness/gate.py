@@ -110,8 +110,8 @@ TOLERANCES: Mapping[str, Tolerance] = {
 # tolerance is never below three times that; a case that scatters too far to tell right from wrong
 # is refused when it is drawn (``reference.case.LOOSEST``).
 SCATTER_MARGIN = 3
-# Times the table's entry: a gate with a wider tolerance says that it was loose. A settled draw may have
-# SCATTER_MARGIN times SETTLED, which is wider than that after the first step.
+# Times the table's entry: a gate with a wider tolerance says that it was loose. A settled draw may
+# have SCATTER_MARGIN times SETTLED, which is wider than that after the first step.
 LOOSE = 5
 
 ROUNDS = 2  # over the input sets: what a cache keeps of the first shows in the second
