@@ -410,13 +410,13 @@ class _Judging:
         if not closing.trained:
             return
         for kind, start in (("parameter", self.case.parameters), ("state", self.case.state)):
-            for name, value in start.items():
+            for name in start:
                 held = self._held(name, "trained") if kind == "state" else name
                 if name in closing.still:
                     continue
                 key = f"trained/{kind}/{held}"
                 yield self._moved(
-                    f"trained/{name}", key, value, closing.trained[held], steps, trained
+                    f"trained/{name}", key, name, closing.trained[held], steps, trained
                 )
 
     def training(self, optimizer: str) -> Iterator[Check]:
@@ -465,7 +465,7 @@ class _Judging:
             if name in null:
                 yield self._barely_moved(when, name, key, start, farthest)
                 continue
-            check = self._moved(f"{when}/{name}", key, start, moved[name], steps, limits[when])
+            check = self._moved(f"{when}/{name}", key, name, moved[name], steps, limits[when])
             yield check
             if not check.note:
                 comparable.append(name)
@@ -475,11 +475,11 @@ class _Judging:
             names = [name for name in comparable if name.startswith(objective.trains)]
             error = self._scale(when, names, moved, steps)
             yield Check(f"{when} scale/{objective.name}", error, limits[f"{when}_scale"])
-        for name, start in self.case.state.items():
+        for name in self.case.state:
             held = self._held(name)
             title, key = f"{when} statistics/{name}", f"{when}/state/{held}"
             limit = limits[f"{when}_statistics"]
-            yield self._moved(title, key, start, moved[held], steps, limit)
+            yield self._moved(title, key, name, moved[held], steps, limit)
 
     def _still(
         self, when: str, name: str, key: str, start: NDArray[Any], expected: NDArray[Any]
@@ -497,11 +497,25 @@ class _Judging:
         ways = {name: self._way(f"{when}/parameter/{name}", start[name]) for name in names}
         error = scale_error((ways[name], moved[name]) for name in names)
         stored = sum(
-            float((_stored(start[name], moved[name], steps) * np.abs(moved[name])).sum())
+            float((self._stored(name, moved[name], steps) * np.abs(moved[name])).sum())
             for name in names
         )
         squares = sum(float(np.square(moved[name], dtype=np.float64).sum()) for name in names)
         return max(error - stored / (squares or 1.0), 0.0)
+
+    def _start(self, name: str) -> NDArray[Any]:
+        """A parameter or statistic as it was loaded."""
+        return self.case.parameters[name] if name in self.case.parameters else self.case.state[name]
+
+    def _stored(self, name: str, moved: NDArray[Any], steps: int) -> NDArray[np.float64]:
+        """What storing may cost every element that moves: half a unit in the last place per step.
+
+        A framework may add to a table's row what each of its readings gives, one after the other:
+        TensorFlow's scatter does. The roundings of n such sums come to the square root of n.
+        """
+        half_unit = np.spacing(np.abs(self._start(name))).astype(np.float64) / 2
+        roundings = steps * np.sqrt(self.case.lookups(name))
+        return np.where(moved != 0, roundings * half_unit, 0.0)
 
     def _way(self, key: str, start: NDArray[Any]) -> NDArray[np.float64]:
         """How far an array of the answer is from its start."""
@@ -568,15 +582,16 @@ class _Judging:
         self,
         title: str,
         key: str,
-        start: NDArray[Any],
+        name: str,
         expected: NDArray[Any],
         steps: int,
         tolerance: float,
     ) -> Check:
+        start = self._start(name)
         check = self._compare(title, key, start, tolerance)
         if check.note:
             return check
-        stored = float(np.linalg.norm(_stored(start, expected, steps)))
+        stored = float(np.linalg.norm(self._stored(name, expected, steps)))
         distance = max(_distance(self._way(key, start), expected) - stored, 0.0)
         return Check(check.name, distance / (float(np.linalg.norm(expected)) or 1.0), tolerance)
 
@@ -588,11 +603,6 @@ class _Judging:
             return check
         moved = root_mean_square([self._way(key, start)])
         return Check(check.name, moved / farthest, 1.0)
-
-
-def _stored(start: NDArray[Any], moved: NDArray[Any], steps: int) -> NDArray[np.float64]:
-    """What storing may cost: half a unit in the last place per step of every element that moves."""
-    return np.where(moved != 0, steps * np.spacing(np.abs(start)).astype(np.float64) / 2, 0.0)
 
 
 def _distance(got: NDArray[Any], expected: NDArray[Any]) -> float:

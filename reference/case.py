@@ -91,6 +91,23 @@ class Case:
         """Shapes, counts and costs."""
         return summarize(self.model, self.preset, self.batch)
 
+    def lookups(self, name: str) -> NDArray[np.int64]:
+        """How often one input set reads each row of a table of embeddings, at most: (rows, 1).
+
+        An upper bound: every input of as many classes as the table has rows counts. Any other
+        parameter or statistic is read as a whole, once: (1,).
+        """
+        if not name.endswith("/embedding"):
+            return np.ones(1, np.int64)
+        most = np.ones(len(self.parameters[name]), np.int64)
+        for arrays in self.inputs:
+            counts = np.zeros_like(most)
+            for spec in self.summary.inputs:
+                if spec.classes == len(most):
+                    counts += np.bincount(arrays[spec.name].ravel(), minlength=len(most))
+            most = np.maximum(most, counts)
+        return most.reshape(-1, 1)
+
     def meta(self) -> dict[str, Any]:
         """What a worker must know about the arrays, as plain values."""
         summary, generation = self.summary, self.model.generation

@@ -538,6 +538,33 @@ def test_what_storing_small_steps_costs_is_no_error_of_their_scale() -> None:
     assert "stepped scale/loss" in failed(1.5)
 
 
+def test_a_table_may_be_moved_by_one_reading_after_the_other() -> None:
+    """As TensorFlow's scatter does: each of some hundreds of sums is rounded."""
+    case = draw_case("bert", "tiny", 7, batch=64)
+    answers = run_jax(case, steps=1, optimizers=["sgd"])
+    name = "segment_embed/embedding"
+    readings = case.lookups(name)
+    assert (readings >= case.batch).all()
+    assert case.lookups("logits/bias").shape == (1,)
+    move = answers.stepped["sgd"][name]
+    parts = np.random.default_rng(0).standard_normal((readings.max(), *move.shape))
+    parts *= np.abs(move)
+    parts += (move - parts.sum(axis=0)) / len(parts)
+
+    def failed(factor: float) -> list[str]:
+        table = case.parameters[name].copy()
+        for part in parts:
+            table += np.float32(factor * part)
+        way = table - case.parameters[name]
+        assert relative_error(way, move) > FLOAT32.stepped, "rounding alone is beyond the tolerance"
+        got = as_answered(case, answers, "sgd")
+        got[f"stepped/parameter/{name}"] = table
+        return failures(judge(case, answers, got, phase="training", optimizer="sgd"))
+
+    assert failed(1.0) == []
+    assert f"stepped/{name}" in failed(1.01)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
 @pytest.mark.parametrize("decay", [1e-4, 1e-2])
 def test_weight_decay_moves_what_has_no_gradient(optimizer: str, decay: float) -> None:
