@@ -7,6 +7,7 @@ are set before its interpreter starts, because thread pools read them when a lib
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -99,6 +100,16 @@ def worker_variables(
 def cache_entries(cache: Path) -> int:
     """How many files the frameworks have put into a private cache."""
     return sum(1 for path in cache.rglob("*") if path.is_file())
+
+
+def cache_state(cache: Path) -> set[tuple[Path, int, int]]:
+    """(name, bytes, nanoseconds of the last change) of each file in a private cache."""
+    found = set()
+    for path in cache.rglob("*"):
+        status = path.lstat()
+        if not stat.S_ISDIR(status.st_mode):
+            found.add((path, status.st_size, status.st_mtime_ns))
+    return found
 
 
 def memory_limit_bytes(limit_gib: float) -> int:

@@ -95,6 +95,7 @@ class Run:
     _lock: int = -1  # descriptors while writing
     _records: int = -1
     _kept: int = 0
+    _size: int = 0  # of the records, as this process left them
 
     @property
     def records_path(self) -> Path:
@@ -122,7 +123,12 @@ class Run:
         """
         line = record_line(kind, {"at": time.time(), **fields})
         repair(self)
-        size = os.fstat(self._records).st_size
+        size = os.stat(self.records_path).st_size if self.records_path.exists() else 0
+        if size != self._size:
+            raise RunFailed(
+                f"{self.records_path} has {size} bytes, and this run wrote {self._size}: another"
+                " program changed it, so nothing in it can be trusted; start a new run"
+            )
         try:
             if os.write(self._records, line) < len(line):  # the rest would not fit either
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -136,6 +142,7 @@ class Run:
                 f" levelfield run --resume {shlex.quote(str(self.path))}"
             ) from error
         self._kept += 1
+        self._size = size + len(line)
 
     def close(self) -> None:
         """Stop writing: another process may."""
@@ -234,7 +241,7 @@ def repair(run: Run) -> None:
         run.close()
         advice = "make the folder writable, or copy it to where you may write"
         raise writing_failed(error, run.path, advice=advice) from error
-    run._kept = data.count(b"\n", 0, whole)
+    run._kept, run._size = data.count(b"\n", 0, whole), whole
 
 
 def iterate_records(run: Run) -> Iterator[dict[str, Any]]:

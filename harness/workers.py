@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import random
 import time
+import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from harness.replies import ENTRY_BYTES, described, read_arrays
 from harness.resources import (
     available_cores,
     cache_entries,
+    cache_state,
     make_own_folders,
     memory_limit_bytes,
     worker_variables,
@@ -35,6 +38,10 @@ from harness.suite import Cell, Effort, Limits
 
 ROOT = Path(__file__).resolve().parent.parent
 PADDING_BYTES = 4096  # of the environment, at most: where the stack begins shifts with it
+
+
+class ForeignFiles(UserWarning):
+    """A program wrote where only another one should."""
 
 
 class StartFailure(WorkerFailure):
@@ -272,6 +279,10 @@ class Workers:
     long as the run: the first process of an arm finds it cold, the later ones warm. Each process
     has folders of its own for its home and its temporary files, which are gone when it ends.
     ``processes`` counts, over resumed runs, too.
+
+    Adapters are trusted code, but what one does by mistake to another is told: a cache that changed
+    while none of its arm's processes ran is emptied, with a warning, and an arm whose adapter was
+    changed since the run began is not started.
     """
 
     run: Run
@@ -280,6 +291,8 @@ class Workers:
     scratch: Path
     generator: random.Random
     processes: int = 0
+    _living: Counter[Path] = field(default_factory=Counter)  # processes, by their cache
+    _left: dict[Path, set[Any]] = field(default_factory=dict)  # how the last of them left it
 
     @contextmanager
     def start(
@@ -291,10 +304,15 @@ class Workers:
         in_hand = InHand(self.run.path)
         resolution = self.resolutions[arm.name]
         assert resolution.interpreter is not None
+        framework = arm.framework
+        if framework.identity() != self.run.description["adapters"][framework.name]:
+            reason = "the files of its adapter changed since the run began; start a new run"
+            raise StartFailure("failed", reason)
         cores = tuple(available_cores()[: cell.threads])
         # Nothing of another arm lies in a folder that a worker is told of, nor next to it.
         scratch = self.scratch / "arms" / f"{_file_name(arm.name)}-{cell.threads}"
         cache = scratch / "cache"
+        self._check_untouched(cache, arm.name)
         cache.mkdir(parents=True, exist_ok=True)
         entries = cache_entries(cache)
         # A short path: multiprocessing puts sockets there, whose paths have 107 bytes at most.
@@ -315,13 +333,15 @@ class Workers:
                 "adapters": ROOT / "adapters",
                 "harness": ROOT / "harness",
                 "reference": ROOT / "reference",
-                arm.framework.package.split(".")[0]: arm.framework.root,
+                framework.package.split(".")[0]: framework.root,
             },
             log=self.run.path / "logs" / f"{number:04d}-{_file_name(arm.name)}.log",
             memory_limit_bytes=memory_limit_bytes(limits.memory_gib),
         )
         with ExitStack() as stack:
             stack.callback(remove, own)
+            self._living[cache] += 1
+            stack.callback(self._left_by, cache)
             make_own_folders(own)
             stages = {}
             try:
@@ -333,7 +353,7 @@ class Workers:
                     started = process.ask(
                         "start",
                         limits.start_seconds,
-                        adapter=arm.framework.package,
+                        adapter=framework.package,
                         device=cell.device,
                         mode=arm.mode.name,
                         threads=cell.threads,
@@ -367,6 +387,24 @@ class Workers:
                 cache_entries=entries,
             )
             yield Worker(process, arm, number, cores, scratch, own, limits, in_hand, stages)
+
+    def _check_untouched(self, cache: Path, arm: str) -> None:
+        """Empty a cache that is not as the last process of its arm left it."""
+        left = self._left.get(cache)
+        if left is None or self._living[cache] or left == cache_state(cache):
+            return
+        warnings.warn(
+            f"the cache of {arm} changed while none of its processes ran: another program wrote"
+            " there, so it is emptied",
+            ForeignFiles,
+            stacklevel=2,
+        )
+        remove(cache)
+
+    def _left_by(self, cache: Path) -> None:
+        """Note how a process that has ended left the cache of its arm."""
+        self._living[cache] -= 1
+        self._left[cache] = cache_state(cache)
 
 
 def _file_name(arm: str) -> str:

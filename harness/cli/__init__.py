@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import warnings
@@ -50,6 +51,7 @@ app.command("selftest")(selftesting.selftest_command)
 def main() -> None:
     """The console script. Bad input exits with 2, a run that failed with 1, each in one line."""
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGCONT, _continued)
     warnings.showwarning = _warn
     try:
         app()
@@ -62,6 +64,11 @@ def main() -> None:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     # A polite end from outside is a Ctrl-C: workers are stopped, records are whole.
     raise KeyboardInterrupt
+
+
+def _continued(number: int, frame: FrameType | None) -> None:
+    # Not by print: the signal may come while another line is being printed.
+    os.write(2, b"levelfield: was stopped by a signal (Ctrl-Z, or a program) and goes on\n")
 
 
 def _warn(message: Warning | str, *where: object, **more: object) -> None:

@@ -391,7 +391,11 @@ def test_of_two_that_resume_at_once_the_second_is_refused(
     )
     assert records_of(interrupted) == held
     first.process.send_signal(signal.SIGCONT)
-    assert first.done().code == 0
+    done = first.done()
+    assert done.code == 0
+    assert "levelfield: was stopped by a signal (Ctrl-Z, or a program) and goes on" in lines_of(
+        done
+    )
     assert_complete(interrupted)
 
 

@@ -304,6 +304,23 @@ def test_only_a_torn_record(tmp_path: Path) -> None:
     assert run.records_path.read_bytes() == b""
 
 
+@pytest.mark.parametrize("change", ["append", "cut", "replace", "delete"])
+def test_records_that_another_program_changed_are_not_written_on(
+    tmp_path: Path, change: str
+) -> None:
+    with empty_run(tmp_path) as run:
+        status(run)
+        status(run)
+        data = run.records_path.read_bytes()
+        if change in ("replace", "delete"):
+            run.records_path.unlink()
+        if change != "delete":
+            more = {"append": data + data, "cut": data[:-9], "replace": data + b" "}[change]
+            run.records_path.write_bytes(more)
+        with pytest.raises(RunFailed, match=f"this run wrote {len(data)}: another program changed"):
+            status(run)
+
+
 def test_no_records_yet(tmp_path: Path) -> None:
     run = empty_run(tmp_path)
     run.records_path.unlink()

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from harness import session
 from harness.arms import Framework, get_arm
 from harness.errors import WorkerFailure
 from harness.suite import Cell, Limits
-from harness.workers import StartFailure, Worker, Workers, _file_name
+from harness.workers import ForeignFiles, StartFailure, Worker, Workers, _file_name
 from tests.synthetic import empty_run
 
 pytestmark = pytest.mark.alone
@@ -33,6 +34,7 @@ CELL = Cell(
 def workers(misbehaving: Framework, tmp_path: Path) -> Iterator[Workers]:
     resolutions = session.resolve_arms([CELL.arm], {})
     with empty_run(tmp_path / "results") as run:
+        run.description["adapters"] = {misbehaving.name: misbehaving.identity()}
         yield Workers(run, Limits(), resolutions, tmp_path / "scratch", random.Random(0))
 
 
@@ -94,6 +96,41 @@ def test_a_worker_that_does_not_start_leaves_no_temporary_files(workers: Workers
     ):
         pytest.fail("it started")
     assert list((workers.scratch / "workers").iterdir()) == []
+
+
+def test_a_cache_that_another_program_wrote_into_is_emptied(workers: Workers) -> None:
+    arm = get_arm(CELL.arm)
+    with workers.start(arm, CELL, purpose="qualification") as worker:
+        mine = worker.cache / "mine"
+        mine.write_text("compiled")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with (
+            workers.start(arm, CELL, purpose="resident") as one,
+            workers.start(arm, CELL, purpose="resident") as other,
+        ):
+            assert mine.read_text() == "compiled"
+            (one.cache / "ours").write_text("by a process of the arm")
+            assert one.cache == other.cache
+        with workers.start(arm, CELL, purpose="resident"):
+            assert {each.name for each in mine.parent.iterdir()} == {"mine", "ours"}
+    mine.write_text("replaced")
+    with (
+        pytest.warns(ForeignFiles, match="the cache of misbehaving:well changed"),
+        workers.start(arm, CELL, purpose="resident"),
+    ):
+        assert not mine.exists()
+
+
+def test_an_adapter_that_changed_since_the_run_began_is_not_started(workers: Workers) -> None:
+    framework = get_arm(CELL.arm).framework
+    changed = {**framework.identity(), "hash": "0" * 64}
+    workers.run.description["adapters"] = {framework.name: changed}
+    with (
+        pytest.raises(StartFailure, match="files of its adapter changed since the run began"),
+        workers.start(get_arm(CELL.arm), CELL, purpose="resident"),
+    ):
+        pytest.fail("it started")
 
 
 def test_no_two_arms_share_a_folder() -> None:
