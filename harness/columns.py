@@ -261,7 +261,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "startup_seconds": (NUMBER, "interpreter to first step, median of processes"),
         "warm_up_seconds": (NUMBER, "seconds from the second step to the steady state, median"),
         "capped_share": (NUMBER, "share of processes whose warm-up ended at its cap"),
-        "cold_first_step_seconds": (NUMBER, "compile and first step where caches were empty"),
+        "cold_first_step_seconds": (NUMBER, "compile and first step; NaN if found in a cache"),
         "cache": (TEXT, "what that first process found: cold, warm or none"),
         "first_step_extra_seconds": (NUMBER, "first_step_seconds - step_seconds"),
         "peak_bytes": (COUNT_OR_NA, "greatest peak resident bytes of all stages"),

@@ -429,13 +429,14 @@ class _Served:
         self._found = {(run, number): facts for run, number, *facts in rows}
         self._run_of = run_of
 
-    def facts(self, columns: _Columns) -> list[list[Any]]:
-        """[purpose, block, cache entries] of the process of each row of a cell's record."""
+    def keys(self, columns: _Columns) -> list[tuple[int, int]]:
+        """(run, number) of the process of each row of a cell's record."""
         owners = self._run_of[numpy.asarray(columns["owner"], dtype=numpy.int64)]
-        return [
-            self._found.get(key, [None, None, None])
-            for key in zip(owners.tolist(), columns["process"], strict=True)
-        ]
+        return list(zip(owners.tolist(), columns["process"], strict=True))
+
+    def facts(self, columns: _Columns) -> list[list[Any]]:
+        """[purpose, block, cache entries] of those processes."""
+        return [self._found.get(key, [None, None, None]) for key in self.keys(columns)]
 
     def residency(self, columns: _Columns) -> _Columns:
         return {"residency": [facts[0] for facts in self.facts(columns)]}
@@ -443,10 +444,14 @@ class _Served:
 
 def _startup(columns: _Columns, served: _Served) -> _Columns:
     found = served.facts(columns)
-    caches = [
-        "cold" if new else "warm" if entries else "none"
-        for new, (_, _, entries) in zip(columns["new_cache_entries"], found, strict=True)
-    ]
+    entries, caches = dict[tuple[int, int], int](), []
+    for process, new, facts in zip(
+        served.keys(columns), columns["new_cache_entries"], found, strict=True
+    ):
+        # What the process found when it started, and what it made for earlier cells since.
+        before = entries.setdefault(process, facts[2] or 0)
+        caches.append("cold" if new else "warm" if before else "none")
+        entries[process] = before + (new or 0)
     return {
         **columns,
         "capped": [_YES.get(capped, "") for capped in columns["capped"]],

@@ -114,20 +114,27 @@ def startups(frames: Frames) -> pandas.DataFrame:
 
 
 def _startup(frames: Frames) -> dict[str, Any]:
-    """Of the blocks' fresh processes; of the qualification's where there were none."""
+    """Of the blocks' fresh processes; of the qualification's where there were none.
+
+    A resumed run begins with empty caches, so a block's process may have compiled what others
+    found: it counts where all did.
+    """
     startup, stages = startups(frames), [*_BEGUN, *STARTUP]
     qualified = startup[~startup["purpose"].isin(_BLOCK_PURPOSES)]
     first = qualified.drop_duplicates(_KEY, keep="last").set_index(_KEY)
     served = startup["purpose"].isin(_BLOCK_PURPOSES)
     any_served = served.groupby([startup["run"], startup["cell"]]).transform("any")
     fresh = startup[served | ~any_served]
+    found = fresh["cache"] != "cold"
+    fresh = fresh[found | ~found.groupby([fresh["run"], fresh["cell"]]).transform("any")]
     names = [*stages, "startup_seconds", "warm_up_seconds"]
     medians = fresh.groupby(_KEY)[names].median()
     capped = (fresh["capped"] == "yes").groupby([fresh["run"], fresh["cell"]]).mean()
+    cold = first["first_step_seconds"] + first["compile_seconds"].fillna(0)
     return {
         **{name: medians[name] for name in names},
         "capped_share": capped,
-        "cold_first_step_seconds": first["first_step_seconds"] + first["compile_seconds"].fillna(0),
+        "cold_first_step_seconds": cold.where(first["cache"] != "warm"),
         "cache": first["cache"],
     }
 

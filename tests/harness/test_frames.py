@@ -112,9 +112,9 @@ def latency(run: Run, cell: str, number: int, index: int, seconds: list[float]) 
     run.append("slice", cell=cell, process=number, **fields, **total, **OWN)
 
 
-def startup(run: Run, cell: str, number: int, first: float) -> None:
+def startup(run: Run, cell: str, number: int, first: float, *, new: int | None = None) -> None:
     fields = {"build_seconds": 0.5, "first_step_seconds": first, "second_step_seconds": 0.2}
-    run.append("startup", cell=cell, process=number, **fields)
+    run.append("startup", cell=cell, process=number, **fields, new_cache_entries=new)
 
 
 def memory(run: Run, cell: str, number: int, **peaks: int | None) -> None:
@@ -263,6 +263,35 @@ def test_summary_by_hand(tmp_path: Path) -> None:
     assert other.status == "unfinished"
     assert (other.blocks, other.slices) == (0, 0)
     assert other[MEASURED].isna().all()
+
+
+def test_a_first_step_is_cold_where_its_process_found_nothing_compiled(tmp_path: Path) -> None:
+    with empty_run(tmp_path, cells=4) as run:
+        start(run, "c0001", 1, purpose="qualification")
+        startup(run, "c0001", 1, first=9.0, new=3)
+        startup(run, "c0002", 1, first=0.5, new=0)  # all of it compiled for the cell before
+        startup(run, "c0003", 1, first=8.0, new=1)
+        start(run, "c0004", 2, purpose="qualification")
+        startup(run, "c0004", 2, first=0.4, new=0)
+        for cell, number in (("c0001", 1), ("c0002", 1), ("c0003", 1), ("c0004", 2)):
+            gate(run, cell, number)
+    table = summary(load(run.path))
+    assert list(table["cache"]) == ["cold", "warm", "cold", "none"]
+    assert table["cold_first_step_seconds"].tolist() == pytest.approx(
+        [9, math.nan, 8, 0.4], nan_ok=True
+    )
+
+
+def test_what_a_resumed_run_compiles_again_is_no_usual_start_up(tmp_path: Path) -> None:
+    with empty_run(tmp_path, cells=2) as run:
+        for number, (first, new) in enumerate(((2.0, 0), (9.0, 3), (4.0, 0)), start=1):
+            start(run, "c0001", number)
+            startup(run, "c0001", number, first=first, new=new)
+        start(run, "c0002", 4)
+        startup(run, "c0002", 4, first=7.0, new=2)
+        for cell, number in (("c0001", 1), ("c0002", 4)):
+            gate(run, cell, number)
+    assert summary(load(run.path))["first_step_seconds"].tolist() == [3.0, 7.0]
 
 
 def test_errors_of_the_gate(tmp_path: Path) -> None:
