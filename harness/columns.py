@@ -28,6 +28,7 @@ CELL = {
 _STATUS = {
     "status": (TEXT, "how the cell ended; unfinished where it was interrupted or is still to run"),
     "reason": (TEXT, "why, in one line"),
+    "log": (TEXT, "file in the run's folder logs with what its process printed, where one is kept"),
 }
 _PROCESS = {"process": (COUNT, "number of the worker process within its run")}
 STARTUP = {

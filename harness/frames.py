@@ -79,7 +79,7 @@ _FIELDS = {
         "reason",
     ),
     "epoch": ("process", "seed", "epoch", "test_accuracy", "test_loss", "train_loss"),
-    "status": ("status", "reason"),
+    "status": ("status", "reason", "log"),
 }
 _OF_RUN = ("session", "ceiling", "process", "block", "round")  # the others are of a cell
 _RENAMED = {"at": "at_seconds", "phase": "stage"}
@@ -160,14 +160,15 @@ def _loaded(runs: Mapping[str, Run]) -> Frames:
         latest = {row[0]: row[1] for row in rows[kind]}
         rows[kind] = [row for row in rows[kind] if row[1] == latest[row[0]]]
     ends = {row[0]: row[1:] for row in rows["status"]}
-    ended = [ends.get(position, ("unfinished", "")) for position in range(len(cells))]
+    ended = [ends.get(position, ("unfinished", "", "")) for position in range(len(cells))]
     columns: _Columns = {name: [cell.get(name) for _, cell in cells] for name in CELL}
     columns |= {
         "owner": range(len(cells)),
         "run": [label for label, _ in cells],
         "cell": [cell["id"] for _, cell in cells],
-        "status": [status for status, _ in ended],
-        "reason": [reason for _, reason in ended],
+        "status": [status for status, _, _ in ended],
+        "reason": [reason for _, reason, _ in ended],
+        "log": [log for _, _, log in ended],
     }
     cell_frame = _frame("cells", columns, owners)
 

@@ -77,7 +77,8 @@ def _table(frames: Frames, group: Group, why: dict[tuple[str, str, str], str]) -
         cells = _measured(row, group) if row["status"] == "ok" else _unmeasured(row, group)
         if row["status"] != "ok":
             reason = row["reason"] or _UNTOLD.get(row["status"], "no reason was recorded")
-            cells["status"] += notes.mark(f"{row['arm']} {row['status']}: {reason}")
+            log = f" (log: logs/{row['log']})" if row["log"] else ""
+            cells["status"] += notes.mark(f"{row['arm']} {row['status']}: {reason}{log}")
         for column in (_PEAK, _ACCURACY):
             reason = why.get((row["run"], row["cell"], column), "")
             if reason and row["status"] == "ok":

@@ -279,6 +279,13 @@ def test_an_arm_that_is_not_ok_shows_its_status_and_reason_and_no_number(
     assert table.notes == (clean(f"jax:jit {status}: {reason}"),)
 
 
+def test_a_reason_names_the_log_of_its_process(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path, statuses={2: "failed"})
+    frames.cells.loc[2, "log"] = "0003-jax_jit.log"
+    (note,) = comparison_tables(frames)[0].notes
+    assert note.endswith(" (log: logs/0003-jax_jit.log)")
+
+
 def test_times_recorded_of_an_arm_that_failed_later_stay_out(tmp_path: Path) -> None:
     frames = with_reason(frames_of(tmp_path), 2, "failed", "died while learning")
     assert summary(frames)["step_seconds"].notna()[2]
