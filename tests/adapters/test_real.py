@@ -65,12 +65,29 @@ class SharedCases(Cases):
     folder: ClassVar[Path]
 
     def solved(self, cell: Cell) -> Any:
-        key = (cell.model, cell.preset, cell.batch, self.suite.seed, self.suite.optimizers)
+        return self.once("solved", cell, lambda cases: cases.solved(cell))
+
+    def closing(self, cell: Cell) -> Any:
+        def close(cases: Cases) -> Any:
+            cases._solved[cell.model, cell.preset, cell.batch] = self.solved(cell)
+            return cases.closing(cell)
+
+        return self.once("closing", cell, close, cell.phase, cell.optimizer)
+
+    def learned(self, cell: Cell, seed: int) -> Any:
+        epochs = self.suite.effort.accuracy_epochs
+        return self.once(
+            "learned", cell, lambda cases: cases.learned(cell, seed), cell.optimizer, seed, epochs
+        )
+
+    def once(self, what: str, cell: Cell, work: Callable[[Cases], Any], *more: Any) -> Any:
+        suite = self.suite
+        key = (what, cell.model, cell.preset, cell.batch, suite.seed, suite.optimizers, *more)
         with self.locks.setdefault(key, threading.Lock()):
             if key not in self.found:
                 folder = self.folder / str(abs(hash(key)))
                 folder.mkdir()
-                self.found[key] = Cases(self.suite, folder).solved(cell)
+                self.found[key] = work(Cases(suite, folder))
             return self.found[key]
 
 
