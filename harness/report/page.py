@@ -290,7 +290,7 @@ def _locks(text: str) -> Iterable[dict[str, str]]:
     except ValueError:
         return
     for label, lock in found.items() if isinstance(found, dict) else ():
-        packages = lock.get("packages") if isinstance(lock, dict) else None
+        packages = lock.get("lock") if isinstance(lock, dict) else None
         if isinstance(packages, list):
             yield {"label": clean(label), "packages": "\n".join(map(clean, packages))}
 

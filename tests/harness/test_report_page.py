@@ -161,6 +161,11 @@ def test_the_summary_says_what_can_be_concluded_and_what_cannot(tmp_path: Path) 
         assert all(f">{', '.join(fastest)}<" in summary_part for fastest in sets if fastest)
 
 
+def test_the_page_lists_the_packages_of_every_arm(page: str) -> None:
+    assert "Packages of torch:eager" in page
+    assert "torch==1.2.3" in page
+
+
 def test_charts_have_words_and_data(page: str) -> None:
     pictures = re.findall(r"<img alt=\"([^\"]+)\"", page)
     assert len(pictures) == page.count("<figure") == page.count("The data of this chart") > 8
