@@ -5,10 +5,10 @@ BIN = $(VENV)/bin
 
 .PHONY: bench test test-long lint docs published clean
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "making $(VENV) and installing Levelfield with its tools (about a minute)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 # A framework whose environment cannot be built costs its own cells, not the run: hence the dash.

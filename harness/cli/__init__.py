@@ -7,6 +7,7 @@ import signal
 import sys
 import warnings
 from types import FrameType
+from typing import Annotated
 
 import typer
 
@@ -28,7 +29,6 @@ from harness.errors import LevelfieldError
 from reference.spec import UnknownName
 
 app = typer.Typer(
-    help="Compares deep-learning frameworks after proving that they compute the same thing.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -46,6 +46,29 @@ app.command("compare")(comparing.compare_command)
 app.command("history")(remembering.history_command)
 app.command("doctor")(doctoring.doctor_command)
 app.command("selftest")(selftesting.selftest_command)
+
+
+def _print_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    from harness.machine import code_version
+
+    found = code_version()
+    commit = f" (commit {found['commit'][:12]}{', changed' if found['changed'] else ''})"
+    print(f"levelfield {found['version']}{commit if found['commit'] else ''}")
+    raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Say which version this is."
+        ),
+    ] = False,
+) -> None:
+    """Compares deep-learning frameworks after proving that they compute the same thing."""
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -401,6 +402,14 @@ def test_help_is_shown_where_a_command_is_missing(terminal: Terminal) -> None:
         done = terminal(*words)
         assert "Commands:" in done.output + done.errors
         assert done.code == 2
+
+
+def test_the_version_is_that_of_the_package_and_names_the_commit(terminal: Terminal) -> None:
+    done = terminal("--version")
+    assert (done.code, done.errors) == (0, "")
+    found = re.fullmatch(r"levelfield (\S+)( \(commit [0-9a-f]{12}(, changed)?\))?\n", done.output)
+    assert found is not None
+    assert found[1] == version("levelfield")
 
 
 def test_list_gives_the_shapes_and_costs_of_every_model_to_scripts(terminal: Terminal) -> None:
