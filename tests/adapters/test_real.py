@@ -65,7 +65,12 @@ class SharedCases(Cases):
     folder: ClassVar[Path]
 
     def solved(self, cell: Cell) -> Any:
-        return self.once("solved", cell, lambda cases: cases.solved(cell))
+        optimizers = (proven_with(self.suite, cell.model),)
+
+        def solve(cases: Cases) -> Any:
+            return Cases(replace(cases.suite, optimizers=optimizers), cases.scratch).solved(cell)
+
+        return self.once("solved", cell, solve)
 
     def closing(self, cell: Cell) -> Any:
         def close(cases: Cases) -> Any:
@@ -183,6 +188,14 @@ def shown(arm: str, suite: Suite) -> Sequence[str]:
     return LOOPED if arm.endswith("-fit") else suite.models
 
 
+def proven_with(suite: Suite, model: str) -> str:
+    """The optimiser of all trainings of a model: the reference has to solve them with no other.
+
+    The models of an arm take turns, so between them they show it with more than one.
+    """
+    return suite.optimizers[sorted(reference.models()).index(model) % len(suite.optimizers)]
+
+
 def in_turn(arm: str, *, whole: bool) -> list[Cell]:
     """The tiny cells of an arm: of models that share a file one, with one optimiser, and others
     for the next arm.
@@ -202,10 +215,7 @@ def in_turn(arm: str, *, whole: bool) -> list[Cell]:
     if not whole and arm not in LEADING:
         begin = FILES * number % len(names)
         names = (names[begin:] + names[:begin])[:FILES]
-    chosen = {
-        name: suite.optimizers[(number + place) % len(suite.optimizers)]
-        for place, name in enumerate(names)
-    }
+    chosen = {name: proven_with(suite, name) for name in names}
     cells = [c for c in plan(suite) if c.model in chosen]
     return [c for c in cells if c.optimizer in (None, chosen[c.model])]
 
