@@ -171,7 +171,21 @@ def architecture() -> str:
         why = WHY_LONG[framework.name] if own > LONG_LINES else ""
         cells = framework.title, len(sources) + 1, own, len(models), theirs, why
         rows.append(f"| {' | '.join(map(str, cells))} |")
-    return filled("ARCHITECTURE.md", "\n".join(rows))
+    return filled("ARCHITECTURE.md", closing_price(), "\n".join(rows))
+
+
+def closing_price() -> str:
+    """What the closing gate took of the published run of ``families``, which was not resumed."""
+    loaded = frames.load(FAMILIES)
+    seconds = loaded.closings[["reference_seconds", "worker_seconds"]].sum().sum()
+    if not seconds:
+        return "The published run of `families` is older than the closing gate: no price is known."
+    begun = loaded.processes["at_seconds"].min()
+    whole = max(loaded.processes["at_seconds"].max(), loaded.rounds["at_seconds"].max()) - begun
+    return (
+        f"In the published run of `families` it took {seconds / whole:.1%} of"
+        f" {whole / 60:.0f} minutes, the reference's part included."
+    )
 
 
 def code_page(module: str) -> str:
