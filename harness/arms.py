@@ -147,7 +147,7 @@ class Framework:
         """What tells this adapter from another one of its name, as ``run.json`` keeps it.
 
         "package", "distribution", "version", and "hash": the SHA-256 over the names and contents of
-        the files in its folder.
+        the code and the tables in its folder.
         """
         return {
             "package": self.package,
@@ -266,12 +266,15 @@ def _printable(text: str) -> str:
 
 
 def _hash_of(folder: Path) -> str:
-    """SHA-256 over the files of a folder, in the order of their names, without Python's caches."""
+    """SHA-256 over what an author writes into a folder: .py and .toml, in the order of the names.
+
+    What a framework, a compiler or an editor leaves there does not count.
+    """
     total = hashlib.sha256()
     for at, folders, names in os.walk(folder):
         folders[:] = sorted(each for each in folders if each != "__pycache__")
         for path in (Path(at, name) for name in sorted(names)):
-            if path.suffix == ".pyc" or not path.is_file():
+            if path.suffix not in (".py", ".toml") or not path.is_file():
                 continue
             try:
                 content = hashlib.sha256(path.read_bytes()).hexdigest()

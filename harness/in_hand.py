@@ -76,8 +76,10 @@ def record_death(run: Run) -> None:
 def condemned(records: Sequence[dict[str, Any]], cells: Sequence[Cell]) -> list[Cell]:
     """The cells that were in hand at two deaths in a row without having come further in between.
 
-    A death while a worker starts, or is asked of no cell, counts for all cells of its arm.
+    A death while a worker starts, or is asked of no cell, counts for all cells of its arm, and so
+    does what any of them came further by.
     """
+    arm_of = {cell.id: cell.arm for cell in cells}
     last: tuple[Any, ...] = ()
     blamed: set[tuple[str, str]] = set()
     progress: dict[str, int] = {}
@@ -88,10 +90,13 @@ def condemned(records: Sequence[dict[str, Any]], cells: Sequence[Cell]) -> list[
             calibrated.add(cell)
             progress[cell] = 0
         elif kind in (_TIMED if cell in calibrated else _PROVED):
-            progress[cell] = progress.get(cell, 0) + 1
+            for key in (cell, arm_of.get(cell, "")):
+                progress[key] = progress.get(key, 0) + 1
         elif kind == "death":
-            point = record["arm"], cell, cell in calibrated, progress.get(cell, 0)
-            if point == last:
+            further = progress.get(cell or record["arm"], 0)
+            point = record["arm"], cell, cell in calibrated, further
+            # At the same start of a worker again, or where the cell came as far as before.
+            if point == last and (cell or not further):
                 blamed.add((record["arm"], cell))
             last, progress = point, {}
     return [cell for cell in cells if {(cell.arm, cell.id), (cell.arm, "")} & blamed]

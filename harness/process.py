@@ -28,6 +28,7 @@ SUPERVISE = [sys.executable, "-I", "-S", supervisor.__file__]
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 MARK = "LEVELFIELD_TREE"  # a variable by which a process tree is found without its supervisor
 DEATH_SECONDS = 5.0  # that a worker which closed its pipes may take to end
+REST_SECONDS = 10.0  # for the rest of a reply that has begun when its time is over
 LOG_LIMIT_BYTES = 1 << 20  # per worker; a framework that floods its output must not fill the disk
 
 
@@ -222,7 +223,7 @@ class WorkerProcess:
         return parsed(request, line)
 
     def _read_line(self, do: str, timeout_seconds: float) -> bytes:
-        deadline, line = time.monotonic() + timeout_seconds, bytearray()
+        deadline, line, granted = time.monotonic() + timeout_seconds, bytearray(), False
         while not line.endswith(b"\n"):
             left = deadline - time.monotonic()
             # A forked child of the framework may hold the pipe open, so the supervisor's report of
@@ -230,6 +231,10 @@ class WorkerProcess:
             ready, _, _ = select.select(
                 [self._replies, self._status.fileno()], [], [], max(left, 0)
             )
+            if not ready and line and not granted:
+                # The host itself may have been stopped while the worker was writing.
+                deadline, granted = time.monotonic() + REST_SECONDS, True
+                continue
             if not ready:
                 raise self._late(do, timeout_seconds)
             chunk = os.read(self._replies, 1 << 16) if self._replies in ready else b""

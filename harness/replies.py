@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import lzma
-import math
 import os
 import stat
 import struct
@@ -81,7 +80,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_amount(value: Any) -> bool:
-    return _is_number(value) and math.isfinite(value) and 0 <= value <= LARGEST
+    return _is_number(value) and 0 <= value <= LARGEST
 
 
 TRUTH = Kind("true or false", lambda value: isinstance(value, bool))
@@ -224,11 +223,19 @@ def described(values: Mapping[str, Any]) -> dict[str, Any]:
     for name in list(values)[:DESCRIBE_ENTRIES]:
         value = values[name]
         plain = value is None or isinstance(value, bool) or NUMBER.fits(value)
-        text = value if isinstance(value, str) else json.dumps(value)
+        text = value if isinstance(value, str) else _as_text(value)
         kept[cut(name, DESCRIBE_CHARACTERS)] = value if plain else cut(text, DESCRIBE_CHARACTERS)
     if len(values) > DESCRIBE_ENTRIES:
         kept["cut"] = f"{len(values) - DESCRIBE_ENTRIES} more entries were left out"
     return kept
+
+
+def _as_text(value: Any) -> str:
+    """A JSON value as a text; Python refuses to write an integer of thousands of digits."""
+    try:
+        return json.dumps(value)
+    except ValueError:
+        return "(a number too large to show)"
 
 
 def cut(text: str, most: int) -> str:

@@ -6,8 +6,8 @@ are set before its interpreter starts, because thread pools read them when a lib
 
 from __future__ import annotations
 
+import contextlib
 import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -75,7 +75,16 @@ def available_cores() -> list[int]:
 def make_own_folders(own: Path) -> None:
     """Make those folders of one process below ``own`` that are not there."""
     for folder in OWN_FOLDERS.values():
-        (own / folder).mkdir(parents=True, exist_ok=True)
+        make_folder(own / folder)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder if it is not there, in the place of what a worker may have put there."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # a file, or a link to nowhere
+        path.unlink()
+        path.mkdir()
 
 
 def worker_variables(
@@ -99,16 +108,17 @@ def worker_variables(
 
 def cache_entries(cache: Path) -> int:
     """How many files the frameworks have put into a private cache."""
-    return sum(1 for path in cache.rglob("*") if path.is_file())
+    return len(cache_state(cache))
 
 
 def cache_state(cache: Path) -> set[tuple[Path, int, int]]:
     """(name, bytes, nanoseconds of the last change) of each file in a private cache."""
     found = set()
-    for path in cache.rglob("*"):
-        status = path.lstat()
-        if not stat.S_ISDIR(status.st_mode):
-            found.add((path, status.st_size, status.st_mtime_ns))
+    for folder, _, names in os.walk(cache):  # which passes over a folder that has gone meanwhile
+        for path in (Path(folder, name) for name in names):
+            with contextlib.suppress(FileNotFoundError):
+                status = path.lstat()
+                found.add((path, status.st_size, status.st_mtime_ns))
     return found
 
 

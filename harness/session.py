@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -118,6 +119,7 @@ def reopened(
                 f" ({_difference(adapters[framework], identity)}), and one run cannot mix them;"
                 f" restore it, or {_start_anew(suite)}"
             )
+    _tell_of_other_code(run)
     resolutions = resolve_arms([*locks], given)
     for arm, resolution in resolutions.items():
         before = locks[arm]
@@ -128,6 +130,26 @@ def reopened(
                 f" them again, or {_start_anew(suite)}"
             )
     return suite, cells, resolutions
+
+
+class OtherCode(UserWarning):
+    """A run goes on with another Levelfield than it began with."""
+
+
+def _tell_of_other_code(run: store.Run) -> None:
+    """Warn where another version or commit than this one began a run."""
+    began, now = run.description.get("code_version"), code_version()
+    if not isinstance(began, dict):
+        return
+    pairs = [
+        (f"{key} {str(began.get(key))[:12]}", f"{key} {str(now[key])[:12]}")
+        for key in ("version", "commit")
+        if began.get(key) != now[key]
+    ]
+    if pairs:
+        before, after = (", ".join(each) for each in zip(*pairs, strict=True))
+        words = f"{run.path} began with levelfield of {before} and goes on with {after}"
+        warnings.warn(words, OtherCode, stacklevel=3)
 
 
 def _start_anew(suite: Suite) -> str:

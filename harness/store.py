@@ -123,12 +123,7 @@ class Run:
         """
         line = record_line(kind, {"at": time.time(), **fields})
         repair(self)
-        size = os.stat(self.records_path).st_size if self.records_path.exists() else 0
-        if size != self._size:
-            raise RunFailed(
-                f"{self.records_path} has {size} bytes, and this run wrote {self._size}: another"
-                " program changed it, so nothing in it can be trusted; start a new run"
-            )
+        size = self._refuse_foreign()
         try:
             if os.write(self._records, line) < len(line):  # the rest would not fit either
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -143,6 +138,23 @@ class Run:
             ) from error
         self._kept += 1
         self._size = size + len(line)
+
+    def _refuse_foreign(self) -> int:
+        """The size of the records, as this process left them. Raises RunFailed for another one."""
+        try:
+            there = os.stat(self.records_path)
+        except OSError as error:
+            raise RunFailed(
+                f"{self.records_path} is no longer there: was the run moved or deleted? to go on"
+                " where it is now, type: levelfield run --resume RUN"
+            ) from error
+        ours = os.fstat(self._records)
+        if (there.st_dev, there.st_ino, there.st_size) != (ours.st_dev, ours.st_ino, self._size):
+            raise RunFailed(
+                f"{self.records_path} is not as this run wrote it ({self._size} bytes): another"
+                " program changed it, so do not trust what is in it; start a new run"
+            )
+        return self._size
 
     def close(self) -> None:
         """Stop writing: another process may."""

@@ -29,6 +29,7 @@ from harness.resources import (
     available_cores,
     cache_entries,
     cache_state,
+    make_folder,
     make_own_folders,
     memory_limit_bytes,
     worker_variables,
@@ -82,7 +83,7 @@ class Worker:
 
         Whatever another arm did to the folders of the run, this one finds its case and its own.
         """
-        self.cache.mkdir(parents=True, exist_ok=True)
+        make_folder(self.cache)
         make_own_folders(self.own)
         seconds: float = self._ask(
             cell,
@@ -313,7 +314,7 @@ class Workers:
         scratch = self.scratch / "arms" / f"{_file_name(arm.name)}-{cell.threads}"
         cache = scratch / "cache"
         self._check_untouched(cache, arm.name)
-        cache.mkdir(parents=True, exist_ok=True)
+        make_folder(cache)
         entries = cache_entries(cache)
         # A short path: multiprocessing puts sockets there, whose paths have 107 bytes at most.
         own = self.scratch / "workers" / str(number)
@@ -390,8 +391,8 @@ class Workers:
 
     def _check_untouched(self, cache: Path, arm: str) -> None:
         """Empty a cache that is not as the last process of its arm left it."""
-        left = self._left.get(cache)
-        if left is None or self._living[cache] or left == cache_state(cache):
+        left = self._left.get(cache, set())  # the scratch folder of a run begins empty
+        if self._living[cache] or left == cache_state(cache):
             return
         warnings.warn(
             f"the cache of {arm} changed while none of its processes ran: another program wrote"

@@ -546,6 +546,9 @@ def history(*kinds: str) -> list[dict[str, Any]]:
         ("gate check calibration slice death slice slice death", False),
         ("gate check calibration slice slice death startup slice slice death", True),
         ("death gate death gate death", True),
+        ("start gate check calibration start", False),
+        ("gate check calibration slice start slice start", False),
+        ("gate check calibration slice start slice start start start", True),
     ],
 )
 def test_only_two_deaths_in_a_row_at_one_point_condemn_a_cell(kinds: str, blamed: bool) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -708,3 +710,24 @@ def test_the_times_of_the_start_lie_on_the_clock_of_the_host(start: Start) -> No
     worker = start()
     assert 0 < worker.interpreter_seconds < time.perf_counter() - before
     assert worker.python == ".".join(map(str, sys.version_info[:3]))
+
+
+def test_a_reply_that_has_begun_may_be_read_to_its_end_after_the_host_was_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    replies, reply = os.pipe()
+    status, other = os.pipe()
+    worker = object.__new__(WorkerProcess)
+    worker._replies, worker._status = replies, os.fdopen(status, "rb")  # type: ignore[assignment]
+    clock = itertools.chain([0.0, 0.0], itertools.repeat(1000.0))  # stopped after the first chunk
+    monkeypatch.setattr(process.time, "monotonic", lambda: next(clock))
+    writer = threading.Timer(0.3, os.write, (reply, b"end\n"))
+    os.write(reply, b"begin ")
+    writer.start()
+    try:
+        assert worker._read_line("slot", 5.0) == b"begin end\n"
+    finally:
+        writer.join()
+        worker._status.close()
+        for descriptor in (replies, reply, other):
+            os.close(descriptor)

@@ -215,6 +215,17 @@ def test_what_an_adapter_says_of_itself_is_flat_clean_and_bounded() -> None:
     json.dumps(kept).encode()
 
 
+@pytest.mark.parametrize("number", [10**400, -(10**400), 10**5000], ids=["1", "2", "3"])
+def test_an_integer_beyond_all_floats_is_no_amount_and_a_text_where_it_describes(
+    number: int,
+) -> None:
+    for kind in (replies.NUMBER, replies.AMOUNT, replies.POSITIVE, replies.COUNT):
+        assert not kind.fits(number)
+    (text,) = described({"memory": number}).values()
+    assert isinstance(text, str)
+    assert len(text) <= replies.DESCRIBE_CHARACTERS
+
+
 # -- answer files ------------------------------------------------------------------------------
 
 

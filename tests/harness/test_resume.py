@@ -361,6 +361,8 @@ def test_an_interruption_says_in_one_line_how_to_go_on(
     started = start("--resume", interrupted)
     await_slices(started, interrupted, before)
     started.process.send_signal(number)  # the host alone: its workers have sessions of their own
+    if number == signal.SIGTERM:
+        started.process.send_signal(signal.SIGCONT)  # as timeout does
     done = started.done()
     assert done.code == 130
     assert done.output == ""

@@ -304,7 +304,7 @@ def test_only_a_torn_record(tmp_path: Path) -> None:
     assert run.records_path.read_bytes() == b""
 
 
-@pytest.mark.parametrize("change", ["append", "cut", "replace", "delete"])
+@pytest.mark.parametrize("change", ["append", "cut", "replace", "copy", "delete"])
 def test_records_that_another_program_changed_are_not_written_on(
     tmp_path: Path, change: str
 ) -> None:
@@ -312,12 +312,17 @@ def test_records_that_another_program_changed_are_not_written_on(
         status(run)
         status(run)
         data = run.records_path.read_bytes()
-        if change in ("replace", "delete"):
+        if change in ("replace", "copy", "delete"):
             run.records_path.unlink()
         if change != "delete":
-            more = {"append": data + data, "cut": data[:-9], "replace": data + b" "}[change]
+            more = {"append": data + data, "cut": data[:-9], "replace": data + b" ", "copy": data}[
+                change
+            ]
             run.records_path.write_bytes(more)
-        with pytest.raises(RunFailed, match=f"this run wrote {len(data)}: another program changed"):
+        words = {
+            "delete": "is no longer there: was the run moved or deleted",
+        }.get(change, rf"not as this run wrote it \({len(data)} bytes\): another program changed")
+        with pytest.raises(RunFailed, match=words):
             status(run)
 
 

@@ -253,6 +253,8 @@ def test_the_hash_of_an_adapter_is_that_of_its_files_alone(tmp_path: Path) -> No
     (folder / "__pycache__").mkdir()
     (folder / "__pycache__" / "mlp.pyc").write_bytes(b"x")
     (root / "other.py").write_text("x")
+    for left in ("kernel.so", "tidy.log", ".mlp.py.swp"):  # by a compiler, the arm, an editor
+        (folder / left).write_bytes(b"x")
     assert framework.identity() == before
     (folder / "mlp.py").rename(folder / "mlq.py")
     renamed = framework.identity()

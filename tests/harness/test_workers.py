@@ -16,6 +16,7 @@ import pytest
 from harness import session
 from harness.arms import Framework, get_arm
 from harness.errors import WorkerFailure
+from harness.resources import cache_entries, make_own_folders
 from harness.suite import Cell, Limits
 from harness.workers import ForeignFiles, StartFailure, Worker, Workers, _file_name
 from tests.synthetic import empty_run
@@ -120,6 +121,46 @@ def test_a_cache_that_another_program_wrote_into_is_emptied(workers: Workers) ->
         workers.start(arm, CELL, purpose="resident"),
     ):
         assert not mine.exists()
+
+
+def test_a_cache_that_another_arm_filled_beforehand_is_emptied(workers: Workers) -> None:
+    cache = workers.scratch / "arms" / f"{_file_name(CELL.arm)}-1" / "cache"
+    cache.mkdir(parents=True)
+    (cache / "foreign").write_text("x")
+    with (
+        pytest.warns(ForeignFiles, match="another program wrote there"),
+        workers.start(get_arm(CELL.arm), CELL, purpose="qualification") as worker,
+    ):
+        assert list(worker.cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_stands_in_the_place_of_a_folder_is_replaced(tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "own" / "home"
+    place.parent.mkdir()
+    if kind == "file":
+        place.write_text("x")
+    else:
+        place.symlink_to(tmp_path / "nowhere")
+    make_own_folders(tmp_path / "own")
+    assert sorted(each.name for each in place.parent.iterdir()) == ["home", "tmp"]
+    assert place.is_dir() and not place.is_symlink()
+
+
+def test_files_that_vanish_while_a_cache_is_looked_through_do_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("stays", "goes"):
+        (tmp_path / name).write_text("x")
+    lstat = Path.lstat
+
+    def gone(path: Path) -> os.stat_result:
+        if path.name == "goes":
+            raise FileNotFoundError
+        return lstat(path)
+
+    monkeypatch.setattr(Path, "lstat", gone)
+    assert cache_entries(tmp_path) == 1
 
 
 def test_an_adapter_that_changed_since_the_run_began_is_not_started(workers: Workers) -> None:
