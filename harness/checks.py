@@ -39,6 +39,9 @@ CLOCK_LEAST, CLOCK_MOST = 0.85, 1.05
 REQUEST_SECONDS, REPLY_STEP_SECONDS = 0.02, 2e-6  # the latter for each step of a latency slice
 # A step on an input set met for the first time, over a step on one met before.
 FIRST_VISIT = 3.0
+# A step as it was timed, over one after a fresh load, as the gate had it. Work that an arm stops
+# doing after some hundreds of steps is missing from the former.
+AS_FRESH = 0.4
 # The least of a dozen readings, or of steps, differs by less where nothing else does.
 READING_SECONDS = 1e-6
 # Of the roofline. Ceilings are measured, and measured again before an arm is refused.
@@ -117,6 +120,17 @@ def first_visit_check(first: Sequence[float], again: Sequence[float]) -> Check:
     ratio = new / (old + READING_SECONDS)
     note = f"an input set takes {ratio:.3g} times as long when it is met for the first time"
     return Check("first visit", ratio, FIRST_VISIT, note if ratio > FIRST_VISIT else "")
+
+
+def fresh_check(timed: Sequence[float], fresh: Sequence[float]) -> Check:
+    """Seconds of single fenced steps, as timed and after a fresh load: is a step still a whole one?
+
+    The least of the later fresh ones, since noise and a start only add to them.
+    """
+    new = min(fresh[len(fresh) // 2 :])
+    ratio = (median(timed) + CLOCK_SECONDS) / new
+    note = f"a timed step takes {ratio:.2f} of what it takes after a fresh load"
+    return Check("as after a load", AS_FRESH / ratio, 1.0, note if ratio < AS_FRESH else "")
 
 
 def slices_checks(

@@ -9,13 +9,14 @@ a cell counts without it, and a cell that fails it ends as ``wrong`` or ``failed
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness import gate
+from harness.arms import Arm
 from harness.cases import CaseFile, Cases
-from harness.checks import first_visit_check, slices_checks
+from harness.checks import first_visit_check, fresh_check, slices_checks
 from harness.errors import WorkerFailure
 from harness.gate import Check, Outcome
 from harness.store import Run
@@ -29,6 +30,12 @@ ATTEMPTS = 4
 # Passes over the input sets between the first answers and those that are judged: an odd number, so
 # that a loop that runs half of its steps ends at another set. As many as fit into the seconds.
 PASSES_SECONDS, MOST_PASSES = 0.5, 25
+# Check -> its fresh seconds in the reply, and the kind of slice that they are held against.
+_FRESH = (
+    ("as after a load", "again_seconds", "latency"),
+    ("as after a load, first token", "again_token_seconds", "first_token"),
+)
+FEWEST_FRESH = 4  # steps of which the least is believed
 # Phase -> check -> the seconds in the reply, of what is met for the first time and again.
 _VISITS: Mapping[str, Mapping[str, str]] = {
     "training": {},
@@ -66,8 +73,14 @@ class ClosingGate:
         begun = time.perf_counter()
         solved = self.cases.closing(cell)
         reference_seconds = time.perf_counter() - begun
-        answers, visits = self._answers(worker, cell, solved, kinds, step_seconds)
-        outcomes = {"failed": Outcome((*timed, *visits)), "wrong": answers}
+        kept = self._kept(worker, cell)
+        answers, clocked = self._answers(
+            worker, cell, solved, kinds, step_seconds, slots, slice_steps
+        )
+        outcomes = {
+            "failed": Outcome((*timed, *clocked)),
+            "wrong": Outcome((*kept, *answers.checks)),
+        }
         self.run.append(
             "closing",
             cell=cell.id,
@@ -84,6 +97,14 @@ class ClosingGate:
         self.closed.add(cell.id)
         return "ok", ""
 
+    def _kept(self, worker: Worker, cell: Cell) -> Sequence[Check]:
+        """What the load that was timed still answers; where a training has led it, nobody knows."""
+        if cell.phase == "training":
+            return ()
+        _, case, answers = self.cases.solved(cell)
+        got = worker.kept(cell, limit_bytes=gate.answer_bytes(case, answers))
+        return gate.judge_kept(case, answers, got, phase=cell.phase, numeric=cell.numeric).checks
+
     def _answers(
         self,
         worker: Worker,
@@ -91,8 +112,10 @@ class ClosingGate:
         solved: tuple[CaseFile, Case, Closing],
         kinds: Sequence[str],
         step_seconds: float,
+        slots: Sequence[Mapping[str, Any]],
+        slice_steps: int,
     ) -> tuple[Outcome, list[Check]]:
-        """What the answers say, and what the seconds on new input sets say."""
+        """What the answers after a fresh load say, and what their seconds say."""
         path, case, closing = solved
         training = cell.phase == "training"
         sets = len(case.inputs)
@@ -116,8 +139,31 @@ class ClosingGate:
                         "failed", f"the reply to 'closing' lacks the seconds of {sets} input sets"
                     )
                 visits.append(replace(first_visit_check(first, again), name=title))
+            visits += _as_fresh(slots, seconds, slice_steps, worker.arm)
             outcome = gate.judge_closing(case, closing, got, phase=cell.phase, numeric=cell.numeric)
             # A wrong answer is no noise, and a process has met all sets when it is asked again.
             if not outcome.passed or all(check.passed for check in visits):
                 break
         return outcome, visits
+
+
+def _as_fresh(
+    slots: Sequence[Mapping[str, Any]], seconds: Mapping[str, Any], slice_steps: int, arm: Arm
+) -> Iterator[Check]:
+    """Hold the steps of the slices against those after a fresh load: fenced ones where there are.
+
+    A step too short to be fenced alone is held against an unfenced one. An arm that is never fenced
+    after single steps pays fixed costs for a slice, which few fresh steps do not share as many do.
+    """
+    for title, kind, statistic in _FRESH:
+        timed = [
+            each
+            for slot in slots
+            for each in slot["slices"].get(statistic, {}).get("step_seconds") or ()
+        ]
+        if timed and len(seconds[kind]) >= FEWEST_FRESH:
+            yield replace(fresh_check(timed, seconds[kind]), name=title)
+    fenced = any("latency" in slot["slices"] for slot in slots)
+    if "latency" in arm.mode.statistics and not fenced and seconds["fresh_seconds"]:
+        timed = [slot["slices"]["throughput"]["seconds"] / slice_steps for slot in slots]
+        yield fresh_check(timed, [seconds["fresh_seconds"]])

@@ -236,6 +236,10 @@ class Engine:
         """The closing gate after a few slices in the process that was qualified."""
         calibration = self._calibrations[cell.id]
         try:
+            # Checks and lesson have loaded other cases since this one was warm.
+            worker.load(cell, self._cases.solved(cell)[0])
+            worker.compile(cell)
+            worker.steps(cell, calibration.slice_steps)
             slots = [self._qualification.slot(worker, cell, calibration) for _ in range(SLOTS)]
             return self._closing.close(
                 worker,

@@ -296,6 +296,28 @@ def judge_closing(
         return Outcome((*judging.closing_training(closing),))
 
 
+def judge_kept(
+    case: Case, answers: Answers, got: Arrays, *, phase: str, numeric: str = "float32"
+) -> Outcome:
+    """Compare what a timed load answers with the answers of its case.
+
+    Its cursor may be at any input set: that one counts from which the answers are the nearest.
+    """
+    found = []
+    for begin in range(len(case.inputs)):
+        turned = Answers(
+            (*answers.outputs[begin:], *answers.outputs[:begin]),
+            tokens=(*answers.tokens[begin:], *answers.tokens[:begin]),
+        )
+        judging = _Judging(case, turned, got, TOLERANCES[numeric], set(), exact(numeric))
+        with np.errstate(all="ignore"):
+            checks = judging.kept_tokens() if phase == "generation" else judging.outputs(1)
+            found.append(
+                Outcome(tuple(replace(each, name=f"as timed, {each.name}") for each in checks))
+            )
+    return min(found, key=lambda each: sum(not check.passed for check in each.checks))
+
+
 def answer_bytes(case: Case, answers: Answers) -> int:
     """The most bytes that an honest answer file may have: several times what it needs.
 
@@ -386,6 +408,12 @@ class _Judging:
         for number, expected in enumerate(closing.tokens):
             yield self._tokens(f"first/{number}/tokens", expected[:, :1])
             yield self._tokens(f"again/{number}/tokens", expected[:, :1])
+            yield self._tokens(f"output/{number}/tokens", expected)
+
+    def kept_tokens(self) -> Iterator[Check]:
+        """The first one alone, and all of them, of every input set."""
+        for number, expected in enumerate(self.answers.tokens):
+            yield self._tokens(f"first/{number}/tokens", expected[:, :1])
             yield self._tokens(f"output/{number}/tokens", expected)
 
     def _tokens(self, key: str, expected: NDArray[Any]) -> Check:

@@ -121,11 +121,13 @@ REPLIES: Mapping[str, Mapping[str, Kind]] = {
     "calibrate": {"fence_seconds": AMOUNT, "slice_steps": STEPS},
     "check_fence": {"fenced": POSITIVE, "after": AMOUNT, "later": AMOUNT},
     "check_handles": {"earlier": AMOUNT, "last": AMOUNT, "fenced": POSITIVE},
+    "kept": {},
     "closing": {
         "first_seconds": list_of(AMOUNT),
         "again_seconds": list_of(AMOUNT),
         "first_token_seconds": list_of(AMOUNT),
         "again_token_seconds": list_of(AMOUNT),
+        "fresh_seconds": AMOUNT,
     },
     "slot": {
         "slices": OBJECT,

@@ -233,26 +233,44 @@ class Worker:
 
         return check_handles(self.adapter, self._step(phase), repeats, budget_seconds)
 
+    def do_kept(self, phase, path):
+        """What the load that was timed answers on its input sets, from wherever its cursor is.
+
+        In generation the first token alone, and then all tokens. A training is elsewhere by now.
+        """
+        import numpy
+
+        arrays = {}
+        if phase == "generation":
+            self._first_tokens("first", 0, arrays)
+        for number in range(len(self.case.sets)):
+            for name, value in self._read(self._step(phase)()).items():
+                arrays["output/%d/%s" % (number, name)] = value
+        numpy.savez(path, **arrays)
+        return {}
+
     def do_closing(self, phase, kinds, unread, read, path):
         """After the last slice: ``unread`` steps by the loops of the slices, then what is judged.
 
         Of a training, the losses of ``read`` further steps and where all of them lead; otherwise
         the outputs or tokens of every input set. "first_seconds" and "again_seconds" are those of
-        single steps on each set, met for the first and for the second time; "first_token_seconds"
-        and "again_token_seconds" those of the first token alone. It is read before any set is
-        decoded whole, and once more at the end: an arm must not have it from elsewhere.
+        single steps on each set, met for the first and for the second time, of a training's fenced
+        steps the latter; "first_token_seconds" and "again_token_seconds" those of the first token
+        alone. It is read before any set is decoded whole, and once more at the end: an arm must
+        not have it from elsewhere. "fresh_seconds": of an unfenced step among the later ones of
+        those that nothing is read of.
         """
         import numpy
 
-        from harness.measure import latency_slice, throughput_slice
+        from harness.measure import latency_slice
 
-        step, sets, arrays = self._step(phase), len(self.case.sets), {}
+        step, sets, arrays, fresh = self._step(phase), len(self.case.sets), {}, 0.0
         first, again, first_token, again_token = [], [], [], []
         if phase == "training":
             fenced = unread // 2 if "latency" in kinds else 0
-            latency_slice(self.adapter, step, fenced)
+            again = latency_slice(self.adapter, step, fenced)
             if unread:
-                throughput_slice(self.adapter, step, unread - fenced)
+                fresh = self._fresh_seconds(step, unread - fenced)
             for number in range(read):
                 for name, value in self._read(step()).items():
                     arrays["step/%d/%s" % (number, name)] = value
@@ -263,7 +281,7 @@ class Worker:
                 first_token = self._first_tokens("first", 0, arrays)
             first = latency_slice(self.adapter, step, sets)
             again = latency_slice(self.adapter, step, sets)
-            throughput_slice(self.adapter, step, unread)
+            fresh = self._fresh_seconds(step, unread)
             if phase == "generation":
                 again_token = self._first_tokens("again", 0, arrays)
             for number in range(sets):
@@ -275,7 +293,16 @@ class Worker:
             "again_seconds": again,
             "first_token_seconds": first_token,
             "again_token_seconds": again_token,
+            "fresh_seconds": fresh,
         }
+
+    def _fresh_seconds(self, step, steps):
+        """Seconds of a step in the second of two throughput slices, of so many steps together."""
+        from harness.measure import throughput_slice
+
+        later = steps // 2
+        throughput_slice(self.adapter, step, steps - later)
+        return throughput_slice(self.adapter, step, later) / later if later else 0.0
 
     def do_slot(self, phase, steps, extra, kinds, rewarm_seconds):
         """A turn in a round: warm again after parking, then a slice of each kind, in this order.

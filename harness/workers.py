@@ -218,6 +218,12 @@ class Worker:
             budget_seconds=budget_seconds,
         )
 
+    def kept(self, cell: Cell, *, limit_bytes: int) -> dict[str, NDArray[Any]]:
+        """What the load that was timed answers, by name; ``limit_bytes`` at most."""
+        with self._answers(cell) as path:
+            self.process.ask("kept", self.limits.compile_seconds, phase=cell.phase, path=str(path))
+            return read_arrays(path, limit_bytes=limit_bytes)
+
     def closing(
         self, cell: Cell, *, kinds: Sequence[str], unread: int, read: int, limit_bytes: int
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

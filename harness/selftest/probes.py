@@ -44,6 +44,7 @@ FAULTS = {
     "idle-later": "wrong: after its last slice: step/0/loss",
     "quarter-batch-later": "wrong: after its last slice: step/0/loss",
     "half-precision-later": "wrong: after its last slice: step/0/loss",
+    "idle-when-tired": "failed: after its last slice: as after a load",
     "second-core-when-timed": "failed: affinity",
     "slow-clock": "failed: clock",
     "halves-slices": "failed: slice seconds",
@@ -51,12 +52,14 @@ FAULTS = {
 # The same for what shows in inference alone.
 INFERENCE_FAULTS = {
     "lazy": "failed: earlier steps",
+    "half-precision-when-tired": "wrong: after its last slice: as timed, outputs/",
     "caches": "failed: after its last slice: first visit",
 }
 # And in generation.
 GENERATION_FAULTS = {
     "idle-first-token": "wrong: first/0/tokens",
     "idle-first-token-when-timed": "wrong: after its last slice: first/0/tokens",
+    "idle-first-token-when-tired": "wrong: after its last slice: as timed, first/",
     "caches-first-token": "failed: after its last slice: first visit, first token",
 }
 # Phase -> the model that its faults are seeded in, and the faults.

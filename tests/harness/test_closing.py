@@ -55,6 +55,13 @@ LIARS = {
     "caches-first-token": ("generation", "failed", "first visit, first token: an input set takes"),
 }
 
+# The same of what lies after more steps of one load than the closing gate makes.
+TIRED = {
+    "idle-when-tired": ("training", "failed", "as after a load: a timed step takes"),
+    "half-precision-when-tired": ("inference", "wrong", "as timed, outputs/logits/0: "),
+    "idle-first-token-when-tired": ("generation", "wrong", "as timed, first/0/tokens: "),
+}
+
 PHASES = {"training": "mlp", "inference": "mlp", "generation": "gpt2"}  # and a model of each
 
 
@@ -80,6 +87,21 @@ def test_what_passes_the_gate_and_lies_later_is_refused(
     _, status, words = LIARS[mode]
     assert ended[mode][0] == status
     assert words in ended[mode][1]
+
+
+@pytest.mark.parametrize("mode", TIRED)
+def test_what_lies_after_more_steps_than_the_closing_gate_makes_is_refused(
+    run_modes: RunModes, mode: str
+) -> None:
+    phase, status, words = TIRED[mode]
+    effort = replace(TINY_EFFORT, slice_seconds=0.1, accuracy=False)
+    folder = run_modes(mode, "well", phases=(phase,), model=PHASES[phase], effort=effort)
+    loaded = frames.load(folder)
+    ends = {row["mode"]: row for row in loaded.cells.to_dict("records")}
+    assert (ends["well"]["status"], ends["well"]["reason"]) == ("ok", "")
+    assert ends[mode]["status"] == status
+    assert words in ends[mode]["reason"]
+    assert set(loaded.slices["mode"]) == {"well"}
 
 
 @pytest.mark.parametrize("phase", PHASES)

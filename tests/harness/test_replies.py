@@ -42,11 +42,13 @@ GOOD: dict[str, dict[str, Any]] = {
     "calibrate": {"fence_seconds": 0.0, "slice_steps": 7},
     "check_fence": {"fenced": 0.1, "after": 0.1, "later": 0.1},
     "check_handles": {"earlier": 0.1, "last": 0.1, "fenced": 0.1},
+    "kept": {},
     "closing": {
         "first_seconds": [0.1, 0.1],
         "again_seconds": [],
         "first_token_seconds": [],
         "again_token_seconds": [0.1],
+        "fresh_seconds": 0.1,
     },
     "slot": {
         "slices": {"throughput": SLICE, "latency": {**SLICE, "step_seconds": [0.2, 0.3]}},
