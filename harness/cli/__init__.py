@@ -86,8 +86,9 @@ def main() -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     # A polite end from outside is a Ctrl-C: workers are stopped, records are whole. Programs like
-    # timeout send SIGCONT behind it, although nothing was stopped.
-    signal.signal(signal.SIGCONT, signal.SIG_IGN)
+    # timeout send SIGCONT behind it, although nothing was stopped. It may have come already, for
+    # which SIG_IGN would be too late.
+    signal.signal(signal.SIGCONT, lambda *_: None)
     raise KeyboardInterrupt
 
 
