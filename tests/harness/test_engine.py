@@ -511,7 +511,7 @@ def test_the_same_program_is_not_told_apart_and_has_its_error_bar(judged: Path) 
     assert throughput.control is not None
     assert throughput.control.arm == "misbehaving:well"
     assert throughput.audits == 1
-    assert throughput.verdicts.blocks == 6
+    assert 6 <= throughput.verdicts.blocks <= 9  # those in noise are replaced, by half as many
     assert [(p.first, p.second) for p in throughput.verdicts.pairs] == [
         ("misbehaving:well", "misbehaving:own-loop")
     ]
