@@ -30,7 +30,7 @@ ATTEMPTS = 4
 # Passes over the input sets between the first answers and those that are judged: an odd number, so
 # that a loop that runs half of its steps ends at another set. As many as fit into the seconds.
 PASSES_SECONDS, MOST_PASSES = 0.5, 25
-# Check -> its fresh seconds in the reply, and the kind of slice that they are held against.
+# (check, its fresh seconds in the reply, the kind of slice to compare them with).
 _FRESH = (
     ("as after a load", "again_seconds", "latency"),
     ("as after a load, first token", "again_token_seconds", "first_token"),
@@ -98,7 +98,7 @@ class ClosingGate:
         return "ok", ""
 
     def _kept(self, worker: Worker, cell: Cell) -> Sequence[Check]:
-        """What the load that was timed still answers; where a training has led it, nobody knows."""
+        """Compare the timed load's answers; the reference cannot follow a training of so many steps."""
         if cell.phase == "training":
             return ()
         _, case, answers = self.cases.solved(cell)
@@ -150,9 +150,9 @@ class ClosingGate:
 def _as_fresh(
     slots: Sequence[Mapping[str, Any]], seconds: Mapping[str, Any], slice_steps: int, arm: Arm
 ) -> Iterator[Check]:
-    """Hold the steps of the slices against those after a fresh load: fenced ones where there are.
+    """Compare the steps of the slices with those after a fresh load: fenced ones where there are.
 
-    A step too short to be fenced alone is held against an unfenced one. An arm that is never fenced
+    A step too short to be fenced alone is compared with an unfenced one. An arm that is never fenced
     after single steps pays fixed costs for a slice, which few fresh steps do not share as many do.
     """
     for title, kind, statistic in _FRESH:

@@ -28,7 +28,9 @@ SUPERVISE = [sys.executable, "-I", "-S", supervisor.__file__]
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 MARK = "LEVELFIELD_TREE"  # a variable by which a process tree is found without its supervisor
 DEATH_SECONDS = 5.0  # that a worker which closed its pipes may take to end
-REST_SECONDS = 10.0  # for the rest of a reply that has begun when its time is over
+# For the rest of a reply that has begun when its time is over. A reply has some megabytes at most,
+# which a pipe carries in well under a second.
+REST_SECONDS = 10.0
 LOG_LIMIT_BYTES = 1 << 20  # per worker; a framework that floods its output must not fill the disk
 
 

@@ -114,7 +114,7 @@ def cache_entries(cache: Path) -> int:
 def cache_state(cache: Path) -> set[tuple[Path, int, int]]:
     """(name, bytes, nanoseconds of the last change) of each file in a private cache."""
     found = set()
-    for folder, _, names in os.walk(cache):  # which passes over a folder that has gone meanwhile
+    for folder, _, names in os.walk(cache):  # os.walk skips a folder that is gone
         for path in (Path(folder, name) for name in names):
             with contextlib.suppress(FileNotFoundError):
                 status = path.lstat()

@@ -86,8 +86,8 @@ def main() -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     # A polite end from outside is a Ctrl-C: workers are stopped, records are whole. Programs like
-    # timeout send SIGCONT behind it, although nothing was stopped. It may have come already, for
-    # which SIG_IGN would be too late.
+    # timeout send SIGCONT after it, although nothing was stopped. SIG_IGN would not do: if the
+    # signal is already pending, Python prints a traceback.
     signal.signal(signal.SIGCONT, lambda *_: None)
     raise KeyboardInterrupt
 

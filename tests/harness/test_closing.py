@@ -15,6 +15,7 @@ from harness.cases import CaseFile, Cases
 from harness.checks import (
     doubled_check,
     first_visit_check,
+    fresh_check,
     handles_check,
     roofline_check,
     slices_checks,
@@ -420,3 +421,10 @@ def test_the_first_token_is_judged_alone() -> None:
         lies = {**right, key: 0 * tokens[:, :1]}
         outcome = gate.judge_closing(case, closing, lies, phase="generation")
         assert outcome.reason.startswith(key)
+
+
+def test_a_fresh_step_of_no_time_is_no_division_by_zero() -> None:
+    assert fresh_check([0.1], [0.0] * 4).passed
+    refused = fresh_check([0.001], [0.1] * 4)
+    assert not refused.passed
+    assert refused.note == "a timed step takes 0.01 of what it takes after a fresh load"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from harness import store
+from harness import session, store
 from harness.cli import app
 from harness.comparing import OTHER_MACHINE, compare
 from harness.errors import BadInput
@@ -272,3 +274,15 @@ def test_a_machine_that_was_not_recorded_is_no_other_one(tmp_path: Path) -> None
     for unknown in (None, []):
         edited(runs[0], machine=unknown)
         assert compare(*runs).machines == ()
+
+
+def test_going_on_with_another_levelfield_is_told(tmp_path: Path) -> None:
+    run = SimpleNamespace(path=tmp_path, description={"code_version": session.code_version()})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        session._tell_of_other_code(run)  # type: ignore[arg-type]
+    run.description["code_version"] = {"version": "0.0.1", "commit": "a" * 40}
+    with pytest.warns(
+        session.OtherCode, match=r"began with levelfield of version 0\.0\.1, commit a"
+    ):
+        session._tell_of_other_code(run)  # type: ignore[arg-type]
