@@ -98,7 +98,7 @@ class ClosingGate:
         return "ok", ""
 
     def _kept(self, worker: Worker, cell: Cell) -> Sequence[Check]:
-        """Compare the timed load's answers; the reference cannot follow a training of so many steps."""
+        """Compare the timed load's answers; the reference cannot follow so long a training."""
         if cell.phase == "training":
             return ()
         _, case, answers = self.cases.solved(cell)
@@ -152,8 +152,8 @@ def _as_fresh(
 ) -> Iterator[Check]:
     """Compare the steps of the slices with those after a fresh load: fenced ones where there are.
 
-    A step too short to be fenced alone is compared with an unfenced one. An arm that is never fenced
-    after single steps pays fixed costs for a slice, which few fresh steps do not share as many do.
+    A step too short to be fenced alone is compared with an unfenced one. An arm that is never
+    fenced after single steps pays fixed costs per slice, which a few fresh steps do not amortise.
     """
     for title, kind, statistic in _FRESH:
         timed = [
