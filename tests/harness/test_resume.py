@@ -38,6 +38,7 @@ KILLS = 10
 ROUNDS = 30
 PATIENCE_SECONDS = 120.0
 POLL_SECONDS = 0.005
+GOES_ON = "levelfield: was stopped by a signal (Ctrl-Z, or a program) and goes on"
 
 
 @dataclass(frozen=True)
@@ -395,9 +396,7 @@ def test_of_two_that_resume_at_once_the_second_is_refused(
     first.process.send_signal(signal.SIGCONT)
     done = first.done()
     assert done.code == 0
-    assert "levelfield: was stopped by a signal (Ctrl-Z, or a program) and goes on" in lines_of(
-        done
-    )
+    assert GOES_ON in lines_of(done)
     assert_complete(interrupted)
 
 
@@ -413,7 +412,8 @@ def test_a_disk_that_fills_up_loses_one_record_and_a_resume_makes_it_good(
     started.process.send_signal(signal.SIGCONT)
     done = started.done()
     assert (done.code, done.output) == (1, "")
-    (said,) = lines_of(done)
+    goes_on, said = lines_of(done)
+    assert goes_on == GOES_ON
     assert said.startswith(f"levelfield: {interrupted / 'records.jsonl'}: the disk is full; ")
     assert said.endswith(f"levelfield run --resume '{interrupted}'")
     assert_nobody_survives(place)
