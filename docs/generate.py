@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import ast
 import functools
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,18 +16,18 @@ import typer.main
 from typer.testing import CliRunner
 
 import reference
-from harness import frames
-from harness.advice import advise
-from harness.arms import frameworks
+from harness.advice.advice import advise
+from harness.advice.needs import stated
+from harness.advice.words import advice_text
+from harness.analysis.groups import groups
 from harness.cli import app
-from harness.columns import COLUMNS
-from harness.needs import stated
+from harness.errors import clean
+from harness.plan.arms import frameworks
+from harness.records import frames
+from harness.records.columns import COLUMNS
 from harness.report import findings, plot, write_report
-from harness.report.advising import advice_text
 from harness.report.code import code_size, model_sources
-from harness.report.comparison import groups
 from harness.report.tables import comparison_tables, markdown
-from harness.report.text import clean
 from harness.selftest import page, proof
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -104,7 +106,7 @@ def columns() -> str:
     """docs/columns.md."""
     parts = [
         "# Columns of the frames",
-        "`harness.frames.load` gives these; exports carry the same.",
+        "`harness.records.frames.load` gives these; exports carry the same.",
     ]
     for frame, described in COLUMNS.items():
         rows = ["| column | dtype | meaning |", "|---|---|---|"]
@@ -143,21 +145,48 @@ def differences() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-# Why an adapter takes more than the 150 lines that the contract should cost.
-LONG_LINES = 150
-WHY_LONG = {
-    "caffe": "two libraries run it, and prototxt and caffemodel are written by hand",
-    "flax": "two modes, the tuned one without nnx's own step; several objectives; decoding; GPUs",
-    "jax": "layers, which JAX leaves to its users; decoding",
-    "keras": "three backends, each with gradients and decoding of its own; fit",
-    "tensorflow": "layers and optimisers by the Core guides; sessions; decoding; GPUs",
-    "theano": "layers and optimisers, which its tutorials write anew for every model",
-    "torch": "three modes, each objective's own step, decoding, GPUs",
-}
+# The wing of "from harness.WING ..."; "reference" or "adapters" of "from reference ...".
+OURS = re.compile(r"^ *(?:from|import) (?:harness\.(\w+)|(reference|adapters)\b)", re.MULTILINE)
+LONG_LINES = 150  # of an adapter; beyond, its env.toml says why it is as long
+
+
+def tree() -> str:
+    """The rooms of the house: every file of the harness and the reference with its first line."""
+    lines = ["```"]
+    for top in ("harness", "reference"):
+        for path in sorted((ROOT / top).rglob("*.py"), key=_by_folder):
+            folder = path.parent.relative_to(ROOT)
+            about = _first_line(path)
+            if path.name == "__init__.py":
+                lines += ["", f"{folder}/  {about}"]
+            else:
+                lines.append(f"    {path.name:<18} {about}")
+    return "\n".join([lines[0], *lines[2:], "```"])
+
+
+def _by_folder(path: Path) -> tuple[str, bool, str]:
+    return str(path.parent), path.name != "__init__.py", path.name
+
+
+def _first_line(path: Path) -> str:
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return text.partition("\n")[0].replace("``", "`")
+
+
+def arrows() -> str:
+    """Which wing of the harness imports which, as the sources have it."""
+    rows = ["| wing | imports |", "|---|---|"]
+    for folder in sorted(path for path in (ROOT / "harness").iterdir() if path.is_dir()):
+        sources = [path.read_text(encoding="utf-8") for path in folder.rglob("*.py")]
+        found = {name for source in sources for name in OURS.findall(source)}
+        ours = sorted({wing or other for wing, other in found} - {folder.name})
+        if sources:
+            rows.append(f"| {folder.name} | {', '.join(ours) or 'nothing of ours'} |")
+    return "\n".join(rows)
 
 
 def architecture() -> str:
-    """ARCHITECTURE.md with what every framework costs, counted."""
+    """ARCHITECTURE.md: the rooms, the arrows, the closing gate's price, each framework's cost."""
     rows = [
         "| framework | files | lines of the adapter | models' files | their lines | why so many |",
         "|---|---|---|---|---|---|",
@@ -168,10 +197,11 @@ def architecture() -> str:
         models = [path for path in sources if path.stem in MODULES]
         theirs = sum(lines[path] for path in models)
         own = sum(lines.values()) - theirs
-        why = WHY_LONG[framework.name] if own > LONG_LINES else ""
+        described = tomllib.loads((framework.folder / "env.toml").read_text(encoding="utf-8"))
+        why = described["why_long"] if own > LONG_LINES else ""
         cells = framework.title, len(sources) + 1, own, len(models), theirs, why
         rows.append(f"| {' | '.join(map(str, cells))} |")
-    return filled("ARCHITECTURE.md", closing_price(), "\n".join(rows))
+    return filled("ARCHITECTURE.md", tree(), arrows(), closing_price(), "\n".join(rows))
 
 
 def closing_price() -> str:
@@ -190,7 +220,7 @@ def closing_price() -> str:
 
 def code_page(module: str) -> str:
     """docs/models/<module>.md: the code of every framework for the models of one file."""
-    models = [each for each in reference.models().values() if each.file == module]
+    models = [each for each in reference.definitions().values() if each.file == module]
     sources = dict(model_sources(module).values())
     sizes = {title: code_size(source) for title, source in sources.items()}
     rows = ["| framework | tokens | lines |", "|---|---|---|"]
@@ -222,7 +252,7 @@ def code_page(module: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-MODULES = sorted({model.file for model in reference.models().values()})
+MODULES = sorted({model.file for model in reference.definitions().values()})
 GENERATED = {
     "ARCHITECTURE.md": architecture,
     "docs/differences.md": differences,

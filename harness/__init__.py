@@ -1,1 +1,1 @@
-"""The engine: command line, plan, environments, worker, gate, measurement, store, report."""
+"""The harness: plans comparisons, runs them, proves the answers and reports what was measured."""

@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree.
+"""The tree of errors, and how their messages are cleaned.
 
 LevelfieldError
 ├── BadInput          the user asked for something that cannot be: exit 2
@@ -34,3 +34,9 @@ class WorkerFailure(LevelfieldError):
     def __init__(self, status: str, reason: str, log: str | None = None) -> None:
         self.status, self.reason, self.log = status, reason, log
         super().__init__(f"{status}: {reason}")
+
+
+def clean(text: str) -> str:
+    """One line without characters that steer a terminal or the direction of writing."""
+    shown = "".join(mark if mark.isprintable() else " " for mark in str(text))
+    return " ".join(shown.split())

@@ -1,4 +1,4 @@
-"""The mathematics: model definitions, the NumPy truth, the JAX-jitted reference, the case file.
+"""The reference: definitions of models, their truth in NumPy, and the jitted form in JAX.
 
 An oracle for outsiders, from Python alone::
 
@@ -10,7 +10,7 @@ An oracle for outsiders, from Python alone::
 """
 
 from reference.case import Answers, Case, draw_case, run_jax, run_numpy, settled_case
-from reference.spec import Model, UnknownName, get, models
+from reference.spec import Model, UnknownName, definitions, get
 from reference.trace import summarize
 
 __all__ = [
@@ -18,9 +18,9 @@ __all__ = [
     "Case",
     "Model",
     "UnknownName",
+    "definitions",
     "draw_case",
     "get",
-    "models",
     "run_jax",
     "run_numpy",
     "settled_case",

@@ -1,4 +1,4 @@
-"""Cases: the same arrays for everybody, and the answers that they must give.
+"""Cases: arrays that all arms get, and the answers that they must give.
 
 A case is drawn from a seed: parameters and input sets by canonical name, in float32, so that every
 framework receives exactly the same numbers and the float64 truth starts from them too. The case

@@ -1,4 +1,4 @@
-"""The closing case: what a timed process must still answer after its last slice.
+"""The closing case: what a timed process must answer after its last slice.
 
 The gate judges a process that is not timed. The closing case asks a timed one: the same parameters,
 the input sets of the gate and as many that the process has never seen, and many training steps of

@@ -1,4 +1,4 @@
-"""Definitions as ONNX files: inference, and greedy decoding with a key-value cache."""
+"""Writes definitions as ONNX files: inference, and greedy decoding with a key-value cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layer namespace in JAX: traced under ``jax.jit`` for the fast reference and its gradients."""
+"""The layers in JAX, traced under ``jax.jit``, with gradients."""
 
 from __future__ import annotations
 

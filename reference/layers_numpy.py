@@ -1,4 +1,4 @@
-"""The layer namespace in NumPy: written to be checked by eye, run in float64 as the truth."""
+"""The layers in NumPy: written to be checked by eye, run in float64 as the truth."""
 
 from __future__ import annotations
 

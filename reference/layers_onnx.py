@@ -1,4 +1,4 @@
-"""The layer namespace as ONNX graphs: what a forward says, in ONNX' own operators.
+"""The layers as ONNX operators.
 
 Images are (batch, channel, height, width) as ONNX has them, so kernels and the rows of a dense
 kernel behind a flattened image stand in its order; ``inverses`` turn everything back.

@@ -1,4 +1,4 @@
-"""A lesson learned by the reference itself: ``python -m reference.learning``.
+"""The lesson as the reference learns it: ``python -m reference.learning``.
 
 Usage: ``python -m reference.learning CASE OPTIMIZER EPOCHS TRAIN_SETS FOLDER``. CASE is a case file
 whose sets are, for each epoch, TRAIN_SETS training batches followed by the test batches. Writes one

@@ -1,4 +1,4 @@
-"""The three optimisers, each with its formula pinned; written once for NumPy and JAX arrays.
+"""The three optimisers, each with one formula for NumPy and JAX arrays.
 
 With gradient g, parameter p and step number t from 1:
 

@@ -1,4 +1,4 @@
-"""A definition's programs over JAX arrays, pure and ready to be jitted: the oracle's and the arm's.
+"""A definition's programs on JAX arrays: inference, losses, training step, decoding.
 
 ``parameters``, ``state`` and ``inputs`` are mappings by canonical name throughout.
 """

@@ -1,4 +1,4 @@
-"""What a model definition is: one object from which everything else about the model derives.
+"""The definition of a model: one object from which everything else about it derives.
 
 Canonical conventions, stated once (every adapter converts to and from these by axis name):
 
@@ -32,12 +32,6 @@ from typing import Any, Protocol
 import numpy as np
 
 BATCH_NORM_EPSILON = 1e-5
-NO_MODELS = (
-    "spec",
-    "programs",
-    "export",
-    "learning",
-)  # modules that need more than NumPy, or this one
 BATCH_NORM_NEW = 0.1  # what a new batch weighs in the running statistics
 
 Array = Any  # a NumPy array, a JAX array or a traced shape: whatever the layer namespace works on
@@ -402,20 +396,17 @@ def draw_rows(count: int, shape: tuple[int, ...], stream: Any, *, first: int = 0
 
 
 @cache
-def models() -> Mapping[str, Model]:
-    """Every model, by name. A module of this package that defines ``MODELS`` adds its own."""
+def definitions() -> Mapping[str, Model]:
+    """Every model, by name: those that the modules of ``reference.models`` list in ``MODELS``."""
     found: dict[str, Model] = {}
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if module.name.startswith(("layers_", "_")) or module.name in NO_MODELS:
-            continue
-        loaded = importlib.import_module(f"reference.{module.name}")
-        for model in getattr(loaded, "MODELS", ()):
+    for module in pkgutil.iter_modules([str(Path(__file__).parent / "models")]):
+        for model in importlib.import_module(f"reference.models.{module.name}").MODELS:
             found[model.name] = model
     return dict(sorted(found.items()))
 
 
 def get(name: str) -> Model:
     """The definition of a model. Raises :class:`UnknownName` with the nearest valid names."""
-    if name not in models():
-        raise UnknownName("model", name, models())
-    return models()[name]
+    if name not in definitions():
+        raise UnknownName("model", name, definitions())
+    return definitions()[name]

@@ -1,4 +1,4 @@
-"""What a forward declares without computing it: parameters, shapes, operations and bytes.
+"""Counts the parameters, shapes, operations and bytes of a forward without computing it.
 
 Operations: two per multiply-add of dense, convolution, recurrent and attention layers ("matrix"
 operations), one per element for everything else ("elementwise"). The backward pass of a matrix

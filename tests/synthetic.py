@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.store import STATUSES, Run, create, record_line
+from harness.records.store import STATUSES, Run, create, record_line
 
 ARMS = (
     *("torch:eager", "torch:compile", "tensorflow:function", "tensorflow:xla"),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
-import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,48 +13,38 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 OURS = ("harness", "adapters", "reference")
-FRAMEWORKS = (
-    "torch",
-    "tensorflow",
-    "keras",
-    "jax",
-    "flax",
-    "optax",
-    "theano",
-    "mxnet",
-    "onnx",
-    "onnxruntime",
-    "openvino",
-    "chainer",
-    "paddle",
-    "pytensor",
-    "tinygrad",
-    "cv2",
-    "caffe",
-    "cntk",
-    "tensorrt",
-)
-# What an adapter may import besides adapters.base, numpy and the standard library: its framework.
-OWN = {
-    "torch": {"torch"},
-    "tensorflow": {"tensorflow"},
-    "keras": {"keras", "tensorflow", "jax", "torch"},
-    "jax": {"jax", "optax"},
-    "flax": {"flax", "jax", "optax"},
-    "caffe": {"caffe", "cv2"},
-    "chainer": {"chainer"},
-    "cntk": {"cntk"},
-    "keras2": {"keras"},  # its backends are started by their own adapters
-    "mxnet": {"mxnet"},
-    "paddle": {"paddle"},
-    "pytensor": {"pytensor"},
-    "tensorrt": {"tensorrt"},
-    "theano": {"theano", "scipy"},
-    "tinygrad": {"tinygrad"},
-    "reference": {"reference", "jax"},
-    # These run what the reference exports.
-    "onnxruntime": {"reference", "onnxruntime", "onnx"},
-    "openvino": {"reference", "openvino"},
+# What the code of each framework may import besides adapters.base, NumPy and the standard library.
+PACKAGES = {
+    path.parent.name: set(tomllib.loads(path.read_text(encoding="utf-8"))["packages"])
+    for path in sorted((ROOT / "adapters").glob("*/env.toml"))
+}
+FRAMEWORKS = set().union(*PACKAGES.values()) - {"reference", "scipy"}
+# The wings of the harness, from the ground up, and what each may import of ours. No wing stands
+# below one that it imports.
+WINGS = {
+    "errors": set(),
+    "statistics": set(),
+    "worker": {"adapters"},
+    "machine": {"errors", "reference"},
+    "plan": {"errors", "statistics", "machine", "reference"},
+    "records": {"errors", "machine"},
+    "proof": {"errors", "machine", "plan", "reference"},
+    "environments": {"errors", "plan"},
+    "analysis": {"errors", "statistics", "machine", "plan", "records", "proof", "reference"},
+    "engine": {
+        *("errors", "statistics", "machine", "plan", "records", "proof", "environments"),
+        *("analysis", "reference"),
+    },
+    "report": {"errors", "statistics", "machine", "plan", "records", "analysis", "reference"},
+    "advice": {"errors", "statistics", "plan", "records", "analysis", "report", "reference"},
+    "selftest": {
+        *("errors", "statistics", "worker", "machine", "plan", "records", "analysis", "engine"),
+        *("report", "adapters"),
+    },
+    "cli": {
+        *("errors", "statistics", "machine", "plan", "records", "environments", "analysis"),
+        *("engine", "report", "advice", "selftest", "reference"),
+    },
 }
 
 
@@ -102,13 +92,15 @@ def test_the_harness_reaches_adapters_only_by_name(path: Path) -> None:
     assert adapters <= {"adapters.base", "adapters.base.read_case", *CONTRACT}
 
 
-@pytest.mark.parametrize("name", ["harness/worker.py", "harness/measure.py", "adapters/base.py"])
+@pytest.mark.parametrize(
+    "name", ["harness/worker/worker.py", "harness/worker/measure.py", "adapters/base.py"]
+)
 def test_what_runs_in_every_interpreter_needs_numpy_alone(name: str) -> None:
     allowed = {"numpy", "adapters", "harness", *sys.stdlib_module_names}
     found = set(imports(ROOT / name))
     assert {top(each) for each in found} <= allowed
     ours = {each for each in found if top(each) in OURS}
-    within = {"adapters.base", "harness.measure"}
+    within = {"adapters.base", "harness.worker.measure"}
     assert all(each in within or each.rpartition(".")[0] in within for each in ours)
 
 
@@ -123,11 +115,41 @@ def test_what_the_harness_tests_itself_with_runs_everywhere_too(path: Path) -> N
     assert all(each.startswith("harness.selftest.misbehaving") for each in ours)
 
 
-def test_statistics_depend_on_nothing_of_ours() -> None:
-    for name in ("statistics", "summaries"):
-        found = set(imports(ROOT / "harness" / f"{name}.py"))
-        ours = {each for each in found if top(each) in OURS}
-        assert all(each.startswith("harness.statistics") for each in ours), name
+def wing(module: str) -> str:
+    """``harness.plan.suite`` -> "plan"; "reference" and "adapters" are wings of their own."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "harness" and len(parts) > 1 else parts[0]
+
+
+def reached(path: Path) -> set[str]:
+    """The wings of ours that a file imports, without its own."""
+    names = {name for name in imports(path) if top(name) in OURS and name != "harness"}
+    return {wing(name) for name in names} - {path.relative_to(ROOT / "harness").parts[0]}
+
+
+def test_every_folder_of_the_harness_is_a_wing() -> None:
+    folders = {path.name for path in (ROOT / "harness").iterdir() if path.is_dir()}
+    assert folders - {"__pycache__"} == set(WINGS) - {"errors"}
+    files = {path.stem for path in (ROOT / "harness").glob("*.py")}
+    assert files == {"__init__", "errors"}
+
+
+@pytest.mark.parametrize("name", WINGS)
+def test_a_wing_imports_only_wings_below_it(name: str) -> None:
+    below = [*WINGS][: [*WINGS].index(name)]
+    assert WINGS[name] <= {*below, "reference", "adapters"}
+    files = sources(f"harness/{name}") or [ROOT / "harness" / f"{name}.py"]
+    own = [path for path in files if "misbehaving" not in path.parts and "sleepy" not in path.parts]
+    assert own
+    found = {path.name: reached(path) - WINGS[name] for path in own}
+    assert {file: names for file, names in found.items() if names} == {}
+
+
+def test_no_arrow_is_allowed_that_nobody_uses() -> None:
+    for name, allowed in WINGS.items():
+        files = sources(f"harness/{name}") or [ROOT / "harness" / f"{name}.py"]
+        used = {each for path in files for each in (reached(path) if name != "errors" else ())}
+        assert allowed <= used, f"{name} imports none of {sorted(allowed - used)}"
 
 
 @pytest.mark.parametrize("path", sources("adapters"), ids=str)
@@ -136,7 +158,7 @@ def test_an_adapter_imports_the_contract_numpy_and_its_framework(path: Path) -> 
     allowed = {"numpy", "adapters", *sys.stdlib_module_names}
     framework = relative.parts[0] if len(relative.parts) > 1 else None
     if framework:
-        allowed |= OWN[framework]
+        allowed |= PACKAGES[framework]
     found = set(imports(path))
     assert {top(name) for name in found} <= allowed
     own = ("adapters.base", f"adapters.{framework}")
@@ -144,26 +166,11 @@ def test_an_adapter_imports_the_contract_numpy_and_its_framework(path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "statement", ["import harness.cli", "from harness.cli.listing import _adapters; _adapters({})"]
+    "statement", ["import harness.cli", "from harness.cli.list import _adapters; _adapters({})"]
 )
 def test_importing_the_harness_imports_no_framework(statement: str) -> None:
-    program = f"import sys\n{statement}\nprint(sorted(set({FRAMEWORKS!r}) & set(sys.modules)))"
+    program = f"import sys\n{statement}\nprint(sorted({FRAMEWORKS!r} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
-
-
-def test_the_tree_in_the_document_has_every_module() -> None:
-    tree = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    for path in (path for name in ("harness", "reference") for path in (ROOT / name).glob("*.py")):
-        defines_models = re.search(r"^MODELS\b", path.read_text(encoding="utf-8"), re.MULTILINE)
-        if path.name != "__init__.py" and not defines_models:  # those are <model>.py
-            assert re.search(rf"[ /]{path.name}\b", tree), f"ARCHITECTURE.md lacks {path.name}"
-
-
-def test_every_framework_and_model_has_its_place() -> None:
-    for folder in (ROOT / "adapters").iterdir():
-        if folder.is_dir() and folder.name != "__pycache__":
-            assert (folder / "env.toml").is_file(), folder
-            assert folder.name in OWN, "say in OWN what the new framework may import"

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from harness import store
+from harness.records import store
 from harness.report import write_report
 from harness.selftest import page, proof, real
 

@@ -1,4 +1,4 @@
-"""The command line: one file per command; this one holds the application and its exit codes."""
+"""The command line: one file per command. This file holds the application and its exit codes."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Annotated
 import typer
 
 from harness.cli import (
-    advising,
-    checking,
-    comparing,
-    doctoring,
-    environment,
-    exporting,
-    listing,
-    plotting,
-    remembering,
-    reporting,
-    running,
-    selftesting,
+    advise,
+    check,
+    compare,
+    doctor,
+    env,
+    export,
+    history,
+    list,
+    plot,
+    report,
+    run,
+    selftest,
 )
 from harness.errors import LevelfieldError
 from reference.spec import UnknownName
@@ -34,24 +34,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("list")(listing.list_command)
-app.add_typer(environment.app, name="env")
-app.command("check")(checking.check_command)
-app.command("run")(running.run_command)
-app.command("report")(reporting.report_command)
-app.command("plot")(plotting.plot_command)
-app.command("advise")(advising.advise_command)
-app.command("export")(exporting.export_command)
-app.command("compare")(comparing.compare_command)
-app.command("history")(remembering.history_command)
-app.command("doctor")(doctoring.doctor_command)
-app.command("selftest")(selftesting.selftest_command)
+app.command("list")(list.list_command)
+app.add_typer(env.app, name="env")
+app.command("check")(check.check_command)
+app.command("run")(run.run_command)
+app.command("report")(report.report_command)
+app.command("plot")(plot.plot_command)
+app.command("advise")(advise.advise_command)
+app.command("export")(export.export_command)
+app.command("compare")(compare.compare_command)
+app.command("history")(history.history_command)
+app.command("doctor")(doctor.doctor_command)
+app.command("selftest")(selftest.selftest_command)
 
 
 def _print_version(wanted: bool) -> None:
     if not wanted:
         return
-    from harness.machine import code_version
+    from harness.machine.describe import code_version
 
     found = code_version()
     commit = f" (commit {found['commit'][:12]}{', changed' if found['changed'] else ''})"

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they mean."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from harness.arms import arms
 from harness.errors import BadInput
-from harness.suite import Suite, expand_arms, validated
+from harness.plan.arms import arms
+from harness.plan.suite import Suite, expand_arms, validated
 from reference.spec import UnknownName
 
 PythonOption = Annotated[

@@ -1,4 +1,4 @@
-"""The one way in which commands print with rich."""
+"""The terminal that all commands print to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports: the records of runs as tables, charts and files that other programs read.
+"""Reports: tables, charts and files for other programs, from the records of runs.
 
 Made of the records alone: the same records give the same files, to the byte, wherever and whenever
 the report is written.
@@ -11,10 +11,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from harness.analysis.groups import Group, groups
+from harness.analysis.history import History
 from harness.errors import BadInput
-from harness.export import write_csv, write_parquet
-from harness.frames import Frames, load
-from harness.history import History
+from harness.records.frames import Frames, load
+from harness.records.store import write_atomically, writing_failed
 from harness.report.charts import (
     memory_chart,
     ratio_chart,
@@ -22,7 +23,6 @@ from harness.report.charts import (
     step_time_chart,
     throughput_chart,
 )
-from harness.report.comparison import Group, groups
 from harness.report.curves import (
     break_even_chart,
     heat_chart,
@@ -32,6 +32,7 @@ from harness.report.curves import (
     scaling_chart,
     trend_chart,
 )
+from harness.report.export import write_csv, write_parquet
 from harness.report.findings import not_quiet
 from harness.report.interchange import benchmark_json, latex
 from harness.report.overview import overview
@@ -41,7 +42,6 @@ from harness.report.provenance import provenance
 from harness.report.series import learning_data, scaling_data, trend_data
 from harness.report.tables import comparison_tables, markdown
 from harness.report.text import escape
-from harness.store import write_atomically, writing_failed
 from reference.spec import UnknownName
 
 FORMATS = ("markdown", "csv", "parquet", "charts", "latex", "benchmark", "html")

@@ -1,4 +1,4 @@
-"""Charts for people: a panel for each group of comparable cells, a row for each planned arm.
+"""Charts with a panel per comparison and a row per arm.
 
 Figures are made without pyplot, so that nothing is shared with the caller's own, and drawn to the
 same bytes from the same records.
@@ -17,12 +17,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from harness.frames import AUDIT, Frames
+from harness.analysis.groups import Group
+from harness.analysis.verdicts import pair_of
+from harness.records.frames import AUDIT, Frames
 from harness.report.colours import STAGE_TINTS, colour, tint
-from harness.report.comparison import Group
 from harness.report.panels import absent, at_end, interval, jitter, panels, value_axis, why
 from harness.report.text import milliseconds, significant
-from harness.verdicts import pair_of
 
 STAGES = {
     "interpreter": "interpreter",

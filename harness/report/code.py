@@ -1,4 +1,4 @@
-"""The code of the models as every framework's own file has it, and its size."""
+"""The code of the models in each framework's files, and its size."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import io
 import tokenize
 
 import reference
-from harness.arms import frameworks
+from harness.plan.arms import frameworks
 
 
 def code_size(source: str) -> tuple[int, int]:
@@ -43,5 +43,5 @@ def model_sources(module: str) -> dict[str, tuple[str, str]]:
 
 def module_of(model: str) -> str | None:
     """The file of a model; None for one that this version does not have."""
-    found = reference.models().get(model)
+    found = reference.definitions().get(model)
     return found.file if found else None

@@ -1,4 +1,4 @@
-"""One colour per framework in every chart, apart also for colour-blind eyes.
+"""One colour per framework in every chart, distinct for colour-blind readers too.
 
 Okabe and Ito for the frameworks met most, Tol's muted and light schemes for the others:
 https://jfly.uni-koeln.de/color/ and https://sronpersonalpages.nl/~pault/. Every row of a chart

@@ -1,4 +1,4 @@
-"""Charts over more than one arm's row: break-even, roofline, heat map, profile, scaling, learning.
+"""Charts across arms: break-even, roofline, heat map, profile, scaling, learning.
 
 Each is drawn from a frame of :mod:`harness.report.series`.
 """
@@ -16,10 +16,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from harness.frames import Frames
+from harness.analysis.groups import Group
+from harness.errors import clean
+from harness.records.frames import Frames
 from harness.report.colours import ABSENT as GREY
 from harness.report.colours import colour
-from harness.report.comparison import Group
 from harness.report.panels import style
 from harness.report.series import (
     break_even_data,
@@ -30,7 +31,7 @@ from harness.report.series import (
     roofline_data,
     scaling_data,
 )
-from harness.report.text import clean, significant
+from harness.report.text import significant
 
 _WIDTH, _HEAD, _PANEL, _FOOT = 10.0, 0.7, 3.4, 0.7  # inches; a page shows 10 across
 _ABOVE = 1.05  # of a panel: its heading and what is under its axis

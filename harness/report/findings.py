@@ -1,4 +1,4 @@
-"""What stands below a comparison: its error bar, the noise it met, and what is odd in it."""
+"""Notes below a comparison: its error bar, its noise, and anything unusual."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 
 import pandas
 
-from harness.arms import get_arm
-from harness.frames import AUDIT, Frames
-from harness.report.comparison import Group
-from harness.report.text import clean, milliseconds
-from harness.verdicts import Judged
+from harness.analysis.groups import Group
+from harness.analysis.verdicts import Judged
+from harness.errors import clean
+from harness.plan.arms import get_arm
+from harness.records.frames import AUDIT, Frames
+from harness.report.text import milliseconds
 from reference.spec import UnknownName
 
 RARE_SLOW_STEPS = 1.05  # throughput's mean over latency's median

@@ -13,10 +13,10 @@ from typing import Any
 import numpy
 import pandas
 
-from harness.frames import Frames
-from harness.report.comparison import Group
+from harness.analysis.groups import Group
+from harness.analysis.summary import counted
+from harness.records.frames import Frames
 from harness.report.tables import ComparisonTable
-from harness.summary import counted
 
 # Those that a page of paper has room for.
 LATEX_COLUMNS = (

@@ -1,4 +1,4 @@
-"""All comparisons of a run together: how each arm stands against one that all have met."""
+"""Summarises all comparisons of a run against one arm."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import numpy
 import pandas
 
-from harness.frames import Frames
-from harness.report.comparison import Group
-from harness.report.text import ABSENT, clean, markdown_table, significant
-from harness.statistics import PairVerdict, benjamini_hochberg
-from harness.summaries import Summary, summarise
-from harness.verdicts import pair_of
+from harness.analysis.groups import Group
+from harness.analysis.verdicts import pair_of
+from harness.errors import clean
+from harness.records.frames import Frames
+from harness.report.text import ABSENT, markdown_table, significant
+from harness.statistics.across import Summary, summarise
+from harness.statistics.corrections import benjamini_hochberg
+from harness.statistics.decisions import PairVerdict
 
 BH_LEVEL = 0.05
 WORDS = (

@@ -1,4 +1,4 @@
-"""The report as one HTML file that any browser opens offline: nothing in it is fetched.
+"""The report as one HTML file that works offline.
 
 Everything that comes from a record goes through Jinja's escaping; charts are images inside of the
 file, each with a text that says what it shows and its data as a table.
@@ -15,18 +15,19 @@ import pandas
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from harness.arms import TWIN
-from harness.frames import Frames
+from harness.analysis.groups import Group
+from harness.errors import clean
+from harness.plan.vocabulary import TWIN
+from harness.records.frames import Frames
 from harness.report import charts, curves, series
 from harness.report.code import code_size, model_sources, module_of
-from harness.report.comparison import Group
 from harness.report.findings import SMOKE, not_quiet
 from harness.report.overview import WORDS, overviews
 from harness.report.panels import svg
 from harness.report.provenance import run_facts, versions
 from harness.report.tables import ComparisonTable, comparison_tables
-from harness.report.text import clean, significant
-from harness.statistics import Verdict
+from harness.report.text import significant
+from harness.statistics.decisions import Verdict
 
 _TEXTS = (
     *("arm", "status", "verdict", "reason", "notes", "pair", "statistic", "model", "phase"),

@@ -1,4 +1,4 @@
-"""The page that every chart shares: panels, rows and axes, in sizes for a page 1000 pixels wide."""
+"""The layout that all charts share: panels, rows and axes, for a page 1000 pixels wide."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from harness.analysis.groups import Group
+from harness.errors import clean
+from harness.records.store import write_atomically
 from harness.report.colours import ABSENT as GREY
-from harness.report.comparison import Group
-from harness.report.text import clean
-from harness.store import write_atomically
 
 LOG_ABOVE = 20.0  # times between the least and the greatest, above which an axis is logarithmic
 ORDER = "Fastest first where there are verdicts, else in the order of the run's plan."

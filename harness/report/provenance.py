@@ -1,4 +1,4 @@
-"""What ran where: facts of each run and of the processes that served it, none interpreted."""
+"""Facts about each run and about the processes that served it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas
 
-from harness.frames import Frames
+from harness.records.frames import Frames
 from harness.report.text import ABSENT, escape, markdown_table, significant
 
 _COLUMNS = (

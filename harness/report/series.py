@@ -1,4 +1,4 @@
-"""The frames behind the charts of curves.py, which stand beside them as tables, too.
+"""The data behind the charts of ``harness.report.curves``.
 
 Sources: E. D. Dolan, J. J. Moré, "Benchmarking optimization software with performance profiles",
 Mathematical Programming 91 (2002); S. Williams, A. Waterman, D. Patterson, "Roofline", CACM 52
@@ -13,11 +13,12 @@ from typing import Any
 import numpy
 import pandas
 
-from harness.ceilings import COPY, PRODUCT, work
-from harness.comparing import OTHER_MACHINE
-from harness.frames import Frames
-from harness.history import History
-from harness.report.comparison import Group
+from harness.analysis.groups import Group
+from harness.analysis.history import History
+from harness.analysis.roofline import work
+from harness.analysis.sessions import OTHER_MACHINE
+from harness.machine.ceilings import COPY, PRODUCT
+from harness.records.frames import Frames
 from reference.spec import TIME, UnknownName
 
 SWEPT = ("batch", "threads", "time")

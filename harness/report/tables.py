@@ -1,4 +1,4 @@
-"""Comparison tables for people: one per comparison, the fastest first, each with its error bar.
+"""Comparison tables, one per comparison, the fastest arm first, with error bars.
 
 Every planned arm has a row and every reason a note; no number of a cell that is not ok is shown,
 except the error for which an arm is ``wrong``. Numbers have three significant digits at most: the
@@ -18,12 +18,13 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from harness.frames import Frames
-from harness.report.comparison import Group
+from harness.analysis.groups import Group
+from harness.analysis.verdicts import Judged, pair_of
+from harness.errors import clean
+from harness.records.frames import Frames
 from harness.report.findings import SMOKE, error_bar, findings, noise
 from harness.report.text import (
     ABSENT,
-    clean,
     escape,
     markdown_table,
     mebibytes,
@@ -31,9 +32,8 @@ from harness.report.text import (
     scientific,
     significant,
 )
-from harness.statistics import PairVerdict, Verdict
-from harness.summaries import BreakEven
-from harness.verdicts import Judged, pair_of
+from harness.statistics.break_even import BreakEven
+from harness.statistics.decisions import PairVerdict, Verdict
 
 _LATENCY = "latency p50 / p95 / p99 (ms)"
 _FIRST, _FURTHER = "first token (ms)", "per further token (ms)"

@@ -1,4 +1,4 @@
-"""Numbers and foreign texts as people read them, in terminals and in Markdown."""
+"""Formats numbers and foreign texts for terminals and Markdown."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Collection
 from typing import Any
 
 import pandas
+
+from harness.errors import clean
 
 ABSENT = "-"
 _MARKUP = str.maketrans(
@@ -44,12 +46,6 @@ def mebibytes(size_bytes: Any) -> str:
 def scientific(value: Any) -> str:
     """A number as a power of ten in two digits."""
     return ABSENT if pandas.isna(value) else f"{float(value):.1e}"
-
-
-def clean(text: str) -> str:
-    """One line without characters that steer a terminal or the direction of writing."""
-    shown = "".join(mark if mark.isprintable() else " " for mark in str(text))
-    return " ".join(shown.split())
 
 
 def escape(text: str) -> str:

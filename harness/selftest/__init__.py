@@ -1,1 +1,1 @@
-"""The harness proves itself: what ``levelfield selftest`` runs and compares with its goals."""
+"""The self-test: what ``levelfield selftest`` runs and compares with its goals."""

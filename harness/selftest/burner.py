@@ -1,4 +1,4 @@
-"""A second process that burns a core in bursts: ``python -m harness.selftest.burner SEED FILE``.
+"""A process that loads a core in bursts: ``python -m harness.selftest.burner SEED FILE``.
 
 Bursts of 0.5 to 20 s, log-uniform, with pauses between that leave four fifths of the time quiet.
 Writes one line "begin end" in seconds since 1970 per burst. Ends when its standard input closes.

@@ -1,4 +1,4 @@
-"""A goal, what was found, and whether the one meets the other."""
+"""Goals of the self-test, and whether a result meets its goal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs of the real engine over arms whose truth is known."""
+"""Runs the real engine with arms whose truth is known."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import session, store
-from harness.frames import Frames, load
-from harness.suite import Cell, Effort, Suite, validated
+from harness.engine import session
+from harness.plan.cells import Cell
+from harness.plan.suite import Effort, Suite, validated
+from harness.records import store
+from harness.records.frames import Frames, load
 
 Say = Callable[[str], None]
 

@@ -1,4 +1,4 @@
-"""Mistakes seeded into copies of real adapters: which of them does the gate catch?
+"""Seeds mistakes into copies of real adapters and counts which ones the gate catches.
 
 ``mistakes.toml`` lists the mistakes. Each is a replacement of text in an adapter's files, so a
 mutated adapter is the real one with a mistake that an author could make. Every mutated adapter runs
@@ -18,12 +18,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.arms import Framework, frameworks, read_framework, registered
 from harness.errors import BadInput
-from harness.frames import load
+from harness.plan.arms import Framework, frameworks, read_framework, registered
+from harness.plan.cells import Cell, plan
+from harness.plan.suite import Effort, Suite, validated
+from harness.records.frames import load
 from harness.selftest.goals import Finding
 from harness.selftest.machinery import Say, run_suite
-from harness.suite import Cell, Effort, Suite, plan, validated
 
 PART = "mutation"
 MISTAKES = Path(__file__).with_name("mistakes.toml")

@@ -1,4 +1,4 @@
-"""What the slice loop adds to a step against a bare loop.
+"""Measures what the slice loop adds to a step, compared with a bare loop.
 
 An empty step tells it exactly: what is measured of a step that does nothing is what every step
 pays. A real step of 20 us would hide it in its own scatter, on a shared machine a hundred times
@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 
 from adapters.base import Adapter
-from harness.measure import latency_slice, median, throughput_slice
 from harness.selftest.goals import Finding
+from harness.worker.measure import latency_slice, median, throughput_slice
 
 # seconds of a step -> the largest share that the loop may add to it
 GOALS = {20e-6: 0.005, 200e-6: 0.001, 2e-3: 0.0002}

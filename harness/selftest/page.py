@@ -1,4 +1,4 @@
-"""``docs/measurement.md`` and the terminal's table: goals and figures side by side."""
+"""Writes ``docs/measurement.md`` and the table of goals and results."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput
+from harness.records.store import write_atomically
 from harness.report.text import escape, markdown_table
 from harness.selftest.goals import Finding, as_table
-from harness.store import write_atomically
 
 FILE = "selftest.json"
 PARTS = {

@@ -1,4 +1,4 @@
-"""Seeded faults and known quantities, through the real engine, gate, checks and store."""
+"""Runs seeded faults and known quantities through the real engine."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas
 
-from harness.arms import Framework, read_framework, registered
-from harness.frames import Frames, load
+from harness.analysis.summary import summary
+from harness.plan.arms import Framework, read_framework, registered
+from harness.plan.suite import Effort
+from harness.records.frames import Frames, load
 from harness.selftest.goals import Finding, caught
 from harness.selftest.machinery import Say, mutant_suite, run_suite
 from harness.selftest.misbehaving.timing import (
@@ -19,8 +21,6 @@ from harness.selftest.misbehaving.timing import (
     DEVICE_SECONDS,
     HOARD_BYTES,
 )
-from harness.suite import Effort
-from harness.summary import summary
 
 PART = "probe"
 HARNESS = Path(__file__).resolve().parent.parent

@@ -1,4 +1,4 @@
-"""The whole proof: which parts, in which order, and what is kept of it."""
+"""Runs all parts of the self-test in order and keeps their results."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.frames import load
-from harness.machine import code_version, describe_machine
+from harness.machine.describe import code_version, describe_machine
+from harness.records.frames import load
 from harness.report import write_report
 from harness.selftest import mutations, page, real
 from harness.selftest.goals import Finding, caught

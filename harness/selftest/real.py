@@ -1,4 +1,4 @@
-"""The proof on this machine: real frameworks, identical arms, planted slowdowns, planted noise."""
+"""Tests verdicts on this machine: identical arms, planted slowdowns, planted noise."""
 
 from __future__ import annotations
 
@@ -15,19 +15,13 @@ import numpy as np
 import pandas
 from scipy import stats  # type: ignore[import-untyped]
 
-from harness.arms import get_arm
-from harness.frames import Frames
-from harness.resources import available_cores
+from harness.machine.resources import available_cores
+from harness.plan.arms import get_arm
+from harness.plan.suite import Effort, Suite
+from harness.records.frames import Frames
 from harness.selftest.goals import Finding, share_of
-from harness.statistics import (
-    ALPHA_PER_LOOK,
-    LOOKS,
-    Flags,
-    Floats,
-    cell_verdicts,
-    paired_blocks,
-)
-from harness.suite import Effort, Suite
+from harness.statistics.decisions import ALPHA_PER_LOOK, LOOKS, cell_verdicts
+from harness.statistics.estimates import Flags, Floats, paired_blocks
 
 PART = "machine"
 FRAMEWORKS = ("torch:eager", "jax:jit", "tensorflow:function")

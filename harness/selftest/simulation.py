@@ -1,4 +1,4 @@
-"""Goals that only a simulation can show, because only there the truth is known thousands of times.
+"""Tests verdicts by simulation, where the truth is known thousands of times.
 
 Through the functions that real runs use (:mod:`harness.statistics`). Seeds are fixed; the Monte
 Carlo standard error of a rate p over n sessions is sqrt(p (1 - p) / n).
@@ -13,13 +13,9 @@ from scipy import special, stats  # type: ignore[import-untyped]
 
 from harness.selftest.goals import Finding, at_least, at_most
 from harness.selftest.worlds import EVERYTHING, WORLDS, machine, pairs_of, sessions, slices
-from harness.statistics import (
-    ALPHA_PER_LOOK,
-    LOOKS,
-    Floats,
-    estimate,
-    holm,
-)
+from harness.statistics.corrections import holm
+from harness.statistics.decisions import ALPHA_PER_LOOK, LOOKS
+from harness.statistics.estimates import Floats, estimate
 
 PART = "simulation"
 NOMINAL = 0.05

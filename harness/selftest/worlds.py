@@ -1,4 +1,4 @@
-"""Worlds whose truth is known: log step times of arms that meet in rounds, drawn and not measured.
+"""Simulated worlds with a known truth: log step times that are drawn, not measured.
 
 A world is arm effects, a machine that drifts (AR(1) per slot, rho 0.995, sd 2 %) or jumps once in
 half of the sessions (sd 3 %), a process effect per arm and block (sd 1 %), slice noise (sd 1 %) and
@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.signal import lfilter  # type: ignore[import-untyped]
 
-from harness.statistics import Floats, paired_blocks
+from harness.statistics.estimates import Floats, paired_blocks
 
 EVERYTHING = frozenset({"drift", "steps", "process", "spikes"})
 WORLDS: dict[str, frozenset[str]] = {

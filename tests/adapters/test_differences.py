@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from harness import environments
-from harness.arms import arms
-from harness.resources import available_cores
-from harness.suite import load_suite
+from harness.environments import sealed
+from harness.machine.resources import available_cores
+from harness.plan.arms import arms
+from harness.plan.suite import load_suite
 from tests.long import long_unless
 
 pytestmark = pytest.mark.alone
@@ -61,7 +61,7 @@ def stated() -> dict[str, dict[str, str]]:
 
 def probe(label: str) -> subprocess.CompletedProcess[str] | None:
     """None where there is no sealed environment."""
-    found = environments.find(arms()[ARMS[label]].mode.environment)
+    found = sealed.find(arms()[ARMS[label]].mode.environment)
     if found is None:
         return None
     name, _, backend = label.partition("/")

@@ -21,15 +21,18 @@ import pandas
 import pytest
 
 import reference
-from harness import environments, frames, session, store
-from harness.arms import arms, get_arm
-from harness.cases import CaseFile, Cases
-from harness.report.comparison import groups
+from harness.analysis.groups import groups
+from harness.analysis.summary import summary
+from harness.engine import session
+from harness.engine.workers import Worker, Workers
+from harness.environments import sealed
+from harness.machine.resources import available_cores, cache_entries
+from harness.plan.arms import arms, get_arm
+from harness.plan.cells import Cell, plan, with_twin
+from harness.plan.suite import Suite, load_suite, validated
+from harness.proof.cases import CaseFile, Cases
+from harness.records import frames, store
 from harness.report.tables import comparison_tables
-from harness.resources import available_cores, cache_entries
-from harness.suite import Cell, Suite, load_suite, plan, validated, with_twin
-from harness.summary import summary
-from harness.workers import Worker, Workers
 from reference.case import draw_case
 from tests.long import long_unless
 
@@ -100,7 +103,7 @@ class SharedCases(Cases):
 def shared_cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     SharedCases.folder = tmp_path_factory.mktemp("cases")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.engine.Cases", SharedCases)
+        patch.setattr("harness.engine.engine.Cases", SharedCases)
         yield
 
 
@@ -127,7 +130,7 @@ def measured(
 
 
 def tiny_of(arm: str, **changes: Any) -> Suite:
-    resolution = environments.resolve(arms()[arm].mode.environment, {})
+    resolution = sealed.resolve(arms()[arm].mode.environment, {})
     if resolution.how not in PROPER:
         pytest.skip(f"neither sealed nor found: {resolution.reason}")
     return validated(replace(load_suite("tiny"), arms=(arm,), twin="none", **changes))
@@ -193,7 +196,7 @@ def proven_with(suite: Suite, model: str) -> str:
 
     The models of an arm take turns, so between them they show it with more than one.
     """
-    return suite.optimizers[sorted(reference.models()).index(model) % len(suite.optimizers)]
+    return suite.optimizers[sorted(reference.definitions()).index(model) % len(suite.optimizers)]
 
 
 def in_turn(arm: str, *, whole: bool) -> list[Cell]:
@@ -232,8 +235,7 @@ def side_by_side(
         for item in request.session.items
         if isinstance(item, pytest.Function)
         and item.originalname == test
-        and environments.resolve(arms()[item.callspec.params["arm"]].mode.environment, {}).how
-        in PROPER
+        and sealed.resolve(arms()[item.callspec.params["arm"]].mode.environment, {}).how in PROPER
     ]
     cores = available_cores()
     free: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -388,7 +390,7 @@ def test_a_process_leaves_nothing_but_the_cache_of_its_run(
         assert all(worker.cache in path.parents for path in files)
         for name in WATCHED:
             assert list((tmp_path / name).iterdir()) == []
-    built = (environment / environments.MARKER).stat().st_mtime
+    built = (environment / sealed.MARKER).stat().st_mtime
     assert [p for p in environment.rglob("*") if p.lstat().st_mtime > built] == []
 
 
@@ -400,7 +402,7 @@ def test_theano_refuses_its_python_fallback(
     suite = tiny_of("theano:c", models=("mlp",), phases=("inference",))
     resolutions = session.resolve_arms(suite.arms, {})
     monkeypatch.setenv("PATH", str(tmp_path))
-    missing = environments.resolve(get_arm("theano:c").mode.environment, {})
+    missing = sealed.resolve(get_arm("theano:c").mode.environment, {})
     assert missing.interpreter is None and missing.reason.startswith("g++ is not on PATH")
     description = session.describe_run(suite, plan(suite), resolutions)
     with store.create(tmp_path, "refused", description) as run:
@@ -494,7 +496,7 @@ print(json.dumps(results))
 def test_padded_sequences_have_the_gradients_of_packed_ones_and_reach_onednn() -> None:
     """The reason for two ways of writing one model: if packing uses oneDNN, one way is enough."""
     tiny_of("torch:eager")
-    python = environments.resolve(get_arm("torch:eager").mode.environment, {}).interpreter
+    python = sealed.resolve(get_arm("torch:eager").mode.environment, {}).interpreter
     assert python is not None
     done = subprocess.run(
         [str(python), "-c", PACKED_OR_PADDED],
@@ -532,7 +534,7 @@ def seconds_of(worker: Worker, cell: Cell, kind: str) -> float:
 def test_all_arms_learn_the_digits_alike(tmp_path: Path) -> None:
     """Same data, same order, same start: what differs at the end is arithmetic alone."""
     names = ("reference:jax", "torch:eager", "tensorflow:function", "jax:jit", "flax:jit")
-    names = tuple(n for n in names if environments.find(arms()[n].mode.environment) is not None)
+    names = tuple(n for n in names if sealed.find(arms()[n].mode.environment) is not None)
     if len(names) < 2:
         pytest.skip("fewer than two sealed environments; type: levelfield env build")
     tiny = load_suite("tiny")

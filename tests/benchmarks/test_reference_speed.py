@@ -13,11 +13,14 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import reference
-from harness import environments, session, store
-from harness.arms import get_arm
-from harness.cases import CaseFile
-from harness.suite import Suite, load_suite, plan, validated
-from harness.workers import Worker, Workers
+from harness.engine import session
+from harness.engine.workers import Worker, Workers
+from harness.environments import sealed
+from harness.plan.arms import get_arm
+from harness.plan.cells import plan
+from harness.plan.suite import Suite, load_suite, validated
+from harness.proof.cases import CaseFile
+from harness.records import store
 from reference.case import run_numpy
 from tests.long import NETS, long_unless
 
@@ -26,7 +29,7 @@ pytestmark = pytest.mark.alone
 TINY_SECONDS, RESNET_SECONDS = 1.0, 10.0
 
 
-@pytest.mark.parametrize("name", list(reference.models()))
+@pytest.mark.parametrize("name", list(reference.definitions()))
 def test_a_tiny_case_takes_less_than_a_second(benchmark: BenchmarkFixture, name: str) -> None:
     case = reference.draw_case(name, "tiny", seed=1)
     benchmark.pedantic(run_numpy, (case,), rounds=3)
@@ -84,7 +87,7 @@ def ratio(suite: Suite, case: CaseFile, folder: Path) -> float:
     ("name", "phase"),
     [
         long_unless(name in NETS and phase == "training", name, phase)
-        for name in reference.models()
+        for name in reference.definitions()
         for phase in ("inference", "training")
     ],
 )
@@ -95,7 +98,7 @@ def test_the_jitted_reference_is_within_a_tenth_of_flax(
     believed before two more."""
     for arm in ARMS:
         spec = get_arm(arm).mode.environment
-        if environments.find(spec) is None:
+        if sealed.find(spec) is None:
             pytest.skip(f"no sealed environment; type: levelfield env build {spec.label}")
     suite = validated(
         replace(

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.statistics import Floats, cell_verdicts
-from harness.summaries import variance_components
+from harness.statistics.decisions import cell_verdicts
+from harness.statistics.estimates import Floats
+from harness.statistics.variances import variance_components
 
 pytestmark = pytest.mark.alone
 

@@ -11,11 +11,11 @@ from typing import Any
 import orjson
 import pytest
 
-from harness.frames import load
-from harness.report.comparison import groups
+from harness.analysis.groups import groups
+from harness.analysis.summary import summary
+from harness.records.frames import load
+from harness.records.store import open_run, read_records
 from harness.report.tables import comparison_tables, markdown
-from harness.store import open_run, read_records
-from harness.summary import summary
 from tests.synthetic import empty_run, write_run
 
 pytestmark = pytest.mark.alone

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from harness import arms, session, store
-from harness.arms import Framework, read_framework
-from harness.suite import Cell, Effort, Limits, Suite, validated
+from harness.engine import session
+from harness.plan import arms
+from harness.plan.arms import Framework, read_framework
+from harness.plan.cells import Cell
+from harness.plan.suite import Effort, Limits, Suite, validated
+from harness.records import store
 
-HARNESS = Path(arms.__file__).parent
+HARNESS = Path(arms.__file__).parents[1]
 MISBEHAVING = HARNESS / "selftest" / "misbehaving"
 TINY_EFFORT = Effort(
     rounds=2,

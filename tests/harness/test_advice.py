@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from harness import facts
-from harness.advice import Advice, advise, statistic_of
-from harness.arms import arms, frameworks, get_arm
+from harness.advice import facts
+from harness.advice.advice import Advice, advise, statistic_of
+from harness.advice.facts import FACTS, behind, facts_of
+from harness.advice.needs import CRITERIA, PURPOSES, Need, read_need, stated
+from harness.advice.ranking import DRAWS, Costs, moves_of, ranked
+from harness.advice.words import advice_text
+from harness.analysis.groups import groups
 from harness.cli import app
 from harness.errors import BadInput
-from harness.facts import FACTS, behind, facts_of
-from harness.frames import Frames, load
-from harness.needs import CRITERIA, PURPOSES, Need, read_need, stated
-from harness.ranking import DRAWS, Costs, moves_of, ranked
-from harness.report.advising import advice_text
-from harness.report.comparison import groups
+from harness.plan.arms import arms, frameworks, get_arm
+from harness.records.frames import Frames, load
 from reference.spec import UnknownName
 from tests.synthetic import write_run
 
@@ -336,7 +336,7 @@ def test_a_backend_excludes_what_stands_on_it(tmp_path: Path) -> None:
 def test_what_is_not_known_is_no_yes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = {name: facts_of(each) for name, each in frameworks().items()}
     monkeypatch.setattr(
-        "harness.advice.facts_of",
+        "harness.advice.advice.facts_of",
         lambda framework: {} if framework.name == "torch" else known[framework.name],
     )
     asked = {"platform": "linux-x86_64", "python": "3.12", "maintained": True, "distributed": True}

@@ -7,8 +7,9 @@ import math
 import pytest
 
 import reference
-from harness import ceilings
-from harness.ceilings import COPY, PRODUCT, roofline_share, work
+from harness.analysis.roofline import roofline_share, work
+from harness.machine import ceilings
+from harness.machine.ceilings import COPY, PRODUCT
 from reference.spec import UnknownName
 from reference.trace import summarize
 

@@ -23,10 +23,10 @@ import pytest
 import typer
 
 import reference
-from harness import frames, store
-from harness.arms import arms
+from harness.analysis.summary import summary as summarised
 from harness.cli import app
-from harness.summary import summary as summarised
+from harness.plan.arms import arms
+from harness.records import frames, store
 from tests.harness.conftest import MISBEHAVING
 
 CONSOLE_SCRIPT = Path(sys.executable).with_name("levelfield")
@@ -416,7 +416,7 @@ def test_list_gives_the_shapes_and_costs_of_every_model_to_scripts(terminal: Ter
     done = terminal("list", "models", "--json")
     assert (done.code, done.errors) == (0, "")
     found = {model["name"]: model for model in json.loads(done.output)}
-    assert set(found) == set(reference.models())
+    assert set(found) == set(reference.definitions())
     for name, model in found.items():
         assert set(model["presets"]) == {"tiny", "small", "paper"}
         for preset, summary in model["presets"].items():
@@ -465,7 +465,7 @@ def test_list_adapters_names_every_arm_with_what_it_needs(terminal: Terminal) ->
     assert set(arms()) <= set(found)
     assert found["torch:eager"]["environment"] == "torch"
     assert found["misbehaving:inference-only"]["phases"] == ["inference"]
-    assert found["misbehaving:well"]["models"] == list(reference.models())
+    assert found["misbehaving:well"]["models"] == list(reference.definitions())
     assert all(arm["documentation"] for arm in found.values())
     # What cannot be installed says how it is to be had.
     for arm in arms().values():

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import frames, gate
-from harness.cases import CaseFile, Cases
-from harness.checks import (
+from harness.plan.cells import Cell
+from harness.proof import gate
+from harness.proof.cases import CaseFile, Cases
+from harness.proof.checks import (
     doubled_check,
     first_visit_check,
     fresh_check,
@@ -20,9 +21,9 @@ from harness.checks import (
     roofline_check,
     slices_checks,
 )
-from harness.gate import Outcome
-from harness.measure import check_handles
-from harness.suite import Cell
+from harness.proof.gate import Outcome
+from harness.records import frames
+from harness.worker.measure import check_handles
 from reference import closing as closing_module
 from reference.case import Case, draw_case, run_jax, settled_case
 from reference.closing import (
@@ -246,7 +247,7 @@ class Lazy:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, lazy: bool) -> None:
         self.now, self.lazy = 0.0, lazy
-        monkeypatch.setattr("harness.measure.time.perf_counter", lambda: self.now)
+        monkeypatch.setattr("harness.worker.measure.time.perf_counter", lambda: self.now)
 
     def step(self) -> dict[str, bool]:
         self.now += 1e-6 if self.lazy else 0.002

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.comparing import Change, compare, welch
+from harness.analysis.sessions import Change, compare, welch
 from harness.errors import BadInput
-from harness.statistics import estimate
+from harness.statistics.estimates import estimate
 from tests.synthetic import write_run
 
 ARMS = ("torch:eager", "jax:jit", "flax:jit")

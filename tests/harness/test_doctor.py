@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from harness import doctor
 from harness.cli import app
+from harness.machine import doctor
 
 MACHINE = {
     "cores": 4,

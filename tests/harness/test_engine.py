@@ -13,10 +13,18 @@ from typing import Any
 
 import pytest
 
-from harness import blocks, engine, frames, noise, store
-from harness.blocks import Blocks
-from harness.ceilings import work
-from harness.checks import (
+from harness.analysis.roofline import work
+from harness.analysis.summary import summary as summarised
+from harness.analysis.verdicts import judge
+from harness.engine import blocks, engine
+from harness.engine.blocks import Blocks
+from harness.engine.qualification import Calibration, Qualification
+from harness.machine import noise, quarantine
+from harness.machine.resources import available_cores
+from harness.machine.supervised import TreeUse
+from harness.plan.cells import Cell, plan
+from harness.plan.suite import Effort, Limits, load_suite
+from harness.proof.checks import (
     affinity_check,
     concurrency_check,
     doubled_check,
@@ -24,12 +32,7 @@ from harness.checks import (
     recompilation_check,
     tree_check,
 )
-from harness.process import TreeUse
-from harness.qualification import Calibration, Qualification
-from harness.resources import available_cores
-from harness.suite import Cell, Effort, Limits, load_suite, plan
-from harness.summary import summary as summarised
-from harness.verdicts import judge
+from harness.records import frames, store
 from tests.harness.conftest import TINY_EFFORT, RunModes
 from tests.synthetic import empty_run
 
@@ -317,7 +320,7 @@ def test_an_arm_is_held_against_the_ceilings_of_its_own_cores(
     )
     known = ceilings_for(operations)
     anew = ceilings_for(again * operations, threads)
-    monkeypatch.setattr("harness.ceilings.measured", lambda threads, cores: anew)
+    monkeypatch.setattr("harness.machine.ceilings.measured", lambda threads, cores: anew)
     slots = [{"slices": {"throughput": {"seconds": 0.5}}}]  # of one step
     with empty_run(tmp_path) as run:
         proof = Qualification(run, suite, None, known, lambda text: None, {})  # type: ignore[arg-type]
@@ -557,6 +560,6 @@ def test_stretches_at_unlike_times_are_not_held_against_each_other() -> None:
 
     whole = blocks._together([stretch(1.0, 1.02), stretch(2.0, 2.02)])
     assert whole["wall_seconds"] == 2.0
-    assert noise.canary_spread(whole["canaries"]) == pytest.approx(0.02)
+    assert quarantine.canary_spread(whole["canaries"]) == pytest.approx(0.02)
     whole = blocks._together([stretch(1.0, 1.02), stretch(2.0, 2.6)])
-    assert noise.canary_spread(whole["canaries"]) == pytest.approx(0.3)
+    assert quarantine.canary_spread(whole["canaries"]) == pytest.approx(0.3)

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import environments, interpreters, pip
-from harness.arms import EnvironmentSpec
-from harness.environments import EnvironmentFailed, Interpreter
+from harness.environments import interpreters, pip, sealed
+from harness.environments.sealed import EnvironmentFailed, Interpreter
 from harness.errors import BadInput, RunFailed
+from harness.plan.arms import EnvironmentSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 ALPHA = EnvironmentSpec("first", "default", ">=3.11", ("alpha==1.0", "beta"), ("alpha",))
@@ -111,7 +111,7 @@ def built_cache(
         patch.setenv("PIP_TARGET", str(poison / "elsewhere"))
         patch.setenv("PIP_USER", "1")
         patch.setenv("FORCE_COLOR", "1")
-        environments.build(ALPHA, on_progress=said.append)
+        sealed.build(ALPHA, on_progress=said.append)
     yield cache, said
 
 
@@ -123,11 +123,11 @@ def cache(packages: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 @pytest.fixture
-def built(cache: Path, built_cache: tuple[Path, list[str]]) -> environments.Environment:
+def built(cache: Path, built_cache: tuple[Path, list[str]]) -> sealed.Environment:
     """A copy of the finished environment of ALPHA for the test to spoil."""
     no_bytecode = shutil.ignore_patterns("__pycache__")  # half of the files
     shutil.copytree(built_cache[0], cache, symlinks=True, ignore=no_bytecode)
-    found = environments.find(ALPHA)
+    found = sealed.find(ALPHA)
     assert found is not None
     return found
 
@@ -175,7 +175,7 @@ def alive(process: int) -> bool:
     return state != "Z"
 
 
-def test_a_build_installs_marks_and_locks(built: environments.Environment) -> None:
+def test_a_build_installs_marks_and_locks(built: sealed.Environment) -> None:
     command = [str(built.interpreter), "-c", "import alpha, beta; print(alpha.version)"]
     assert subprocess.check_output(command, text=True).strip() == "1.0"
     marker = json.loads((built.path / "levelfield.json").read_text())
@@ -185,13 +185,13 @@ def test_a_build_installs_marks_and_locks(built: environments.Environment) -> No
     assert marker["python"] == "{}.{}.{}".format(*sys.version_info)
     assert {"alpha==1.0", "beta==1.0"} < set(marker["lock"])
     assert any(line.startswith("pip==") for line in marker["lock"])
-    assert marker["lock_hash"] == environments.lock_hash(built.lock)
+    assert marker["lock_hash"] == sealed.lock_hash(built.lock)
     assert 0 < marker["build_seconds"] < 600
     assert not list(built.path.glob("*.part"))
 
 
 def test_the_folder_is_named_by_the_hash_and_has_its_log_beside_it(
-    cache: Path, built: environments.Environment
+    cache: Path, built: sealed.Environment
 ) -> None:
     assert built.path.parent == cache / "environments"
     assert len(built.path.name) == 16 and int(built.path.name, 16)
@@ -224,61 +224,61 @@ def test_lines_of_pip_are_condensed(line: str, short: str | None) -> None:
 
 
 def test_an_identical_specification_shares_the_environment(
-    built: environments.Environment, monkeypatch: pytest.MonkeyPatch
+    built: sealed.Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(environments, "failure", must_not_run)
+    monkeypatch.setattr(sealed, "failure", must_not_run)
     other = EnvironmentSpec("second", "extra", ">=3.11", ("beta", "alpha==1.0"), ("beta",))
-    assert environments.find(other) == built
-    shared = environments.build(other, on_progress=ignore)
+    assert sealed.find(other) == built
+    shared = sealed.build(other, on_progress=ignore)
     assert shared.path == built.path
     assert shared.labels == ("first", "second/extra")
-    assert environments.list_environments() == [shared]
-    again = environments.build(ALPHA, on_progress=ignore)
+    assert sealed.list_environments() == [shared]
+    again = sealed.build(ALPHA, on_progress=ignore)
     assert again.labels == ("first", "second/extra")
 
 
 def test_the_folder_depends_on_all_that_decides_the_content() -> None:
     base = Interpreter(Path("/python"), "3.11.7", "linux-x86_64")
-    folder = environments.environment_folder(ALPHA, base)
-    assert folder == environments.environment_folder(ALPHA, replace(base, version="3.11.9"))
+    folder = sealed.environment_folder(ALPHA, base)
+    assert folder == sealed.environment_folder(ALPHA, replace(base, version="3.11.9"))
     changed = [
-        environments.environment_folder(replace(ALPHA, python=">=3.10"), base),
-        environments.environment_folder(replace(ALPHA, requirements=("alpha==2.0", "beta")), base),
-        environments.environment_folder(ALPHA, replace(base, version="3.12.7")),
-        environments.environment_folder(ALPHA, replace(base, platform="linux-aarch64")),
+        sealed.environment_folder(replace(ALPHA, python=">=3.10"), base),
+        sealed.environment_folder(replace(ALPHA, requirements=("alpha==2.0", "beta")), base),
+        sealed.environment_folder(ALPHA, replace(base, version="3.12.7")),
+        sealed.environment_folder(ALPHA, replace(base, platform="linux-aarch64")),
     ]
     assert len({folder, *changed}) == 5
 
 
-def test_without_a_sound_marker_it_is_half_built(built: environments.Environment) -> None:
+def test_without_a_sound_marker_it_is_half_built(built: sealed.Environment) -> None:
     marker = built.path / "levelfield.json"
     whole = marker.read_text()
     for spoiled in ("", whole[: len(whole) // 2], "[]", "{}"):
         marker.write_text(spoiled)
-        assert environments.find(ALPHA) is None
-        assert environments.list_environments() == []
-        assert environments.half_built() == [built.path]
+        assert sealed.find(ALPHA) is None
+        assert sealed.list_environments() == []
+        assert sealed.half_built() == [built.path]
     marker.write_text(whole)
-    assert environments.find(ALPHA) == built
-    assert environments.half_built() == []
+    assert sealed.find(ALPHA) == built
+    assert sealed.half_built() == []
 
 
 def test_an_environment_whose_python_has_gone_is_not_used(
-    built: environments.Environment, tmp_path: Path
+    built: sealed.Environment, tmp_path: Path
 ) -> None:
     built.interpreter.unlink()
     built.interpreter.symlink_to(tmp_path / "gone")
-    assert environments.find(ALPHA) is None
-    assert environments.half_built() == [built.path]
+    assert sealed.find(ALPHA) is None
+    assert sealed.half_built() == [built.path]
 
 
-def test_a_package_cut_short_is_not_taken_for_installed(built: environments.Environment) -> None:
+def test_a_package_cut_short_is_not_taken_for_installed(built: sealed.Environment) -> None:
     (built.path / "levelfield.json").unlink()
     (site_packages,) = built.path.glob("lib/python*/site-packages")
     # What a kill in the middle of writing `alpha` leaves: pip would call it satisfied.
     (site_packages / "alpha-1.0.dist-info" / "INSTALLER").unlink()
     (site_packages / "alpha.py").unlink()
-    finished = environments.build(ALPHA, on_progress=ignore)
+    finished = sealed.build(ALPHA, on_progress=ignore)
     subprocess.check_call([finished.interpreter, "-c", "import alpha"])
 
 
@@ -309,49 +309,49 @@ def test_a_build_cut_short_leaves_nothing_running_and_is_resumed(
     if number == signal.SIGINT:
         assert list(temporary.iterdir()) == []  # pip had the time to clean up
 
-    folder = environments.environment_folder(spec, environments.choose_interpreter(spec.python))
-    assert environments.find(spec) is None
-    assert environments.half_built() == [folder]
+    folder = sealed.environment_folder(spec, sealed.choose_interpreter(spec.python))
+    assert sealed.find(spec) is None
+    assert sealed.half_built() == [folder]
     witness = folder / "witness"
     witness.touch()
     (tmp_path / "go").touch()
     said: list[str] = []
-    finished = environments.build(spec, on_progress=said.append)
+    finished = sealed.build(spec, on_progress=said.append)
     assert "slow==1.0" in finished.lock
     assert witness.exists() and not any("virtual environment" in line for line in said)
-    assert environments.find(spec) == finished
+    assert sealed.find(spec) == finished
 
 
 def test_a_failing_pip_gives_its_own_reason_in_one_line(cache: Path) -> None:
     spec = replace(ALPHA, name="odd", requirements=("nowhere-to-be-found==9.9",))
     with pytest.raises(EnvironmentFailed) as caught:
-        environments.build(spec, on_progress=ignore)
+        sealed.build(spec, on_progress=ignore)
     (log,) = (cache / "environments").glob("*.log")
     message = str(caught.value)
     assert "No matching distribution found for nowhere-to-be-found==9.9" in message
     assert "ERROR" not in message and "\n" not in message
     assert str(log) in message and message.endswith("levelfield env build first/odd")
     assert "from versions: none" in log.read_text()
-    assert environments.find(spec) is None and len(environments.half_built()) == 1
+    assert sealed.find(spec) is None and len(sealed.half_built()) == 1
 
 
 def test_the_reason_of_a_failed_build_stays_until_it_succeeds(cache: Path, packages: Path) -> None:
     spec = replace(ABSENT, requirements=("gamma==9",))
     with pytest.raises(EnvironmentFailed):
-        environments.build(spec, on_progress=lambda line: None)
-    reason = environments.resolve(spec, {}).reason
+        sealed.build(spec, on_progress=lambda line: None)
+    reason = sealed.resolve(spec, {}).reason
     assert reason.startswith(
         "its environment could not be built (No matching distribution found for gamma==9), and this"
     )
     assert reason.endswith("type: levelfield env build first") and "\n" not in reason
     make_wheel(packages, "gamma", "9")
-    environments.build(spec, on_progress=lambda line: None)
-    assert environments.resolve(spec, {}).how == "sealed"
+    sealed.build(spec, on_progress=lambda line: None)
+    assert sealed.resolve(spec, {}).how == "sealed"
 
 
 def test_a_build_without_its_python_is_its_own_failure(cache: Path) -> None:
     with pytest.raises(EnvironmentFailed, match=r"no Python ==2\.0 .*LEVELFIELD_PYTHONS"):
-        environments.build(replace(ALPHA, python="==2.0"), on_progress=lambda line: None)
+        sealed.build(replace(ALPHA, python="==2.0"), on_progress=lambda line: None)
 
 
 def test_a_conflict_is_told_by_the_packages_not_by_a_web_page() -> None:
@@ -374,12 +374,12 @@ def test_two_builds_at_once_make_one_environment(
     makers = [lines for lines in outputs if lines[0].startswith("making a virtual environment")]
     waiters = [lines for lines in outputs if lines[0].startswith("waiting for another")]
     assert len(makers) == len(waiters) == 1
-    assert makers[0][-1] == waiters[0][-1] == str(environments.list_environments()[0].path)
+    assert makers[0][-1] == waiters[0][-1] == str(sealed.list_environments()[0].path)
     assert len(waiters[0]) == 2
 
 
 def test_an_interrupted_removal_is_half_built_and_not_resumed(
-    built: environments.Environment, monkeypatch: pytest.MonkeyPatch
+    built: sealed.Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(folder: Path) -> None:
         raise KeyboardInterrupt
@@ -387,20 +387,20 @@ def test_an_interrupted_removal_is_half_built_and_not_resumed(
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            environments.remove(ALPHA)
+            sealed.remove(ALPHA)
     assert built.interpreter.exists()
-    assert environments.find(ALPHA) is None
-    assert environments.half_built() == [built.path]
-    assert not environments._resumable(built.path)
-    environments.remove(built.path)
+    assert sealed.find(ALPHA) is None
+    assert sealed.half_built() == [built.path]
+    assert not sealed._resumable(built.path)
+    sealed.remove(built.path)
     assert not built.path.exists() and not built.path.with_suffix(".log").exists()
-    assert environments.half_built() == []
+    assert sealed.half_built() == []
 
 
-def test_a_removal_keeps_off_what_is_being_built(built: environments.Environment) -> None:
-    with environments._locked(built.path, None), pytest.raises(RunFailed, match="in use"):
-        environments.remove(ALPHA)
-    assert environments.find(ALPHA) == built
+def test_a_removal_keeps_off_what_is_being_built(built: sealed.Environment) -> None:
+    with sealed._locked(built.path, None), pytest.raises(RunFailed, match="in use"):
+        sealed.remove(ALPHA)
+    assert sealed.find(ALPHA) == built
 
 
 def test_only_environments_are_removed(cache: Path, tmp_path: Path) -> None:
@@ -408,14 +408,14 @@ def test_only_environments_are_removed(cache: Path, tmp_path: Path) -> None:
     precious.mkdir()
     for which in (precious, cache, ALPHA):
         with pytest.raises(BadInput, match="no environment to remove"):
-            environments.remove(which)
+            sealed.remove(which)
     assert precious.is_dir()
 
 
-def test_the_size_is_that_of_the_files(built: environments.Environment) -> None:
-    before = environments.size_bytes(built)
+def test_the_size_is_that_of_the_files(built: sealed.Environment) -> None:
+    before = sealed.size_bytes(built)
     (built.path / "more").write_bytes(b"x" * 1234)
-    assert environments.size_bytes(built) == before + 1234
+    assert sealed.size_bytes(built) == before + 1234
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(
@@ -424,14 +424,14 @@ def test_a_cache_that_cannot_be_written_is_one_line(
     (tmp_path / "file").touch()
     monkeypatch.setenv("LEVELFIELD_CACHE", str(tmp_path / "file"))
     with pytest.raises(RunFailed, match=r"LEVELFIELD_CACHE=FOLDER$"):
-        environments.build(ALPHA, on_progress=ignore)
+        sealed.build(ALPHA, on_progress=ignore)
 
 
 def test_the_lock_hash_changes_with_the_lock_alone() -> None:
     lock = ("alpha==1.0", "beta==1.0")
-    assert environments.lock_hash(lock) == environments.lock_hash(reversed(lock))
+    assert sealed.lock_hash(lock) == sealed.lock_hash(reversed(lock))
     others = [("alpha==1.1", "beta==1.0"), ("alpha==1.0",), (), ("alpha==1.0beta==1.0",)]
-    assert len({environments.lock_hash(other) for other in [lock, *others]}) == 5
+    assert len({sealed.lock_hash(other) for other in [lock, *others]}) == 5
 
 
 def test_tools_are_installed_before_what_needs_them() -> None:
@@ -451,7 +451,7 @@ def fake_python(folder: Path, name: str, version: str) -> Path:
 
 
 def test_the_running_interpreter_is_preferred() -> None:
-    chosen = environments.choose_interpreter(">=3.6")
+    chosen = sealed.choose_interpreter(">=3.6")
     assert chosen.path == Path(sys.executable)
     assert chosen.minor == "{}.{}".format(*sys.version_info)
 
@@ -465,18 +465,18 @@ def test_path_then_pyenv_are_searched_past_what_fails(
     shim = fake_python(shims, "python3.7", "3.7.0")
     shim.write_text("#!/bin/sh\necho 'command not found' >&2\nexit 127\n")
     with pytest.raises(RunFailed, match=r"no Python ==3\.7\.\*"):
-        environments.choose_interpreter("==3.7.*")
-    assert environments.find(replace(ALPHA, python="==3.7.*")) is None
+        sealed.choose_interpreter("==3.7.*")
+    assert sealed.find(replace(ALPHA, python="==3.7.*")) is None
     old = fake_python(tmp_path / "pyenv/versions/3.7.2/bin", "python3.7", "3.7.2")
     # Where nothing was a moment ago is remembered for the life of the process.
     interpreters.ask.cache_clear()
-    assert environments.choose_interpreter("==3.7.*").path == old
+    assert sealed.choose_interpreter("==3.7.*").path == old
     newer = fake_python(real, "python3.7", "3.7.9")
     interpreters.ask.cache_clear()
-    assert environments.choose_interpreter("==3.7.*") == Interpreter(newer, "3.7.9", "linux-x86_64")
-    assert environments.choose_interpreter("<3.7.5").path == old
+    assert sealed.choose_interpreter("==3.7.*") == Interpreter(newer, "3.7.9", "linux-x86_64")
+    assert sealed.choose_interpreter("<3.7.5").path == old
     fake_python(real, "python3.9", "3.9.1")
-    assert environments.choose_interpreter("<3.11").version == "3.9.1"
+    assert sealed.choose_interpreter("<3.11").version == "3.9.1"
 
 
 def test_interpreters_named_by_the_variable_come_before_path(
@@ -493,7 +493,7 @@ def test_interpreters_named_by_the_variable_come_before_path(
         (f"{in_folder.parent}{os.pathsep}{alone}", alone),
     ):
         monkeypatch.setenv("LEVELFIELD_PYTHONS", value)
-        assert environments.choose_interpreter("==3.7.*").path == chosen
+        assert sealed.choose_interpreter("==3.7.*").path == chosen
 
 
 def test_conda_and_uv_are_usual_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -503,7 +503,7 @@ def test_conda_and_uv_are_usual_places(tmp_path: Path, monkeypatch: pytest.Monke
     for folder in ("miniforge3/envs/old/bin", ".local/share/uv/python/cpython-3.7.4/bin"):
         path = fake_python(tmp_path / folder, "python3.7", "3.7.4")
         interpreters.ask.cache_clear()
-        assert environments.choose_interpreter("==3.7.*").path == path
+        assert sealed.choose_interpreter("==3.7.*").path == path
         path.unlink()
 
 
@@ -522,7 +522,7 @@ def test_what_cannot_be_built_is_looked_for(
     python.write_text(f"#!/bin/sh\nPYTHONPATH='{path}' exec '{sys.executable}' \"$@\"\n")
     python.chmod(0o755)
     monkeypatch.setenv("LEVELFIELD_PYTHONS", str(python))
-    missing = environments.resolve(FOUND, {})
+    missing = sealed.resolve(FOUND, {})
     assert (missing.how, missing.interpreter) == ("none", None)
     assert missing.reason == (
         "no Python that imports rare_thing.part was found; ask the vendor; "
@@ -530,53 +530,53 @@ def test_what_cannot_be_built_is_looked_for(
     )
     (package / "part.py").touch()
     interpreters._version_with.cache_clear()
-    found = environments.resolve(FOUND, {})
+    found = sealed.resolve(FOUND, {})
     assert (found.how, found.interpreter) == ("found", python)
-    assert environments.resolve(replace(FOUND, python="==3.6.*"), {}).how == "none"
+    assert sealed.resolve(replace(FOUND, python="==3.6.*"), {}).how == "none"
     with pytest.raises(EnvironmentFailed, match="nothing can be built for odd: ask the vendor"):
-        environments.build(FOUND, on_progress=lambda line: None)
+        sealed.build(FOUND, on_progress=lambda line: None)
 
 
 def test_a_program_that_is_missing_is_told_first(
-    built: environments.Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    built: sealed.Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = replace(ALPHA, programs=("weaver", "weaver-[0-9]*"), hint="apt install weaver")
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    found = environments.resolve(spec, {})
+    found = sealed.resolve(spec, {})
     assert (found.how, found.interpreter) == ("none", None)
     assert found.reason == "weaver or weaver-[0-9]* is not on PATH; apt install weaver"
     (tmp_path / "weaver-7").touch(mode=0o755)
-    assert environments.resolve(spec, {}).how == "sealed"
+    assert sealed.resolve(spec, {}).how == "sealed"
 
 
 def test_a_malformed_specifier_is_bad_input() -> None:
     with pytest.raises(BadInput, match=r"'3\.7' is no version specifier"):
-        environments.choose_interpreter("3.7")
+        sealed.choose_interpreter("3.7")
 
 
 ABSENT = replace(ALPHA, imports=("sys_of_no_one",))
 
 
-def test_an_interpreter_given_comes_first(built: environments.Environment, tmp_path: Path) -> None:
+def test_an_interpreter_given_comes_first(built: sealed.Environment, tmp_path: Path) -> None:
     other = tmp_path / "python"
     other.symlink_to(built.interpreter)
-    found = environments.resolve(ALPHA, {"first": other})
+    found = sealed.resolve(ALPHA, {"first": other})
     assert (found.interpreter, found.how) == (other, "given")
-    assert found.lock_hash == environments.lock_hash(found.lock)
+    assert found.lock_hash == sealed.lock_hash(found.lock)
     spec = replace(ALPHA, name="extra")
     both = {"first": other, "first/extra": Path(sys.executable)}
-    assert environments.resolve(spec, both).interpreter == Path(sys.executable)
-    assert environments.resolve(spec, {"first": other}).interpreter == other
-    assert environments.resolve(spec, {"second": other}).how == "sealed"
+    assert sealed.resolve(spec, both).interpreter == Path(sys.executable)
+    assert sealed.resolve(spec, {"first": other}).interpreter == other
+    assert sealed.resolve(spec, {"second": other}).how == "sealed"
 
 
-def test_an_interpreter_given_has_its_packages_listed(built: environments.Environment) -> None:
-    with_pip = environments.resolve(ALPHA, {"first": built.interpreter})
+def test_an_interpreter_given_has_its_packages_listed(built: sealed.Environment) -> None:
+    with_pip = sealed.resolve(ALPHA, {"first": built.interpreter})
     assert with_pip.lock == built.lock and with_pip.lock_hash == built.lock_hash
-    environments.lock_of.cache_clear()
+    sealed.lock_of.cache_clear()
     (package,) = built.path.glob("lib/python*/site-packages/pip")
     shutil.rmtree(package)
-    without_pip = environments.resolve(ALPHA, {"first": built.interpreter})
+    without_pip = sealed.resolve(ALPHA, {"first": built.interpreter})
     assert without_pip.lock == built.lock
 
 
@@ -585,13 +585,13 @@ def test_an_interpreter_given_must_be_one(cache: Path, tmp_path: Path) -> None:
     plain.touch()
     for path in (tmp_path / "nowhere", tmp_path, plain):
         with pytest.raises(BadInput, match=r"not an executable file.*env build first$"):
-            environments.resolve(ALPHA, {"first": path})
+            sealed.resolve(ALPHA, {"first": path})
     with pytest.raises(BadInput, match="cannot list its packages"):
-        environments.resolve(ALPHA, {"first": Path("/bin/false")})
+        sealed.resolve(ALPHA, {"first": Path("/bin/false")})
 
 
-def test_the_sealed_environment_comes_second(built: environments.Environment) -> None:
-    found = environments.resolve(replace(ALPHA, imports=("json",)), {})
+def test_the_sealed_environment_comes_second(built: sealed.Environment) -> None:
+    found = sealed.resolve(replace(ALPHA, imports=("json",)), {})
     assert (found.interpreter, found.how) == (built.interpreter, "sealed")
     assert (found.lock, found.lock_hash) == (built.lock, built.lock_hash)
     assert found.reason == f"sealed environment built {built.built}"
@@ -602,11 +602,11 @@ def test_the_running_interpreter_comes_third_and_imports_nothing(
 ) -> None:
     (tmp_path / "heavy_framework.py").write_text("raise AssertionError('imported')\n")
     monkeypatch.syspath_prepend(tmp_path)
-    found = environments.resolve(replace(ALPHA, imports=("heavy_framework", "json")), {})
+    found = sealed.resolve(replace(ALPHA, imports=("heavy_framework", "json")), {})
     assert (found.interpreter, found.how) == (Path(sys.executable), "running")
     assert found.reason == "this interpreter can import heavy_framework and json"
     assert any(line.startswith("pytest==") for line in found.lock)
-    assert found.lock_hash == environments.lock_hash(found.lock)
+    assert found.lock_hash == sealed.lock_hash(found.lock)
 
 
 def test_with_nothing_the_reason_ends_in_the_command(
@@ -615,9 +615,7 @@ def test_with_nothing_the_reason_ends_in_the_command(
     # The rest of an uninstalled package: a folder without code.
     (tmp_path / "sys_of_no_one").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
-    found = environments.resolve(
-        replace(ABSENT, name="extra", imports=("json", *ABSENT.imports)), {}
-    )
+    found = sealed.resolve(replace(ABSENT, name="extra", imports=("json", *ABSENT.imports)), {})
     assert (found.interpreter, found.how, found.lock, found.lock_hash) == (None, "none", (), None)
     assert found.reason == (
         "no sealed environment, and this interpreter cannot import sys_of_no_one; "
@@ -625,10 +623,10 @@ def test_with_nothing_the_reason_ends_in_the_command(
     )
 
 
-def test_half_built_is_none_too_and_says_so(built: environments.Environment) -> None:
+def test_half_built_is_none_too_and_says_so(built: sealed.Environment) -> None:
     (built.path / "levelfield.json").unlink()
-    found = environments.resolve(ABSENT, {})
+    found = sealed.resolve(ABSENT, {})
     assert found.how == "none" and "half-built" in found.reason
-    nowhere = environments.resolve(replace(ABSENT, python="==2.0"), {})
+    nowhere = sealed.resolve(replace(ABSENT, python="==2.0"), {})
     assert nowhere.reason.startswith("no Python ==2.0 was found")
     assert nowhere.reason.endswith("levelfield env build first")

@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 
-from harness import arms, frames, in_hand, session, store
-from harness.arms import read_framework
-from harness.cases import Cases
-from harness.process import WorkerProcess
-from harness.suite import Cell, Suite, plan, validated
+from harness.engine import in_hand, session
+from harness.engine.process import WorkerProcess
+from harness.plan import arms
+from harness.plan.arms import read_framework
+from harness.plan.cells import Cell, plan
+from harness.plan.suite import Suite, validated
+from harness.proof.cases import Cases
+from harness.records import frames, store
 from tests.harness.conftest import TINY_EFFORT, Silent
 
 pytestmark = pytest.mark.alone
@@ -478,7 +481,7 @@ def test_an_interruption_and_an_error_leave_no_note(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("harness.qualification.Qualification._check", interrupt)
+        patch.setattr("harness.engine.qualification.Qualification._check", interrupt)
         run(tmp_path, "well")
     assert not (tmp_path / "run" / "in-hand").exists()
     resume(tmp_path / "run")

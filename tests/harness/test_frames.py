@@ -18,12 +18,12 @@ import numpy
 import pandas
 import pytest
 
-from harness import export
-from harness.columns import COLUMNS
+from harness.analysis.summary import summary
+from harness.analysis.verdicts import judge, verdict_frame
 from harness.errors import BadInput, RunFailed
-from harness.export import write_csv, write_parquet
-from harness.frames import Frames, load
-from harness.store import (
+from harness.records.columns import COLUMNS
+from harness.records.frames import Frames, load
+from harness.records.store import (
     CLOSED_SINCE,
     SCHEMA,
     STATUSES,
@@ -32,8 +32,8 @@ from harness.store import (
     open_run,
     read_records,
 )
-from harness.summary import summary
-from harness.verdicts import judge, verdict_frame
+from harness.report import export
+from harness.report.export import write_csv, write_parquet
 from tests.synthetic import ARMS, MODELS, add_round, empty_run, gate_checks, process, write_run
 
 NAMES = [field.name for field in dataclasses.fields(Frames)]

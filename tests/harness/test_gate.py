@@ -12,7 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 import reference
-from harness.gate import (
+from harness.plan.cells import plan
+from harness.plan.suite import load_suite, suite_names
+from harness.proof.gate import (
     EXACT,
     EXACT_SIZE,
     ROUNDS,
@@ -23,7 +25,6 @@ from harness.gate import (
     relative_error,
     tolerances,
 )
-from harness.suite import load_suite, plan, suite_names
 from reference.case import (
     SETTLED,
     Answers,
@@ -583,7 +584,7 @@ def test_weight_decay_moves_what_has_no_gradient(optimizer: str, decay: float) -
 
 
 @pytest.mark.parametrize(
-    "name", [long_unless("resnet" not in name, name) for name in reference.models()]
+    "name", [long_unless("resnet" not in name, name) for name in reference.definitions()]
 )
 def test_every_model_has_elements_that_stand_still_and_reads_the_ends_of_its_tables(
     name: str,
@@ -631,7 +632,7 @@ def test_the_first_loss_is_judged_as_closely_as_a_loss() -> None:
     assert failures(outcome) == ["first step's loss"]
 
 
-@pytest.mark.parametrize("name", reference.models())
+@pytest.mark.parametrize("name", reference.definitions())
 def test_outputs_can_be_too_exact_and_rounding_alone_is_not(name: str) -> None:
     """The truth in float32 is the least error that a float32 computation can have."""
     case = draw_case(name, "tiny", 3, batch=16)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness import gate
-from harness.gate import Outcome
+from harness.proof import gate
+from harness.proof.gate import Outcome
 from tests.harness.conftest import TINY_EFFORT, RunModes
 
 Change = Callable[[NDArray[Any]], Any]
@@ -65,7 +65,7 @@ def honest(run_modes: RunModes) -> dict[str, Judged]:
 
     effort = replace(TINY_EFFORT, memory=False, accuracy=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.qualification.gate.judge", recorded)
+        patch.setattr("harness.engine.qualification.gate.judge", recorded)
         run_modes("well", phases=("training", "inference"), optimizers=("adam",), effort=effort)
     return found
 

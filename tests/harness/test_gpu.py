@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness import gpu
+from harness.machine import gpu
 
 
 class Refused(Exception):

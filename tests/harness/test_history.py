@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.analysis.history import history
 from harness.errors import BadInput
-from harness.history import history
 from harness.report import draw_history
 from harness.report.curves import trend_chart
 from harness.report.series import trend_data

@@ -13,16 +13,17 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from harness import session, store
+from harness.analysis.history import history
+from harness.analysis.sessions import OTHER_MACHINE, compare
+from harness.analysis.verdicts import judge
 from harness.cli import app
-from harness.comparing import OTHER_MACHINE, compare
+from harness.engine import session
 from harness.errors import BadInput
-from harness.frames import CopiedRun, load
-from harness.history import history
-from harness.machine import describe_machine, difference
+from harness.machine.describe import describe_machine, difference
+from harness.records import store
+from harness.records.frames import CopiedRun, load
 from harness.report.curves import trend_chart
 from harness.report.series import trend_data
-from harness.verdicts import judge
 from tests.harness.test_report_charts import texts
 from tests.synthetic import empty_run, write_run
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 import reference
-from harness.lessons import (
+from harness.proof.lessons import (
     FLOORS,
     MARGIN,
     TEST_EXAMPLES,

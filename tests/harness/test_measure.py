@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from harness import measure
-from harness.checks import CONCURRENCY
+from harness.proof.checks import CONCURRENCY
+from harness.worker import measure
 
 pytestmark = pytest.mark.alone
 

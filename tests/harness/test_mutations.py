@@ -11,10 +11,10 @@ import pandas
 import pytest
 from typer.testing import CliRunner
 
-from harness import environments
-from harness.arms import frameworks, get_arm
 from harness.cli import app
+from harness.environments import sealed
 from harness.errors import BadInput
+from harness.plan.arms import frameworks, get_arm
 from harness.selftest import mutations, page, proof
 from harness.selftest.goals import Finding
 from harness.selftest.mutations import MODES, Edit, Mistake, judged, mutated, read_mistakes
@@ -124,7 +124,7 @@ def test_a_refused_copy_without_a_mistake_is_reported(monkeypatch: pytest.Monkey
 def run_of(folder: Path, mistakes: Sequence[Mistake]) -> list[Finding]:
     for name, mode in MODES.items():
         spec = get_arm(f"{name}:{mode}").mode.environment
-        resolution = environments.resolve(spec, {})
+        resolution = sealed.resolve(spec, {})
         if resolution.how not in ("sealed", "found"):
             pytest.skip(f"neither sealed nor found: {resolution.reason}")
     run = mutations.run_mutations(folder, quiet, mistakes=mistakes)

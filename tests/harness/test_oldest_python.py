@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from packaging.specifiers import SpecifierSet
 
-from harness import environments, frames
-from harness.arms import EnvironmentSpec, frameworks
+from harness.analysis.summary import summary
+from harness.environments import sealed
+from harness.environments.interpreters import choose_interpreter
 from harness.errors import RunFailed
-from harness.interpreters import choose_interpreter
-from harness.summary import summary
+from harness.plan.arms import EnvironmentSpec, frameworks
+from harness.records import frames
 from tests.harness.conftest import RunModes
 
 pytestmark = pytest.mark.alone
@@ -25,7 +26,7 @@ REQUIREMENTS = {"3.6": ("pip==21.3.1", "numpy==1.19.5")}
 
 
 @pytest.fixture(scope="module")
-def oldest(tmp_path_factory: pytest.TempPathFactory) -> environments.Environment:
+def oldest(tmp_path_factory: pytest.TempPathFactory) -> sealed.Environment:
     """NumPy under the oldest Python of this machine, which may be the running one."""
     for minor in range(6, sys.version_info.minor + 1):
         try:
@@ -37,12 +38,12 @@ def oldest(tmp_path_factory: pytest.TempPathFactory) -> environments.Environment
     spec = EnvironmentSpec("oldest", "default", f"=={version}.*", requirements, ("numpy",))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LEVELFIELD_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return environments.build(spec, on_progress=lambda line: None)
+        return sealed.build(spec, on_progress=lambda line: None)
 
 
 @pytest.mark.real
 def test_the_worker_runs_under_the_oldest_python(
-    run_modes: RunModes, oldest: environments.Environment
+    run_modes: RunModes, oldest: sealed.Environment
 ) -> None:
     """Gate, checks, memory and parked slots; a wrong answer is seen there as well."""
     python = oldest.interpreter

@@ -18,12 +18,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness import noise, process
-from harness.blocks import Noise
+from harness.engine import process
+from harness.engine.blocks import Noise
+from harness.engine.memory import TreeWatch, proportional_bytes
+from harness.engine.process import LOG_LIMIT_BYTES, Launch, WorkerProcess
 from harness.errors import RunFailed, WorkerFailure
-from harness.memory import TreeWatch, proportional_bytes
-from harness.process import LOG_LIMIT_BYTES, Launch, WorkerProcess
-from harness.resources import available_cores
+from harness.machine import noise
+from harness.machine.resources import available_cores
 
 pytestmark = pytest.mark.alone
 
@@ -107,7 +108,7 @@ class Adapter:
         }
 """
 PATIENCE_SECONDS = 60.0
-ROOT = Path(process.__file__).parent.parent
+ROOT = Path(process.__file__).parents[2]
 
 Start = Callable[..., WorkerProcess]
 
@@ -405,7 +406,9 @@ def test_a_program_that_is_missing_is_named() -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_program_does_not_outlive_its_host(pids: Path, number: int) -> None:
     program = f"echo $$ >> '{pids}'; sleep 600 & echo $! >> '{pids}'; echo ready >&2; wait"
-    host = f"from harness.process import completed\ncompleted(['/bin/sh', '-c', {program!r}])"
+    host = (
+        f"from harness.engine.process import completed\ncompleted(['/bin/sh', '-c', {program!r}])"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", host],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

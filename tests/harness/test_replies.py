@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import replies
 from harness.errors import WorkerFailure
-from harness.replies import REPLIES, Nonsense, described, parsed, read_arrays
+from harness.proof import replies
+from harness.proof.replies import REPLIES, Nonsense, described, parsed, read_arrays
 
-HARNESS = Path(replies.__file__).parent
+HARNESS = Path(replies.__file__).parents[1]
 REQUESTS: dict[str, dict[str, Any]] = {
     "slot": {"kinds": ["latency", "throughput"], "steps": 2},
     "learn": {"epochs": 2},
@@ -130,7 +130,7 @@ def line(fields: dict[str, Any]) -> bytes:
 
 
 def test_every_request_of_a_worker_has_its_row_in_the_table() -> None:
-    tree = ast.parse((HARNESS / "worker.py").read_text())
+    tree = ast.parse((HARNESS / "worker" / "worker.py").read_text())
     names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     assert {name.removeprefix("do_") for name in names if name.startswith("do_")} == set(REPLIES)
 

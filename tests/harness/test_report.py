@@ -13,17 +13,18 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from harness.frames import Frames, load
+from harness.analysis.groups import groups
+from harness.analysis.summary import summary
+from harness.errors import clean
+from harness.records.frames import Frames, load
+from harness.records.store import STATUSES
 from harness.report import tables as report_tables
 from harness.report import write_report
 from harness.report.charts import ratio_chart
-from harness.report.comparison import groups
 from harness.report.findings import SMOKE, findings
 from harness.report.provenance import provenance
 from harness.report.tables import ComparisonTable, markdown, to_rich
-from harness.report.text import clean, escape, significant
-from harness.store import STATUSES
-from harness.summary import summary
+from harness.report.text import escape, significant
 from tests.synthetic import write_run
 
 # The plan of the tests is neither alphabetical nor by speed.

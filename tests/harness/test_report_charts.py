@@ -10,13 +10,13 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from harness.arms import arms
-from harness.frames import Frames, load
+from harness.analysis.groups import groups
+from harness.analysis.summary import summary
+from harness.plan.arms import arms
+from harness.records.frames import Frames, load
 from harness.report import charts as report_charts
 from harness.report import colours
-from harness.report.comparison import groups
 from harness.report.panels import LOG_ABOVE, jitter
-from harness.summary import summary
 from tests.synthetic import write_run
 
 ARMS = ("torch:eager", "jax:jit", "tensorflow:xla", "keras:jax", "reference:numpy", "flax:jit")

@@ -11,10 +11,10 @@ import pandas
 import pytest
 from matplotlib.figure import Figure
 
-from harness.frames import Frames, load
+from harness.analysis.groups import groups
+from harness.analysis.summary import summary
+from harness.records.frames import Frames, load
 from harness.report import CHARTS, charts_of, curves, plot, series
-from harness.report.comparison import groups
-from harness.summary import summary
 from reference.spec import UnknownName
 from tests.harness.test_report_charts import ARMS, frames_of, texts
 from tests.synthetic import write_run

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.analysis.groups import groups
+from harness.analysis.summary import counted, summary
 from harness.report import write_report
-from harness.report.comparison import groups
 from harness.report.interchange import benchmark_json, latex
 from harness.report.tables import comparison_tables
-from harness.summary import counted, summary
 from tests.harness.test_report_charts import ARMS, frames_of
 from tests.synthetic import write_run
 

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from harness.frames import load
+from harness.analysis.groups import groups
+from harness.analysis.summary import summary
+from harness.records.frames import load
 from harness.report import write_report
-from harness.report.comparison import groups
 from harness.report.page import html
 from harness.report.text import significant
-from harness.summary import summary
 from tests.harness.test_report_charts import ARMS, frames_of
 from tests.synthetic import write_run
 

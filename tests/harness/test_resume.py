@@ -21,8 +21,8 @@ from typing import Any
 import psutil
 import pytest
 
-from harness import frames, store
-from harness.summary import summary as summarised
+from harness.analysis.summary import summary as summarised
+from harness.records import frames, store
 from tests.harness.test_cli import (
     CONSOLE_SCRIPT,
     Done,

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.errors import BadInput
-from harness.frames import load
+from harness.records.frames import load
 from harness.selftest import page, probes, proof, real
 from harness.selftest.goals import Finding, at_least, at_most, caught, share_of
 from harness.selftest.overhead import overhead

@@ -9,32 +9,28 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.statistics import (
+from harness.statistics.across import Summary, summarise
+from harness.statistics.break_even import break_even
+from harness.statistics.corrections import benjamini_hochberg, holm, holm_levels
+from harness.statistics.decisions import (
     ALPHA_PER_LOOK,
     CellVerdicts,
-    Estimate,
-    Floats,
     Verdict,
-    benjamini_hochberg,
     blocks_needed,
-    bootstrap_t,
     cell_verdicts,
     decide,
     disputed,
     effective_margin,
+)
+from harness.statistics.estimates import (
+    Estimate,
+    Floats,
+    bootstrap_t,
     estimate,
-    holm,
-    holm_levels,
     median_over_rounds,
     paired_blocks,
 )
-from harness.summaries import (
-    Summary,
-    break_even,
-    rounds_per_block,
-    summarise,
-    variance_components,
-)
+from harness.statistics.variances import rounds_per_block, variance_components
 
 NAN = np.nan
 TWO_PERCENT = float(np.log1p(0.02))

@@ -16,17 +16,17 @@ import pytest
 from scipy import stats
 
 from harness.selftest.worlds import EVERYTHING, WORLDS, machine, pairs_of, sessions, slices
-from harness.statistics import (
+from harness.statistics.break_even import break_even
+from harness.statistics.corrections import holm
+from harness.statistics.decisions import (
     ALPHA_PER_LOOK,
     BEATEN,
     LOOKS,
     Verdict,
     cell_verdicts,
     decide,
-    estimate,
-    holm,
 )
-from harness.summaries import break_even
+from harness.statistics.estimates import estimate
 
 MARGIN = float(np.log1p(0.02))
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy
 import pytest
 
-from harness import store
 from harness.errors import BadInput, LevelfieldError, RunFailed
-from harness.store import TornRecord, create, finished, open_run, read_records, repair
+from harness.records import store
+from harness.records.store import TornRecord, create, finished, open_run, read_records, repair
 from tests.synthetic import empty_run, write_run
 
 ROOT = Path(__file__).parents[2]

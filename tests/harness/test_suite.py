@@ -9,25 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from harness.arms import arms, get_arm
-from harness.cli.environment import _spec_of, specs_by_label
+from harness.cli.env import _spec_of, specs_by_label
 from harness.cli.options import narrowed
-from harness.cli.running import _say_what_controls
-from harness.environments import Resolution
+from harness.cli.run import _say_what_controls
+from harness.engine.session import planned
+from harness.environments.sealed import Resolution
 from harness.errors import BadInput
-from harness.resources import available_cores
-from harness.session import planned
-from harness.suite import (
-    Cell,
-    Effort,
-    Limits,
-    Suite,
-    load_suite,
-    plan,
-    suite_names,
-    validated,
-    with_twin,
-)
+from harness.machine.resources import available_cores
+from harness.plan.arms import arms, get_arm
+from harness.plan.cells import Cell, plan, with_twin
+from harness.plan.suite import Effort, Limits, Suite, load_suite, suite_names, validated
 from reference.spec import UnknownName
 
 GOOD = """\

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from harness.arms import read_framework
 from harness.errors import BadInput
+from harness.plan.arms import read_framework
 from tests.harness.test_cli import Terminal, install, variables, write_project
 
 ENVIRONMENT = """

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import planning
-from harness.frames import Frames, load
-from harness.statistics import Estimate
-from harness.suite import load_suite
-from harness.verdicts import Judged, Logs, carry_over, judge, settled, verdict_frame
+from harness.analysis import planning
+from harness.analysis.verdicts import Judged, Logs, carry_over, judge, settled, verdict_frame
+from harness.plan.suite import load_suite
+from harness.records.frames import Frames, load
+from harness.statistics.estimates import Estimate
 from tests.synthetic import write_run
 
 ARMS = ("torch:eager", "jax:jit", "flax:jit")

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from harness import session
-from harness.arms import Framework, get_arm
+from harness.engine import session
+from harness.engine.workers import ForeignFiles, StartFailure, Worker, Workers, _file_name
 from harness.errors import WorkerFailure
-from harness.resources import cache_entries, make_own_folders
-from harness.suite import Cell, Limits
-from harness.workers import ForeignFiles, StartFailure, Worker, Workers, _file_name
+from harness.machine.resources import cache_entries, make_own_folders
+from harness.plan.arms import Framework, get_arm
+from harness.plan.cells import Cell
+from harness.plan.suite import Limits
 from tests.synthetic import empty_run
 
 pytestmark = pytest.mark.alone

@@ -17,7 +17,7 @@ from reference import layers_onnx
 from reference.case import Case, run_numpy
 from reference.export import Exported, export_generation, export_inference
 
-NAMES = list(reference.models())
+NAMES = list(reference.definitions())
 # The evaluator's recurrent layers do not know lengths; the runtimes' gate proves these.
 RECURRENT = ("rnn", "lstm", "gru")
 

@@ -17,7 +17,7 @@ import pytest
 
 import reference
 from adapters.base import read_case
-from harness.gate import relative_error
+from harness.proof.gate import relative_error
 from reference import programs
 from reference.case import Answers, read_answers, run_jax, run_numpy, write_answers, write_case
 from reference.layers_numpy import NumpyLayers
@@ -25,7 +25,7 @@ from reference.optimizers import EPSILON_HAT, OPTIMIZERS, initial_state, update
 from reference.spec import Sizes
 from tests.long import NETS, long_unless
 
-MODELS = tuple(reference.models())
+MODELS = tuple(reference.definitions())
 PRESETS = ("tiny", "small", "paper")
 
 

@@ -1,4 +1,4 @@
-"""A framework that does as it is told: well, or badly in the one way that its mode names.
+"""A framework that works correctly, or fails in the one way that its mode names.
 
 By it the harness is tested: every fault that a comparison must notice is a mode (``env.toml``).
 ``computing`` holds what is wrong in the answers or in the process, ``timing`` what is wrong in the

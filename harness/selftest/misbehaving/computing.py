@@ -1,4 +1,4 @@
-"""A multilayer perceptron in NumPy that computes, or fails, in the one way that its mode names."""
+"""A multilayer perceptron in NumPy that is correct, or wrong in the one way of its mode."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""Decoding with the reference's layers: one mode is correct, four do not compute first tokens."""
+"""Decoding with the layers of the reference: one mode is correct, four are not."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What is wrong in time and memory: fences that do not wait, cores, compilations, hoards."""
+"""Faults of time and memory: fences, cores, compilations, hoards."""
 
 import hashlib
 import importlib
@@ -85,7 +85,7 @@ class Adapter(Computing):
             true, start = time.perf_counter, time.perf_counter()
             time.perf_counter = lambda: start + (true() - start) / 2  # and never runs backwards
         if mode == "halves-slices":
-            measure = importlib.import_module("harness.measure")  # as no framework would
+            measure = importlib.import_module("harness.worker.measure")  # as no framework would
             whole = measure.throughput_slice
             measure.throughput_slice = lambda *arguments: whole(*arguments) / 2
         self.queue = ThreadPoolExecutor(1) if mode in ("no-fence", "partial-fence") else None

@@ -1,0 +1,1 @@
+"""The advice: which framework to take for a stated need."""

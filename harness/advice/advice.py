@@ -1,0 +1,269 @@
+"""Ranks frameworks for a need: by measured verdicts first, by facts second.
+
+1. Comparisons that fit the need and have verdicts are the evidence; others are named and left out.
+2. A hard constraint excludes an arm, by what was measured of it or by a fact about what it runs on.
+   A fact that nobody wrote down excludes, too, and says so.
+3. The rest is ranked by a weighted product: every cost over the least cost of anybody, in each
+   comparison, to the power of its weight, with its uncertainty and with how far one weight must
+   move before another arm leads (:mod:`harness.advice.ranking`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas
+from packaging.specifiers import SpecifierSet
+
+import reference
+from harness.advice.facts import REFERENCE, Fact, behind, facts_of
+from harness.advice.needs import PURPOSES, Need
+from harness.advice.ranking import Move, Place, costs_of, moves_of, ranked
+from harness.analysis.groups import Group, groups
+from harness.errors import BadInput
+from harness.plan.arms import get_arm
+from harness.records.frames import Frames
+from reference.spec import UnknownName
+
+# An arm that leads in a smaller share of the draws is no winner.
+CERTAIN = 0.95
+# Fewer draws than this, and nobody need think of an arm as the best.
+POSSIBLE = 0.05
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """An arm and everything that speaks against it."""
+
+    arm: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """``decided``: whether the first is the answer; ``contenders`` are those that may be it.
+
+    ``margin``: the share below which a difference does not matter, the runs' own. ``evidence``: the
+    comparisons used, with the statistic that counts; ``unused``: those that fit the need, and why
+    they say nothing.
+    """
+
+    need: Need
+    ranking: tuple[Place, ...]
+    excluded: tuple[Excluded, ...]
+    decided: bool
+    contenders: tuple[str, ...]
+    margin: float
+    moves: tuple[Move, ...]
+    evidence: tuple[tuple[Group, str], ...]
+    unused: tuple[tuple[Group, str], ...]
+
+
+def advise(frames: Frames, need: Need) -> Advice:
+    """Raises BadInput where no comparison fits the need."""
+    found = groups(frames)
+    fitting = [group for group in found if _fits(group, need)]
+    if not fitting:
+        raise BadInput(
+            f"no comparison of these runs fits {need.task or 'any task'}, {need.purpose} on"
+            f" {need.device}, {need.profile}, {need.numeric}; there are:"
+            f" {'; '.join(dict.fromkeys(group.title for group in found)) or 'none'}"
+        )
+    unused = [(group, why) for group in fitting if (why := _useless(group, need))]
+    evidence = [
+        (group, statistic_of(group, need)) for group in fitting if not _useless(group, need)
+    ]
+    arms = list(dict.fromkeys(arm for group in fitting for arm in group.rows["arm"]))
+    excluded = []
+    for arm in arms:
+        reasons = [*_against(arm, need)]
+        reasons += _measured_against(arm, need, evidence) if evidence else ()
+        excluded += [Excluded(arm, tuple(reasons))] if reasons else []
+    candidates = [arm for arm in arms if arm not in {each.arm for each in excluded}]
+    used = frames.runs["run"].isin([group.run for group, _ in evidence])
+    margin = float(frames.runs.loc[used, "margin"].max()) if evidence else 0.0
+    ranking: tuple[Place, ...] = ()
+    moves: tuple[Move, ...] = ()
+    if evidence and candidates:
+        costs = costs_of(frames, evidence, candidates, steps=need.steps)
+        ranking = ranked(costs, need.weighted)
+        moves = moves_of(costs, need.weighted)
+    contenders = tuple(
+        each.arm
+        for each in ranking
+        if each is ranking[0] or each.leads >= POSSIBLE or each.score < 1 + margin
+    )
+    return Advice(
+        need=need,
+        ranking=ranking,
+        excluded=tuple(excluded),
+        decided=len(contenders) == 1 and ranking[0].leads >= CERTAIN,
+        contenders=contenders,
+        margin=margin,
+        moves=moves,
+        evidence=tuple(evidence),
+        unused=tuple(unused),
+    )
+
+
+def _fits(group: Group, need: Need) -> bool:
+    row = group.rows.iloc[0]
+    try:
+        family = reference.get(row["model"]).family
+    except UnknownName:
+        family = ""  # a record of a model that this version no longer has
+    return (
+        need.task in ("", row["model"], family)
+        and row["phase"] in PURPOSES[need.purpose].phases
+        and (row["device"], row["profile"]) == (need.device, need.profile)
+        and row["numeric"] == need.numeric
+    )
+
+
+def statistic_of(group: Group, need: Need) -> str:
+    """The kind of slices that counts; who waits for an answer waits for its first token."""
+    statistic = PURPOSES[need.purpose].statistic
+    generates = group.rows.iloc[0]["phase"] == "generation"
+    return "first_token" if generates and statistic == "latency" else statistic
+
+
+def _useless(group: Group, need: Need) -> str:
+    """Why nobody may be ranked by a comparison; empty if one may."""
+    statistic = statistic_of(group, need)
+    if statistic not in group.judged:
+        return f"no verdicts on {statistic}: a smoke run, or nothing was measured of it"
+    return "; ".join(group.judged[statistic].verdicts.void)
+
+
+# -- constraints ------------------------------------------------------------------------------
+
+
+def _against(name: str, need: Need) -> Iterable[str]:
+    """What facts say against an arm."""
+    try:
+        arm = get_arm(name)
+    except UnknownName:
+        yield "it is not known to this version"
+        return
+    if arm.framework.name == REFERENCE:
+        yield "it is the reference that the others are held against"
+        return
+    own, *under = [facts_of(framework) for framework in behind(arm)]
+    everything = [own, *under]
+    name = arm.framework.name
+    if need.platform:
+        for facts in everything:
+            yield from _lacks(facts, name, "platforms", need.platform, anything=("any",))
+    if need.python:
+        for facts in everything:
+            yield from _python(facts, name, need.python)
+    if need.licences:
+        for facts in everything:
+            yield from _not_among(facts, name, need.licences)
+    if need.maintained:
+        for facts in everything:
+            yield from _is(facts, name, "maintenance", "active")
+    if need.exports:
+        yield from _lacks(own, name, "exports", need.exports, instead="reads")
+    if need.precision:
+        yield from _lacks(own, name, "precisions", need.precision)
+    if need.graph and not _graph(own).startswith(need.graph):
+        yield f"its graphs are {_graph(own) or 'of a kind that is not known'}"
+    if need.distributed:
+        yield from _is(own, name, "distributed", True)
+
+
+def _unknown(name: str, key: str) -> str:
+    return f"nothing is known of {key} of {name} or of what it runs on"
+
+
+def _lacks(
+    facts: Mapping[str, Fact],
+    name: str,
+    key: str,
+    wanted: str,
+    *,
+    anything: Sequence[str] = (),
+    instead: str = "",
+) -> Iterable[str]:
+    if key not in facts:
+        yield _unknown(name, key)
+        return
+    values = facts[key].value
+    if wanted.lower() in (each.lower() for each in values) or set(anything) & set(values):
+        return
+    others = f", it reads {', '.join(facts[instead].value)}" if instead in facts else ""
+    told = ", ".join(values) or "none"
+    yield f"no {wanted}: {key} of {facts[key].framework} are {told}{others}"
+
+
+def _python(facts: Mapping[str, Fact], name: str, wanted: str) -> Iterable[str]:
+    if "pythons" not in facts:
+        yield _unknown(name, "Pythons")
+        return
+    values = facts["pythons"].value
+    specifiers = [each if each[0] in "<>=!~" else f"=={each}.*" for each in values]
+    if not any(SpecifierSet(each).contains(wanted) for each in specifiers):
+        yield f"no Python {wanted}: {facts['pythons'].framework} is for {', '.join(values)}"
+
+
+def _not_among(facts: Mapping[str, Fact], name: str, wanted: Sequence[str]) -> Iterable[str]:
+    if "licence" not in facts:
+        yield _unknown(name, "the licence")
+    elif facts["licence"].value.lower() not in (each.lower() for each in wanted):
+        yield f"{facts['licence'].framework} is under {facts['licence'].value}"
+
+
+def _is(facts: Mapping[str, Fact], name: str, key: str, wanted: Any) -> Iterable[str]:
+    if key not in facts:
+        yield _unknown(name, key)
+    elif facts[key].value != wanted:
+        told = {True: "yes", False: "no"}.get(facts[key].value, facts[key].value)
+        yield f"{key} of {facts[key].framework}: {told}"
+
+
+def _graph(own: Mapping[str, Fact]) -> str:
+    return str(own["graph"].value) if "graph" in own else ""
+
+
+_SECONDS = {
+    "throughput": "step_seconds",
+    "latency": "latency_p50_seconds",
+    "first_token": "first_token_seconds",
+}
+
+
+def _measured_against(arm: str, need: Need, evidence: Sequence[tuple[Group, str]]) -> Iterable[str]:
+    """What measurements say against an arm: its worst comparison each."""
+    rows = pandas.concat(
+        [
+            group.rows[group.rows["arm"] == arm].assign(counts=group.rows[_SECONDS[statistic]])
+            for group, statistic in evidence
+        ]
+    )
+    fine = rows[rows["status"] == "ok"]
+    if fine.empty:
+        told = ", ".join(dict.fromkeys(rows["status"])) or "not planned"
+        yield f"no number in any of these comparisons: {told}"
+        return
+    if fine["counts"].isna().all():
+        yield f"no {PURPOSES[need.purpose].statistic} was measured of it: its loop is not ours"
+        return
+    limits = (
+        ("peak_bytes", 2**20, need.memory_mib, "MiB of peak memory"),
+        ("startup_seconds", 1, need.startup_seconds, "seconds to the end of the first step"),
+    )
+    for column, unit, most, words in limits:
+        if not most:
+            continue
+        values = fine[column].astype(float) / unit
+        if values.isna().all():
+            yield f"{words} were not measured"
+        elif values.max() > most:
+            worst = fine.iloc[int(values.argmax())]
+            yield (
+                f"{values.max():,.4g} {words} in {worst['model']}/{worst['preset']}"
+                f" {worst['phase']}, at most {most:,.4g} will do"
+            )

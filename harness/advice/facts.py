@@ -1,0 +1,118 @@
+"""Facts about a framework that no run measures, read from ``facts.toml`` in its folder.
+
+Each fact is a table of ``value``, ``source`` (the address of the page that says so) and ``date``
+(the day on which it was read there, or in a stored copy of it); ``quote`` is what it says in its
+own words, ``note`` what to know of the source. A framework may lack facts: what is not known is
+said to be unknown and never guessed.
+"""
+
+from __future__ import annotations
+
+import tomllib
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from harness.errors import BadInput
+from harness.plan.arms import OWN_DISTRIBUTION, Arm, Framework, Mode, UnusableAdapter, frameworks
+from reference.spec import UnknownName
+
+# key -> (type of its value, what it says)
+FACTS: dict[str, tuple[type, str]] = {
+    "licence": (str, "SPDX identifier of its licence"),
+    "graph": (str, "dynamic, static or lazy, and how graphs are made"),
+    "precisions": (list, "numeric types that it documents; int8 is quantised inference"),
+    "exports": (list, "formats in which a trained model leaves it"),
+    "reads": (list, "formats of models of other frameworks that it runs"),
+    "distributed": (bool, "whether training over several devices or processes is documented"),
+    "platforms": (list, "platforms with a wheel, as system-machine; any is all of them"),
+    "pythons": (list, "Pythons that the wheels are for: versions, or a PEP 440 specifier"),
+    "released": (date, "day of the latest release"),
+    "releases": (int, "releases in the year before the fact's date, without pre-releases"),
+    "maintenance": (str, "active, or ended"),
+}
+MAINTENANCE = ("active", "ended")
+REFERENCE = "reference"  # whom the others are held against, and nobody's choice
+TOOLS = ("pip", "numpy", "setuptools", "wheel")
+_KEYS, _MORE = {"value", "source", "date"}, {"quote", "note"}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One fact of one framework."""
+
+    framework: str
+    key: str
+    value: Any
+    source: str
+    date: date
+    quote: str = ""
+    note: str = ""
+
+
+def facts_of(framework: Framework) -> dict[str, Fact]:
+    """By key. Raises BadInput naming the file and what is wrong in it.
+
+    The file of a third party costs its own facts alone, with a warning.
+    """
+    path = framework.folder / "facts.toml"
+    if not path.exists():
+        return {}
+    try:
+        text = tomllib.loads(path.read_text(encoding="utf-8"))
+        return {key: _fact(framework.name, key, table) for key, table in text.items()}
+    except (OSError, ValueError, RecursionError, UnknownName) as error:
+        message = f"{path}: {error}; compare with another facts.toml"
+        if framework.distribution == OWN_DISTRIBUTION:
+            raise BadInput(message) from error
+        warnings.warn(message, UnusableAdapter, stacklevel=2)
+        return {}
+
+
+def _fact(framework: str, key: str, table: Any) -> Fact:
+    if key not in FACTS:
+        raise UnknownName("fact", key, FACTS)
+    if not isinstance(table, Mapping) or not _KEYS <= set(table) <= _KEYS | _MORE:
+        raise ValueError(f"{key} should be a table of value, source and date, quote and note")
+    value, source, day = table["value"], table["source"], table["date"]
+    if type(value) is not FACTS[key][0] or (key == "maintenance" and value not in MAINTENANCE):
+        raise ValueError(f"{key}: {value!r} cannot be what it says: {FACTS[key][1]}")
+    if isinstance(value, list) and not all(isinstance(each, str) for each in value):
+        raise ValueError(f"{key} should be a list of texts")
+    if type(day) is not date or not str(source).startswith("https://"):
+        raise ValueError(f"{key} should have the https:// address of its source and a date")
+    more = {name: str(table.get(name, "")) for name in _MORE}
+    return Fact(framework, key, value, str(source), day, **more)
+
+
+def behind(arm: Arm) -> list[Framework]:
+    """The arm's framework and those on which it runs, as Keras on JAX: what pip brings for it."""
+    owners: dict[str, Framework] = {}
+    for each in frameworks().values():
+        for package in _packages(each.modes)[:1]:
+            owners.setdefault(package, each)
+    own = _packages(arm.framework.modes)[:1]
+    brought = {
+        owners[name].name: owners[name]
+        for name in _packages({"": arm.mode})
+        if name in owners and name not in own and arm.framework.name != REFERENCE
+    }
+    return [arm.framework, *brought.values()]
+
+
+def _packages(modes: Mapping[str, Mode]) -> list[str]:
+    """What the first of them brings, without pip's own options and tools."""
+    found: list[str] = []
+    for mode in list(modes.values())[:1]:
+        for text in mode.environment.requirements:
+            try:
+                name = str(canonicalize_name(Requirement(text).name))
+            except InvalidRequirement:
+                continue
+            found += [name] if name not in TOOLS else []
+    return found

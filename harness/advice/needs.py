@@ -1,0 +1,191 @@
+"""The needs of a user: one table of questions for flags, TOML files and prompts.
+
+A hard constraint excludes; a weight says what a doubling of a cost is worth beside a doubling of
+another one.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from packaging.version import InvalidVersion, Version
+
+from harness.advice.facts import facts_of
+from harness.errors import BadInput
+from harness.plan.arms import frameworks
+from harness.plan.vocabulary import DEVICES, NUMERICS, PROFILES
+from reference.spec import UnknownName, definitions
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What of the measurements counts for it, and with which weights unless the user says."""
+
+    says: str
+    phases: tuple[str, ...]
+    statistic: str
+    weights: Mapping[str, float]
+
+
+CRITERIA = {
+    "time": "seconds per step, or of all steps where their number is stated",
+    "startup": "seconds from the start of the process to the end of the first step",
+    "memory": "peak memory",
+    "coverage": "planned cells over those that came out right",
+}
+SERVED = ("inference", "generation")
+PURPOSES = {
+    "prototyping": Purpose(
+        *("research: short runs, many changes", ("training",), "throughput"),
+        {"time": 2, "startup": 3, "memory": 1, "coverage": 2},
+    ),
+    "training": Purpose(
+        *("long training", ("training",), "throughput"),
+        {"time": 4, "startup": 0, "memory": 1, "coverage": 1},
+    ),
+    "latency": Purpose(
+        *("serving where every answer is waited for", SERVED, "latency"),
+        {"time": 4, "startup": 1, "memory": 1, "coverage": 1},
+    ),
+    "throughput": Purpose(
+        *("serving as much as possible", SERVED, "throughput"),
+        {"time": 4, "startup": 0, "memory": 1, "coverage": 1},
+    ),
+    "edge": Purpose(
+        *("a small device: memory and start-up count as much", SERVED, "latency"),
+        {"time": 2, "startup": 2, "memory": 2, "coverage": 1},
+    ),
+}
+PLATFORMS = ("linux-x86_64", "linux-aarch64", "macos-arm64", "macos-x86_64", "windows-x86_64")
+PRECISIONS = ("float64", "float32", "bfloat16", "float16", "int8")
+GRAPHS = ("dynamic", "static", "lazy")
+
+
+def tasks() -> tuple[str, ...]:
+    """Families of models, and models."""
+    return (*dict.fromkeys(each.family for each in definitions().values()), *definitions())
+
+
+def formats() -> tuple[str, ...]:
+    """Formats that a model leaves a framework in, by what is known of all of them."""
+    facts = (facts_of(each) for each in frameworks().values())
+    return tuple(
+        sorted({each for own in facts if "exports" in own for each in own["exports"].value})
+    )
+
+
+def _asked(question: str, default: Any, known: Any = (), least: float = 0.0) -> Any:
+    """A field of :class:`Need` with the question that flags, files and prompts ask for it."""
+    return field(default=default, metadata={"asks": question, "known": known, "least": least})
+
+
+@dataclass(frozen=True)
+class Need:
+    """The fields in the order in which they are asked; empty or 0 is no constraint."""
+
+    task: str = _asked("Family of models, or one model; empty is all.", "", tasks)
+    purpose: str = _asked("What for.", "training", (*PURPOSES,))
+    device: str = _asked("Device.", "cpu", DEVICES)
+    profile: str = _asked(
+        "Arms as they come, or tuned by their documentation.", *("default", PROFILES)
+    )
+    numeric: str = _asked("Numeric mode.", "float32", NUMERICS)
+    steps: int = _asked("Number of steps that a process will make; 0 is not stated.", 0)
+    memory_mib: float = _asked("Most peak memory, in MiB.", 0.0)
+    startup_seconds: float = _asked("Most seconds to the end of the first step.", 0.0)
+    platform: str = _asked("Platform that needs a wheel.", "", PLATFORMS)
+    python: str = _asked("Python that needs a wheel, such as 3.12.", "")
+    licences: tuple[str, ...] = _asked("Licences that will do, as SPDX identifiers.", ())
+    exports: str = _asked("Format in which the model must leave, such as ONNX.", "", formats)
+    precision: str = _asked("Numeric type that must be documented.", "", PRECISIONS)
+    graph: str = _asked("Kind of graph.", "", GRAPHS)
+    distributed: bool = _asked("Training over several devices or processes.", False)
+    maintained: bool = _asked("Only what is still maintained.", False)
+    weights: Mapping[str, float] = field(
+        default_factory=lambda: MappingProxyType({}),
+        metadata={"asks": "Weights of time, startup, memory and coverage.", "known": CRITERIA},
+    )
+
+    @property
+    def weighted(self) -> dict[str, float]:
+        """Weights of all criteria, of sum 1. With a number of steps, start-up is in the time."""
+        chosen = {**PURPOSES[self.purpose].weights}
+        if self.steps and "startup" not in self.weights:
+            chosen["startup"] = 0
+        chosen |= self.weights
+        total = sum(chosen.values())
+        return {name: chosen[name] / total for name in CRITERIA}
+
+
+QUESTIONS = {each.name: each for each in fields(Need)}
+
+
+def stated(answers: Mapping[str, Any], base: Need | None = None) -> Need:
+    """A need of what was said, the rest as in ``base``. Raises BadInput and UnknownName."""
+    values = {name: _checked(name, value) for name, value in answers.items()}
+    need = replace(base or Need(), **values)
+    if not sum({**PURPOSES[need.purpose].weights, **need.weights}.values()) > 0:
+        raise BadInput("all weights are 0; state one above, such as --weight time=1")
+    return need
+
+
+def read_need(path: Path) -> Need:
+    """A need from a TOML file. Raises BadInput naming the file and what is wrong in it."""
+    try:
+        return stated(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, UnknownName, BadInput) as error:
+        raise BadInput(f"{path}: {error}") from error
+
+
+def _checked(name: str, value: Any) -> Any:
+    if name not in QUESTIONS:
+        raise UnknownName("need", name, QUESTIONS)
+    question = QUESTIONS[name].metadata
+    known = question["known"]() if callable(question["known"]) else question["known"]
+    if name == "weights":
+        return _weights(value)
+    if name == "licences":
+        if isinstance(value, str) or not all(isinstance(each, str) for each in value):
+            raise BadInput(f"licences should be a list of SPDX identifiers, not {value!r}")
+        if not all(each.strip() for each in value):
+            raise BadInput("one of the licences has no name; name them as in MIT,Apache-2.0")
+        return tuple(each.strip() for each in value)
+    default: Any = QUESTIONS[name].default
+    wanted = (int, float) if isinstance(default, float) else (type(default),)
+    if not isinstance(value, wanted) or isinstance(value, bool) is not isinstance(default, bool):
+        kind = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+        raise BadInput(f"{name} should be {kind[type(default)]}, not {value!r}")
+    if isinstance(value, str):
+        if known and value:
+            spelled = {each.lower(): each for each in known}
+            if value.lower() not in spelled:
+                raise UnknownName(name, value, known)
+            value = spelled[value.lower()]
+        if name == "python" and value:
+            _version(value)
+    elif not 0 <= value < float("inf"):
+        raise BadInput(f"{name} should be 0 or more, not {value!r}")
+    return value
+
+
+def _version(value: str) -> None:
+    try:
+        Version(value)
+    except InvalidVersion as error:
+        raise BadInput(f"python should be a version such as 3.12, not {value!r}") from error
+
+
+def _weights(value: Any) -> Mapping[str, float]:
+    if not isinstance(value, Mapping):
+        raise BadInput(f"weights should be a table such as time = 4, not {value!r}")
+    for name, weight in value.items():
+        if name not in CRITERIA:
+            raise UnknownName("weight", str(name), CRITERIA)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < 1e9:
+            raise BadInput(f"the weight of {name} should be a number from 0, not {weight!r}")
+    return MappingProxyType({str(name): float(weight) for name, weight in value.items()})

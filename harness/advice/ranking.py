@@ -1,0 +1,205 @@
+"""Ranks arms by several costs at once, with the uncertainty and sensitivity of the ranking.
+
+A weighted product: every cost over the least of anybody, in each comparison, to the power of its
+weight (E. Triantaphyllou, "Multi-criteria decision making methods", 2000, section 2.2.2). Nobody
+gains by the choice of a unit, and twice as slow weighs the same at any speed.
+
+Its uncertainty is that of the blocks: the ranking is made for each of many draws of the means of
+logs, by Student's t of as many blocks as there are. Its sensitivity is how far one weight must
+move, the others in proportion, before another arm leads; E. Triantaphyllou and A. Sánchez,
+"A sensitivity analysis approach for some deterministic multi-criteria decision-making methods",
+Decision Sciences 28 (1997), ask the same of weights that move alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas
+
+from harness.advice.needs import CRITERIA
+from harness.analysis.groups import Group
+from harness.analysis.summary import block_seconds, counted, startups
+from harness.records.frames import Frames
+from harness.statistics.estimates import Floats
+
+DRAWS = 4000
+ENDS = 1e-9  # of a weight
+
+
+@dataclass(frozen=True)
+class Costs:
+    """``logs[draw, arm, criterion]``, 0 being the least of anybody; draw 0 is the estimate.
+
+    ``measured`` of ``planned`` comparisons, per arm.
+    """
+
+    arms: tuple[str, ...]
+    logs: Floats
+    measured: tuple[int, ...]
+    planned: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """An arm's place.
+
+    ``score``: its weighted product over that of the first, with its 95 % interval over the draws;
+    ``leads``: the share of the draws in which it is first; ``costs``: per criterion times the
+    least of anybody, a geometric mean over ``measured`` of ``planned`` comparisons.
+    """
+
+    arm: str
+    score: float
+    low: float
+    high: float
+    leads: float
+    costs: dict[str, float]
+    measured: int
+    planned: int
+
+
+@dataclass(frozen=True)
+class Move:
+    """The weight of a criterion, of a sum of 1, and the nearest with which ``arm`` leads instead.
+
+    ``needed`` is None where no weight of this criterion makes another arm lead.
+    """
+
+    criterion: str
+    weight: float
+    needed: float | None
+    arm: str
+
+
+def costs_of(
+    frames: Frames, evidence: Sequence[tuple[Group, str]], arms: Sequence[str], *, steps: int
+) -> Costs:
+    """Of arms in comparisons, each with the statistic that counts.
+
+    With ``steps`` time is start-up and so many steps, else one step.
+    """
+    seeds = frames.runs["seed"].dropna()
+    generator = np.random.default_rng(int(seeds.iloc[0]) if len(seeds) else 0)
+    per_step = {
+        statistic: block_seconds(counted(frames.slices, statistic))
+        for statistic in dict.fromkeys(statistic for _, statistic in evidence)
+    }
+    begun = startups(frames)
+    begun = begun[begun["block"].notna()]
+    begins = begun.groupby(["run", "cell", "block"])["startup_seconds"].last()
+    found = []
+    for group, statistic in evidence:
+        rows = group.rows.set_index("arm").reindex(list(arms))
+        fine = (rows["status"] == "ok").to_numpy()
+        cells = [
+            (group.run, str(cell)) if ok else None
+            for cell, ok in zip(rows["cell"], fine, strict=True)
+        ]
+        step = _drawn(_blocks(per_step[statistic], cells), generator, shared=True)
+        start = _drawn(_blocks(begins, cells), generator, shared=False)
+        time = np.logaddexp(start, math.log(steps) + step) if steps else step
+        peak = np.where(fine, np.log(rows["peak_bytes"].astype(float).to_numpy()), np.nan)
+        found.append(np.stack([time, start, np.broadcast_to(peak, time.shape)], axis=-1))
+    logs = np.stack(found)  # [comparison, draw, arm, criterion]
+    with np.errstate(all="ignore"):
+        logs = logs - np.fmin.reduce(logs[:, :1], axis=2)[:, :, None]
+    measured = (~np.isnan(logs[:, 0, :, 0])).sum(axis=0)
+    planned = np.sum(
+        [[arm in set(group.rows["arm"]) for arm in arms] for group, _ in evidence], axis=0
+    )
+    gaps = np.broadcast_to(np.log(planned / measured), (DRAWS + 1, len(arms)))
+    means = np.concatenate([_mean(logs), gaps[..., None]], axis=-1)  # in the order of CRITERIA
+    # What could not be measured of an arm is taken to be as bad as the worst.
+    worst = np.nan_to_num(np.fmax.reduce(means[0], axis=0), nan=0.0)
+    means = np.where(np.isnan(means), worst, means)
+    return Costs(tuple(arms), means, tuple(measured.tolist()), tuple(planned.tolist()))
+
+
+def _blocks(values: Any, cells: Sequence[tuple[str, str] | None]) -> Floats:
+    """Logs [arm, block] of a series by run, cell and block; NaN where there is none."""
+    nothing = pandas.Series(dtype=float)
+    columns = [values.loc[cell] if cell in values.index else nothing for cell in cells]
+    table = pandas.concat(columns, axis=1, keys=range(len(cells)))
+    found: Floats = np.log(table.to_numpy(float).T)
+    return found
+
+
+def _drawn(logs: Floats, generator: np.random.Generator, *, shared: bool) -> Floats:
+    """Means over blocks [1 + DRAWS, arm], drawn by their errors; the first are the means.
+
+    ``shared``: what a block does to all arms alike, such as a machine that slowed down, is no
+    difference between them and taken out first.
+    """
+    counts = (~np.isnan(logs)).sum(axis=1)
+    with np.errstate(all="ignore"):
+        means = np.where(counts > 0, np.nansum(logs, axis=1) / counts, np.nan)
+        rest = logs - means[:, None]
+        arms = int((counts > 1).sum())
+        if shared and arms > 1:
+            present = (~np.isnan(rest)).sum(axis=0)
+            rest = (rest - np.nansum(rest, axis=0) / present) * np.sqrt(arms / (arms - 1))
+        errors = np.sqrt(np.nansum(rest**2, axis=1) / (counts - 1) / counts)
+    # A single block has no error of its own: it is given the largest of the others.
+    errors = np.where(counts > 1, errors, np.max(errors[counts > 1], initial=0.0))
+    drawn = generator.standard_t(np.maximum(counts - 1, 1), size=(DRAWS, len(logs)))
+    return np.vstack([means, means + drawn * errors])
+
+
+def _mean(logs: Floats) -> Floats:
+    """Over comparisons, of those that there are."""
+    present = (~np.isnan(logs)).sum(axis=0)
+    with np.errstate(all="ignore"):
+        return np.where(present > 0, np.nansum(logs, axis=0) / present, np.nan)
+
+
+def ranked(costs: Costs, weights: Mapping[str, float]) -> tuple[Place, ...]:
+    """Places from the first; ``weights`` are of a sum of 1."""
+    scores = costs.logs @ np.array([weights[name] for name in CRITERIA])
+    order = np.argsort(scores[0], kind="stable")
+    leads = np.bincount(scores[1:].argmin(axis=1), minlength=len(costs.arms)) / DRAWS
+    apart = np.exp(scores - scores[:, order[:1]])
+    low, high = np.quantile(apart[1:], (0.025, 0.975), axis=0)
+    return tuple(
+        Place(
+            arm=costs.arms[at],
+            score=float(apart[0, at]),
+            low=float(low[at]),
+            high=float(high[at]),
+            leads=float(leads[at]),
+            costs=dict(zip(CRITERIA, np.exp(costs.logs[0, at]).tolist(), strict=True)),
+            measured=costs.measured[at],
+            planned=costs.planned[at],
+        )
+        for at in order.tolist()
+    )
+
+
+def moves_of(costs: Costs, weights: Mapping[str, float]) -> tuple[Move, ...]:
+    """For every criterion the nearest weight with which another arm leads."""
+    now = np.array([weights[name] for name in CRITERIA])
+    first = int((costs.logs[0] @ now).argmin())
+    found = []
+    for at, name in enumerate(CRITERIA):
+        rest = np.where(np.arange(len(now)) == at, 0.0, now)
+        if rest.sum() == 0:  # all weight was here: what leaves it goes to the others alike
+            rest = np.where(np.arange(len(now)) == at, 0.0, 1.0)
+        others = costs.logs[0] @ (rest / rest.sum())
+        # With a weight of t the score is t own + (1 - t) others: where is it the leader's?
+        ahead = others - others[first]
+        own = costs.logs[0, :, at] - costs.logs[0, first, at]
+        with np.errstate(all="ignore"):
+            meets = ahead / (ahead - own)
+        meets[first] = np.nan
+        # At the ends themselves two may meet that never part: what they have alike alone counts.
+        meets = np.where((meets > ENDS) & (meets < 1 - ENDS), meets, np.nan)
+        if np.isnan(meets).all():
+            found.append(Move(name, float(now[at]), None, ""))
+            continue
+        nearest = int(np.nanargmin(np.abs(meets - now[at])))
+        found.append(Move(name, float(now[at]), float(meets[nearest]), costs.arms[nearest]))
+    return tuple(found)

@@ -1,0 +1,209 @@
+"""Writes advice for people: the answer first, then its reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas
+
+from harness.advice.advice import CERTAIN, Advice
+from harness.advice.facts import FACTS, Fact, behind, facts_of
+from harness.advice.needs import CRITERIA, PURPOSES, QUESTIONS, Need
+from harness.advice.ranking import Move, Place
+from harness.analysis.groups import Group
+from harness.plan.arms import get_arm
+from harness.report.tables import fastest_set
+from harness.report.text import escape, markdown_table, significant
+
+_SHOWN = ("licence", "graph", "exports", "pythons", "released", "releases", "maintenance")
+
+
+def advice_text(advice: Advice) -> str:
+    """Markdown, the same from the same records and facts."""
+    parts = ["# Advice", f"**Need**: {need_words(advice.need)}.", *_answer(advice)]
+    if advice.ranking:
+        weights = ", ".join(
+            f"{name} {weight:.0%}" for name, weight in advice.need.weighted.items() if weight
+        )
+        parts += [
+            "## Ranking",
+            f"Weighted product of costs ({weights}), over that of the first; costs are times the"
+            " least of these arms, geometric means over the comparisons.",
+            markdown_table(_table(advice.ranking), left=("arm",)),
+            "## How far a weight must move before another arm leads",
+            "\n".join(f"* {_moved(move)}" for move in advice.moves),
+        ]
+    if advice.excluded:
+        parts += [
+            "## Excluded",
+            "\n".join(
+                f"* {escape(each.arm)}: {escape('; '.join(each.reasons))}"
+                for each in advice.excluded
+            ),
+        ]
+    parts += ["## Evidence", "\n".join(f"* {line}" for line in _evidence(advice))]
+    if advice.ranking:
+        parts += ["## Facts", *_facts([each.arm for each in advice.ranking])]
+    return "\n\n".join(parts) + "\n"
+
+
+def need_words(need: Need) -> str:
+    """A need in a sentence."""
+    words = [PURPOSES[need.purpose].says]
+    words += [f"of {need.task} models" if need.task else "of any model"]
+    words += [f"on {need.device}, {need.numeric}, {need.profile} arms"]
+    told = {
+        "steps": f"{need.steps:,} steps in a process",
+        "memory_mib": f"at most {need.memory_mib:,g} MiB",
+        "startup_seconds": f"at most {need.startup_seconds:,g} s to the first step",
+        "platform": f"a wheel for {need.platform}",
+        "python": f"Python {need.python}",
+        "licences": f"licence {' or '.join(need.licences)}",
+        "exports": f"exports {need.exports}",
+        "precision": f"documents {need.precision}",
+        "graph": f"a {need.graph} graph",
+        "distributed": "distributed training",
+        "maintained": "still maintained",
+    }
+    words += [text for name, text in told.items() if getattr(need, name)]
+    return escape("; ".join(words))
+
+
+def _answer(advice: Advice) -> Iterable[str]:
+    if not advice.evidence:
+        yield (
+            "**The evidence does not decide**: no comparison that fits has verdicts, so nobody is"
+            " called faster. Type: levelfield run SUITE --level quick"
+        )
+        return
+    if not advice.ranking:
+        yield "**Nobody meets every constraint.** What excluded whom stands below."
+        return
+    first = advice.ranking[0]
+    if advice.decided:
+        yield (
+            f"**Take {escape(first.arm)}.** It leads in {_share(first.leads)} of the draws from"
+            f" the errors of these measurements{_hold(advice)}"
+        )
+        return
+    names = [escape(each) for each in advice.contenders]
+    others = f" between {', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else ""
+    leads = [
+        f"{escape(each.arm)} {_share(each.leads)}"
+        for each in advice.ranking
+        if each.arm in advice.contenders
+    ]
+    yield (
+        f"**The evidence does not decide{others}.** First in so many of the draws from the errors"
+        f" of these measurements: {', '.join(leads)}. A winner would lead in {CERTAIN:.0%} of them"
+        f" and by more than {advice.margin:.1%}. Take whichever the facts or your people favour, or"
+        " measure more: levelfield run SUITE --level standard"
+    )
+
+
+def _hold(advice: Advice) -> str:
+    """How near the weights are to another answer."""
+    moves = [each for each in advice.moves if each.needed is not None]
+    if len(advice.ranking) == 1:
+        return ": it is the only one that meets every constraint."
+    if not moves:
+        return ", whatever the weights."
+    nearest = min(moves, key=lambda each: abs((each.needed or 0) - each.weight))
+    return (
+        f". The nearest weights with another answer: {nearest.criterion} at"
+        f" {_percent(nearest.needed)} instead of {_percent(nearest.weight)}, and it is"
+        f" {escape(nearest.arm)}."
+    )
+
+
+def _share(leads: float) -> str:
+    return "all" if leads == 1 else f"{leads:.0%}" if leads < 0.995 else "more than 99%"
+
+
+def _table(ranking: Iterable[Place]) -> pandas.DataFrame:
+    rows = []
+    for place in ranking:
+        rows.append(
+            {
+                "arm": place.arm,
+                "weighted": significant(place.score),
+                "95 % interval": f"{significant(place.low)} to {significant(place.high)}",
+                "leads": f"{place.leads:.0%}",
+                **{name: significant(place.costs[name]) for name in CRITERIA},
+                "comparisons": f"{place.measured} of {place.planned}",
+            }
+        )
+    return pandas.DataFrame(rows, dtype="str")
+
+
+def _moved(move: Move) -> str:
+    now = f"{move.criterion} weighs {_percent(move.weight)}"
+    if move.needed is None:
+        return f"{now}: no weight of it makes another arm lead"
+    side = "below" if move.needed < move.weight else "above"
+    return f"{now}: {side} {_percent(move.needed)} {escape(move.arm)} leads"
+
+
+def _percent(weight: float | None) -> str:
+    return f"{significant(100 * (weight or 0), 2)}%"
+
+
+def _evidence(advice: Advice) -> Iterable[str]:
+    for group, statistic in advice.evidence:
+        even = "".join(f" {line}" for line in _break_evens(group, advice))
+        judged = group.judged[statistic]
+        yield f"{_title(group)}: {escape(fastest_set(judged))}{even}"
+    for group, why in advice.unused:
+        yield f"{_title(group)}: left out, {escape(why)}"
+
+
+def _title(group: Group) -> str:
+    return f"{escape(group.title)}, {escape(group.details)} (run {escape(group.run)})"
+
+
+def _break_evens(group: Group, advice: Advice) -> Iterable[str]:
+    """Where the steps of the ranking's first make up for its start, or stop to."""
+    if not advice.ranking or group.leader is None:
+        return
+    for place in advice.ranking[:3]:
+        even = group.breakeven.get(place.arm)
+        if even is not None and even.first_ahead in ("above", "below"):
+            yield (
+                f"{escape(place.arm)} is ahead of {escape(group.leader)} in all {even.first_ahead}"
+                f" {significant(even.steps)} steps."
+            )
+
+
+def _facts(arms: Iterable[str]) -> Iterable[str]:
+    frameworks = {each.name: each for name in arms for each in behind(get_arm(name))}
+    known = {name: facts_of(each) for name, each in frameworks.items()}
+    rows = [
+        {"framework": name, **{key: _value(facts.get(key)) for key in _SHOWN}}
+        for name, facts in known.items()
+    ]
+    yield markdown_table(pandas.DataFrame(rows, dtype="str"), left=("framework", *_SHOWN))
+    yield f"Releases are {FACTS['releases'][1]}. Sources, with the day on which each was read:"
+    yield "\n".join(
+        f"* {name}: "
+        + "; ".join(
+            f"{key} <{facts[key].source}> {facts[key].date}" for key in _SHOWN if key in facts
+        )
+        for name, facts in known.items()
+        if facts
+    )
+
+
+def _value(fact: Fact | None) -> str:
+    if fact is None:
+        return "unknown"
+    value: Any = fact.value
+    return (", ".join(value) or "none") if isinstance(value, list) else str(value)
+
+
+def questions() -> Iterable[tuple[str, str, tuple[str, ...]]]:
+    """(name, question, valid answers) of all that can be asked, but the weights."""
+    for name, question in QUESTIONS.items():
+        known = question.metadata["known"]
+        if name != "weights":
+            yield name, question.metadata["asks"], tuple(known() if callable(known) else known)

@@ -1,0 +1,1 @@
+"""The analysis: reads records and makes statements about them."""

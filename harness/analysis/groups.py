@@ -1,0 +1,125 @@
+"""Comparisons as reports show them: arms ordered by verdict, the fastest first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+import pandas
+
+from harness.analysis.summary import block_seconds, counted, startups, summary
+from harness.analysis.verdicts import Judged, judge, ordered
+from harness.errors import clean
+from harness.plan.vocabulary import TWIN
+from harness.records.frames import Frames
+from harness.statistics.break_even import BreakEven, break_even
+
+_KEY = ["run", "comparison"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells that differ in nothing but the arm.
+
+    ``rows`` are theirs of the summary: by verdict, the fastest first, those without a number last;
+    in the order of the plan in a smoke run. The A/A twin is not among them: it is in ``judged``.
+    ``breakeven``: arm -> where it and the leader part.
+    """
+
+    run: str
+    comparison: str
+    title: str
+    details: str
+    rows: pandas.DataFrame
+    judged: dict[str, Judged]  # by statistic; empty in a smoke run
+    breakeven: dict[str, BreakEven]
+
+    @property
+    def leader(self) -> str | None:
+        """The arm that the others are held against."""
+        found = self.judged.get("throughput")
+        measured = _measured(self.rows)["arm"]
+        return str(measured.iloc[0]) if found and len(measured) else None
+
+
+def groups(frames: Frames) -> list[Group]:
+    """All comparisons, in the order of the plan."""
+    everyone = summary(frames)
+    twins = [arm.endswith(TWIN) for arm in everyone["arm"]]
+    table = everyone.drop(index=everyone.index[twins])
+    judged: dict[tuple[str, str], dict[str, Judged]] = {}
+    for each in judge(frames, everyone):
+        judged.setdefault((each.run, each.comparison), {})[each.statistic] = each
+    several = table["run"].nunique() > 1
+    begun = startups(frames)
+    begun = begun[begun["block"].notna()]
+    totals = begun.groupby(["run", "cell", "block"])["startup_seconds"].last()
+    steps = block_seconds(counted(frames.slices, "throughput"))
+    seeds: dict[str, Any] = dict(zip(frames.runs["run"], frames.runs["seed"], strict=True))
+    found = []
+    for key, rows in table.groupby(_KEY, sort=False):
+        run, comparison = map(str, key if isinstance(key, tuple) else (key, ""))
+        verdicts = judged.get((run, comparison), {})
+        rows = _ordered(rows, verdicts)
+        seed = 0 if pandas.isna(seeds[run]) else int(seeds[run])
+        even = _break_evens(rows, totals, steps, seed) if verdicts else {}
+        title, details = _words(rows.iloc[0], several)
+        found.append(Group(run, comparison, title, details, rows, verdicts, even))
+    return found
+
+
+def _words(one: Any, several: bool) -> tuple[str, str]:
+    optimizer = f" with {one['optimizer']}" if one["optimizer"] else ""
+    details = [
+        f"batch {one['batch']}",
+        f"{one['threads']} thread{'s' if one['threads'] != 1 else ''}",
+        one["numeric"],
+        one["device"],
+        *([one["profile"]] if one["profile"] != "default" else []),
+        *([f"run {one['run']}"] if several else []),
+    ]
+    title = f"{one['model']}/{one['preset']} {one['phase']}{optimizer}"
+    return clean(title), clean(", ".join(details))
+
+
+def _ordered(rows: pandas.DataFrame, verdicts: dict[str, Judged]) -> pandas.DataFrame:
+    if "throughput" not in verdicts:
+        return rows
+    measured = _measured(rows)
+    order = ordered(verdicts["throughput"], list(measured["arm"]))
+    by_arm = measured.set_index("arm", drop=False).loc[order]
+    return pandas.concat([by_arm, rows[~rows["arm"].isin(order)]])
+
+
+def _measured(rows: pandas.DataFrame) -> pandas.DataFrame:
+    """The arms that have a number to show: what failed after it was timed has none."""
+    return rows[(rows["status"] == "ok") & rows["step_seconds"].notna()]
+
+
+def _break_evens(
+    rows: pandas.DataFrame, totals: Any, steps: Any, seed: int
+) -> dict[str, BreakEven]:
+    """Of every measured arm against the first; blocks in which both were measured."""
+    measured = _measured(rows)
+    found: dict[str, BreakEven] = {}
+    if measured.empty:
+        return found
+    run, leader = measured.iloc[0]["run"], measured.iloc[0]["cell"]
+    for arm, cell in zip(measured["arm"].iloc[1:], measured["cell"].iloc[1:], strict=True):
+        table = pandas.DataFrame(
+            {
+                (what, at): values.loc[run, each]
+                if (run, each) in values.index
+                else pandas.Series()
+                for what, values in (("start", totals), ("step", steps))
+                for at, each in enumerate((cell, leader))
+            }
+        ).dropna()
+        if len(table) > 1:
+            found[arm] = break_even(
+                table["start"].to_numpy(float).T,
+                table["step"].to_numpy(float).T,
+                numpy.random.default_rng(seed),
+            )
+    return found

@@ -1,0 +1,139 @@
+"""Several runs of one suite in order: how each arm changed from run to run.
+
+Neighbours are compared as two sessions are (``harness.analysis.sessions``): against an anchor in
+their own session, so that a machine that changed is not taken for a change of a framework. Where
+the version of a framework, or anything else in its environment, is another one, the step says so.
+Where the machine is another one, the step has no verdict.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from harness.analysis.sessions import Change, compare
+from harness.errors import BadInput
+from harness.records.frames import Frames, distinct, load
+from harness.records.store import open_run
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A step of the history: from the run ``since`` to ``run``, what changed and with what.
+
+    ``versions`` are those of the framework before and after, by its own account; ``packages`` says
+    whether anything in its environment is another one.
+    """
+
+    suite: str
+    since: str
+    run: str
+    created: str
+    versions: tuple[str, str]
+    packages: bool
+    change: Change
+
+
+@dataclass(frozen=True)
+class History:
+    """``steps`` in the order of time.
+
+    ``machines``: neighbours that ran on unlike machines, and in what these differ. ``apart``:
+    neighbours that have nothing to compare, why.
+    """
+
+    machines: tuple[str, ...]
+    steps: tuple[Moved, ...]
+    apart: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Session:
+    path: Path
+    suite: str
+    level: str
+    run: str
+    created: str
+    versions: dict[str, str]
+    locks: dict[str, str]
+
+
+def history(paths: Iterable[Path | str]) -> History:
+    """Of runs, or of folders of them. Raises BadInput where no suite was run twice.
+
+    Smoke runs are left out: they have no verdicts. So are copies of a run, with a warning
+    (``harness.records.frames.CopiedRun``).
+    """
+    runs = distinct(map(open_run, _folders(paths)))
+    sessions = [_session(run.path) for run in runs]
+    sessions.sort(key=lambda each: (each.created, each.run))
+    suites: dict[str, list[_Session]] = {}
+    for session in sessions:
+        if session.level != "smoke":
+            suites.setdefault(session.suite, []).append(session)
+    neighbours = [pair for each in suites.values() for pair in pairwise(each)]
+    if not neighbours:
+        names = ", ".join(f"{name} once" for name in suites) or "no run with verdicts"
+        raise BadInput(
+            f"a history takes two runs of one suite, and here is {names}; type: "
+            "levelfield run SUITE"
+        )
+    machines: list[str] = []
+    steps: list[Moved] = []
+    apart: list[str] = []
+    for before, after in neighbours:
+        try:
+            compared = compare(before.path, after.path)
+        except BadInput as error:
+            apart.append(str(error))
+            continue
+        steps += _steps(before, after, compared.changes)
+        if compared.machines:
+            machines.append(f"{before.run} and {after.run}: {'; '.join(compared.machines)}")
+    return History(tuple(machines), tuple(steps), tuple(apart))
+
+
+def _steps(before: _Session, after: _Session, changes: Sequence[Change]) -> Iterator[Moved]:
+    for change in changes:
+        versions = before.versions.get(change.before, ""), after.versions.get(change.after, "")
+        same = before.locks.get(change.before) == after.locks.get(change.after)
+        yield Moved(after.suite, before.run, after.run, after.created, versions, not same, change)
+
+
+def _folders(paths: Iterable[Path | str]) -> Iterator[Path]:
+    for path in map(Path, paths):
+        if (path / "run.json").is_file():
+            yield path
+        elif path.is_dir():
+            yield from sorted(found.parent for found in path.glob("*/run.json"))
+        else:
+            raise BadInput(f"{path} is no run and no folder of runs; see: ls results")
+
+
+def _session(path: Path) -> _Session:
+    frames = load(path)
+    (run,) = frames.runs.to_dict("records")
+    suite = json.loads(run["suite"] or "{}")
+    locks = json.loads(run["locks"] or "{}")
+    return _Session(
+        path=path,
+        suite=str(suite.get("name", "")),
+        level=str(run["level"]),
+        run=str(run["run"]),
+        created=str(run["created"]),
+        versions=_versions(frames),
+        locks={arm: str(each.get("hash")) for arm, each in locks.items()},
+    )
+
+
+def _versions(frames: Frames) -> dict[str, str]:
+    """Arm -> what its last process said of its version."""
+    found = {}
+    for arm, text in zip(frames.processes["arm"], frames.processes["describe"], strict=True):
+        told = json.loads(text or "{}")
+        if isinstance(told, dict) and told.get("version"):
+            found[arm] = str(told["version"])
+    return found

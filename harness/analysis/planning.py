@@ -1,0 +1,125 @@
+"""Decides how many rounds a block should have and which comparisons are settled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas
+
+from harness.analysis.verdicts import settled
+from harness.plan.cells import plan
+from harness.plan.suite import Suite
+from harness.records import frames as records
+from harness.records.frames import AUDIT, Frames
+from harness.statistics.decisions import LEVELS, LOOKS
+from harness.statistics.variances import rounds_per_block, variance_components
+
+BLOCKS_PER_AUDIT = 5  # resident ones; the audit is the sixth
+FIRST_PLAN = 3  # blocks after which variances are known well enough to plan rounds
+
+
+def due(blocks: int, looks: Sequence[int]) -> bool:
+    """Whether to plan after so many blocks; a run without looks is not planned."""
+    return bool(looks) and (blocks in looks or blocks == FIRST_PLAN)
+
+
+def look(run: Path, *, rounds: int, at_look: bool) -> tuple[int, frozenset[str]]:
+    """-> (rounds of the next blocks, settled comparisons) from what a run has recorded."""
+    found = records.load(run)
+    # A comparison that noise has kept from its first look is void, but more blocks would mend it.
+    done = frozenset(settled(found)) - lacking(found, LOOKS[0]) if at_look else frozenset()
+    return planned_rounds(found, rounds), done
+
+
+def lacking(found: Frames, blocks: int) -> frozenset[str]:
+    """Comparisons that have fewer than ``blocks`` blocks with a clean round, audits not counted."""
+    clean = found.rounds[~found.rounds["quarantined"] & (found.rounds["residency"] != AUDIT)]
+    counts = clean.groupby("comparison")["block"].nunique()
+    return frozenset(set(found.cells["comparison"]) - set(counts.index[counts >= blocks]))
+
+
+def planned_rounds(found: Frames, rounds: int) -> int:
+    """The median over comparisons of the rounds that give most precision for the time.
+
+    Kalibera and Jones (2013), section 6: costs of a comparison's start in a block and of a round,
+    against variances within and between blocks. What a round's arms have in common is taken off
+    first, because it cancels in every pair. ``rounds`` is the answer where nothing is known yet.
+    """
+    wanted = [
+        rounds_per_block(
+            block_seconds=_start_seconds(found, comparison),
+            round_seconds=float(
+                found.rounds.loc[found.rounds["comparison"] == comparison, "wall_seconds"].mean()
+            ),
+            within=within,
+            between=between,
+        )
+        for comparison, between, within in _variances(found)
+    ]
+    return int(np.median(wanted)) if wanted else rounds
+
+
+def forecast(found: Frames, suite: Suite) -> float | None:
+    """Seconds that a suite would take at most, by what a cell cost in a run; None without blocks.
+
+    Arms differ in cost, so it is an estimate: the mean over the arms of the run stands for all.
+    """
+    processes = found.processes
+    begun = processes[processes["block"].notna()].groupby("block")["at_seconds"].min()
+    ended = found.rounds.groupby("block")["at_seconds"].max()
+    blocks = (ended - begun).dropna()
+    if blocks.empty or begun.empty:
+        return None
+    cells = max(int((found.cells["status"] == "ok").sum()), 1)
+    qualified = float(begun.min() - processes["at_seconds"].min()) / cells
+    block = float(blocks.mean()) / cells
+    wanted, last = len(plan(suite)), (LEVELS[suite.level] or (1,))[-1]
+    return wanted * (qualified + block * (last + last // BLOCKS_PER_AUDIT))
+
+
+def _variances(found: Frames) -> list[tuple[str, float, float]]:
+    """(comparison, variance of blocks, of rounds within) of log step times, mean over arms."""
+    slices = found.slices
+    slices = slices[
+        (slices["statistic"] == "throughput")
+        & (slices["residency"] == "resident")
+        & ~slices["quarantined"]
+    ]
+    rows = []
+    for comparison, these in slices.groupby("comparison", sort=False):
+        logs = np.log(these["step_seconds"])
+        common = logs.groupby([these["block"], these["round"]]).transform("mean")
+        table = pandas.DataFrame(
+            {"arm": these["arm"], "block": these["block"], "round": these["round"]}
+        ).assign(log=logs - common)
+        parts = []
+        for _, arm in table.groupby("arm", sort=False):
+            values = arm.pivot_table(index="block", columns="round", values="log").to_numpy()
+            if min(values.shape) > 1:
+                parts.append(variance_components(values))
+        if parts:
+            between, within = np.nanmean(parts, axis=0)
+            rows.append((str(comparison), float(between), float(within)))
+    return rows
+
+
+def _start_seconds(found: Frames, comparison: str) -> float:
+    """Seconds that a comparison costs in a block before its first round, all arms together."""
+    startup = found.startup[(found.startup["comparison"] == comparison)]
+    startup = startup[startup["block"].notna()]
+    own = startup[
+        [
+            "build_seconds",
+            "compile_seconds",
+            "first_step_seconds",
+            "second_step_seconds",
+            "warm_up_seconds",
+        ]
+    ].sum()
+    processes = found.processes[found.processes["block"].notna()]
+    begun = processes[["interpreter_seconds", "import_seconds", "device_seconds"]].to_numpy().sum()
+    comparisons = found.rounds["comparison"].nunique()
+    blocks = max(found.rounds["block"].nunique(), 1)
+    return float((own.sum() + begun / max(comparisons, 1)) / blocks)

@@ -1,0 +1,65 @@
+"""Compares a step with the best that the machine can do.
+
+The roofline: Williams, Waterman and Patterson (2009), "Roofline: an insightful visual performance
+model", CACM 52.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import reference
+from harness.machine.ceilings import COPY, PRODUCT
+from reference.spec import UnknownName
+from reference.trace import summarize
+
+IMPOSSIBLE_SHARE = 1.05  # of the roofline: a step beyond was not measured right
+# A slot of each state array of the optimiser is read and written; parameters and gradients are in
+# the trace's own count.
+STATE_ARRAYS = {"sgd": 0, "momentum": 1, "adam": 2}
+
+
+def work(
+    model: str, preset: str, batch: int, *, phase: str, optimizer: str | None
+) -> tuple[int, int]:
+    """(floating-point operations, least bytes) of a step, by the conventions of reference.trace.
+
+    Operations are those of matrix products and convolutions, two per multiply-add; bytes are what
+    must move once, the optimiser's state included. Raises UnknownName for a model, preset or phase
+    that is not defined.
+    """
+    found = summarize(reference.get(model), preset, batch)
+    if phase == "inference":
+        return found.inference_operations, found.inference_bytes
+    if phase == "generation":
+        definition = reference.get(model)
+        if definition.generation is None:
+            raise UnknownName("phase", phase, ("inference", "training"), f"model '{model}'")
+        return found.generation_operations, found.generation_bytes
+    arrays = STATE_ARRAYS[optimizer or "sgd"]
+    # An optimiser with state reads and writes every parameter, those without a gradient as well.
+    untouched = found.parameter_count - found.touched_count if arrays else 0
+    moved = 2 * 4 * (untouched + arrays * found.parameter_count)
+    return found.training_operations, found.training_bytes + moved
+
+
+def roofline_share(
+    operations: float,
+    least_bytes: float,
+    step_seconds: float,
+    ceilings: Sequence[Mapping[str, Any]],
+) -> float:
+    """The time that the ceilings allow over the time that was taken; NaN without ceilings.
+
+    The rate of copying is the best among arrays of at least half the step's bytes, so that a step
+    whose data stay in a cache is held against that cache and not against memory.
+    """
+    peak = max((row["per_second"] for row in ceilings if row["what"] == PRODUCT), default=np.nan)
+    copies = [row for row in ceilings if row["what"] == COPY]
+    largest = max((row["size_bytes"] for row in copies), default=0)
+    least = min(least_bytes / 2, largest)
+    rate = max((row["per_second"] for row in copies if row["size_bytes"] >= least), default=np.nan)
+    return float(max(operations / peak, least_bytes / rate) / step_seconds)

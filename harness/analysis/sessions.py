@@ -1,0 +1,275 @@
+"""Compares two sessions of one suite, arm by arm.
+
+Two sessions are not interleaved, so dividing the seconds of one by those of the other has no
+protection against a machine that changed meanwhile. Therefore each arm is held, within its own
+session and round by round, against an anchor that both sessions share; what is compared is how far
+it moved against that anchor, by Welch's t interval over blocks (Welch 1947, "The generalization of
+'Student's' problem when several different population variances are involved", Biometrika 34).
+
+An anchor protects from a machine that was slower for a while, not from another machine: there two
+arms may differ by another ratio though neither has changed. Such sessions get no verdict.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from harness.analysis.summary import summary
+from harness.analysis.verdicts import NO_CONTROL, Logs, judge, logs_of
+from harness.errors import BadInput
+from harness.machine.describe import difference, recorded
+from harness.plan.arms import get_arm
+from harness.plan.vocabulary import TWIN
+from harness.records.frames import AUDIT, Frames, load
+from harness.statistics.corrections import holm
+from harness.statistics.decisions import ALPHA_PER_LOOK
+from harness.statistics.estimates import Estimate, estimate, paired_blocks
+
+OTHER_MACHINE = "other machine"  # in the place of every verdict
+_SAME = ["model", "preset", "phase", "batch", "optimizer", "numeric", "device", "threads"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one arm's seconds did from the first session to the second, as ratios.
+
+    ``raw``: seconds over seconds, without protection. ``ratio`` with ``low`` and ``high``: the same
+    against the anchor, 95 %. ``word``: "slower", "faster", "no change beyond the margin", "open";
+    or ``NO_CONTROL`` or ``OTHER_MACHINE``.
+    """
+
+    comparison: str
+    before: str
+    after: str
+    anchor: str
+    raw: float
+    ratio: float
+    low: float
+    high: float
+    p_value: float
+    margin: float
+    word: str
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What two sessions say of one pair: "agree", "contradict", "open" or ``OTHER_MACHINE``."""
+
+    comparison: str
+    first: str
+    second: str
+    before: str
+    after: str
+    word: str
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two sessions. ``machines``: in what their machines differ; then nothing has a verdict."""
+
+    machines: tuple[str, ...]
+    changes: tuple[Change, ...]
+    agreements: tuple[Agreement, ...]
+
+
+def compare(before: Path, after: Path) -> Compared:
+    """Raises BadInput where the sessions have nothing to compare."""
+    sessions = [load(path) for path in (before, after)]
+    for path, frames in zip((before, after), sessions, strict=True):
+        if len(frames.runs) != 1:
+            raise BadInput(f"{path} holds {len(frames.runs)} runs; name two run folders")
+    if sessions[0].runs["id"].iloc[0] == sessions[1].runs["id"].iloc[0]:
+        raise BadInput(
+            f"{before} and {after} hold one run, which cannot differ from itself; name two runs of"
+            " one suite"
+        )
+    keys = [_comparisons(frames) for frames in sessions]
+    shared = [key for key in keys[0] if key in keys[1]]
+    if not shared:
+        raise BadInput(
+            f"{before} and {after} have no comparison in common (model, preset, phase, batch,"
+            " optimiser, threads); compare two runs of one suite"
+        )
+    changes: list[Change] = []
+    for key in shared:
+        changes += _changes(key, sessions, [each[key] for each in keys])
+    if not changes:
+        raise BadInput(
+            f"{before} and {after} share no arm beside an anchor with the same packages, so nothing"
+            " protects their comparison from a machine that changed; run one suite twice"
+        )
+    agreements = [*_agreements(shared, sessions, keys)]
+    machines = difference(*(recorded(each.runs["machine"].iloc[0]) for each in sessions))
+    if machines:
+        changes = [replace(change, word=OTHER_MACHINE) for change in changes]
+        agreements = [replace(agreement, word=OTHER_MACHINE) for agreement in agreements]
+    return Compared(tuple(machines), tuple(changes), tuple(agreements))
+
+
+def _comparisons(frames: Frames) -> dict[str, str]:
+    """Words for each comparison -> its id."""
+    cells = frames.cells.drop_duplicates("comparison")
+    rows = cells[[*_SAME, "comparison"]].astype(str).to_numpy()
+    return {", ".join(filter(None, row[:-1])): row[-1] for row in rows}
+
+
+def _logs(frames: Frames, comparison: str) -> Logs:
+    slices = frames.slices
+    slices = slices[
+        (slices["comparison"] == comparison)
+        & (slices["statistic"] == "throughput")
+        & (slices["residency"] != AUDIT)
+    ]
+    plan = frames.cells.loc[frames.cells["comparison"] == comparison, "arm"]
+    return logs_of(slices, list(plan))
+
+
+def _changes(key: str, sessions: list[Frames], ids: list[str]) -> list[Change]:
+    logs = [_logs(frames, each) for frames, each in zip(sessions, ids, strict=True)]
+    anchor = _anchor(sessions, logs)
+    if anchor is None:
+        return []
+    margin = float(np.log1p(float(sessions[0].runs["margin"].iloc[0])))
+    found = []
+    for arm in logs[0].arms:
+        other = _counterpart(arm, logs[1].arms)
+        if other is None or anchor in (arm, other) or arm.endswith(TWIN):
+            continue
+        ends = [_against(each, name, anchor) for each, name in zip(logs, (arm, other), strict=True)]
+        raw = [
+            _seconds(frames, each, name)
+            for frames, each, name in zip(sessions, ids, (arm, other), strict=True)
+        ]
+        found.append((arm, other, raw[1] / raw[0], welch(ends[0], ends[1])))
+    # A session in which no arm ran twice does not show what it can tell apart.
+    controlled = all(each.twin for each in logs)
+    p_values = holm(np.array([moved.p_value() for _, _, _, moved in found]))
+    changes = [
+        _change(key, arm, other, anchor=anchor, raw=raw, moved=moved, p_value=p, margin=margin)
+        for (arm, other, raw, moved), p in zip(found, p_values, strict=True)
+    ]
+    return changes if controlled else [replace(change, word=NO_CONTROL) for change in changes]
+
+
+def _change(
+    key: str,
+    before: str,
+    after: str,
+    *,
+    anchor: str,
+    raw: float,
+    moved: Estimate,
+    p_value: float,
+    margin: float,
+) -> Change:
+    low, high = moved.interval()
+    if p_value <= ALPHA_PER_LOOK and abs(moved.log_ratio) > margin:
+        word = "slower" if moved.log_ratio > 0 else "faster"
+    elif -margin <= low and high <= margin:
+        word = "no change beyond the margin"
+    else:
+        word = "open"
+    ratio, least, most = (float(np.exp(each)) for each in (moved.log_ratio, low, high))
+    return Change(
+        comparison=key,
+        before=before,
+        after=after,
+        anchor=anchor,
+        raw=raw,
+        ratio=ratio,
+        low=least,
+        high=most,
+        p_value=float(p_value),
+        margin=float(np.expm1(margin)),
+        word=word,
+    )
+
+
+def _anchor(sessions: list[Frames], logs: list[Logs]) -> str | None:
+    """The twin's arm, else the first that both measured with the same packages."""
+    hashes = [_locks(frames) for frames in sessions]
+    same = [
+        arm
+        for arm in logs[0].arms
+        if arm in logs[1].arms
+        and not arm.endswith(TWIN)
+        and hashes[0].get(arm) == hashes[1].get(arm)
+    ]
+    twins = [each.twin[0] for each in logs if each.twin]
+    return next((arm for arm in same if arm in twins), same[0] if same else None)
+
+
+def _locks(frames: Frames) -> dict[str, str]:
+    locks = json.loads(frames.runs["locks"].iloc[0] or "{}")
+    return {arm: str(each.get("hash")) for arm, each in locks.items()}
+
+
+def _counterpart(arm: str, arms: tuple[str, ...]) -> str | None:
+    """The same arm, or else the same framework and mode at another version."""
+    if arm in arms:
+        return arm
+
+    def unversioned(name: str) -> tuple[str, str, str]:
+        found = get_arm(name)
+        return found.framework.name, found.mode.name, found.suffix
+
+    return next((each for each in arms if unversioned(each) == unversioned(arm)), None)
+
+
+def _against(logs: Logs, arm: str, anchor: str) -> Estimate:
+    clean = np.where(logs.quarantined, np.nan, logs.values)
+    return estimate(paired_blocks(clean, logs.arms.index(arm), logs.arms.index(anchor)))
+
+
+def _seconds(frames: Frames, comparison: str, arm: str) -> float:
+    table = summary(frames)
+    row = table[(table["comparison"] == comparison) & (table["arm"] == arm)]
+    return float(row["step_seconds"].iloc[0])
+
+
+def welch(before: Estimate, after: Estimate) -> Estimate:
+    """The difference of two independent means; its blocks give Welch's degrees of freedom."""
+    variances = before.standard_error**2, after.standard_error**2
+    total = variances[0] + variances[1]
+    with np.errstate(all="ignore"):
+        freedom = total**2 / (
+            variances[0] ** 2 / (before.blocks - 1) + variances[1] ** 2 / (after.blocks - 1)
+        )
+    return Estimate(
+        np.asarray(after.log_ratio - before.log_ratio),
+        np.sqrt(total),
+        np.asarray(1 + np.floor(np.nan_to_num(freedom))).astype(int),
+    )
+
+
+def _agreements(
+    shared: list[str], sessions: list[Frames], keys: list[dict[str, str]]
+) -> Iterator[Agreement]:
+    said: list[dict[tuple[str, str, str], str]] = []
+    for frames, ids in zip(sessions, keys, strict=True):
+        names = {comparison: key for key, comparison in ids.items()}
+        said.append(
+            {
+                (names[each.comparison], pair.first, pair.second): pair.faster or str(pair.verdict)
+                for each in judge(frames)
+                if each.statistic == "throughput" and names[each.comparison] in shared
+                for pair in each.verdicts.pairs
+            }
+        )
+    for key, before in said[0].items():
+        after = said[1].get(key)
+        if after is None:
+            continue
+        pair = {key[1], key[2]}
+        if before == after and before in {*pair, "tie"}:
+            word = "agree"
+        elif before in pair and after in pair:
+            word = "contradict"
+        else:
+            word = "open"
+        yield Agreement(*key, before, after, word)

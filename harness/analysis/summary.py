@@ -1,0 +1,231 @@
+"""One row per planned cell with its measurements: ``COLUMNS["summary"]``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy
+import pandas
+
+from harness.analysis import roofline
+from harness.proof.gate import closing_loose, loose
+from harness.records.columns import COLUMNS, STARTUP
+from harness.records.frames import AUDIT, Frames
+from harness.statistics.estimates import Estimate
+from reference.spec import UnknownName
+
+_KEY = ["run", "cell"]
+_LATER_STAGES = ("build", "compile", "first_step", "steady")
+_BEGUN = ("interpreter_seconds", "import_seconds", "device_seconds")
+_BLOCK_PURPOSES = ("resident", "sequential", AUDIT)
+
+
+def summary(frames: Frames) -> pandas.DataFrame:
+    """Numbers of cells that are not proven are missing, the cells are not."""
+    table = frames.cells.set_index(_KEY)
+    accuracy = frames.accuracy.drop_duplicates(_KEY, keep="first").set_index(_KEY)
+    measured = {
+        **_times(frames),
+        **_startup(frames),
+        **_memory(frames),
+        **_errors(frames),
+        "test_accuracy": accuracy["test_accuracy"],
+        "test_loss": accuracy["test_loss"],
+    }
+    for name, values in measured.items():
+        dtype = COLUMNS["summary"][name][0]
+        fill = {"int64": 0, "str": ""}.get(dtype)
+        table[name] = values.reindex(table.index, fill_value=fill).astype(dtype)
+    table["examples_per_second"] = table["batch"] / table["step_seconds"]
+    table["mean_over_median"] = table["step_seconds"] / table["latency_p50_seconds"]
+    table["first_step_extra_seconds"] = table["first_step_seconds"] - table["step_seconds"]
+    work = _roofline(frames, table)
+    table["flops"], table["roofline_share"] = work["flops"], work["roofline_share"]
+    return table.reset_index()[[*COLUMNS["summary"]]]
+
+
+def counted(slices: pandas.DataFrame, statistic: str, *columns: str) -> pandas.DataFrame:
+    """Slices of a kind that count: no audit, none in quarantine unless a cell has no others.
+
+    Only ``columns``, run, cell, block and step_seconds of them: a million rows of all columns take
+    longer to copy than to count.
+    """
+    kind = (slices["statistic"] == statistic) & (slices["residency"] != AUDIT)
+    wanted = dict.fromkeys((*_KEY, "block", "step_seconds", "quarantined", *columns))
+    slices = slices.loc[kind, [*wanted]]
+    clean = ~slices["quarantined"]
+    any_clean = clean.groupby([slices["run"], slices["cell"]]).transform("any")
+    return slices[clean | ~any_clean]
+
+
+def block_seconds(slices: pandas.DataFrame) -> Any:
+    """Median over rounds of the seconds per step, by run, cell and block."""
+    return slices.groupby([*_KEY, "block"])["step_seconds"].median()
+
+
+def _times(frames: Frames) -> dict[str, Any]:
+    used = ("seconds", "cpu_seconds", "wait_seconds")
+    throughput = counted(frames.slices, "throughput", *used)
+    blocks = block_seconds(throughput)
+    logs = numpy.log(blocks).groupby(level=_KEY).agg(["mean", "std", "count"])
+    estimate = Estimate(
+        logs["mean"].to_numpy(),
+        (logs["std"] / numpy.sqrt(logs["count"])).to_numpy(),
+        logs["count"].to_numpy(),
+    )
+    low, high = (
+        pandas.Series(numpy.exp(end), index=logs.index).where(logs["count"] > 1)
+        for end in estimate.interval()
+    )
+    stepped = frames.steps[frames.steps["phase"] != "generation"]  # there they are first tokens
+    latency = stepped.groupby(_KEY)["step_seconds"]
+    tokens = {}
+    for statistic in ("first_token", "further_token"):
+        found = counted(frames.slices, statistic)
+        tokens[f"{statistic}_seconds"] = block_seconds(found).groupby(level=_KEY).median()
+    quantiles = {f"latency_p{p}_seconds": latency.quantile(p / 100) for p in (50, 95, 99)}
+    seconds = throughput["seconds"]
+    shares = {"concurrency": "cpu_seconds", "wait_share": "wait_seconds"}
+    return {
+        "step_seconds": blocks.groupby(level=_KEY).median(),
+        "step_seconds_low": low,
+        "step_seconds_high": high,
+        **quantiles,
+        **tokens,
+        **{
+            name: (throughput[column] / seconds)
+            .groupby([throughput["run"], throughput["cell"]])
+            .median()
+            for name, column in shares.items()
+        },
+        "blocks": blocks.groupby(level=_KEY).size(),
+        "slices": throughput.groupby(_KEY).size(),
+    }
+
+
+def startups(frames: Frames) -> pandas.DataFrame:
+    """``frames.startup`` with the seconds of its process and, in all, ``startup_seconds``."""
+    processes = frames.processes.drop_duplicates(["run", "process"], keep="last")
+    begun = processes.set_index(["run", "process"])[[*_BEGUN]]
+    startup = frames.startup.join(begun, on=["run", "process"])
+    startup["startup_seconds"] = startup[[*_BEGUN, *STARTUP]].sum(axis=1)
+    return startup
+
+
+def _startup(frames: Frames) -> dict[str, Any]:
+    """Of the blocks' fresh processes; of the qualification's where there were none.
+
+    A resumed run begins with empty caches, so a block's process may have compiled what others
+    found: it counts where all did.
+    """
+    startup, stages = startups(frames), [*_BEGUN, *STARTUP]
+    qualified = startup[~startup["purpose"].isin(_BLOCK_PURPOSES)]
+    first = qualified.drop_duplicates(_KEY, keep="last").set_index(_KEY)
+    served = startup["purpose"].isin(_BLOCK_PURPOSES)
+    any_served = served.groupby([startup["run"], startup["cell"]]).transform("any")
+    fresh = startup[served | ~any_served]
+    found = fresh["cache"] != "cold"
+    fresh = fresh[found | ~found.groupby([fresh["run"], fresh["cell"]]).transform("any")]
+    names = [*stages, "startup_seconds", "warm_up_seconds"]
+    medians = fresh.groupby(_KEY)[names].median()
+    capped = (fresh["capped"] == "yes").groupby([fresh["run"], fresh["cell"]]).mean()
+    cold = first["first_step_seconds"] + first["compile_seconds"].fillna(0)
+    return {
+        **{name: medians[name] for name in names},
+        "capped_share": capped,
+        "cold_first_step_seconds": cold.where(first["cache"] != "warm"),
+        "cache": first["cache"],
+    }
+
+
+def _memory(frames: Frames) -> dict[str, Any]:
+    later = frames.memory["stage"].isin(_LATER_STAGES)
+    imports = frames.memory["stage"] == "import"
+
+    def peak(memory: pandas.DataFrame) -> Any:
+        return memory.groupby(_KEY)["peak_bytes"].max()
+
+    return {
+        "peak_bytes": peak(frames.memory),
+        "peak_over_import_bytes": peak(frames.memory[later]) - peak(frames.memory[imports]),
+    }
+
+
+def _errors(frames: Frames) -> dict[str, Any]:
+    gate = frames.gate.set_index(_KEY)
+    unmeasurable = gate["error"].isna() & ~gate["passed"]
+    error = gate["error"].mask(unmeasurable, numpy.inf)
+    share = (error / gate["tolerance"]).mask(error == 0, 0.0).mask(unmeasurable, numpy.inf)
+
+    def largest(prefix: str) -> Any:
+        return error[gate["name"].str.startswith(prefix)].groupby(level=_KEY).max()
+
+    return {
+        "output_error": largest("outputs"),
+        "gradient_error": largest("gradient"),
+        "worst_error_share": share.groupby(level=_KEY).max(),
+        "loose": _loose(frames),
+    }
+
+
+def _loose(frames: Frames) -> Any:
+    """In words, "trained up to 0.67", of the cells whose gate or closing gate was loose."""
+    numerics = frames.cells.set_index(_KEY)["numeric"]
+    words: dict[Any, list[str]] = {}
+    for key, named in _widest(frames.gate):
+        words.setdefault(key, []).extend(_up_to(loose(named, numerics[key])))
+    for key, named in _widest(frames.checks):  # the closing gate's among them
+        words.setdefault(key, []).extend(_up_to(closing_loose(named)))
+    unjudged = frames.closings[frames.closings["note"] != ""]
+    for key, note in unjudged.drop_duplicates(_KEY, keep="last").set_index(_KEY)["note"].items():
+        words.setdefault(key, []).append(note)
+    rows = {key: ", ".join(parts) for key, parts in words.items()}
+    return pandas.Series(rows, dtype=str).reindex(numerics.index, fill_value="")
+
+
+def _widest(checks: pandas.DataFrame) -> Iterator[tuple[Any, list[tuple[str, float]]]]:
+    """(run, cell) and for each kind of its checks (name, largest tolerance)."""
+    kinds = checks["name"].str.split("/").str[0] + "/"
+    widest = checks["tolerance"].groupby([checks["run"], checks["cell"], kinds]).max()
+    for key, tolerances in widest.groupby(level=[0, 1]):
+        yield key, [*zip(tolerances.index.get_level_values(-1), tolerances, strict=True)]
+
+
+def _up_to(widest: Mapping[str, float]) -> list[str]:
+    return [f"{kind} up to {tolerance:.2g}" for kind, tolerance in widest.items()]
+
+
+def _roofline(frames: Frames, table: pandas.DataFrame) -> pandas.DataFrame:
+    """Operations of a step, and its share of the roofline of its session."""
+    names = ("model", "preset", "batch", "phase", "optimizer")
+    works: dict[tuple[Any, ...], tuple[float, float]] = {}
+    rows = []
+    for row in table.reset_index().to_dict("records"):
+        key = tuple(row[name] for name in names)
+        if key not in works:
+            works[key] = _work(*key)
+        operations, least_bytes = works[key]
+        found = frames.ceilings
+        mine = found[(found["run"] == row["run"]) & (found["threads"] == row["threads"])]
+        share = numpy.nan
+        if len(mine) and row["step_seconds"] > 0 and row["device"] == "cpu":
+            share = roofline.roofline_share(
+                operations, least_bytes, row["step_seconds"], _rows(mine)
+            )
+        rows.append((operations, share))
+    return pandas.DataFrame(
+        rows, index=table.index, columns=["flops", "roofline_share"], dtype=float
+    )
+
+
+def _work(model: str, preset: str, batch: int, phase: str, optimizer: str) -> tuple[float, float]:
+    """NaN for a model that this version does not know: records outlive definitions."""
+    try:
+        return roofline.work(model, preset, batch, phase=phase, optimizer=optimizer or None)
+    except UnknownName:
+        return numpy.nan, numpy.nan
+
+
+def _rows(frame: pandas.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]

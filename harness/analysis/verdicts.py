@@ -1,0 +1,351 @@
+"""Verdicts of every comparison of a run at its last look, with the error bar of the session.
+
+Everything random comes from the run's own seed, so the same records give the same verdicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas
+from numpy.typing import NDArray
+from scipy import special  # type: ignore[import-untyped]
+
+from harness.analysis.roofline import IMPOSSIBLE_SHARE
+from harness.analysis.summary import summary
+from harness.machine.describe import difference, recorded
+from harness.plan.vocabulary import TWIN
+from harness.records.columns import COLUMNS
+from harness.records.frames import AUDIT, Frames
+from harness.statistics.decisions import (
+    LEVELS,
+    LOOKS,
+    CellVerdicts,
+    PairVerdict,
+    cell_verdicts,
+    effective_margin,
+)
+from harness.statistics.estimates import Estimate, Floats, clean_blocks, estimate, paired_blocks
+
+STATISTICS = ("throughput", "latency", "first_token", "further_token")
+NO_CONTROL = "no A/A control: no arm ran twice"
+LEAST_AUDITS = 2  # below, a carry-over has no interval
+_USED = (
+    *("run", "comparison", "statistic", "arm", "residency"),
+    *("block", "round", "step_seconds", "quarantined"),
+)
+CARRY_OVER_ALPHA = 0.01  # over all pairs of a comparison together
+
+
+@dataclass(frozen=True)
+class Logs:
+    """log seconds of a step, ``values[arm, block, round]``; NaN where nothing was measured."""
+
+    arms: tuple[str, ...]
+    values: Floats
+    quarantined: NDArray[np.bool_]  # [block, round]
+
+    @property
+    def twin(self) -> tuple[str, str] | None:
+        """The A/A pair, if both of it were measured."""
+        second = next((arm for arm in self.arms if arm.endswith(TWIN)), None)
+        first = second.removesuffix(TWIN) if second else None
+        return (first, second) if first in self.arms and first and second else None
+
+
+@dataclass(frozen=True)
+class Control:
+    """What the A/A twin shows of a session's own error: ratio and 95 % half-width, a fraction."""
+
+    arm: str
+    ratio: float
+    half_width: float
+    blocks: int
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The verdicts of one comparison and kind of slice, with what they rest on.
+
+    ``carry_over``: the largest audit-minus-resident difference of a pair, a fraction, NaN without
+    audits. ``rules``: rule -> rounds that it put into quarantine.
+    """
+
+    run: str
+    comparison: str
+    statistic: str
+    level: str
+    arms: tuple[str, ...]
+    verdicts: CellVerdicts
+    control: Control | None
+    rounds: int
+    rules: dict[str, int]
+    audits: int
+    carry_over: float
+
+
+def judge(frames: Frames, table: pandas.DataFrame | None = None) -> list[Judged]:
+    """Every comparison that has slices, in the order of the plan. A smoke run has no verdicts.
+
+    ``table``: the summary of the frames, for whoever has it already.
+    """
+    found = []
+    impossible = _impossible(frames, table)
+    # Copies of all columns of a million slices take longer than all statistics.
+    narrow = frames.slices[[*_USED]].astype(dict.fromkeys(_USED[:3], "category"))
+    parts = {key: part for key, part in narrow.groupby([*_USED[:3]], sort=False, observed=True)}
+    for run in frames.runs.to_dict("records"):
+        if not LEVELS.get(run["level"]):
+            continue
+        rounds = frames.rounds[frames.rounds["run"] == run["run"]]
+        seed = 0 if pandas.isna(run["seed"]) else int(run["seed"])
+        plan = frames.cells[frames.cells["run"] == run["run"]]
+        for comparison in dict.fromkeys(plan["comparison"]):
+            arms = plan.loc[plan["comparison"] == comparison, "arm"]
+            met = rounds[rounds["comparison"] == comparison]
+            for number, statistic in enumerate(STATISTICS):
+                slices = parts.get((run["run"], comparison, statistic))
+                if slices is not None:
+                    generator = np.random.default_rng([seed, number])
+                    found.append(
+                        _judged(
+                            run,
+                            comparison,
+                            statistic,
+                            slices=slices,
+                            rounds=met,
+                            plan=[*arms],
+                            impossible=impossible.get((run["run"], comparison), []),
+                            generator=generator,
+                        )
+                    )
+    return _agreed(found, frames)
+
+
+def _judged(
+    run: dict[Any, Any],
+    comparison: str,
+    statistic: str,
+    *,
+    slices: pandas.DataFrame,
+    rounds: pandas.DataFrame,
+    plan: Sequence[str],
+    impossible: Sequence[str],
+    generator: np.random.Generator,
+) -> Judged:
+    logs = logs_of(slices[slices["residency"] != AUDIT], plan)
+    audits = logs_of(slices[slices["residency"] == AUDIT], plan)
+    margin = float(run["margin"])
+    control = _control(logs)
+    limit = effective_margin(margin, control[1] if control else None)
+    carried, failed = carry_over(logs, audits, limit)
+    # Without an arm that is compared with itself, nothing shows what this session tells apart.
+    uncontrolled = [NO_CONTROL] if control is None and len(logs.arms) > 1 else []
+    clean = int(clean_blocks(logs.values, logs.quarantined).sum())
+    verdicts = cell_verdicts(
+        logs.values,
+        logs.arms,
+        margin=margin,
+        level=run["level"],
+        quarantined=logs.quarantined,
+        twin=logs.twin,
+        failed_checks=[*uncontrolled, *impossible, *failed],
+        # With fewer blocks bootstrap-t is too erratic to say anything (statistics.disputed).
+        generator=generator if clean >= LOOKS[1] else None,
+    )
+    counted = rounds[rounds["residency"] != AUDIT]
+    rules = counted.loc[counted["rule"] != "", "rule"].value_counts()
+    return Judged(
+        run=run["run"],
+        comparison=comparison,
+        statistic=statistic,
+        level=run["level"],
+        arms=logs.arms,
+        verdicts=verdicts,
+        control=control[0] if control else None,
+        rounds=len(counted),
+        rules={str(rule): int(rules[rule]) for rule in sorted(rules.index)},
+        audits=audits.values.shape[1],
+        carry_over=carried,
+    )
+
+
+def _impossible(frames: Frames, table: pandas.DataFrame | None) -> dict[tuple[str, str], list[str]]:
+    """Arms beyond what the machine can do, by run and comparison: nobody computes that fast."""
+    found: dict[tuple[str, str], list[str]] = {}
+    if frames.ceilings.empty:
+        return found
+    table = summary(frames) if table is None else table
+    for row in table[table["roofline_share"] > IMPOSSIBLE_SHARE].to_dict("records"):
+        words = f"{row['arm']} is at {row['roofline_share']:.0%} of the roofline: measured wrongly"
+        found.setdefault((row["run"], row["comparison"]), []).append(words)
+    return found
+
+
+def logs_of(slices: pandas.DataFrame, plan: Sequence[str]) -> Logs:
+    """The slices of one comparison and statistic; arms by the plan, blocks and rounds by number."""
+    codes, measured = pandas.factorize(slices["arm"])
+    arms = tuple(arm for arm in plan if arm in set(measured))
+    blocks, at_block = np.unique(slices["block"], return_inverse=True)
+    rounds_of_block = 1 + int(slices["round"].max()) if len(slices) else 0
+    values = np.full((len(arms), len(blocks), rounds_of_block), np.nan)
+    number = np.array([arms.index(arm) for arm in measured], int)[codes]
+    rounds = slices["round"].to_numpy(int)
+    values[number, at_block, rounds] = np.log(slices["step_seconds"].to_numpy(float))
+    bad = np.zeros(values.shape[1:], bool)
+    bad[at_block, rounds] = slices["quarantined"].to_numpy(bool)
+    return Logs(arms, values, bad)
+
+
+def _control(logs: Logs) -> tuple[Control, Estimate] | None:
+    if logs.twin is None:
+        return None
+    clean = np.where(logs.quarantined, np.nan, logs.values)
+    found = estimate(paired_blocks(clean, *map(logs.arms.index, logs.twin)))
+    control = Control(
+        arm=logs.twin[0],
+        ratio=float(np.exp(found.log_ratio)),
+        half_width=float(np.expm1(found.half_width())),
+        blocks=int(found.blocks),
+    )
+    return control, found
+
+
+def carry_over(resident: Logs, audits: Logs, margin: float) -> tuple[float, list[str]]:
+    """The largest audit-minus-resident difference of a pair, and what of it voids the comparison.
+
+    With two audits or more each pair has Welch's interval (Welch 1947, Biometrika 34), its level
+    shared among the pairs; one audit has no interval, so it is shown and judges nothing.
+    """
+    arms = [arm for arm in resident.arms if arm in audits.arms]
+    if len(arms) < 2 or not audits.values.shape[1]:
+        return float("nan"), []
+    first, second = np.triu_indices(len(arms), 1)
+
+    def values(logs: Logs) -> Estimate:
+        at = np.array([logs.arms.index(arm) for arm in arms])
+        clean = np.where(logs.quarantined, np.nan, logs.values)
+        return estimate(paired_blocks(clean, at[first], at[second]))
+
+    here, there = values(resident), values(audits)
+    difference = there.log_ratio - here.log_ratio
+    if np.isnan(difference).all():
+        return float("nan"), []
+    worst = int(np.nanargmax(np.abs(difference)))
+    failed = []
+    if audits.values.shape[1] >= LEAST_AUDITS:
+        variances = here.standard_error**2, there.standard_error**2
+        with np.errstate(all="ignore"):
+            freedom = (variances[0] + variances[1]) ** 2 / (
+                variances[0] ** 2 / (here.blocks - 1) + variances[1] ** 2 / (there.blocks - 1)
+            )
+        quantile = special.stdtrit(freedom, 1 - CARRY_OVER_ALPHA / len(first) / 2)
+        beyond = np.abs(difference) - quantile * np.sqrt(variances[0] + variances[1]) > margin
+        failed = [
+            f"carry-over: {arms[first[at]]} against {arms[second[at]]} is"
+            f" {np.expm1(difference[at]):+.1%} off when each runs alone"
+            for at in np.flatnonzero(beyond)
+        ]
+    return float(np.expm1(difference[worst])), failed
+
+
+def _machines(frames: Frames) -> dict[str, int]:
+    """Run -> the number of its machine; runs on one machine share a number."""
+    known: list[dict[str, Any]] = []
+    numbers = {}
+    for run, text in zip(frames.runs["run"], frames.runs["machine"], strict=True):
+        machine = recorded(text)
+        number = next((n for n, each in enumerate(known) if not difference(each, machine)), None)
+        if number is None:
+            number = len(known)
+            known.append(machine)
+        numbers[run] = number
+    return numbers
+
+
+def _agreed(found: list[Judged], frames: Frames) -> list[Judged]:
+    """Verdicts of which a second session on the same machine says the same are not provisional."""
+    cells = frames.cells.drop_duplicates(["run", "comparison"]).set_index(["run", "comparison"])
+    names = ["model", "preset", "phase", "batch", "optimizer", "numeric", "device", "threads"]
+    machines = _machines(frames)
+    said: dict[tuple[Any, ...], set[str]] = {}
+
+    def key(judged: Judged, pair: Any) -> tuple[Any, ...]:
+        what = tuple(cells.loc[(judged.run, judged.comparison), names])
+        machine = machines[judged.run]
+        return (*what, machine, judged.statistic, pair.first, pair.second, pair.faster)
+
+    for judged in found:
+        for pair in judged.verdicts.pairs:
+            if pair.faster is not None:
+                said.setdefault(key(judged, pair), set()).add(judged.run)
+    return [
+        replace(
+            judged,
+            verdicts=replace(
+                judged.verdicts,
+                pairs=tuple(
+                    replace(pair, provisional=len(said[key(judged, pair)]) < 2)
+                    if pair.provisional and pair.faster is not None
+                    else pair
+                    for pair in judged.verdicts.pairs
+                ),
+            ),
+        )
+        for judged in found
+    ]
+
+
+def settled(frames: Frames) -> set[str]:
+    """Comparisons of which no kind of slice has an inconclusive pair left."""
+    found: dict[str, bool] = {}
+    for judged in judge(frames):
+        found[judged.comparison] = found.get(judged.comparison, True) and judged.verdicts.settled
+    return {comparison for comparison, done in found.items() if done}
+
+
+def verdict_frame(found: Iterable[Judged]) -> pandas.DataFrame:
+    """A row per pair: ``COLUMNS["verdicts"]``."""
+    rows: list[dict[str, Any]] = []
+    for judged in found:
+        control = judged.control
+        for pair in judged.verdicts.pairs:
+            rows.append(
+                {
+                    **vars(pair),
+                    "run": judged.run,
+                    "comparison": judged.comparison,
+                    "statistic": judged.statistic,
+                    "verdict": str(pair.verdict),
+                    "faster": pair.faster or "",
+                    "margin": judged.verdicts.margin,
+                    "control_ratio": control.ratio if control else np.nan,
+                    "control_half_width": control.half_width if control else np.nan,
+                }
+            )
+    schema = COLUMNS["verdicts"]
+    frame = pandas.DataFrame(rows, columns=[*schema])
+    return frame.astype({name: dtype for name, (dtype, _) in schema.items()})
+
+
+def pair_of(judged: Judged, first: str, second: str) -> PairVerdict | None:
+    """The verdict on two arms, said of the first over the second."""
+    for pair in judged.verdicts.pairs:
+        if (pair.first, pair.second) == (first, second):
+            return pair
+        if (pair.first, pair.second) == (second, first):
+            return pair.turned()
+    return None
+
+
+def ordered(judged: Judged, arms: Sequence[str]) -> list[str]:
+    """Arms from the fastest: of the set that nobody beats the first of the least seconds."""
+    seconds = {arm: 0.0 for arm in arms}
+    for pair in judged.verdicts.pairs:
+        if pair.first in seconds and pair.second in seconds and np.isfinite(pair.ratio):
+            seconds[pair.first] += np.log(pair.ratio)
+            seconds[pair.second] -= np.log(pair.ratio)
+    return sorted(arms, key=lambda arm: (arm not in judged.verdicts.fastest, seconds[arm]))

@@ -1,0 +1,172 @@
+"""``levelfield advise``: recommends a framework for a need."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli.terminal import terminal
+from harness.errors import BadInput
+from reference.spec import UnknownName
+
+if TYPE_CHECKING:
+    from harness.advice.needs import Need
+
+
+def advise_command(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or a folder of them.")],
+    need: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The need as TOML; flags go before it.")
+    ] = None,
+    ask: Annotated[bool, typer.Option("--ask", help="Ask question by question.")] = False,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="A model or a family: dense, convolutional, recurrent, transformer, generative,"
+            " recommender."
+        ),
+    ] = None,
+    purpose: Annotated[
+        str | None,
+        typer.Option("--for", help="prototyping, training, latency, throughput or edge."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+    profile: Annotated[str | None, typer.Option(help="default or tuned arms.")] = None,
+    numeric: Annotated[str | None, typer.Option(help="float32 or int8.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps that a process makes: start-up is counted in.")
+    ] = None,
+    memory: Annotated[
+        float | None, typer.Option(metavar="MIB", help="Most peak memory that will do.")
+    ] = None,
+    startup: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Most seconds to the first step's end.")
+    ] = None,
+    platform: Annotated[
+        str | None, typer.Option(help="A wheel is needed for it, such as macos-arm64.")
+    ] = None,
+    python: Annotated[str | None, typer.Option(help="A wheel is needed for it: 3.12.")] = None,
+    licences: Annotated[
+        str | None, typer.Option(help="Licences that will do, separated by commas.")
+    ] = None,
+    exports: Annotated[
+        str | None, typer.Option(help="A format that the model must leave in, such as ONNX.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="A numeric type that must be documented, such as bfloat16.")
+    ] = None,
+    graph: Annotated[str | None, typer.Option(help="dynamic, static or lazy.")] = None,
+    distributed: Annotated[
+        bool, typer.Option("--distributed", help="Training over several devices or processes.")
+    ] = False,
+    maintained: Annotated[
+        bool, typer.Option("--maintained", help="Only what is still maintained.")
+    ] = False,
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=NUMBER", help="Of time, startup, memory or coverage."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For a script.")] = False,
+) -> None:
+    """Which framework to take for a need: by measured verdicts first, by facts second.
+
+    Shows what excluded whom, the ranking with its uncertainty, and how far a weight must move
+    before another one leads; says so where the evidence does not decide.
+    """
+    # Imported here because pandas takes longer to load than most commands to run.
+    from rich.markdown import Markdown
+
+    from harness.advice.advice import advise
+    from harness.advice.needs import Need, read_need, stated
+    from harness.advice.words import advice_text
+    from harness.records.frames import load
+
+    said: dict[str, Any] = {
+        "task": task,
+        "purpose": purpose,
+        "device": device,
+        "profile": profile,
+        "numeric": numeric,
+        "steps": steps,
+        "memory_mib": memory,
+        "startup_seconds": startup,
+        "platform": platform,
+        "python": python,
+        "licences": licences.split(",") if licences else None,
+        "exports": exports,
+        "precision": precision,
+        "graph": graph,
+        "distributed": distributed or None,
+        "maintained": maintained or None,
+        "weights": _weights(weight or []) or None,
+    }
+    base = read_need(need) if need else Need()
+    chosen = stated({name: value for name, value in said.items() if value is not None}, base)
+    if ask:
+        chosen = _asked(chosen)
+    advice = advise(load(runs), chosen)
+    if as_json:
+        found = {
+            "need": {**vars(chosen), "weights": chosen.weighted},
+            "decided": advice.decided,
+            "contenders": advice.contenders,
+            "ranking": [asdict(each) for each in advice.ranking],
+            "excluded": [asdict(each) for each in advice.excluded],
+            "moves": [asdict(each) for each in advice.moves],
+            "evidence": [f"{each.title}, {each.details}" for each, _ in advice.evidence],
+        }
+        print(json.dumps(found, indent=1))
+        return
+    text, console = advice_text(advice), terminal()
+    if console.is_terminal:
+        console.print(Markdown(text))
+    else:
+        print(text, end="")
+
+
+def _weights(texts: list[str]) -> dict[str, float]:
+    found = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        try:
+            found[name] = float(number)
+        except ValueError as error:
+            raise BadInput(f"--weight takes NAME=NUMBER, such as time=4, not '{text}'") from error
+    return found
+
+
+def _asked(need: Need) -> Need:
+    """Every question, with what is known so far as the answer of those who just press return."""
+    from harness.advice.needs import CRITERIA, PURPOSES, stated
+    from harness.advice.words import questions
+
+    for name, question, known in questions():
+        words = f"{question} ({', '.join(known)})" if known else question
+        now = getattr(need, name)
+        while True:
+            try:
+                need = stated({name: _answer(words, now)}, need)
+                break
+            except (BadInput, UnknownName) as error:
+                typer.echo(str(error))
+    now = {**PURPOSES[need.purpose].weights, **need.weights}
+    asked = {
+        name: typer.prompt(f"Weight of {name} ({what})", default=float(now[name]), type=float)
+        for name, what in CRITERIA.items()
+    }
+    changed = {name: number for name, number in asked.items() if number != now[name]}
+    return stated({"weights": {**need.weights, **changed}}, need)
+
+
+def _answer(words: str, now: Any) -> Any:
+    """What was typed, of the kind of the answer so far."""
+    if isinstance(now, bool):
+        return typer.confirm(words, default=now)
+    if isinstance(now, tuple):
+        typed = typer.prompt(words, default=",".join(now))
+        return [each for each in typed.split(",") if each]
+    return typer.prompt(words, default=now, type=type(now))

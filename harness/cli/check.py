@@ -1,0 +1,188 @@
+"""``levelfield check``: proves that arms compute the same thing and can be timed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Hashable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, JustifyMethod
+from rich.table import Table
+
+import reference
+from harness.cli.options import (
+    ArmsOption,
+    BatchOption,
+    ModelsOption,
+    NumericOption,
+    OptimizersOption,
+    PhasesOption,
+    PresetsOption,
+    PythonOption,
+    ThreadsOption,
+    given_interpreters,
+    narrowed,
+)
+from harness.cli.progress import watched
+from harness.cli.terminal import terminal
+from harness.engine import session
+from harness.plan.cells import plan
+from harness.plan.suite import Suite, load_suite
+from harness.records import store
+
+# What proves a published architecture need not fill a machine; and Adam, which takes the sign of
+# every rounding, proves nothing about a deep one that the tiny presets have not.
+PAPER_BATCH, PAPER_OPTIMIZERS = 4, "momentum"
+LOOSE_GATE = "the gate was loose, since rounding alone changes the reference as much"
+HARMLESS = ("ok", "unsupported", "unwritten", "no-environment")
+
+
+def check_command(
+    suite: Annotated[str, typer.Argument(help="A suite's name or TOML file.")] = "tiny",
+    everything: Annotated[
+        bool, typer.Option("--all", help="All models and all arms there are.")
+    ] = False,
+    arms: ArmsOption = None,
+    models: ModelsOption = None,
+    presets: PresetsOption = None,
+    phases: PhasesOption = None,
+    optimizers: OptimizersOption = None,
+    batch: BatchOption = None,
+    threads: ThreadsOption = None,
+    numeric: NumericOption = None,
+    python: PythonOption = None,
+    timed: Annotated[
+        bool,
+        typer.Option(
+            "--timed",
+            help="Also every check of the measurement, and the closing gate after a few slices.",
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Prove every arm against the reference and show its errors; no time is reported.
+
+    Of the preset paper a batch of 4 and momentum are proved if nothing else is asked for.
+
+    Exits with 1 if an arm is wrong or failed.
+    """
+    chosen = load_suite(suite)
+    if everything:
+        chosen = replace(chosen, models=tuple(reference.definitions()), arms=("*",))
+    published = presets == "paper"
+    chosen = narrowed(
+        chosen,
+        arms=arms,
+        models=models,
+        presets=presets,
+        phases=phases,
+        optimizers=PAPER_OPTIMIZERS if optimizers is None and published else optimizers,
+        batch=PAPER_BATCH if batch is None and published else batch,
+        threads=threads,
+        numeric=numeric,
+    )
+    rows = _check(chosen, python, suite, timed=timed)
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    else:
+        _show(rows, terminal())
+    if any(row["status"] not in HARMLESS for row in rows):
+        raise typer.Exit(1)
+
+
+def _check(
+    suite: Suite, python: list[str] | None, name: str, *, timed: bool
+) -> list[dict[Hashable, Any]]:
+    # No time is reported, so nothing needs an error bar, and an adapter's author waits for it.
+    effort = replace(
+        suite.effort,
+        warm_up_seconds=0.2,
+        warm_up_cap_seconds=3.0,
+        quiet_seconds=0.0,
+        memory=False,
+        ceilings=timed,
+    )
+    suite = replace(suite, twin="none", effort=effort)
+    cells = plan(suite)
+    resolutions = session.resolve_arms(suite.arms, given_interpreters(python))
+    session.refuse_if_nothing_can_run(resolutions, name)
+    with tempfile.TemporaryDirectory(prefix="levelfield-check-") as folder:
+        with (
+            store.create(
+                Path(folder), "check", session.describe_run(suite, cells, resolutions)
+            ) as run,
+            watched(terminal(stderr=True), len(cells)) as listener,
+        ):
+            session.measure(
+                run,
+                suite,
+                cells,
+                resolutions=resolutions,
+                progress=listener,
+                only_gate=True,
+                timed=timed,
+            )
+        # These bring pandas, which takes longer than to refuse a mistake.
+        from harness.analysis.summary import summary as summarised
+        from harness.records import frames
+
+        summary = summarised(frames.load(run.path))
+        logs = _kept_logs(run)
+    columns = ("arm", "model", "preset", "phase", "optimizer", "status", "reason", "loose")
+    errors = ("output_error", "gradient_error", "worst_error_share")
+    wanted = summary[[*columns, *errors]].astype(object)
+    rows = wanted.where(wanted.notna(), None).to_dict("records")
+    return [{**row, "log": logs.get(cell)} for row, cell in zip(rows, summary["cell"], strict=True)]
+
+
+def _kept_logs(run: store.Run) -> dict[str, str]:
+    """Copy the logs of cells that did not pass to a folder that stays: cell -> its log there."""
+    named = {
+        record["cell"]: record["log"]
+        for record in store.read_records(run)
+        if record["record"] == "status"
+        and record["status"] not in HARMLESS
+        and record.get("log")
+        and (run.path / "logs" / record["log"]).exists()
+    }
+    if not named:
+        return {}
+    folder = Path(tempfile.mkdtemp(prefix="levelfield-check-logs-"))
+    for log in set(named.values()):
+        shutil.copy(run.path / "logs" / log, folder)
+    return {cell: str(folder / log) for cell, log in named.items()}
+
+
+def _show(rows: list[dict[Hashable, Any]], console: Console) -> None:
+    """One line per cell, and below them every reason once."""
+    table = Table(caption="errors are relative norms against float64", caption_justify="left")
+    for column in ("arm", "model", "phase", "status", "outputs", "gradients", "of tolerance"):
+        justify: JustifyMethod = "right" if column[0] in "og" else "left"
+        table.add_column(column, justify=justify, no_wrap=True)
+    reasons: dict[str, None] = {}
+    for row in rows:
+        phase = row["phase"] + (f" {row['optimizer']}" if row["optimizer"] else "")
+        errors = (row["output_error"], row["gradient_error"])
+        share = row["worst_error_share"]
+        table.add_row(
+            row["arm"],
+            f"{row['model']}/{row['preset']}",
+            phase,
+            row["status"],
+            *("" if error is None else f"{error:.1e}" for error in errors),
+            "" if share is None else f"{share:.1%}",
+        )
+        if row["reason"]:
+            log = f" (log: {row['log']})" if row["log"] else ""
+            reasons[f"{row['arm']}: {row['status']}: {row['reason']}{log}"] = None
+        if row["loose"]:
+            cell = f"{row['model']}/{row['preset']} {phase}"
+            reasons[f"{cell}: {LOOSE_GATE}: {row['loose']}"] = None
+    console.print(table)
+    for reason in reasons:
+        console.print(reason, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,84 @@
+"""``levelfield compare``: compares two sessions of one suite."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from harness.cli.terminal import terminal
+
+
+def compare_command(
+    before: Annotated[Path, typer.Argument(help="Folder of the earlier run.")],
+    after: Annotated[Path, typer.Argument(help="Folder of the later run.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For a script.")] = False,
+) -> None:
+    """What changed between two runs of a suite, and whether their verdicts agree.
+
+    Two runs are not interleaved: each arm is held against an anchor within its own run first.
+    Runs on unlike machines get no verdict.
+    Arms are matched by name, or by name without version, such as jax@0.9.2:jit and jax:jit.
+    """
+    # Imported here because pandas takes longer to load than most commands to run.
+    from harness.analysis.sessions import OTHER_MACHINE, compare
+    from harness.errors import clean
+    from harness.report.text import significant
+
+    compared = compare(before, after)
+    changes, agreements = compared.changes, compared.agreements
+    if as_json:
+        found = {
+            "machines": compared.machines,
+            "changes": [asdict(change) for change in changes],
+            "verdicts": [asdict(agreement) for agreement in agreements],
+        }
+        print(json.dumps(found, indent=1))
+        return
+    console = terminal()
+    if compared.machines:
+        console.print(
+            Text(clean(f"{OTHER_MACHINE}, so no verdicts: {'; '.join(compared.machines)}")),
+            soft_wrap=True,
+        )
+    table = Table(title="Seconds of the second run over those of the first", title_justify="left")
+    for name in ("comparison", "arm", "against anchor", "95 % interval", "unprotected", "verdict"):
+        table.add_column(name)
+    for change in changes:
+        names = (
+            change.after if change.before == change.after else f"{change.before} -> {change.after}"
+        )
+        cells = (
+            change.comparison,
+            names,
+            significant(change.ratio, 4),
+            f"{significant(change.low, 4)} to {significant(change.high, 4)}",
+            significant(change.raw, 4),
+            change.word,
+        )
+        table.add_row(*(Text(clean(cell)) for cell in cells))
+    console.print(table)
+    console.print(
+        f"anchors: {', '.join(sorted({change.anchor for change in changes}))}; the unprotected"
+        " ratio also holds what the machine did between the runs",
+        highlight=False,
+        markup=False,
+    )
+    if compared.machines:
+        return
+    words = [agreement.word for agreement in agreements]
+    counts = ", ".join(f"{words.count(word)} {word}" for word in ("agree", "open", "contradict"))
+    console.print(f"verdicts on pairs: {counts}", highlight=False)
+    for each in agreements:
+        if each.word == "contradict":
+            console.print(
+                Text(
+                    f"contradiction in {clean(each.comparison)}: {clean(each.first)} /"
+                    f" {clean(each.second)}: first {clean(each.before)}, then {clean(each.after)}"
+                )
+            )

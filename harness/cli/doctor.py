@@ -1,0 +1,38 @@
+"""``levelfield doctor``: says whether this machine can give a verdict."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from harness.cli.terminal import terminal
+
+STYLES = {"good": "green", "poor": "yellow", "unknown": "dim"}
+
+
+def doctor_command(
+    as_json: Annotated[bool, typer.Option("--json", help="For a script.")] = False,
+) -> None:
+    """Look at this machine for some seconds: can it give a verdict, and what should be changed?"""
+    from harness.machine import doctor
+
+    facts = doctor.examine()
+    found = list(doctor.rows(facts))
+    if as_json:
+        rows = [asdict(row) for row in found]
+        print(json.dumps({"rows": rows, "conclusion": doctor.conclusion(facts)}, indent=1))
+        return
+    console = terminal()
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("what", "found", "state", "advice"):
+        table.add_column(name)
+    for row in found:
+        cells = (row.what, row.found, row.state, row.advice)
+        table.add_row(*map(Text, cells), style=STYLES[row.state])  # brackets are no markup
+    console.print(table)
+    console.print(f"Expect {doctor.conclusion(facts)}.", highlight=False)

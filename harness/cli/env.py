@@ -1,0 +1,166 @@
+"""``levelfield env``: builds, lists and removes sealed environments."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from harness.cli.options import PythonOption, given_interpreters
+from harness.cli.terminal import terminal
+from harness.environments import sealed
+from harness.errors import BadInput, RunFailed
+from harness.plan.arms import EnvironmentSpec, arms, get_arm
+from harness.plan.suite import load_suite
+from reference.spec import UnknownName
+
+app = typer.Typer(help="Build, list, lock and remove sealed environments.", no_args_is_help=True)
+
+Labels = Annotated[list[str] | None, typer.Argument(help="Environments, such as torch keras/jax.")]
+
+
+def specs_by_label() -> dict[str, EnvironmentSpec]:
+    """Every environment that an arm wants, by label."""
+    specs = (arm.mode.environment for arm in arms().values())
+    return {spec.label: spec for spec in specs}
+
+
+def specs_of_arms(names: Iterable[str]) -> list[EnvironmentSpec]:
+    """The environments of some arms, each once, in order."""
+    specs = (get_arm(name).mode.environment for name in names)
+    return list({spec.label: spec for spec in specs}.values())
+
+
+def _chosen(labels: list[str] | None) -> list[EnvironmentSpec]:
+    known = specs_by_label()
+    return [_spec_of(label, known) for label in labels or known]
+
+
+def _spec_of(label: str, known: Mapping[str, EnvironmentSpec]) -> EnvironmentSpec:
+    """``jax``, ``keras/jax``, and at a version ``jax@0.9.2`` or ``keras@3.14.0/jax``."""
+    framework, at, rest = label.partition("@")
+    version, slash, name = rest.partition("/")
+    plain = framework + slash + name
+    if plain not in known or bool(at) != bool(version):
+        raise UnknownName("environment", label, known)
+    return known[plain].at(version) if at else known[plain]
+
+
+@app.command("build")
+def build_command(
+    labels: Labels = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Build what the arms of this suite need.")
+    ] = None,
+) -> None:
+    """Build environments: all, those named, or those of a suite. Finished ones are kept.
+
+    One that cannot be built does not stop the others; its arms end as "no-environment".
+    """
+    wanted = _chosen(labels) if labels or not suite else []
+    if suite:
+        wanted += [s for s in specs_of_arms(load_suite(suite).arms) if s not in wanted]
+    build_environments(wanted)
+
+
+def build_environments(wanted: list[EnvironmentSpec]) -> None:
+    """Build with a progress bar. Raises RunFailed at the end if any could not be built."""
+    console = terminal()
+    failures: list[str] = []
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[now]}", style="dim", markup=False),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("environments", total=len(wanted), now="")
+        for spec in wanted:
+            progress.update(task, description=f"environment {spec.label}")
+            try:
+                built = sealed.build(
+                    spec, on_progress=lambda line: progress.update(task, now=line[:60])
+                )
+                done = f"{built.python}, {len(built.lock)} packages, {built.build_seconds:.0f} s"
+                console.print(f"environment {spec.label}: ready ({done})", highlight=False)
+            except sealed.EnvironmentFailed as error:
+                failures.append(spec.label)
+                console.print(f"environment {spec.label}: {error}", highlight=False, markup=False)
+            progress.advance(task)
+    if failures:
+        raise RunFailed(
+            f"could not build {', '.join(failures)}; their arms will end as 'no-environment'; "
+            f"to try again: levelfield env build {' '.join(failures)}"
+        )
+
+
+@app.command("list")
+def list_command(
+    python: PythonOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Which interpreter will serve which arm, and why."""
+    given = given_interpreters(python)
+    rows = []
+    for arm in arms().values():
+        spec = arm.mode.environment
+        resolution = sealed.resolve(spec, given)
+        rows.append(
+            {
+                "arm": arm.name,
+                "environment": spec.label,
+                "served by": resolution.how,
+                "why": resolution.reason,
+                "interpreter": str(resolution.interpreter or ""),
+                "lock": (resolution.lock_hash or "")[:12],
+            }
+        )
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    table = Table()
+    shown = ("arm", "environment", "served by", "why")
+    for column in shown:
+        table.add_column(column, no_wrap=column != "why")
+    for row in rows:
+        table.add_row(*(row[column] for column in shown))
+    console = terminal()
+    console.print(table)
+    for folder in sealed.half_built():
+        console.print(f"half-built, never used: {folder}", highlight=False)
+
+
+@app.command("lock")
+def lock_command(label: Annotated[str, typer.Argument(help="One environment.")]) -> None:
+    """Print what is really installed in an environment, one pinned package per line."""
+    (spec,) = _chosen([label])
+    found = sealed.find(spec)
+    if found is None:
+        raise RunFailed(f"{label} is not built; type: levelfield env build {label}")
+    print("\n".join(found.lock))
+
+
+@app.command("remove")
+def remove_command(
+    labels: Labels = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All environments, half-built ones too.")
+    ] = False,
+) -> None:
+    """Remove environments from the cache."""
+    if everything:
+        for environment in sealed.list_environments():
+            sealed.remove(environment.path)
+        for folder in sealed.half_built():
+            sealed.remove(folder)
+        return
+    if not labels:
+        raise BadInput("name the environments to remove, or all of them: --all")
+    for spec in _chosen(labels):
+        sealed.remove(spec)
+        print(f"removed {spec.label}")

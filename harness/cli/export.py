@@ -1,0 +1,56 @@
+"""``levelfield export``: writes a definition as a file that other runtimes read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import reference
+from harness.cli.terminal import terminal
+from harness.errors import BadInput
+from harness.records.store import write_atomically, writing_failed
+from reference.spec import UnknownName
+
+
+def export_command(
+    model: Annotated[str, typer.Argument(help="A model's name, as in levelfield list models.")],
+    onnx: Annotated[Path, typer.Option(metavar="FILE", help="Where the ONNX file goes.")],
+    preset: Annotated[str, typer.Option(help="tiny, small or paper.")] = "small",
+    phase: Annotated[
+        str, typer.Option(help="inference; or generation: one step of decoding with its cache.")
+    ] = "inference",
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Examples; the file leaves it open if not given.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the parameters, as a suite's seed.")] = 0,
+) -> None:
+    """Write a model's definition as an ONNX graph with the parameters that a seed draws."""
+    # onnx takes longer to load than most commands take to run.
+    from reference.export import export_generation, export_inference
+
+    definition = reference.get(model)
+    sizes = definition.sizes(preset)
+    if phase not in ("inference", "generation"):
+        raise UnknownName("phase", phase, ("inference", "generation"), where="--phase")
+    if phase == "generation" and definition.generation is None:
+        raise BadInput(f"{model} does not generate; leave out --phase, or export gpt2")
+    case = reference.draw_case(model, preset, seed, batch=batch or 1, sets=1)
+    if phase == "generation":
+        exported = export_generation(definition, sizes, case.parameters, batch=batch)
+    else:
+        exported = export_inference(definition, sizes, case.parameters, case.state, batch=batch)
+    try:
+        write_atomically(onnx, exported.checked())
+    except OSError as error:
+        raise writing_failed(error, onnx, advice="name another file") from error
+    graph = exported.proto.graph
+    terminal().print(
+        f"{onnx}: {model}/{preset} {phase}, {len(graph.node)} nodes,"
+        f" {sum(each.size for each in exported.parameters().values()):,} parameters and statistics;"
+        f" {', '.join(each.name for each in graph.input)}"
+        f" -> {', '.join(each.name for each in graph.output)}",
+        highlight=False,
+        soft_wrap=True,
+    )

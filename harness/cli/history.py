@@ -1,0 +1,74 @@
+"""``levelfield history``: compares many runs of one suite."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from harness.cli.terminal import terminal
+
+
+def history_command(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Run folders, or folders of them; results if none.")
+    ] = None,
+    chart: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Also draw it there: history.png and history.svg."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For a script.")] = False,
+) -> None:
+    """What every arm did from each run of a suite to the next, new versions marked.
+
+    Runs are not interleaved: each arm is held against an anchor within its own run first.
+    Between runs on unlike machines there is no verdict.
+    """
+    # Imported here because pandas takes longer to load than most commands to run.
+    from harness.analysis.history import history
+    from harness.analysis.sessions import OTHER_MACHINE
+    from harness.errors import clean
+    from harness.report.text import significant
+
+    found = history(runs or [Path("results")])
+    if chart is not None:
+        from harness.report import draw_history
+
+        draw_history(found, chart)
+    if as_json:
+        print(json.dumps(asdict(found), indent=1))
+        return
+    console = terminal()
+    for machines in found.machines:
+        console.print(Text(clean(f"{OTHER_MACHINE}, so no verdicts: {machines}")), soft_wrap=True)
+    table = Table(title="Seconds of each run over those of the run before", title_justify="left")
+    for name in ("suite", "comparison", "arm", "run", "version", "against anchor", "verdict"):
+        table.add_column(name)
+    ordered = sorted(
+        found.steps, key=lambda each: (each.suite, each.change.comparison, each.change.after)
+    )
+    for step in ordered:
+        before, after = step.versions
+        version = after if before == after else f"{before or '?'} -> {after or '?'}"
+        packages = ", other packages" if step.packages and before == after else ""
+        change = step.change
+        ends = f"[{significant(change.low, 4)}, {significant(change.high, 4)}]"
+        cells = (
+            step.suite,
+            change.comparison,
+            change.after,
+            step.run,
+            version + packages,
+            f"{significant(change.ratio, 4)} {ends}",
+            change.word,
+        )
+        style = "bold" if before != after else ""
+        table.add_row(*(Text(clean(cell)) for cell in cells), style=style)
+    console.print(table)
+    for reason in found.apart:
+        console.print(f"not compared: {reason}", highlight=False, markup=False)

@@ -1,0 +1,30 @@
+"""``levelfield plot``: draws one chart of runs, as PNG and SVG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def plot_command(
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help="ratio, step-time, throughput, break-even, memory, startup, roofline, heat,"
+            " profile, scaling or learning."
+        ),
+    ],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or a folder of them.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where to write; the working folder otherwise."),
+    ] = None,
+) -> None:
+    """Draw one chart from the raw records of runs, as PNG and as SVG."""
+    # Imported here because pandas and Matplotlib take longer to load than most commands to run.
+    from harness.report import plot
+
+    for path in plot(kind, runs, output or Path()):
+        print(path)

@@ -1,0 +1,76 @@
+"""Shows the progress of a run on a terminal, or as lines where there is none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from harness.engine.engine import Progress as Listener
+from harness.plan.cells import Cell
+
+LINE_SECONDS = 15.0  # between lines about stages, where no terminal shows a bar
+
+
+@contextmanager
+def watched(console: Console, total: int) -> Iterator[Listener]:
+    """A listener for the engine; ``total`` is how many cells there are.
+
+    Nothing refreshes by itself: a display that woke up now and then would run beside what is timed.
+    """
+    if not console.is_terminal:
+        yield _Lines(console, total)
+        return
+    columns = (
+        BarColumn(bar_width=20),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Progress(*columns, console=console, auto_refresh=False, transient=True) as progress:
+        yield _Bar(progress)
+
+
+class _Lines:
+    """A line per finished cell, and now and then one about what happens."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._file, self._total, self._done, self._said = console.file, total, 0, time.monotonic()
+
+    def stage(self, text: str, done: float) -> None:
+        if time.monotonic() - self._said >= LINE_SECONDS:
+            self._say(f"{done:.0%} {text}")
+
+    def cell_done(self, cell: Cell) -> None:
+        self._done += 1
+        self._say(f"[{self._done}/{self._total}] {cell.title}")
+
+    def _say(self, text: str) -> None:
+        self._said = time.monotonic()
+        print(text, file=self._file, flush=True)
+
+
+class _Bar:
+    """One bar over the whole run."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._task = progress, progress.add_task("", total=1.0)
+
+    def stage(self, text: str, done: float) -> None:
+        self._progress.update(self._task, completed=done, description=text)
+        self._progress.refresh()
+
+    def cell_done(self, cell: Cell) -> None:
+        """The bar knows of work, not of cells."""

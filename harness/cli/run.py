@@ -1,0 +1,168 @@
+"""``levelfield run``: proves, measures and reports a suite."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import (
+    ArmsOption,
+    BatchOption,
+    LevelOption,
+    MarginOption,
+    ModelsOption,
+    NumericOption,
+    OptimizersOption,
+    PhasesOption,
+    PresetsOption,
+    PythonOption,
+    ResidencyOption,
+    ThreadsOption,
+    TwinOption,
+    given_interpreters,
+    narrowed,
+)
+from harness.cli.progress import watched
+from harness.cli.report import show_report
+from harness.cli.terminal import terminal
+from harness.engine import session
+from harness.environments.sealed import Resolution
+from harness.errors import BadInput
+from harness.plan.cells import Cell
+from harness.plan.suite import Suite, load_suite
+from harness.plan.vocabulary import TWIN
+from harness.records import store
+from harness.statistics.decisions import LEVELS
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+DEFAULT_RESULTS = Path("results")
+
+
+def run_command(
+    suite: Annotated[str | None, typer.Argument(help="A suite's name or TOML file.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Finish a run that was interrupted.")
+    ] = None,
+    arms: ArmsOption = None,
+    models: ModelsOption = None,
+    presets: PresetsOption = None,
+    phases: PhasesOption = None,
+    optimizers: OptimizersOption = None,
+    batch: BatchOption = None,
+    threads: ThreadsOption = None,
+    numeric: NumericOption = None,
+    level: LevelOption = None,
+    margin: MarginOption = None,
+    twin: TwinOption = None,
+    residency: ResidencyOption = None,
+    python: PythonOption = None,
+    results: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where run folders are made.")
+    ] = DEFAULT_RESULTS,
+) -> None:
+    """Prove, measure and report every cell of a suite; what is measured is kept as it comes."""
+    if (suite is None) == (resume is None):
+        raise BadInput("name a suite, such as: levelfield run quick; or a run: --resume RUN")
+    given = given_interpreters(python)
+    wanted = {
+        "arms": arms,
+        "models": models,
+        "presets": presets,
+        "phases": phases,
+        "optimizers": optimizers,
+        "batch": batch,
+        "threads": threads,
+        "numeric": numeric,
+        "level": level,
+        "margin": margin,
+        "twin": twin,
+        "residency": residency,
+    }
+    if resume is not None:
+        if any(each is not None for each in wanted.values()):
+            raise BadInput("--resume finishes what a run began with; change nothing but --python")
+        run = store.open_run(resume)
+        chosen, cells, resolutions = session.reopened(run, given)
+    else:
+        assert suite is not None
+        loaded = load_suite(suite)
+        chosen = narrowed(loaded, **wanted)  # type: ignore[arg-type]
+        available = session.resolve_arms(chosen.arms, given)
+        session.refuse_if_nothing_can_run(available, suite)
+        cells, resolutions = session.planned(chosen, available)
+        _say_what_controls(loaded.twin if twin is None else chosen.twin, chosen, cells)
+        name = f"{datetime.now():%Y%m%d-%H%M%S}-{chosen.name}"
+        run = store.create(results, name, session.describe_run(chosen, cells, resolutions))
+    with run:
+        _measure(run, chosen, cells, resolutions)
+    show_report([run.path], run.path / "report", terminal())
+    if chosen.level == "quick":
+        _tell_what_more_would_cost(run.path, chosen)
+
+
+def _say_what_controls(named: str, suite: Suite, cells: Sequence[Cell]) -> None:
+    """One line where the A/A twin is not the ``named`` one, or where there is none."""
+    twins = [cell.arm.removesuffix(TWIN) for cell in cells if cell.arm.endswith(TWIN)]
+    if suite.twin != named:
+        given = f"the suite's A/A twin {named} is not among the arms asked for; "
+    else:
+        given = ""
+    if not twins and LEVELS[suite.level]:
+        words = given + "no arm runs twice, so this run has no control and gives no verdicts"
+    elif given:
+        words = f"{given}instead, this arm runs twice: {', '.join(dict.fromkeys(twins))}"
+    else:
+        return
+    terminal(stderr=True).print(words, highlight=False, markup=False, soft_wrap=True)
+
+
+def _tell_what_more_would_cost(run: Path, suite: Suite) -> None:
+    """A quick run is a first look; what the next level adds, and how long it takes here."""
+    from harness.analysis import planning
+    from harness.records import frames
+
+    longer = load_suite("standard")
+    seconds = planning.forecast(frames.load(run), longer)
+    if seconds is None:
+        return
+    others = [arm for arm in longer.arms if arm not in suite.arms]
+    terminal().print(
+        f"levelfield run standard adds {len(others)} arms ({', '.join(others)}), verdicts below"
+        f" 5 % and up to {LEVELS['standard'][-1]} blocks for pairs that are open; on this machine"
+        f" at most about {max(1, round(seconds / 60))} minutes",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _measure(
+    run: store.Run,
+    suite: Suite,
+    cells: Sequence[Cell],
+    resolutions: Mapping[str, Resolution],
+) -> None:
+    """Measure with progress. Ctrl-C stops cleanly and says how to go on."""
+    console = terminal(stderr=True)
+    for arm, resolution in resolutions.items():
+        if resolution.interpreter is None:
+            console.print(f"{arm}: {resolution.reason}", highlight=False, markup=False)
+    left = session.unfinished(run, cells)
+    try:
+        with watched(console, len(left)) as listener:
+            session.measure(run, suite, cells, resolutions=resolutions, progress=listener)
+    except KeyboardInterrupt:
+        run.close()
+        console.print(
+            "interrupted; what was measured is kept; to go on, type: "
+            f"levelfield run --resume {shlex.quote(str(run.path))}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+        raise typer.Exit(INTERRUPTED) from None

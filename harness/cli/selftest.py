@@ -1,0 +1,63 @@
+"""``levelfield selftest``: tests the harness itself."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from harness.cli.terminal import terminal
+from harness.errors import BadInput
+
+
+def selftest_command(
+    full: Annotated[
+        bool,
+        typer.Option("--full/--quick", help="With real frameworks: an hour or two. Or minutes."),
+    ] = False,
+    mutations: Annotated[
+        bool,
+        typer.Option(
+            "--mutations", help="Only the mistakes seeded into copies of adapters: half an hour."
+        ),
+    ] = False,
+    results: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where the folder of the proof is made.")
+    ] = Path("results"),
+) -> None:
+    """Run the proof that measurements hold; goal and figure side by side. Exit 1 for a miss."""
+    from harness.selftest import page
+    from harness.selftest.goals import as_table
+    from harness.selftest.proof import prove, prove_mutations
+
+    told = terminal(stderr=True)
+
+    def say(text: str) -> None:
+        told.print(text, highlight=False, markup=False)
+
+    folder = results / f"{datetime.now():%Y%m%d-%H%M%S}-selftest"
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise BadInput(
+            f"{folder}: cannot write there: {error.strerror}; choose another: --results DIR"
+        ) from error
+    findings, path = prove_mutations(folder, say) if mutations else prove(folder, say, full=full)
+    _, facts = page.read(folder)
+    (folder / "measurement.md").write_text(page.markdown(findings, facts), encoding="utf-8")
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    rows = as_table(findings).drop(columns=["part", "note"])
+    for name in rows.columns:
+        table.add_column(name)
+    for row in rows.to_dict("records"):
+        style = "" if row["met"] == "yes" else "yellow"
+        table.add_row(*(Text(text) for text in row.values()), style=style)
+    console = terminal()
+    console.print(table)
+    console.print(f"kept in {path}", highlight=False, soft_wrap=True)
+    if not all(each.met for each in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,432 @@
+"""Blocks: fresh processes, one per arm, that are timed in rounds.
+
+A *resident* block keeps all arms' processes at once, parked by SIGSTOP, and gives each a slot in
+every round: slow drift of the machine meets all arms of a round alike. A *sequential* block runs
+one arm after the other, each in its fresh process, in random order: for machines whose memory
+cannot hold all of them, and as an *audit* of whether living beside each other changes anything.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.engine.closing import ClosingGate
+from harness.engine.process import WorkerProcess
+from harness.engine.qualification import Calibration
+from harness.engine.workers import StartFailure, Worker, Workers
+from harness.errors import WorkerFailure
+from harness.machine import gpu, noise, quarantine
+from harness.plan.arms import Arm, get_arm
+from harness.plan.cells import Cell
+from harness.plan.suite import Suite
+from harness.proof.cases import CaseFile
+from harness.proof.checks import affinity_check, recompilation_check, tree_check
+from harness.proof.gate import Outcome
+from harness.records.store import Run
+
+LEAST_LATENCY_SECONDS = 20e-6
+
+Ended = Callable[[Cell, WorkerFailure], None]
+
+
+@dataclass
+class Noise:
+    """What the machine did during a stretch of time, read with all workers parked or idle."""
+
+    cores: Sequence[int]
+    device: str
+    canaries: list[list[float]] = field(default_factory=list)
+    _watched: Sequence[int] | None = None
+    _begin: Any = None
+    _own_begin: float = 0.0
+
+    def begin(self, processes: Sequence[WorkerProcess]) -> None:
+        """Start a stretch, the first canary before it."""
+        self.boundary()
+        self._watched = noise.watched_cores(self.cores)
+        self._own_begin = _own_seconds(processes)
+        self._begin = noise.read(self._watched)
+
+    def boundary(self) -> None:
+        """Between two slots: how fast is a fixed loop now?"""
+        self.canaries.append(noise.canary(self.cores))
+
+    def end(self, processes: Sequence[WorkerProcess]) -> dict[str, Any]:
+        """The fields of a ``round`` record that speak of the machine."""
+        own = _own_seconds(processes) - self._own_begin
+        cores = noise.core_count(self._watched)
+        found = noise.difference(self._begin, noise.read(self._watched), own, cores)
+        if self.device == "cuda":
+            pids = [pid for process in processes for pid in process.tree()]
+            found["gpu"] = gpu.reading(own_pids=pids)
+        return {"canaries": self.canaries, "watched_cores": self._watched, **found}
+
+
+def statistics_of(arm: Arm, suite: Suite, cell: Cell, step_seconds: float) -> list[str]:
+    """Kinds of slices of a cell; the clock is too coarse for the latency of very short steps.
+
+    What a generation takes is told apart by another kind: its first token.
+    """
+    if cell.phase == "generation":
+        return ["throughput", "first_token"]
+    latency = suite.effort.latency and step_seconds >= LEAST_LATENCY_SECONDS
+    return [kind for kind in arm.mode.statistics if latency or kind != "latency"]
+
+
+def _own_seconds(processes: Sequence[WorkerProcess]) -> float:
+    """CPU seconds of this process and the workers.
+
+    The workers and the canary run on the measured cores; the rest of this process may run on any
+    core. On another one its 8 to 10 ms a round (rounds of half a second on a busy two-core virtual
+    machine, 2026-11-26) are taken off foreign load for nothing: less than the rule looks for.
+    """
+    return time.process_time() + sum(process.cpu_seconds() for process in processes)
+
+
+@dataclass
+class Blocks:
+    """Runs blocks. ``ended`` hears of a cell whose worker failed; it is measured no more.
+
+    ``calibrations``: cell id -> its frozen slice.
+    """
+
+    run: Run
+    suite: Suite
+    workers: Workers
+    cases: Mapping[str, CaseFile]
+    calibrations: Mapping[str, Calibration]
+    closing: ClosingGate
+    generator: random.Random
+    ended: Ended
+    stage: Callable[[str], None]
+    failed: set[str] = field(default_factory=set)
+
+    def run_block(self, number: int, cells: Sequence[Cell], *, residency: str, rounds: int) -> None:
+        """One block over the comparisons of ``cells``; arms of unlike threads never meet in it."""
+        seed = self.generator.randrange(2**32)
+        block = _Block(self, number, residency, rounds, random.Random(seed))
+        comparisons = list(dict.fromkeys(cell.comparison for cell in cells))
+        arms = list(dict.fromkeys(cell.arm for cell in cells))
+        block.generator.shuffle(comparisons)
+        block.generator.shuffle(arms)
+        measure = block.resident if residency == "resident" else block.sequential
+        for threads in sorted({cell.threads for cell in cells}):
+            same = [cell for cell in cells if cell.threads == threads]
+            by_arm = {arm: [cell for cell in same if cell.arm == arm] for arm in arms}
+            present = {cell.comparison for cell in same}
+            measure(
+                {arm: theirs for arm, theirs in by_arm.items() if theirs},
+                [each for each in comparisons if each in present],
+            )
+        self.run.append(
+            "block",
+            block=number,
+            residency=residency,
+            arms=arms,
+            comparisons=comparisons,
+            rounds=rounds,
+            seed=seed,
+        )
+
+    def fail(self, cell: Cell, failure: WorkerFailure) -> None:
+        """A cell of this run is over; the first failure counts."""
+        if cell.id not in self.failed:
+            self.failed.add(cell.id)
+            self.ended(cell, failure)
+
+
+@dataclass
+class _Block:
+    """One block while it runs."""
+
+    parent: Blocks
+    number: int
+    residency: str
+    rounds: int
+    generator: random.Random
+    slots: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # replies by cell
+
+    def resident(self, by_arm: Mapping[str, list[Cell]], comparisons: Sequence[str]) -> None:
+        with ExitStack() as stack:
+            workers: dict[str, Worker] = {}
+            for name, cells in by_arm.items():
+                worker = self._start(stack, get_arm(name), cells)
+                if worker is not None:
+                    workers[name] = worker
+                    worker.process.park()
+            for comparison in comparisons:
+                present = [
+                    cell
+                    for name in workers
+                    for cell in by_arm[name]
+                    if cell.comparison == comparison and cell.id not in self.parent.failed
+                ]
+                self.generator.shuffle(present)
+                ready = {}
+                for cell in present:
+                    worker = self._alive(stack, workers[cell.arm], by_arm[cell.arm])
+                    if worker is None:
+                        continue
+                    workers[cell.arm] = worker
+                    if self._ready(worker, cell):
+                        ready[cell] = worker
+                self._rounds(comparison, ready)
+                for cell, worker in ready.items():
+                    self._judge(worker, cell)
+
+    def _rounds(self, comparison: str, ready: dict[Cell, Worker]) -> None:
+        """Rounds until there are enough clean ones, or half as many more were spent."""
+        base = list(ready)
+        clean, most = 0, round(self.rounds * (1 + self.parent.suite.effort.rounds_extra))
+        for number in range(most):
+            if clean == self.rounds or not base:
+                break
+            # Every arm comes to every place once in as many rounds as there are arms; then the
+            # order is drawn anew, so that nobody always follows the same one.
+            turn = number % len(base)
+            if turn == 0:
+                self.generator.shuffle(base)
+            self.parent.stage(f"block {self.number}, {comparison}, round {number + 1}")
+            order = [*base[turn:], *base[:turn]]
+            clean += self._round(comparison, number, order, ready) is None
+            base = [cell for cell in base if cell.id not in self.parent.failed]
+
+    def _round(
+        self, comparison: str, number: int, order: Sequence[Cell], ready: Mapping[Cell, Worker]
+    ) -> str | None:
+        cores = ready[order[0]].cores
+        processes = [ready[cell].process for cell in order]
+        met, faults = Noise(cores, order[0].device), 0
+        met.begin(processes)
+        for cell in order:
+            worker = ready[cell]
+            worker.process.resume()
+            slices = self._slot(worker, cell)
+            if worker.process.alive:
+                worker.process.park()
+            met.boundary()
+            faults += self._keep(worker, cell, number, slices)
+        fields = met.end(processes)
+        return self._close(comparison, number, order, fields, faults)
+
+    def _close(
+        self,
+        comparison: str,
+        number: int,
+        order: Sequence[Cell],
+        fields: dict[str, Any],
+        faults: int,
+    ) -> str | None:
+        suspect = _suspect(fields, faults)
+        self.parent.run.append(
+            "round",
+            comparison=comparison,
+            block=self.number,
+            round=number,
+            order=[cell.id for cell in order],
+            suspect=suspect,
+            major_faults=faults,
+            **fields,
+        )
+        return suspect
+
+    def sequential(self, by_arm: Mapping[str, list[Cell]], comparisons: Sequence[str]) -> None:
+        """Every arm alone, its slices in a row; rounds are what has the same number."""
+        met: dict[tuple[str, int], list[tuple[Cell, dict[str, Any], int]]] = {}
+        for name, cells in by_arm.items():
+            with ExitStack() as stack:
+                worker = self._start(stack, get_arm(name), cells)
+                if worker is None:
+                    continue
+                for cell in sorted(cells, key=lambda each: comparisons.index(each.comparison)):
+                    self.parent.stage(f"block {self.number} ({self.residency}), {cell.title}")
+                    worker = self._alive(stack, worker, cells)
+                    if worker is None:
+                        break
+                    if not self._ready(worker, cell):
+                        continue
+                    for number in range(self.rounds):
+                        if cell.id in self.parent.failed:
+                            break
+                        stretch = Noise(worker.cores, cell.device)
+                        stretch.begin([worker.process])
+                        worker.process.resume()
+                        slices = self._slot(worker, cell)
+                        if not slices:
+                            break
+                        worker.process.park()
+                        stretch.boundary()
+                        fields = stretch.end([worker.process])
+                        faults = self._keep(worker, cell, number, slices)
+                        key = cell.comparison, number
+                        met.setdefault(key, []).append((cell, fields, faults))
+                    self._judge(worker, cell)
+        for (comparison, number), slots in met.items():
+            cells = [cell for cell, _, _ in slots]
+            fields = _together([fields for _, fields, _ in slots])
+            self._close(comparison, number, cells, fields, sum(each for _, _, each in slots))
+
+    # -- one worker ---------------------------------------------------------------------------
+
+    def _start(self, stack: ExitStack, arm: Arm, cells: Sequence[Cell]) -> Worker | None:
+        starting = self.parent.workers.start(
+            arm, cells[0], purpose=self.residency, block=self.number
+        )
+        try:
+            return stack.enter_context(starting)
+        except StartFailure as failure:
+            for cell in cells:
+                self.parent.fail(cell, failure)
+            return None
+
+    def _alive(self, stack: ExitStack, worker: Worker, cells: Sequence[Cell]) -> Worker | None:
+        """The worker, or a new one of its arm if one of the arm's ``cells`` ended it.
+
+        That cell has failed; the others are measured in the same block all the same.
+        """
+        if worker.process.alive:
+            return worker
+        left = [cell for cell in cells if cell.id not in self.parent.failed]
+        return self._start(stack, worker.arm, left)
+
+    def _ready(self, worker: Worker, cell: Cell) -> bool:
+        """Load, first steps, warm-up, park; False where the cell failed."""
+        self.parent.stage(f"block {self.number}: {cell.title}: warm-up")
+        worker.process.resume()
+        try:
+            startup = worker.start_up(cell, self.parent.cases[cell.id])
+            warm = worker.warm_up(cell, self.parent.suite.effort)
+            # What a framework prepares for this number of steps, it prepares here.
+            worker.steps(
+                cell, self.parent.calibrations[cell.id].slice_steps + self._extra(worker, cell)
+            )
+        except WorkerFailure as failure:
+            self.parent.fail(cell, failure)
+            if worker.process.alive:
+                worker.process.park()
+            return False
+        worker.process.park()
+        warm.pop("step_seconds")
+        self.parent.run.append("startup", cell=cell.id, process=worker.number, **startup, **warm)
+        return True
+
+    def _extra(self, worker: Worker, cell: Cell) -> int:
+        return round(self.parent.calibrations[cell.id].slice_steps * worker.arm.planted)
+
+    def _slot(self, worker: Worker, cell: Cell) -> dict[str, Any]:
+        """The slices of a turn by kind; none where the cell failed."""
+        kinds = self._kinds(worker, cell)
+        self.generator.shuffle(kinds)
+        try:
+            reply = worker.slot(
+                cell,
+                self.parent.calibrations[cell.id].slice_steps,
+                extra=self._extra(worker, cell),
+                kinds=kinds,
+                rewarm_seconds=self.parent.suite.effort.rewarm_seconds,
+            )
+        except WorkerFailure as failure:
+            self.parent.fail(cell, failure)
+            return {}
+        outcome = Outcome(
+            (
+                affinity_check(worker.process.affinity(), worker.cores),
+                tree_check([reply["use"]], cell.threads),
+                recompilation_check(reply["compiled"]),
+            )
+        )
+        if not outcome.passed:
+            # The record keeps what was timed of this cell from going out.
+            self.parent.run.append(
+                "check",
+                cell=cell.id,
+                process=worker.number,
+                passed=outcome.passed,
+                checks=outcome.to_json(),
+            )
+            self.parent.fail(cell, WorkerFailure("failed", outcome.reason))
+            return {}
+        self.slots.setdefault(cell.id, []).append(reply)
+        slices: dict[str, Any] = reply["slices"]
+        return slices
+
+    def _judge(self, worker: Worker, cell: Cell) -> None:
+        """The closing gate, in the first block that measures the cell."""
+        closing, slots = self.parent.closing, self.slots.get(cell.id, [])
+        over = cell.id in closing.closed or cell.id in self.parent.failed
+        if over or not slots or not worker.process.alive:
+            return
+        calibration = self.parent.calibrations[cell.id]
+        worker.process.resume()
+        try:
+            status, reason = closing.close(
+                worker,
+                cell,
+                slots=slots,
+                slice_steps=calibration.slice_steps,
+                step_seconds=calibration.step_seconds,
+                kinds=self._kinds(worker, cell),
+            )
+        except WorkerFailure as failure:
+            status, reason = failure.status, failure.reason
+        if worker.process.alive:
+            worker.process.park()
+        if status != "ok":
+            self.parent.fail(cell, WorkerFailure(status, reason))
+
+    def _kinds(self, worker: Worker, cell: Cell) -> list[str]:
+        step_seconds = self.parent.calibrations[cell.id].step_seconds
+        return statistics_of(worker.arm, self.parent.suite, cell, step_seconds)
+
+    def _keep(self, worker: Worker, cell: Cell, number: int, slices: Mapping[str, Any]) -> int:
+        """Append the slices; returns their major page faults."""
+        faults = 0
+        for statistic, fields in slices.items():
+            faults += fields.get("major_faults") or 0
+            self.parent.run.append(
+                "slice",
+                cell=cell.id,
+                process=worker.number,
+                block=self.number,
+                round=number,
+                statistic=statistic,
+                steps=self.parent.calibrations[cell.id].slice_steps,
+                **fields,
+            )
+        return faults
+
+
+def _suspect(fields: Mapping[str, Any], faults: int) -> str | None:
+    """The rule by which a round goes into quarantine."""
+    (rule,) = quarantine.judge_rounds(
+        [quarantine.canary_spread(fields["canaries"])],
+        major_faults=[faults],
+        gpu=[fields.get("gpu")],
+        cores=noise.core_count(fields["watched_cores"]),
+        **{
+            name: [fields[name] or 0.0]
+            for name in ("wall_seconds", "foreign_seconds", "steal_seconds", "throttled_seconds")
+        },
+    )
+    return rule or None
+
+
+def _together(stretches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The noise of several stretches as that of one: seconds add up.
+
+    The canaries of the stretches stand beside each other as those of cores do: only what changed
+    within a stretch speaks of it, since no two of them were at the same time.
+    """
+    whole = dict(stretches[-1])
+    whole["canaries"] = [
+        [seconds for each in stretches for seconds in each["canaries"][at]] for at in (0, -1)
+    ]
+    for name in whole:
+        if name.endswith("_seconds"):
+            whole[name] = sum(each[name] or 0.0 for each in stretches)
+    return whole

@@ -1,0 +1,102 @@
+"""Keeps on disk which cell a run is working on, so that a resumed run knows which one failed.
+
+A framework that kills the process which measures it would end every resumption in the same way. So
+each request to a worker is noted in a file before it is sent, and the note is taken back when the
+request is answered: what the run does by itself, solving cases above all, is no arm's doing. The
+file is deleted when the run ends in any way that Python can see: finished, interrupted or with an
+error. A note that is still there when the run is resumed tells who was at work when the process
+died, and becomes a ``death`` record. After two deaths in a row at the same point the cell is not
+tried again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.plan.cells import Cell
+from harness.records.store import Run
+
+NOTE_BYTES = 512
+REASON = "the process that measures died twice while this cell was in hand"
+# What shows that a cell came further: answers and checks before it is calibrated, slices after.
+_PROVED, _TIMED = ("gate", "check"), ("slice",)
+
+
+class InHand:
+    """The note of one run: two small writes into a file, which no disk is waited for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "in-hand"
+
+    @contextlib.contextmanager
+    def held(self, arm: str, cell: str | None) -> Iterator[None]:
+        """While a request is under way; ``cell`` is None where it concerns none, as a start."""
+        self._write(json.dumps({"arm": arm, "cell": cell}))
+        try:
+            yield
+        finally:
+            self._write("")
+
+    def _write(self, text: str) -> None:
+        # Always of one length, so that a later note covers an earlier one whole.
+        with contextlib.suppress(OSError):  # a full disk costs the note, not the measurement
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                os.pwrite(descriptor, text.ljust(NOTE_BYTES).encode(), 0)
+            finally:
+                os.close(descriptor)
+
+    def clear(self) -> None:
+        """The run ends in a way that it knows of."""
+        self._path.unlink(missing_ok=True)
+
+    def left(self) -> dict[str, str | None] | None:
+        """What was noted and neither taken back nor cleared."""
+        try:
+            found = json.loads(self._path.read_text())
+            return {"arm": str(found["arm"]), "cell": found["cell"] and str(found["cell"])}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+def record_death(run: Run) -> None:
+    """Turn a note that an earlier process left into a ``death`` record."""
+    in_hand = InHand(run.path)
+    left = in_hand.left()
+    if left is not None:
+        run.append("death", **left)
+    in_hand.clear()
+
+
+def condemned(records: Sequence[dict[str, Any]], cells: Sequence[Cell]) -> list[Cell]:
+    """The cells that were in hand at two deaths in a row without having come further in between.
+
+    A death while a worker starts, or is asked of no cell, counts for all cells of its arm, and so
+    does what any of them came further by.
+    """
+    arm_of = {cell.id: cell.arm for cell in cells}
+    last: tuple[Any, ...] = ()
+    blamed: set[tuple[str, str]] = set()
+    progress: dict[str, int] = {}
+    calibrated: set[str] = set()
+    for record in records:
+        kind, cell = record["record"], str(record.get("cell") or "")
+        if kind == "calibration":
+            calibrated.add(cell)
+            progress[cell] = 0
+        elif kind in (_TIMED if cell in calibrated else _PROVED):
+            for key in (cell, arm_of.get(cell, "")):
+                progress[key] = progress.get(key, 0) + 1
+        elif kind == "death":
+            further = progress.get(cell or record["arm"], 0)
+            point = record["arm"], cell, cell in calibrated, further
+            # At the same start of a worker again, or where the cell came as far as before.
+            if point == last and (cell or not further):
+                blamed.add((record["arm"], cell))
+            last, progress = point, {}
+    return [cell for cell in cells if {(cell.arm, cell.id), (cell.arm, "")} & blamed]

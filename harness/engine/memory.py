@@ -1,0 +1,126 @@
+"""Peak memory by stage, measured in a process that is never timed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from harness.engine.workers import Workers
+from harness.errors import WorkerFailure
+from harness.machine import gpu
+from harness.plan.arms import Arm
+from harness.plan.cells import Cell
+from harness.plan.suite import Effort
+from harness.proof.cases import CaseFile
+from harness.records.store import Run
+
+PHASES = ("interpreter", "import", "build", "compile", "first_step", "steady")
+SAMPLE_SECONDS = 0.01
+
+
+def proportional_bytes(pid: int) -> int:
+    """Proportional set size of a process: shared pages divided among who shares them (proc(5)).
+
+    0 for a process that is gone or not ours to read.
+    """
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in text.splitlines() if "Pss:" in line), 0)
+
+
+class TreeWatch:
+    """Samples the memory of a process tree every 10 ms; a context manager.
+
+    ``tree`` returns the process ids (``harness.engine.process.WorkerProcess.tree``).
+    The kernel keeps no peak of the proportional size, so what lives shorter than a sample is
+    missed: that is why a single process is judged by VmHWM and this figure stands beside it. On a
+    GPU the driver's figure for the same processes is sampled, too.
+    """
+
+    def __init__(self, tree: Callable[[], list[int]], *, device: str) -> None:
+        self._pids, self._device = tree, device
+        self._tree, self._gpu = 0, 0
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> TreeWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def peaks(self) -> tuple[int | None, int | None]:
+        """Largest (proportional bytes, device bytes) since the last call; None where unknown."""
+        self._sample()
+        with self._lock:
+            found = self._tree or None, self._gpu or None
+            self._tree = self._gpu = 0
+        return found
+
+    def _watch(self) -> None:
+        while not self._ended.wait(SAMPLE_SECONDS):
+            self._sample()
+
+    def _sample(self) -> None:
+        pids = self._pids()
+        tree = sum(map(proportional_bytes, pids))
+        device = gpu.process_bytes(0, pids) if self._device == "cuda" else None
+        with self._lock:
+            self._tree, self._gpu = max(self._tree, tree), max(self._gpu, device or 0)
+
+
+def record_memory(
+    workers: Workers, run: Run, arm: Arm, *, cell: Cell, case: CaseFile, effort: Effort
+) -> None:
+    """One ``memory`` record per phase. A failure costs the figures and nothing else."""
+    number, reason = workers.processes + 1, None
+    peaks: dict[str, Mapping[str, Any]] = {}
+    try:
+        with (
+            workers.start(arm, cell, purpose="memory") as worker,
+            TreeWatch(worker.process.tree, device=cell.device) as tree,
+        ):
+
+            def phase_ends(phase: str) -> None:
+                tree_bytes, device_bytes = tree.peaks()
+                own = worker.memory()
+                peaks[phase] = {
+                    "peak_bytes": own["peak_bytes"],
+                    "tree_bytes": tree_bytes,
+                    "device_bytes": device_bytes,
+                    "framework_bytes": (own["device"] or {}).get("used_peak_bytes"),
+                }
+
+            for phase, own in worker.stages.items():
+                peaks[phase] = {"peak_bytes": own["peak_bytes"]}
+            worker.load(cell, case)
+            phase_ends("build")
+            worker.compile(cell)
+            phase_ends("compile")
+            worker.first_steps(cell)
+            phase_ends("first_step")
+            worker.steps(cell, effort.memory_steps)
+            phase_ends("steady")
+    except WorkerFailure as failure:
+        reason = str(failure)
+    for phase in PHASES:
+        run.append(
+            "memory",
+            cell=cell.id,
+            process=number,
+            phase=phase,
+            reason=None if phase in peaks else reason,
+            **peaks.get(phase, {"peak_bytes": None}),
+        )

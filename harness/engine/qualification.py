@@ -1,0 +1,324 @@
+"""Qualifies a cell before it is timed: start-up, gate, checks, calibration, accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any
+
+from harness.analysis import roofline
+from harness.engine.workers import Worker
+from harness.errors import WorkerFailure
+from harness.machine import ceilings
+from harness.machine.resources import available_cores
+from harness.plan.cells import Cell
+from harness.plan.suite import Suite
+from harness.proof import gate
+from harness.proof.cases import CaseFile, Cases
+from harness.proof.checks import (
+    COMPUTE_BOUND,
+    affinity_check,
+    concurrency_check,
+    doubled_check,
+    fence_check,
+    handles_check,
+    recompilation_check,
+    roofline_check,
+    slices_checks,
+    tree_check,
+)
+from harness.proof.gate import Check, Outcome
+from harness.proof.lessons import judge_curve
+from harness.records.store import Run
+
+FENCE_REPEATS, FENCE_BUDGET_SECONDS, FENCE_ATTEMPTS = 15, 2.0, 10
+# Tolerances: sound arms between two burning neighbours were off by up to 4.2 after ten attempts,
+# seeded faults by 19 and more. Beyond, nine more attempts would change nothing.
+HOPELESS = 20
+# While a machine's speed jumped by 40 %, sound arms needed up to two; each costs two warm-ups.
+DOUBLED_ATTEMPTS = 5
+HANDLES_REPEATS, HANDLES_BUDGET_SECONDS, HANDLES_ATTEMPTS = 12, 0.5, 5
+SLOTS, SLOTS_ATTEMPTS = 3, 3  # turns whose slices are compared with each other
+CEILINGS_ATTEMPTS = 3
+PLANTED_STEPS = 100  # of which a planted slowdown is a whole number of steps
+_CURVE = ("test_accuracy", "test_loss", "train_loss")  # as harness.proof.lessons.KINDS
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a cell's slices look like, frozen for the run."""
+
+    step_seconds: float
+    slice_steps: int
+    fence_seconds: float
+
+
+@dataclass
+class Qualification:
+    """Proves the cells of one run. ``ceilings``: rows of what the machine can do, maybe none.
+
+    ``calibrations``, cell id -> its frozen slice, is filled as cells pass. ``twins``: the arms that
+    have an A/A twin.
+    """
+
+    run: Run
+    suite: Suite
+    cases: Cases
+    ceilings: Sequence[Mapping[str, Any]]  # measured again where an arm seems to exceed them
+    stage: Callable[[str], None]
+    calibrations: dict[str, Calibration]
+    twins: Collection[str] = ()
+
+    def qualify(self, worker: Worker, cell: Cell, *, only_gate: bool) -> tuple[str, str]:
+        """-> ("ok", "") or the status in which the cell ends, with its reason."""
+        try:
+            reason = self._prove(worker, cell)
+            if reason:
+                return "wrong", reason
+            if only_gate:
+                return "ok", ""
+            reason = self._check(worker, cell)
+            if reason:
+                return "failed", reason
+            # A copy of an arm is there for the clock alone.
+            learns = cell.phase == "training" and not worker.arm.suffix
+            if learns and self.suite.effort.accuracy:
+                reason = self._learn(worker, cell)
+                if reason:
+                    return "wrong", reason
+            # Recorded last: a resumed run proves a cell again that has no calibration.
+            calibration = vars(self.calibrations[cell.id])
+            self.run.append("calibration", cell=cell.id, process=worker.number, **calibration)
+        except WorkerFailure as failure:
+            return failure.status, failure.reason
+        return "ok", ""
+
+    def _prove(self, worker: Worker, cell: Cell) -> str:
+        """Start-up and gate. The start-up times are held back until the gate is passed."""
+        self.stage(f"{cell.title}: start-up")
+        path, case, answers = self.cases.solved(cell)
+        startup = worker.start_up(cell, path)
+        self.stage(f"{cell.title}: gate")
+        worker.load(cell, path)
+        outcome = gate.judge(
+            case,
+            answers,
+            worker.answer(
+                cell,
+                rounds=gate.ROUNDS,
+                graded=len(answers.gradients),
+                steps=answers.steps,
+                limit_bytes=gate.answer_bytes(case, answers),
+            ),
+            phase=cell.phase,
+            optimizer=cell.optimizer,
+            numeric=cell.numeric,
+        )
+        self._record("gate", worker, cell, outcome)
+        if outcome.passed:
+            self.run.append("startup", cell=cell.id, process=worker.number, **startup)
+        return outcome.reason
+
+    def _check(self, worker: Worker, cell: Cell) -> str:
+        """Warm up, calibrate, and see whether the measurement can be believed."""
+        effort = self.suite.effort
+        self.stage(f"{cell.title}: checks")
+        path, _, _ = self.cases.solved(cell)
+        worker.load(cell, path)
+        worker.compile(cell)
+        warm = worker.warm_up(cell, effort)
+        frozen = worker.calibrate(cell, warm["step_seconds"], effort)
+        if worker.arm.planted:
+            frozen["slice_steps"] = -(-frozen["slice_steps"] // PLANTED_STEPS) * PLANTED_STEPS
+        calibration = Calibration(step_seconds=warm["step_seconds"], **frozen)
+        checks = [self._fence(worker, cell), self._handles(worker, cell)]
+        checks += self._slices(worker, cell, calibration)
+        checks.insert(0, affinity_check(worker.process.affinity(), worker.cores))
+        checks += self._doubled(worker, cell, calibration)
+        outcome = Outcome(tuple(checks))
+        self._record("check", worker, cell, outcome)
+        if outcome.passed:
+            self.calibrations[cell.id] = calibration
+        return outcome.reason
+
+    def _fence(self, worker: Worker, cell: Cell) -> Check:
+        """The least seconds of as many attempts as it takes, at most ten.
+
+        A busy machine only ever adds to each of them, so they come nearer to the truth with every
+        attempt. What a broken fence lets pass is there every time. The check says how many attempts
+        there were.
+        """
+        least: dict[str, float] = {}
+        attempts = 0
+        while attempts < FENCE_ATTEMPTS:
+            attempts += 1
+            seconds = worker.check_fence(
+                cell, repeats=FENCE_REPEATS, budget_seconds=FENCE_BUDGET_SECONDS
+            )
+            least = {what: min(took, least.get(what, took)) for what, took in seconds.items()}
+            check = fence_check(least)
+            if check.passed or check.error > HOPELESS * check.tolerance:
+                break
+        return _least_of(attempts, check)
+
+    def _handles(self, worker: Worker, cell: Cell) -> Check:
+        """The least seconds of as many attempts as it takes: a busy machine only adds to each."""
+        least: dict[str, float] = {}
+        for _ in range(HANDLES_ATTEMPTS):
+            seconds = worker.check_handles(
+                cell, repeats=HANDLES_REPEATS, budget_seconds=HANDLES_BUDGET_SECONDS
+            )
+            least = {what: min(took, least.get(what, took)) for what, took in seconds.items()}
+            check = handles_check(least)
+            if check.passed:
+                break
+        return check
+
+    def _slices(self, worker: Worker, cell: Cell, calibration: Calibration) -> list[Check]:
+        """What a few slices say; more of them are taken before the arm is refused."""
+        slots: list[dict[str, Any]] = []
+        for _ in range(SLOTS_ATTEMPTS):
+            slots += [self.slot(worker, cell, calibration) for _ in range(SLOTS)]
+            timed = slices_checks(
+                slots,
+                steps=calibration.slice_steps,
+                threads=cell.threads,
+                device=cell.device,
+            )
+            timed.append(self._roofline(cell, slots, calibration.slice_steps))
+            if all(check.passed for check in timed):
+                break
+        return [
+            *timed,
+            concurrency_check([slot["slices"]["throughput"] for slot in slots], cell.threads),
+            tree_check([slot["use"] for slot in slots], cell.threads),
+            recompilation_check(sum(slot["compiled"] for slot in slots)),
+        ]
+
+    def slot(self, worker: Worker, cell: Cell, calibration: Calibration) -> dict[str, Any]:
+        """A slice of each kind that the arm offers, and its reply."""
+        return worker.slot(
+            cell,
+            calibration.slice_steps,
+            extra=0,
+            kinds=worker.arm.mode.statistics,
+            rewarm_seconds=self.suite.effort.rewarm_seconds,
+        )
+
+    def _roofline(self, cell: Cell, slots: Sequence[Mapping[str, Any]], steps: int) -> Check:
+        """No arm can be faster than the machine; the ceilings are measured again if one seems so.
+
+        A busy machine shows less than it can do, in its ceilings too.
+        """
+        seconds = median(slot["slices"]["throughput"]["seconds"] for slot in slots) / steps
+        operations, least_bytes = self._work(cell)
+        for attempt in range(CEILINGS_ATTEMPTS):
+            known = self._ceilings_of(cell)
+            share = roofline.roofline_share(operations, least_bytes, seconds, known)
+            check = roofline_check(share)
+            if check.passed or attempt + 1 == CEILINGS_ATTEMPTS:
+                break
+            self.stage(f"{cell.title}: what {cell.threads} thread(s) of this machine can do")
+            again = ceilings.measured(cell.threads, available_cores()[: cell.threads])
+            # The report holds the arm against the same ceilings as this check.
+            for row in again:
+                self.run.append("ceiling", **row)
+            self.ceilings = [*self.ceilings, *again]
+        return check
+
+    def _ceilings_of(self, cell: Cell) -> list[Mapping[str, Any]]:
+        """Of as many cores as the cell has; none on a GPU, where nothing was measured."""
+        if cell.device != "cpu":
+            return []
+        return [row for row in self.ceilings if row["threads"] == cell.threads]
+
+    @staticmethod
+    def _work(cell: Cell) -> tuple[int, int]:
+        return roofline.work(
+            cell.model, cell.preset, cell.batch, phase=cell.phase, optimizer=cell.optimizer
+        )
+
+    def _doubled(self, worker: Worker, cell: Cell, calibration: Calibration) -> list[Check]:
+        """Only where arithmetic explains a good part of the step: overhead does not double.
+
+        A machine that becomes faster between the two batches hides what the larger one takes: then
+        both are timed again in turn, and the least seconds of each are compared.
+        """
+        known = self._ceilings_of(cell)
+        if not known:
+            return []
+        work, _ = self._work(cell)
+        bound = roofline.roofline_share(work, 0, calibration.step_seconds, known)
+        if not bound >= COMPUTE_BOUND:
+            return []
+
+        def seconds(file: CaseFile) -> float:
+            worker.load(cell, file)
+            worker.compile(cell)
+            return float(worker.warm_up(cell, self.suite.effort)["step_seconds"])
+
+        once, twice = calibration.step_seconds, seconds(self.cases.doubled(cell))
+        attempts = 1
+        while not (check := doubled_check(once, twice)).passed and attempts < DOUBLED_ATTEMPTS:
+            attempts += 1
+            once = min(once, seconds(self.cases.solved(cell)[0]))
+            twice = min(twice, seconds(self.cases.doubled(cell)))
+        return [_least_of(attempts, check)]
+
+    def _learn(self, worker: Worker, cell: Cell) -> str:
+        """Train on data, test, and compare with the reference -> why the arm is wrong, or "".
+
+        A model that the data do not fit says so. The arm that has an A/A twin learns from more
+        seeds: the spread between seeds is what chance does.
+        """
+        self.stage(f"{cell.title}: accuracy")
+        first = self.suite.seed
+        more = self.suite.effort.accuracy_seeds if worker.arm.name in self.twins else 1
+        checks: list[Check] = []
+        for seed in range(first, first + more):
+            lesson = self.cases.lesson(cell, seed)
+            if isinstance(lesson, str):
+                self._record_accuracy(worker, cell, reason=lesson)
+                return ""
+            path, drawn = lesson
+            worker.load(cell, path)
+            curve = drawn.curve(*worker.learn(cell, drawn))
+            for epoch, row in enumerate(curve):
+                values = dict(zip(_CURVE, map(float, row), strict=True))
+                self.run.append(
+                    "epoch",
+                    cell=cell.id,
+                    process=worker.number,
+                    seed=seed,
+                    epoch=epoch + 1,
+                    **values,
+                )
+            steps = drawn.epochs * drawn.train_sets
+            self._record_accuracy(worker, cell, seed=seed, train_steps=steps, **values)
+            self.stage(f"{cell.title}: accuracy of the reference")
+            checks += judge_curve(curve, self.cases.learned(cell, seed), seed=seed)
+        outcome = Outcome(tuple(checks))
+        self._record("check", worker, cell, outcome)
+        return outcome.reason
+
+    def _record_accuracy(self, worker: Worker, cell: Cell, **values: Any) -> None:
+        empty = dict.fromkeys(
+            ("seed", "test_accuracy", "test_loss", "train_loss", "train_steps", "reason"), None
+        )
+        self.run.append("accuracy", cell=cell.id, process=worker.number, **{**empty, **values})
+
+    def _record(self, kind: str, worker: Worker, cell: Cell, outcome: Outcome) -> None:
+        self.run.append(
+            kind,
+            cell=cell.id,
+            process=worker.number,
+            passed=outcome.passed,
+            checks=outcome.to_json(),
+        )
+
+
+def _least_of(attempts: int, check: Check) -> Check:
+    """The check, saying of how many attempts it is the least."""
+    said = f"the least of {attempts} attempts" if attempts > 1 else ""
+    return replace(check, note=", ".join(filter(None, (check.note, said))))

@@ -1,0 +1,208 @@
+"""A session: the decisions of a run before its first measurement, and how a run is resumed."""
+
+from __future__ import annotations
+
+import shlex
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from harness.engine.engine import Engine, Progress
+from harness.engine.in_hand import InHand, record_death
+from harness.environments.sealed import Resolution, resolve
+from harness.errors import BadInput
+from harness.machine.describe import code_version, describe_machine, difference, shown
+from harness.plan.arms import get_arm
+from harness.plan.cells import Cell, plan
+from harness.plan.suite import Effort, Limits, Suite, suite_names
+from harness.plan.vocabulary import TWIN
+from harness.records import store
+
+
+def resolve_arms(names: Sequence[str], given: Mapping[str, Path]) -> dict[str, Resolution]:
+    """Which interpreter serves each arm."""
+    return {name: resolve(get_arm(name).mode.environment, given) for name in names}
+
+
+def refuse_if_nothing_can_run(resolutions: Mapping[str, Resolution], suite: str) -> None:
+    """An empty comparison is a mistake of the command, not a result."""
+    if all(resolution.interpreter is None for resolution in resolutions.values()):
+        raise BadInput(
+            "no framework of this suite is installed; build the environments first: "
+            f"levelfield env build --suite {shlex.quote(suite)}"
+        )
+
+
+def planned(
+    suite: Suite, resolutions: Mapping[str, Resolution]
+) -> tuple[list[Cell], dict[str, Resolution]]:
+    """The cells of a suite, and which interpreter serves each of their arms.
+
+    ``resolutions`` are those of the suite's own arms: the A/A twin is one that really runs. Raises
+    BadInput where the suite names a twin that does not.
+    """
+    running = [arm for arm, found in resolutions.items() if found.interpreter is not None]
+    if suite.twin not in ("auto", "none", *running):
+        raise BadInput(
+            f"the A/A twin {suite.twin} cannot run: {resolutions[suite.twin].reason}; or let"
+            " another arm run twice: --twin auto"
+        )
+    cells = plan(suite, running)
+    arms = dict.fromkeys(cell.arm for cell in cells)
+    return cells, {
+        arm: resolutions[arm if arm in resolutions else arm.removesuffix(TWIN)] for arm in arms
+    }
+
+
+def describe_run(
+    suite: Suite, cells: Sequence[Cell], resolutions: Mapping[str, Resolution]
+) -> dict[str, Any]:
+    """What run.json says: everything that was decided before the first measurement."""
+    return {
+        "suite": suite.to_json(),
+        "seed": suite.seed,
+        "machine": describe_machine(),
+        "code_version": code_version(),
+        "locks": {
+            arm: {
+                "how": resolution.how,
+                "interpreter": resolution.interpreter and shown(resolution.interpreter),
+                "hash": resolution.lock_hash,
+                "lock": list(resolution.lock),
+            }
+            for arm, resolution in resolutions.items()
+        },
+        "adapters": _adapters(cells),
+        "cells": [asdict(cell) for cell in cells],
+    }
+
+
+def _adapters(cells: Sequence[Cell]) -> dict[str, dict[str, str]]:
+    """Framework -> which adapter serves it here."""
+    frameworks = {cell.framework: get_arm(cell.arm).framework for cell in cells}
+    return {name: framework.identity() for name, framework in frameworks.items()}
+
+
+def reopened(
+    run: store.Run, given: Mapping[str, Path]
+) -> tuple[Suite, list[Cell], dict[str, Resolution]]:
+    """What an interrupted run had decided.
+
+    Raises BadInput on another machine, and for adapters or packages that have changed since.
+    """
+    try:
+        text = dict(run.description["suite"])
+        text["effort"], text["limits"] = Effort(**text["effort"]), Limits(**text["limits"])
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in text.items()
+        }
+        suite = Suite(**values)
+        cells = [Cell(**cell) for cell in run.description["cells"]]
+        arms = dict.fromkeys(cell.arm for cell in cells)
+        locks = {arm: run.description["locks"][arm]["hash"] for arm in arms}
+        locked = {arm: tuple(run.description["locks"][arm]["lock"]) for arm in arms}
+        adapters = {cell.framework: run.description["adapters"][cell.framework] for cell in cells}
+        machine = dict(run.description["machine"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(
+            f"{run.path / 'run.json'} cannot be resumed: {error!r}; start a new run"
+        ) from error
+    if differences := difference(machine, describe_machine()):
+        raise BadInput(
+            f"this is not the machine that {run.path} began on ({'; '.join(differences)}), and one"
+            f" run cannot mix them; resume it there, or {_start_anew(suite)}"
+        )
+    for framework, identity in _adapters(cells).items():
+        if identity != adapters[framework]:
+            raise BadInput(
+                f"the adapter {framework} is not the one that {run.path} began with"
+                f" ({_difference(adapters[framework], identity)}), and one run cannot mix them;"
+                f" restore it, or {_start_anew(suite)}"
+            )
+    _tell_of_other_code(run)
+    resolutions = resolve_arms([*locks], given)
+    for arm, resolution in resolutions.items():
+        before = locks[arm]
+        if before is not None and resolution.lock_hash != before:
+            raise BadInput(
+                f"the packages of {arm} are not those that {run.path} began with"
+                f" ({_changed(locked[arm], resolution.lock)}), and one run cannot mix them; install"
+                f" them again, or {_start_anew(suite)}"
+            )
+    return suite, cells, resolutions
+
+
+class OtherCode(UserWarning):
+    """A run goes on with another Levelfield than it began with."""
+
+
+def _tell_of_other_code(run: store.Run) -> None:
+    """Warn where another version or commit than this one began a run."""
+    began, now = run.description.get("code_version"), code_version()
+    if not isinstance(began, dict):
+        return
+    pairs = [
+        (f"{key} {str(began.get(key))[:12]}", f"{key} {str(now[key])[:12]}")
+        for key in ("version", "commit")
+        if began.get(key) != now[key]
+    ]
+    if pairs:
+        before, after = (", ".join(each) for each in zip(*pairs, strict=True))
+        words = f"{run.path} began with levelfield of {before} and goes on with {after}"
+        warnings.warn(words, OtherCode, stacklevel=3)
+
+
+def _start_anew(suite: Suite) -> str:
+    """What to type. Where the file of a suite that is not ours lay is not recorded."""
+    if suite.name in suite_names():
+        return f"start a new run: levelfield run {shlex.quote(suite.name)}"
+    return f"start a new run of the suite's file: levelfield run {shlex.quote(suite.name)}.toml"
+
+
+def _changed(before: Sequence[str], now: Sequence[str]) -> str:
+    """The first packages of which one of the two locks alone has the version, for people."""
+    gone, come = (sorted(set(one) - set(other)) for one, other in ((before, now), (now, before)))
+    return "; ".join(
+        f"{word} {', '.join(each[:2])}{' and more' if len(each) > 2 else ''}"
+        for word, each in (("no longer", gone), ("now", come))
+        if each
+    )
+
+
+def _difference(before: Any, now: Mapping[str, str]) -> str:
+    """What of two identities of an adapter differs first, for people."""
+    old = before if isinstance(before, dict) else {}
+    key = next(key for key in (*now, *old) if old.get(key) != now.get(key))
+    was, found = (str(each.get(key, "nothing"))[:40] for each in (old, now))
+    if key == "hash":
+        return "its files have changed"
+    return f"its {key} was {was} and is {found}"
+
+
+def unfinished(run: store.Run, cells: Sequence[Cell]) -> list[Cell]:
+    """The cells that have no status yet. A torn last record is repaired first."""
+    store.repair(run)
+    finished = store.finished(run)
+    return [cell for cell in cells if cell.id not in finished]
+
+
+def measure(
+    run: store.Run,
+    suite: Suite,
+    cells: Sequence[Cell],
+    *,
+    resolutions: Mapping[str, Resolution],
+    progress: Progress,
+    only_gate: bool = False,
+    timed: bool = False,
+) -> None:
+    """Bring the cells to their statuses; what an interrupted run had measured counts."""
+    store.repair(run)
+    record_death(run)
+    engine = Engine(run, suite, resolutions, progress, only_gate=only_gate, timed=timed)
+    try:
+        engine.measure(cells)
+    finally:
+        InHand(run.path).clear()

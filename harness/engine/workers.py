@@ -1,0 +1,429 @@
+"""Starts the workers of a run and sends them requests, each with its time limit."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+import reference
+from harness.engine.in_hand import InHand
+from harness.engine.process import Launch, WorkerProcess
+from harness.environments.sealed import Resolution
+from harness.errors import WorkerFailure
+from harness.machine.describe import shown
+from harness.machine.resources import (
+    available_cores,
+    cache_entries,
+    cache_state,
+    make_folder,
+    make_own_folders,
+    memory_limit_bytes,
+    worker_variables,
+)
+from harness.plan.arms import Arm
+from harness.plan.cells import Cell
+from harness.plan.suite import Effort, Limits
+from harness.proof.cases import CaseFile, remove
+from harness.proof.lessons import Lesson
+from harness.proof.replies import ENTRY_BYTES, described, read_arrays
+from harness.records.store import Run
+
+ROOT = Path(__file__).resolve().parents[2]
+PADDING_BYTES = 4096  # of the environment, at most: where the stack begins shifts with it
+
+
+class ForeignFiles(UserWarning):
+    """A program wrote where only another one should."""
+
+
+class StartFailure(WorkerFailure):
+    """A worker that failed before it was asked for a cell."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker that is up. Every request may raise WorkerFailure with the status of its cell."""
+
+    process: WorkerProcess
+    arm: Arm
+    number: int
+    cores: tuple[int, ...]
+    scratch: Path  # its arm's own folder
+    own: Path  # the folder of this process alone
+    limits: Limits
+    in_hand: InHand
+    stages: Mapping[str, Any]  # peak memory of interpreter and import, where it was asked for
+
+    @property
+    def cache(self) -> Path:
+        """The arm's private cache."""
+        return self.scratch / "cache"
+
+    def _held(self, cell: Cell | None) -> AbstractContextManager[None]:
+        """Keep a note in the run that names this arm, and ``cell`` if one is given."""
+        return self.in_hand.held(self.arm.name, cell.id if cell else None)
+
+    def _ask(
+        self, cell: Cell | None, do: str, timeout_seconds: float, **arguments: Any
+    ) -> dict[str, Any]:
+        with self._held(cell):
+            return self.process.ask(do, timeout_seconds, **arguments)
+
+    def load(self, cell: Cell, case: CaseFile) -> float:
+        """Build the model and load a case -> seconds.
+
+        Whatever another arm did to the folders of the run, this one finds its case and its own.
+        """
+        make_folder(self.cache)
+        make_own_folders(self.own)
+        seconds: float = self._ask(
+            cell,
+            "load",
+            self.limits.load_seconds,
+            case=str(case.intact()),
+            optimizer=cell.optimizer or "sgd",
+            module=None if self.arm.framework.generic else reference.get(cell.model).file,
+        )["build_seconds"]
+        return seconds
+
+    def start_up(self, cell: Cell, case: CaseFile) -> dict[str, Any]:
+        """Load, compile, first two steps: the fields of a ``startup`` record."""
+        built, entries = self.load(cell, case), cache_entries(self.cache)
+        fields = {"build_seconds": built, **self.compile(cell), **self.first_steps(cell)}
+        return {**fields, "new_cache_entries": cache_entries(self.cache) - entries}
+
+    def compile(self, cell: Cell) -> dict[str, Any]:
+        """Ahead of time, where the framework offers that."""
+        return self._ask(cell, "compile", self.limits.compile_seconds, phase=cell.phase)
+
+    def first_steps(self, cell: Cell) -> dict[str, Any]:
+        """The first and the second step, each fenced."""
+        return self._ask(cell, "first_steps", self.limits.compile_seconds, phase=cell.phase)
+
+    def answer(
+        self, cell: Cell, *, rounds: int, graded: int, steps: int, limit_bytes: int
+    ) -> dict[str, NDArray[Any]]:
+        """What the arm computes, by name, for the gate; the arrays take ``limit_bytes`` at most.
+
+        ``rounds``: over the input sets, whose outputs are computed. ``graded``: of how many sets
+        the gradients are. ``steps``: of training.
+        """
+        with self._answers(cell) as path:
+            self.process.ask(
+                "answer",
+                self.limits.compile_seconds,
+                phase=cell.phase,
+                rounds=rounds,
+                graded=graded,
+                steps=steps,
+                path=str(path),
+            )
+            return read_arrays(path, limit_bytes=limit_bytes)
+
+    @contextmanager
+    def _answers(self, cell: Cell) -> Iterator[Path]:
+        """Where the arm writes arrays: an empty folder, so that no earlier file passes for them.
+
+        What it wrote is in hand until it is read.
+        """
+        folder = self.scratch / "answers"
+        remove(folder)
+        folder.mkdir(parents=True)
+        with self._held(cell):
+            yield folder / "answer.npz"
+        remove(folder)
+
+    def warm_up(self, cell: Cell, effort: Effort) -> dict[str, Any]:
+        """Steps until steady: warm_up_steps, warm_up_seconds, capped, step_seconds."""
+        return self._ask(
+            cell,
+            "warm_up",
+            self.limits.step_seconds + effort.warm_up_cap_seconds,
+            phase=cell.phase,
+            seconds=effort.warm_up_seconds,
+            steps=effort.warm_up_steps,
+            slice_seconds=effort.slice_seconds,
+            cap_seconds=effort.warm_up_cap_seconds,
+        )
+
+    def calibrate(self, cell: Cell, step_seconds: float, effort: Effort) -> dict[str, Any]:
+        """slice_steps and fence_seconds for steps of ``step_seconds``."""
+        return self._ask(
+            cell,
+            "calibrate",
+            self.limits.step_seconds,
+            phase=cell.phase,
+            step_seconds=step_seconds,
+            slice_seconds=effort.slice_seconds,
+        )
+
+    def check_fence(self, cell: Cell, *, repeats: int, budget_seconds: float) -> dict[str, Any]:
+        """Seconds: fenced, after, later (``harness.worker.measure.check_fence``)."""
+        return self._ask(
+            cell,
+            "check_fence",
+            self.limits.step_seconds + budget_seconds,
+            phase=cell.phase,
+            repeats=repeats,
+            budget_seconds=budget_seconds,
+        )
+
+    def slot(
+        self,
+        cell: Cell,
+        steps: int,
+        *,
+        extra: int,
+        kinds: Sequence[str],
+        rewarm_seconds: float | None,
+    ) -> dict[str, Any]:
+        """A slice of each kind.
+
+        {"slices": kind -> fields of a slice, "compiled": how often, "window_seconds": of the
+        throughput slice with the loop around it, "worker_seconds" and "host_seconds": what all of
+        it took by the clocks of the worker and of the host, "use": what its process tree used}.
+        ``rewarm_seconds``: how long to warm up after parking; None for not at all.
+        """
+        with self._held(cell), self.process.counted() as use:
+            begin = time.perf_counter()
+            reply = self.process.ask(
+                "slot",
+                self.limits.step_seconds,
+                phase=cell.phase,
+                steps=steps,
+                extra=extra,
+                kinds=list(kinds),
+                rewarm_seconds=rewarm_seconds,
+            )
+            waited = time.perf_counter() - begin
+        return {**reply, "host_seconds": waited, "use": use}
+
+    def check_handles(self, cell: Cell, *, repeats: int, budget_seconds: float) -> dict[str, Any]:
+        """Seconds: earlier, last, fenced (``harness.worker.measure.check_handles``)."""
+        return self._ask(
+            cell,
+            "check_handles",
+            self.limits.step_seconds + budget_seconds,
+            phase=cell.phase,
+            repeats=repeats,
+            budget_seconds=budget_seconds,
+        )
+
+    def kept(self, cell: Cell, *, limit_bytes: int) -> dict[str, NDArray[Any]]:
+        """What the load that was timed answers, by name; ``limit_bytes`` at most."""
+        with self._answers(cell) as path:
+            self.process.ask("kept", self.limits.compile_seconds, phase=cell.phase, path=str(path))
+            return read_arrays(path, limit_bytes=limit_bytes)
+
+    def closing(
+        self, cell: Cell, *, kinds: Sequence[str], unread: int, read: int, limit_bytes: int
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """What the arm still answers after its last slice, by name; first and again seconds.
+
+        The arrays take ``limit_bytes`` at most.
+        """
+        with self._answers(cell) as path:
+            reply = self.process.ask(
+                "closing",
+                self.limits.compile_seconds,
+                phase=cell.phase,
+                kinds=list(kinds),
+                unread=unread,
+                read=read,
+                path=str(path),
+            )
+            return read_arrays(path, limit_bytes=limit_bytes), reply
+
+    def steps(self, cell: Cell, steps: int) -> None:
+        """Untimed steps, fenced."""
+        self._ask(cell, "steps", self.limits.step_seconds, phase=cell.phase, steps=steps)
+
+    def learn(self, cell: Cell, lesson: Lesson) -> tuple[list[float], dict[str, NDArray[Any]]]:
+        """Train on a loaded lesson -> loss of each epoch's last step, outputs on its tests."""
+        specs = lesson.case.summary.outputs
+        wanted = {
+            f"output/{epoch}/{number}/{spec.name}": spec.shape
+            for epoch in range(lesson.epochs)
+            for number in range(lesson.test_sets)
+            for spec in specs
+        }
+        with self._answers(cell) as path:
+            reply = self.process.ask(
+                "learn",
+                self.limits.step_seconds + self.limits.compile_seconds,
+                epochs=lesson.epochs,
+                train_sets=lesson.train_sets,
+                test_sets=lesson.test_sets,
+                path=str(path),
+            )
+            limit = sum(ENTRY_BYTES + 8 * math.prod(shape) for shape in wanted.values())
+            outputs = read_arrays(path, limit_bytes=limit)
+        if {name: value.shape for name, value in outputs.items()} != wanted:
+            raise WorkerFailure(
+                "failed", f"its outputs on the test data are not {len(wanted)} arrays of {specs}"
+            )
+        return reply["train_losses"], outputs
+
+    def memory(self) -> dict[str, Any]:
+        """{"peak_bytes", "device"} since the last call, and a new beginning."""
+        return self._ask(None, "memory", self.limits.load_seconds)
+
+
+@dataclass
+class Workers:
+    """Starts workers; ``resolutions``: arm name -> the interpreter that serves it.
+
+    ``scratch`` holds a folder for each arm and number of threads. The private cache in it lasts as
+    long as the run: the first process of an arm finds it cold, the later ones warm. Each process
+    has folders of its own for its home and its temporary files, which are gone when it ends.
+    ``processes`` counts, over resumed runs, too.
+
+    Adapters are trusted code, but what one does by mistake to another is told: a cache that changed
+    while none of its arm's processes ran is emptied, with a warning, and an arm whose adapter was
+    changed since the run began is not started.
+    """
+
+    run: Run
+    limits: Limits
+    resolutions: Mapping[str, Resolution]
+    scratch: Path
+    generator: random.Random
+    processes: int = 0
+    _living: Counter[Path] = field(default_factory=Counter)  # processes, by their cache
+    _left: dict[Path, set[Any]] = field(default_factory=dict)  # how the last of them left it
+
+    @contextmanager
+    def start(
+        self, arm: Arm, cell: Cell, *, purpose: str, block: int | None = None
+    ) -> Iterator[Worker]:
+        """A started worker for the device and threads of ``cell``. Raises StartFailure."""
+        self.processes += 1
+        number, limits = self.processes, self.limits
+        in_hand = InHand(self.run.path)
+        resolution = self.resolutions[arm.name]
+        assert resolution.interpreter is not None
+        framework = arm.framework
+        if framework.identity() != self.run.description["adapters"][framework.name]:
+            reason = "the files of its adapter changed since the run began; start a new run"
+            raise StartFailure("failed", reason)
+        cores = tuple(available_cores()[: cell.threads])
+        # Nothing of another arm lies in a folder that a worker is told of, nor next to it.
+        scratch = self.scratch / "arms" / f"{_file_name(arm.name)}-{cell.threads}"
+        cache = scratch / "cache"
+        self._check_untouched(cache, arm.name)
+        make_folder(cache)
+        entries = cache_entries(cache)
+        # A short path: multiprocessing puts sockets there, whose paths have 107 bytes at most.
+        own = self.scratch / "workers" / str(number)
+        variables = worker_variables(
+            threads=cell.threads,
+            cache=cache,
+            own=own,
+            hash_seed=self.generator.randrange(2**32),
+            device=cell.device,
+        )
+        variables["LEVELFIELD_PADDING"] = "x" * self.generator.randrange(PADDING_BYTES)
+        launch = Launch(
+            interpreter=resolution.interpreter,
+            variables=variables,
+            cores=cores,
+            packages={
+                "adapters": ROOT / "adapters",
+                "harness": ROOT / "harness",
+                "reference": ROOT / "reference",
+                framework.package.split(".")[0]: framework.root,
+            },
+            log=self.run.path / "logs" / f"{number:04d}-{_file_name(arm.name)}.log",
+            memory_limit_bytes=memory_limit_bytes(limits.memory_gib),
+        )
+        with ExitStack() as stack:
+            stack.callback(remove, own)
+            self._living[cache] += 1
+            stack.callback(self._left_by, cache)
+            make_own_folders(own)
+            stages = {}
+            try:
+                with in_hand.held(arm.name, None):
+                    process = WorkerProcess(launch, timeout_seconds=limits.start_seconds)
+                    stack.enter_context(process)
+                    if purpose == "memory":
+                        stages["interpreter"] = process.ask("memory", limits.start_seconds)
+                    started = process.ask(
+                        "start",
+                        limits.start_seconds,
+                        adapter=framework.package,
+                        device=cell.device,
+                        mode=arm.mode.name,
+                        threads=cell.threads,
+                        precision=cell.numeric,
+                    )
+                    if purpose == "memory":
+                        stages["import"] = process.ask("memory", limits.start_seconds)
+            except WorkerFailure as failure:
+                raise StartFailure(failure.status, failure.reason, failure.log) from failure
+            self.run.append(
+                "process",
+                process=number,
+                arm=arm.name,
+                purpose=purpose,
+                block=block,
+                interpreter=shown(resolution.interpreter),
+                how=resolution.how,
+                python=process.python,
+                lock_hash=resolution.lock_hash,
+                asked={
+                    "device": cell.device,
+                    "threads": cell.threads,
+                    "numeric": cell.numeric,
+                    "hash_seed": variables["PYTHONHASHSEED"],
+                    "padding_bytes": len(variables["LEVELFIELD_PADDING"]),
+                },
+                describe=described(started["describe"]),
+                interpreter_seconds=process.interpreter_seconds,
+                import_seconds=started["import_seconds"],
+                device_seconds=started["device_seconds"],
+                cache_entries=entries,
+            )
+            yield Worker(process, arm, number, cores, scratch, own, limits, in_hand, stages)
+
+    def _check_untouched(self, cache: Path, arm: str) -> None:
+        """Empty a cache that is not as the last process of its arm left it."""
+        left = self._left.get(cache, set())  # the scratch folder of a run begins empty
+        if self._living[cache] or left == cache_state(cache):
+            return
+        warnings.warn(
+            f"the cache of {arm} changed while none of its processes ran: another program wrote"
+            " there, so it is emptied",
+            ForeignFiles,
+            stacklevel=2,
+        )
+        remove(cache)
+
+    def _left_by(self, cache: Path) -> None:
+        """Note how a process that has ended left the cache of its arm."""
+        self._living[cache] -= 1
+        self._left[cache] = cache_state(cache)
+
+
+def _file_name(arm: str) -> str:
+    """An arm's name in letters that every file system takes; no two arms have the same.
+
+    A colon becomes "_", and what is no plain letter its code between two "+".
+    """
+
+    def written(letter: str) -> str:
+        if letter.isascii() and (letter.isalnum() or letter in "-.@"):
+            return letter
+        return "_" if letter == ":" else f"+{ord(letter):x}+"
+
+    return "".join(map(written, arm))

@@ -1,0 +1,1 @@
+"""The environments: Python interpreters in which frameworks run."""

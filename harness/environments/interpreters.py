@@ -1,0 +1,195 @@
+"""Finds Python interpreters and lists what is installed in them.
+
+They are looked for where the variable LEVELFIELD_PYTHONS says (interpreters, or folders that hold
+them, as in PATH), on PATH, under pyenv, and where conda, uv and distributions put them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+from harness.errors import BadInput, RunFailed
+
+MINOR_VERSIONS = range(14, 5, -1)  # of Python 3, newest first: the newest that fits is taken
+# These run under old Pythons too, so they keep to the language of 3.6.
+DESCRIBE = """
+import ensurepip, json, sys, sysconfig, venv
+print(json.dumps(["%d.%d.%d" % sys.version_info[:3], sysconfig.get_platform()]))
+"""
+_IMPORTS = """
+import importlib, importlib.util, sys
+for name in sys.argv[1:]:
+    if "." in name:
+        importlib.import_module(name)
+    elif importlib.util.find_spec(name) is None:
+        sys.exit(1)
+print("%d.%d.%d" % sys.version_info[:3])
+"""
+_LIST = """
+import json
+from importlib.metadata import distributions
+print(json.dumps(["%s==%s" % (d.metadata["Name"], d.version) for d in distributions()]))
+"""
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """A Python that can make virtual environments; ``platform`` is as in ``linux-x86_64``."""
+
+    path: Path
+    version: str
+    platform: str
+
+    @property
+    def minor(self) -> str:
+        """Major and minor version: "3.11"."""
+        return self.version.rpartition(".")[0]
+
+
+def choose_interpreter(python: str) -> Interpreter:
+    """The running interpreter if it satisfies ``python``, else the first found, newest minor first.
+
+    Raises BadInput for a malformed specifier and RunFailed where nothing satisfies it.
+    """
+    wanted = _specifiers(python)
+    for path in _candidates(wanted):
+        found = ask(path)
+        if found is not None and found.version in wanted:
+            return found
+    raise RunFailed(
+        f"no Python {python} with venv and ensurepip is on PATH, under pyenv or in the usual "
+        "places; install one, for example with pyenv install, or name it: "
+        "export LEVELFIELD_PYTHONS=PATH"
+    )
+
+
+def find_interpreter(python: str, imports: tuple[str, ...]) -> Path | None:
+    """The first interpreter of a version of ``python`` that can import everything; None if none."""
+    wanted = _specifiers(python)
+    for path in _candidates(wanted):
+        version = _version_with(path, imports)
+        if version is not None and version in wanted:
+            return path
+    return None
+
+
+def _specifiers(python: str) -> SpecifierSet:
+    try:
+        return SpecifierSet(python)
+    except InvalidSpecifier as error:
+        raise BadInput(
+            f"python = '{python}' is no version specifier; write '>=3.10,<3.12'"
+        ) from error
+
+
+def _candidates(wanted: SpecifierSet) -> Iterator[Path]:
+    yield Path(sys.executable)
+    named = [
+        Path(each) for each in os.environ.get("LEVELFIELD_PYTHONS", "").split(os.pathsep) if each
+    ]
+    yield from (path for path in named if path.is_file())
+    folders = [path for path in named if path.is_dir()]
+    folders += [Path(entry) for entry in os.get_exec_path() if entry]
+    folders += _usual_folders()
+    for minor in MINOR_VERSIONS:
+        # Asking costs a process, so minor versions of which no patch release fits are not asked.
+        if any(f"3.{minor}.{patch}" in wanted for patch in range(50)):
+            yield from (folder / f"python3.{minor}" for folder in folders)
+
+
+def _usual_folders() -> list[Path]:
+    home = Path.home()
+    pyenv = Path(os.environ.get("PYENV_ROOT") or home / ".pyenv")
+    folders = sorted(pyenv.glob("versions/*/bin"), reverse=True)
+    for conda in ("miniconda3", "anaconda3", "miniforge3", "mambaforge", "/opt/conda"):
+        folders += [home / conda / "bin", *sorted((home / conda).glob("envs/*/bin"))]
+    folders += sorted((home / ".local/share/uv/python").glob("*/bin"), reverse=True)
+    return [*folders, Path("/usr/local/bin"), Path("/usr/bin")]
+
+
+@cache
+def _version_with(path: Path, imports: tuple[str, ...]) -> str | None:
+    """The version of a Python that has all imports; a part of a package is really imported."""
+    if not os.access(path, os.X_OK):
+        return None
+    try:
+        return printed_by(path, "-c", _IMPORTS, *imports).splitlines()[-1]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        return None
+
+
+@cache
+def ask(path: Path) -> Interpreter | None:
+    """What a Python is; None for what fails, such as a pyenv shim that selects nothing."""
+    if not os.access(path, os.X_OK):
+        return None
+    try:
+        version, platform = json.loads(printed_by(path, "-c", DESCRIBE))
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+    return Interpreter(path, version, platform)
+
+
+def printed_by(interpreter: Path, *arguments: str) -> str:
+    """What a Python prints; raises OSError or SubprocessError."""
+    # -s as the worker has it, and a working folder that shadows no module.
+    return subprocess.run(
+        [str(interpreter), "-s", *arguments],
+        cwd=interpreter.parent,
+        env=clean_variables(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        check=True,
+        timeout=60,
+        encoding="utf-8",
+    ).stdout
+
+
+def clean_variables() -> dict[str, str]:
+    """The user's environment variables without what would let another Python leak in.
+
+    The rest of the user's pip configuration stands.
+    """
+    leaks = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__", "FORCE_COLOR"}
+    leaks |= {"PIP_TARGET", "PIP_PREFIX", "PIP_ROOT"}
+    kept = {name: value for name, value in os.environ.items() if name not in leaks}
+    return kept | {"PIP_USER": "0", "PYTHONIOENCODING": "utf-8"}
+
+
+def lock_hash(lock: Iterable[str]) -> str:
+    """SHA-256 of the sorted lines of a lock."""
+    return hashlib.sha256("\n".join(sorted(lock)).encode()).hexdigest()
+
+
+@cache
+def lock_of(interpreter: Path) -> tuple[str, ...]:
+    """What an interpreter has installed, as ``name==version``, asked once per process.
+
+    Raises BadInput where it does not answer.
+    """
+    return installed(interpreter)
+
+
+def installed(interpreter: Path) -> tuple[str, ...]:
+    """The packages in a Python, "name==version" each, sorted. Raises BadInput."""
+    for arguments in (
+        ("-m", "pip", "--disable-pip-version-check", "list", "--format=freeze"),
+        ("-c", _LIST),
+    ):
+        with suppress(OSError, subprocess.SubprocessError, ValueError):
+            printed = printed_by(interpreter, *arguments)
+            lines = json.loads(printed) if arguments[0] == "-c" else printed.split()
+            return tuple(sorted({line for line in lines if "==" in line}))
+    raise BadInput(f"{interpreter} cannot list its packages; name a working Python, or give it pip")

@@ -1,0 +1,364 @@
+"""Sealed environments: one virtual environment per specification, in a cache.
+
+A folder of the cache is named by the hash of its specification alone, so frameworks and checkouts
+that ask for the same share it. A marker, written last and removed first, tells a finished
+environment from a half-built one; the lock in it lists what was really installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
+
+from harness.environments.interpreters import (
+    DESCRIBE,
+    Interpreter,
+    choose_interpreter,
+    find_interpreter,
+    installed,
+    lock_hash,
+    lock_of,
+    printed_by,
+)
+from harness.environments.pip import failure, pip_steps
+from harness.errors import BadInput, RunFailed
+from harness.plan.arms import EnvironmentSpec
+
+MARKER = "levelfield.json"
+FAILED = "levelfield: failed: "  # the last line of the log of a build that failed, with the reason
+
+
+class EnvironmentFailed(RunFailed):
+    """An environment could not be built; the message has the tool's own reason and its log."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A finished environment: who asked for what, and what they got.
+
+    ``labels`` are of all who asked, ``lock`` is what was really installed, ``built`` a UTC date.
+    """
+
+    path: Path
+    labels: tuple[str, ...]
+    python_specifier: str
+    requirements: tuple[str, ...]
+    python: str
+    platform: str
+    lock: tuple[str, ...]
+    lock_hash: str
+    build_seconds: float
+    built: str
+
+    @property
+    def interpreter(self) -> Path:
+        """The Python to start workers with."""
+        return self.path / "bin" / "python"
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What serves a specification; ``how``: given, sealed, running, found or none."""
+
+    interpreter: Path | None
+    how: str
+    reason: str
+    lock_hash: str | None
+    lock: tuple[str, ...]
+
+
+def environments_folder() -> Path:
+    """Where environments, their logs and their locks lie; LEVELFIELD_CACHE moves it."""
+    chosen = os.environ.get("LEVELFIELD_CACHE")
+    cache_folder = Path(chosen).expanduser().absolute() if chosen else user_cache_path("levelfield")
+    return cache_folder / "environments"
+
+
+def environment_folder(spec: EnvironmentSpec, base: Interpreter) -> Path:
+    """The folder of a specification: a hash of what decides its content, and of nothing else."""
+    content = [spec.python, sorted(spec.requirements), base.platform, base.minor]
+    key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    return environments_folder() / key
+
+
+def find(spec: EnvironmentSpec) -> Environment | None:
+    """The finished environment of a specification, if there is one."""
+    if not spec.requirements:
+        return None
+    try:
+        return _read(environment_folder(spec, choose_interpreter(spec.python)))
+    except RunFailed:
+        return None
+
+
+def list_environments() -> list[Environment]:
+    """Every finished environment of the cache, by label."""
+    return sorted(filter(None, map(_read, _folders())), key=lambda found: found.labels)
+
+
+def half_built() -> list[Path]:
+    """Folders of the cache that hold an unfinished build or what is left of a removal."""
+    return [folder for folder in _folders() if _read(folder) is None]
+
+
+def _folders() -> list[Path]:
+    names = re.compile(r"[0-9a-f]{16}")
+    folder = environments_folder()
+    inside = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in inside if names.fullmatch(path.name) and path.is_dir())
+
+
+def size_bytes(environment: Environment) -> int:
+    """The sum of the sizes of the environment's files; links count as links."""
+    return sum(path.lstat().st_size for path in environment.path.rglob("*") if not path.is_dir())
+
+
+def remove(which: EnvironmentSpec | Path) -> None:
+    """Remove an environment, finished or not, with its log, whatever other labels it has.
+
+    Raises BadInput where there is none and RunFailed while it is being built.
+    """
+    name = str(which) if isinstance(which, Path) else which.label
+    if not isinstance(which, Path):
+        which = environment_folder(which, choose_interpreter(which.python))
+    folder = which.absolute()
+    if folder not in _folders():
+        raise BadInput(f"{name} has no environment to remove; see: levelfield env list")
+    with _locked(folder, None):
+        _discard(folder)
+        _log_of(folder).unlink(missing_ok=True)
+
+
+def _discard(folder: Path) -> None:
+    # These go first, so that a removal cut short leaves what is neither used nor resumed.
+    for name in (MARKER, "bin/activate"):
+        (folder / name).unlink(missing_ok=True)
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def build(spec: EnvironmentSpec, *, on_progress: Callable[[str], None]) -> Environment:
+    """Make the environment of a specification, or finish it, or return it if it is there.
+
+    ``on_progress`` gets one short line at a time. A second build of the same waits for the first.
+    Raises EnvironmentFailed where no Python fits, ``venv`` or ``pip`` fails, or nothing is to be
+    built; a build cut short is half-built.
+    """
+    if not spec.requirements:
+        raise EnvironmentFailed(f"nothing can be built for {spec.label}: {_how_to_get(spec)}")
+    try:
+        base = choose_interpreter(spec.python)
+    except RunFailed as error:
+        raise EnvironmentFailed(str(error)) from error
+    folder = environment_folder(spec, base)
+    found = _read(folder)
+    if found is not None and spec.label in found.labels:
+        return found
+    with _locked(folder, on_progress):
+        found = _read(folder)
+        if found is None:
+            found = _build(spec, base, folder, on_progress)
+        elif spec.label not in found.labels:
+            found = replace(found, labels=tuple(sorted({*found.labels, spec.label})))
+        _write(found)
+        return found
+
+
+def _build(
+    spec: EnvironmentSpec, base: Interpreter, folder: Path, on_progress: Callable[[str], None]
+) -> Environment:
+    started = time.perf_counter()
+    python = folder / "bin" / "python"
+    # Bytecode is made here, whatever pip's own settings say: an import takes the same time in an
+    # environment's first process as in later ones, and no worker writes into the environment.
+    pip = [str(python), "pip", "install", "--compile", "--no-input", "--disable-pip-version-check"]
+    commands = [[*pip, "--progress-bar", "off", *step] for step in pip_steps(spec.requirements)]
+    resumed = _resumable(folder)
+    if not resumed:
+        on_progress(f"making a virtual environment with Python {base.version}")
+        _discard(folder)
+        commands.insert(0, [str(base.path), "venv", str(folder)])
+    log = _log_of(folder)
+    with log.open("a" if resumed else "w", encoding="utf-8", buffering=1) as output:
+        for command in commands:
+            reason = failure(command, output, on_progress)
+            if reason is not None:
+                print(FAILED, reason, sep="", file=output)
+                raise EnvironmentFailed(
+                    f"{command[1]} could not make the environment of {spec.label}: {reason}; read "
+                    f"{log}, then type: levelfield env build {spec.label}"
+                )
+    version, platform = json.loads(printed_by(python, "-c", DESCRIBE))
+    lock = installed(python)
+    return Environment(
+        path=folder,
+        labels=(spec.label,),
+        python_specifier=spec.python,
+        requirements=tuple(sorted(spec.requirements)),
+        python=version,
+        platform=platform,
+        lock=lock,
+        lock_hash=lock_hash(lock),
+        build_seconds=time.perf_counter() - started,
+        built=datetime.now(UTC).date().isoformat(),
+    )
+
+
+def _resumable(folder: Path) -> bool:
+    # venv writes `activate` after its own pip is in, and pip writes INSTALLER after a package's
+    # last file: a package without one looks installed to pip and may lack files, so start anew.
+    packages = folder.glob("lib/python*/site-packages/*.dist-info")
+    if not (folder / "bin" / "activate").is_file():
+        return False
+    if not all((package / "INSTALLER").is_file() for package in packages):
+        return False
+    try:
+        printed_by(folder / "bin" / "python", "-m", "pip", "--version")
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return True
+
+
+def _log_of(folder: Path) -> Path:
+    return folder.with_suffix(".log")
+
+
+@contextmanager
+def _locked(folder: Path, on_wait: Callable[[str], None] | None) -> Iterator[None]:
+    lock = FileLock(folder.with_suffix(".lock"))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        if on_wait is None:
+            raise RunFailed(
+                f"{folder} is in use by a build; wait for its end or stop it"
+            ) from error
+        on_wait("waiting for another process that works on the same environment")
+        lock.acquire()
+    except OSError as error:
+        raise RunFailed(
+            f"cannot write to {folder.parent}: {error.strerror}; name a folder that can be "
+            "written: export LEVELFIELD_CACHE=FOLDER"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _write(environment: Environment) -> None:
+    marker = environment.path / MARKER
+    content = {name: value for name, value in asdict(environment).items() if name != "path"}
+    temporary = marker.with_suffix(".part")
+    temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    os.replace(temporary, marker)
+
+
+def _read(folder: Path) -> Environment | None:
+    # None without a sound marker, and where the Python that the environment leans on is gone.
+    # Fields that this version does not know are another version's and do no harm.
+    names = [field.name for field in fields(Environment) if field.name != "path"]
+    try:
+        content = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        values = {name: content[name] for name in names}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    for name in ("labels", "requirements", "lock"):
+        values[name] = tuple(values[name])
+    found = Environment(path=folder, **values)
+    return found if os.access(found.interpreter, os.X_OK) else None
+
+
+def resolve(spec: EnvironmentSpec, given: Mapping[str, Path]) -> Resolution:
+    """The interpreter for a specification: given, else sealed, else running or found, else none.
+
+    ``given`` is by label ("keras/jax") or framework. Raises BadInput for one that cannot run.
+    """
+    if spec.programs and not any(map(_is_on_path, spec.programs)):
+        reason = f"{' or '.join(spec.programs)} is not on PATH; {spec.hint}"
+        return Resolution(None, "none", reason, None, ())
+    for name in (spec.label, spec.framework):
+        if name in given:
+            path = given[name].expanduser().absolute()
+            if not (path.is_file() and os.access(path, os.X_OK)):
+                raise BadInput(
+                    f"the interpreter given for {name}, {path}, is not an executable file; give "
+                    f"the path of a Python, or none and type: levelfield env build {spec.label}"
+                )
+            return _unsealed(path, "given", "interpreter given on the command line")
+    sealed = find(spec)
+    if sealed is not None:
+        reason = f"sealed environment built {sealed.built}"
+        return Resolution(sealed.interpreter, "sealed", reason, sealed.lock_hash, sealed.lock)
+    if not spec.requirements:
+        return _found(spec)
+    missing = [name for name in spec.imports if not _importable(name)]
+    if not missing:
+        reason = f"this interpreter can import {' and '.join(spec.imports)}"
+        return _unsealed(Path(sys.executable), "running", reason)
+    reason = (
+        f"{_why_not_sealed(spec)}, and this interpreter cannot import {' and '.join(missing)}; "
+        f"type: levelfield env build {spec.label}"
+    )
+    return Resolution(None, "none", reason, None, ())
+
+
+def _found(spec: EnvironmentSpec) -> Resolution:
+    path = find_interpreter(spec.python, spec.imports)
+    if path is None:
+        reason = f"no Python that imports {' and '.join(spec.imports)} was found; "
+        return Resolution(None, "none", reason + _how_to_get(spec), None, ())
+    how = "running" if path == Path(sys.executable) else "found"
+    return _unsealed(path, how, f"{path} can import {' and '.join(spec.imports)}")
+
+
+def _how_to_get(spec: EnvironmentSpec) -> str:
+    return f"{spec.hint}; then name its Python: export LEVELFIELD_PYTHONS=PATH"
+
+
+def _unsealed(interpreter: Path, how: str, reason: str) -> Resolution:
+    lock = lock_of(interpreter)
+    return Resolution(interpreter, how, reason, lock_hash(lock), lock)
+
+
+def _why_not_sealed(spec: EnvironmentSpec) -> str:
+    try:
+        folder = environment_folder(spec, choose_interpreter(spec.python))
+    except RunFailed:
+        return f"no Python {spec.python} was found for a sealed environment"
+    log = _log_of(folder)
+    last = log.read_text(encoding="utf-8").splitlines()[-1:] if log.is_file() else []
+    if last and last[0].startswith(FAILED):
+        return f"its environment could not be built ({last[0].removeprefix(FAILED)})"
+    return "its environment is half-built" if folder.is_dir() else "no sealed environment"
+
+
+def _is_on_path(pattern: str) -> bool:
+    folders = (Path(entry) for entry in os.get_exec_path() if entry)
+    return any(os.access(path, os.X_OK) for folder in folders for path in folder.glob(pattern))
+
+
+def _importable(module: str) -> bool:
+    # Locating a top-level module runs none of it. A folder without code, such as the rest of an
+    # uninstalled package, is a namespace without an origin.
+    try:
+        found = importlib.util.find_spec(module.partition(".")[0])
+    except ValueError:
+        return False
+    return found is not None and found.origin is not None

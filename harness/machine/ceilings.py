@@ -1,0 +1,94 @@
+"""The best rates that this machine reaches, measured in each session.
+
+``python -m harness.machine.ceilings THREADS`` prints the rows as JSON; the host runs it in a
+process of its own, with the affinity and the thread variables of the workers. What a step makes of
+these rates: ``harness.analysis.roofline``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.errors import RunFailed
+from harness.machine.resources import make_own_folders, worker_variables
+from harness.machine.supervised import completed
+
+PRODUCT, COPY = "matrix product", "copy"
+PRODUCT_SIZES = (512, 1024, 1536)
+COPY_BYTES = (1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 27, 1 << 29)
+PRODUCT_SECONDS, COPY_SECONDS = 0.4, 0.15  # for each size and library
+
+
+def measured(threads: int, cores: Sequence[int]) -> list[dict[str, Any]]:
+    """Rows of ``ceiling`` records, from a process on these cores. Raises RunFailed."""
+    with tempfile.TemporaryDirectory(prefix="levelfield-") as scratch:
+        folder = Path(scratch)
+        make_own_folders(folder)
+        variables = worker_variables(threads=threads, cache=folder, own=folder, hash_seed=0)
+        command = [sys.executable, "-P", "-m", "harness.machine.ceilings", str(threads)]
+        done = completed(command, variables=variables, cores=cores)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RunFailed(f"could not measure what this machine can do: {last}")
+    rows: list[dict[str, Any]] = json.loads(done.stdout)
+    return rows
+
+
+def measure(threads: int) -> Iterator[dict[str, Any]]:
+    """The best of several, in this process: NumPy's and XLA's products, copies by threads."""
+    from reference.layers_jax import timed_product  # brings JAX, which no other command needs
+
+    multiply: tuple[Callable[[Any], Any], ...] = (lambda square: square @ square, timed_product)
+    for size in PRODUCT_SIZES:
+        square = np.ones((size, size), np.float32)
+        seconds = min(_best(product, square, PRODUCT_SECONDS) for product in multiply)
+        rate = 2 * size**3 / seconds
+        yield _row(threads, PRODUCT, square.nbytes, rate)
+    with ThreadPoolExecutor(threads) as pool:
+        for size_bytes in COPY_BYTES:
+            source = np.ones(size_bytes // 4, np.float32)
+            parts = list(
+                zip(
+                    *(np.array_split(a, threads) for a in (np.empty_like(source), source)),
+                    strict=True,
+                )
+            )
+
+            def copy(parts: list[Any]) -> None:
+                # One thread copies by itself: handing it over would cost more than small arrays.
+                if len(parts) == 1:
+                    np.copyto(*parts[0])
+                else:
+                    list(pool.map(lambda pair: np.copyto(*pair), parts))
+
+            seconds = _best(copy, parts, COPY_SECONDS)
+            yield _row(threads, COPY, size_bytes, 2 * size_bytes / seconds)
+
+
+def _row(threads: int, what: str, size_bytes: int, per_second: float) -> dict[str, Any]:
+    return {"threads": threads, "what": what, "size_bytes": size_bytes, "per_second": per_second}
+
+
+def _best(work_on: Callable[[Any], Any], argument: Any, budget_seconds: float) -> float:
+    """Least seconds of repeated calls, three at least, the first not counted."""
+    work_on(argument)
+    found: list[float] = []
+    begin = time.perf_counter()
+    while len(found) < 3 or time.perf_counter() - begin < budget_seconds:
+        start = time.perf_counter()
+        work_on(argument)
+        found.append(time.perf_counter() - start)
+    return min(found)
+
+
+if __name__ == "__main__":
+    print(json.dumps(list(measure(int(sys.argv[1])))))

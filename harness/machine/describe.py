@@ -1,0 +1,152 @@
+"""Describes the machine of a run, and says in which facts two machines differ."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from harness.machine import gpu
+from harness.machine.resources import available_cores
+
+# The facts by which a machine is recognised, and their names for people. The others (load, free
+# memory, frequency governor) change on one machine from one boot to the next.
+_IDENTITY = {
+    "processor": "processor",
+    "architecture": "architecture",
+    "processor_flags": "instruction sets",
+    "cores": "available cores",
+    "logical_cores": "logical cores",
+    "physical_cores": "physical cores",
+    "memory_bytes": "memory",
+    "gpus": "GPUs",
+    "system": "system",
+}
+MEMORY_SHARE = 0.02  # a kernel keeps another part of the same memory for itself at every version
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, memory, operating system; None where the machine does not tell."""
+    memory = psutil.virtual_memory()
+    return {
+        "processor": _cpu_field("model name") or platform.processor() or None,
+        "processor_flags": sorted(
+            flag
+            for flag in (_cpu_field("flags") or "").split()
+            if flag.startswith(("avx", "amx", "fma"))
+        ),
+        "architecture": platform.machine(),
+        "cores": len(available_cores()),
+        "logical_cores": os.cpu_count(),
+        "physical_cores": psutil.cpu_count(logical=False),
+        "memory_bytes": memory.total,
+        "memory_available_bytes": memory.available,
+        "gpus": gpu.names(),
+        "load_average": list(os.getloadavg()),
+        "frequency_governor": _text(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
+        "hypervisor": "hypervisor" in (_cpu_field("flags") or "").split(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+
+
+def recorded(text: str | None) -> dict[str, Any]:
+    """The facts in a run's column "machine"; none where run.json does not tell them."""
+    facts = json.loads(text or "{}")
+    return facts if isinstance(facts, dict) else {}
+
+
+def difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """What differs between two machines as ``describe_machine`` records them, one text per fact.
+
+    Empty for one machine. A fact that either of the two does not tell is not compared. Memory may
+    differ by ``MEMORY_SHARE``, and the system's release from its third number on.
+    """
+    found = []
+    for fact, name in _IDENTITY.items():
+        before, now = first.get(fact), second.get(fact)
+        if before is None or now is None or _same(fact, before, now):
+            continue
+        if isinstance(before, list) and isinstance(now, list) and fact == "processor_flags":
+            found.append(f"{name} {_of_one(before, now)} only on one of them")
+        else:
+            found.append(f"{name} {_words(fact, before)}, now {_words(fact, now)}")
+    return found
+
+
+def _same(fact: str, before: Any, now: Any) -> bool:
+    match before, now:
+        case int() | float(), int() | float() if fact == "memory_bytes":
+            return abs(before - now) <= MEMORY_SHARE * max(before, now)
+        case str(), str() if fact == "system":
+            return _release(before) == _release(now)
+    return bool(before == now)
+
+
+def _release(system: str) -> str:
+    """The system's name with the first two numbers of its release, such as "Linux 6.18"."""
+    start = re.match(r"\S+ \d+\.\d+", system)
+    return start.group() if start else system
+
+
+def _of_one(before: list[Any], now: list[Any]) -> str:
+    flags = sorted(set(map(str, before)) ^ set(map(str, now)))
+    more = f" and {len(flags) - 3} more" if len(flags) > 3 else ""
+    return ", ".join(flags[:3]) + more
+
+
+def _words(fact: str, value: Any) -> str:
+    if fact == "memory_bytes" and isinstance(value, int | float):
+        return f"{value / 2**30:.1f} GiB"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)[:60]
+
+
+def shown(path: Path) -> str:
+    """A path as results carry it: the name of the user's home stays at home."""
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+
+
+def code_version() -> dict[str, Any]:
+    """Levelfield's version, and the commit where it runs from a checkout."""
+    folder = Path(__file__).resolve().parents[1]
+    commit = None
+    if (folder.parent / ".git").exists():
+        commit = _git(folder, "rev-parse", "HEAD")
+    changed = bool(_git(folder, "status", "--porcelain")) if commit else None
+    return {"version": version("levelfield"), "commit": commit, "changed": changed}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _cpu_field(name: str) -> str | None:
+    for line in (_text(Path("/proc/cpuinfo")) or "").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == name:
+            return value.strip()
+    return None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None

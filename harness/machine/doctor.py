@@ -1,0 +1,212 @@
+"""Says whether this machine can give a verdict and how to improve it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from harness.machine import gpu, noise, quarantine
+from harness.machine.describe import describe_machine
+from harness.machine.resources import THREAD_VARIABLES, available_cores
+
+GOOD, POOR, UNKNOWN = "good", "poor", "unknown"
+WATCH_SECONDS = 4.0
+ARM_BYTES = 700 * 2**20  # of a resident framework; six of them make the suite quick
+QUICK_ARMS = 7
+# Pairs of canaries within a slot's distance of each other that disagree by more: the share of
+# rounds that would go into quarantine, and void a comparison beyond 30 %.
+SOME_ROUNDS, MOST_ROUNDS = 0.10, 0.30
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing looked at. ``advice`` is empty where nothing is to be done."""
+
+    what: str
+    found: str
+    state: str
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the rows are made of; ``spreads``: of the canaries of each round watched."""
+
+    machine: dict[str, Any]
+    foreign_share: float
+    steal_share: float
+    load: float
+    spreads: tuple[float, ...]
+    swap_used_bytes: int
+    quota_cores: float | None
+    variables: tuple[str, ...]
+    huge_pages: str | None
+    turbo: str | None
+    l3_bytes: int | None
+    gpu: dict[str, Any] | None
+
+
+def examine(sleep: Callable[[float], None] = time.sleep) -> Facts:
+    """Look at the machine for some seconds."""
+    cores = available_cores()
+    watched = noise.watched_cores(cores[:1])
+    before, own, spreads = noise.read(watched), time.process_time(), []
+    end = time.monotonic() + WATCH_SECONDS
+    while time.monotonic() < end:
+        boundaries = []
+        for _ in range(QUICK_ARMS):
+            boundaries.append(noise.canary(cores[:1]))
+            sleep(0.06)
+        spreads.append(quarantine.canary_spread(boundaries))
+    used = time.process_time() - own
+    count = noise.core_count(watched)
+    met = noise.difference(before, noise.read(watched), used, count)
+    whole = met["wall_seconds"] * count
+    return Facts(
+        machine=describe_machine(),
+        foreign_share=met["foreign_seconds"] / whole,
+        steal_share=met["steal_seconds"] / whole,
+        load=met["load"],
+        spreads=tuple(spreads),
+        swap_used_bytes=psutil.swap_memory().used,
+        quota_cores=_quota(),
+        variables=tuple(name for name in THREAD_VARIABLES if name in os.environ),
+        huge_pages=_text("/sys/kernel/mm/transparent_hugepage/enabled"),
+        turbo=_turbo(),
+        l3_bytes=_l3(),
+        gpu=gpu.facts(),
+    )
+
+
+def rows(facts: Facts) -> Iterator[Row]:
+    """One per thing, the most important first."""
+    machine = facts.machine
+    share = facts.foreign_share
+    yield Row(
+        "other programs",
+        f"{share:.1%} of the core to measure on, load {facts.load:.2f}",
+        GOOD if share <= noise.FOREIGN_SHARE else POOR,
+        "" if share <= noise.FOREIGN_SHARE else "stop them, or measure when they rest",
+    )
+    disagree = disagreeing(facts)
+    yield Row(
+        "speed of a fixed loop",
+        f"slots of a round differ by {np.median(facts.spreads):.1%}, {disagree:.0%} of the rounds"
+        f" by more than {quarantine.CANARY_SPREAD:.0%}",
+        GOOD if disagree <= SOME_ROUNDS else POOR,
+        ""
+        if disagree <= SOME_ROUNDS
+        else "a neighbour on the same processor: another hour or host",
+    )
+    stolen = facts.steal_share
+    yield Row(
+        "stolen by the hypervisor",
+        f"{stolen:.2%}",
+        GOOD if stolen <= noise.STEAL_SHARE else POOR,
+        "" if stolen <= noise.STEAL_SHARE else "use a machine with dedicated cores",
+    )
+    cores, physical = machine["cores"], machine["physical_cores"]
+    yield Row(
+        "cores",
+        f"{cores} at hand, {physical or 'unknown'} physical",
+        GOOD if cores >= 2 else POOR,
+        "" if cores >= 2 else "with one core the host shares it with what it measures",
+    )
+    governor = machine["frequency_governor"]
+    yield Row(
+        "frequency control",
+        f"governor {governor or 'not readable'}, turbo {facts.turbo or 'not readable'}",
+        UNKNOWN if governor is None else GOOD if governor == "performance" else POOR,
+        ""
+        if governor in (None, "performance")
+        else "as root: cpupower frequency-set --governor performance",
+    )
+    free, wanted = machine["memory_available_bytes"], ARM_BYTES * QUICK_ARMS
+    yield Row(
+        "memory",
+        f"{free / 2**30:.1f} GiB free, {facts.swap_used_bytes / 2**20:.0f} MiB swapped",
+        GOOD if 0.7 * free >= wanted else POOR,
+        "" if 0.7 * free >= wanted else "arms will run one after the other (sequential blocks)",
+    )
+    yield Row(
+        "quota",
+        "none" if facts.quota_cores is None else f"{facts.quota_cores:g} cores",
+        GOOD if facts.quota_cores is None else POOR,
+        "" if facts.quota_cores is None else "lift the cgroup's cpu.max: throttling is no speed",
+    )
+    yield Row(
+        "thread variables",
+        ", ".join(facts.variables) or "none set",
+        GOOD,
+        "yours are replaced inside workers" if facts.variables else "",
+    )
+    yield Row(
+        "last-level cache",
+        f"{facts.l3_bytes / 2**20:.0f} MiB" if facts.l3_bytes else "not readable",
+        GOOD if facts.l3_bytes else UNKNOWN,
+    )
+    yield Row(
+        "huge pages", facts.huge_pages or "not readable", GOOD if facts.huge_pages else UNKNOWN
+    )
+    virtual = machine["hypervisor"]
+    yield Row(
+        "virtual machine",
+        "yes" if virtual else "no",
+        GOOD if not virtual else UNKNOWN,
+        "neighbours may slow it without a trace: heed the loop above" if virtual else "",
+    )
+    name = facts.gpu["name"] if facts.gpu else "none, or no driver"
+    yield Row("GPU", str(name), GOOD if facts.gpu else UNKNOWN)
+
+
+def disagreeing(facts: Facts) -> float:
+    """Share of the rounds watched that the canary would put into quarantine."""
+    return (
+        float(np.mean(np.array(facts.spreads) > quarantine.CANARY_SPREAD)) if facts.spreads else 1.0
+    )
+
+
+def conclusion(facts: Facts) -> str:
+    """What verdicts to expect. Rules: noise that voids comparisons, noise that widens intervals."""
+    disagree = disagreeing(facts)
+    if disagree > MOST_ROUNDS or facts.foreign_share > 5 * noise.FOREIGN_SHARE:
+        return (
+            "no verdicts now: more rounds would go into quarantine than the 30 % that void a"
+            " comparison; change what is marked poor"
+        )
+    restless = facts.foreign_share > noise.FOREIGN_SHARE or facts.steal_share > noise.STEAL_SHARE
+    if disagree > SOME_ROUNDS or restless:
+        return "verdicts of 5 % and more (level quick); for less, change what is marked poor"
+    return "verdicts of 2 % and more, with the blocks of level standard"
+
+
+def _quota() -> float | None:
+    limit = (_text("/sys/fs/cgroup/cpu.max") or "max").split()
+    return None if limit[0] == "max" else float(limit[0]) / float(limit[1])
+
+
+def _turbo() -> str | None:
+    off = _text("/sys/devices/system/cpu/intel_pstate/no_turbo")
+    boost = _text("/sys/devices/system/cpu/cpufreq/boost")
+    if off is not None:
+        return "off" if off == "1" else "on"
+    return None if boost is None else "on" if boost == "1" else "off"
+
+
+def _l3() -> int | None:
+    size = _text("/sys/devices/system/cpu/cpu0/cache/index3/size")
+    return int(size.removesuffix("K")) * 1024 if size and size.endswith("K") else None
+
+
+def _text(path: str) -> str | None:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return None

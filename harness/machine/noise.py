@@ -1,0 +1,228 @@
+"""Measures the other load of the machine: a canary loop and the counters of the kernel.
+
+Read by the host between slots, while every worker is parked, never inside a timed region. Rounds
+are judged by these covariates alone and never by their own times.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")  # resolution of /proc/stat (proc(5))
+# The best of four short loops: a preemption costs one of them, a slower core all of them.
+CANARY_LOOPS, CANARY_TURNS = 4, 3000
+
+# Shares of the watched cores' time in a round, and not of the machine's: on 64 cores a program that
+# takes half of the measured core takes less than 1 % of the machine, and one on another core does
+# not disturb what is pinned. Below two ticks of the counter nothing can be told.
+FOREIGN_SHARE, STEAL_SHARE = 0.03, 0.01
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Counters at one moment; seconds since boot or start, None where the machine does not tell.
+
+    ``busy_seconds`` and ``steal_seconds`` are of the cores that were asked for, the rest is of the
+    machine.
+    """
+
+    clock: float
+    busy_seconds: float
+    steal_seconds: float
+    pressure_seconds: float | None
+    throttled_seconds: float | None
+    load: float
+    frequency_mhz: tuple[float, ...] | None
+
+
+def _loop(turns: int) -> None:
+    number = 1
+    for _ in range(turns):
+        number = (number * 1103515245 + 12345) & 0x7FFFFFFF
+
+
+def canary(cores: Sequence[int]) -> list[float]:
+    """Seconds of a fixed integer loop on each core: its present speed, without privileges.
+
+    Runs in this process, bound to the core meanwhile.
+    """
+    own = os.sched_getaffinity(0)
+    found = []
+    try:
+        for core in cores:
+            os.sched_setaffinity(0, {core})
+            best = np.inf
+            for _ in range(CANARY_LOOPS):
+                start = time.perf_counter()
+                _loop(CANARY_TURNS)
+                best = min(best, time.perf_counter() - start)
+            found.append(best)
+    finally:
+        os.sched_setaffinity(0, own)
+    return found
+
+
+def watched_cores(cores: Sequence[int]) -> tuple[int, ...] | None:
+    """``cores`` and their hyper-thread siblings: a program on any of these slows ``cores`` down.
+
+    None if /proc/stat lacks one of them, for example in a container that numbers its cores anew:
+    then only the whole machine can be watched.
+    """
+    watched = set(cores).union(*map(_siblings, cores))
+    return tuple(sorted(watched)) if {f"cpu{core}" for core in watched} <= _ticks().keys() else None
+
+
+def _siblings(core: int) -> set[int]:
+    """The hardware threads of a core, from a list like "0,32" or "0-1"; itself where none is."""
+    with suppress(OSError, ValueError):
+        text = _text(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
+        ranges = [[int(end) for end in part.split("-")] for part in text.split(",")]
+        return {each for ends in ranges for each in range(ends[0], ends[-1] + 1)}
+    return {core}
+
+
+def core_count(watched: Sequence[int] | None) -> int:
+    """How many cores those are; None stands for all of the machine's."""
+    return len(watched) if watched else os.cpu_count() or 1
+
+
+def _ticks() -> dict[str, list[float]]:
+    """The first eight counters of /proc/stat by name: "cpu" of the machine, "cpu0" of a core."""
+    lines = [line.split() for line in _text("/proc/stat").splitlines() if line.startswith("cpu")]
+    return {name: [float(field) for field in fields[:8]] for name, *fields in lines}
+
+
+def read(watched: Sequence[int] | None = None) -> Reading:
+    """The counters now (proc(5), the kernel's psi and cgroup documentation).
+
+    ``watched``: the cores to count busy and stolen time of; None for the whole machine.
+    """
+    ticks = _ticks()
+    names = ["cpu"] if watched is None else [f"cpu{core}" for core in watched]
+    # A core that was switched off has no line: it is neither busy nor stolen.
+    counted = [ticks[name] for name in names if name in ticks]
+    user, nice, system, _, _, irq, softirq, steal = np.sum(counted, axis=0).tolist()
+    return Reading(
+        clock=time.perf_counter(),
+        busy_seconds=(user + nice + system + irq + softirq) * TICK_SECONDS,
+        steal_seconds=steal * TICK_SECONDS,
+        pressure_seconds=_pressure(),
+        throttled_seconds=_throttled(),
+        load=os.getloadavg()[0],
+        frequency_mhz=_frequencies(),
+    )
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of another process with all of its threads, in nanoseconds' resolution.
+
+    The clock of a process is (~pid << 3) | 2 (clock_getcpuclockid(3), kernel's posix-timers.h); 0
+    for a process that is gone.
+    """
+    try:
+        return time.clock_gettime((~pid << 3) | 2)
+    except OSError:
+        return 0.0
+
+
+def difference(before: Reading, after: Reading, own_seconds: float, cores: int) -> dict[str, Any]:
+    """What happened between two readings, as fields of a ``round`` record.
+
+    ``own_seconds`` of CPU time are this program's and its workers'; the rest of what was busy is
+    foreign. ``cores`` is how many cores the readings are of. /proc/stat counts whole ticks of
+    10 ms, so a round of half a second on two cores knows shares to about one per cent.
+    """
+    wall = after.clock - before.clock
+    foreign = max(after.busy_seconds - before.busy_seconds - own_seconds, 0.0)
+    return {
+        "wall_seconds": wall,
+        "foreign_seconds": min(foreign, wall * cores),
+        "steal_seconds": max(after.steal_seconds - before.steal_seconds, 0.0),
+        "throttled_seconds": _less(after.throttled_seconds, before.throttled_seconds),
+        "pressure_seconds": _less(after.pressure_seconds, before.pressure_seconds),
+        "load": after.load,
+        "frequency_mhz": after.frequency_mhz and list(after.frequency_mhz),
+    }
+
+
+def _less(after: float | None, before: float | None) -> float | None:
+    return None if after is None or before is None else after - before
+
+
+@dataclass(frozen=True)
+class Quiet:
+    """How a session began; the fields of a ``session`` record."""
+
+    quiet: bool
+    waited_seconds: float
+    foreign_share: float
+
+
+def wait_until_quiet(
+    seconds: float,
+    *,
+    watched: Sequence[int] | None = None,
+    share: float = FOREIGN_SHARE,
+    window: float = 5.0,
+    reader: Callable[[Sequence[int] | None], Reading] = read,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Quiet:
+    """Wait until others use less than ``share`` of the ``watched`` cores over ``window`` seconds.
+
+    At most ``seconds``; then the session goes on anyway, and its record says so. 0 does not wait.
+    None watches the whole machine.
+    """
+    cores, waited, found = core_count(watched), 0.0, 0.0
+    while waited < seconds:
+        before, own = reader(watched), time.process_time()
+        sleep(min(window, seconds))
+        after = reader(watched)
+        used = difference(before, after, time.process_time() - own, cores)
+        found = used["foreign_seconds"] / (used["wall_seconds"] * cores)
+        waited += used["wall_seconds"]
+        if found < share:
+            return Quiet(True, waited, found)
+    return Quiet(seconds == 0, waited, found)
+
+
+def _pressure() -> float | None:
+    """Seconds in which some task waited for a CPU."""
+    with suppress(OSError, ValueError, IndexError):
+        return float(_text("/proc/pressure/cpu").split("total=")[1].split()[0]) / 1e6
+    return None
+
+
+def _throttled() -> float | None:
+    """Seconds that this cgroup was held back by its quota, version 2 or 1."""
+    for path, unit in (
+        ("/sys/fs/cgroup/cpu.stat", 1e6),
+        ("/sys/fs/cgroup/cpu/cpu.stat", 1e9),
+    ):
+        with suppress(OSError):
+            for line in _text(path).splitlines():
+                if line.startswith(("throttled_usec", "throttled_time")):
+                    return float(line.split()[1]) / unit
+    return None
+
+
+def _frequencies() -> tuple[float, ...] | None:
+    found = []
+    for core in sorted(os.sched_getaffinity(0)):
+        with suppress(OSError, ValueError):
+            path = f"/sys/devices/system/cpu/cpu{core}/cpufreq/scaling_cur_freq"
+            found.append(float(_text(path)) / 1000)
+    return tuple(found) or None
+
+
+def _text(path: str) -> str:
+    return Path(path).read_text()

@@ -1,0 +1,73 @@
+"""Runs programs under a supervisor, so that they do not outlive the host."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import RunFailed
+from harness.machine import supervisor
+
+SUPERVISE = [sys.executable, "-I", "-S", supervisor.__file__]
+
+
+@dataclass
+class TreeUse:
+    """What a process tree used during ``WorkerProcess.counted``: CPU seconds, seconds of the clock.
+
+    The CPU seconds are a lower bound where processes of the tree ended.
+    """
+
+    cpu_seconds: float = 0.0
+    seconds: float = 0.0
+
+
+def completed(
+    command: Sequence[str],
+    *,
+    variables: Mapping[str, str] | None = None,
+    cores: Sequence[int] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end -> exit code, output, errors. It does not outlive the host.
+
+    ``variables``: its whole environment; ``cores``: the CPUs it may run on. Without them it has
+    those of the host. Raises RunFailed where it cannot be started.
+    """
+    with (
+        open(os.memfd_create("output"), "w+", encoding="utf-8", errors="replace") as output,
+        open(os.memfd_create("errors"), "w+", encoding="utf-8", errors="replace") as errors,
+        subprocess.Popen(
+            SUPERVISE,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            pass_fds=(output.fileno(),),
+            start_new_session=True,
+            bufsize=0,
+        ) as process,
+    ):
+        assert process.stdin and process.stdout
+        request = {
+            "command": command,
+            "variables": dict(os.environ if variables is None else variables),
+            "cores": list(os.sched_getaffinity(0) if cores is None else cores),
+            "descriptors": [output.fileno()],
+            "output": output.fileno(),
+        }
+        process.stdin.write(json.dumps(request).encode() + b"\n")
+        message: dict[str, Any] = {}
+        while "code" not in message:
+            line = process.stdout.readline()
+            message = json.loads(line or '{"error": "its supervisor was killed"}')
+            if "error" in message:
+                raise RunFailed(f"cannot run {command[0]}: {message['error']}")
+        process.stdin.close()
+        process.wait()
+        for stream in (output, errors):
+            stream.seek(0)
+        return subprocess.CompletedProcess(command, message["code"], output.read(), errors.read())

@@ -1,0 +1,1 @@
+"""The plan: frameworks, suites and the cells that follow from them."""

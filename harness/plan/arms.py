@@ -1,0 +1,414 @@
+"""Frameworks and their modes, read from their ``env.toml`` files alone.
+
+A built-in framework is a folder of ``adapters`` that holds an ``env.toml``; a third party's is a
+package named by an entry point of the group ``levelfield.adapters``. Nothing of either is imported.
+A third party's framework that cannot be used is left out with a warning; all others stay usable.
+
+An arm's name is ``framework[@version]:mode[#suffix]``. A version pins the framework's own package
+in an environment of its own. The suffix makes another arm of the same program: ``#2``, ``#3``, ...
+are copies, the first of which is the A/A twin; ``#+5%`` is a copy made slower by 5 % of extra
+steps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+import tomllib
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points, version
+from pathlib import Path
+from typing import Any
+
+from packaging.specifiers import SpecifierSet
+
+import reference
+from harness.errors import BadInput
+from harness.plan.vocabulary import NUMERICS, PHASES, PROFILES, STATISTICS
+from reference.spec import UnknownName
+
+ENTRY_POINT_GROUP = "levelfield.adapters"
+OWN_DISTRIBUTION = "levelfield"
+# Of frameworks, modes and environments. ":", "@" and "#" are parts of an arm's name, "/" is one of
+# an environment's, and patterns of arms use "*", "?", "[" and ",".
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
+TEXT_CHARACTERS = 500  # of a title, a summary or an address
+_NAME = re.compile(
+    r"(?P<framework>[^@:#]+)(@(?P<version>[0-9][\w.]*))?:(?P<mode>[^@:#]+)"
+    r"(#((?P<copy>[2-9]|[1-9]\d+)|\+(?P<percent>\d+(\.\d+)?)%))?"
+)
+
+
+@dataclass(frozen=True)
+class EnvironmentSpec:
+    """What a framework's interpreter must have.
+
+    ``python`` is a PEP 440 version specifier, ``requirements`` are pip's, and ``imports`` are the
+    modules whose presence tells that an interpreter can serve. Without requirements there is
+    nothing to build: an interpreter that has the imports is looked for. ``programs`` are patterns
+    of names, such as those of compilers, one of which must be on PATH. ``hint`` tells how to get
+    what is looked for.
+    """
+
+    framework: str
+    name: str
+    python: str
+    requirements: tuple[str, ...]
+    imports: tuple[str, ...]
+    hint: str = ""
+    programs: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """How people name it: "torch", "keras/jax"."""
+        return self.framework if self.name == "default" else f"{self.framework}/{self.name}"
+
+    def at(self, version: str) -> EnvironmentSpec:
+        """The same with another version of the framework, which is the first requirement.
+
+        Requirements pinned to the very version of the framework, as jaxlib is to jax's, follow it.
+        """
+        first, pinned, old = self.requirements[0].partition("==")
+        follow = [
+            f"{each.partition('==')[0]}=={version}"
+            if pinned and each.endswith(f"=={old}")
+            else each
+            for each in self.requirements[1:]
+        ]
+        return replace(
+            self,
+            framework=f"{self.framework}@{version}",
+            requirements=(f"{first}=={version}", *follow),
+        )
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a report says below every number of a mode for these models, with its source."""
+
+    models: tuple[str, ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way of running a framework: what stands behind the colon of an arm's name.
+
+    ``statistics`` are the kinds of slices that make sense: a mode whose loop belongs to the
+    framework (Keras' ``fit``) has no single steps whose latency could be taken. ``profile`` is
+    "default", or "tuned" for what the framework's documentation offers beyond it; the two are
+    never compared in one ranking. ``numerics`` are the numeric modes in which it computes.
+    ``overhead`` is what its documentation says of its own work around the arithmetic. ``notes``
+    say what a way of writing single models costs.
+    """
+
+    name: str
+    summary: str
+    environment: EnvironmentSpec
+    phases: tuple[str, ...]
+    statistics: tuple[str, ...]
+    profile: str = "default"
+    numerics: tuple[str, ...] = ("float32",)
+    overhead: str = ""
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True)
+class Framework:
+    """A framework as its folder describes it.
+
+    ``package`` is the dotted name under which the worker imports the adapter, ``root`` the folder
+    of the top-level package of that name. ``generic`` adapters need no file per model.
+    ``distribution`` is the installed package that brings it, and ``version`` that package's.
+    """
+
+    name: str
+    title: str
+    documentation: str
+    package: str
+    root: Path
+    folder: Path
+    modes: Mapping[str, Mode]
+    generic: bool
+    distribution: str = OWN_DISTRIBUTION
+    version: str = ""
+
+    def identity(self) -> dict[str, str]:
+        """What tells this adapter from another one of its name, as ``run.json`` keeps it.
+
+        "package", "distribution", "version", and "hash": the SHA-256 over the names and contents of
+        the code and the tables in its folder.
+        """
+        return {
+            "package": self.package,
+            "distribution": self.distribution,
+            "version": self.version or version(OWN_DISTRIBUTION),
+            "hash": _hash_of(self.folder),
+        }
+
+    def model_file(self, model: str) -> Path:
+        """Where the file of a model is, if it is written."""
+        return self.folder / f"{reference.get(model).file}.py"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A framework in one mode: ``torch:eager``; ``suffix`` as in the module's docstring."""
+
+    framework: Framework
+    mode: Mode
+    version: str | None = None
+    suffix: str = ""
+
+    @property
+    def base(self) -> str:
+        """The name without the suffix: what computes."""
+        version = f"@{self.version}" if self.version else ""
+        return f"{self.framework.name}{version}:{self.mode.name}"
+
+    @property
+    def name(self) -> str:
+        """``framework[@version]:mode[#suffix]``."""
+        return self.base + (f"#{self.suffix}" if self.suffix else "")
+
+    @property
+    def planted(self) -> float:
+        """By which share of its steps it is made slower on purpose."""
+        return float(self.suffix[1:-1]) / 100 if self.suffix.startswith("+") else 0.0
+
+
+_MEANWHILE: dict[str, Framework] = {}
+
+
+class UnusableAdapter(UserWarning):
+    """A third party's framework, or a part of it, cannot be used; the message says why."""
+
+
+def frameworks() -> Mapping[str, Framework]:
+    """Every framework that can be used, built-in ones first, by name.
+
+    Raises BadInput if a built-in one cannot be read.
+    """
+    return _found()[0]
+
+
+def unusable() -> Mapping[str, str]:
+    """The third parties' frameworks that cannot be used: name -> why, each in one line."""
+    return _found()[1]
+
+
+@cache
+def _found() -> tuple[Mapping[str, Framework], Mapping[str, str]]:
+    root = Path(__file__).resolve().parents[2] / "adapters"
+    found = {
+        path.parent.name: read_framework(path.parent.name, f"adapters.{path.parent.name}", root)
+        for path in sorted(root.glob("*/env.toml"))
+    }
+    refused: dict[str, str] = {}
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        distribution = _printable(entry.dist.name if entry.dist else "an unknown package")
+        try:
+            framework = _third_party(entry, found)
+        except BadInput as error:
+            refused[_printable(entry.name)] = _printable(
+                f"{error}; mend, update or uninstall {distribution}"
+            )
+            continue
+        found[entry.name] = replace(
+            framework,
+            distribution=distribution,
+            version=_printable(entry.dist.version if entry.dist else "unknown"),
+        )
+    for name, why in refused.items():
+        warnings.warn(f"the framework '{name}' is left out: {why}", UnusableAdapter, stacklevel=3)
+    return found, refused
+
+
+def _third_party(entry: EntryPoint, known: Mapping[str, Framework]) -> Framework:
+    """The framework of an entry point. Raises BadInput."""
+    if entry.name in known:
+        raise BadInput("the name is that of another framework")
+    if not all(part.isidentifier() for part in entry.value.split(".")):
+        raise BadInput(f"its entry point names {entry.value!r}, which is no dotted package")
+    return read_framework(entry.name, entry.value, _package_folder(entry))
+
+
+def _package_folder(entry: EntryPoint) -> Path:
+    # find_spec of a top-level name locates it without importing it.
+    top = entry.value.split(".")[0]
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise BadInput(f"its entry point names the package '{entry.value}', which is not there")
+    if spec.origin is None:
+        raise BadInput(
+            f"the package '{top}' needs an __init__.py, because workers find it by its own folder "
+            "alone"
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _printable(text: str) -> str:
+    """One line without characters that steer a terminal."""
+    return " ".join("".join(mark if mark.isprintable() else " " for mark in text).split())
+
+
+def _hash_of(folder: Path) -> str:
+    """SHA-256 over what an author writes into a folder: .py and .toml, in the order of the names.
+
+    What a framework, a compiler or an editor leaves there does not count.
+    """
+    total = hashlib.sha256()
+    for at, folders, names in os.walk(folder):
+        folders[:] = sorted(each for each in folders if each != "__pycache__")
+        for path in (Path(at, name) for name in sorted(names)):
+            if path.suffix not in (".py", ".toml") or not path.is_file():
+                continue
+            try:
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+            except OSError:
+                content = "unreadable"
+            total.update(f"{path.relative_to(folder).as_posix()!r} {content}\n".encode())
+    return total.hexdigest()
+
+
+def read_framework(name: str, package: str, root: Path) -> Framework:
+    """Read one ``env.toml``. Raises BadInput naming the file and what is wrong in it."""
+    folder = root.joinpath(*package.split(".")[1:])
+    path = folder / "env.toml"
+    try:
+        text = tomllib.loads(path.read_text(encoding="utf-8"))
+        environments = {
+            _word(key, "an environment"): EnvironmentSpec(
+                framework=_word(name, "a framework"),
+                name=key,
+                python=_specifier(table["python"]),
+                requirements=_texts(table["requirements"]),
+                imports=_texts(table["imports"]),
+                hint=_text(table.get("hint", "")),
+                programs=_texts(table.get("programs", ())),
+            )
+            for key, table in text["environments"].items()
+        }
+        modes = {
+            _word(key, "a mode"): _mode(key, table, environments)
+            for key, table in text["modes"].items()
+        }
+        if not modes:
+            raise ValueError("it has no mode")
+        return Framework(
+            name=name,
+            title=_text(text["title"]),
+            documentation=_text(text["documentation"]),
+            package=package,
+            root=root,
+            folder=folder,
+            modes=modes,
+            generic=_truth(text.get("generic", False)),
+        )
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise BadInput(f"{path}: {error}") from error
+    except KeyError as error:
+        raise BadInput(
+            f"{path}: the key {error} is missing; compare with another env.toml"
+        ) from error
+
+
+def _word(name: str, what: str) -> str:
+    if not _WORD.fullmatch(name):
+        raise ValueError(
+            f"{name!r} cannot name {what}; use at most 64 letters, digits and - _ . + in ASCII"
+        )
+    return name
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.isprintable() or len(value) > TEXT_CHARACTERS:
+        shown = repr(value)[:60]
+        raise TypeError(f"{shown} should be a text of one line, {TEXT_CHARACTERS} characters long")
+    return value
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} should be true or false")
+    return value
+
+
+def _specifier(value: Any) -> str:
+    SpecifierSet(_text(value))  # a ValueError says what is no PEP 440 specifier
+    return str(value)
+
+
+def _texts(value: Any, known: tuple[str, ...] = ()) -> tuple[str, ...]:
+    # tuple("numpy") would be five requirements.
+    if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
+        raise TypeError(f"{value!r} should be a list of texts")
+    for each in value:
+        _text(each)
+        if known and each not in known:
+            raise UnknownName("word", each, known)
+    if known and not value:
+        raise ValueError(f"an empty list where at least one of {', '.join(known)} is needed")
+    return tuple(value)
+
+
+def _mode(name: str, table: Mapping[str, Any], environments: Mapping[str, EnvironmentSpec]) -> Mode:
+    statistics = _texts(table.get("statistics", STATISTICS), STATISTICS)
+    if STATISTICS[0] not in statistics:
+        raise ValueError(f"the mode '{name}' lacks the statistic {STATISTICS[0]}, which all have")
+    return Mode(
+        name=name,
+        summary=_text(table["summary"]),
+        environment=environments[table.get("environment", "default")],
+        phases=_texts(table.get("phases", PHASES), PHASES),
+        statistics=statistics,
+        profile=_texts([table.get("profile", "default")], PROFILES)[0],
+        numerics=_texts(table.get("numerics", ["float32"]), NUMERICS),
+        overhead=_text(table.get("overhead", "")),
+        notes=tuple(_note(each) for each in table.get("notes", ())),
+    )
+
+
+def _note(table: Mapping[str, Any]) -> Note:
+    return Note(_texts(table["models"], tuple(reference.definitions())), _text(table["text"]))
+
+
+def arms() -> dict[str, Arm]:
+    """Every arm without version and suffix, by its name."""
+    return {
+        arm.name: arm
+        for framework in (*frameworks().values(), *_MEANWHILE.values())
+        for arm in (Arm(framework, mode) for mode in framework.modes.values())
+    }
+
+
+def get_arm(name: str) -> Arm:
+    """The arm of a name. Raises UnknownName with the nearest valid ones."""
+    known, parts = arms(), _NAME.fullmatch(name)
+    plain = f"{parts['framework']}:{parts['mode']}" if parts else name
+    if parts is None or plain not in known:
+        raise UnknownName("arm", name, known)
+    arm = known[plain]
+    if version := parts["version"]:
+        environment = arm.mode.environment.at(version)
+        arm = replace(arm, mode=replace(arm.mode, environment=environment), version=version)
+    return replace(arm, suffix=name.partition("#")[2])
+
+
+@contextmanager
+def registered(framework: Framework) -> Iterator[None]:
+    """A framework that is known meanwhile, for runs by which the harness tests itself."""
+    _MEANWHILE[framework.name] = framework
+    try:
+        yield
+    finally:
+        del _MEANWHILE[framework.name]

@@ -1,0 +1,137 @@
+"""The cells of a suite: the tasks of each arm, and which arms run twice."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from itertools import product
+
+import reference
+from harness.plan.arms import get_arm
+from harness.plan.suite import Suite, presets_of
+from harness.plan.vocabulary import TWIN
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the comparison: what one arm is asked to do.
+
+    ``optimizer`` is None but in training, ``tokens`` how many a generation decodes, 0 otherwise.
+    Cells of one ``comparison`` differ in nothing but the arm.
+    """
+
+    id: str
+    comparison: str
+    arm: str
+    framework: str
+    mode: str
+    model: str
+    preset: str
+    phase: str
+    batch: int
+    optimizer: str | None
+    numeric: str
+    device: str
+    threads: int
+    profile: str = "default"
+    tokens: int = 0
+
+    @property
+    def title(self) -> str:
+        """For progress bars and messages."""
+        how = f" {self.optimizer}" if self.optimizer else ""
+        return f"{self.arm} {self.model}/{self.preset} {self.phase}{how} batch {self.batch}"
+
+
+def twins_of(suite: Suite, running: Collection[str] | None = None) -> tuple[str, ...]:
+    """The arms that run twice in every comparison, one of each profile.
+
+    ``running``: the arms that an interpreter serves, None for all. A named twin takes the part in
+    its profile; elsewhere it is the first of the arms that offer the most of what is asked.
+    """
+    if suite.twin == "none":
+        return ()
+    best: dict[str, tuple[int, str]] = {}
+    for name in suite.arms:
+        arm, offered = get_arm(name), _offered(suite, name)
+        serves = not arm.suffix and (running is None or name in running)
+        if serves and offered > best.get(arm.mode.profile, (0, ""))[0]:
+            best[arm.mode.profile] = offered, name
+    found = {profile: name for profile, (_, name) in best.items()}
+    if suite.twin != "auto":
+        found[get_arm(suite.twin).mode.profile] = suite.twin
+    return tuple(found.values())
+
+
+def _offered(suite: Suite, name: str) -> int:
+    """How many kinds of slices of a suite's models and phases an arm offers."""
+    arm = get_arm(name)
+    if suite.numeric not in arm.mode.numerics:
+        return 0
+    pairs = [
+        (model, phase)
+        for model, phase in product(suite.models, suite.phases)
+        if phase in arm.mode.phases
+        and (arm.framework.generic or arm.framework.model_file(model).exists())
+        and (phase != "generation" or reference.get(model).generation is not None)
+    ]
+    return len(pairs) * len(arm.mode.statistics)
+
+
+def with_twin(suite: Suite, running: Collection[str] | None = None) -> tuple[str, ...]:
+    """The arms of a suite, each that runs twice followed by its A/A twin (``twins_of``)."""
+    twins = twins_of(suite, running)
+    named = [[name, f"{name}{TWIN}"] if name in twins else [name] for name in suite.arms]
+    return tuple(dict.fromkeys(name for names in named for name in names))
+
+
+def plan(suite: Suite, running: Collection[str] | None = None) -> list[Cell]:
+    """Every cell of a suite, those of one arm and thread count together: they share a process.
+
+    ``running``: the arms among which the A/A twin is chosen (``twins_of``).
+    """
+    cells: list[Cell] = []
+    comparisons: dict[tuple[object, ...], str] = {}
+    rows = (
+        (threads, arm, model, preset, batch, phase)
+        for threads, arm, model, given, batch, phase in product(
+            suite.threads,
+            with_twin(suite, running),
+            suite.models,
+            suite.presets,
+            suite.batches,
+            suite.phases,
+        )
+        for preset in presets_of(suite, model, given, phase)
+    )
+    for threads, arm, model, preset, batch, phase in rows:
+        definition = reference.get(model)
+        tokens = 0
+        if phase == "generation":
+            if definition.generation is None:
+                continue
+            tokens = definition.generation.count(definition.sizes(preset))
+        for optimizer in suite.optimizers if phase == "training" else (None,):
+            profile = get_arm(arm).mode.profile
+            key = (threads, model, preset, batch, phase, optimizer, profile)
+            comparison = comparisons.setdefault(key, f"k{len(comparisons) + 1:03d}")
+            cells.append(
+                Cell(
+                    id=f"c{len(cells) + 1:04d}",
+                    comparison=comparison,
+                    arm=arm,
+                    framework=get_arm(arm).framework.name,
+                    mode=get_arm(arm).mode.name,
+                    model=model,
+                    preset=preset,
+                    phase=phase,
+                    batch=batch,
+                    optimizer=optimizer,
+                    numeric=suite.numeric,
+                    device=suite.device,
+                    threads=threads,
+                    profile=profile,
+                    tokens=tokens,
+                )
+            )
+    return cells

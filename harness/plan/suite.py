@@ -1,0 +1,313 @@
+"""Suites: TOML files that say what is compared.
+
+Everything is checked when the file is read: a wrong name costs one line that says which it is,
+where it stands and what was probably meant, before anything is built or run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import reference
+from harness.errors import BadInput
+from harness.machine.resources import available_cores
+from harness.plan.arms import arms, get_arm
+from harness.plan.vocabulary import DEVICES, NUMERICS, PHASES, RESIDENCIES
+from harness.statistics.decisions import LEVELS
+from reference.optimizers import OPTIMIZERS
+from reference.spec import TIME, UnknownName
+
+SUITES = Path(__file__).with_name("suites")
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured; times in seconds.
+
+    ``rounds`` per block at the start, ``rounds_extra``: the share of them that may be run again for
+    those in quarantine. ``quiet_seconds``: how long to wait for a quiet machine. ``ceilings``:
+    whether to measure what the machine can do. ``time_cap_minutes``: no block begins later; 0 is
+    no cap. ``accuracy_seeds``: from how many seeds the arm with a twin learns.
+    """
+
+    rounds: int = 6
+    rounds_extra: float = 0.5
+    slice_seconds: float = 0.05
+    rewarm_seconds: float = 0.02
+    warm_up_seconds: float = 1.0
+    warm_up_steps: int = 10
+    warm_up_cap_seconds: float = 30.0
+    latency: bool = True
+    quiet_seconds: float = 120.0
+    ceilings: bool = True
+    time_cap_minutes: float = 0.0
+    memory: bool = True
+    memory_steps: int = 20
+    accuracy: bool = True
+    accuracy_epochs: int = 10
+    accuracy_seeds: int = 1
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a worker may take before its cell ends as "timeout" or "out-of-memory".
+
+    ``memory_gib`` is private memory; 0 means three quarters of the machine's.
+    """
+
+    start_seconds: float = 180.0
+    load_seconds: float = 120.0
+    compile_seconds: float = 300.0
+    step_seconds: float = 120.0
+    memory_gib: float = 0.0
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What a suite file says, all names valid. ``arms`` are expanded patterns, in order.
+
+    ``level``: smoke, quick, standard or thorough. ``margin``: the share below which a difference
+    does not matter. ``twin``: the arm that runs twice as the A/A control, "auto" (the first that
+    runs and offers the most of what is asked) or "none": then there are no verdicts.
+    ``residency``: "resident", or "sequential" for a machine whose memory cannot hold the arms
+    beside each other. ``times``: lengths of sequences that take the place of the presets' own, in
+    models that have any; decoding keeps its own.
+    """
+
+    name: str
+    title: str
+    models: tuple[str, ...]
+    arms: tuple[str, ...]
+    presets: tuple[str, ...] = ("small",)
+    phases: tuple[str, ...] = PHASES
+    optimizers: tuple[str, ...] = ("adam",)
+    batches: tuple[int, ...] = (64,)
+    times: tuple[int, ...] = ()
+    threads: tuple[int, ...] = (1,)
+    numeric: str = "float32"
+    device: str = "cpu"
+    level: str = "standard"
+    margin: float = 0.02
+    twin: str = "auto"
+    residency: str = "resident"
+    seed: int = 0
+    effort: Effort = field(default_factory=Effort)
+    limits: Limits = field(default_factory=Limits)
+
+    def to_json(self) -> dict[str, Any]:
+        """For the run's description."""
+        return asdict(self)
+
+
+def suite_names() -> dict[str, Path]:
+    """The suites that come with Levelfield, by name."""
+    return {path.stem: path for path in sorted(SUITES.glob("*.toml"))}
+
+
+def load_suite(name_or_path: str) -> Suite:
+    """Read a suite by its name or the path of a TOML file. Raises BadInput or UnknownName."""
+    path = suite_names().get(name_or_path)
+    if path is None:
+        path = Path(name_or_path)
+        if path.suffix != ".toml":
+            raise UnknownName("suite", name_or_path, suite_names(), where="the command line")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"cannot read the suite {path}: {error}; 'levelfield list suites' names those at hand"
+        ) from error
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{path} is not TOML: {error}") from error
+    return _Reader(path, text).suite(tables)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Checks one file; ``text`` is kept to tell the line of what is wrong."""
+
+    path: Path
+    text: str
+
+    def suite(self, tables: Mapping[str, Any]) -> Suite:
+        known = {each.name for each in fields(Suite)} - {"name"}
+        values = {key: self._known(key, known) and tables[key] for key in tables}
+        for key in ("title", "models", "arms"):
+            if key not in values:
+                raise BadInput(f"{self.path}: the key '{key}' is missing")
+        checked: dict[str, Any] = {"name": self.path.stem}
+        for key, value in values.items():
+            if key in ("effort", "limits"):
+                checked[key] = self._table(key, value, Effort if key == "effort" else Limits)
+            elif key in _SCALARS:
+                checked[key] = self._typed(key, value, _SCALARS[key])
+            else:
+                checked[key] = self._list(key, value)
+        try:
+            return validated(Suite(**checked))
+        except UnknownName as error:
+            raise BadInput(f"{self._place(error.name)}: {error}") from error
+        except _BadValue as error:
+            raise BadInput(f"{self._place(error.key)}: {error}") from error
+
+    def _known(self, key: str, known: Sequence[str] | set[str]) -> bool:
+        if key not in known:
+            near = difflib.get_close_matches(key, sorted(known), n=3) or sorted(known)
+            raise BadInput(
+                f"{self._place(key)}: unknown key '{key}'; did you mean {', '.join(near)}?"
+            )
+        return True
+
+    def _table(self, name: str, table: Any, kind: type[Effort] | type[Limits]) -> Effort | Limits:
+        if not isinstance(table, dict):
+            raise BadInput(
+                f"{self._place(name)}: '{name}' is a table: write [{name}] above its keys"
+            )
+        defaults = vars(kind())
+        for key, value in table.items():
+            self._known(key, set(defaults))
+            wanted = type(defaults[key])
+            self._typed(key, value, wanted)
+            least = 0 if key in _MAY_BE_ZERO else math.ulp(0)
+            if not isinstance(value, bool) and not least <= value < math.inf:
+                words = "zero or more" if least == 0 else "above zero"
+                raise BadInput(f"{self._place(key)}: '{key}' must be {words}, not {value}")
+        return kind(**table)
+
+    def _typed(self, key: str, value: Any, wanted: type) -> Any:
+        accepted = (int, float) if wanted is float else (wanted,)
+        if not isinstance(value, accepted) or (isinstance(value, bool) and wanted is not bool):
+            raise BadInput(
+                f"{self._place(key)}: '{key}' is {_words(wanted)}, not {_words(type(value))}"
+            )
+        return value
+
+    def _list(self, key: str, value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list) or not value:
+            raise BadInput(f"{self._place(key)}: '{key}' is a list with at least one entry")
+        wanted = {"batches": (int,), "times": (int,), "threads": (int, str)}.get(key, (str,))
+        for each in value:
+            if not isinstance(each, wanted) or isinstance(each, bool):
+                raise BadInput(f"{self._place(key)}: '{key}' cannot hold {each!r}")
+        return tuple(value)
+
+    def _place(self, word: str) -> str:
+        """``path:line`` of the first line that holds the word as a key or a value."""
+        pattern = re.compile(rf"(?<![\w:*-]){re.escape(word)}(?![\w:*-])")
+        for number, line in enumerate(self.text.splitlines(), start=1):
+            if re.match(r"title\s*=", line) and word != "title":
+                continue  # a title may hold any word
+            if pattern.search(line.split("#")[0]):
+                return f"{self.path}:{number}"
+        return str(self.path)
+
+
+_MAY_BE_ZERO = ("memory_gib", "rounds_extra", "quiet_seconds", "time_cap_minutes")
+_SCALARS: Mapping[str, type] = {
+    **dict.fromkeys(("title", "numeric", "device", "level", "twin", "residency"), str),
+    "seed": int,
+    "margin": float,
+}
+
+
+def _words(kind: type) -> str:
+    names = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+    return names.get(kind, f"a {kind.__name__}")
+
+
+class _BadValue(BadInput):
+    """A value out of range; ``key`` is where a suite file has it."""
+
+    def __init__(self, key: str, message: str) -> None:
+        self.key = key
+        super().__init__(message)
+
+
+def validated(suite: Suite) -> Suite:
+    """The suite with patterns expanded and nothing twice. Raises UnknownName or BadInput."""
+    cores = len(available_cores())
+    for model in suite.models:
+        definition = reference.get(model)
+        for preset in suite.presets:
+            definition.sizes(preset)
+            for each in presets_of(suite, model, preset, "training"):
+                definition.sizes(each)
+    _all_known("phase", suite.phases, PHASES)
+    _all_known("optimizer", suite.optimizers, tuple(OPTIMIZERS))
+    _all_known("numeric mode", (suite.numeric,), NUMERICS)
+    _all_known("device", (suite.device,), DEVICES)
+    _all_known("level", (suite.level,), tuple(LEVELS))
+    _all_known("residency", (suite.residency,), RESIDENCIES)
+    if not 0 < suite.margin < 1:
+        raise _BadValue("margin", f"a margin is a share between 0 and 1, not {suite.margin}")
+    for batch in suite.batches:
+        if batch < 1:
+            raise _BadValue("batches", f"a batch has at least 1 example, not {batch}")
+    if suite.seed < 0:
+        raise _BadValue("seed", f"a seed is zero or more, not {suite.seed}")
+    threads = (_threads(each, cores) for each in suite.threads)
+    names = expand_arms(suite.arms)
+    if suite.twin not in ("auto", "none") and get_arm(suite.twin).name not in names:
+        raise _BadValue(
+            "twin",
+            f"the A/A twin {suite.twin} is not among the arms ({', '.join(names)}): name one of"
+            ' them, "auto" or "none"',
+        )
+    return replace(
+        suite,
+        models=tuple(dict.fromkeys(suite.models)),
+        arms=names,
+        presets=tuple(dict.fromkeys(suite.presets)),
+        phases=tuple(dict.fromkeys(suite.phases)),
+        optimizers=tuple(dict.fromkeys(suite.optimizers)),
+        batches=tuple(dict.fromkeys(suite.batches)),
+        times=tuple(dict.fromkeys(suite.times)),
+        threads=tuple(dict.fromkeys(threads)),
+    )
+
+
+def _all_known(what: str, names: Sequence[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise UnknownName(what, name, known)
+
+
+def _threads(wanted: int | str, cores: int) -> int:
+    if wanted == "all":
+        return cores
+    if not isinstance(wanted, int):
+        raise UnknownName("number of threads", str(wanted), ("all",))
+    if not 1 <= wanted <= cores:
+        raise _BadValue(
+            "threads", f"threads must be from 1 to the {cores} cores at hand, not {wanted}"
+        )
+    return wanted
+
+
+def expand_arms(patterns: Sequence[str]) -> tuple[str, ...]:
+    """Names and patterns like ``keras:*`` -> names, each once. Raises UnknownName."""
+    known = tuple(arms())
+    chosen: list[str] = []
+    for pattern in patterns:
+        matches = [name for name in known if fnmatchcase(name, pattern)]
+        if not matches:
+            matches = [get_arm(pattern).name]
+        chosen.extend(name for name in matches if name not in chosen)
+    return tuple(chosen)
+
+
+def presets_of(suite: Suite, model: str, preset: str, phase: str) -> list[str]:
+    """A preset, or what a sweep of sequence lengths makes of it."""
+    if phase == "generation" or "time" not in reference.get(model).sizes(preset):
+        return [preset]
+    return [f"{preset}{TIME}{time}" for time in suite.times] or [preset]

@@ -1,0 +1,1 @@
+"""The proof: cases and their answers, the gate, the checks and the lessons."""

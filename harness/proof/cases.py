@@ -1,0 +1,208 @@
+"""The case files of a run: drawn once, solved by the reference, shared by all arms.
+
+The answers are in a folder of their own while the reference writes them, and in the memory of the
+host alone after that. The questions are files that all workers read and none may change; a file
+that was changed or deleted is written again before the next worker reads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.errors import RunFailed
+from harness.machine.supervised import completed
+from harness.plan.cells import Cell
+from harness.plan.suite import Suite
+from harness.proof.lessons import Expected, Lesson, draw_lesson, expected_curve
+from reference.case import Answers, Case, draw_case, read_answers, write_answers, write_case
+from reference.closing import Closing, closing_case, read_closing
+from reference.learning import RUNS, read_learned
+
+Stamp = tuple[int, ...]
+
+
+@dataclass
+class CaseFile:
+    """A case as workers read it, in a folder of its own; ``draw`` gives its content again."""
+
+    path: Path
+    draw: Callable[[], Case]
+    _stamp: Stamp | None = None
+
+    def intact(self) -> Path:
+        """The path of the file, after writing what is missing or no longer as it was written."""
+        if self._stamp is None or _stamp(self.path) != self._stamp:
+            remove(self.path.parent)
+            self.path.parent.mkdir(parents=True)
+            write_case(self.draw(), self.path)
+            self.path.chmod(0o444)
+            self.path.parent.chmod(0o555)
+            self._stamp = _stamp(self.path)
+        return self.path
+
+
+def _stamp(path: Path) -> Stamp:
+    """Differs after any change of a file; the time of its last change of state cannot be set."""
+    with contextlib.suppress(OSError):
+        status = os.lstat(path)
+        return status.st_ino, status.st_size, status.st_mode, status.st_mtime_ns, status.st_ctime_ns
+    return ()
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder that a worker may have left in any state, or a file in its place."""
+    with contextlib.suppress(OSError):
+        folder.chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.unlink()
+
+
+@dataclass
+class Cases:
+    """Writes below ``scratch`` and remembers; the answers stay with the host."""
+
+    suite: Suite
+    scratch: Path
+    _solved: dict[tuple[str, str, int], tuple[CaseFile, Case, Answers]] = field(
+        default_factory=dict
+    )
+    _closings: dict[tuple[str | int, ...], tuple[CaseFile, Case, Closing]] = field(
+        default_factory=dict
+    )
+    _doubled: dict[tuple[str, str, int], CaseFile] = field(default_factory=dict)
+    _lessons: dict[tuple[str, str, int, int], tuple[CaseFile, Lesson] | str] = field(
+        default_factory=dict
+    )
+    _learned: dict[tuple[str, str, int, int, str], Expected] = field(default_factory=dict)
+
+    def solved(self, cell: Cell) -> tuple[CaseFile, Case, Answers]:
+        """The case of a cell, solved by the reference in a process of its own.
+
+        Raises RunFailed if the reference cannot.
+        """
+        key = (cell.model, cell.preset, cell.batch)
+        if key not in self._solved:
+            case, answers = self._solve(cell)
+            self._solved[key] = (self._file("case", key, lambda: case), case, answers)
+        return self._solved[key]
+
+    def _solve(self, cell: Cell) -> tuple[Case, Answers]:
+        # Away from what workers are told of, and gone before the case is there for them.
+        with tempfile.TemporaryDirectory(prefix="levelfield-reference-") as folder:
+            printed = self._reference(
+                cell,
+                "reference",
+                *(cell.model, cell.preset, str(cell.batch), str(self.suite.seed), folder),
+                ",".join(self.suite.phases),
+                *self.suite.optimizers,
+            )
+            answers = read_answers(Path(folder) / "answers.npz")
+        case = draw_case(
+            cell.model,
+            cell.preset,
+            self.suite.seed,
+            batch=cell.batch,
+            attempt=int(printed),
+        )
+        return case, answers
+
+    def closing(self, cell: Cell) -> tuple[CaseFile, Case, Closing]:
+        """The closing case of a cell and what it must give, by the reference in its own process.
+
+        Raises RunFailed if the reference cannot.
+        """
+        optimizer = cell.optimizer or ""
+        key = (cell.model, cell.preset, cell.batch, cell.phase, optimizer)
+        if key not in self._closings:
+            _, case, answers = self.solved(cell)
+            with tempfile.TemporaryDirectory(prefix="levelfield-reference-") as folder:
+                gate, closing = Path(folder, "gate.npz"), Path(folder, "answers.npz")
+                write_answers(answers, gate)
+                self._reference(
+                    cell,
+                    "reference.closing",
+                    *(cell.model, cell.preset, str(cell.batch), str(self.suite.seed)),
+                    *(str(case.attempt), cell.phase, optimizer),
+                    *(str(gate), str(closing)),
+                )
+                expected = read_closing(closing)
+            further = closing_case(case)
+            self._closings[key] = (self._file("closing", key, lambda: further), further, expected)
+        return self._closings[key]
+
+    def _reference(self, cell: Cell, module: str, *arguments: str) -> str:
+        """Run a module of the reference in a process of its own -> what it prints."""
+        # -P: nothing from the working folder
+        command = [sys.executable, "-P", "-m", module, *arguments]
+        done = completed(command)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            name = f"{cell.model}/{cell.preset}"
+            raise RunFailed(f"the reference could not solve {name}: {last}")
+        return done.stdout
+
+    def doubled(self, cell: Cell) -> CaseFile:
+        """A case of twice the batch, to be timed and not to be judged."""
+        key = (cell.model, cell.preset, 2 * cell.batch)
+        if key not in self._doubled:
+            model, preset, batch = key
+            self._doubled[key] = self._file(
+                "doubled", key, lambda: draw_case(model, preset, self.suite.seed, batch=batch)
+            )
+        return self._doubled[key]
+
+    def lesson(self, cell: Cell, seed: int) -> tuple[CaseFile, Lesson] | str:
+        """Data to learn from; a text says why there are none that fit the model."""
+        key = (cell.model, cell.preset, cell.batch, seed)
+        if key not in self._lessons:
+            lesson = draw_lesson(
+                cell.model,
+                cell.preset,
+                batch=cell.batch,
+                seed=seed,
+                epochs=self.suite.effort.accuracy_epochs,
+            )
+            if isinstance(lesson, str):
+                self._lessons[key] = lesson
+            else:
+                case = lesson.case
+                self._lessons[key] = (self._file("lesson", key, lambda: case), lesson)
+        return self._lessons[key]
+
+    def learned(self, cell: Cell, seed: int) -> Expected:
+        """What the lesson of a seed gives, learned by the reference in a process of its own.
+
+        The lesson must fit the model. Raises RunFailed if the reference cannot learn it.
+        """
+        optimizer = cell.optimizer or "sgd"
+        key = (cell.model, cell.preset, cell.batch, seed, optimizer)
+        if key not in self._learned:
+            known = self.lesson(cell, seed)
+            assert not isinstance(known, str)
+            _, lesson = known
+            # The file that workers read is not used: a worker may have changed it.
+            with tempfile.TemporaryDirectory(prefix="levelfield-reference-") as folder:
+                path = Path(folder, "case.npz")
+                write_case(lesson.case, path)
+                counts = str(lesson.epochs), str(lesson.train_sets)
+                self._reference(
+                    cell, "reference.learning", *(str(path), optimizer, *counts, folder)
+                )
+                runs = [read_learned(Path(folder, f"learned-{n}.npz")) for n in range(RUNS)]
+            curves = [lesson.curve(run.train_losses, run.outputs) for run in runs]
+            self._learned[key] = expected_curve(curves)
+        return self._learned[key]
+
+    def _file(self, what: str, key: tuple[str | int, ...], draw: Callable[[], Case]) -> CaseFile:
+        folder = self.scratch / "cases" / "-".join(map(str, (what, *key)))
+        file = CaseFile(folder / "case.npz", draw)
+        file.intact()
+        return file

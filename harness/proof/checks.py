@@ -1,0 +1,215 @@
+"""Checks that a measurement can be believed: after the gate, and of the timed slices.
+
+Each is a :class:`harness.proof.gate.Check`, kept in a ``check`` or ``closing`` record; one beyond
+its tolerance and the cell ends as ``failed``: nothing timed of it leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from harness.machine.supervised import TreeUse
+from harness.proof.gate import Check
+
+# Of the seconds of a step. What a fence lets pass is work that is booked nowhere.
+FENCE_READ = 0.05
+# Two clock readings, a call and a cold cache line more or less are no work of a framework.
+CLOCK_SECONDS = 20e-6
+# CPU seconds over seconds times threads: beyond, an arm uses cores that the others do not have.
+CONCURRENCY = 1.05
+# Twice the batch takes longer where arithmetic, and not overhead, makes the step: at least 1.2
+# times where arithmetic at the machine's full speed explains a quarter of it. And at most five
+# times: data that no longer fit into a cache make it more than twice, but no more than that.
+DOUBLED, QUINTUPLED, COMPUTE_BOUND = 1.2, 5.0, 0.25
+# Of a step: what reading an earlier handle may take longer than reading the last. A step that is
+# computed when its handle is read makes it 1.
+POSTPONED = 0.3
+# Seconds, and CPU seconds, of a step in throughput slices over those in latency slices. Work of the
+# next step may overlap with the present one, which on one core saves no CPU seconds; steps that are
+# left out save both. Sound arms were at 0.6 to 1.2 in CPU seconds, 0.6 with busy neighbours.
+OVERLAP, CPU_AGREEMENT = 0.4, 0.4
+# What a fence and a launch cost a short step on a GPU, which a throughput slice hides.
+LAUNCH_SECONDS = {"cpu": CLOCK_SECONDS, "cuda": 200e-6}
+# What a worker says that a request took, over what the host waited for it, give or take the seconds
+# that a request and its reply take. And what a throughput slice is said to take, over the time
+# around it by the same clock.
+CLOCK_LEAST, CLOCK_MOST = 0.85, 1.05
+REQUEST_SECONDS, REPLY_STEP_SECONDS = 0.02, 2e-6  # the latter for each step of a latency slice
+# A step on an input set met for the first time, over a step on one met before.
+FIRST_VISIT = 3.0
+# Seconds of a step as timed, over those of a step after a fresh load. An arm that stops working
+# after some hundreds of steps is far below 1. Sound arms were at 0.59 to 1.9 (26 cells, five arms,
+# a machine with load 2, 2026-11-26); a seeded arm that does nothing was below 0.4.
+AS_FRESH = 0.4
+# The least of a dozen readings, or of steps, differs by less where nothing else does.
+READING_SECONDS = 1e-6
+# Of the roofline. Ceilings are measured, and measured again before an arm is refused.
+IMPOSSIBLE = 1.25
+
+
+def fence_check(seconds: Mapping[str, float]) -> Check:
+    """``seconds`` are those of ``harness.worker.measure.check_fence``."""
+    fenced = seconds["fenced"]
+    late = max(seconds["after"] - seconds["later"] - CLOCK_SECONDS, 0.0)
+    note = f"{late:.3g} s of work of a step of {fenced:.3g} s were left after the fence"
+    return Check(
+        "fence read", late / fenced, FENCE_READ, note if late / fenced > FENCE_READ else ""
+    )
+
+
+def affinity_check(allowed: Sequence[int], given: Sequence[int]) -> Check:
+    """``allowed``: cores on which any thread of the process tree may run; ``given``: its own."""
+    others = sorted(set(allowed) - set(given))
+    note = f"its threads may run on the cores {others}, too" if others else ""
+    return Check("affinity", float(len(others)), 0.0, note)
+
+
+def concurrency_check(slices: Sequence[Mapping[str, Any]], threads: int) -> Check:
+    """Achieved concurrency: the most of the slices, since a busy machine only ever lowers it."""
+    share = max(each["cpu_seconds"] / each["seconds"] for each in slices) / threads
+    note = f"used {share * threads:.2f} cores, was given {threads}" if share > CONCURRENCY else ""
+    return Check("concurrency", share, CONCURRENCY, note)
+
+
+def tree_check(uses: Sequence[TreeUse], threads: int) -> Check:
+    """Achieved concurrency of the worker with its child processes, over slots as the host saw them.
+
+    Cores bound it, so that no load of the machine raises it; waiting and idling lower it.
+    """
+    share = sum(use.cpu_seconds for use in uses) / sum(use.seconds for use in uses) / threads
+    note = ""
+    if share > CONCURRENCY:
+        note = f"it and its child processes used {share * threads:.2f} cores, was given {threads}"
+    return Check("concurrency of the process tree", share, CONCURRENCY, note)
+
+
+def recompilation_check(compiled: int) -> Check:
+    """``compiled``: compilations and traces inside timed slices."""
+    note = f"{compiled} compilations or traces inside a timed slice" if compiled else ""
+    return Check("recompilation", float(compiled), 0.0, note)
+
+
+def doubled_check(step_seconds: float, doubled_seconds: float) -> Check:
+    """The error is how far the ratio lies outside of its bounds, as a factor."""
+    ratio = doubled_seconds / step_seconds
+    error = max(DOUBLED / ratio, ratio / QUINTUPLED)
+    note = f"twice the batch takes {ratio:.2f} times as long" if error > 1 else ""
+    return Check("batch doubled", error, 1.0, note)
+
+
+def handles_check(seconds: Mapping[str, float]) -> Check:
+    """``seconds`` are those of ``harness.worker.measure.check_handles``."""
+    later = seconds["earlier"] - seconds["last"] - READING_SECONDS
+    postponed = max(later, 0.0) / seconds["fenced"]
+    note = (
+        f"reading an earlier step takes {postponed:.2f} steps longer than reading the last:"
+        " steps are computed when they are read, and slices read only the last"
+    )
+    return Check("earlier steps", postponed, POSTPONED, note if postponed > POSTPONED else "")
+
+
+def first_visit_check(first: Sequence[float], again: Sequence[float]) -> Check:
+    """Seconds of steps on input sets met for the first time, and again: does it cache answers?
+
+    The least of those on the later half of the sets, which the process has never seen: the first
+    ones may still compile.
+    """
+    new = min(first[len(first) // 2 :])
+    old = median(again)
+    ratio = new / (old + READING_SECONDS)
+    note = f"an input set takes {ratio:.3g} times as long when it is met for the first time"
+    return Check("first visit", ratio, FIRST_VISIT, note if ratio > FIRST_VISIT else "")
+
+
+def fresh_check(timed: Sequence[float], fresh: Sequence[float]) -> Check:
+    """Seconds of single fenced steps, as timed and after a fresh load: is a step still a whole one?
+
+    The least of the later fresh ones, since noise and a start only add to them.
+    """
+    new = min(fresh[len(fresh) // 2 :])
+    ratio = (median(timed) + CLOCK_SECONDS) / (new + READING_SECONDS)
+    note = f"a timed step takes {ratio:.2f} of what it takes after a fresh load"
+    return Check("as after a load", AS_FRESH / ratio, 1.0, note if ratio < AS_FRESH else "")
+
+
+def slices_checks(
+    slots: Sequence[Mapping[str, Any]], *, steps: int, threads: int, device: str
+) -> list[Check]:
+    """What the slices of a cell in one process say of each other.
+
+    ``slots``: replies of ``harness.engine.workers.Worker.slot`` with ``steps`` steps a slice. Each
+    check goes by the median of the slots, so that a disturbed slot decides nothing.
+    """
+    found = _clock_checks(slots, steps)
+    pairs = [
+        (slot["slices"]["throughput"], slot["slices"]["latency"])
+        for slot in slots
+        if {"throughput", "latency"} <= slot["slices"].keys()
+    ]
+    if pairs:
+        found.append(_overlap_check(pairs, steps, device))
+        if device == "cpu":  # elsewhere a processor only launches, and waits for the device
+            found.append(_cpu_check(pairs, steps))
+    share = median(
+        part["cpu_seconds"] / part["seconds"] / threads
+        for slot in slots
+        for part in slot["slices"].values()
+    )
+    note = f"used {share * threads:.2f} cores, was given {threads}" if share > CONCURRENCY else ""
+    return [*found, Check("timed concurrency", share, CONCURRENCY, note)]
+
+
+def _clock_checks(slots: Sequence[Mapping[str, Any]], steps: int) -> list[Check]:
+    """The seconds that a worker reports against those around them.
+
+    A busy machine lets the host wait longer than the worker took, so the slot counts in which the
+    two agree best; no machine makes the host wait less.
+    """
+    request = REQUEST_SECONDS + steps * REPLY_STEP_SECONDS
+    told = max((slot["worker_seconds"] + request) / slot["host_seconds"] for slot in slots)
+    fast = median(slot["worker_seconds"] / slot["host_seconds"] for slot in slots)
+    error = max(CLOCK_LEAST / told, fast / CLOCK_MOST)
+    clock = f"its clock showed {fast:.0%} of the time that the host waited"
+    whole = median(
+        (slot["slices"]["throughput"]["seconds"] + CLOCK_SECONDS) / slot["window_seconds"]
+        for slot in slots
+    )
+    lost = f"its throughput slices are said to take {whole:.0%} of the time that they took"
+    return [
+        Check("clock", error, 1.0, clock if error > 1 else ""),
+        Check("slice seconds", CLOCK_LEAST / whole, 1.0, lost if whole < CLOCK_LEAST else ""),
+    ]
+
+
+Pairs = Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]  # (throughput, latency) slices
+
+
+def _overlap_check(pairs: Pairs, steps: int, device: str) -> Check:
+    ratio = median(
+        (throughput["seconds"] / steps + LAUNCH_SECONDS[device]) / median(latency["step_seconds"])
+        for throughput, latency in pairs
+    )
+    note = (
+        f"a step takes {ratio:.2f} of its own latency in a throughput slice: steps are left out,"
+        " or not computed unless their handles are read"
+    )
+    return Check("overlap", OVERLAP / ratio, 1.0, note if ratio < OVERLAP else "")
+
+
+def _cpu_check(pairs: Pairs, steps: int) -> Check:
+    allowed = steps * CLOCK_SECONDS
+    ratio = median(
+        (throughput["cpu_seconds"] + allowed) / (latency["cpu_seconds"] + allowed)
+        for throughput, latency in pairs
+    )
+    note = f"a step takes {ratio:.2f} of its CPU seconds in a throughput slice"
+    error = CPU_AGREEMENT / ratio
+    return Check("CPU seconds per step", error, 1.0, note if ratio < CPU_AGREEMENT else "")
+
+
+def roofline_check(share: float) -> Check:
+    """``share``: of what the machine can compute or copy at best, NaN where that is unknown."""
+    note = f"is at {share:.0%} of what this machine can do at best" if share > IMPOSSIBLE else ""
+    return Check("roofline", 0.0 if share != share else share, IMPOSSIBLE, note)

@@ -1,0 +1,1 @@
+"""The records: files of a run, and the same data as tables."""

@@ -1,0 +1,402 @@
+"""The folder of a run: records are appended as they happen and never changed.
+
+    <results>/<name>/run.json       what was asked, where and with what: written once
+    <results>/<name>/records.jsonl  what happened: one JSON object per line, appended and flushed
+    <results>/<name>/logs/          what the frameworks printed
+    <results>/<name>/lock           locked (flock(2)) and filled with its number by the one writer
+
+JSON (RFC 8259) has no NaN: floats that are not finite are stored as the texts "nan", "inf" and
+"-inf", which ``harness.records.frames`` turns back into numbers in its columns of numbers.
+
+A cell without a ``status`` record was interrupted. Run again, its slices of all blocks count; of
+gate, memory and accuracy the records of the latest process win.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import fcntl
+import hashlib
+import itertools
+import json
+import math
+import os
+import shlex
+import time
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from harness.errors import BadInput, LevelfieldError, RunFailed
+
+SCHEMA, KIND = 3, "levelfield-run"
+CLOSED_SINCE = 3  # the schema from which on no slice counts without a closing gate
+_STATUSES = "ok wrong failed timeout out-of-memory unsupported unwritten no-environment"
+STATUSES = tuple(_STATUSES.split())
+_CELL = (
+    "id comparison arm framework mode model preset phase batch optimizer numeric device threads"
+    " profile"
+)
+# kind -> its fields; ? marks those that may be left out and then are null. Besides, every record
+# has "record" (its kind) and "at" (seconds since 1970). What is foreign or stolen is counted on the
+# "watched_cores"; older runs have no such field, and there it is counted on the whole machine.
+RECORDS = {
+    "session": "quiet waited_seconds foreign_share watched_cores?",
+    "ceiling": "threads what size_bytes per_second",
+    "process": "process arm interpreter how python lock_hash asked describe interpreter_seconds"
+    " import_seconds device_seconds cache_entries? purpose block?",
+    "startup": "cell process build_seconds compile_seconds? first_step_seconds second_step_seconds"
+    " warm_up_seconds? warm_up_steps? capped? new_cache_entries?",
+    "gate": "cell process passed checks",
+    "check": "cell process passed checks",
+    "closing": "cell process passed checks reference_seconds? worker_seconds? note?",
+    "calibration": "cell process step_seconds slice_steps fence_seconds",
+    "block": "block residency arms comparisons rounds seed",
+    "round": "comparison block round order canaries wall_seconds foreign_seconds steal_seconds"
+    " throttled_seconds? pressure_seconds? load frequency_mhz? major_faults gpu? suspect?"
+    " watched_cores?",
+    "slice": "cell process block round statistic steps seconds step_seconds? cpu_seconds"
+    " wait_seconds? switches? major_faults?",
+    "memory": "cell process phase peak_bytes? tree_bytes? device_bytes? framework_bytes? reason?",
+    "energy": "cell process steps? seconds? joules_per_step? idle_watts? reason?",
+    "accuracy": "cell process seed? test_accuracy? test_loss? train_loss? train_steps? reason?",
+    "epoch": "cell process seed epoch test_accuracy test_loss train_loss",
+    "death": "arm cell?",
+    "status": "cell status reason? log?",
+}
+_REQUIRED = {
+    kind: frozenset({"at", *(field for field in fields.split() if not field.endswith("?"))})
+    for kind, fields in RECORDS.items()
+}
+_ALLOWED = {
+    kind: frozenset({"at", *fields.replace("?", "").split()}) for kind, fields in RECORDS.items()
+}
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
+
+class TornRecord(UserWarning):
+    """The last line of a record file was being written when its writer died; it is dropped."""
+
+
+@dataclass
+class Run:
+    """A run; the first write takes its folder's lock, close() or the end of a ``with`` frees it."""
+
+    path: Path
+    description: dict[str, Any]  # the content of run.json
+    _lock: int = -1  # descriptors while writing
+    _records: int = -1
+    _kept: int = 0
+    _size: int = 0  # of the records, as this process left them
+
+    @property
+    def records_path(self) -> Path:
+        """Where the raw records are."""
+        return self.path / "records.jsonl"
+
+    @property
+    def identity(self) -> str:
+        """The same for a run and every copy of its folder, another one for any other run.
+
+        A run older than the field "id" has none: there it is a hash of all of run.json, which holds
+        the machine's load at the moment when the run was made.
+        """
+        given = self.description.get("id")
+        if isinstance(given, str) and given:
+            return given
+        text = json.dumps(self.description, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def append(self, kind: str, /, **fields: Any) -> None:
+        """Add one record, on disk when this returns; ``at`` is now unless given.
+
+        Raises RunFailed when the disk takes no more, BadInput when another process is writing,
+        TypeError for fields that a record of this kind does not have.
+        """
+        line = record_line(kind, {"at": time.time(), **fields})
+        repair(self)
+        size = self._refuse_foreign()
+        try:
+            if os.write(self._records, line) < len(line):  # the rest would not fit either
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._records)
+        except OSError as error:
+            with contextlib.suppress(OSError):  # else the torn line stays for the next repair
+                os.ftruncate(self._records, size)
+            what = "the disk is full" if error.errno in _FULL else str(error.strerror)
+            raise RunFailed(
+                f"{self.records_path}: {what}; {self._kept} records are kept; to go on later, type:"
+                f" levelfield run --resume {shlex.quote(str(self.path))}"
+            ) from error
+        self._kept += 1
+        self._size = size + len(line)
+
+    def _refuse_foreign(self) -> int:
+        """The size of the records, as this process left them. Raises RunFailed for another one."""
+        try:
+            there = os.stat(self.records_path)
+        except OSError as error:
+            raise RunFailed(
+                f"{self.records_path} is no longer there: was the run moved or deleted? to go on"
+                " where it is now, type: levelfield run --resume RUN"
+            ) from error
+        ours = os.fstat(self._records)
+        if (there.st_dev, there.st_ino, there.st_size) != (ours.st_dev, ours.st_ino, self._size):
+            raise RunFailed(
+                f"{self.records_path} is not as this run wrote it ({self._size} bytes): another"
+                " program changed it, so do not trust what is in it; start a new run"
+            )
+        return self._size
+
+    def close(self) -> None:
+        """Stop writing: another process may."""
+        for descriptor in (self._records, self._lock):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._lock = self._records = -1
+
+    def __enter__(self) -> Run:
+        """The run itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """close()."""
+        self.close()
+
+
+def create(results: Path, name: str, description: Mapping[str, Any]) -> Run:
+    """Make a run folder named ``name``, or ``name-2``, ... if taken, and become its writer.
+
+    ``description`` becomes run.json, with "schema", "kind", "name", a fresh "id" and, if missing,
+    "created" added. Raises BadInput if the folder cannot be made there, RunFailed if the disk is
+    full.
+    """
+    if not name.isprintable() or "/" in name or name[:1] in ("", ".", "-"):
+        raise BadInput(f"{name!r} cannot name a run: use letters, digits and dashes")
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    content = {"created": now, **_json_ready(description), "schema": SCHEMA, "kind": KIND}
+    content["id"] = uuid.uuid4().hex
+    _check_cells(content, "the description of a run")
+    folder = Path(results, name)
+    try:
+        Path(results).mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(2):
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                break
+            folder = Path(results, f"{name}-{number}")
+        content["name"] = folder.name
+        (folder / "logs").mkdir()
+        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+        write_atomically(folder / "run.json", text.encode())
+    except OSError as error:
+        advice = "choose a folder that you may write to: --results DIR"
+        raise writing_failed(error, folder, advice=advice) from error
+    run = Run(folder, content)
+    repair(run)
+    return run
+
+
+def open_run(path: Path | str) -> Run:
+    """The run in a folder, for reading until something is appended. Raises BadInput."""
+    folder = Path(path)
+    foreign = f"{folder} is not a run folder of levelfield"
+    try:
+        content = _parse_object((folder / "run.json").read_bytes())
+    except OSError as error:
+        raise BadInput(f"{foreign}: its run.json: {error.strerror}") from error
+    except ValueError as error:
+        raise BadInput(f"{foreign}: its run.json is not valid JSON ({error})") from error
+    schema = content.get("schema")
+    if content.get("kind") != KIND or type(schema) is not int:
+        raise BadInput(f'{foreign}: its run.json does not say "kind": "{KIND}" and its "schema"')
+    if schema > SCHEMA:
+        raise BadInput(
+            f"{folder} has schema {schema} and this levelfield knows schemas up to {SCHEMA}:"
+            " upgrade levelfield to read it"
+        )
+    _check_cells(content, str(folder / "run.json"))
+    return Run(folder, content)
+
+
+def repair(run: Run) -> None:
+    """Become the one writer: take the lock, drop a torn last line with a TornRecord warning.
+
+    Raises BadInput if another process is writing. A resumed run begins with this.
+    """
+    if run._records >= 0:
+        return
+    try:
+        run._lock = os.open(run.path / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+        fcntl.flock(run._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(run._lock, 0)
+        os.write(run._lock, b"%d" % os.getpid())
+        run._records = os.open(run.records_path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        data, whole = _whole_lines(run.records_path)
+        if whole < len(data):
+            os.ftruncate(run._records, whole)
+    except BlockingIOError as error:
+        holder = os.pread(run._lock, 32, 0).decode()
+        run.close()
+        raise BadInput(
+            f"{run.path} is being written by process {holder}: wait until it ends, or stop it"
+        ) from error
+    except OSError as error:
+        run.close()
+        advice = "make the folder writable, or copy it to where you may write"
+        raise writing_failed(error, run.path, advice=advice) from error
+    run._kept, run._size = data.count(b"\n", 0, whole), whole
+
+
+def iterate_records(run: Run) -> Iterator[dict[str, Any]]:
+    """Each record as written, without a torn last one. Raises BadInput naming the line."""
+    path = run.records_path
+    try:
+        data, whole = _whole_lines(path)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot read it: {error.strerror}") from error
+    lines = data[:whole].split(b"\n")[:-1]
+    for first in range(0, len(lines), _CHUNK):
+        chunk = lines[first : first + _CHUNK]
+        try:
+            records = orjson.loads(b"[%b]" % b",".join(chunk))
+        except orjson.JSONDecodeError:
+            records = []
+        # A line may hold what is no record, or more than one: then each says where it stands.
+        if len(records) != len(chunk):
+            records = [_parsed(path, at, line) for at, line in enumerate(chunk, first + 1)]
+        if not all(map(_is_record, records)):
+            place = next(n for n, record in enumerate(records) if not _is_record(record))
+            raise BadInput(f"{path}, line {first + place + 1}: {_why_not(records[place])}")
+        yield from records
+
+
+_CHUNK = 4096  # lines that are decoded together, which takes half the time
+
+
+def _parsed(path: Path, number: int, line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
+    except ValueError as error:
+        raise BadInput(f"{path}, line {number}: {error}") from error
+
+
+def _is_record(record: Any) -> bool:
+    try:
+        return _REQUIRED[record["record"]] <= record.keys() and (
+            record["record"] != "status" or record["status"] in STATUSES
+        )
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+def _why_not(record: Any) -> str:
+    """What keeps a decoded line from being a record."""
+    if not isinstance(record, dict):
+        return "not one JSON object"
+    kind = record.get("record")
+    required = _REQUIRED.get(kind) if isinstance(kind, str) else None
+    if required is None:
+        return f"unknown kind of record {kind!r}"
+    if not required <= record.keys():
+        return f"{kind} record without {sorted(required - record.keys())}"
+    return f"unknown status {record['status']!r}"
+
+
+def read_records(run: Run) -> list[dict[str, Any]]:
+    """Every record of a run, in the order written."""
+    return list(iterate_records(run))
+
+
+def finished(run: Run) -> set[str]:
+    """Ids of the cells that ended, well or badly."""
+    return {record["cell"] for record in iterate_records(run) if record["record"] == "status"}
+
+
+def record_line(kind: str, fields: Mapping[str, Any]) -> bytes:
+    """A record as its line. Raises TypeError for fields unlike its kind's: a mistake of ours."""
+    if kind not in RECORDS or not _REQUIRED[kind] <= fields.keys() <= _ALLOWED[kind]:
+        raise TypeError(f"a {kind} record with {sorted(fields)}; its fields: {RECORDS.get(kind)}")
+    if kind == "status" and fields["status"] not in STATUSES:
+        raise TypeError(f"no cell has the status {fields['status']!r}")
+    record = _json_ready({"record": kind, **fields})
+    return (_ENCODER.encode(record) + "\n").encode()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """All of ``data`` or what was there before, whatever happens. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def writing_failed(error: OSError, path: Path, *, advice: str) -> LevelfieldError:
+    """What to raise when something could not be written to ``path``."""
+    if error.errno in _FULL:
+        return RunFailed(f"{path}: the disk is full; make room, or {advice}")
+    return BadInput(f"{path}: cannot write there: {error.strerror}; {advice}")
+
+
+def _parse_object(text: bytes) -> dict[str, Any]:
+    value = orjson.loads(text)  # refuses NaN, and what is nested too deeply
+    if not isinstance(value, dict):
+        raise ValueError("not one JSON object")
+    return value
+
+
+def _whole_lines(path: Path) -> tuple[bytes, int]:
+    """The file and the length of its whole lines; warns if a last line is torn."""
+    if not path.exists():
+        return b"", 0
+    with open(path, "rb") as file:
+        data = file.read(os.fstat(file.fileno()).st_size)  # no more, if a writer goes on
+    whole = data.rfind(b"\n") + 1
+    if data and whole == len(data):
+        last = data.rfind(b"\n", 0, whole - 1) + 1
+        try:
+            _parse_object(data[last:])
+        except ValueError:
+            whole = last
+    if whole < len(data):
+        words = f"{path}: dropped a torn last record of {len(data) - whole} bytes"
+        warnings.warn(words, TornRecord, stacklevel=3)
+    return data, whole
+
+
+def _check_cells(content: Mapping[str, Any], source: str) -> None:
+    cells, fields = content.get("cells"), set(_CELL.split())
+    if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
+        raise BadInput(f'{source}: "cells" is not a list of objects')
+    for number, cell in enumerate(cells):
+        if lacking := sorted(fields - cell.keys()):
+            raise BadInput(f"{source}: cell number {number} lacks {', '.join(lacking)}")
+    if len({cell["id"] for cell in cells if isinstance(cell["id"], str)}) < len(cells):
+        raise BadInput(f"{source}: the ids of cells are not texts that differ")
+
+
+def _json_ready(value: Any) -> Any:
+    """``value`` with texts for floats that are not finite and lists for arrays and tuples."""
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(float(value))
+    if isinstance(value, Mapping):
+        return {key: _json_ready(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_ready(item) for item in value]
+    if isinstance(value, str) and not value.isascii():
+        # Half of a surrogate pair, which a broken output may hold, is no Unicode text.
+        return value.encode("utf-8", "backslashreplace").decode()
+    return _json_ready(value.tolist()) if hasattr(value, "tolist") else value

@@ -1,0 +1,46 @@
+"""Summarises the verdicts of many comparisons.
+
+Source: [1] Davison and Hinkley (1997), "Bootstrap methods and their application", section 5.2.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+
+from harness.statistics.decisions import PairVerdict, Verdict
+from harness.statistics.estimates import bootstrap_t, estimate
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One arm against another over many cells; ``open`` counts cells without a verdict."""
+
+    ratio: float
+    low: float
+    high: float
+    wins: int
+    ties: int
+    losses: int
+    open: int
+    coverage: float  # cells with a ratio as a share of the cells planned
+
+
+def summarise(pairs: Sequence[PairVerdict], planned: int, generator: Generator) -> Summary:
+    """Geometric mean of the ratios of one pair of arms, with the cell as the resampling unit.
+
+    ``pairs`` holds one verdict per cell that has any, all with the same ``first``; ``planned``
+    counts all cells, so that failures lower the coverage. The interval is bootstrap-t's [1] over
+    cells, since ratios of unlike cells are not normal.
+    """
+    logs = np.log([pair.ratio for pair in pairs if pair.verdict != Verdict.VOID])
+    ends = (estimate(logs).log_ratio, *bootstrap_t(logs, generator))
+    ratio, low, high = (float(np.exp(end)) for end in ends)
+    wins = sum(pair.faster == pair.first for pair in pairs)
+    losses = sum(pair.faster == pair.second for pair in pairs)
+    ties = sum(pair.verdict == Verdict.TIE for pair in pairs)
+    rest = planned - wins - ties - losses
+    return Summary(ratio, low, high, wins, ties, losses, rest, len(logs) / planned)

@@ -1,0 +1,113 @@
+"""Residual networks: basic blocks (18 layers) and bottlenecks (50), with batch normalisation.
+
+Source: K. He, X. Zhang, S. Ren, J. Sun, "Deep residual learning for image recognition", CVPR 2016,
+table 1 and section 3.3 (shortcut B: a projection where the shape changes). A bottleneck's stride
+is on its 3x3 kernel, "version 1.5" of today's model libraries, and not on the first 1x1.
+The tiny presets keep both kinds of block, of shortcut and of stride; their image is not square.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, dimension
+
+EXPANSION = {"basic": 1, "bottleneck": 4}
+# Of what the strided projection of a tiny preset reads. With fewer than 8 (AVX2) or 16 (AVX-512)
+# channels last, oneDNN's gradient of that kernel writes beyond its buffer, which ends a process at
+# some later time (oneDNN 3.12, issue 6035, open in November 2026).
+TINY_CHANNELS = 16
+
+
+def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:
+    """image (batch, height, width, channel) and label (batch,)."""
+    rows = dimension("batch", batch)
+    image = (
+        rows,
+        dimension("height", sizes["height"]),
+        dimension("width", sizes["width"]),
+        dimension("channel", sizes["channels"]),
+    )
+    return ArraySpec("image", image), ArraySpec("label", (rows,), classes=sizes["classes"])
+
+
+def forward(nn: Layers, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """(batch, height, width, channels) -> logits (batch, classes)."""
+    width = sizes["width0"]
+    x = nn.conv2d(inputs["image"], "stem", width, window=7, stride=2, padding=3, bias=False)
+    x = nn.relu(nn.batch_norm(x, "stem_norm"))
+    x = nn.max_pool2d(x, window=3, stride=2, padding=1)
+    number, before = 0, width
+    for stage, blocks in enumerate(sizes["blocks"]):
+        inner = width * 2**stage
+        outer = inner * EXPANSION[sizes["block"]]
+        for block in range(blocks):
+            number += 1
+            stride = 2 if stage > 0 and block == 0 else 1
+            block_of = basic if sizes["block"] == "basic" else bottleneck
+            y = block_of(nn, x, f"blocks{number}", inner, stride)
+            if stride != 1 or before != outer:
+                x = nn.conv2d(
+                    x, f"blocks{number}/shortcut", outer, window=1, stride=stride, bias=False
+                )
+                x = nn.batch_norm(x, f"blocks{number}/shortcut_norm")
+            x = nn.relu(nn.add(x, y))
+            before = outer
+    return {"logits": nn.dense(nn.mean_pool2d(x), "logits", sizes["classes"])}
+
+
+def basic(nn: Layers, x: Array, name: str, filters: int, stride: int) -> Array:
+    """Two 3x3 kernels."""
+    x = nn.conv2d(x, f"{name}/conv1", filters, window=3, stride=stride, padding=1, bias=False)
+    x = nn.relu(nn.batch_norm(x, f"{name}/norm1"))
+    x = nn.conv2d(x, f"{name}/conv2", filters, window=3, padding=1, bias=False)
+    return nn.batch_norm(x, f"{name}/norm2")
+
+
+def bottleneck(nn: Layers, x: Array, name: str, filters: int, stride: int) -> Array:
+    """1x1, 3x3 with the stride, and 1x1 to four times the width."""
+    x = nn.conv2d(x, f"{name}/conv1", filters, window=1, bias=False)
+    x = nn.relu(nn.batch_norm(x, f"{name}/norm1"))
+    x = nn.conv2d(x, f"{name}/conv2", filters, window=3, stride=stride, padding=1, bias=False)
+    x = nn.relu(nn.batch_norm(x, f"{name}/norm2"))
+    x = nn.conv2d(x, f"{name}/conv3", 4 * filters, window=1, bias=False)
+    return nn.batch_norm(x, f"{name}/norm3")
+
+
+def _sizes(
+    block: str, blocks: tuple[int, ...], width: int, image: tuple[int, int, int], classes: int
+) -> Sizes:
+    height, columns, channels = image
+    return {
+        "block": block,
+        "blocks": blocks,
+        "width0": width,
+        "height": height,
+        "width": columns,
+        "channels": channels,
+        "classes": classes,
+    }
+
+
+def _model(layers: int, block: str, blocks: tuple[int, ...]) -> Model:
+    return Model(
+        name=f"resnet{layers}",
+        title=f"ResNet-{layers}",
+        family="convolutional",
+        source="He et al. 2015, stride on the 3x3",
+        presets={
+            "tiny": _sizes(block, (1, 2), TINY_CHANNELS // EXPANSION[block], (24, 32, 3), 10),
+            "small": _sizes(block, (1, 1, 1, 1), 16, (32, 32, 1), 10),
+            "paper": _sizes(block, blocks, 64, (224, 224, 3), 1000),
+        },
+        inputs=inputs,
+        forward=forward,
+        objectives=(Objective("softmax_cross_entropy", ("logits",), ("label",)),),
+        data="digits",
+        idle="blocks1/norm1/bias",
+        still=("blocks1/conv1/kernel",),
+        module="resnet",
+    )
+
+
+MODELS = (_model(18, "basic", (2, 2, 2, 2)), _model(50, "bottleneck", (3, 4, 6, 3)))
