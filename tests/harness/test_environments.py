@@ -29,8 +29,8 @@ ALPHA = EnvironmentSpec("first", "default", ">=3.11", ("alpha==1.0", "beta"), ("
 
 BUILDER = """
 import json, signal, sys
-from harness.arms import EnvironmentSpec
-from harness.environments import build
+from harness.plan.arms import EnvironmentSpec
+from harness.environments.sealed import build
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may ignore it
 requirements = tuple(json.loads(sys.argv[1]))
 spec = EnvironmentSpec("first", "default", ">=3.11", requirements, ())

@@ -704,8 +704,8 @@ def test_csv_keeps_every_digit(tmp_path: Path, full: Frames) -> None:
 EXPORT = """
 import sys
 from pathlib import Path
-from harness.export import write_csv, write_parquet
-from harness.frames import load
+from harness.report.export import write_csv, write_parquet
+from harness.records.frames import load
 for write in (write_csv, write_parquet):
     write(load(sys.argv[1]), Path(sys.argv[2]))
 """

@@ -341,7 +341,7 @@ def test_a_worker_that_attacks_its_supervisor_leaves_nothing(
 HOST = """
 import json, os, signal, sys
 from pathlib import Path
-from harness.process import Launch, WorkerProcess
+from harness.engine.process import Launch, WorkerProcess
 
 launch = json.loads(sys.argv[1])
 worker = WorkerProcess(

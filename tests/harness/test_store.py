@@ -334,7 +334,7 @@ def test_no_records_yet(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
-from harness.store import open_run
+from harness.records.store import open_run
 run = open_run(sys.argv[1])
 for number in range(10**9):
     run.append("status", cell="c0001", status="failed", reason=f"{number} " + "x" * 3000)
@@ -385,7 +385,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
 LIMITED = """
 import resource, sys
 from harness.errors import RunFailed
-from harness.store import open_run
+from harness.records.store import open_run
 run = open_run(sys.argv[1])
 def status():
     run.append("status", cell="c0001", status="ok", reason="x" * 300)
