@@ -22,19 +22,18 @@ from numpy.typing import NDArray
 
 from reference.layers_numpy import NumpyLayers
 from reference.optimizers import EPSILON_HAT, OPTIMIZERS
-from reference.spec import ArraySpec, Model, Sizes, get
+from reference.spec import PHASES, ArraySpec, Model, Sizes, get
 from reference.trace import Summary, summarize
 
 Arrays = dict[str, NDArray[Any]]
 
 SETS = 4  # input sets that the steps cycle over, so that no step repeats its predecessor
-PHASES = ("inference", "training", "generation")
 # Training steps that are compared: MOST_STEPS where STEPPED operations pay for them and the draw is
 # settled for as long. A second moment that forgets ten times too fast (beta2 of 0.99) changes how
 # far mlp/small moves by 8e-4 in 10 steps and by 9e-3 in 40; rounding by 1e-5 in either.
 STEPS, MOST_STEPS, STEPPED = 10, 40, 1e10
 GRADED = 1.2e8  # elements of gradients that are compared: all sets of resnet50/paper, one of gpt2's
-ATTEMPTS = 40  # draws tried for one that is clear of ties
+TRIES = 40  # draws tried for one that is clear of ties
 NOISE = 1e-6  # relative, on the parameters of a draw that is being tried
 ROUNDING = 5e-7  # relative, what float32 costs a forward pass (measured: 2e-7 to 6e-7)
 SHAKES = 2  # independent noises that a draw must stand in all its steps
@@ -414,7 +413,7 @@ def settled_case(
     best = None
     summary = summarize(get(model), preset, _positive(batch))
     operations = summary.training_operations
-    tries = min(max(int(DRAWN / operations), 1), ATTEMPTS)
+    tries = min(max(int(DRAWN / operations), 1), TRIES)
     longest = min(max(int(STEPPED / operations), STEPS), MOST_STEPS) if tries > 1 else STEPS
     graded = range(min(max(int(GRADED / summary.parameter_count), 1), SETS))
 
@@ -422,7 +421,7 @@ def settled_case(
         answers = run_jax(case, steps=steps, optimizers=optimizers, graded=graded)
         return replace(answers, tokens=tokens)
 
-    for attempt in range(ATTEMPTS):
+    for attempt in range(TRIES):
         case = draw_case(model, preset, seed, batch=batch, attempt=attempt)
         tokens = _clear_tokens(case) if "generation" in phases else ()
         if tokens is None:

@@ -4,8 +4,9 @@ The gate judges a process that is not timed. The closing case asks a timed one: 
 the input sets of the gate and as many that the process has never seen, and many training steps of
 which only the last are read. The reference decides how many steps can be compared: it trains in
 float64 and a few times in float32, from parameters that differ by float32's rounding. The steps end
-before these trainings differ by more than ``CLEAR``. Where even the fewest steps differ by more
-than ``LOOSEST``, their answers cannot tell a wrong arm from a right one and are not compared.
+before these trainings differ by more than ``CLOSING_CLEAR``. Where even the fewest steps differ by
+more than ``CLOSING_LOOSEST``, their answers cannot tell a wrong arm from a right one and are not
+compared.
 
 ``python -m reference.closing MODEL PRESET BATCH SEED ATTEMPT PHASE OPTIMIZER GATE ANSWERS`` reads
 the gate's answers from the file GATE and writes the closing answers to ANSWERS; the host runs it in
@@ -24,8 +25,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reference.case import CLEAR as CLEAR_LOGITS
 from reference.case import (
+    CLEAR,
     ROUNDING,
     SETS,
     Arrays,
@@ -50,16 +51,16 @@ READ = 4  # training steps whose losses are read, after those that nothing is re
 # OPERATIONS for more than USUAL_STEPS, MOST_OPERATIONS for more than FEWEST_STEPS. Of the small
 # presets at batch 32, lstm took 19 CPU seconds in all for 48 steps. dcgan took 60 for 12 steps:
 # its float32 trainings differ too much after 24.
-MOST_STEPS, USUAL_STEPS, FEWEST_STEPS = 200, 48, 12
+CLOSING_STEPS, USUAL_STEPS, FEWEST_STEPS = 200, 48, 12
 OPERATIONS, MOST_OPERATIONS = 1e10, 1.6e11
 TRAININGS = 3  # in float32
 # How far these trainings may differ from float64, relative to the loss and to the way that a
 # parameter went. A network with ReLUs is chaotic in the long run: beyond, fewer steps are compared.
-CLEAR = {"losses": 2e-3, "trained": 2e-2}
+CLOSING_CLEAR = {"losses": 2e-3, "trained": 2e-2}
 # How far the fewest steps may differ, and Adam's other form in any number of them. The closing gate
 # allows ten times as much: 0.05 of a loss and half of the way that a parameter went. An arm that
 # makes every other step goes half of that way, and one that makes none has an error of 1.
-LOOSEST = {"losses": 5e-3, "trained": 5e-2}
+CLOSING_LOOSEST = {"losses": 5e-3, "trained": 5e-2}
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def closing_case(case: Case) -> Case:
     further = [
         inputs
         for inputs in drawn.inputs[SETS:]
-        if case.model.generation is None or _decoded(case, inputs)[1] > CLEAR_LOGITS
+        if case.model.generation is None or _decoded(case, inputs)[1] > CLEAR
     ]
     if len(further) < FURTHER:
         raise ValueError("too few further input sets decode without a near tie")
@@ -132,7 +133,7 @@ def _trainings(case: Case, optimizer: str, still: tuple[str, ...]) -> Closing:
     """The longest training of which float32 runs stay clear of float64, or what is left of one."""
     operations = summarize(case.model, case.preset, case.batch).training_operations
     least = np.clip(MOST_OPERATIONS / operations, FEWEST_STEPS, USUAL_STEPS)
-    lengths = [int(np.clip(OPERATIONS / operations, least, MOST_STEPS))]
+    lengths = [int(np.clip(OPERATIONS / operations, least, CLOSING_STEPS))]
     while lengths[0] // 2 >= FEWEST_STEPS:
         lengths.insert(0, lengths[0] // 2)
 
@@ -146,7 +147,7 @@ def _trainings(case: Case, optimizer: str, still: tuple[str, ...]) -> Closing:
         (
             length
             for length in lengths[1:]
-            if _within(_apart(runs[1][length], runs[0][length], still), CLEAR, times=2)
+            if _within(_apart(runs[1][length], runs[0][length], still), CLOSING_CLEAR, times=2)
         ),
         default=lengths[0],
     )
@@ -159,10 +160,10 @@ def _trainings(case: Case, optimizer: str, still: tuple[str, ...]) -> Closing:
     found: Closing | None = None
     for length, closing in truth.items():
         apart = [_apart(run[length], closing, still) for run in runs]
-        scatter = {kind: max(each[kind] for each in apart) for kind in CLEAR}
+        scatter = {kind: max(each[kind] for each in apart) for kind in CLOSING_CLEAR}
         forms = _apart(hat[length], closing, still)
-        followed = _within(forms, LOOSEST)
-        if found is not None and not (followed and _within(scatter, CLEAR)):
+        followed = _within(forms, CLOSING_LOOSEST)
+        if found is not None and not (followed and _within(scatter, CLOSING_CLEAR)):
             break
         if not followed:  # it must not excuse a training that leads elsewhere
             forms = dict.fromkeys(forms, 0.0)
@@ -181,11 +182,11 @@ def _judgeable(case: Case, optimizer: str, found: Closing) -> Closing:
     Where nothing is left, the first loss is: it is that of the parameters as loaded, which can be
     compared wherever outputs can.
     """
-    apart, nothing = found.scatter, dict.fromkeys(LOOSEST, 0.0)
-    if _within(apart, LOOSEST):
+    apart, nothing = found.scatter, dict.fromkeys(CLOSING_LOOSEST, 0.0)
+    if _within(apart, CLOSING_LOOSEST):
         return found
     after = f"after {found.unread + READ} steps"
-    if apart["losses"] <= LOOSEST["losses"]:
+    if apart["losses"] <= CLOSING_LOOSEST["losses"]:
         return replace(
             found,
             trained={},

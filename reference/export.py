@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from reference.layers_onnx import OPSET, Inverse, OnnxLayers, Tensor, Values, axes_order
+from reference.layers_onnx import OPSET, Constants, Inverse, OnnxLayers, Tensor, axes_order
 from reference.spec import Dimension, Model, Sizes
 from reference.trace import TracedArray
 
@@ -27,7 +27,7 @@ class Exported:
         onnx.checker.check_model(self.proto, full_check=True)
         return bytes(self.proto.SerializeToString())
 
-    def parameters(self) -> dict[str, Values]:
+    def parameters(self) -> dict[str, Constants]:
         """Parameters and statistics as the graph holds them, by canonical name and axes."""
         held = {each.name: each for each in self.proto.graph.initializer}
         return {
@@ -39,8 +39,8 @@ class Exported:
 def export_inference(
     model: Model,
     sizes: Sizes,
-    parameters: Mapping[str, Values],
-    state: Mapping[str, Values],
+    parameters: Mapping[str, Constants],
+    state: Mapping[str, Constants],
     *,
     batch: int | None = None,
 ) -> Exported:
@@ -65,7 +65,7 @@ def export_inference(
 
 
 def export_generation(
-    model: Model, sizes: Sizes, parameters: Mapping[str, Values], *, batch: int | None = None
+    model: Model, sizes: Sizes, parameters: Mapping[str, Constants], *, batch: int | None = None
 ) -> Exported:
     """One advance of greedy decoding: prompt and further tokens alike.
 

@@ -25,10 +25,10 @@ IMAGES = {
     ("height", "width", "channel"): ("channel", "height", "width"),
 }
 # Canonical gates are i, f, g, o and r, z, n; ONNX has i, o, f, c and z, r, h.
-GATES = {"rnn": (0,), "lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
+GATE_ORDERS = {"rnn": (0,), "lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
 
-Values = NDArray[Any]
-Inverse = Callable[[Values], Values]
+Constants = NDArray[Any]
+Inverse = Callable[[Constants], Constants]
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class Tensor:
 class OnnxLayers:
     """Layers that append nodes; parameters and state are those of a case."""
 
-    parameters: Mapping[str, Values]
-    state: Mapping[str, Values]
+    parameters: Mapping[str, Constants]
+    state: Mapping[str, Constants]
     tracer: Tracer = field(default_factory=Tracer)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
-    initializers: dict[str, Values] = field(default_factory=dict)
+    initializers: dict[str, Constants] = field(default_factory=dict)
     inverses: dict[str, tuple[str, Inverse]] = field(default_factory=dict)
 
     def node(
@@ -76,7 +76,7 @@ class OnnxLayers:
         self.initializers[name] = array
         return name
 
-    def held(self, name: str, value: Values, **inverses: Inverse) -> str:
+    def held(self, name: str, value: Constants, **inverses: Inverse) -> str:
         """An initializer; ``inverses``: the canonical names in it and their way back."""
         self.initializers[name] = np.ascontiguousarray(value)
         self.inverses.update({key: (name, inverse) for key, inverse in inverses.items()})
@@ -107,7 +107,7 @@ class OnnxLayers:
         value = self.parameters[key]
         turned = value.reshape(*sizes, -1).transpose(*order, last)
 
-        def back(held: Values) -> Values:
+        def back(held: Constants) -> Constants:
             spread = held.reshape(turned.shape).transpose(*np.argsort(order), last)
             return spread.reshape(value.shape)
 
@@ -184,14 +184,14 @@ class OnnxLayers:
     def recurrent(self, x: Tensor, lengths: Tensor, name: str, *, units: int, cell: str) -> Tensor:
         """RNN, LSTM or GRU with the lengths of the sequences; its last state."""
         traced = self.tracer.recurrent(x.traced, lengths.traced, name, units=units, cell=cell)
-        order = GATES[cell]
+        order = GATE_ORDERS[cell]
 
-        def gates(value: Values) -> Values:
+        def gates(value: Constants) -> Constants:
             """(..., gates) -> the gates in ONNX' order."""
             split = value.reshape(*value.shape[:-1], len(order), units)
             return split[..., list(order), :].reshape(value.shape)
 
-        def back(value: Values) -> Values:
+        def back(value: Constants) -> Constants:
             split = value.reshape(*value.shape[:-1], len(order), units)
             return split[..., [int(g) for g in np.argsort(order)], :].reshape(value.shape)
 

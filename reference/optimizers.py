@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-Arrays = dict[str, Any]
+AnyArrays = dict[str, Any]
 
 # The rates are small enough for ten steps of every model to stay on one side of nearly all ties of
 # ReLU and pooling in float32; behind a tie correct programs part (reference.case.settled_case).
@@ -34,19 +34,19 @@ OPTIMIZERS: Mapping[str, Mapping[str, float]] = {
 EPSILON_HAT = "adam with epsilon hat"
 
 
-def initial_state(optimizer: str, parameters: Arrays) -> Arrays:
+def initial_state(optimizer: str, parameters: AnyArrays) -> AnyArrays:
     """The state before the first step: zeros of the parameters' shapes, by name."""
     adam = ("mean", "variance")
     slots = {"sgd": (), "momentum": ("velocity",), "adam": adam, EPSILON_HAT: adam}[optimizer]
-    state: Arrays = {
+    state: AnyArrays = {
         slot: {name: value * 0 for name, value in parameters.items()} for slot in slots
     }
     return state
 
 
 def update(
-    optimizer: str, parameters: Arrays, gradients: Arrays, *, state: Arrays, step: Any
-) -> tuple[Arrays, Arrays]:
+    optimizer: str, parameters: AnyArrays, gradients: AnyArrays, *, state: AnyArrays, step: Any
+) -> tuple[AnyArrays, AnyArrays]:
     """New parameters and new state after step number ``step`` (from 1; may be traced)."""
     constants = OPTIMIZERS["adam" if optimizer == EPSILON_HAT else optimizer]
     rate = constants["learning_rate"]

@@ -11,33 +11,33 @@ from typing import Any
 import jax
 
 from reference.layers_jax import JaxLayers
-from reference.optimizers import initial_state, update
+from reference.optimizers import AnyArrays, initial_state, update
 from reference.spec import Model, Objective, Sizes
 
-Arrays = dict[str, Any]
 
-
-def inference(model: Model, sizes: Sizes) -> Callable[[Arrays, Arrays, Arrays], Arrays]:
+def inference(model: Model, sizes: Sizes) -> Callable[[AnyArrays, AnyArrays, AnyArrays], AnyArrays]:
     """``(parameters, state, inputs) -> outputs``."""
     return lambda parameters, state, inputs: model.forward(
         JaxLayers(parameters, state), sizes, inputs
     )
 
 
-def trained_by(objective: Objective, parameters: Mapping[str, Any]) -> Arrays:
+def trained_by(objective: Objective, parameters: Mapping[str, Any]) -> AnyArrays:
     """The parameters that an objective updates."""
     return {name: p for name, p in parameters.items() if name.startswith(objective.trains)}
 
 
 def losses_and_gradients(
     model: Model, sizes: Sizes
-) -> Callable[[Arrays, Arrays, Arrays], tuple[Arrays, Arrays]]:
+) -> Callable[[AnyArrays, AnyArrays, AnyArrays], tuple[AnyArrays, AnyArrays]]:
     """``(parameters, state, inputs) -> (losses, gradients)``, each objective's of its parameters.
 
     All of them at the given parameters: none sees another's update.
     """
 
-    def compute(parameters: Arrays, state: Arrays, inputs: Arrays) -> tuple[Arrays, Arrays]:
+    def compute(
+        parameters: AnyArrays, state: AnyArrays, inputs: AnyArrays
+    ) -> tuple[AnyArrays, AnyArrays]:
         losses, gradients = {}, {}
         for objective in model.objectives:
             (losses[objective.name], _), found = _value_and_gradient(
@@ -51,7 +51,7 @@ def losses_and_gradients(
 
 def training_step(
     model: Model, sizes: Sizes, optimizer: str
-) -> Callable[..., tuple[Arrays, Arrays, Any, Arrays]]:
+) -> Callable[..., tuple[AnyArrays, AnyArrays, Any, AnyArrays]]:
     """``(parameters, state, slots, inputs, number) -> (parameters, state, slots, losses)``.
 
     The objectives in their order, each with an optimiser of its own; ``slots`` as
@@ -59,8 +59,8 @@ def training_step(
     """
 
     def step(
-        parameters: Arrays, state: Arrays, slots: Any, inputs: Arrays, number: Any
-    ) -> tuple[Arrays, Arrays, Any, Arrays]:
+        parameters: AnyArrays, state: AnyArrays, slots: Any, inputs: AnyArrays, number: Any
+    ) -> tuple[AnyArrays, AnyArrays, Any, AnyArrays]:
         losses, slots = {}, list(slots)
         for place, objective in enumerate(model.objectives):
             (losses[objective.name], moved), gradients = _value_and_gradient(
@@ -77,7 +77,7 @@ def training_step(
     return step
 
 
-def initial_slots(model: Model, optimizer: str, parameters: Arrays) -> list[Any]:
+def initial_slots(model: Model, optimizer: str, parameters: AnyArrays) -> list[Any]:
     """The state of every objective's optimiser before the first step."""
     return [initial_state(optimizer, trained_by(each, parameters)) for each in model.objectives]
 
@@ -86,13 +86,13 @@ def _value_and_gradient(
     model: Model,
     sizes: Sizes,
     objective: Objective,
-    parameters: Arrays,
-    state: Arrays,
-    inputs: Arrays,
+    parameters: AnyArrays,
+    state: AnyArrays,
+    inputs: AnyArrays,
 ) -> Any:
     """((loss, new state), gradients) of one objective."""
 
-    def loss(trained: Arrays) -> tuple[Any, Arrays]:
+    def loss(trained: AnyArrays) -> tuple[Any, AnyArrays]:
         layers = JaxLayers({**parameters, **trained}, state, training=True)
         outputs = (objective.forward or model.forward)(layers, sizes, inputs)
         arguments = [outputs[name] for name in objective.outputs]
@@ -112,13 +112,13 @@ def generation(model: Model, sizes: Sizes) -> tuple[Callable[..., Any], Callable
     generation = model.generation
     assert generation is not None
 
-    def begin(parameters: Arrays, prompt: Any) -> tuple[Any, Any]:
+    def begin(parameters: AnyArrays, prompt: Any) -> tuple[Any, Any]:
         layers = JaxLayers(parameters)
         cache = generation.begin(layers, sizes, prompt.shape[0])
         logits, cache = generation.advance(layers, sizes, prompt, 0, cache)
         return layers.most_likely(logits), cache
 
-    def further(parameters: Arrays, token: Any, position: Any, cache: Any) -> tuple[Any, Any]:
+    def further(parameters: AnyArrays, token: Any, position: Any, cache: Any) -> tuple[Any, Any]:
         layers = JaxLayers(parameters)
         logits, cache = generation.advance(layers, sizes, token[:, None], position, cache)
         return layers.most_likely(logits), cache

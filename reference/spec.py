@@ -31,6 +31,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+PHASES = ("inference", "training", "generation")
 BATCH_NORM_EPSILON = 1e-5
 BATCH_NORM_NEW = 0.1  # what a new batch weighs in the running statistics
 

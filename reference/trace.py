@@ -20,7 +20,7 @@ from typing import Any
 
 from reference.spec import Array, ArraySpec, Dimension, Model, Objective, dimension
 
-GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+GATE_COUNTS = {"rnn": 1, "lstm": 4, "gru": 3}
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class Tracer:
     ) -> TracedArray:
         """Declares kernel (in, gates), recurrent_kernel (units, gates) and bias (gates,)."""
         batch, time, features = x.dimensions
-        gates = Dimension("out", ((f"{cell}_gate", GATES[cell]), ("unit", units)))
+        gates = Dimension("out", ((f"{cell}_gate", GATE_COUNTS[cell]), ("unit", units)))
         self._parameter(f"{name}/kernel", dimension("in", features.size), gates)
         self._parameter(f"{name}/recurrent_kernel", dimension("in", units), gates)
         self._parameter(f"{name}/bias", gates)

@@ -18,6 +18,8 @@ PACKAGES = {
     path.parent.name: set(tomllib.loads(path.read_text(encoding="utf-8"))["packages"])
     for path in sorted((ROOT / "adapters").glob("*/env.toml"))
 }
+# What the folders of several frameworks share, and the packages that it needs.
+SHARED = {"base": set(), "on_jax": {"jax"}, "with_optax": {"jax", "optax"}}
 FRAMEWORKS = set().union(*PACKAGES.values()) - {"reference", "scipy"}
 # The wings of the harness, from the ground up, and what each may import of ours. No wing stands
 # below one that it imports.
@@ -27,7 +29,7 @@ WINGS = {
     "worker": {"adapters"},
     "machine": {"errors", "reference"},
     "plan": {"errors", "statistics", "machine", "reference"},
-    "records": {"errors", "machine"},
+    "records": {"errors", "machine", "plan"},
     "proof": {"errors", "machine", "plan", "reference"},
     "environments": {"errors", "plan"},
     "analysis": {"errors", "statistics", "machine", "plan", "records", "proof", "reference"},
@@ -155,14 +157,18 @@ def test_no_arrow_is_allowed_that_nobody_uses() -> None:
 @pytest.mark.parametrize("path", sources("adapters"), ids=str)
 def test_an_adapter_imports_the_contract_numpy_and_its_framework(path: Path) -> None:
     relative = path.relative_to(ROOT / "adapters")
-    allowed = {"numpy", "adapters", *sys.stdlib_module_names}
-    framework = relative.parts[0] if len(relative.parts) > 1 else None
-    if framework:
-        allowed |= PACKAGES[framework]
+    own = relative.parts[0] if len(relative.parts) > 1 else None
+    packages = PACKAGES[own] if own else SHARED.get(path.stem, set())
+    shared = {f"adapters.{name}" for name, needed in SHARED.items() if needed <= packages}
     found = set(imports(path))
-    assert {top(name) for name in found} <= allowed
-    own = ("adapters.base", f"adapters.{framework}")
-    assert all(name.startswith(own) for name in found if top(name) == "adapters")
+    assert {top(name) for name in found} <= {
+        *("numpy", "adapters"),
+        *packages,
+        *sys.stdlib_module_names,
+    }
+    allowed = (*shared, f"adapters.{own}")
+    ours = {name for name in found if top(name) == "adapters"} - {"adapters"}
+    assert all(name.startswith(allowed) for name in ours)
 
 
 @pytest.mark.parametrize(
@@ -174,3 +180,37 @@ def test_importing_the_harness_imports_no_framework(statement: str) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+# One name may stand in several files only where it is the same part of a common form.
+COMMON_FORMS = {
+    "CELLS": "a layer namespace's recurrent cells",
+    "EPSILON": "a model's layer norm",
+    "MODELS": "the definitions of a file",
+    "PART": "a part of the self-test",
+    "SEED": "the seed of a part of the self-test",
+}
+
+
+def test_no_two_classes_or_constants_have_one_name() -> None:
+    places: dict[str, set[str]] = {}
+    for path in [*sources("harness"), *sources("reference")]:
+        if {"misbehaving", "sleepy"} & set(path.parts):
+            continue
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            for name in defined(node):
+                if name[0].isupper():
+                    places.setdefault(name, set()).add(str(path.relative_to(ROOT)))
+    doubled = {name for name, files in places.items() if len(files) > 1}
+    assert {name: places[name] for name in doubled - set(COMMON_FORMS)} == {}
+    assert set(COMMON_FORMS) <= doubled | {"SEED"}
+
+
+def defined(node: ast.stmt) -> Iterator[str]:
+    """The names that a statement of a module defines, imports aside."""
+    if isinstance(node, ast.ClassDef | ast.FunctionDef):
+        yield node.name
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
+    for target in targets:
+        yield from (each.id for each in ast.walk(target) if isinstance(each, ast.Name))

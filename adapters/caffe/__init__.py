@@ -30,14 +30,12 @@ def Adapter(device, mode, threads, precision):
     return PycaffeAdapter(device, mode, threads, precision)
 
 
-def native(case, name, value):
-    """Canonical array -> Caffe's axes."""
-    return LAYOUT.to_native(value, case.dimensions[name])
-
-
 def network(module, case):
     """The prototxt for inference: inputs and the model's layers."""
-    inputs = [data(name, native(case, name, case.sets[0][name]).shape) for name in case.used]
+    inputs = [
+        data(name, LAYOUT.to_native(case.sets[0][name], case.dimensions[name]).shape)
+        for name in case.used
+    ]
     return "".join(inputs) + module.build(case.sizes)
 
 
@@ -47,7 +45,7 @@ def weights(case):
     for name, value in dict(case.parameters, **case.state).items():
         layer, number = blob_of(name, case.state)
         kept = WEIGHT * value if name in case.state else value
-        layers.setdefault(layer, {})[number] = native(case, name, kept)
+        layers.setdefault(layer, {})[number] = LAYOUT.to_native(kept, case.dimensions[name])
     for name in case.state:
         layers[blob_of(name, case.state)[0]][2] = np.array([WEIGHT], "float32")
     return caffemodel({name: [blobs[n] for n in sorted(blobs)] for name, blobs in layers.items()})

@@ -7,12 +7,14 @@ import cv2
 import numpy as np
 
 from adapters.base import Adapter, Unsupported
-from adapters.caffe import LAYOUT, WEIGHT, native, network, weights
+from adapters.caffe import LAYOUT, WEIGHT, network, weights
 from adapters.caffe.layers import blob_of
 
 
 class OpenCVAdapter(Adapter):
     """Inference only."""
+
+    layout = LAYOUT
 
     def __init__(self, device, mode, threads, precision):
         if device != "cpu":
@@ -29,45 +31,28 @@ class OpenCVAdapter(Adapter):
 
     def load(self, module, case):
         """Both files are read from memory; blobs are read back before layers are fused."""
-        self.case, self.cursor = case, 0
+        self.begin(module, case)
         files = (network(module, case).encode(), weights(case))
         self.net = cv2.dnn.readNetFromCaffe(*(np.frombuffer(each, np.uint8) for each in files))
         self.net.setPreferableBackend(cv2.dnn.DNN_BACKEND_OPENCV)
         self.read_back = {name: self._blob(name) for name in [*case.parameters, *case.state]}
-        self.sets = [
-            {name: native(case, name, inputs[name]) for name in case.used} for inputs in case.sets
-        ]
 
     def _blob(self, name):
         layer, number = blob_of(name, self.case.state)
-        shape = native(self.case, name, dict(self.case.parameters, **self.case.state)[name]).shape
+        shape = self.place(name, dict(self.case.parameters, **self.case.state)[name]).shape
         # In double, so that the division by the weight rounds nothing.
         values = np.array(self.net.getParam(layer, number), "float64").reshape(shape)
         return values / WEIGHT if name in self.case.state else values
 
     def infer(self):
         """One forward pass to the outputs' blobs."""
-        inputs = self.sets[self.cursor]
-        self.cursor = (self.cursor + 1) % len(self.sets)
-        for name, value in inputs.items():
+        for name, value in self.next(self.used).items():
             self.net.setInput(value, name)
         return dict(zip(self.case.outputs, self.net.forward(self.case.outputs), strict=True))
 
     def parameters(self):
         """What OpenCV read."""
-        return {
-            ("state/" if name in self.case.state else "parameter/") + name: value
-            for name, value in self.read_back.items()
-        }
+        return self.by_kind(self.read_back)
 
     def wait(self, handle):
         """A forward pass returns when it is done."""
-
-    def read(self, handle):
-        """In canonical axes."""
-        return {
-            name: LAYOUT.to_canonical(
-                np.array(value), self.case.dimensions[name.partition("/")[2] or name]
-            )
-            for name, value in handle.items()
-        }

@@ -12,16 +12,12 @@ os.environ["GLOG_minloglevel"] = "2"  # noqa: SIM112 - else Caffe tells every la
 import caffe
 import numpy as np
 
-from adapters.base import Adapter, Unsupported
-from adapters.caffe import LAYOUT, native, network, weights
+from adapters.base import Adapter, Unsupported, epsilon_hat
+from adapters.caffe import LAYOUT, network, weights
 from adapters.caffe.layers import blob_of, data, layer
 
 SOLVERS = {"sgd": "SGD", "momentum": "SGD", "adam": "Adam"}
 LOSSES = {"softmax_cross_entropy": "SoftmaxWithLoss"}
-
-# Adam adds epsilon before the bias correction (Kingma and Ba, section 2, "epsilon hat"): this makes
-# the first step the same.
-EPSILON_HAT_STEP = 1
 
 
 def solver_settings(constants, network_path):
@@ -35,14 +31,16 @@ def solver_settings(constants, network_path):
         "momentum": repr(constants.get("momentum", constants.get("beta1", 0.0))),
     }
     if constants["name"] == "adam":
-        hat = (1 - constants["beta2"] ** EPSILON_HAT_STEP) ** 0.5
         settings["momentum2"] = repr(constants["beta2"])
-        settings["delta"] = repr(constants["epsilon"] * hat)
+        settings["delta"] = repr(epsilon_hat(constants))
     return "\n".join(f"{name}: {value}" for name, value in settings.items())
 
 
 class PycaffeAdapter(Adapter):
     """A net for inference that shares the blobs of the solver's net."""
+
+    layout = LAYOUT
+    unbiased_variance = True
 
     def __init__(self, device, mode, threads, precision):
         if device != "cpu":
@@ -55,7 +53,7 @@ class PycaffeAdapter(Adapter):
 
     def load(self, module, case):
         """Prototxt, caffemodel and solver are written to a folder and read from it."""
-        self.case, self.cursor = case, 0
+        self.begin(module, case)
         (objective,) = case.objectives
         if objective["loss"] not in LOSSES:
             raise Unsupported("Caffe has no layer for the loss " + objective["loss"])
@@ -79,14 +77,9 @@ class PycaffeAdapter(Adapter):
             self.solver.net.copy_from(paths["weights"])
             self.net = caffe.Net(paths["deployed"], caffe.TEST)
         self.net.share_with(self.solver.net)
-        self.sets = [
-            {name: native(case, name, value) for name, value in inputs.items()}
-            for inputs in case.sets
-        ]
 
     def _put(self, net, names):
-        inputs = self.sets[self.cursor]
-        self.cursor = (self.cursor + 1) % len(self.sets)
+        inputs = self.next(self.sets)
         for name in names:
             net.blobs[name].data[...] = inputs[name]
 
@@ -122,24 +115,12 @@ class PycaffeAdapter(Adapter):
         return blobs[number], blobs[2] if name in self.case.state else None
 
     def parameters(self):
-        """Statistics are divided by their weight; a running variance is the unbiased one."""
+        """Statistics are divided by their weight."""
         handle = {"parameter/" + n: self._params(n)[0].data.copy() for n in self.case.parameters}
         for name in self.case.state:
             total, weight = self._params(name)
-            named = "state/" + name.replace("/variance", "/unbiased_variance")
-            handle[named] = total.data.astype("float64") / weight.data[0]
+            handle["state/" + name] = total.data.astype("float64") / weight.data[0]
         return handle
 
     def wait(self, handle):
         """Caffe is synchronous."""
-
-    def read(self, handle):
-        """Names say what an array is; its dimensions are those of the parameter or output."""
-        arrays = {}
-        for name, value in handle.items():
-            kind, _, rest = name.partition("/")
-            known = rest if kind in ("gradient", "parameter", "state") else name
-            dimensions = self.case.dimensions.get(known.replace("unbiased_", ""))
-            value = np.array(value)
-            arrays[name] = LAYOUT.to_canonical(value, dimensions) if dimensions else value
-        return arrays

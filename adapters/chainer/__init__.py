@@ -11,7 +11,7 @@ with warnings.catch_warnings():
     from chainer import links as L
 
 from adapters.base import Adapter as Base
-from adapters.base import Layout, Unsupported
+from adapters.base import Layout, Unsupported, canonical_name, epsilon_hat
 
 LAYOUT = Layout(
     {
@@ -26,14 +26,10 @@ LAYOUT = Layout(
 # i, f, o, a (chainer/functions/rnn/n_step_lstm.py, _lstm).
 #
 # What the arrays of a link are called canonically; W of any other is its kernel, b its bias.
-NORM = {"gamma": "scale", "beta": "bias", "avg_mean": "mean", "avg_var": "unbiased_variance"}
+NORM = {"gamma": "scale", "beta": "bias", "avg_mean": "mean", "avg_var": "variance"}
 ARRAYS = {L.BatchNormalization: NORM, L.EmbedID: {"W": "embedding"}}
-STATISTICS = ("mean", "unbiased_variance")  # arrays, where all else is a parameter
+STATISTICS = ("mean", "variance")  # arrays, where all else is a parameter
 GATES = {L.NStepRNNTanh: 1, L.NStepLSTM: 4, L.NStepGRU: 3}
-
-# Adam adds epsilon before the bias correction (Kingma and Ba, section 2, "epsilon hat"): this makes
-# the first step the same.
-EPSILON_HAT_STEP = 1
 
 
 def evidence_lower_bound(logits, mean, log_variance, target):
@@ -52,9 +48,8 @@ def make_optimizer(constants):
     """chainer.optimizers."""
     rate = constants["learning_rate"]
     if constants["name"] == "adam":
-        beta2 = constants["beta2"]
-        epsilon = constants["epsilon"] * (1 - beta2**EPSILON_HAT_STEP) ** 0.5
-        return chainer.optimizers.Adam(rate, constants["beta1"], beta2, epsilon)
+        beta1, beta2 = constants["beta1"], constants["beta2"]
+        return chainer.optimizers.Adam(rate, beta1, beta2, epsilon_hat(constants))
     if constants["name"] == "momentum":
         return chainer.optimizers.MomentumSGD(rate, constants["momentum"])
     return chainer.optimizers.SGD(rate)
@@ -64,10 +59,7 @@ def canonical_arrays(model):
     """Canonical name -> list of parameters (one for each gate), or the array of a statistic."""
     named = {}
     for path, link in model.namedlinks():
-        base = ""
-        for part in path.strip("/").split("/"):
-            base += str(int(part) + 1) if part.isdigit() else "/" + part
-        base = base.strip("/")
+        base = canonical_name(path.strip("/").split("/"))
         if type(link) in GATES:
             (layer,) = link.children()
             gates = GATES[type(link)]
@@ -93,6 +85,9 @@ def canonical_arrays(model):
 class Adapter(Base):
     """``chainer:eager``. Chainer is in maintenance since 2019; this is its last release."""
 
+    layout = LAYOUT
+    unbiased_variance = True
+
     def __init__(self, device, mode, threads, precision):
         if device != "cpu":
             raise Unsupported("its GPU array library, CuPy 7, is not looked at here")
@@ -104,41 +99,29 @@ class Adapter(Base):
 
     def load(self, module, case):
         """Parameters are copied into the built chain under its own names."""
-        self.case, self.cursor = case, 0
+        self.begin(module, case, LOSSES)
         self.model = module.build(case.sizes)
         self.optimizer = make_optimizer(case.optimizer).setup(self.model)
         self.named = canonical_arrays(self.model)
-        for name, value in {**case.parameters, **case.state}.items():
-            native = LAYOUT.to_native(value, case.dimensions[name])
-            held = self.named[name.replace("/variance", "/unbiased_variance")]
+        for name, value in self.given(self.named):
+            held = self.named[name]
             if isinstance(held, list):
-                for parameter, part in zip(held, np.split(native, len(held)), strict=True):
+                for parameter, part in zip(held, np.split(value, len(held)), strict=True):
                     parameter.array[...] = part
             else:
-                held[...] = native
+                held[...] = value
         for parameter in self.model.params():
             parameter.update_rule.enabled = not getattr(parameter, "frozen", False)
-        self.sets = [
-            {n: LAYOUT.to_native(v, case.dimensions[n]) for n, v in inputs.items()}
-            for inputs in case.sets
-        ]
-        ((self.loss_name, self.objective),) = case.objective_functions(module, LOSSES).items()
-
-    def _next(self):
-        inputs = self.sets[self.cursor]
-        self.cursor = (self.cursor + 1) % len(self.sets)
-        return inputs
+        ((self.loss_name, self.objective),) = self.objectives.items()
 
     def infer(self):
         """Forward pass without the graph of gradients."""
-        inputs = self._next()
         with chainer.using_config("train", False), chainer.no_backprop_mode():
-            found = self.model(**{name: inputs[name] for name in self.case.used})
-        return self.case.named_outputs(found)
+            return self.case.named_outputs(self.model(**self.next(self.used)))
 
     def train_step(self):
         """Forward, backward, update."""
-        loss = self.objective(self.model, self._next())
+        loss = self.objective(self.model, self.next(self.sets))
         self.model.cleargrads()
         loss.backward()
         self.optimizer.update()
@@ -147,7 +130,7 @@ class Adapter(Base):
     def gradients(self):
         """As in a step; running statistics are put back."""
         before = {n: held.copy() for n, held in self.named.items() if not isinstance(held, list)}
-        loss = self.objective(self.model, self._next())
+        loss = self.objective(self.model, self.next(self.sets))
         self.model.cleargrads()
         loss.backward()
         for name, value in before.items():
@@ -160,24 +143,18 @@ class Adapter(Base):
 
     def parameters(self):
         """Copies, the gates of a recurrent link put together."""
-        handle = {}
-        for name, held in self.named.items():
-            if isinstance(held, list):
-                handle["parameter/" + name] = np.concatenate([each.array for each in held])
-            else:
-                handle["state/" + name] = held.copy()
-        return handle
+        return self.by_kind(
+            {
+                name: np.concatenate([each.array for each in held])
+                if isinstance(held, list)
+                else held.copy()
+                for name, held in self.named.items()
+            }
+        )
 
     def wait(self, handle):
         """NumPy is synchronous."""
 
-    def read(self, handle):
-        """Names say what an array is; its dimensions are those of the parameter or output."""
-        arrays = {}
-        for name, value in handle.items():
-            kind, _, rest = name.partition("/")
-            known = rest if kind in ("gradient", "parameter", "state") else name
-            array = value.array if isinstance(value, chainer.Variable) else value
-            dimensions = self.case.dimensions.get(known.replace("unbiased_", ""))
-            arrays[name] = LAYOUT.to_canonical(array, dimensions) if dimensions else array
-        return arrays
+    def to_numpy(self, value):
+        """Variables have their array."""
+        return value.array if isinstance(value, chainer.Variable) else value

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 
 from adapters.base import Adapter as Base
-from adapters.base import Layout, Unsupported
+from adapters.base import Layout, Unsupported, epsilon_hat
 from adapters.cntk.mpi import load_mpi
 
 load_mpi()
@@ -30,23 +30,18 @@ def cross_entropy(logits, label):
 LOSSES = {"softmax_cross_entropy": cross_entropy}
 
 
-# Adam adds epsilon before the bias correction (Kingma and Ba, section 2, "epsilon hat"): this makes
-# the first step the same.
-EPSILON_HAT_STEP = 1
-
-
 def make_learner(constants, parameters, batch):
     """Rates and momenta are those of a minibatch of ``batch`` examples and its mean."""
     rate = C.learning_parameter_schedule(constants["learning_rate"], minibatch_size=batch)
     if constants["name"] == "adam":
         # Gradients are sums over the minibatch. Adam's step does not grow with them, so its rate is
-        # taken as it is ("per sample"), and epsilon stands beside a sum.
+        # taken as it is ("per sample"), and epsilon is added to a sum.
         rate = C.learning_parameter_schedule_per_sample(constants["learning_rate"])
         beta1, beta2 = (
             C.momentum_schedule(constants[name], minibatch_size=batch)
             for name in ("beta1", "beta2")
         )
-        epsilon = batch * constants["epsilon"] * (1 - constants["beta2"] ** EPSILON_HAT_STEP) ** 0.5
+        epsilon = batch * epsilon_hat(constants)
         return C.adam(parameters, rate, beta1, variance_momentum=beta2, epsilon=epsilon)
     if constants["name"] == "momentum":
         momentum = C.momentum_schedule(constants["momentum"], minibatch_size=batch)
@@ -61,6 +56,8 @@ class Adapter(Base):
     https://learn.microsoft.com/en-us/cognitive-toolkit/how-to-train-using-declarative-and-imperative-api
     """
 
+    layout = LAYOUT
+
     def __init__(self, device, mode, threads, precision):
         if device != "cpu":
             raise Unsupported("CNTK's GPU packages want CUDA 10 and are not looked at here")
@@ -72,68 +69,53 @@ class Adapter(Base):
 
     def load(self, module, case):
         """Values are set in the parameters of the model's named layers."""
-        self.case, self.cursor = case, 0
-        first = {n: LAYOUT.to_native(v, case.dimensions[n]) for n, v in case.sets[0].items()}
-        inputs = {n: C.input_variable(v.shape[1:], name=n) for n, v in first.items()}
+        self.begin(module, case, LOSSES)
+        inputs = {n: C.input_variable(v.shape[1:], name=n) for n, v in self.sets[0].items()}
         layers = module.build(case.sizes)
         self.model = layers(*(inputs[name] for name in case.used))
-        self.named = {}
-        for name, value in case.parameters.items():
-            path, _, kind = name.rpartition("/")
-            held = getattr(getattr(self.model, path), "W" if kind == "kernel" else "b")
-            held.value = LAYOUT.to_native(value, case.dimensions[name]).reshape(held.shape)
-            self.named[name] = held
-        ((self.loss_name, objective),) = case.objective_functions(module, LOSSES).items()
+        self.named = {name: self._held(name) for name in case.parameters}
+        for name, value in self.given(self.named):
+            self.named[name].value = value
+        ((self.loss_name, objective),) = self.objectives.items()
         self.loss = objective(lambda **_: self.model, inputs)
         learner = make_learner(case.optimizer, self.model.parameters, case.batch)
         self.trainer = C.Trainer(self.model, self.loss, [learner])
-        self.sets = [
-            {
-                inputs[n]: LAYOUT.to_native(v, case.dimensions[n]).astype("float32")
-                for n, v in arrays.items()
-            }
-            for arrays in case.sets
-        ]
-        self.used = [inputs[name] for name in case.used]
+        self.fed = [{inputs[n]: value for n, value in arrays.items()} for arrays in self.sets]
+        self.read_by_model = [inputs[name] for name in case.used]
 
-    def _next(self):
-        arguments = self.sets[self.cursor]
-        self.cursor = (self.cursor + 1) % len(self.sets)
-        return arguments
+    def _held(self, name):
+        path, _, kind = name.rpartition("/")
+        return getattr(getattr(self.model, path), "W" if kind == "kernel" else "b")
+
+    def place(self, name, value):
+        """All of CNTK's inputs are float32."""
+        return super().place(name, value).astype("float32")
 
     def infer(self):
         """eval gives NumPy."""
-        arguments = self._next()
-        return self.case.named_outputs(self.model.eval({v: arguments[v] for v in self.used}))
+        arguments = self.next(self.fed)
+        used = {variable: arguments[variable] for variable in self.read_by_model}
+        return self.case.named_outputs(self.model.eval(used))
 
     def train_step(self):
         """train_minibatch."""
-        self.trainer.train_minibatch(self._next())
+        self.trainer.train_minibatch(self.next(self.fed))
         return {self.loss_name: self.trainer.previous_minibatch_loss_average}
 
     def gradients(self):
         """Sums over the minibatch, made means here."""
         wanted = list(self.named.values())
-        found, losses = self.loss.grad(self._next(), wrt=wanted, outputs=[self.loss])
+        found, losses = self.loss.grad(self.next(self.fed), wrt=wanted, outputs=[self.loss])
         handle = {"gradient/" + n: found[v] / self.case.batch for n, v in self.named.items()}
         return dict(handle, **{self.loss_name: np.mean(losses)})
 
     def parameters(self):
         """Copies."""
-        return {"parameter/" + name: held.value for name, held in self.named.items()}
+        return self.by_kind({name: held.value for name, held in self.named.items()})
 
     def wait(self, handle):
         """On the CPU CNTK returns when its work is done."""
 
-    def read(self, handle):
-        """A kernel behind an image has the image's axes apart, a bias of a convolution three."""
-        arrays = {}
-        for name, value in handle.items():
-            kind, _, rest = name.partition("/")
-            known = rest if kind in ("gradient", "parameter") else name
-            array, dimensions = np.asarray(value, "float32"), self.case.dimensions.get(known)
-            if known in self.case.parameters:
-                parameter = LAYOUT.to_native(self.case.parameters[known], dimensions)
-                array = array.reshape(parameter.shape)
-            arrays[name] = LAYOUT.to_canonical(array, dimensions) if dimensions else array
-        return arrays
+    def to_numpy(self, value):
+        """CNTK gives float64 for a loss."""
+        return np.asarray(value, "float32")

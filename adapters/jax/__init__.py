@@ -4,50 +4,22 @@ Follows JAX's own pages on jit, pytrees, stateful computations, ahead-of-time co
 buffer donation, and optax's "Getting started". A model is a pure function
 ``predict(parameters, **inputs)`` whose argument names are the canonical input names. Where a
 definition has running statistics, it is ``predict(parameters, state, **inputs, training=...)`` and
-gives the state back beside its outputs, and an objective of its own is a function
-``(parameters, state, inputs) -> (loss, state)``. Both trees nest as the canonical names do:
+gives the state back with its outputs, and an objective of its own is a function
+``(parameters, state, inputs) -> (loss, state)``. A decoder is ``generate(sizes)``, which gives
+``decode(parameters, prompt, count)``. Both trees nest as the canonical names do:
 "hidden1/kernel" is ``parameters["hidden1"]["kernel"]``. JAX's axes are the canonical ones.
 """
 
 import functools
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from adapters.base import Adapter as Base
-from adapters.base import Unsupported
-
-
-def softmax_cross_entropy(logits, labels):
-    """Mean over the batch."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-
-def binary_cross_entropy(logits, labels):
-    """Mean over the batch."""
-    return optax.sigmoid_binary_cross_entropy(logits, labels).mean()
-
-
-def evidence_lower_bound(logits, mean, log_variance, target):
-    """Its negative, mean over the batch, by hand: optax has no divergence of normals."""
-    reconstruction = optax.sigmoid_binary_cross_entropy(logits, target).sum(-1)
-    divergence = 0.5 * (mean**2 + jnp.exp(log_variance) - 1 - log_variance).sum(-1)
-    return (reconstruction + divergence).mean()
-
-
-LOSSES = {
-    "softmax_cross_entropy": softmax_cross_entropy,
-    "binary_cross_entropy": binary_cross_entropy,
-    "evidence_lower_bound": evidence_lower_bound,
-}
-
-OPTIMIZERS = {
-    "sgd": lambda o: optax.sgd(o["learning_rate"]),
-    "momentum": lambda o: optax.sgd(o["learning_rate"], momentum=o["momentum"]),
-    "adam": lambda o: optax.adam(o["learning_rate"], o["beta1"], o["beta2"], eps=o["epsilon"]),
-}
+from adapters.base import MODEL_FUNCTIONS
+from adapters.on_jax import OnJax
+from adapters.with_optax import LOSSES, OPTIMIZERS
 
 
 def nest(arrays):
@@ -77,56 +49,19 @@ def part(tree, name):
     return {name: tree[name]} if name else tree
 
 
-class Adapter(Base):
+class Adapter(OnJax):
     """``jax:jit``."""
 
-    def __init__(self, device, mode, threads, precision):
-        jax.config.update("jax_platforms", device)
-        try:
-            self.device = jax.devices(device)[0]
-        except RuntimeError as error:
-            raise Unsupported("JAX finds no device of the kind " + device) from error
-        # No TF32 and no bfloat16 passes; on the CPU it changes nothing.
-        jax.config.update("jax_default_matmul_precision", "highest")
-        self.compiled = 0
-        jax.monitoring.register_event_duration_secs_listener(self._heard)
-
-    def _heard(self, event, duration, **_):
-        self.compiled += event.endswith(("jaxpr_trace_duration", "backend_compile_duration"))
-
-    def compilations(self):
-        """Traces and backend compilations of the whole process, as JAX reports them.
-
-        https://docs.jax.dev/en/latest/_autosummary/jax.monitoring.html
-        """
-        return self.compiled
-
-    def device_memory(self):
-        """The allocator's peak since the process began: JAX cannot reset it."""
-        found = self.device.memory_stats()
-        if self.device.platform == "cpu" or not found:
-            return None
-        return {
-            "used_peak_bytes": found.get("peak_bytes_in_use"),
-            "reserved_peak_bytes": found.get("peak_pool_bytes"),
-        }
+    model_functions = MappingProxyType({**MODEL_FUNCTIONS, "generate": ("sizes",)})
+    objective_arguments = ("parameters", "state", "inputs")
 
     def describe(self):
-        """JAX sizes its pool by NPROC and the affinity and cannot read it back."""
-        return {
-            "version": jax.__version__,
-            "threads": None,
-            "optax": optax.__version__,
-            "numpy": np.__version__,
-            "device": "cuda" if self.device.platform == "gpu" else self.device.platform,
-            "device_kind": self.device.device_kind,
-            "compiler": "XLA, " + self.device.client.platform_version,
-            "matmul_precision": jax.config.jax_default_matmul_precision,
-        }
+        """With the version of optax."""
+        return dict(super().describe(), optax=optax.__version__)
 
     def load(self, module, case):
-        """Parameters and inputs become arrays of the device, the functions are jitted anew."""
-        self.case, self.module = case, module
+        """Parameters and inputs become arrays of the device, the functions are jitted again."""
+        self.begin(module, case, LOSSES)
         self.apply = module.build(case.sizes)
         optimizer = OPTIMIZERS[case.optimizer["name"]](case.optimizer)
         objectives = self._objectives()
@@ -155,7 +90,7 @@ class Adapter(Base):
         self.losses_and_gradients = jax.jit(losses_and_gradients)
         self.update = jax.jit(update, donate_argnums=(0, 1, 2))
         if case.generation:
-            self.decode = jax.jit(module.generator(case.sizes), static_argnames="count")
+            self.decode = jax.jit(module.generate(case.sizes), static_argnames="count")
 
         # A copy, where device_put may share NumPy's memory: donation may overwrite only our own.
         self.values = nest({name: jnp.array(value) for name, value in case.parameters.items()})
@@ -164,9 +99,6 @@ class Adapter(Base):
             name: optimizer.init(part(self.values, trains))
             for name, (trains, _) in objectives.items()
         }
-        self.sets = [jax.device_put(arrays) for arrays in case.sets]
-        self.used = [{name: arrays[name] for name in case.used} for arrays in self.sets]
-        self.cursor = 0
         jax.block_until_ready((self.values, self.state, self.slots, self.sets))
 
     def _predict(self, parameters, state, inputs):
@@ -177,7 +109,7 @@ class Adapter(Base):
 
     def _objectives(self):
         """Name -> (what it trains, ``(trained, parameters, state, inputs) -> (loss, state)``)."""
-        standard = self.case.objective_functions(self.module, LOSSES)
+        standard = self.objectives
 
         def objective(name):
             own = getattr(self.module, name, None)
@@ -217,33 +149,26 @@ class Adapter(Base):
             self.decode.lower(self.values, prompt, count=generation["count"]).compile()
         return True
 
-    def _next(self):
-        number = self.cursor
-        self.cursor = (number + 1) % len(self.sets)
-        return number
-
     def infer(self):
         """One jitted forward pass."""
-        outputs = self.predict(self.values, self.state, self.used[self._next()])
+        outputs = self.predict(self.values, self.state, self.next(self.used))
         return self.case.named_outputs(outputs)
 
     def train_step(self):
         """Values, gradients and updates in one jitted function; old state is donated to new."""
         self.values, self.state, self.slots, losses = self.update(
-            self.values, self.state, self.slots, self.sets[self._next()]
+            self.values, self.state, self.slots, self.next(self.sets)
         )
         return losses
 
     def generate(self, count):
         """Prompt and all tokens in one jitted function."""
-        prompt = self.sets[self._next()][self.case.generation["prompt"]]
+        prompt = self.next(self.sets)[self.case.generation["prompt"]]
         return {"tokens": self.decode(self.values, prompt, count=count)}
 
     def gradients(self):
         """``jax.value_and_grad`` of the same losses."""
-        losses, gradients = self.losses_and_gradients(
-            self.values, self.state, self.sets[self._next()]
-        )
+        losses, gradients = self.losses_and_gradients(self.values, self.state, self.next(self.sets))
         return dict(flatten("gradient", gradients), **losses)
 
     def parameters(self):
@@ -253,7 +178,3 @@ class Adapter(Base):
     def wait(self, handle):
         """JAX dispatches asynchronously, on the CPU too: block on the results and on the state."""
         jax.block_until_ready((handle, self.values, self.state, self.slots))
-
-    def read(self, handle):
-        """A copy: a later step may take the memory of a donated parameter."""
-        return {name: np.array(value) for name, value in handle.items()}

@@ -36,8 +36,8 @@ def feed_forward(layer, x):
     return dense(layer["out"], jax.nn.gelu(dense(layer["hidden"], y), approximate=True))
 
 
-def generator(sizes):
-    """-> ``generate(parameters, prompt, count)`` -> tokens (batch, count), greedily."""
+def generate(sizes):
+    """-> ``decode(parameters, prompt, count)`` -> tokens (batch, count), greedily."""
     heads, names = sizes["heads"], [f"layers{n}" for n in range(1, sizes["layers"] + 1)]
 
     def advance(parameters, tokens, position, cache):
@@ -66,7 +66,7 @@ def generator(sizes):
         out = jax.nn.dot_product_attention(query, keys, values, mask=seen[None, None])
         return dense(layer["out"], out.reshape(x.shape)), (keys, values)
 
-    def generate(parameters, prompt, count):
+    def decode(parameters, prompt, count):
         batch, length = prompt.shape
         empty = jnp.zeros((batch, length + count, heads, sizes["width"] // heads))
         cache = {name: (empty, empty) for name in names}
@@ -80,4 +80,4 @@ def generator(sizes):
         _, tokens = lax.scan(further, (token, cache), positions)
         return jnp.concatenate([token[:, None], tokens.T], axis=1)
 
-    return generate
+    return decode

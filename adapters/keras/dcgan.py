@@ -106,7 +106,7 @@ def generator_loss(model, inputs):
     return fooled(model, model.generator(inputs["latent"], training=True))
 
 
-def training_step(model, optimizers):
+def make_train_step(model, optimizers):
     """-> ``step(inputs)``, which gives both losses, for the backend in use."""
     make = {"tensorflow": tensorflow_step, "jax": jax_step, "torch": torch_step}
     discriminating, generating = optimizers["discriminator_loss"], optimizers["generator_loss"]

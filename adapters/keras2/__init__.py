@@ -12,7 +12,7 @@ import os
 import numpy as np
 
 from adapters.base import Adapter as Base
-from adapters.base import Layout, Unsupported
+from adapters.base import Layout, Unsupported, epsilon_hat
 
 LAYOUT = Layout(entries={"gru_gate": (1, 0, 2)})  # Keras has z, r, h
 BOTH_BIASES = ("recurrent/bias", "recurrent/recurrent_bias")  # of a GRU: one variable of two rows
@@ -21,23 +21,21 @@ BOTH_BIASES = ("recurrent/bias", "recurrent/recurrent_bias")  # of a GRU: one va
 # large leaves the weights' own rounding far behind.
 PROBING_RATE = 1024.0
 
-# Keras' Adam folds the bias correction into the step size (Kingma and Ba, section 2, "epsilon
-# hat"): this makes the first step the same.
-EPSILON_HAT_STEP = 1
-
 
 def make_optimizer(keras, constants):
     """keras.optimizers."""
     rate = constants["learning_rate"]
     if constants["name"] == "adam":
         beta1, beta2 = constants["beta1"], constants["beta2"]
-        epsilon = constants["epsilon"] * (1 - beta2**EPSILON_HAT_STEP) ** 0.5
+        epsilon = epsilon_hat(constants)
         return keras.optimizers.Adam(rate, beta_1=beta1, beta_2=beta2, epsilon=epsilon)
     return keras.optimizers.SGD(rate, momentum=constants.get("momentum", 0.0))
 
 
 class Adapter(Base):
     """``keras2:BACKEND`` and ``keras2:BACKEND-fit``; ``keras2:cntk-unrolled``."""
+
+    layout = LAYOUT
 
     def __init__(self, device, mode, threads, precision):
         if device != "cpu":
@@ -72,7 +70,8 @@ class Adapter(Base):
 
     def load(self, module, case):
         """A new compiled model, its weights replaced by the case's."""
-        self.case, self.batch, self.cursor, self.tiles = case, case.batch, 0, 0
+        self.begin(module, case)
+        self.batch, self.tiles = case.batch, 0
         self.model = module.build(dict(case.sizes, unroll=self.unrolled))
         loss = self.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         self.model.compile(optimizer=make_optimizer(self.keras, case.optimizer), loss=loss)
@@ -84,8 +83,8 @@ class Adapter(Base):
             self._assign(name, self._turned(name, LAYOUT.to_native(value, case.dimensions[name])))
         (objective,) = case.objectives
         # A sequence's mask makes its length unnecessary.
-        self.sets = [
-            (inputs[case.used[0]], inputs[objective["targets"][0]][:, None]) for inputs in case.sets
+        self.batches = [
+            (inputs[case.used[0]], inputs[objective["targets"][0]][:, None]) for inputs in self.sets
         ]
 
     def _variable(self, name):
@@ -117,17 +116,17 @@ class Adapter(Base):
         value, row = self.keras.backend.get_value(self.parts[name]), self._row(name)
         return np.array(self._turned(name, value if row is None else value[row]))
 
-    def _next(self, count=1):
+    def _next_batches(self, count=1):
         """Inputs and targets of the next ``count`` sets, one after the other."""
-        first, sets = self.cursor, len(self.sets)
+        first, sets = self.cursor, len(self.batches)
         self.cursor = (first + count) % sets
         if count == 1:
-            return self.sets[first]
+            return self.batches[first]
         if self.tiles < first + count:
             # Enough for any cursor: the slice before the timed one has the same count, so that the
             # timed one only takes views.
             self.tiles = count + sets - 1
-            chosen = [self.sets[number % sets] for number in range(self.tiles)]
+            chosen = [self.batches[number % sets] for number in range(self.tiles)]
             self.tiled = [np.concatenate(arrays) for arrays in zip(*chosen)]
         rows = slice(first * self.batch, (first + count) * self.batch)
         return [each[rows] for each in self.tiled]
@@ -136,13 +135,13 @@ class Adapter(Base):
         """``predict_on_batch``, or in the fit modes ``predict`` over one batch."""
         if self.fits:
             return self.repeat(self.infer, 1)
-        return self.case.named_outputs(self.model.predict_on_batch(self._next()[0]))
+        return self.case.named_outputs(self.model.predict_on_batch(self._next_batches()[0]))
 
     def train_step(self):
         """``train_on_batch`` or, in the fit modes, ``fit`` over one batch."""
         if self.fits:
             return self.repeat(self.train_step, 1)
-        return {"loss": self.model.train_on_batch(*self._next())}
+        return {"loss": self.model.train_on_batch(*self._next_batches())}
 
     def repeat(self, step, count):
         """In the fit modes one ``fit`` (``predict``) over ``count`` batches in the cursor's order.
@@ -151,7 +150,7 @@ class Adapter(Base):
         """
         if not self.fits:
             return Base.repeat(self, step, count)
-        x, y = self._next(count)
+        x, y = self._next_batches(count)
         if step == self.infer:
             outputs = self.model.predict(x, batch_size=self.batch)
             return self.case.named_outputs(outputs[-self.batch :])
@@ -162,7 +161,7 @@ class Adapter(Base):
         """Of a step of plain descent, which is taken back; CNTK tells them in no other way."""
         before = {name: self._value(name) for name in self.parts}
         weights = self.model.get_weights()
-        loss = self.probe.train_on_batch(*self._next())
+        loss = self.probe.train_on_batch(*self._next_batches())
         handle = {
             "gradient/" + name: (value - self._value(name)) / PROBING_RATE
             for name, value in before.items()
@@ -172,17 +171,11 @@ class Adapter(Base):
 
     def parameters(self):
         """Copies."""
-        return {"parameter/" + name: self._value(name) for name in self.parts}
+        return self.by_kind({name: self._value(name) for name in self.parts})
 
     def wait(self, handle):
         """Both backends return when they are done."""
 
-    def read(self, handle):
-        """Canonical but for a GRU's gates."""
-        arrays = {}
-        for name, value in handle.items():
-            rest = name.partition("/")[2]
-            dimensions = self.case.dimensions.get(rest)
-            array = np.asarray(value, "float32")
-            arrays[name] = LAYOUT.to_canonical(array, dimensions) if dimensions else array
-        return arrays
+    def to_numpy(self, value):
+        """Losses are float64."""
+        return np.asarray(value, "float32")

@@ -5,7 +5,7 @@ import numpy as np
 from mxnet import autograd, gluon, nd
 
 from adapters.base import Adapter as Base
-from adapters.base import Layout, Unsupported
+from adapters.base import Layout, Unsupported, canonical_name, epsilon_hat
 
 LAYOUT = Layout(
     {
@@ -29,10 +29,6 @@ KINDS = {
     "weight": "kernel",
 }
 STATISTICS = ("mean", "variance")
-
-# Adam adds epsilon before the bias correction (Kingma and Ba, section 2, "epsilon hat"): this makes
-# the first step the same.
-EPSILON_HAT_STEP = 1
 
 
 class EvidenceLowerBound(gluon.HybridBlock):
@@ -61,23 +57,21 @@ def make_trainer(constants, parameters):
     settings = {"learning_rate": constants["learning_rate"], "wd": 0.0}
     if constants["name"] == "adam":
         settings["beta1"], settings["beta2"] = constants["beta1"], constants["beta2"]
-        hat = (1 - constants["beta2"] ** EPSILON_HAT_STEP) ** 0.5
-        settings["epsilon"] = constants["epsilon"] * hat
+        settings["epsilon"] = epsilon_hat(constants)
         return gluon.Trainer(parameters, "adam", settings, kvstore=None)
     settings["momentum"] = constants.get("momentum", 0.0)
     return gluon.Trainer(parameters, "sgd", settings, kvstore=None)
 
 
-def canonical_parameters(block, path=""):
-    """Canonical name -> gluon parameter; members of a sequence count from one."""
+def canonical_parameters(block, path=()):
+    """Canonical name -> gluon parameter."""
     named = {}
     for kind, parameter in block._reg_params.items():
         kind = "embedding" if isinstance(block, gluon.nn.Embedding) else KINDS.get(kind, kind)
         if parameter.grad_req != "null" or kind in STATISTICS:
-            named[path + "/" + kind] = parameter
+            named[canonical_name([*path, kind])] = parameter
     for name, child in block._children.items():
-        part = str(int(name) + 1) if name.isdigit() else "/" + name
-        named.update(canonical_parameters(child, (path + part).lstrip("/")))
+        named.update(canonical_parameters(child, (*path, name)))
     return named
 
 
@@ -86,6 +80,8 @@ class Adapter(Base):
 
     https://mxnet.apache.org/versions/1.9.1/api/python/docs/tutorials/packages/gluon/blocks/hybridize.html
     """
+
+    layout = LAYOUT
 
     def __init__(self, device, mode, threads, precision):
         if device != "cpu":
@@ -103,12 +99,12 @@ class Adapter(Base):
 
     def load(self, module, case):
         """Parameters are set in the built block under its own names."""
-        self.case, self.cursor = case, 0
+        self.begin(module, case)
         self.model = module.build(case.sizes)
         self.model.initialize(ctx=mx.cpu())
         self.named = canonical_parameters(self.model)
-        for name, value in {**case.parameters, **case.state}.items():
-            self.named[name].set_data(nd.array(LAYOUT.to_native(value, case.dimensions[name])))
+        for name, value in self.given(self.named):
+            self.named[name].set_data(nd.array(value))
         (objective,) = case.objectives
         self.outputs, self.targets = objective["outputs"], objective["targets"]
         self.loss, self.loss_name = LOSSES[objective["loss"]](), objective["name"]
@@ -116,19 +112,11 @@ class Adapter(Base):
             self.model.hybridize()
             self.loss.hybridize()
         self.trainer = make_trainer(case.optimizer, self.model.collect_params())
-        self.sets = [
-            {n: self._place(n, value) for n, value in inputs.items()} for inputs in case.sets
-        ]
         nd.waitall()
 
-    def _place(self, name, value):
-        value = LAYOUT.to_native(value, self.case.dimensions[name])
-        return nd.array(value, dtype=value.dtype)
-
-    def _next(self):
-        inputs = self.sets[self.cursor]
-        self.cursor = (self.cursor + 1) % len(self.sets)
-        return inputs
+    def place(self, name, value):
+        """An array of the context."""
+        return nd.array(super().place(name, value), dtype=value.dtype)
 
     def _forward(self, inputs):
         found = self.model(*(inputs[name] for name in self.case.used))
@@ -143,11 +131,11 @@ class Adapter(Base):
 
     def infer(self):
         """Outside of autograd.record: in evaluation mode."""
-        return self._forward(self._next())
+        return self._forward(self.next(self.sets))
 
     def train_step(self):
         """Forward, backward, and a step that divides by the batch."""
-        inputs = self._next()
+        inputs = self.next(self.sets)
         with autograd.record():
             losses = self._losses(inputs)
         losses.backward()
@@ -156,39 +144,26 @@ class Adapter(Base):
 
     def gradients(self):
         """Of the mean; running statistics are put back."""
-        statistics = [p for name, p in self.named.items() if name.split("/")[-1] in STATISTICS]
+        statistics = [self.named[name] for name in self.case.state]
         before = [each.data().copy() for each in statistics]
-        inputs = self._next()
+        inputs = self.next(self.sets)
         with autograd.record():
             loss = self._losses(inputs).mean()
         loss.backward()
         nd.waitall()
         for each, value in zip(statistics, before, strict=True):
             each.set_data(value)
-        trained = {n: p for n, p in self.named.items() if p.grad_req != "null"}
-        handle = {"gradient/" + name: p.grad() for name, p in trained.items()}
+        handle = {"gradient/" + name: self.named[name].grad() for name in self.case.parameters}
         return dict(handle, **{self.loss_name: loss})
 
     def parameters(self):
         """The block's own arrays."""
-        return {
-            ("state/" if name.split("/")[-1] in STATISTICS else "parameter/") + name: p.data()
-            for name, p in self.named.items()
-        }
+        return self.by_kind({name: parameter.data() for name, parameter in self.named.items()})
 
     def wait(self, handle):
         """Operations are queued; ``waitall`` waits for the queue, updates included."""
         nd.waitall()
 
-    def read(self, handle):
-        """Names say what an array is; its dimensions are those of the parameter or output."""
-        arrays = {}
-        for name, value in handle.items():
-            kind, _, rest = name.partition("/")
-            known = rest if kind in ("gradient", "parameter", "state") else name
-            dimensions = self.case.dimensions.get(known)
-            array = value.asnumpy()
-            if name == self.loss_name:
-                array = array.reshape(())  # the smallest shape there is in nd is (1,)
-            arrays[name] = LAYOUT.to_canonical(array, dimensions) if dimensions else array
-        return arrays
+    def to_numpy(self, value):
+        """A copy."""
+        return value.asnumpy()

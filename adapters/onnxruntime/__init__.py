@@ -42,6 +42,8 @@ class Adapter(Base):
     https://onnxruntime.ai/docs/performance/tune-performance/ is where ``tuned`` comes from.
     """
 
+    layout = LAYOUT
+
     def __init__(self, device, mode, threads, precision):
         if device != "cpu":
             raise Unsupported("only the CPU execution provider is built in")
@@ -63,21 +65,17 @@ class Adapter(Base):
     def load(self, module, case):
         """Export; sessions are made when it is known for what."""
         model = reference.get(case.model)
-        self.case, self.cursor, self.sessions = case, 0, {}
+        self.begin(module, case)
+        self.sessions = {}
         self.exported = export_inference(
             model, case.sizes, case.parameters, case.state, batch=case.batch
         )
-        self.native = [
-            {n: LAYOUT.to_native(v, case.dimensions[n]) for n, v in inputs.items()}
-            for inputs in case.sets
-        ]
-        self.sets = self._placed(self.native, case.used)
         if case.generation:
             self.decoder = export_generation(model, case.sizes, case.parameters, batch=case.batch)
-            self.prompts = self._placed(self.native, [case.generation["prompt"]])
 
-    def _placed(self, sets, names):
-        return [{name: self._value(inputs[name]) for name in names} for inputs in sets]
+    def place(self, name, value):
+        """In ``tuned`` a value of the runtime's own."""
+        return self._value(super().place(name, value))
 
     def _value(self, array):
         return onnxruntime.OrtValue.ortvalue_from_numpy(array) if self.tuned else array
@@ -109,14 +107,11 @@ class Adapter(Base):
 
     def infer(self):
         """One run of the session."""
-        inputs = self.sets[self.cursor]
-        self.cursor = (self.cursor + 1) % len(self.sets)
-        return self._run("inference", inputs)
+        return self._run("inference", self.next(self.used))
 
     def generate(self, count):
         """The prompt with empty keys and values, then one token after the other."""
-        tokens = self.prompts[self.cursor][self.case.generation["prompt"]]
-        self.cursor = (self.cursor + 1) % len(self.sets)
+        tokens = self.next(self.sets)[self.case.generation["prompt"]]
         empty = self._value(np.zeros((self.case.batch, 0, self.case.sizes["width"]), np.float32))
         cache = {each.name: empty for each in self.decoder.proto.graph.input}
         found = []
@@ -126,30 +121,19 @@ class Adapter(Base):
             tokens = self._column(token)
             found.append(token)
             cache = {name.replace("present", "past"): value for name, value in run.items()}
-        return {"tokens": found}
+        return {"tokens": np.stack([self.to_numpy(each) for each in found], 1)}
 
     def _column(self, token):
         return self._value(token.numpy()[:, None]) if self.tuned else token[:, None]
 
     def parameters(self):
         """What the exported file holds, before any quantisation."""
-        return {
-            ("state/" if name in self.case.state else "parameter/") + name: value
-            for name, value in self.exported.parameters().items()
-        }
+        held = self.exported.parameters()  # in canonical axes, to which read() turns all arrays
+        return self.by_kind({name: Base.place(self, name, value) for name, value in held.items()})
 
     def wait(self, handle):
         """A run returns when it is done."""
 
-    def read(self, handle):
-        """Images back to canonical axes; tokens side by side."""
-        if "tokens" in handle:
-            return {"tokens": np.stack([self._array(each) for each in handle["tokens"]], 1)}
-        arrays = {name: self._array(value) for name, value in handle.items()}
-        for name in self.case.outputs:
-            if name in arrays:
-                arrays[name] = LAYOUT.to_canonical(arrays[name], self.case.dimensions[name])
-        return arrays
-
-    def _array(self, value):
+    def to_numpy(self, value):
+        """Values of the runtime's own, too."""
         return value if isinstance(value, np.ndarray) else value.numpy()

@@ -27,6 +27,8 @@ class Adapter(Base):
     where ``tuned`` comes from. The plugin would compute in bfloat16 where the processor can.
     """
 
+    layout = LAYOUT
+
     def __init__(self, device, mode, threads, precision):
         if device != "cpu":
             raise Unsupported("only the CPU plugin is looked at")
@@ -51,18 +53,13 @@ class Adapter(Base):
     def load(self, module, case):
         """Export and read; compiled when it is known for what."""
         model = reference.get(case.model)
-        self.case, self.cursor, self.requests = case, 0, {}
+        self.begin(module, case)
+        self.requests = {}
         self.exported = export_inference(
             model, case.sizes, case.parameters, case.state, batch=case.batch
         )
-        native = [
-            {n: LAYOUT.to_native(v, case.dimensions[n]) for n, v in inputs.items()}
-            for inputs in case.sets
-        ]
-        self.sets = [{name: inputs[name] for name in case.used} for inputs in native]
         if case.generation:
             self.decoder = export_generation(model, case.sizes, case.parameters, batch=case.batch)
-            self.prompts = [inputs[case.generation["prompt"]] for inputs in native]
 
     def compile(self, phase):
         """``compile_model`` for the CPU; float32 is read back, not hoped for."""
@@ -84,14 +81,11 @@ class Adapter(Base):
 
     def infer(self):
         """One request."""
-        inputs = self.sets[self.cursor]
-        self.cursor = (self.cursor + 1) % len(self.sets)
-        return self._run("inference", inputs)
+        return self._run("inference", self.next(self.used))
 
     def generate(self, count):
         """The prompt with empty keys and values, then one token after the other."""
-        tokens = self.prompts[self.cursor]
-        self.cursor = (self.cursor + 1) % len(self.sets)
+        tokens = self.next(self.sets)[self.case.generation["prompt"]]
         empty = np.zeros((self.case.batch, 0, self.case.sizes["width"]), np.float32)
         cache = {each.name: empty for each in self.decoder.proto.graph.input}
         found = []
@@ -106,19 +100,8 @@ class Adapter(Base):
 
     def parameters(self):
         """What the exported file holds."""
-        return {
-            ("state/" if name in self.case.state else "parameter/") + name: value
-            for name, value in self.exported.parameters().items()
-        }
+        held = self.exported.parameters()  # in canonical axes, to which read() turns all arrays
+        return self.by_kind({name: Base.place(self, name, value) for name, value in held.items()})
 
     def wait(self, handle):
         """A request returns when it is done."""
-
-    def read(self, handle):
-        """Copies, since the next request overwrites what is shared; images in canonical axes."""
-        return {
-            name: LAYOUT.to_canonical(np.array(value), self.case.dimensions[name])
-            if name in self.case.outputs
-            else value
-            for name, value in handle.items()
-        }

@@ -5,7 +5,7 @@ import paddle
 from paddle.nn import functional as F
 
 from adapters.base import Adapter as Base
-from adapters.base import Layout, Unsupported
+from adapters.base import Layout, Unsupported, canonical_name
 
 LAYOUT = Layout(
     {
@@ -33,19 +33,13 @@ def make_optimizer(constants, parameters):
     return paddle.optimizer.SGD(rate, parameters=parameters)
 
 
-def canonical_name(path):
-    """ "hidden.0.weight" -> "hidden1/kernel"."""
-    name = ""
-    for part in path.replace("weight", "kernel").split("."):
-        name += str(int(part) + 1) if part.isdigit() else "/" + part
-    return name[1:]
-
-
 class Adapter(Base):
     """``paddle:eager`` and ``paddle:static``.
 
     https://www.paddlepaddle.org.cn/documentation/docs/en/guides/jit/index_en.html
     """
+
+    layout = LAYOUT
 
     def __init__(self, device, mode, threads, precision):
         if device != "cpu":
@@ -59,38 +53,34 @@ class Adapter(Base):
 
     def load(self, module, case):
         """Parameters are set in the built layer under its own names."""
-        self.case, self.cursor = case, 0
+        self.begin(module, case, LOSSES)
         self.model = module.build(case.sizes)
-        self.named = {canonical_name(path): p for path, p in self.model.named_parameters()}
-        for name, value in case.parameters.items():
-            self.named[name].set_value(LAYOUT.to_native(value, case.dimensions[name]))
+        self.named = {
+            canonical_name(path.replace("weight", "kernel").split(".")): parameter
+            for path, parameter in self.model.named_parameters()
+        }
+        for name, value in self.given(self.named):
+            self.named[name].set_value(value)
         self.optimizer = make_optimizer(case.optimizer, self.model.parameters())
-        self.sets = [{n: self._place(n, v) for n, v in inputs.items()} for inputs in case.sets]
         self.forward = paddle.jit.to_static(self.model) if self.static else self.model
-        ((self.loss_name, self.objective),) = case.objective_functions(module, LOSSES).items()
+        ((self.loss_name, self.objective),) = self.objectives.items()
 
-    def _place(self, name, value):
-        value = LAYOUT.to_native(value, self.case.dimensions[name])
+    def place(self, name, value):
+        """A tensor."""
+        value = super().place(name, value)
         # Class labels are int64 throughout Paddle.
         return paddle.to_tensor(value.astype("int64") if value.dtype.kind == "i" else value)
 
-    def _next(self):
-        inputs = self.sets[self.cursor]
-        self.cursor = (self.cursor + 1) % len(self.sets)
-        return inputs
-
     def infer(self):
         """Forward pass in evaluation mode."""
-        inputs = self._next()
         self.model.eval()
         with paddle.no_grad():
-            found = self.forward(**{name: inputs[name] for name in self.case.used})
-        return self.case.named_outputs(found)
+            return self.case.named_outputs(self.forward(**self.next(self.used)))
 
     def train_step(self):
         """Forward, backward, update."""
         self.model.train()
-        loss = self.objective(self.forward, self._next())
+        loss = self.objective(self.forward, self.next(self.sets))
         loss.backward()
         self.optimizer.step()
         self.optimizer.clear_grad()
@@ -99,7 +89,7 @@ class Adapter(Base):
     def gradients(self):
         """As in a step."""
         self.model.train()
-        loss = self.objective(self.forward, self._next())
+        loss = self.objective(self.forward, self.next(self.sets))
         loss.backward()
         handle = {"gradient/" + name: p.grad.clone() for name, p in self.named.items()}
         self.optimizer.clear_grad()
@@ -107,18 +97,11 @@ class Adapter(Base):
 
     def parameters(self):
         """Copies."""
-        return {"parameter/" + name: p.detach().clone() for name, p in self.named.items()}
+        return self.by_kind({name: p.detach().clone() for name, p in self.named.items()})
 
     def wait(self, handle):
         """On the CPU operations return when they are done; paddle.device.synchronize has no CPU."""
 
-    def read(self, handle):
-        """Names say what an array is; its dimensions are those of the parameter or output."""
-        arrays = {}
-        for name, value in handle.items():
-            kind, _, rest = name.partition("/")
-            known = rest if kind in ("gradient", "parameter") else name
-            dimensions = self.case.dimensions.get(known)
-            array = value.numpy()
-            arrays[name] = LAYOUT.to_canonical(array, dimensions) if dimensions else array
-        return arrays
+    def to_numpy(self, value):
+        """A copy."""
+        return value.numpy()

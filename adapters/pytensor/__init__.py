@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from adapters.base import Adapter as Base
-from adapters.base import Layout, Unsupported
+from adapters.base import Unsupported
 
 CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME", ""), "pytensor")
 os.environ["PYTENSOR_FLAGS"] = f"floatX=float32,base_compiledir={CACHE}"
@@ -14,7 +14,6 @@ import pytensor  # noqa: E402
 import pytensor.tensor as pt  # noqa: E402
 from pytensor.tensor.special import log_softmax  # noqa: E402
 
-LAYOUT = Layout()
 MODES = {"numba": "NUMBA", "c": "CVM"}
 
 
@@ -80,12 +79,13 @@ class Adapter(Base):
 
     def load(self, module, case):
         """Values are put into the model's shared variables; functions are made when needed."""
-        self.case, self.cursor, self.functions = case, 0, {}
-        self.model = module.build(case.sizes)
-        self.trained = [self.model.variables[name] for name in case.parameters]
-        for variable, value in zip(self.trained, case.parameters.values(), strict=True):
-            variable.set_value(value)
-        ((self.loss_name, self.objective),) = case.objective_functions(module, LOSSES).items()
+        self.begin(module, case, LOSSES)
+        self.functions, self.model = {}, module.build(case.sizes)
+        held = self.model.variables
+        for name, value in self.given({n: v.get_value(borrow=True) for n, v in held.items()}):
+            held[name].set_value(value)
+        self.trained = [held[name] for name in case.parameters]
+        ((self.loss_name, self.objective),) = self.objectives.items()
 
     def compile(self, phase):
         """pytensor.function rewrites the graph; Numba compiles in its first call."""
@@ -123,8 +123,7 @@ class Adapter(Base):
 
     def _run(self, kind):
         names, keys, function = self._function(kind)
-        inputs = self.case.sets[self.cursor]
-        self.cursor = (self.cursor + 1) % len(self.case.sets)
+        inputs = self.next(self.sets)
         return dict(zip(keys, function(*(inputs[name] for name in names)), strict=True))
 
     def infer(self):
@@ -141,11 +140,7 @@ class Adapter(Base):
 
     def parameters(self):
         """Copies of the shared variables' values."""
-        return {"parameter/" + n: self.model.variables[n].get_value() for n in self.case.parameters}
+        return self.by_kind({n: v.get_value() for n, v in self.model.variables.items()})
 
     def wait(self, handle):
         """A call returns when it is done."""
-
-    def read(self, handle):
-        """Everything is in canonical axes."""
-        return {name: np.asarray(value) for name, value in handle.items()}

@@ -20,22 +20,18 @@ class NumpyAdapter(Adapter):
 
     def load(self, module, case):
         """The definition's own forward over the case's arrays."""
-        self.case, self.cursor, self.model = case, 0, reference.get(case.model)
+        self.begin(module, case)
+        self.model = reference.get(case.model)
         self.layers = NumpyLayers(case.parameters, case.state)
-
-    def _next(self):
-        inputs = self.case.sets[self.cursor]
-        self.cursor = (self.cursor + 1) % len(self.case.sets)
-        return inputs
 
     def infer(self):
         """Forward pass."""
-        return self.model.forward(self.layers, self.case.sizes, self._next())
+        return self.model.forward(self.layers, self.case.sizes, self.next(self.sets))
 
     def generate(self, count):
         """One token after the other, keys and values kept."""
         generation, sizes = self.model.generation, self.case.sizes
-        tokens, position, found = self._next()[generation.prompt], 0, []
+        tokens, position, found = self.next(self.sets)[generation.prompt], 0, []
         cache = generation.begin(self.layers, sizes, len(tokens))
         for _ in range(count):
             logits, cache = generation.advance(self.layers, sizes, tokens, position, cache)
@@ -46,12 +42,7 @@ class NumpyAdapter(Adapter):
 
     def parameters(self):
         """Already under their canonical names."""
-        named = {"parameter/" + n: v for n, v in self.case.parameters.items()}
-        return dict(named, **{"state/" + n: v for n, v in self.case.state.items()})
+        return self.by_kind({**self.case.parameters, **self.case.state})
 
     def wait(self, handle):
         """NumPy is synchronous."""
-
-    def read(self, handle):
-        """Already canonical."""
-        return handle

@@ -60,8 +60,10 @@ class CoreAdapter(Base):
     tf.function around the forward pass and around the whole step, as in
     https://www.tensorflow.org/guide/basics and https://www.tensorflow.org/guide/function; XLA as
     in https://openxla.org/xla/tf2xla/tutorials/jit_compile. TensorFlow's axes are the canonical
-    ones (NHWC, HWIO, in before out), so nothing is transposed.
+    ones (NHWC, HWIO, in before out), so nothing but a transposed convolution's kernel is turned.
     """
+
+    layout = LAYOUT
 
     def __init__(self, device, mode, threads, precision):
         gpus = tf.config.list_physical_devices("GPU")
@@ -109,24 +111,13 @@ class CoreAdapter(Base):
 
     def load(self, module, case):
         """Parameters are assigned to the variables that the module's layers hold by name."""
-        self.case, self.module, self.cursor = case, module, 0
+        self.begin(module, case, LOSSES)
         self.model = module.build(case.sizes)
         self.variables = named_variables(self.model)
-        for name, value in {**case.parameters, **case.state}.items():
-            value = LAYOUT.to_native(value, case.dimensions[name])
+        for name, value in self.given(self.variables):
             self.variables[name].assign(value)
-        self.sets = [
-            {name: tf.constant(value) for name, value in arrays.items()} for arrays in case.sets
-        ]
-        self.used = [{name: arrays[name] for name in case.used} for arrays in self.sets]
-        self.objectives = case.objective_functions(module, LOSSES)
         self.trained = {
-            each["name"]: {
-                name: variable
-                for name, variable in self.variables.items()
-                if variable.trainable and name.startswith(each["trains"])
-            }
-            for each in case.objectives
+            each["name"]: self.trained_by(each, self.variables) for each in case.objectives
         }
         constants = dict(case.optimizer)
         make = OPTIMIZERS[constants.pop("name")]
@@ -138,6 +129,10 @@ class CoreAdapter(Base):
         self.losses_and_gradients = self._function(self._losses_and_gradients)
         self.step = self._function(self._step)
         self.decode = self._function(self._decode)
+
+    def place(self, name, value):
+        """A constant."""
+        return tf.constant(super().place(name, value))
 
     def _function(self, function):
         if self.mode == "eager":
@@ -198,22 +193,17 @@ class CoreAdapter(Base):
             )
         return True
 
-    def _next(self):
-        number = self.cursor
-        self.cursor = (number + 1) % len(self.sets)
-        return number
-
     def infer(self):
         """Forward pass."""
-        return self.case.named_outputs(self.forward(self.used[self._next()]))
+        return self.case.named_outputs(self.forward(self.next(self.used)))
 
     def train_step(self):
         """Forward, backward and update."""
-        return self.step(self.sets[self._next()])
+        return self.step(self.next(self.sets))
 
     def generate(self, count):
         """Prompt and all tokens in one function."""
-        prompt = self.sets[self._next()][self.case.generation["prompt"]]
+        prompt = self.next(self.sets)[self.case.generation["prompt"]]
         return {"tokens": self.decode(prompt, count)}
 
     def gradients(self):
@@ -221,7 +211,7 @@ class CoreAdapter(Base):
         statistics = [v for v in self.variables.values() if not v.trainable]
         before = [variable.read_value() for variable in statistics]
         handle = {}
-        found = self.losses_and_gradients(self.sets[self._next()])
+        found = self.losses_and_gradients(self.next(self.sets))
         for name, (loss, gradients) in found.items():
             handle[name] = loss
             for key, gradient in zip(self.trained[name], gradients, strict=True):
@@ -232,10 +222,7 @@ class CoreAdapter(Base):
 
     def parameters(self):
         """The variables' present values; later assignments do not change them."""
-        return {
-            ("parameter/" if v.trainable else "state/") + name: v.read_value()
-            for name, v in self.variables.items()
-        }
+        return self.by_kind({name: v.read_value() for name, v in self.variables.items()})
 
     def wait(self, handle):
         """On the CPU nothing is in flight: operations and graphs return when they are done.
@@ -247,11 +234,6 @@ class CoreAdapter(Base):
         if self.device == "cuda":
             tf.test.experimental.sync_devices()
 
-    def read(self, handle):
-        """Canonical but for the kernels of transposed convolutions."""
-        arrays = {}
-        for name, value in handle.items():
-            dimensions = self.case.dimensions.get(name.partition("/")[2])
-            array = value.numpy()
-            arrays[name] = LAYOUT.to_canonical(array, dimensions) if dimensions else array
-        return arrays
+    def to_numpy(self, value):
+        """A copy."""
+        return value.numpy()

@@ -8,23 +8,19 @@ The models are those of the other modes: a tf.Module builds into whatever graph 
 import numpy as np
 import tensorflow as tf
 
-from adapters.base import Adapter, Unsupported
+from adapters.base import Adapter, Unsupported, epsilon_hat
 from adapters.tensorflow.core import LAYOUT, LOSSES, named_variables
 
 v1 = tf.compat.v1
-
-# Adam adds epsilon before the bias correction, as its page says (Kingma and Ba, section 2, "epsilon
-# hat"): this makes the first step the same.
-EPSILON_HAT_STEP = 1
 
 
 def make_optimizer(constants):
     """tf.compat.v1.train."""
     rate = constants["learning_rate"]
     if constants["name"] == "adam":
+        # Its page says that its epsilon is the "epsilon hat".
         beta1, beta2 = constants["beta1"], constants["beta2"]
-        hat = (1 - beta2**EPSILON_HAT_STEP) ** 0.5
-        return v1.train.AdamOptimizer(rate, beta1, beta2, constants["epsilon"] * hat)
+        return v1.train.AdamOptimizer(rate, beta1, beta2, epsilon_hat(constants))
     if constants["name"] == "momentum":
         return v1.train.MomentumOptimizer(rate, constants["momentum"])
     return v1.train.GradientDescentOptimizer(rate)
@@ -32,6 +28,8 @@ def make_optimizer(constants):
 
 class SessionAdapter(Adapter):
     """One graph and one session; feeding NumPy arrays is part of every step."""
+
+    layout = LAYOUT
 
     def __init__(self, device, mode, threads, precision):
         if device != "cpu":
@@ -63,7 +61,8 @@ class SessionAdapter(Adapter):
             raise Unsupported("a graph of two objectives is not written for sessions")
         if self.session:
             self.session.close()
-        self.case, self.cursor, self.computations, self.graph = case, 0, {}, tf.Graph()
+        self.begin(module, case, LOSSES)
+        self.computations, self.graph = {}, tf.Graph()
         with self.graph.as_default():
             self.model = module.build(case.sizes)
             self.variables = named_variables(self.model)
@@ -72,11 +71,10 @@ class SessionAdapter(Adapter):
                 for name, value in case.sets[0].items()
             }
         self.session = v1.Session(graph=self.graph, config=self.config)
-        for name, value in {**case.parameters, **case.state}.items():
-            value = LAYOUT.to_native(value, case.dimensions[name])
+        for name, value in self.given(self.variables):
             self.variables[name].load(value, self.session)
         self.trained = {name: self.variables[name] for name in case.parameters}
-        ((self.loss_name, self.objective),) = case.objective_functions(module, LOSSES).items()
+        ((self.loss_name, self.objective),) = self.objectives.items()
 
     def compile(self, phase):
         """Adds what the phase computes to the graph; the first run optimises it."""
@@ -96,10 +94,7 @@ class SessionAdapter(Adapter):
 
     def _added(self, kind):
         if kind == "parameters":
-            names = (
-                ("state/" if n in self.case.state else "parameter/") + n for n in self.variables
-            )
-            return dict(zip(names, self.variables.values(), strict=True)), []
+            return self.by_kind(self.variables), []
         if kind == "inference":
             used = {name: self.inputs[name] for name in self.case.used}
             options = {"training": False} if self.case.state else {}
@@ -141,8 +136,7 @@ class SessionAdapter(Adapter):
 
     def _run(self, kind):
         names, keys, run = self._computation(kind)
-        inputs = self.case.sets[self.cursor]
-        self.cursor = (self.cursor + 1) % len(self.case.sets)
+        inputs = self.next(self.sets)
         return dict(zip(keys, run(*(inputs[name] for name in names)), strict=False))
 
     def infer(self):
@@ -164,11 +158,3 @@ class SessionAdapter(Adapter):
 
     def wait(self, handle):
         """A run returns its values."""
-
-    def read(self, handle):
-        """Canonical but for the kernels of transposed convolutions."""
-        arrays = {}
-        for name, value in handle.items():
-            dimensions = self.case.dimensions.get(name.partition("/")[2])
-            arrays[name] = LAYOUT.to_canonical(value, dimensions) if dimensions else value
-        return arrays

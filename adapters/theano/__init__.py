@@ -92,6 +92,9 @@ class Adapter(Base):
     https://theano-pymc.readthedocs.io/en/latest/extending/graphstructures.html
     """
 
+    layout = LAYOUT
+    unbiased_variance = True
+
     def __init__(self, device, mode, threads, precision):
         if device != "cpu":
             raise Unsupported("Theano's GPU library, libgpuarray, is no longer built")
@@ -115,20 +118,13 @@ class Adapter(Base):
 
     def load(self, module, case):
         """Values are put into the model's shared variables; functions are made when needed."""
-        self.case, self.cursor, self.functions = case, 0, {}
-        self.model = module.build(case.sizes)
-        for name, value in {**case.parameters, **case.state}.items():
-            native = LAYOUT.to_native(value, case.dimensions[name])
-            self.model.variables[self._held(name)].set_value(native)
-        self.trained = [self.model.variables[name] for name in case.parameters]
-        ((self.loss_name, self.objective),) = case.objective_functions(module, LOSSES).items()
-        self.sets = [
-            {n: LAYOUT.to_native(v, case.dimensions[n]) for n, v in inputs.items()}
-            for inputs in case.sets
-        ]
-
-    def _held(self, name):
-        return name.replace("/variance", "/unbiased_variance")
+        self.begin(module, case, LOSSES)
+        self.functions, self.model = {}, module.build(case.sizes)
+        held = self.model.variables
+        for name, value in self.given({n: v.get_value(borrow=True) for n, v in held.items()}):
+            held[name].set_value(value)
+        self.trained = [held[name] for name in case.parameters]
+        ((self.loss_name, self.objective),) = self.objectives.items()
 
     def compile(self, phase):
         """theano.function: optimises the graph and compiles what its cache does not hold."""
@@ -167,8 +163,7 @@ class Adapter(Base):
 
     def _run(self, kind):
         names, keys, function = self._function(kind)
-        inputs = self.sets[self.cursor]
-        self.cursor = (self.cursor + 1) % len(self.sets)
+        inputs = self.next(self.sets)
         return dict(zip(keys, function(*(inputs[name] for name in names)), strict=True))
 
     def infer(self):
@@ -185,20 +180,7 @@ class Adapter(Base):
 
     def parameters(self):
         """Copies of the shared variables' values."""
-        held = self.model.variables
-        found = {"parameter/" + n: held[n].get_value() for n in self.case.parameters}
-        names = map(self._held, self.case.state)
-        return dict(found, **{"state/" + name: held[name].get_value() for name in names})
+        return self.by_kind({n: v.get_value() for n, v in self.model.variables.items()})
 
     def wait(self, handle):
         """A call returns when it is done."""
-
-    def read(self, handle):
-        """Names say what an array is; its dimensions are those of the parameter or output."""
-        arrays = {}
-        for name, value in handle.items():
-            kind, _, rest = name.partition("/")
-            known = rest if kind in ("gradient", "parameter", "state") else name
-            dimensions = self.case.dimensions.get(known.replace("unbiased_", ""))
-            arrays[name] = LAYOUT.to_canonical(value, dimensions) if dimensions else value
-        return arrays

@@ -7,7 +7,7 @@ from importlib.metadata import version
 import numpy as np
 
 from adapters.base import Adapter as Base
-from adapters.base import Layout, Unsupported
+from adapters.base import Layout, Unsupported, canonical_name
 
 # tinygrad calls what CC names, with options that only clang knows.
 VERSIONS = ("clang", *(f"clang-{number}" for number in range(24, 10, -1)))
@@ -38,19 +38,13 @@ def make_optimizer(constants, parameters):
     return optim.SGD(parameters, rate, constants.get("momentum", 0.0))
 
 
-def canonical_name(path):
-    """ "hidden.0.weight" -> "hidden1/kernel"."""
-    name = ""
-    for part in path.replace("weight", "kernel").split("."):
-        name += str(int(part) + 1) if part.isdigit() else "/" + part
-    return name[1:]
-
-
 class Adapter(Base):
     """``tinygrad:jit`` and ``tinygrad:lazy``.
 
     https://docs.tinygrad.org/mnist/ and https://docs.tinygrad.org/quickstart/
     """
+
+    layout = LAYOUT
 
     def __init__(self, device, mode, threads, precision):
         if device != "cpu":
@@ -75,29 +69,25 @@ class Adapter(Base):
 
     def load(self, module, case):
         """Parameters are loaded into the built model under its own names."""
-        self.case, self.cursor = case, 0
+        self.begin(module, case, LOSSES)
         self.model = module.build(case.sizes)
-        held = state.get_state_dict(self.model)
-        self.named = {canonical_name(path): tensor for path, tensor in held.items()}
-        values = {
-            path: self._place(canonical_name(path), case.parameters[canonical_name(path)])
-            for path in held
+        paths = {
+            canonical_name(path.replace("weight", "kernel").split(".")): path
+            for path in state.get_state_dict(self.model)
         }
+        held = state.get_state_dict(self.model)
+        self.named = {name: held[path] for name, path in paths.items()}
+        values = {paths[name]: Tensor(value).realize() for name, value in self.given(self.named)}
         state.load_state_dict(self.model, values, verbose=False)
         self.optimizer = make_optimizer(case.optimizer, [*self.named.values()])
-        self.sets = [{n: self._place(n, v) for n, v in inputs.items()} for inputs in case.sets]
-        ((self.loss_name, self.objective),) = case.objective_functions(module, LOSSES).items()
+        ((self.loss_name, self.objective),) = self.objectives.items()
         self.forward, self.step = self._forward, self._step
         if self.jitted:
             self.forward, self.step = TinyJit(self._forward), TinyJit(self._step)
 
-    def _place(self, name, value):
-        return Tensor(LAYOUT.to_native(value, self.case.dimensions[name])).realize()
-
-    def _next(self):
-        inputs = self.sets[self.cursor]
-        self.cursor = (self.cursor + 1) % len(self.sets)
-        return inputs
+    def place(self, name, value):
+        """A tensor that is computed."""
+        return Tensor(super().place(name, value)).realize()
 
     def _forward(self, **inputs):
         self.traced += 1
@@ -116,17 +106,16 @@ class Adapter(Base):
 
     def infer(self):
         """Forward pass."""
-        inputs = self._next()
-        return self.forward(**{name: inputs[name] for name in self.case.used})
+        return self.forward(**self.next(self.used))
 
     def train_step(self):
         """Forward, backward, update."""
-        return {self.loss_name: self.step(**self._next())}
+        return {self.loss_name: self.step(**self.next(self.sets))}
 
     def gradients(self):
         """As in a step, without TinyJit."""
         self.optimizer.zero_grad()
-        loss = self.objective(self.model, self._next())
+        loss = self.objective(self.model, self.next(self.sets))
         loss.backward()
         handle = {"gradient/" + name: tensor.grad for name, tensor in self.named.items()}
         Tensor.realize(loss, *handle.values())
@@ -134,19 +123,12 @@ class Adapter(Base):
 
     def parameters(self):
         """The model's tensors."""
-        return {"parameter/" + name: tensor for name, tensor in self.named.items()}
+        return self.by_kind(self.named)
 
     def wait(self, handle):
         """Waits for the device, which is asynchronous."""
         Device[Device.DEFAULT].synchronize()
 
-    def read(self, handle):
-        """Names say what an array is; its dimensions are those of the parameter or output."""
-        arrays = {}
-        for name, value in handle.items():
-            kind, _, rest = name.partition("/")
-            known = rest if kind in ("gradient", "parameter") else name
-            dimensions = self.case.dimensions.get(known)
-            array = value.numpy()
-            arrays[name] = LAYOUT.to_canonical(array, dimensions) if dimensions else array
-        return arrays
+    def to_numpy(self, value):
+        """Computed."""
+        return value.numpy()

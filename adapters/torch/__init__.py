@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from adapters.base import Adapter as Base
-from adapters.base import Layout, Unsupported
+from adapters.base import Layout, Unsupported, canonical_name
 
 LAYOUT = Layout(
     {
@@ -19,7 +19,7 @@ LAYOUT = Layout(
 )
 
 # What the tensors of a module are called canonically; "weight" of any other is its kernel.
-NORM = {"weight": "scale", "running_mean": "mean", "running_var": "unbiased_variance"}
+NORM = {"weight": "scale", "running_mean": "mean", "running_var": "variance"}
 RECURRENT = {
     "weight_ih_l0": "kernel",
     "weight_hh_l0": "recurrent_kernel",
@@ -88,28 +88,15 @@ def canonical_tensors(model):
             kind = kinds.get(kind, kind)
             if owner == PACKED:
                 for part, name in enumerate(PARTS):
-                    named[joined([*parents, name, kind])] = tensor, part
+                    named[canonical_name([*parents, name, kind])] = tensor, part
             else:
-                named[joined([*parents, owner, kind])] = tensor, None
+                named[canonical_name([*parents, owner, kind])] = tensor, None
     return named
 
 
 def part_of(tensor, part):
     """A view."""
     return tensor if part is None else tensor.chunk(len(PARTS))[part]
-
-
-def joined(parts):
-    """["blocks", "0", "conv1", "kernel"] -> "blocks1/conv1/kernel"."""
-    name = ""
-    for part in parts:
-        name += str(int(part) + 1) if part.isdigit() else "/" + part
-    return name[1:]
-
-
-def held(name):
-    """A statistic as torch keeps it: the variance that it keeps running is the unbiased one."""
-    return name.replace("/variance", "/unbiased_variance")
 
 
 class Adapter(Base):
@@ -121,8 +108,10 @@ class Adapter(Base):
     What is tuned follows the "Performance Tuning Guide" and "Channels Last Memory Format".
     https://docs.pytorch.org/tutorials/recipes/recipes/tuning_guide.html
     https://docs.pytorch.org/tutorials/intermediate/memory_format_tutorial.html
-    A model's file may have ``build_tuned(sizes)`` for a faster way to write the model.
     """
+
+    layout = LAYOUT
+    unbiased_variance = True
 
     def __init__(self, device, mode, threads, precision):
         if device == "cuda" and not torch.cuda.is_available():
@@ -184,35 +173,30 @@ class Adapter(Base):
     def load(self, module, case):
         """Parameters are copied into the built module under its own names."""
         torch.compiler.reset()  # the caches know the former module and would count as recompilation
-        self.case, self.module, self.cursor = case, module, 0
-        tuned_build = getattr(module, "build_tuned", module.build)
-        build = tuned_build if self.tuned else module.build
+        self.begin(module, case, LOSSES)
+        build = getattr(module, "build_tuned", module.build) if self.tuned else module.build
         self.model = build(case.sizes).to(self.device)
         if self.tuned:
             self.model = self.model.to(memory_format=torch.channels_last)
         with torch.no_grad():
             self.named = canonical_tensors(self.model)
-            for name, value in {**case.parameters, **case.state}.items():
-                part_of(*self.named[held(name)]).copy_(self._place(name, value))
-        self.sets = [
-            {name: self._place(name, value) for name, value in arrays.items()}
-            for arrays in case.sets
-        ]
-        self.used = [{name: arrays[name] for name in case.used} for arrays in self.sets]
-        self.objectives = case.objective_functions(module, LOSSES)
-        self.trained = {each["name"]: self._trained_by(each) for each in case.objectives}
+            tensors = {name: part_of(*each) for name, each in self.named.items()}
+            for name, value in self.given(tensors):
+                tensors[name].copy_(torch.from_numpy(value))
         self.optimizers = {
-            name: make_optimizer(case.optimizer, trained, fused=self.tuned or None)
-            for name, trained in self.trained.items()
+            each["name"]: make_optimizer(
+                case.optimizer, self._parameters_of(each), fused=self.tuned or None
+            )
+            for each in case.objectives
         }
         # Functions, and not model.compile(): that leaves an nn.Sequential silently uncompiled.
         compiler = torch.compile if self.compiled else lambda function: function
         self.forward, self.step = compiler(self._forward), compiler(self._step)
         self.compute = compiler(self._compute)
         if case.generation:
-            self.advance = compiler(self.model.advance)
+            self.model.advance = compiler(self.model.advance)
 
-    def _trained_by(self, objective):
+    def _parameters_of(self, objective):
         prefix = objective["trains"].replace("/", ".")
         return [
             parameter
@@ -220,7 +204,8 @@ class Adapter(Base):
             if name.startswith(prefix) and parameter.requires_grad
         ]
 
-    def _place(self, name, value):
+    def place(self, name, value):
+        """On the device."""
         value = LAYOUT.to_native(value, self.case.dimensions[name])
         # Class labels and token ids are int64 throughout torch.
         value = value.astype("int64" if value.dtype.kind == "i" else value.dtype)
@@ -228,11 +213,6 @@ class Adapter(Base):
         if self.tuned and tensor.ndim == 4:
             return tensor.to(memory_format=torch.channels_last)
         return tensor
-
-    def _next(self):
-        number = self.cursor
-        self.cursor = (number + 1) % len(self.sets)
-        return number
 
     def _forward(self, inputs):
         return self.model(**inputs)
@@ -251,7 +231,7 @@ class Adapter(Base):
 
     def infer(self):
         """Forward pass in evaluation mode, without the records for gradients."""
-        inputs = self.used[self._next()]
+        inputs = self.next(self.used)
         if self.model.training:
             self.model.eval()
         with torch.inference_mode():
@@ -261,20 +241,20 @@ class Adapter(Base):
         """Forward, backward, optimiser; the losses stay tensors."""
         if not self.model.training:
             self.model.train()
-        return self.step(self.sets[self._next()])
+        return self.step(self.next(self.sets))
 
     def generate(self, count):
         """In evaluation mode; what is compiled is the step from token to token."""
-        prompt = self.sets[self._next()][self.case.generation["prompt"]]
+        prompt = self.next(self.sets)[self.case.generation["prompt"]]
         if self.model.training:
             self.model.eval()
         with torch.inference_mode():
-            tokens = self.module.generate(self.model, self.advance, prompt, count)
+            tokens = self.module.generate(self.model, prompt, count)
         return {"tokens": tokens}
 
     def gradients(self):
         """Through the same losses, compiled or not; running statistics are put back."""
-        inputs = self.sets[self._next()]
+        inputs = self.next(self.sets)
         self.model.train()
         before = [value.clone() for value in self.model.buffers()]
         handle = {}
@@ -283,11 +263,10 @@ class Adapter(Base):
             loss = self.compute(each["name"], inputs)
             loss.backward()
             handle[each["name"]] = loss.detach()
-            for name, (tensor, part) in self.named.items():
-                if tensor.requires_grad and name.startswith(each["trains"]):
-                    # None where the loss does not reach.
-                    whole = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
-                    handle["gradient/" + name] = part_of(whole, part)
+            for name, (tensor, part) in self.trained_by(each, self.named).items():
+                # None where the loss does not reach.
+                whole = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+                handle["gradient/" + name] = part_of(whole, part)
         self.model.zero_grad(set_to_none=True)
         with torch.no_grad():
             for value, old in zip(self.model.buffers(), before, strict=True):
@@ -299,11 +278,9 @@ class Adapter(Base):
 
     def parameters(self):
         """The module's own tensors, not copies."""
-        handle = {}
-        for name, (tensor, part) in self.named.items():
-            kind = "parameter/" if tensor.requires_grad else "state/"
-            handle[kind + name] = part_of(tensor.detach(), part)
-        return handle
+        return self.by_kind(
+            {name: part_of(tensor.detach(), part) for name, (tensor, part) in self.named.items()}
+        )
 
     def wait(self, handle):
         """On the CPU operations return when they are done, and torch.cpu's is documented as empty.
@@ -315,14 +292,6 @@ class Adapter(Base):
         else:
             torch.cpu.synchronize()
 
-    def read(self, handle):
-        """Names say what an array is; its dimensions are those of the parameter or output."""
-        arrays = {}
-        for name, value in handle.items():
-            kind, _, rest = name.partition("/")
-            known = rest if kind in ("gradient", "parameter", "state") else name
-            # The handle of parameters() is live memory that the next step overwrites: copy it.
-            array = value.cpu().numpy().copy()
-            dimensions = self.case.dimensions.get(known)
-            arrays[name] = LAYOUT.to_canonical(array, dimensions) if dimensions else array
-        return arrays
+    def to_numpy(self, value):
+        """A copy: the handle of parameters() is live memory that the next step overwrites."""
+        return value.cpu().numpy().copy()

@@ -110,12 +110,12 @@ def build(sizes):
     return GPT2(sizes)
 
 
-def generate(model, advance, prompt, count):
-    """(batch, time) -> (batch, count), greedily; ``advance`` is the model's, maybe compiled."""
+def generate(model, prompt, count):
+    """(batch, time) -> (batch, count), greedily, one token after another."""
     batch, length = prompt.shape
     cache = model.empty_cache(batch, length + count)
     positions = torch.arange(length + count, device=prompt.device)
-    tokens = [advance(prompt, positions[:length], cache)]
+    tokens = [model.advance(prompt, positions[:length], cache)]
     for place in range(length, length + count - 1):
-        tokens.append(advance(tokens[-1], positions[place : place + 1], cache))
+        tokens.append(model.advance(tokens[-1], positions[place : place + 1], cache))
     return torch.cat(tokens, dim=1)

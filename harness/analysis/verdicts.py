@@ -30,7 +30,7 @@ from harness.statistics.decisions import (
 )
 from harness.statistics.estimates import Estimate, Floats, clean_blocks, estimate, paired_blocks
 
-STATISTICS = ("throughput", "latency", "first_token", "further_token")
+SLICE_STATISTICS = ("throughput", "latency", "first_token", "further_token")
 NO_CONTROL = "no A/A control: no arm ran twice"
 LEAST_AUDITS = 2  # below, a carry-over has no interval
 _USED = (
@@ -106,7 +106,7 @@ def judge(frames: Frames, table: pandas.DataFrame | None = None) -> list[Judged]
         for comparison in dict.fromkeys(plan["comparison"]):
             arms = plan.loc[plan["comparison"] == comparison, "arm"]
             met = rounds[rounds["comparison"] == comparison]
-            for number, statistic in enumerate(STATISTICS):
+            for number, statistic in enumerate(SLICE_STATISTICS):
                 slices = parts.get((run["run"], comparison, statistic))
                 if slices is not None:
                     generator = np.random.default_rng([seed, number])

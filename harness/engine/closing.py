@@ -26,7 +26,7 @@ from reference.case import Case
 from reference.closing import READ, Closing
 
 # Noise only adds to a step met for the first time, and a fresh load makes all sets new again.
-ATTEMPTS = 4
+VISIT_ATTEMPTS = 4
 # Passes over the input sets between the first answers and those that are judged: an odd number, so
 # that a loop that runs half of its steps ends at another set. As many as fit into the seconds.
 PASSES_SECONDS, MOST_PASSES = 0.5, 25
@@ -121,7 +121,7 @@ class ClosingGate:
         sets = len(case.inputs)
         passes = int(min(PASSES_SECONDS / (step_seconds * sets), MOST_PASSES))
         unread = closing.unread if training else sets * (passes // 2 * 2 + 1)
-        for _ in range(ATTEMPTS):
+        for _ in range(VISIT_ATTEMPTS):
             worker.load(cell, path)
             worker.compile(cell)
             got, seconds = worker.closing(

@@ -17,7 +17,7 @@ from harness.plan.suite import Effort
 from harness.proof.cases import CaseFile
 from harness.records.store import Run
 
-PHASES = ("interpreter", "import", "build", "compile", "first_step", "steady")
+MEMORY_STAGES = ("interpreter", "import", "build", "compile", "first_step", "steady")
 SAMPLE_SECONDS = 0.01
 
 
@@ -115,7 +115,7 @@ def record_memory(
             phase_ends("steady")
     except WorkerFailure as failure:
         reason = str(failure)
-    for phase in PHASES:
+    for phase in MEMORY_STAGES:
         run.append(
             "memory",
             cell=cell.id,

@@ -42,7 +42,7 @@ HANDLES_REPEATS, HANDLES_BUDGET_SECONDS, HANDLES_ATTEMPTS = 12, 0.5, 5
 SLOTS, SLOTS_ATTEMPTS = 3, 3  # turns whose slices are compared with each other
 CEILINGS_ATTEMPTS = 3
 PLANTED_STEPS = 100  # of which a planted slowdown is a whole number of steps
-_CURVE = ("test_accuracy", "test_loss", "train_loss")  # as harness.proof.lessons.KINDS
+_CURVE = ("test_accuracy", "test_loss", "train_loss")  # as lessons.LESSON_CHECKS
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ _IDENTITY = {
     "gpus": "GPUs",
     "system": "system",
 }
-MEMORY_SHARE = 0.02  # a kernel keeps another part of the same memory for itself at every version
+# Every version of a kernel keeps another part of the same memory for itself.
+MEMORY_DIFFERENCE = 0.02
 
 
 def describe_machine() -> dict[str, Any]:
@@ -68,7 +69,7 @@ def difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]
     """What differs between two machines as ``describe_machine`` records them, one text per fact.
 
     Empty for one machine. A fact that either of the two does not tell is not compared. Memory may
-    differ by ``MEMORY_SHARE``, and the system's release from its third number on.
+    differ by ``MEMORY_DIFFERENCE``, and the system's release from its third number on.
     """
     found = []
     for fact, name in _IDENTITY.items():
@@ -85,7 +86,7 @@ def difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]
 def _same(fact: str, before: Any, now: Any) -> bool:
     match before, now:
         case int() | float(), int() | float() if fact == "memory_bytes":
-            return abs(before - now) <= MEMORY_SHARE * max(before, now)
+            return abs(before - now) <= MEMORY_DIFFERENCE * max(before, now)
         case str(), str() if fact == "system":
             return _release(before) == _release(now)
     return bool(before == now)

@@ -22,7 +22,7 @@ ARM_BYTES = 700 * 2**20  # of a resident framework; six of them make the suite q
 QUICK_ARMS = 7
 # Pairs of canaries within a slot's distance of each other that disagree by more: the share of
 # rounds that would go into quarantine, and void a comparison beyond 30 %.
-SOME_ROUNDS, MOST_ROUNDS = 0.10, 0.30
+SOME_ROUNDS, MANY_ROUNDS = 0.10, 0.30
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def disagreeing(facts: Facts) -> float:
 def conclusion(facts: Facts) -> str:
     """What verdicts to expect. Rules: noise that voids comparisons, noise that widens intervals."""
     disagree = disagreeing(facts)
-    if disagree > MOST_ROUNDS or facts.foreign_share > 5 * noise.FOREIGN_SHARE:
+    if disagree > MANY_ROUNDS or facts.foreign_share > 5 * noise.FOREIGN_SHARE:
         return (
             "no verdicts now: more rounds would go into quarantine than the 30 % that void a"
             " comparison; change what is marked poor"

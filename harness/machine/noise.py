@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
 TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")  # resolution of /proc/stat (proc(5))
 # The best of four short loops: a preemption costs one of them, a slower core all of them.
 CANARY_LOOPS, CANARY_TURNS = 4, 3000

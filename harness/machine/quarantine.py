@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from harness.machine.noise import FOREIGN_SHARE, STEAL_SHARE, TICK_SECONDS, Floats
+from harness.machine.noise import FOREIGN_SHARE, STEAL_SHARE, TICK_SECONDS
 
 # Measured on a two-core virtual machine, 2026-11-21. In a quiet hour the canaries of a round spread
 # by 2 % in the median, in another, with nothing else running, by 10 %, while the A/A twin of that
@@ -25,13 +26,13 @@ TICKS = 2.5  # that foreign and stolen time must exceed, whatever their share
 
 
 def judge_rounds(
-    spreads: Sequence[float] | Floats,
+    spreads: Sequence[float] | NDArray[np.float64],
     *,
-    wall_seconds: Sequence[float] | Floats,
-    foreign_seconds: Sequence[float] | Floats,
-    steal_seconds: Sequence[float] | Floats,
-    throttled_seconds: Sequence[float] | Floats,
-    major_faults: Sequence[float] | Floats,
+    wall_seconds: Sequence[float] | NDArray[np.float64],
+    foreign_seconds: Sequence[float] | NDArray[np.float64],
+    steal_seconds: Sequence[float] | NDArray[np.float64],
+    throttled_seconds: Sequence[float] | NDArray[np.float64],
+    major_faults: Sequence[float] | NDArray[np.float64],
     gpu: Sequence[Mapping[str, Any] | None] = (),
     cores: Any,
 ) -> list[str]:
@@ -66,6 +67,6 @@ def canary_spread(boundaries: Sequence[Sequence[float]]) -> float:
     return float(canary_spreads(np.array([boundaries], float))[0])
 
 
-def canary_spreads(canaries: Floats) -> Floats:
+def canary_spreads(canaries: NDArray[np.float64]) -> NDArray[np.float64]:
     """The same of many rounds, ``canaries[round, boundary, core]``."""
     return np.asarray((canaries.max(axis=1) / canaries.min(axis=1)).max(axis=1) - 1)

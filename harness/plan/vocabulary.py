@@ -1,7 +1,21 @@
 """The words of a plan that several parts of the harness use."""
 
-PHASES = ("inference", "training", "generation")
+from reference.spec import PHASES
+
+__all__ = [
+    "DEVICES",
+    "FENCED",
+    "NUMERICS",
+    "PHASES",
+    "PRESETS",
+    "PROFILES",
+    "RESIDENCIES",
+    "STATISTICS",
+    "TWIN",
+]
+
 STATISTICS = ("throughput", "latency")
+FENCED = ("latency", "first_token")  # kinds of slices with a fence after every step
 PROFILES = ("default", "tuned")
 NUMERICS = ("float32", "int8")  # each with its tolerances in harness.proof.gate
 DEVICES = ("cpu", "cuda")

@@ -35,6 +35,7 @@ from reference.case import (
     NEGLIGIBLE,
     SETTLED,
     Answers,
+    Arrays,
     Case,
     null_names,
     root_mean_square,
@@ -42,8 +43,6 @@ from reference.case import (
 )
 from reference.closing import READ, Closing
 from reference.optimizers import OPTIMIZERS
-
-Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ SIDE = 8
 HALF = 8  # of 16 grey levels: a darker pixel is a bit of its row's token
 
 # The columns of a curve: a share of the test examples, and mean losses in nats.
-KINDS = ("test accuracy", "test loss", "training loss")
+LESSON_CHECKS = ("test accuracy", "test loss", "training loss")
 # An arm may be as far from the reference as MARGIN times the reference's scatter or as the floors,
 # whichever is more. The scatter is that of two runs and therefore uncertain: the floors alone hold
 # all that was measured of correct arms. After each of eight epochs of Adam at batch 32, torch,
@@ -115,7 +115,7 @@ def judge_curve(curve: NDArray[np.float64], expected: Expected, *, seed: int) ->
     errors = np.abs(curve - expected.curve)
     errors[np.isnan(errors)] = np.inf
     checks = []
-    for kind, name in enumerate(KINDS):
+    for kind, name in enumerate(LESSON_CHECKS):
         epoch = int(np.argmax(errors[:, kind] / expected.tolerance[:, kind]))
         error, tolerance = float(errors[epoch, kind]), float(expected.tolerance[epoch, kind])
         shown = _percent if kind == 0 else _nats

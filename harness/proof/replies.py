@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import WorkerFailure
+from harness.plan.vocabulary import FENCED
 
 # The largest honest reply lists the seconds of each step of a latency slice: a slice of 10 s with
 # the shortest steps that are timed (20 us) takes 6 MB.
@@ -84,41 +85,40 @@ def _is_amount(value: Any) -> bool:
 
 
 TRUTH = Kind("true or false", lambda value: isinstance(value, bool))
-TEXT = Kind("a text", lambda value: isinstance(value, str))
+PLAIN_TEXT = Kind("a text", lambda value: isinstance(value, str))
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 # The loss of an honest arm that diverges is not finite. Integers have no such size.
-NUMBER = Kind("a number", lambda value: isinstance(value, float) or _is_amount(value))
+REAL = Kind("a number", lambda value: isinstance(value, float) or _is_amount(value))
 AMOUNT = Kind("a finite number, zero or more", _is_amount)
 POSITIVE = Kind("a finite number above zero", lambda value: _is_amount(value) and value > 0)
-COUNT = Kind("a whole number, zero or more", lambda v: isinstance(v, int) and _is_amount(v))
-STEPS = Kind("a whole number above zero", lambda value: COUNT.fits(value) and value > 0)
+WHOLE = Kind("a whole number, zero or more", lambda v: isinstance(v, int) and _is_amount(v))
+STEP_COUNT = Kind("a whole number above zero", lambda value: WHOLE.fits(value) and value > 0)
 
 SLICE = table_of(
     seconds=POSITIVE,
     step_seconds=optional(list_of(POSITIVE)),
     cpu_seconds=AMOUNT,
     wait_seconds=optional(AMOUNT),
-    switches=optional(COUNT),
-    major_faults=optional(COUNT),
+    switches=optional(WHOLE),
+    major_faults=optional(WHOLE),
 )
 
-FENCED = ("latency", "first_token")  # kinds of slices that fence each step
 
 # Request -> the fields of its reply without "ok": these and no others.
 REPLIES: Mapping[str, Mapping[str, Kind]] = {
-    "prepare": {"interpreter_up": AMOUNT, "python": TEXT},
+    "prepare": {"interpreter_up": AMOUNT, "python": PLAIN_TEXT},
     "start": {"import_seconds": AMOUNT, "device_seconds": AMOUNT, "describe": OBJECT},
     "load": {"build_seconds": AMOUNT},
     "compile": {"compile_seconds": optional(AMOUNT)},
     "first_steps": {"first_step_seconds": POSITIVE, "second_step_seconds": POSITIVE},
-    "answer": {"arrays": COUNT},
+    "answer": {"arrays": WHOLE},
     "warm_up": {
-        "warm_up_steps": COUNT,
+        "warm_up_steps": WHOLE,
         "warm_up_seconds": AMOUNT,
         "capped": TRUTH,
         "step_seconds": POSITIVE,
     },
-    "calibrate": {"fence_seconds": AMOUNT, "slice_steps": STEPS},
+    "calibrate": {"fence_seconds": AMOUNT, "slice_steps": STEP_COUNT},
     "check_fence": {"fenced": POSITIVE, "after": AMOUNT, "later": AMOUNT},
     "check_handles": {"earlier": AMOUNT, "last": AMOUNT, "fenced": POSITIVE},
     "kept": {},
@@ -131,16 +131,16 @@ REPLIES: Mapping[str, Mapping[str, Kind]] = {
     },
     "slot": {
         "slices": OBJECT,
-        "compiled": COUNT,
+        "compiled": WHOLE,
         "worker_seconds": AMOUNT,
         "window_seconds": POSITIVE,
     },
     "steps": {},
-    "learn": {"train_losses": list_of(NUMBER)},
+    "learn": {"train_losses": list_of(REAL)},
     "memory": {
-        "peak_bytes": optional(COUNT),
+        "peak_bytes": optional(WHOLE),
         "device": optional(
-            table_of(used_peak_bytes=optional(COUNT), reserved_peak_bytes=optional(COUNT))
+            table_of(used_peak_bytes=optional(WHOLE), reserved_peak_bytes=optional(WHOLE))
         ),
     },
 }
@@ -224,7 +224,7 @@ def described(values: Mapping[str, Any]) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for name in list(values)[:DESCRIBE_ENTRIES]:
         value = values[name]
-        plain = value is None or isinstance(value, bool) or NUMBER.fits(value)
+        plain = value is None or isinstance(value, bool) or REAL.fits(value)
         text = value if isinstance(value, str) else _as_text(value)
         kept[cut(name, DESCRIBE_CHARACTERS)] = value if plain else cut(text, DESCRIBE_CHARACTERS)
     if len(values) > DESCRIBE_ENTRIES:

@@ -28,6 +28,7 @@ import pandas
 
 from harness.errors import BadInput
 from harness.machine import quarantine
+from harness.plan.vocabulary import FENCED
 from harness.records.columns import CELL, COLUMNS, COUNT, COUNT_OR_NA, NUMBER, STARTUP, TEXT
 from harness.records.store import CLOSED_SINCE, Run, iterate_records, open_run
 
@@ -83,7 +84,6 @@ _FIELDS = {
 }
 _OF_RUN = ("session", "ceiling", "process", "block", "round")  # the others are of a cell
 _RENAMED = {"at": "at_seconds", "phase": "stage"}
-FENCED = ("latency", "first_token")  # statistics with a fence for every step
 _LATEST = (
     "gate",
     "memory",

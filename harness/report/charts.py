@@ -32,7 +32,7 @@ STAGES = {
     "first_step": "first step",
     "steady": "steady",
 }
-STARTUP = {
+STARTUP_STAGES = {
     "interpreter_seconds": "interpreter",
     "import_seconds": "import",
     "device_seconds": "device",
@@ -172,10 +172,10 @@ def startup_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
     """Seconds from the start of the process to the end of the first step, by stage."""
 
     def parts(cell: Mapping[Any, Any]) -> list[float]:
-        seconds = [cell[name] for name in STARTUP]
+        seconds = [cell[name] for name in STARTUP_STAGES]
         return [0.0 if pandas.isna(each) else float(each) for each in seconds]
 
-    return _stacked(groups, "Start-up, by stage", parts, list(STARTUP.values()), "seconds")
+    return _stacked(groups, "Start-up, by stage", parts, list(STARTUP_STAGES.values()), "seconds")
 
 
 def _increments(peak_bytes: Sequence[Any]) -> list[float]:

@@ -30,7 +30,7 @@ FRAMEWORKS = {
     "paddle": "#77AADD",
     "tensorrt": "#EEDD88",
 }
-ABSENT = "#6E6E6E"
+GREY = "#6E6E6E"
 STAGE_TINTS = (0.8, 0.64, 0.48, 0.32, 0.16, 0.0)
 
 

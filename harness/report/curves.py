@@ -19,8 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from harness.analysis.groups import Group
 from harness.errors import clean
 from harness.records.frames import Frames
-from harness.report.colours import ABSENT as GREY
-from harness.report.colours import colour
+from harness.report.colours import GREY, colour
 from harness.report.panels import style
 from harness.report.series import (
     break_even_data,
@@ -41,7 +40,7 @@ _Draw = Callable[[Axes, pandas.DataFrame], None]
 _STYLES = ("-", "--", ":", "-.")
 _MEAN = "geometric mean"
 _MANY = 10  # columns of a heat map, beyond which its tiles are narrow
-MOST_STEPS = 10**6
+CURVE_STEPS = 10**6
 
 
 def break_even_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
@@ -51,7 +50,7 @@ def break_even_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
     def draw(axes: Axes, part: pandas.DataFrame) -> None:
         met = part["break_even_steps"].replace([numpy.inf, 0], numpy.nan).max()
         beyond = 1000.0 if pandas.isna(met) else max(100.0, 3 * met)
-        last = min(MOST_STEPS, 10 ** int(numpy.ceil(numpy.log10(beyond))))
+        last = min(CURVE_STEPS, 10 ** int(numpy.ceil(numpy.log10(beyond))))
         steps = numpy.geomspace(1, last, 200)
         ends = {}
         for row in part.to_dict("records"):

@@ -12,7 +12,7 @@ from harness.analysis.verdicts import pair_of
 from harness.errors import clean
 from harness.records.frames import Frames
 from harness.report.text import ABSENT, markdown_table, significant
-from harness.statistics.across import Summary, summarise
+from harness.statistics.across import Across, summarise
 from harness.statistics.corrections import benjamini_hochberg
 from harness.statistics.decisions import PairVerdict
 
@@ -84,7 +84,7 @@ def _rows(groups: Sequence[Group], anchor: str, seed: int) -> list[dict[str, str
     return rows
 
 
-def _texts(found: Summary, held: int) -> dict[str, str]:
+def _texts(found: Across, held: int) -> dict[str, str]:
     bounded = numpy.isfinite(found.low) and numpy.isfinite(found.high)
     ends = f" [{significant(found.low)}, {significant(found.high)}]" if bounded else ""
     return {

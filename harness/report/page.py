@@ -36,7 +36,7 @@ _TEXTS = (
 )
 _PIXELS_PER_INCH = 96
 _IN_ROWS = ("arm", "status", "step_seconds", "step_seconds_low", "step_seconds_high")
-_STARTED = ("arm", "status", *charts.STARTUP)
+_STARTED = ("arm", "status", *charts.STARTUP_STAGES)
 
 
 def html(frames: Frames, groups: Sequence[Group], *, data: Sequence[tuple[str, str]] = ()) -> str:
@@ -175,7 +175,7 @@ def _section(number: int, frames: Frames, group: Group, table: ComparisonTable) 
 def _charts(frames: Frames, group: Group, table: ComparisonTable) -> Iterable[dict[str, Any]]:
     """Of one comparison; those without anything to show are left out."""
     fine = group.rows["status"] == "ok"
-    measured = ["step_seconds", "step_seconds_low", "step_seconds_high", *charts.STARTUP]
+    measured = ["step_seconds", "step_seconds_low", "step_seconds_high", *charts.STARTUP_STAGES]
     rows = group.rows.assign(**{name: group.rows[name].where(fine) for name in measured})
     memory = frames.memory
     mine = (memory["run"] == group.run) & (memory["comparison"] == group.comparison)

@@ -20,7 +20,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from harness.analysis.groups import Group
 from harness.errors import clean
 from harness.records.store import write_atomically
-from harness.report.colours import ABSENT as GREY
+from harness.report.colours import GREY
 
 LOG_ABOVE = 20.0  # times between the least and the greatest, above which an axis is logarithmic
 ORDER = "Fastest first where there are verdicts, else in the order of the run's plan."

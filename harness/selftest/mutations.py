@@ -30,7 +30,7 @@ PART = "mutation"
 MISTAKES = Path(__file__).with_name("mistakes.toml")
 MODES = {"torch": "eager", "jax": "jit"}  # the mutated frameworks, and the mode that runs
 UNCHANGED = "unchanged"  # the name of the copy without a mistake
-BATCH, SEED = 8, 20261126
+BATCH, MUTATION_SEED = 8, 20261126
 NOT_RUN = "not run", ""
 
 
@@ -89,8 +89,8 @@ def mutated(framework: str, name: str, edits: Iterable[Edit], folder: Path) -> F
     root = folder / f"{framework}-{name}" / original.root.name
     hidden = shutil.ignore_patterns("__pycache__")
     shutil.copytree(original.folder, root / framework, ignore=hidden)
-    for file in ("__init__.py", "base.py"):
-        shutil.copy(original.root / file, root / file)
+    for path in original.root.glob("*.py"):  # the contract, and what adapters share
+        shutil.copy(path, root / path.name)
     for edit in edits:
         path = root / framework / edit.file
         text = path.read_text(encoding="utf-8")
@@ -154,7 +154,7 @@ def _suite(cells: Sequence[str], arms: tuple[str, ...]) -> Suite:
             batches=(BATCH,),
             level="smoke",
             twin="none",
-            seed=SEED,
+            seed=MUTATION_SEED,
             effort=Effort(quiet_seconds=0.0, ceilings=False, accuracy=False, memory=False),
         )
     )

@@ -69,7 +69,7 @@ SEEDED = {
     "generation": ("gpt2", GENERATION_FAULTS),
 }
 IMPORT_SECONDS = 3.0  # of sleepy; importing it here to ask would take them
-PLANTED = {
+PLANTED_QUANTITIES = {
     "import_seconds": ("import", "sleepy:well", IMPORT_SECONDS),
     "device_seconds": ("device", "misbehaving:slow-device", DEVICE_SECONDS),
     "compile_seconds": ("compile", "misbehaving:slow-compile", COMPILE_SECONDS),
@@ -142,7 +142,7 @@ def stages(folder: Path, say: Say) -> Iterator[Finding]:
     tables: list[pandas.DataFrame] = []
     for _ in range(STAGE_ATTEMPTS):
         table = summary(load(run_suite(folder, suite, say))).set_index("arm")
-        tables.append(table[list(PLANTED)].fillna(0.0))
+        tables.append(table[list(PLANTED_QUANTITIES)].fillna(0.0))
         found = list(planted(pandas.concat(tables).groupby("arm").min(), len(tables)))
         if all(finding.met for finding in found):
             break
@@ -152,7 +152,7 @@ def stages(folder: Path, say: Say) -> Iterator[Finding]:
 def planted(least: pandas.DataFrame, runs: int) -> Iterator[Finding]:
     """Judges the least seconds of each stage in so many runs, by arm: the planted one against the
     fastest of all others."""
-    for column, (stage, arm, seconds) in PLANTED.items():
+    for column, (stage, arm, seconds) in PLANTED_QUANTITIES.items():
         off = float(least[column][arm] - least[column].drop(arm).min() - seconds)
         limit = max(SHARE * seconds, SECONDS)
         yield Finding(

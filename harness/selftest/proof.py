@@ -20,7 +20,7 @@ from harness.selftest.probes import probed
 from harness.selftest.simulation import simulated
 
 QUICK_SESSIONS, FULL_SESSIONS = 1000, 10_000
-RUNS = ("quiet", "planted", "bursts", "sequential")
+REAL_RUNS = ("quiet", "planted", "bursts", "sequential")
 MUTATIONS = "mutations"
 
 
@@ -77,13 +77,13 @@ def _measure(folder: Path, say: Say) -> None:
 
 def judged(folder: Path) -> Iterator[Finding]:
     """What the sessions show, from their records alone."""
-    quiet, slower, noisy, sequential = (load(folder / name) for name in RUNS)
+    quiet, slower, noisy, sequential = (load(folder / name) for name in REAL_RUNS)
     yield from real.false_verdicts(quiet, "quiet machine")
     yield from real.false_verdicts(noisy, "a core burnt in bursts")
     yield from real.bursts_seen(noisy, folder / real.BURSTS)
     yield from real.planted_slowdowns(slower)
     yield from real.one_after_the_other(sequential)
-    yield recomputed(folder / RUNS[0])
+    yield recomputed(folder / REAL_RUNS[0])
 
 
 def recomputed(run: Path) -> Finding:

@@ -24,8 +24,9 @@ from harness.statistics.decisions import ALPHA_PER_LOOK, LOOKS, cell_verdicts
 from harness.statistics.estimates import Flags, Floats, paired_blocks
 
 PART = "machine"
-FRAMEWORKS = ("torch:eager", "jax:jit", "tensorflow:function")
-PLANTED = {"#+5%": 6, "#+3%": 10, "#+2%": 15}  # suffix -> blocks by which it is to be found
+REAL_ARMS = ("torch:eager", "jax:jit", "tensorflow:function")
+# Suffix -> blocks by which it is to be found.
+PLANTED_SLOWDOWNS = {"#+5%": 6, "#+3%": 10, "#+2%": 15}
 SIZE_POINTS = 0.003  # of a ratio, by which the size of a planted slowdown may be missed
 BURST_OVERLAP_SECONDS = 0.05  # of a round with a burst, from which on it is a burst round
 SEED = 20261121
@@ -38,14 +39,14 @@ def copies_suite(name: str) -> Suite:
         name=name,
         title="identical arms",
         models=("mlp", "lenet5"),
-        arms=(*FRAMEWORKS, *(f"{arm}#3" for arm in FRAMEWORKS)),
+        arms=(*REAL_ARMS, *(f"{arm}#3" for arm in REAL_ARMS)),
         presets=("tiny",),
         phases=("inference", "training"),
         optimizers=("adam",),
         batches=(8, 64),
         threads=(1,),
         level="quick",
-        twin=FRAMEWORKS[0],
+        twin=REAL_ARMS[0],
         seed=SEED,
         effort=_effort(),
     )
@@ -59,7 +60,7 @@ def planted_suite() -> Suite:
     return replace(
         copies_suite("planted"),
         title="arms that are slower by a known share",
-        arms=(FRAMEWORKS[0], *(f"{FRAMEWORKS[0]}{suffix}" for suffix in PLANTED)),
+        arms=(REAL_ARMS[0], *(f"{REAL_ARMS[0]}{suffix}" for suffix in PLANTED_SLOWDOWNS)),
         presets=("small",),
         batches=(64,),
         level="standard",
@@ -71,7 +72,7 @@ def sequential_suite() -> Suite:
     """One arm after the other, as a sequential comparison has it: many slices of one process."""
     return replace(
         copies_suite("sequential"),
-        arms=(FRAMEWORKS[0],),
+        arms=(REAL_ARMS[0],),
         residency="sequential",
         effort=_effort(rounds=30),
     )
@@ -145,8 +146,8 @@ def false_verdicts(found: Frames, what: str) -> Iterator[Finding]:
 
 def planted_slowdowns(found: Frames) -> Iterator[Finding]:
     """Were they found in time, with the right sign, and of the right size?"""
-    base = FRAMEWORKS[0]
-    for suffix, by in PLANTED.items():
+    base = REAL_ARMS[0]
+    for suffix, by in PLANTED_SLOWDOWNS.items():
         slower, hits, cases, wrong = f"{base}{suffix}", 0, 0, 0
         truth, off, deviations = 1 + get_arm(slower).planted, [], []
         for _, arms, logs, bad in _cells(found):
@@ -254,10 +255,10 @@ def _present(values: Floats) -> Floats:
     return np.asarray(values[~np.isnan(values)])
 
 
-Cell = tuple[str, list[str], Floats, Flags]
+SelftestCell = tuple[str, list[str], Floats, Flags]
 
 
-def _cells(found: Frames, residency: str = "resident") -> Iterator[Cell]:
+def _cells(found: Frames, residency: str = "resident") -> Iterator[SelftestCell]:
     """(comparison, arms, logs[arm, block, round], quarantined[block, round]) of each comparison."""
     slices = found.slices
     slices = slices[(slices["statistic"] == "throughput") & (slices["residency"] == residency)]

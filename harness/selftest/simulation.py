@@ -19,7 +19,8 @@ from harness.statistics.estimates import Floats, estimate
 
 PART = "simulation"
 NOMINAL = 0.05
-PLANTED = {5: (6, 1.0), 3: (10, 0.99), 2: (15, 0.98)}  # percent -> blocks, share to be found
+# Percent -> blocks, share to be found.
+SIMULATED_SLOWDOWNS = {5: (6, 1.0), 3: (10, 0.99), 2: (15, 0.98)}
 
 
 def simulated(*, sessions_per_world: int) -> Iterator[Finding]:
@@ -35,7 +36,7 @@ def simulated(*, sessions_per_world: int) -> Iterator[Finding]:
             note=f"nominal 5 % and four standard errors of {sessions_per_world} sessions",
         )
     for rounds in (6, 30):
-        for percent in PLANTED:
+        for percent in SIMULATED_SLOWDOWNS:
             yield from planted(sessions_per_world, percent, rounds)
     for world in ("drift", "process", "everything"):
         welch, ranks = one_after_the_other(sessions_per_world, world)
@@ -88,7 +89,7 @@ def _differs_at_a_look(values: Floats, last: int) -> tuple[Floats, Floats]:
 
 def planted(count: int, percent: int, rounds: int) -> Iterator[Finding]:
     """A slowdown of one arm of a pair: found, never with the wrong sign, of the right size."""
-    last, share = PLANTED[percent]
+    last, share = SIMULATED_SLOWDOWNS[percent]
     effect = percent / 100
     logs = sessions(
         40 + percent, EVERYTHING, count=count, blocks=last, rounds=rounds, effect=effect

@@ -16,7 +16,7 @@ from harness.statistics.estimates import bootstrap_t, estimate
 
 
 @dataclass(frozen=True)
-class Summary:
+class Across:
     """One arm against another over many cells; ``open`` counts cells without a verdict."""
 
     ratio: float
@@ -29,7 +29,7 @@ class Summary:
     coverage: float  # cells with a ratio as a share of the cells planned
 
 
-def summarise(pairs: Sequence[PairVerdict], planned: int, generator: Generator) -> Summary:
+def summarise(pairs: Sequence[PairVerdict], planned: int, generator: Generator) -> Across:
     """Geometric mean of the ratios of one pair of arms, with the cell as the resampling unit.
 
     ``pairs`` holds one verdict per cell that has any, all with the same ``first``; ``planned``
@@ -43,4 +43,4 @@ def summarise(pairs: Sequence[PairVerdict], planned: int, generator: Generator) 
     losses = sum(pair.faster == pair.second for pair in pairs)
     ties = sum(pair.verdict == Verdict.TIE for pair in pairs)
     rest = planned - wins - ties - losses
-    return Summary(ratio, low, high, wins, ties, losses, rest, len(logs) / planned)
+    return Across(ratio, low, high, wins, ties, losses, rest, len(logs) / planned)

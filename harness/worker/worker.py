@@ -71,7 +71,7 @@ class PackagesByFolder:
         )
 
 
-class Worker:
+class Server:
     """Holds the adapter between requests."""
 
     def __init__(self):
@@ -409,6 +409,8 @@ def failure(error, package=None, folder=None):
     """
     if type(error).__name__ == "Unsupported":
         return {"ok": False, "status": "unsupported", "reason": str(error)}
+    if type(error).__name__ == "Mismatch":
+        return {"ok": False, "status": "failed", "reason": str(error)}
     status = "out-of-memory" if is_out_of_memory(error) else "failed"
     method = missing_method(error)
     if method:
@@ -429,7 +431,7 @@ def main(request_fd, reply_fd):
     die_with_parent()
     os.set_inheritable(request_fd, False)
     os.set_inheritable(reply_fd, False)
-    worker = Worker()
+    worker = Server()
     with os.fdopen(request_fd, "r") as requests, os.fdopen(reply_fd, "w") as replies:
         for line in requests:
             request = json.loads(line)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import ast
+import math
+import types
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from adapters.base import Adapter, Layout
+import reference
+from adapters.base import Adapter, Layout, Mismatch, canonical_name, epsilon_hat, fitted, refines
+from reference.case import draw_case
+from reference.layers_onnx import IMAGES
 
 CHANNELS_FIRST = Layout(
     {
@@ -87,3 +96,174 @@ def test_gates_are_reordered_by_the_name_of_their_axis() -> None:
     np.testing.assert_array_equal(layout.to_canonical(native, gates), kernel)
     other = Layout(entries={"gru_gate": (2, 0, 1)})  # not its own inverse
     np.testing.assert_array_equal(other.to_canonical(other.to_native(kernel, gates), gates), kernel)
+
+
+ADAPTERS = Path(__file__).parents[2] / "adapters"
+
+
+def layouts() -> dict[str, Layout]:
+    """The layout of every adapter, read from its sources: importing them needs the frameworks."""
+    found = {}
+    for path in sorted(ADAPTERS.glob("*/*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            named = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LAYOUT"
+            if named and isinstance(node.value, ast.Call):  # type: ignore[union-attr]
+                call = node.value  # type: ignore[union-attr]
+                assert ast.unparse(call.func) == "Layout"
+                positional = [
+                    IMAGES if ast.unparse(a) == "IMAGES" else ast.literal_eval(a) for a in call.args
+                ]
+                named_ones = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
+                found[path.parent.name] = Layout(*positional, **named_ones)
+    return found
+
+
+LAYOUTS = layouts()
+
+
+def test_every_layout_was_found() -> None:
+    written = {
+        path.parent.name for path in ADAPTERS.glob("*/*.py") if "Layout(" in path.read_text()
+    }
+    assert set(LAYOUTS) == written
+    assert len(written) >= 12
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_every_array_of_every_model_comes_back_through_every_layout(
+    name: str, data: st.DataObject
+) -> None:
+    layout, model = LAYOUTS[name], data.draw(st.sampled_from(list(reference.definitions())))
+    summary = reference.summarize(reference.get(model), "tiny", data.draw(st.integers(1, 5)))
+    kind = data.draw(st.sampled_from(["parameters", "state", "inputs", "outputs"]))
+    for spec in getattr(summary, kind):
+        dimensions = [each.to_json() for each in spec.dimensions]
+        values = np.arange(math.prod(spec.shape)).reshape(spec.shape)
+        native = layout.to_native(values, dimensions)
+        assert sorted(native.shape) == sorted(values.shape)
+        np.testing.assert_array_equal(layout.to_canonical(native, dimensions), values)
+
+
+class Held(Adapter):
+    """An adapter of which only the common work runs."""
+
+
+def begun(model: str = "mlp", **functions: Callable[..., Any]) -> Held:
+    adapter = Held.__new__(Held)
+    module = types.ModuleType("adapters.some.file")
+    vars(module).update({"build": lambda sizes: None, **functions})
+    adapter.begin(module, case_of(model), {"softmax_cross_entropy": None})
+    return adapter
+
+
+def case_of(model: str) -> Any:
+    case = draw_case(model, "tiny", seed=0, batch=2)
+    meta = {**case.meta(), "optimizers": {"sgd": {}}}
+    from adapters.base import Questions
+
+    arrays = {"parameter": case.parameters, "state": case.state}
+    return Questions(meta, arrays, list(case.inputs), "sgd")
+
+
+def test_sets_come_in_turn_and_begin_again() -> None:
+    adapter = begun()
+    assert [adapter.next("abc") for _ in range(5)] == ["a", "b", "c", "a", "b"]
+    adapter.begin(None, adapter.case)
+    assert adapter.next("abc") == "a"
+    assert set(adapter.used[0]) == {"features"} < set(adapter.sets[0])
+
+
+def arrays_of(adapter: Held) -> dict[str, np.ndarray[Any, Any]]:
+    return {name: np.zeros_like(value) for name, value in adapter.case.parameters.items()}
+
+
+def test_names_that_do_not_fit_are_told_apart_in_one_line() -> None:
+    adapter = begun()
+    held = arrays_of(adapter)
+    held["hidden9/kernel"] = held.pop("hidden1/kernel")
+    with pytest.raises(Mismatch) as raised:
+        list(adapter.given(held))
+    assert str(raised.value) == (
+        "the built mlp lacks hidden1/kernel and has no use for hidden9/kernel"
+    )
+    del held["hidden9/kernel"]
+    with pytest.raises(Mismatch, match=r"^the built mlp lacks hidden1/kernel$"):
+        list(adapter.given(held))
+
+
+def test_a_wrong_shape_or_dtype_is_named_with_its_array() -> None:
+    adapter = begun()
+    held = arrays_of(adapter)
+    held["hidden1/kernel"] = held["hidden1/kernel"].T
+    with pytest.raises(
+        Mismatch, match=r"^hidden1/kernel has shape \(64, 32\) in the built model, "
+    ):
+        list(adapter.given(held))
+    held = {name: value.astype("float64") for name, value in arrays_of(adapter).items()}
+    with pytest.raises(Mismatch, match=r"is float64 in the built model, and float32 in its def"):
+        list(adapter.given(held))
+
+
+def test_heads_may_be_an_axis_of_their_own() -> None:
+    value = np.arange(24, dtype="float32").reshape(4, 6)
+    assert fitted("out/kernel", value, np.zeros((4, 2, 3), "float32")).shape == (4, 2, 3)
+    assert fitted("bias", value[0], np.zeros((6, 1, 1), "float32")).shape == (6, 1, 1)
+    assert refines((4, 2, 3), (4, 6))
+    assert refines((4, 2, 3), (8, 3))
+    assert not refines((6, 4), (4, 6))
+    assert not refines((4, 6), (4, 2, 3))
+    assert not refines((4,), (4, 6))
+
+
+def test_what_is_read_has_canonical_axes_and_names() -> None:
+    adapter = begun("lenet5")
+    adapter.layout, adapter.unbiased_variance = CHANNELS_FIRST, True
+    kernel = adapter.case.parameters["conv1/kernel"]
+    handle = {
+        "parameter/conv1/kernel": np.transpose(kernel, (3, 2, 0, 1)),
+        "loss": np.ones((1,), "float32"),
+    }
+    arrays = adapter.read(handle)
+    np.testing.assert_array_equal(arrays["parameter/conv1/kernel"], kernel)
+    assert arrays["loss"].shape == ()
+    adapter = begun("resnet18")
+    adapter.unbiased_variance = True
+    (name, *_) = [name for name in adapter.case.state if name.endswith("/variance")]
+    held = adapter.by_kind({name: adapter.case.state[name]})
+    assert list(adapter.read(held)) == ["state/" + name.replace("variance", "unbiased_variance")]
+
+
+def test_the_file_of_a_model_is_checked_when_it_is_loaded() -> None:
+    with pytest.raises(Mismatch) as raised:
+        begun(build=None)  # type: ignore[arg-type]
+    assert str(raised.value) == (
+        "adapters/some/file.py has no function build(sizes), which mlp needs"
+    )
+    with pytest.raises(Mismatch) as raised:
+        begun(train_step=lambda net, optimizers, inputs: None)
+    assert str(raised.value) == (
+        "adapters/some/file.py: train_step takes (net, optimizers, inputs), and the contract has"
+        " train_step(model, optimizers, inputs)"
+    )
+    with pytest.raises(Mismatch, match=r"has no function generate\(model, prompt, count\)"):
+        begun("gpt2")
+    with pytest.raises(Mismatch, match=r"no function discriminator_loss\(model, inputs\), which"):
+        begun("dcgan")
+    assert begun("gpt2", generate=lambda model, prompt, count: None).case.generation
+
+
+def test_members_of_lists_count_from_one() -> None:
+    assert canonical_name(["blocks", "0", "conv1", "kernel"]) == "blocks1/conv1/kernel"
+    assert canonical_name(["hidden", 1, "bias"]) == "hidden2/bias"
+
+
+def test_epsilon_hat_makes_the_first_step_the_same() -> None:
+    constants = {"epsilon": 1e-8, "beta2": 0.999}
+    gradient, hat = 1e-7, epsilon_hat(constants)
+    moment = (1 - constants["beta2"]) * gradient**2
+    pinned = gradient / (math.sqrt(moment / (1 - constants["beta2"])) + constants["epsilon"])
+    correction = math.sqrt(1 - constants["beta2"])
+    folded = correction * gradient / (math.sqrt(moment) + hat)
+    assert folded == pytest.approx(pinned, rel=1e-12)

@@ -27,10 +27,10 @@ from harness.worker.measure import check_handles
 from reference import closing as closing_module
 from reference.case import Case, draw_case, run_jax, settled_case
 from reference.closing import (
+    CLOSING_LOOSEST,
+    CLOSING_STEPS,
     FEWEST_STEPS,
     FURTHER,
-    LOOSEST,
-    MOST_STEPS,
     READ,
     Closing,
     closing_case,
@@ -119,7 +119,7 @@ def test_the_outputs_before_a_diverging_training_are_judged(
     def closing(cases: Cases, cell: Cell) -> tuple[CaseFile, Case, Closing]:
         file, case, _ = honest(cases, cell)
         first = cases.solved(cell)[2].step_losses["sgd"]["loss"][0]
-        nothing = dict.fromkeys(LOOSEST, 0.0)
+        nothing = dict.fromkeys(CLOSING_LOOSEST, 0.0)
         left = Closing(losses={"loss": (first,)}, scatter=nothing, forms=nothing, note="nothing")
         return file, case, left
 
@@ -290,7 +290,7 @@ def test_a_closing_case_has_the_known_sets_and_as_many_new_ones(mlp: tuple[Case,
     assert len(wider.inputs) == len(known.inputs) + FURTHER
     for ours, theirs in zip(wider.inputs, known.inputs, strict=False):
         np.testing.assert_array_equal(ours["features"], theirs["features"])
-    assert closing.unread + READ == MOST_STEPS  # a small net stays clear of chaos
+    assert closing.unread + READ == CLOSING_STEPS  # a small net stays clear of chaos
 
 
 def test_closing_answers_survive_their_file(mlp: tuple[Case, Closing], tmp_path: Path) -> None:
@@ -359,7 +359,7 @@ def tolerances_of(case: Case, closing: Closing) -> list[tuple[str, float]]:
 
 def test_parameters_that_scatter_too_far_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where losses can still be compared, they are, and the record says what cannot."""
-    monkeypatch.setitem(LOOSEST, "losses", 1.0)
+    monkeypatch.setitem(CLOSING_LOOSEST, "losses", 1.0)
     case, closing = trained(monkeypatch, ROUNDING=0.1)
     assert closing.unread == FEWEST_STEPS - READ
     assert closing.note.startswith("closing trained not at all: the reference's own differ by ")

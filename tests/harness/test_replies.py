@@ -221,7 +221,7 @@ def test_what_an_adapter_says_of_itself_is_flat_clean_and_bounded() -> None:
 def test_an_integer_beyond_all_floats_is_no_amount_and_a_text_where_it_describes(
     number: int,
 ) -> None:
-    for kind in (replies.NUMBER, replies.AMOUNT, replies.POSITIVE, replies.COUNT):
+    for kind in (replies.REAL, replies.AMOUNT, replies.POSITIVE, replies.WHOLE):
         assert not kind.fits(number)
     (text,) = described({"memory": number}).values()
     assert isinstance(text, str)

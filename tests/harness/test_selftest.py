@@ -50,9 +50,9 @@ def test_planted_stages_and_memory_are_measured(probed: dict[str, Finding]) -> N
 
 @pytest.mark.parametrize(("more", "met"), [(0.0, True), (0.1, False), (-0.1, False)])
 def test_planted_seconds_are_judged(more: float, met: bool) -> None:
-    arms = ["misbehaving:well", *(arm for _, arm, _ in probes.PLANTED.values())]
-    least = pandas.DataFrame(0.2, index=arms, columns=list(probes.PLANTED))
-    for column, (_, arm, seconds) in probes.PLANTED.items():
+    arms = ["misbehaving:well", *(arm for _, arm, _ in probes.PLANTED_QUANTITIES.values())]
+    least = pandas.DataFrame(0.2, index=arms, columns=list(probes.PLANTED_QUANTITIES))
+    for column, (_, arm, seconds) in probes.PLANTED_QUANTITIES.items():
         least.loc[arm, column] += seconds + more
     found = list(probes.planted(least, 2))
     assert [finding.met for finding in found] == [met] * 3
@@ -108,7 +108,7 @@ def test_copies_are_not_told_apart_and_a_disguised_one_is(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("factor", "met"), [(1.0, True), (0.9, False)])
 def test_planted_slowdowns_are_judged(tmp_path: Path, factor: float, met: bool) -> None:
-    arms = ("torch:eager", *(f"torch:eager{suffix}" for suffix in real.PLANTED))
+    arms = ("torch:eager", *(f"torch:eager{suffix}" for suffix in real.PLANTED_SLOWDOWNS))
     options = {"arms": arms, "blocks": 17, "rounds": 12, "level": "standard"}
     found = load(session(tmp_path, "planted", **options))
     for suffix, truth in (("#+5%", 1.05), ("#+3%", 1.03), ("#+2%", 1.02)):

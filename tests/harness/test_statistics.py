@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.statistics.across import Summary, summarise
+from harness.statistics.across import Across, summarise
 from harness.statistics.break_even import break_even
 from harness.statistics.corrections import benjamini_hochberg, holm, holm_levels
 from harness.statistics.decisions import (
@@ -607,7 +607,7 @@ def test_break_even_needs_every_value_of_two_blocks(generator: np.random.Generat
             break_even(blocks, blocks, generator)
 
 
-def summary_of(ratios: list[float], planned: int) -> Summary:
+def summary_of(ratios: list[float], planned: int) -> Across:
     pairs = [cell_verdicts(flat(ratio, 1.0), names(2)).pairs[0] for ratio in ratios]
     pairs.append(cell_verdicts(flat(3.0, 1.0), names(2), failed_checks=["no fence"]).pairs[0])
     return summarise(pairs, planned, np.random.default_rng(8))

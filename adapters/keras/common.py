@@ -1,0 +1,317 @@
+"""Keras' part of an adapter, whatever the backend.
+
+Inputs are NumPy arrays, as in Keras' guides; copying them into the backend is part of every step.
+Out-of-the-box options throughout: channels last, ``jit_compile="auto"``. Layers carry canonical
+names, so a variable's path after the model's name is its canonical name, with "_" for "/", where a
+layer's own name has to hold what a module elsewhere nests. Axes are canonical but for a GRU's
+gates and the kernels of transposed convolutions.
+
+A model of two objectives has a training step of its own, ``make_train_step(model, optimizers)`` in
+its file, and none in the fit modes. Decoding follows the ``make_generate_function`` of Keras' own
+language models: one function of the backend around prompt and loop.
+
+The fit modes give a whole slice of steps to one ``fit`` or ``predict``, and so pay its fixed costs
+(data set, callbacks, fetching the logs) once a slice; a single step is a ``fit`` over one batch.
+"""
+
+import numpy as np
+
+from adapters.base import Adapter, Layout, Mismatch, Unsupported, epsilon_hat, fitted
+
+LAYOUT = Layout(
+    {("up_height", "up_width", "in", "out"): ("up_height", "up_width", "out", "in")},
+    entries={"gru_gate": (1, 0, 2)},  # Keras has z, r, h
+)
+
+# What Keras calls otherwise, and the parts of a path that the canonical names do not have.
+WORDS = {
+    "gamma": "scale",
+    "beta": "bias",
+    "moving_mean": "mean",
+    "moving_variance": "variance",
+    "embeddings": "embedding",
+    "attention_output": "out",
+}
+INNER = ("simple_rnn_cell", "lstm_cell", "gru_cell")
+BOTH_BIASES = ("recurrent/bias", "recurrent/recurrent_bias")  # of a GRU: one variable of two rows
+
+
+def sum_of_cross_entropies(keras):
+    """Per example; the divergence is added by the model itself."""
+
+    def loss(labels, logits):
+        each = keras.ops.binary_crossentropy(labels, logits, from_logits=True)
+        return keras.ops.sum(each, axis=-1)
+
+    return loss
+
+
+LOSSES = {
+    "softmax_cross_entropy": lambda keras: keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True
+    ),
+    "binary_cross_entropy": lambda keras: keras.losses.BinaryCrossentropy(from_logits=True),
+    "evidence_lower_bound": sum_of_cross_entropies,
+}
+
+
+def make_optimizer(keras, constants):
+    """keras.optimizers. Adam's page says that its epsilon is the "epsilon hat".
+
+    https://keras.io/api/optimizers/adam/
+    """
+    rate = constants["learning_rate"]
+    if constants["name"] == "adam":
+        beta1, beta2 = constants["beta1"], constants["beta2"]
+        epsilon = epsilon_hat(constants)
+        return keras.optimizers.Adam(rate, beta_1=beta1, beta_2=beta2, epsilon=epsilon)
+    return keras.optimizers.SGD(rate, momentum=constants.get("momentum", 0.0))
+
+
+class KerasAdapter(Adapter):
+    """``keras:BACKEND``, ``keras:BACKEND-fit`` and ``keras:tensorflow-tuned``.
+
+    A backend's class has ``native`` (the module of the backend), ``set_up(threads)``,
+    ``thread_count()``, ``has_gpu()``, ``decoder()`` and ``loss_and_gradients(name, x, y,
+    variables)``.
+    """
+
+    layout = LAYOUT
+    native = None
+
+    def __init__(self, device, mode, threads, precision):
+        self.device = device
+        _, _, loop = mode.partition("-")
+        self.fits = loop == "fit"
+        # https://keras.io/api/models/model_training_apis/#compile-method
+        self.jit_compile = True if loop == "tuned" else "auto"
+        self.compiled = None
+        self.set_up(threads)
+        import keras
+
+        self.keras = keras
+        if device == "cuda" and not self.has_gpu():
+            raise Unsupported("Keras' backend finds no device of the kind cuda: " + mode)
+
+    def compilations(self):
+        """Traces that the backend counts; None where Keras compiles nothing by default."""
+        return self.compiled
+
+    def describe(self):
+        """As Keras and its backend say."""
+        return {
+            "version": self.keras.__version__,
+            "threads": self.thread_count(),
+            "device": self.device,
+            "backend": self.keras.backend.backend(),
+            "backend_version": self.native.__version__,
+            "numpy": np.__version__,
+            # What "auto" becomes: an empty model has nothing that speaks against compilation.
+            "jit_compile": self.jit_compile is True or self.keras.Sequential().jit_compile,
+            "image_data_format": self.keras.config.image_data_format(),
+            "dtype": self.keras.config.dtype_policy().name,
+        }
+
+    def load(self, module, case):
+        """A new compiled model, its weights replaced by the case's."""
+        if self.fits and len(case.objectives) > 1:
+            raise Unsupported("fit has one optimiser; two objectives take a loop of their own")
+        self.keras.utils.clear_session()
+        self.begin(module, case, LOSSES)
+        self.batch, self.model = case.batch, module.build(case.sizes)
+        self.variables = self._named_variables()
+        for name, value in {**case.parameters, **case.state}.items():
+            self._assign(name, value)
+        self.trained = {
+            each["name"]: self.trained_by(each, self.variables) for each in case.objectives
+        }
+        self.optimizers = {
+            name: make_optimizer(self.keras, case.optimizer) for name in self.trained
+        }
+        for name, optimizer in self.optimizers.items():
+            # Otherwise built by the first step; the fence must know the state before it.
+            optimizer.build(self._ordered(self.trained[name].values()))
+        self._compile(*case.objectives)
+        self.state = self.model.weights + [
+            variable for each in self.optimizers.values() for variable in each.variables
+        ]
+        self.batches = [self._arguments(arrays) for arrays in self.sets]
+        self.tiles, self.tiled, self.decode = 0, None, None
+
+    def _named_variables(self):
+        """Canonical name -> variable."""
+        expected = [*self.case.parameters, *self.case.state]
+        # GRU: Keras holds both biases in one variable.
+        names = {name.replace("/", "_"): name for name in expected}
+        found = {}
+        for variable in self.model.variables:
+            if "seed" in variable.name:
+                continue
+            parts = [WORDS.get(part, part) for part in variable.path.split("/")]
+            if parts[0] == self.model.name:
+                del parts[0]
+            joined = "_".join(part for part in parts if part not in INNER)
+            if joined not in names:
+                raise Mismatch(
+                    f"the built {self.case.model} has no use for {variable.path}; its definition"
+                    f" has {', '.join(expected)}"
+                )
+            found[names[joined]] = variable
+        missing = sorted(set(expected) - set(found) - {BOTH_BIASES[1]})
+        if missing:
+            raise Mismatch(f"the built {self.case.model} lacks {', '.join(missing)}")
+        return found
+
+    def _ordered(self, variables):
+        """In the model's own order, which is that of its optimiser."""
+        wanted = {id(variable) for variable in variables}
+        return [v for v in self.model.trainable_variables if id(v) in wanted]
+
+    def _compile(self, objective, *more):
+        if more:
+            self.step = self.module.make_train_step(self.model, self.optimizers)
+            self.model.compile()
+            return
+        loss = LOSSES[objective["loss"]](self.keras)
+        if len(self.case.outputs) > 1:
+            loss = {objective["outputs"][0]: loss}
+        self.model.compile(
+            optimizer=self.optimizers[objective["name"]],
+            loss=loss,
+            jit_compile=self.jit_compile,
+        )
+        self.after_compile()
+
+    def after_compile(self):
+        """Never timed. For a backend that counts its traces in the model's own steps."""
+
+    def _assign(self, name, value):
+        value = LAYOUT.to_native(value, self.case.dimensions[name])
+        variable = self.variables.get(name)
+        if name == BOTH_BIASES[1] and variable is None:
+            both = self.variables[BOTH_BIASES[0]]
+            first = self.case.parameters[BOTH_BIASES[0]]
+            first = LAYOUT.to_native(first, self.case.dimensions[name])
+            both.assign(np.stack([first, value]))
+        elif name != BOTH_BIASES[0] or BOTH_BIASES[1] not in self.case.parameters:
+            variable.assign(fitted(name, value, variable))
+
+    def _arguments(self, arrays):
+        """x and y as Keras wants them; a model of several outputs has the target's by name."""
+        inputs = {name: arrays[name] for name in self._inputs()}
+        x = inputs if len(inputs) > 1 else next(iter(inputs.values()))
+        objective = self.case.objectives[0]
+        if len(self.case.objectives) > 1:
+            return x, {name: self.keras.ops.convert_to_tensor(v) for name, v in arrays.items()}
+        y = arrays[objective["targets"][0]]
+        return x, y if len(self.case.outputs) == 1 else {objective["outputs"][0]: y}
+
+    def _inputs(self):
+        """Of the model: a sequence's mask makes its length unnecessary."""
+        if isinstance(self.model, self.keras.Sequential) and len(self.case.used) > 1:
+            return [self.model.inputs[0].name]
+        return self.case.used
+
+    def _next_batches(self, count=1):
+        """Inputs and targets of the next ``count`` input sets, one after the other."""
+        first, sets = self.cursor, len(self.batches)
+        self.cursor = (first + count) % sets
+        if count == 1:
+            return self.batches[first]
+        if self.tiles < first + count:
+            # Enough for any cursor: the slice before the timed one has the same count, so that
+            # the timed one only takes views.
+            self.tiles = count + sets - 1
+            tiles = [self.batches[number % sets] for number in range(self.tiles)]
+            self.tiled = self.keras.tree.map_structure(lambda *a: np.concatenate(a), *tiles)
+        rows = slice(first * self.batch, (first + count) * self.batch)
+        return self.keras.tree.map_structure(lambda a: a[rows], self.tiled)
+
+    def infer(self):
+        """``predict_on_batch``, or in the fit modes ``predict`` over one batch; gives NumPy."""
+        if self.fits:
+            return self.repeat(self.infer, 1)
+        x, _ = self._next_batches()
+        return self.case.named_outputs(self.model.predict_on_batch(x))
+
+    def train_step(self):
+        """``train_on_batch`` or, in the fit modes, ``fit`` over one batch; a float comes back."""
+        if self.fits:
+            return self.repeat(self.train_step, 1)
+        x, y = self._next_batches()
+        if len(self.case.objectives) > 1:
+            return self.step(y)
+        return {"loss": self.model.train_on_batch(x, y, return_dict=True)["loss"]}
+
+    def repeat(self, step, count):
+        """In the fit modes one ``fit`` (``predict``) over ``count`` batches in the cursor's order.
+
+        The handle then holds the mean of their losses (the outputs of the last batch).
+        """
+        if not self.fits:
+            return super().repeat(step, count)
+        x, y = self._next_batches(count)
+        if step == self.infer:
+            outputs = self.model.predict(x, batch_size=self.batch, verbose=0)
+            last = self.keras.tree.map_structure(lambda a: a[-self.batch :], outputs)
+            return self.case.named_outputs(last)
+        history = self.model.fit(
+            x, y, batch_size=self.batch, epochs=1, shuffle=False, verbose=0
+        ).history
+        return {"loss": history["loss"][0]}
+
+    def generate(self, count):
+        """Prompt and all tokens in one function of the backend."""
+        if self.decode is None:
+            self.decode = self.decoder()
+        prompt = self.next(self.sets)[self.case.generation["prompt"]]
+        return {"tokens": self.decode(prompt, count)}
+
+    def gradients(self):
+        """By the backend's own means: a gradient tape, ``jax.value_and_grad`` or ``backward``.
+
+        Running statistics are put back.
+        """
+        x, y = self._next_batches()
+        statistics = [v for v in self.model.variables if not v.trainable]
+        before = [np.array(self.keras.ops.convert_to_numpy(v)) for v in statistics]
+        handle = {}
+        for name, trained in self.trained.items():
+            variables = list(trained.values())
+            loss, gradients = self.loss_and_gradients(name, x, y, variables)
+            handle[name] = loss
+            for key, gradient in zip(trained, gradients, strict=True):
+                handle["gradient/" + key] = gradient
+        for variable, value in zip(statistics, before, strict=True):
+            variable.assign(value)
+        return handle
+
+    def loss_of(self, name, x, y):
+        """The loss of an objective. Never timed."""
+        own = getattr(self.module, name, None)
+        if own is not None:
+            return own(self.model, y)
+        outputs = self.model(x, training=True)
+        return self.model.compute_loss(x=x, y=y, y_pred=outputs, training=True)
+
+    def parameters(self):
+        """The present values of the variables."""
+        return self.by_kind({name: variable.value for name, variable in self.variables.items()})
+
+    def read(self, handle):
+        """A GRU's variable of both biases is two arrays."""
+        arrays = {}
+        for name, value in handle.items():
+            kind, _, rest = name.partition("/")
+            if rest == BOTH_BIASES[0] and len(value.shape) == 2:
+                parts = zip(BOTH_BIASES, self.to_numpy(value), strict=True)
+                arrays.update({kind + "/" + key: part for key, part in parts})
+            else:
+                arrays[name] = value
+        return super().read(arrays)
+
+    def to_numpy(self, value):
+        """A copy: PyTorch shares the memory of a parameter with NumPy."""
+        if isinstance(value, (float, np.ndarray)):
+            return np.array(value)
+        return np.array(self.keras.ops.convert_to_numpy(value))

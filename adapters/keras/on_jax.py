@@ -1,0 +1,58 @@
+"""Keras on JAX."""
+
+import jax
+
+from adapters import on_jax
+from adapters.keras.common import KerasAdapter
+
+
+class OnJax(KerasAdapter):
+    """``keras:jax`` and its fit mode."""
+
+    native = jax
+
+    def set_up(self, threads):
+        """The device, and no TF32. JAX sizes its pool by NPROC and the affinity."""
+        self.process = on_jax.OnJax(self.device, "jit", threads, "float32")
+
+    def compilations(self):
+        """By JAX's own count."""
+        return self.process.compilations()
+
+    def thread_count(self):
+        """JAX cannot read it back."""
+
+    def has_gpu(self):
+        """Whether JAX places its work on a GPU."""
+        return jax.default_backend() == "gpu"
+
+    def device_memory(self):
+        """Of JAX's allocator since the process began."""
+        return self.process.device_memory()
+
+    def decoder(self):
+        """``jax.jit`` around prompt and loop, the variables' values as arguments."""
+
+        def decode(state, prompt, count):
+            mapping = list(zip(self.model.variables, state, strict=True))
+            with self.keras.StatelessScope(state_mapping=mapping):
+                return self.module.generate(self.model, prompt, count)
+
+        compiled = jax.jit(decode, static_argnums=2)
+        return lambda prompt, count: compiled(
+            [variable.value for variable in self.model.variables], prompt, count
+        )
+
+    def loss_and_gradients(self, name, x, y, variables):
+        """By ``jax.value_and_grad``."""
+
+        def compute_loss(values):
+            mapping = list(zip(variables, values, strict=True))
+            with self.keras.StatelessScope(state_mapping=mapping, collect_losses=True):
+                return self.loss_of(name, x, y)
+
+        return jax.value_and_grad(compute_loss)([v.value for v in variables])
+
+    def wait(self, handle):
+        """Blocks on the handle and on the updated state."""
+        jax.block_until_ready((handle, [v.value for v in self.state]))
