@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.records.store import STATUSES, Run, create, record_line
+from harness.records.kinds import KINDS, STATUSES
+from harness.records.store import Run, create, record_line
 
 ARMS = (
     *("torch:eager", "torch:compile", "tensorflow:function", "tensorflow:xla"),
@@ -103,6 +104,20 @@ def _seconds(
     return seconds
 
 
+def line(kind: str, **fields: Any) -> bytes:
+    """A record of a kind, as the line of a file."""
+    return record_line(KINDS[kind](**fields))
+
+
+def appending(run: Run) -> Callable[..., None]:
+    """A function that adds a record of a kind to a run."""
+
+    def add(kind: str, **fields: Any) -> None:
+        run.append(KINDS[kind](**fields))
+
+    return add
+
+
 class _Records:
     """The lines of a run to be, on a clock of their own."""
 
@@ -112,7 +127,7 @@ class _Records:
 
     def add(self, kind: str, **fields: Any) -> None:
         self.clock += self.generator.uniform(0.01, 1.0)
-        self.lines.append(record_line(kind, {"at": round(self.clock, 3), **fields}))
+        self.lines.append(line(kind, at=round(self.clock, 3), **fields))
 
     def start(self, cell: Mapping[str, Any], purpose: str, block: int | None = None) -> int:
         """A process for the arm of a cell; returns its number."""
@@ -151,8 +166,8 @@ def _believe(records: _Records, cell: Mapping[str, Any], where: Mapping[str, Any
         fields = {"test_accuracy": accuracy, "test_loss": 0.12, "train_loss": 0.09}
         for epoch, behind in enumerate((0.3, 0.1, 0.0), start=1):
             learned = {**fields, "test_accuracy": accuracy - behind}
-            fields_of_epoch = {"at": records.clock, **where, "seed": 1, "epoch": epoch, **learned}
-            records.lines.append(record_line("epoch", fields_of_epoch))
+            of_epoch = {**where, "seed": 1, "epoch": epoch, **learned}
+            records.lines.append(line("epoch", at=records.clock, **of_epoch))
         records.add("accuracy", **where, **fields, train_steps=400, reason=None)
     number = records.start(cell, "memory")
     for stage, mebibytes in STAGE_MEBIBYTES.items():
@@ -231,7 +246,7 @@ def closing(at: float, *, passed: bool = True, **place: Any) -> bytes:
     """The line of a closing record of one check."""
     check = {"name": "clock", "error": 0.9 if passed else 2.0, "tolerance": 1.0, "note": ""}
     checks = [{**check, "passed": passed}]
-    return record_line("closing", {"at": at, **place, "passed": passed, "checks": checks})
+    return line("closing", at=at, **place, passed=passed, checks=checks)
 
 
 def _write_slices(

@@ -27,6 +27,13 @@ from harness.plan.suite import Suite
 from harness.proof.cases import CaseFile
 from harness.proof.checks import affinity_check, recompilation_check, tree_check
 from harness.proof.gate import Outcome
+from harness.records.kinds import (
+    BlockRecord,
+    CheckRecord,
+    RoundRecord,
+    SliceRecord,
+    StartupRecord,
+)
 from harness.records.store import Run
 
 LEAST_LATENCY_SECONDS = 20e-6
@@ -124,13 +131,14 @@ class Blocks:
                 [each for each in comparisons if each in present],
             )
         self.run.append(
-            "block",
-            block=number,
-            residency=residency,
-            arms=arms,
-            comparisons=comparisons,
-            rounds=rounds,
-            seed=seed,
+            BlockRecord(
+                block=number,
+                residency=residency,
+                arms=arms,
+                comparisons=comparisons,
+                rounds=rounds,
+                seed=seed,
+            )
         )
 
     def fail(self, cell: Cell, failure: WorkerFailure) -> None:
@@ -224,14 +232,15 @@ class _Block:
     ) -> str | None:
         suspect = _suspect(fields, faults)
         self.parent.run.append(
-            "round",
-            comparison=comparison,
-            block=self.number,
-            round=number,
-            order=[cell.id for cell in order],
-            suspect=suspect,
-            major_faults=faults,
-            **fields,
+            RoundRecord(
+                comparison=comparison,
+                block=self.number,
+                round=number,
+                order=[cell.id for cell in order],
+                suspect=suspect,
+                major_faults=faults,
+                **fields,
+            )
         )
         return suspect
 
@@ -312,7 +321,9 @@ class _Block:
             return False
         worker.process.park()
         warm.pop("step_seconds")
-        self.parent.run.append("startup", cell=cell.id, process=worker.number, **startup, **warm)
+        self.parent.run.append(
+            StartupRecord(cell=cell.id, process=worker.number, **startup, **warm)
+        )
         return True
 
     def _extra(self, worker: Worker, cell: Cell) -> int:
@@ -343,11 +354,12 @@ class _Block:
         if not outcome.passed:
             # The record keeps what was timed of this cell from going out.
             self.parent.run.append(
-                "check",
-                cell=cell.id,
-                process=worker.number,
-                passed=outcome.passed,
-                checks=outcome.to_json(),
+                CheckRecord(
+                    cell=cell.id,
+                    process=worker.number,
+                    passed=outcome.passed,
+                    checks=outcome.to_json(),
+                )
             )
             self.parent.fail(cell, WorkerFailure("failed", outcome.reason))
             return {}
@@ -389,14 +401,15 @@ class _Block:
         for statistic, fields in slices.items():
             faults += fields.get("major_faults") or 0
             self.parent.run.append(
-                "slice",
-                cell=cell.id,
-                process=worker.number,
-                block=self.number,
-                round=number,
-                statistic=statistic,
-                steps=self.parent.calibrations[cell.id].slice_steps,
-                **fields,
+                SliceRecord(
+                    cell=cell.id,
+                    process=worker.number,
+                    block=self.number,
+                    round=number,
+                    statistic=statistic,
+                    steps=self.parent.calibrations[cell.id].slice_steps,
+                    **fields,
+                )
             )
         return faults
 

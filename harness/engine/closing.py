@@ -21,6 +21,7 @@ from harness.proof import gate
 from harness.proof.cases import CaseFile, Cases
 from harness.proof.checks import first_visit_check, fresh_check, slices_checks
 from harness.proof.gate import Check, Outcome
+from harness.records.kinds import ClosingRecord
 from harness.records.store import Run
 from reference.case import Case
 from reference.closing import READ, Closing
@@ -82,14 +83,15 @@ class ClosingGate:
             "wrong": Outcome((*kept, *answers.checks)),
         }
         self.run.append(
-            "closing",
-            cell=cell.id,
-            process=worker.number,
-            passed=all(outcome.passed for outcome in outcomes.values()),
-            checks=[check for outcome in outcomes.values() for check in outcome.to_json()],
-            reference_seconds=reference_seconds,
-            worker_seconds=time.perf_counter() - begun - reference_seconds,
-            note=solved[2].note or None,
+            ClosingRecord(
+                cell=cell.id,
+                process=worker.number,
+                passed=all(outcome.passed for outcome in outcomes.values()),
+                checks=[check for outcome in outcomes.values() for check in outcome.to_json()],
+                reference_seconds=reference_seconds,
+                worker_seconds=time.perf_counter() - begun - reference_seconds,
+                note=solved[2].note or None,
+            )
         )
         for status in ("wrong", "failed"):
             if outcomes[status].reason:

@@ -15,6 +15,7 @@ from harness.machine import gpu
 from harness.plan.arms import Arm
 from harness.plan.cells import Cell
 from harness.proof.cases import CaseFile
+from harness.records.kinds import EnergyRecord
 from harness.records.store import Run
 
 LOOP_SECONDS, IDLE_SECONDS = 30.0, 5.0
@@ -40,18 +41,19 @@ def record_energy(
             seconds, after = time.monotonic() - start, _joules()
             idle = (idle + _watts(IDLE_SECONDS)) / 2
     except WorkerFailure as failure:
-        run.append("energy", cell=cell.id, process=number, reason=str(failure))
+        run.append(EnergyRecord(cell=cell.id, process=number, reason=str(failure)))
         return
     assert before is not None and after is not None
     joules = (after - before - idle * seconds) / steps
     run.append(
-        "energy",
-        cell=cell.id,
-        process=number,
-        steps=steps,
-        seconds=seconds,
-        joules_per_step=joules,
-        idle_watts=idle,
+        EnergyRecord(
+            cell=cell.id,
+            process=number,
+            steps=steps,
+            seconds=seconds,
+            joules_per_step=joules,
+            idle_watts=idle,
+        )
     )
 
 

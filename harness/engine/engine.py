@@ -37,6 +37,7 @@ from harness.plan.suite import Suite
 from harness.plan.vocabulary import TWIN
 from harness.proof.cases import Cases
 from harness.records import frames
+from harness.records.kinds import CeilingRecord, SessionRecord, StatusRecord
 from harness.records.store import Run, read_records
 from harness.statistics.decisions import LEVELS
 
@@ -175,7 +176,7 @@ class Engine:
     def _finish(self, cell: Cell, status: str, reason: str, log: str | None = None) -> None:
         """``log``: the name of the file in the folder of logs that says more."""
         self._over.add(cell.id)
-        self.run.append("status", cell=cell.id, status=status, reason=reason, log=log)
+        self.run.append(StatusRecord(cell=cell.id, status=status, reason=reason, log=log))
         self.progress.cell_done(cell)
 
     def _failed(self, cell: Cell, failure: WorkerFailure) -> None:
@@ -199,13 +200,13 @@ class Engine:
         most = max((cell.threads for cell in cells), default=1)
         watched = noise.watched_cores(available_cores()[:most])
         quiet = noise.wait_until_quiet(effort.quiet_seconds, watched=watched)
-        self.run.append("session", watched_cores=watched, **vars(quiet))
+        self.run.append(SessionRecord(watched_cores=watched, **vars(quiet)))
         rows: list[dict[str, Any]] = []
         for threads in sorted({cell.threads for cell in cells}) if effort.ceilings else ():
             self._stage(f"what {threads} thread(s) of this machine can do")
             rows += ceilings.measured(threads, available_cores()[:threads])
         for row in rows:
-            self.run.append("ceiling", **row)
+            self.run.append(CeilingRecord(**row))
         return rows
 
     # -- qualification --------------------------------------------------------------------------

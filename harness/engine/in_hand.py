@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.plan.cells import Cell
+from harness.records.kinds import DeathRecord
 from harness.records.store import Run
 
 NOTE_BYTES = 512
@@ -55,11 +56,11 @@ class InHand:
         """The run ends in a way that it knows of."""
         self._path.unlink(missing_ok=True)
 
-    def left(self) -> dict[str, str | None] | None:
-        """What was noted and neither taken back nor cleared."""
+    def left(self) -> DeathRecord | None:
+        """The note that was neither taken back nor cleared."""
         try:
             found = json.loads(self._path.read_text())
-            return {"arm": str(found["arm"]), "cell": found["cell"] and str(found["cell"])}
+            return DeathRecord(arm=str(found["arm"]), cell=found["cell"] and str(found["cell"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -69,7 +70,7 @@ def record_death(run: Run) -> None:
     in_hand = InHand(run.path)
     left = in_hand.left()
     if left is not None:
-        run.append("death", **left)
+        run.append(left)
     in_hand.clear()
 
 

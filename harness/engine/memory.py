@@ -15,6 +15,7 @@ from harness.plan.arms import Arm
 from harness.plan.cells import Cell
 from harness.plan.suite import Effort
 from harness.proof.cases import CaseFile
+from harness.records.kinds import MemoryRecord
 from harness.records.store import Run
 
 MEMORY_STAGES = ("interpreter", "import", "build", "compile", "first_step", "steady")
@@ -117,10 +118,11 @@ def record_memory(
         reason = str(failure)
     for phase in MEMORY_STAGES:
         run.append(
-            "memory",
-            cell=cell.id,
-            process=number,
-            phase=phase,
-            reason=None if phase in peaks else reason,
-            **peaks.get(phase, {"peak_bytes": None}),
+            MemoryRecord(
+                cell=cell.id,
+                process=number,
+                phase=phase,
+                reason=None if phase in peaks else reason,
+                **peaks.get(phase, {}),
+            )
         )

@@ -30,6 +30,15 @@ from harness.proof.checks import (
 )
 from harness.proof.gate import Check, Outcome
 from harness.proof.lessons import judge_curve
+from harness.records.kinds import (
+    AccuracyRecord,
+    CalibrationRecord,
+    CeilingRecord,
+    CheckRecord,
+    EpochRecord,
+    GateRecord,
+    StartupRecord,
+)
 from harness.records.store import Run
 
 FENCE_REPEATS, FENCE_BUDGET_SECONDS, FENCE_ATTEMPTS = 15, 2.0, 10
@@ -89,7 +98,7 @@ class Qualification:
                     return "wrong", reason
             # Recorded last: a resumed run proves a cell again that has no calibration.
             calibration = vars(self.calibrations[cell.id])
-            self.run.append("calibration", cell=cell.id, process=worker.number, **calibration)
+            self.run.append(CalibrationRecord(cell=cell.id, process=worker.number, **calibration))
         except WorkerFailure as failure:
             return failure.status, failure.reason
         return "ok", ""
@@ -115,9 +124,9 @@ class Qualification:
             optimizer=cell.optimizer,
             numeric=cell.numeric,
         )
-        self._record("gate", worker, cell, outcome)
+        self._record(GateRecord, worker, cell, outcome)
         if outcome.passed:
-            self.run.append("startup", cell=cell.id, process=worker.number, **startup)
+            self.run.append(StartupRecord(cell=cell.id, process=worker.number, **startup))
         return outcome.reason
 
     def _check(self, worker: Worker, cell: Cell) -> str:
@@ -137,7 +146,7 @@ class Qualification:
         checks.insert(0, affinity_check(worker.process.affinity(), worker.cores))
         checks += self._doubled(worker, cell, calibration)
         outcome = Outcome(tuple(checks))
-        self._record("check", worker, cell, outcome)
+        self._record(CheckRecord, worker, cell, outcome)
         if outcome.passed:
             self.calibrations[cell.id] = calibration
         return outcome.reason
@@ -223,7 +232,7 @@ class Qualification:
             again = ceilings.measured(cell.threads, available_cores()[: cell.threads])
             # The report holds the arm against the same ceilings as this check.
             for row in again:
-                self.run.append("ceiling", **row)
+                self.run.append(CeilingRecord(**row))
             self.ceilings = [*self.ceilings, *again]
         return check
 
@@ -287,34 +296,35 @@ class Qualification:
             for epoch, row in enumerate(curve):
                 values = dict(zip(_CURVE, map(float, row), strict=True))
                 self.run.append(
-                    "epoch",
-                    cell=cell.id,
-                    process=worker.number,
-                    seed=seed,
-                    epoch=epoch + 1,
-                    **values,
+                    EpochRecord(
+                        cell=cell.id, process=worker.number, seed=seed, epoch=epoch + 1, **values
+                    )
                 )
             steps = drawn.epochs * drawn.train_sets
             self._record_accuracy(worker, cell, seed=seed, train_steps=steps, **values)
             self.stage(f"{cell.title}: accuracy of the reference")
             checks += judge_curve(curve, self.cases.learned(cell, seed), seed=seed)
         outcome = Outcome(tuple(checks))
-        self._record("check", worker, cell, outcome)
+        self._record(CheckRecord, worker, cell, outcome)
         return outcome.reason
 
     def _record_accuracy(self, worker: Worker, cell: Cell, **values: Any) -> None:
-        empty = dict.fromkeys(
-            ("seed", "test_accuracy", "test_loss", "train_loss", "train_steps", "reason"), None
-        )
-        self.run.append("accuracy", cell=cell.id, process=worker.number, **{**empty, **values})
+        self.run.append(AccuracyRecord(cell=cell.id, process=worker.number, **values))
 
-    def _record(self, kind: str, worker: Worker, cell: Cell, outcome: Outcome) -> None:
+    def _record(
+        self,
+        kind: type[GateRecord] | type[CheckRecord],
+        worker: Worker,
+        cell: Cell,
+        outcome: Outcome,
+    ) -> None:
         self.run.append(
-            kind,
-            cell=cell.id,
-            process=worker.number,
-            passed=outcome.passed,
-            checks=outcome.to_json(),
+            kind(
+                cell=cell.id,
+                process=worker.number,
+                passed=outcome.passed,
+                checks=outcome.to_json(),
+            )
         )
 
 

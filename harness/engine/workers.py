@@ -36,6 +36,7 @@ from harness.plan.suite import Effort, Limits
 from harness.proof.cases import CaseFile, remove
 from harness.proof.lessons import Lesson
 from harness.proof.replies import ENTRY_BYTES, described, read_arrays
+from harness.records.kinds import ProcessRecord
 from harness.records.store import Run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -372,27 +373,28 @@ class Workers:
             except WorkerFailure as failure:
                 raise StartFailure(failure.status, failure.reason, failure.log) from failure
             self.run.append(
-                "process",
-                process=number,
-                arm=arm.name,
-                purpose=purpose,
-                block=block,
-                interpreter=shown(resolution.interpreter),
-                how=resolution.how,
-                python=process.python,
-                lock_hash=resolution.lock_hash,
-                asked={
-                    "device": cell.device,
-                    "threads": cell.threads,
-                    "numeric": cell.numeric,
-                    "hash_seed": variables["PYTHONHASHSEED"],
-                    "padding_bytes": len(variables["LEVELFIELD_PADDING"]),
-                },
-                describe=described(started["describe"]),
-                interpreter_seconds=process.interpreter_seconds,
-                import_seconds=started["import_seconds"],
-                device_seconds=started["device_seconds"],
-                cache_entries=entries,
+                ProcessRecord(
+                    process=number,
+                    arm=arm.name,
+                    purpose=purpose,
+                    block=block,
+                    interpreter=shown(resolution.interpreter),
+                    how=resolution.how,
+                    python=process.python,
+                    lock_hash=resolution.lock_hash,
+                    asked={
+                        "device": cell.device,
+                        "threads": cell.threads,
+                        "numeric": cell.numeric,
+                        "hash_seed": variables["PYTHONHASHSEED"],
+                        "padding_bytes": len(variables["LEVELFIELD_PADDING"]),
+                    },
+                    describe=described(started["describe"]),
+                    interpreter_seconds=process.interpreter_seconds,
+                    import_seconds=started["import_seconds"],
+                    device_seconds=started["device_seconds"],
+                    cache_entries=entries,
+                )
             )
             yield Worker(process, arm, number, cores, scratch, own, limits, in_hand, stages)
 

@@ -2,7 +2,28 @@
 
 from __future__ import annotations
 
-NUMBER, TEXT, COUNT, COUNT_OR_NA = "float64", "str", "int64", "Int64"
+from harness.records.kinds import (
+    COUNT,
+    COUNT_OR_NA,
+    NUMBER,
+    TEXT,
+    TRUTH,
+    AccuracyRecord,
+    BlockRecord,
+    CalibrationRecord,
+    CeilingRecord,
+    ClosingRecord,
+    EnergyRecord,
+    EpochRecord,
+    MemoryRecord,
+    ProcessRecord,
+    RoundRecord,
+    SessionRecord,
+    SliceRecord,
+    StartupRecord,
+    StatusRecord,
+    columns_of,
+)
 
 _RUN = {"run": (TEXT, "name of the run; the end of its path where names repeat")}
 CELL = {
@@ -25,36 +46,20 @@ CELL = {
     "threads": (COUNT, "threads asked for"),
     "profile": (TEXT, "default (out of the box) or tuned (documented best options)"),
 }
-_STATUS = {
-    "status": (TEXT, "how the cell ended; unfinished where it was interrupted or is still to run"),
-    "reason": (TEXT, "why, in one line"),
-    "log": (TEXT, "file in the run's folder logs with what its process printed, where one is kept"),
-}
-_PROCESS = {"process": (COUNT, "number of the worker process within its run")}
-STARTUP = {
-    "build_seconds": (NUMBER, "seconds to build the model and copy parameters and inputs"),
-    "compile_seconds": (NUMBER, "seconds of ahead-of-time compilation; NaN where there is none"),
-    "first_step_seconds": (NUMBER, "seconds of the first step, fenced"),
-}
+_STATUS = columns_of(StatusRecord, "status", "reason", "log")
+_PROCESS = columns_of(SliceRecord, "process")
+STARTUP = columns_of(StartupRecord, "build_seconds", "compile_seconds", "first_step_seconds")
 _BLOCK = {
-    "block": (COUNT, "number of the block within its run"),
-    "round": (COUNT, "number of the round within its block and comparison"),
+    **columns_of(SliceRecord, "block", "round"),
     "residency": (TEXT, "resident (beside each other, parked), sequential, or audit"),
-    "quarantined": ("bool", "whether the round's covariates put it into quarantine"),
+    "quarantined": (TRUTH, "whether the round's covariates put it into quarantine"),
 }
-_LEARNED = {
-    "test_accuracy": (
-        NUMBER,
-        "share of test examples answered right, 0 to 1; of a recommender, hit rate at 10",
-    ),
-    "test_loss": (NUMBER, "loss on the test examples"),
-    "train_loss": (NUMBER, "loss of the last training step"),
-}
+_LEARNED = columns_of(EpochRecord, "test_accuracy", "test_loss", "train_loss")
 _CHECKED = {
     "name": (TEXT, "what was compared, such as outputs/logits or gradient/hidden1/kernel"),
     "error": (NUMBER, "relative error against the reference, no unit"),
     "tolerance": (NUMBER, "largest error that passes, no unit"),
-    "passed": ("bool", "whether the error is within the tolerance"),
+    "passed": (TRUTH, "whether the error is within the tolerance"),
 }
 
 COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
@@ -66,12 +71,8 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "seed": (COUNT_OR_NA, "seed of every random draw"),
         "level": (TEXT, "smoke, quick, standard or thorough"),
         "margin": (NUMBER, "share below which a difference does not matter"),
-        "quiet": (TEXT, "whether the machine was quiet when the session began: yes, no or empty"),
-        "waited_seconds": (NUMBER, "seconds waited for that"),
-        "foreign_share": (
-            NUMBER,
-            "share of the cores to measure on, in older runs of the machine, that others used then",
-        ),
+        **columns_of(SessionRecord, "quiet", "waited_seconds", "foreign_share"),
+        "quiet": (TEXT, columns_of(SessionRecord, "quiet")["quiet"][1]),
         "cells": (COUNT, "number of planned cells"),
         "suite": (TEXT, "the suite as run, as JSON"),
         "adapters": (TEXT, "framework -> package, version and hash of its adapter, as JSON"),
@@ -82,29 +83,21 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     "processes": {
         **_RUN,
         **_PROCESS,
-        "at_seconds": (NUMBER, "when it was recorded, seconds since 1970"),
-        "arm": (TEXT, "framework:mode"),
-        "purpose": (TEXT, "qualification, memory, gate; resident, sequential or audit block"),
-        "block": (COUNT_OR_NA, "number of the block that it served"),
-        "interpreter": (TEXT, "the Python that ran"),
-        "how": (TEXT, "how it was found: given, sealed, running or found"),
-        "python": (TEXT, "its version"),
-        "lock_hash": (TEXT, "hash of the packages installed"),
-        "asked": (TEXT, "threads, device and numeric mode asked for, as JSON"),
-        "describe": (TEXT, "what really ran, read back from the framework, as JSON"),
-        "interpreter_seconds": (NUMBER, "seconds until the interpreter was up"),
-        "import_seconds": (NUMBER, "seconds to import the framework and its adapter"),
-        "device_seconds": (NUMBER, "seconds to configure the framework and open the device"),
-        "cache_entries": (COUNT_OR_NA, "entries of compilation caches found at the start"),
+        **columns_of(ProcessRecord, at_seconds="at"),
+        **columns_of(
+            ProcessRecord,
+            *("arm", "purpose", "block", "interpreter", "how", "python", "lock_hash"),
+            *("asked", "describe", "interpreter_seconds", "import_seconds", "device_seconds"),
+            "cache_entries",
+        ),
     },
     "startup": {
         **CELL,
         **_PROCESS,
         **STARTUP,
-        "second_step_seconds": (NUMBER, "seconds of the second step, fenced"),
-        "warm_up_seconds": (NUMBER, "seconds from there to the steady state"),
-        "warm_up_steps": (COUNT_OR_NA, "steps of the warm-up"),
-        "capped": (TEXT, "whether the warm-up ended at its cap and not steady: yes, no or empty"),
+        **columns_of(
+            StartupRecord, "second_step_seconds", "warm_up_seconds", "warm_up_steps", "capped"
+        ),
         "cache": (TEXT, "compile caches as found: cold (filled here), warm, none (keeps none)"),
         "purpose": (TEXT, "of the process"),
         "block": (COUNT_OR_NA, "number of the block that the process served"),
@@ -114,47 +107,31 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     "closings": {
         **CELL,
         **_PROCESS,
-        "passed": ("bool", "whether the cell passed its closing gate"),
-        "reference_seconds": (
-            NUMBER,
-            "seconds in which the reference solved the closing case; about 0 for all cells of a"
-            " case but the first",
-        ),
-        "worker_seconds": (NUMBER, "seconds in which the timed process answered and was judged"),
-        "note": (TEXT, "what could not be judged, and why; empty for nothing"),
+        **columns_of(ClosingRecord, "passed", "reference_seconds", "worker_seconds", "note"),
     },
     "calibrations": {
         **CELL,
         **_PROCESS,
-        "step_seconds": (NUMBER, "seconds of a step, from which the slice was cut"),
-        "slice_steps": (COUNT, "steps of a slice, frozen for the run"),
-        "fence_seconds": (NUMBER, "seconds of a fence with nothing to wait for"),
+        **columns_of(CalibrationRecord, "step_seconds", "slice_steps", "fence_seconds"),
     },
     "ceilings": {
         **_RUN,
-        "threads": (COUNT, "threads used"),
-        "what": (TEXT, "matrix product (flop per second) or copy (bytes per second)"),
-        "size_bytes": (COUNT_OR_NA, "size of an array"),
-        "per_second": (NUMBER, "best of several: operations, or bytes read and written"),
+        **columns_of(CeilingRecord, "threads", "what", "size_bytes", "per_second"),
     },
     "blocks": {
         **_RUN,
-        "block": (COUNT, "number of the block"),
-        "residency": (TEXT, "resident, sequential or audit"),
-        "rounds": (COUNT, "clean rounds asked of each comparison"),
-        "seed": (COUNT_OR_NA, "seed of its order"),
-        "arms": (TEXT, "its arms in the order started, as JSON"),
+        **columns_of(BlockRecord, "block", "residency", "rounds", "seed", "arms"),
     },
     "rounds": {
         **_RUN,
-        "comparison": (TEXT, "id of the comparison"),
+        **columns_of(RoundRecord, "comparison"),
         **_BLOCK,
         "rule": (TEXT, "the rule that put it into quarantine"),
         "at_seconds": (NUMBER, "when it ended, seconds since 1970"),
-        "order": (TEXT, "ids of the cells in the order of their slots, as JSON"),
+        **columns_of(RoundRecord, "order"),
         "canary_seconds": (NUMBER, "median seconds of the canary loop"),
         "canary_spread": (NUMBER, "slowest over fastest canary of the round less 1"),
-        "wall_seconds": (NUMBER, "seconds of the round"),
+        **columns_of(RoundRecord, "wall_seconds"),
         "watched_cores": (
             COUNT,
             "how many cores foreign and stolen shares are of: those measured on and their"
@@ -163,67 +140,51 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "foreign_share": (NUMBER, "share of the watched cores that others used"),
         "steal_share": (NUMBER, "share of the watched cores that the hypervisor took"),
         "pressure_share": (NUMBER, "share of the time in which some task waited for a core"),
-        "throttled_seconds": (NUMBER, "seconds held back by a quota"),
+        **columns_of(RoundRecord, "throttled_seconds"),
         "major_faults": (COUNT, "page faults of the slices that went to disk"),
-        "load": (NUMBER, "load average over one minute"),
+        **columns_of(RoundRecord, "load"),
     },
     "slices": {
         **CELL,
         **_PROCESS,
         **_BLOCK,
-        "statistic": (
-            TEXT,
-            "throughput (one fence at the end), latency (a fence per step), first_token (a fence"
-            " per prompt and token) or further_token (what a generation takes beyond it)",
-        ),
-        "at_seconds": (NUMBER, "when it was recorded, seconds since 1970"),
-        "steps": (COUNT, "steps in the slice"),
-        "seconds": (NUMBER, "seconds of the whole slice"),
+        **columns_of(SliceRecord, "statistic", at_seconds="at"),
+        **columns_of(SliceRecord, "steps", "seconds"),
         "step_seconds": (NUMBER, "seconds per step (per token): the mean, with fences the median"),
-        "cpu_seconds": (NUMBER, "CPU seconds of the worker in the slice"),
-        "wait_seconds": (NUMBER, "seconds that its threads waited for a core"),
-        "switches": (COUNT_OR_NA, "involuntary context switches of the worker in the slice"),
+        **columns_of(SliceRecord, "cpu_seconds", "wait_seconds", "switches"),
     },
     "steps": {
         **CELL,
         **_PROCESS,
-        "block": (COUNT, "number of the block within its run"),
-        "round": (COUNT, "number of the round within its block and comparison"),
+        **columns_of(SliceRecord, "block", "round"),
         "step": (COUNT, "number of the step within its latency slice"),
         "step_seconds": (NUMBER, "seconds of this step, fenced"),
     },
     "memory": {
         **CELL,
         **_PROCESS,
-        "stage": (TEXT, "interpreter, import, build, compile, first_step or steady"),
-        "peak_bytes": (COUNT_OR_NA, "peak resident bytes of the process in this stage"),
-        "tree_bytes": (COUNT_OR_NA, "largest proportional set size of its process tree, sampled"),
-        "device_bytes": (COUNT_OR_NA, "largest device memory of it by the driver, sampled"),
-        "framework_bytes": (COUNT_OR_NA, "peak of the framework's own device allocator"),
-        "reason": (TEXT, "why it could not be measured"),
+        **columns_of(MemoryRecord, stage="phase"),
+        **columns_of(
+            MemoryRecord, "peak_bytes", "tree_bytes", "device_bytes", "framework_bytes", "reason"
+        ),
     },
     "energy": {
         **CELL,
         **_PROCESS,
-        "steps": (COUNT_OR_NA, "steps of the loop"),
-        "seconds": (NUMBER, "seconds of the loop"),
-        "joules_per_step": (NUMBER, "joules per step by the board's counter, less idling"),
-        "idle_watts": (NUMBER, "power before and after the loop"),
-        "reason": (TEXT, "why it could not be measured"),
+        **columns_of(EnergyRecord, "steps", "seconds", "joules_per_step", "idle_watts", "reason"),
     },
     "accuracy": {
         **CELL,
         **_PROCESS,
-        "seed": (COUNT_OR_NA, "of initial parameters, split and order; the run's own comes first"),
-        **_LEARNED,
-        "train_steps": (COUNT_OR_NA, "training steps made"),
-        "reason": (TEXT, "why it could not be measured"),
+        **columns_of(
+            AccuracyRecord,
+            *("seed", "test_accuracy", "test_loss", "train_loss", "train_steps", "reason"),
+        ),
     },
     "epochs": {
         **CELL,
         **_PROCESS,
-        "seed": (COUNT, "of initial parameters, split and order"),
-        "epoch": (COUNT, "epochs learned by then; the first is 1"),
+        **columns_of(EpochRecord, "seed", "epoch"),
         **_LEARNED,
     },
     "summary": {
@@ -296,8 +257,8 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "p_value": (NUMBER, "Holm's, of a ratio of 1"),
         "blocks": (COUNT, "blocks in which both were measured"),
         "margin": (NUMBER, "share below which a difference does not matter, as used"),
-        "provisional": ("bool", "below 5 % and from one session alone"),
-        "disputed": ("bool", "whether bootstrap-t gives another interval"),
+        "provisional": (TRUTH, "below 5 % and from one session alone"),
+        "disputed": (TRUTH, "whether bootstrap-t gives another interval"),
         "further_blocks": (COUNT_OR_NA, "more blocks that would settle it, where that is open"),
         "reason": (TEXT, "why it is void or inconclusive"),
         "control_ratio": (NUMBER, "ratio of the A/A twin to its original in the same rounds"),

@@ -29,8 +29,18 @@ import pandas
 from harness.errors import BadInput
 from harness.machine import quarantine
 from harness.plan.vocabulary import FENCED
-from harness.records.columns import CELL, COLUMNS, COUNT, COUNT_OR_NA, NUMBER, STARTUP, TEXT
-from harness.records.store import CLOSED_SINCE, Run, iterate_records, open_run
+from harness.records.columns import CELL, COLUMNS
+from harness.records.kinds import (
+    COUNT,
+    COUNT_OR_NA,
+    KINDS,
+    NOT_FINITE,
+    NUMBER,
+    TEXT,
+    TRUTH,
+    fields_of,
+)
+from harness.records.store import CLOSED_SINCE, Run, iterate_records, open_run, read_records
 
 _NONE = type(None)
 _TYPES: dict[str, set[type]] = {
@@ -38,49 +48,15 @@ _TYPES: dict[str, set[type]] = {
     TEXT: {str, _NONE},
     COUNT: {int},
     COUNT_OR_NA: {int, _NONE},
-    "bool": {bool},
+    TRUTH: {bool},
 }
-_NOT_FINITE = {"nan": numpy.nan, "inf": numpy.inf, "-inf": -numpy.inf}
 _CHECK = ("name", "error", "tolerance", "passed")
 _JSON_OF_RUN = ("code_version", "suite", "machine", "locks", "adapters")
-# What is kept of each kind of record, and the columns that are named otherwise than their fields.
+# The fields of each kind that frames are made of; those of a cell are found by their owner.
 _FIELDS = {
-    "session": ("quiet", "waited_seconds", "foreign_share"),
-    "ceiling": ("threads", "what", "size_bytes", "per_second"),
-    "process": (
-        *("process", "at", "arm", "purpose", "block", "interpreter", "how", "python", "lock_hash"),
-        *("asked", "describe", "interpreter_seconds", "import_seconds", "device_seconds"),
-        "cache_entries",
-    ),
-    "startup": (
-        *("process", *STARTUP, "second_step_seconds", "warm_up_seconds", "warm_up_steps"),
-        *("capped", "new_cache_entries"),
-    ),
-    "gate": ("process", "passed", "checks"),
-    "check": ("process", "passed", "checks"),
-    "closing": ("process", "passed", "checks", "reference_seconds", "worker_seconds", "note"),
-    "calibration": ("process", "step_seconds", "slice_steps", "fence_seconds"),
-    "block": ("block", "residency", "rounds", "seed", "arms"),
-    "round": (
-        *("comparison", "block", "round", "at", "order", "canaries", "wall_seconds"),
-        *("foreign_seconds", "steal_seconds", "throttled_seconds", "pressure_seconds"),
-        *("major_faults", "load", "gpu", "watched_cores"),
-    ),
-    "slice": (
-        *("process", "block", "round", "statistic", "at", "steps", "seconds", "step_seconds"),
-        *("cpu_seconds", "wait_seconds", "switches"),
-    ),
-    "memory": (
-        *("process", "phase", "peak_bytes", "tree_bytes", "device_bytes", "framework_bytes"),
-        "reason",
-    ),
-    "energy": ("process", "steps", "seconds", "joules_per_step", "idle_watts", "reason"),
-    "accuracy": (
-        *("process", "seed", "test_accuracy", "test_loss", "train_loss", "train_steps"),
-        "reason",
-    ),
-    "epoch": ("process", "seed", "epoch", "test_accuracy", "test_loss", "train_loss"),
-    "status": ("status", "reason", "log"),
+    kind: [each for each in fields_of(kind).values() if each.name != "cell"]
+    for kind in KINDS
+    if kind != "death"  # of use to a resumed run alone
 }
 _OF_RUN = ("session", "ceiling", "process", "block", "round")  # the others are of a cell
 _RENAMED = {"at": "at_seconds", "phase": "stage"}
@@ -159,7 +135,7 @@ def _loaded(runs: Mapping[str, Run]) -> Frames:
     for kind in _LATEST:
         latest = {row[0]: row[1] for row in rows[kind]}
         rows[kind] = [row for row in rows[kind] if row[1] == latest[row[0]]]
-    ends = {row[0]: row[1:] for row in rows["status"]}
+    ends = {row[0]: row[1:4] for row in rows["status"]}
     ended = [ends.get(position, ("unfinished", "", "")) for position in range(len(cells))]
     columns: _Columns = {name: [cell.get(name) for _, cell in cells] for name in CELL}
     columns |= {
@@ -270,6 +246,7 @@ def distinct(runs: Iterable[Run]) -> list[Run]:
 def _collect(runs: Mapping[str, Run]) -> _Rows:
     """Records as bare rows: far smaller than the objects of their lines."""
     rows: _Rows = {kind: [] for kind in _FIELDS}
+    names = {kind: [each.name for each in found] for kind, found in _FIELDS.items()}
     first = 0
     for number, run in enumerate(runs.values()):
         ids = [cell["id"] for cell in run.description["cells"]]
@@ -278,7 +255,7 @@ def _collect(runs: Mapping[str, Run]) -> _Rows:
         for record in iterate_records(run):
             kind, get = record["record"], record.get
             if kind not in _FIELDS:
-                continue  # of use to a resumed run alone
+                continue
             try:
                 owner = number if kind in _OF_RUN else position[record["cell"]]
             except (KeyError, TypeError) as error:
@@ -286,12 +263,28 @@ def _collect(runs: Mapping[str, Run]) -> _Rows:
                     f"{run.records_path}: a {kind} record of cell {record['cell']!r}, which is not"
                     " in run.json"
                 ) from error
-            rows[kind].append((owner, *map(get, _FIELDS[kind])))
+            rows[kind].append((owner, *map(get, names[kind])))
+    if not all(_well_typed(kind, found) for kind, found in rows.items()):
+        for run in runs.values():
+            read_records(run)  # raises BadInput naming the line
     return rows
 
 
+def _well_typed(kind: str, rows: Sequence[tuple[Any, ...]]) -> bool:
+    """Whether every field of every record has one of its types: by columns, which is fast."""
+    for place, each in enumerate(_FIELDS[kind], start=1):
+        found = {type(row[place]) for row in rows}
+        if found - each.types:
+            return False
+        if str in found and each.dtype == NUMBER:
+            texts = {row[place] for row in rows if type(row[place]) is str}
+            if texts - NOT_FINITE.keys():
+                return False
+    return True
+
+
 def _columns(kind: str, rows: _Rows) -> _Columns:
-    names = ["owner", *(_RENAMED.get(field, field) for field in _FIELDS[kind])]
+    names = ["owner", *(_RENAMED.get(each.name, each.name) for each in _FIELDS[kind])]
     columns = zip(*rows[kind], strict=True) if rows[kind] else [()] * len(names)
     return dict(zip(names, columns, strict=True))
 
@@ -578,8 +571,8 @@ def _array(dtype: str, values: Sequence[Any], where: Callable[[int], str]) -> An
         raise BadInput(f"{where(row)}: {values[row]!r} is not of type {dtype}")
     try:
         if dtype == NUMBER and str in types:
-            values = [_NOT_FINITE[v] if type(v) is str else v for v in values]
-        if dtype in (NUMBER, COUNT, "bool"):
+            values = [NOT_FINITE[v] if type(v) is str else v for v in values]
+        if dtype in (NUMBER, COUNT, TRUTH):
             return numpy.array(values, dtype=dtype)
         if dtype == COUNT_OR_NA:
             return pandas.array(values, dtype="Int64")

@@ -5,8 +5,7 @@
     <results>/<name>/logs/          what the frameworks printed
     <results>/<name>/lock           locked (flock(2)) and filled with its number by the one writer
 
-JSON (RFC 8259) has no NaN: floats that are not finite are stored as the texts "nan", "inf" and
-"-inf", which ``harness.records.frames`` turns back into numbers in its columns of numbers.
+``harness.records.kinds`` has the kinds of records and their fields.
 
 A cell without a ``status`` record was interrupted. Run again, its slices of all blocks count; of
 gate, memory and accuracy the records of the latest process win.
@@ -21,10 +20,8 @@ import fcntl
 import hashlib
 import itertools
 import json
-import math
 import os
 import shlex
-import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
@@ -35,48 +32,18 @@ from typing import Any
 import orjson
 
 from harness.errors import BadInput, LevelfieldError, RunFailed
+from harness.records import kinds
+from harness.records.kinds import STATUSES, Record
 
 SCHEMA, KIND = 3, "levelfield-run"
 CLOSED_SINCE = 3  # the schema from which on no slice counts without a closing gate
-_STATUSES = "ok wrong failed timeout out-of-memory unsupported unwritten no-environment"
-STATUSES = tuple(_STATUSES.split())
 _CELL = (
     "id comparison arm framework mode model preset phase batch optimizer numeric device threads"
     " profile"
 )
-# kind -> its fields; ? marks those that may be left out and then are null. Besides, every record
-# has "record" (its kind) and "at" (seconds since 1970). What is foreign or stolen is counted on the
-# "watched_cores"; older runs have no such field, and there it is counted on the whole machine.
-RECORDS = {
-    "session": "quiet waited_seconds foreign_share watched_cores?",
-    "ceiling": "threads what size_bytes per_second",
-    "process": "process arm interpreter how python lock_hash asked describe interpreter_seconds"
-    " import_seconds device_seconds cache_entries? purpose block?",
-    "startup": "cell process build_seconds compile_seconds? first_step_seconds second_step_seconds"
-    " warm_up_seconds? warm_up_steps? capped? new_cache_entries?",
-    "gate": "cell process passed checks",
-    "check": "cell process passed checks",
-    "closing": "cell process passed checks reference_seconds? worker_seconds? note?",
-    "calibration": "cell process step_seconds slice_steps fence_seconds",
-    "block": "block residency arms comparisons rounds seed",
-    "round": "comparison block round order canaries wall_seconds foreign_seconds steal_seconds"
-    " throttled_seconds? pressure_seconds? load frequency_mhz? major_faults gpu? suspect?"
-    " watched_cores?",
-    "slice": "cell process block round statistic steps seconds step_seconds? cpu_seconds"
-    " wait_seconds? switches? major_faults?",
-    "memory": "cell process phase peak_bytes? tree_bytes? device_bytes? framework_bytes? reason?",
-    "energy": "cell process steps? seconds? joules_per_step? idle_watts? reason?",
-    "accuracy": "cell process seed? test_accuracy? test_loss? train_loss? train_steps? reason?",
-    "epoch": "cell process seed epoch test_accuracy test_loss train_loss",
-    "death": "arm cell?",
-    "status": "cell status reason? log?",
-}
 _REQUIRED = {
-    kind: frozenset({"at", *(field for field in fields.split() if not field.endswith("?"))})
-    for kind, fields in RECORDS.items()
-}
-_ALLOWED = {
-    kind: frozenset({"at", *fields.replace("?", "").split()}) for kind, fields in RECORDS.items()
+    kind: frozenset(name for name, each in kinds.fields_of(kind).items() if each.required)
+    for kind in kinds.KINDS
 }
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
@@ -115,13 +82,12 @@ class Run:
         text = json.dumps(self.description, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
-    def append(self, kind: str, /, **fields: Any) -> None:
-        """Add one record, on disk when this returns; ``at`` is now unless given.
+    def append(self, record: Record) -> None:
+        """Add one record, on disk when this returns.
 
-        Raises RunFailed when the disk takes no more, BadInput when another process is writing,
-        TypeError for fields that a record of this kind does not have.
+        Raises RunFailed when the disk takes no more, BadInput when another process is writing.
         """
-        line = record_line(kind, {"at": time.time(), **fields})
+        line = record_line(record)
         repair(self)
         size = self._refuse_foreign()
         try:
@@ -182,7 +148,7 @@ def create(results: Path, name: str, description: Mapping[str, Any]) -> Run:
     if not name.isprintable() or "/" in name or name[:1] in ("", ".", "-"):
         raise BadInput(f"{name!r} cannot name a run: use letters, digits and dashes")
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    content = {"created": now, **_json_ready(description), "schema": SCHEMA, "kind": KIND}
+    content = {"created": now, **kinds.json_ready(description), "schema": SCHEMA, "kind": KIND}
     content["id"] = uuid.uuid4().hex
     _check_cells(content, "the description of a run")
     folder = Path(results, name)
@@ -256,8 +222,12 @@ def repair(run: Run) -> None:
     run._kept, run._size = data.count(b"\n", 0, whole), whole
 
 
-def iterate_records(run: Run) -> Iterator[dict[str, Any]]:
-    """Each record as written, without a torn last one. Raises BadInput naming the line."""
+def iterate_records(run: Run, *, strict: bool = False) -> Iterator[dict[str, Any]]:
+    """Each record as written, without a torn last one. Raises BadInput naming the line.
+
+    ``strict``: whether the types of all fields are checked, which takes several times as long.
+    """
+    good = _is_well_typed if strict else _is_record
     path = run.records_path
     try:
         data, whole = _whole_lines(path)
@@ -273,9 +243,9 @@ def iterate_records(run: Run) -> Iterator[dict[str, Any]]:
         # A line may hold what is no record, or more than one: then each says where it stands.
         if len(records) != len(chunk):
             records = [_parsed(path, at, line) for at, line in enumerate(chunk, first + 1)]
-        if not all(map(_is_record, records)):
-            place = next(n for n, record in enumerate(records) if not _is_record(record))
-            raise BadInput(f"{path}, line {first + place + 1}: {_why_not(records[place])}")
+        if not all(map(good, records)):
+            place = next(n for n, record in enumerate(records) if not good(record))
+            raise BadInput(f"{path}, line {first + place + 1}: {kinds.why_not(records[place])}")
         yield from records
 
 
@@ -290,6 +260,7 @@ def _parsed(path: Path, number: int, line: bytes) -> Any:
 
 
 def _is_record(record: Any) -> bool:
+    """Whether a line has the fields of its kind; the types of single values are not looked at."""
     try:
         return _REQUIRED[record["record"]] <= record.keys() and (
             record["record"] != "status" or record["status"] in STATUSES
@@ -298,22 +269,13 @@ def _is_record(record: Any) -> bool:
         return False
 
 
-def _why_not(record: Any) -> str:
-    """What keeps a decoded line from being a record."""
-    if not isinstance(record, dict):
-        return "not one JSON object"
-    kind = record.get("record")
-    required = _REQUIRED.get(kind) if isinstance(kind, str) else None
-    if required is None:
-        return f"unknown kind of record {kind!r}"
-    if not required <= record.keys():
-        return f"{kind} record without {sorted(required - record.keys())}"
-    return f"unknown status {record['status']!r}"
+def _is_well_typed(record: Any) -> bool:
+    return kinds.why_not(record) is None
 
 
 def read_records(run: Run) -> list[dict[str, Any]]:
-    """Every record of a run, in the order written."""
-    return list(iterate_records(run))
+    """Every record of a run, in the order written, each with fields of the right types."""
+    return list(iterate_records(run, strict=True))
 
 
 def finished(run: Run) -> set[str]:
@@ -321,14 +283,12 @@ def finished(run: Run) -> set[str]:
     return {record["cell"] for record in iterate_records(run) if record["record"] == "status"}
 
 
-def record_line(kind: str, fields: Mapping[str, Any]) -> bytes:
-    """A record as its line. Raises TypeError for fields unlike its kind's: a mistake of ours."""
-    if kind not in RECORDS or not _REQUIRED[kind] <= fields.keys() <= _ALLOWED[kind]:
-        raise TypeError(f"a {kind} record with {sorted(fields)}; its fields: {RECORDS.get(kind)}")
-    if kind == "status" and fields["status"] not in STATUSES:
-        raise TypeError(f"no cell has the status {fields['status']!r}")
-    record = _json_ready({"record": kind, **fields})
-    return (_ENCODER.encode(record) + "\n").encode()
+def record_line(record: Record) -> bytes:
+    """A record as its line, without the optional fields that say nothing."""
+    required = _REQUIRED[record.kind]
+    said = {n: value for n, value in vars(record).items() if value is not None or n in required}
+    content = kinds.json_ready({"record": record.kind, **said})
+    return (_ENCODER.encode(content) + "\n").encode()
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -386,17 +346,3 @@ def _check_cells(content: Mapping[str, Any], source: str) -> None:
             raise BadInput(f"{source}: cell number {number} lacks {', '.join(lacking)}")
     if len({cell["id"] for cell in cells if isinstance(cell["id"], str)}) < len(cells):
         raise BadInput(f"{source}: the ids of cells are not texts that differ")
-
-
-def _json_ready(value: Any) -> Any:
-    """``value`` with texts for floats that are not finite and lists for arrays and tuples."""
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else str(float(value))
-    if isinstance(value, Mapping):
-        return {key: _json_ready(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json_ready(item) for item in value]
-    if isinstance(value, str) and not value.isascii():
-        # Half of a surrogate pair, which a broken output may hold, is no Unicode text.
-        return value.encode("utf-8", "backslashreplace").decode()
-    return _json_ready(value.tolist()) if hasattr(value, "tolist") else value

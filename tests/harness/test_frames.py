@@ -23,6 +23,7 @@ from harness.analysis.verdicts import judge, verdict_frame
 from harness.errors import BadInput, RunFailed
 from harness.records.columns import COLUMNS
 from harness.records.frames import Frames, load
+from harness.records.kinds import KINDS
 from harness.records.store import (
     CLOSED_SINCE,
     SCHEMA,
@@ -34,7 +35,16 @@ from harness.records.store import (
 )
 from harness.report import export
 from harness.report.export import write_csv, write_parquet
-from tests.synthetic import ARMS, MODELS, add_round, empty_run, gate_checks, process, write_run
+from tests.synthetic import (
+    ARMS,
+    MODELS,
+    add_round,
+    appending,
+    empty_run,
+    gate_checks,
+    process,
+    write_run,
+)
 
 NAMES = [field.name for field in dataclasses.fields(Frames)]
 ROOT = Path(__file__).parents[2]
@@ -76,19 +86,21 @@ def start(run: Run, cell: str, number: int, *, purpose: str = "resident") -> Non
     described = next(c for c in run.description["cells"] if c["id"] == cell)
     fields = process(random.Random(number), number, described, purpose)
     block = number if purpose == "resident" else None
-    run.append("process", **{**fields, "import_seconds": float(number), "block": block})
+    run.append(KINDS["process"](**{**fields, "import_seconds": float(number), "block": block}))
 
 
 def gate(run: Run, cell: str, number: int, *, passed: bool = True, **change: Any) -> None:
     check = {"name": "outputs/logits", "error": 1e-7, "tolerance": 1e-5, "passed": passed}
-    run.append("gate", cell=cell, process=number, passed=passed, checks=[{**check, **change}])
+    run.append(
+        KINDS["gate"](cell=cell, process=number, passed=passed, checks=[{**check, **change}])
+    )
     close(run, cell, number)
 
 
 def close(run: Run, cell: str, number: int, *, passed: bool = True) -> None:
     """The closing gate, which every cell with slices has passed."""
     check = {"name": "clock", "error": 0.9, "tolerance": 1.0, "passed": passed}
-    run.append("closing", cell=cell, process=number, passed=passed, checks=[check])
+    run.append(KINDS["closing"](cell=cell, process=number, passed=passed, checks=[check]))
 
 
 OWN = {"cpu_seconds": 0.5, "wait_seconds": 0.1, "switches": 1, "major_faults": 0}
@@ -98,28 +110,28 @@ def throughput(run: Run, cell: str, number: int, *seconds: float, first: int = 0
     """Slices of the rounds from ``first`` on, in the block that has the process's number."""
     for index, each in enumerate(seconds, first):
         fields = {"block": number, "round": index, "statistic": "throughput", "steps": 10}
-        run.append("slice", cell=cell, process=number, **fields, seconds=each, **OWN)
+        run.append(KINDS["slice"](cell=cell, process=number, **fields, seconds=each, **OWN))
         rounds(run, number, index)
 
 
 def rounds(run: Run, block: int, index: int, *, loud: bool = False) -> None:
-    add_round(run.append, "k001", block, index, ["c0001"], loud=loud)
+    add_round(appending(run), "k001", block, index, ["c0001"], loud=loud)
 
 
 def latency(run: Run, cell: str, number: int, index: int, seconds: list[float]) -> None:
     fields = {"block": number, "round": index, "statistic": "latency", "steps": len(seconds)}
     total = {"seconds": sum(seconds), "step_seconds": seconds}
-    run.append("slice", cell=cell, process=number, **fields, **total, **OWN)
+    run.append(KINDS["slice"](cell=cell, process=number, **fields, **total, **OWN))
 
 
 def startup(run: Run, cell: str, number: int, first: float, *, new: int | None = None) -> None:
     fields = {"build_seconds": 0.5, "first_step_seconds": first, "second_step_seconds": 0.2}
-    run.append("startup", cell=cell, process=number, **fields, new_cache_entries=new)
+    run.append(KINDS["startup"](cell=cell, process=number, **fields, new_cache_entries=new))
 
 
 def memory(run: Run, cell: str, number: int, **peaks: int | None) -> None:
     for phase, peak in peaks.items():
-        run.append("memory", cell=cell, process=number, phase=phase, peak_bytes=peak)
+        run.append(KINDS["memory"](cell=cell, process=number, phase=phase, peak_bytes=peak))
 
 
 def test_shares_are_of_the_watched_cores_and_in_older_runs_of_the_machine(tmp_path: Path) -> None:
@@ -128,7 +140,7 @@ def test_shares_are_of_the_watched_cores_and_in_older_runs_of_the_machine(tmp_pa
 
             def add(kind: str, watched: list[int] | None = watched, **fields: Any) -> None:
                 own = {} if watched is None else {"watched_cores": watched}
-                run.append(kind, **{**fields, "foreign_seconds": 0.04, **own})
+                run.append(KINDS[kind](**{**fields, "foreign_seconds": 0.04, **own}))
 
             add_round(add, "k001", 1, index, ["c0001"])
     found = load(run.path).rounds
@@ -143,10 +155,10 @@ def test_watched_cores_that_are_no_list_are_refused(tmp_path: Path, watched: Any
     with empty_run(tmp_path) as run:
 
         def add(kind: str, **fields: Any) -> None:
-            run.append(kind, **fields, watched_cores=watched)
+            run.append(KINDS[kind](**fields, watched_cores=watched))
 
         add_round(add, "k001", 1, 0, ["c0001"])
-    with pytest.raises(BadInput, match="watched cores of a round"):
+    with pytest.raises(BadInput, match=r"watched.cores"):
         load(run.path)
 
 
@@ -227,8 +239,8 @@ def test_summary_by_hand(tmp_path: Path) -> None:
         start(run, "c0001", 3)
         throughput(run, "c0001", 3, 8.0)
         fields = {"test_accuracy": 0.75, "test_loss": 0.5, "train_loss": 0.25, "train_steps": 9}
-        run.append("accuracy", cell="c0001", process=1, **fields)
-        run.append("status", cell="c0001", status="ok")
+        run.append(KINDS["accuracy"](cell="c0001", process=1, **fields))
+        run.append(KINDS["status"](cell="c0001", status="ok"))
     loaded = load(run.path)
     row = summary(loaded).iloc[0]
     assert row.step_seconds == 0.5  # blocks of 0.2 and 0.8
@@ -304,8 +316,8 @@ def test_errors_of_the_gate(tmp_path: Path) -> None:
         {"name": "gradient/b", "error": 0.5, "tolerance": 1e-4, "passed": False},
     ]
     with empty_run(tmp_path) as run:
-        run.append("gate", cell="c0001", process=1, passed=False, checks=checks)
-        run.append("status", cell="c0001", status="wrong", reason="gradient/a is NaN")
+        run.append(KINDS["gate"](cell="c0001", process=1, passed=False, checks=checks))
+        run.append(KINDS["status"](cell="c0001", status="wrong", reason="gradient/a is NaN"))
     loaded = load(run.path)
     row = summary(loaded).iloc[0]
     assert row.output_error == 3e-6
@@ -328,7 +340,7 @@ def test_a_loose_gate_is_told_of_its_cell(tmp_path: Path) -> None:
         )
     ]
     with empty_run(tmp_path) as run:
-        run.append("gate", cell="c0001", process=1, passed=True, checks=checks)
+        run.append(KINDS["gate"](cell="c0001", process=1, passed=True, checks=checks))
     rows = summary(load(run.path))
     assert rows["loose"].tolist()[:2] == ["gradient scale up to 0.006, trained up to 0.67", ""]
 
@@ -341,11 +353,11 @@ def test_a_loose_closing_gate_is_told_of_its_cell(tmp_path: Path) -> None:
     close = [check("step/0/loss of 48 steps", 1e-3), check("trained/a", 2e-2)]
     note = "closing trained not at all: the reference's own differ by 0.3 after 12 steps"
     with empty_run(tmp_path) as run:
-        run.append("closing", cell="c0001", process=1, passed=True, checks=wide, note=note)
-        run.append("closing", cell="c0002", process=2, passed=True, checks=close)
+        run.append(KINDS["closing"](cell="c0001", process=1, passed=True, checks=wide, note=note))
+        run.append(KINDS["closing"](cell="c0002", process=2, passed=True, checks=close))
         for cell in ("c0001", "c0002"):
             strict = [{**check("trained/a", 5e-2)}]
-            run.append("gate", cell=cell, process=3, passed=True, checks=strict)
+            run.append(KINDS["gate"](cell=cell, process=3, passed=True, checks=strict))
     rows = summary(load(run.path))
     assert rows["loose"].tolist()[:2] == [f"closing losses up to 0.03, {note}", ""]
 
@@ -354,8 +366,10 @@ def test_the_seconds_of_closing_gates_are_in_their_frame(tmp_path: Path) -> None
     check = {"name": "clock", "error": 0.9, "tolerance": 1.0, "passed": True}
     with empty_run(tmp_path) as run:
         seconds = {"reference_seconds": 30.0, "worker_seconds": 2.0}
-        run.append("closing", cell="c0001", process=1, passed=True, checks=[check], **seconds)
-        run.append("closing", cell="c0002", process=2, passed=True, checks=[check])
+        run.append(
+            KINDS["closing"](cell="c0001", process=1, passed=True, checks=[check], **seconds)
+        )
+        run.append(KINDS["closing"](cell="c0002", process=2, passed=True, checks=[check]))
     closings = load(run.path).closings
     assert closings["reference_seconds"].tolist()[0] == 30.0
     assert closings["worker_seconds"].tolist()[0] == 2.0
@@ -371,7 +385,7 @@ def test_rounds_in_quarantine_do_not_count(tmp_path: Path) -> None:
         own = {"seconds": 9.0, **OWN}
         for index, loud in ((1, True), (2, None)):  # a round that was never closed counts neither
             fields = {"block": 1, "round": index, "statistic": "throughput", "steps": 10}
-            run.append("slice", cell="c0001", process=1, **fields, **own)
+            run.append(KINDS["slice"](cell="c0001", process=1, **fields, **own))
             if loud:
                 rounds(run, 1, index, loud=True)
     loaded = load(run.path)
@@ -396,7 +410,7 @@ def test_a_failed_check_withholds_like_a_failed_gate(tmp_path: Path) -> None:
         everything(run, "c0001")
         gate(run, "c0001", 1)
         check = {"name": "fence read", "error": 1.0, "tolerance": 0.05, "passed": False}
-        run.append("check", cell="c0001", process=1, passed=False, checks=[check])
+        run.append(KINDS["check"](cell="c0001", process=1, passed=False, checks=[check]))
     loaded = load(run.path)
     assert [*loaded.checks["passed"]] == [False, True]  # the closing gate's stand there, too
     assert not len(loaded.slices)
@@ -407,7 +421,7 @@ def test_slices_without_a_closing_gate_are_withheld(tmp_path: Path) -> None:
     with empty_run(tmp_path) as run:
         everything(run, "c0001")
         check = {"name": "outputs/logits", "error": 1e-7, "tolerance": 1e-5, "passed": True}
-        run.append("gate", cell="c0001", process=1, passed=True, checks=[check])
+        run.append(KINDS["gate"](cell="c0001", process=1, passed=True, checks=[check]))
     loaded = load(run.path)
     assert not len(loaded.slices)
     assert not len(loaded.steps)
@@ -418,7 +432,7 @@ def test_slices_of_runs_older_than_the_closing_gate_count(tmp_path: Path) -> Non
     with empty_run(tmp_path) as run:
         everything(run, "c0001")
         check = {"name": "outputs/logits", "error": 1e-7, "tolerance": 1e-5, "passed": True}
-        run.append("gate", cell="c0001", process=1, passed=True, checks=[check])
+        run.append(KINDS["gate"](cell="c0001", process=1, passed=True, checks=[check]))
     described = run.path / "run.json"
     older = described.read_text().replace(f'"schema": {SCHEMA}', f'"schema": {CLOSED_SINCE - 1}')
     described.write_text(older)
@@ -445,21 +459,21 @@ def everything(run: Run, cell: str) -> None:
     latency(run, cell, 1, 3, [0.1])
     memory(run, cell, 1, steady=60)
     learned = {"test_accuracy": 1.0, "test_loss": 0.0}
-    run.append("accuracy", cell=cell, process=1, **learned)
-    run.append("epoch", cell=cell, process=1, seed=1, epoch=1, train_loss=0.1, **learned)
+    run.append(KINDS["accuracy"](cell=cell, process=1, **learned))
+    run.append(KINDS["epoch"](cell=cell, process=1, seed=1, epoch=1, train_loss=0.1, **learned))
 
 
 WRONG: dict[str, Callable[[Run], None]] = {
     "no gate": lambda run: None,
     "failed": lambda run: gate(run, "c0001", 1, passed=False),
     "passed, but a check": lambda run: run.append(
-        *("gate",), cell="c0001", process=1, passed=True, checks=[{"name": "a", "passed": False}]
+        KINDS["gate"](cell="c0001", process=1, passed=True, checks=[{"name": "a", "passed": False}])
     ),
     "failed, no check": lambda run: run.append(
-        *("gate",), cell="c0001", process=1, passed=False, checks=[{"name": "a", "passed": True}]
+        KINDS["gate"](cell="c0001", process=1, passed=False, checks=[{"name": "a", "passed": True}])
     ),
     "nothing checked": lambda run: run.append(
-        *("gate",), cell="c0001", process=1, passed=True, checks=[]
+        KINDS["gate"](cell="c0001", process=1, passed=True, checks=[])
     ),
     "failed later": lambda run: [
         gate(run, "c0001", number, passed=number == 1) for number in (1, 2)
@@ -469,7 +483,7 @@ WRONG: dict[str, Callable[[Run], None]] = {
     ],
     "status wrong": lambda run: [
         gate(run, "c0001", 1),
-        run.append("status", cell="c0001", status="wrong"),
+        run.append(KINDS["status"](cell="c0001", status="wrong")),
     ],
 }
 
@@ -519,8 +533,8 @@ def test_resumed_cells(tmp_path: Path) -> None:
             startup(run, "c0001", number, first=first)
             throughput(run, "c0001", number, 1.0 * number)
             memory(run, "c0001", number, steady=100 // number)
-        run.append("status", cell="c0001", status="timeout", reason="slow")
-        run.append("status", cell="c0001", status="ok")
+        run.append(KINDS["status"](cell="c0001", status="timeout", reason="slow"))
+        run.append(KINDS["status"](cell="c0001", status="ok"))
     loaded = load(run.path)
     assert loaded.slices["process"].tolist() == [1, 3]  # slices of both count
     assert loaded.startup["process"].tolist() == [1, 3]
@@ -606,14 +620,22 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     [
         ('"c0001"', '"c9999"', "status record of cell 'c9999'"),
         ('"c0001"', '["c0001"]', "status record of cell"),
-        ('"fine"', "3", "cell c0001, cells, reason: 3 is not of type str"),
+        ('"fine"', "3", "line 7: status record whose reason is 3, not a text"),
         ("0.25", '"fast"', "slice"),
-        ("0.25", "true", "cell c0001, slice: True is not of type float64"),
-        ('"steps":10', '"steps":1.5', "cell c0001, slice: 1.5 is not of type int64"),
+        ("0.25", "true", "line 3: slice record whose seconds is True, not a number"),
+        (
+            '"steps":10',
+            '"steps":1.5',
+            "line 3: slice record whose steps is 1.5, not a whole number",
+        ),
         ("[0.125]", "[[1]]", r"cell c0001, step_seconds: \[1\] is not of type float64"),
-        ("[0.125]", "0.125", "float as step_seconds"),
-        ('"peak_bytes":7', '"peak_bytes":7.5', "memory, peak_bytes: 7.5 is not of type Int64"),
-        ('"peak_bytes":7', f'"peak_bytes":{2**70}', "memory, peak_bytes"),
+        ("[0.125]", "0.125", "line 5: slice record whose step_seconds is 0.125, not a list"),
+        (
+            '"peak_bytes":7',
+            '"peak_bytes":7.5',
+            "line 6: memory record whose peak_bytes is 7.5, not a whole number",
+        ),
+        ('"peak_bytes":7', f'"peak_bytes":{2**70}', "line 6: memory record whose peak_bytes is 1"),
         ('"process":1,"block"', f'"process":{2**70},"block"', "process"),
         ('"canaries":[[', '"canaries":[["x",', "canaries of a round"),
         ('"checks":[', '"checks":[1,', "checks of its gate"),
@@ -625,7 +647,7 @@ def test_records_that_make_no_sense(tmp_path: Path, old: str, new: str, words: s
         throughput(run, "c0001", 1, 0.25)
         latency(run, "c0001", 1, 0, [0.125])
         memory(run, "c0001", 1, steady=7)
-        run.append("status", cell="c0001", status="ok", reason="fine")
+        run.append(KINDS["status"](cell="c0001", status="ok", reason="fine"))
     load(run.path)
     text = run.records_path.read_text()
     head, tail = text.rsplit(old, 1)
@@ -640,7 +662,7 @@ def test_floats_that_are_not_finite_come_back(tmp_path: Path) -> None:
         gate(run, "c0001", 1)
         throughput(run, "c0001", 1, math.nan, math.inf, -math.inf, 1.0)
         latency(run, "c0001", 1, 4, [math.inf, 1.0])
-        run.append("status", cell="c0001", status="ok", reason="nan")
+        run.append(KINDS["status"](cell="c0001", status="ok", reason="nan"))
     loaded = load(run.path)
     numpy.testing.assert_array_equal(
         loaded.slices["seconds"], [math.nan, math.inf, -math.inf, 1.0, math.inf]
@@ -663,7 +685,7 @@ HOSTILE = [
 def test_hostile_strings_survive_the_exports(tmp_path: Path) -> None:
     with empty_run(tmp_path, cells=len(HOSTILE) + 1) as run:
         for number, text in enumerate([*HOSTILE, "\ud83d"], 1):
-            run.append("status", cell=f"c{number:04d}", status="failed", reason=text)
+            run.append(KINDS["status"](cell=f"c{number:04d}", status="failed", reason=text))
     loaded = load(run.path)
     assert loaded.cells["reason"].tolist() == [*HOSTILE, "\\ud83d"]
     write_csv(loaded, tmp_path / "csv")
@@ -768,8 +790,8 @@ def test_a_further_token_is_what_a_generation_takes_beyond_its_first(tmp_path: P
         gate(run, "c0001", 1)
         throughput(run, "c0001", 1, 9.0, 8.0)
         first = {"statistic": "first_token", "steps": 2, "seconds": 0.2, "step_seconds": [0.1, 0.1]}
-        run.append("slice", cell="c0001", process=1, block=1, round=0, **first, **OWN)
-        run.append("status", cell="c0001", status="ok")
+        run.append(KINDS["slice"](cell="c0001", process=1, block=1, round=0, **first, **OWN))
+        run.append(KINDS["status"](cell="c0001", status="ok"))
         rewrite(run)
     loaded = load(run.path)
     assert_as_documented(loaded)

@@ -18,6 +18,7 @@ import pytest
 
 from harness.errors import BadInput, LevelfieldError, RunFailed
 from harness.records import store
+from harness.records.kinds import KINDS, STATUSES, SliceRecord
 from harness.records.store import TornRecord, create, finished, open_run, read_records, repair
 from tests.synthetic import empty_run, write_run
 
@@ -47,7 +48,7 @@ def python(code: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 def status(run: store.Run, cell: str = "c0001", reason: str | None = None) -> None:
-    run.append("status", cell=cell, status="ok", reason=reason)
+    run.append(KINDS["status"](cell=cell, status="ok", reason=reason))
 
 
 # -- what is written is read ------------------------------------------------------------------
@@ -82,12 +83,12 @@ def test_created_is_filled_in_and_kept(tmp_path: Path) -> None:
 def test_records_are_read_as_written(tmp_path: Path) -> None:
     run = empty_run(tmp_path)
     before = time.time()
-    run.append("memory", cell="c0001", process=1, phase="import", peak_bytes=None)
-    run.append("status", cell="c0001", status="wrong", reason="off", at=5.0)
+    run.append(KINDS["memory"](cell="c0001", process=1, phase="import", peak_bytes=None))
+    run.append(KINDS["status"](cell="c0001", status="wrong", reason="off", at=5.0))
     memory, wrong = read_records(open_run(run.path))
     assert before <= memory.pop("at") <= time.time()
     expected = {"record": "memory", "cell": "c0001", "process": 1}
-    assert memory == {**expected, "phase": "import", "peak_bytes": None}
+    assert memory == {**expected, "phase": "import"}  # what is not known is left out
     expected = {"record": "status", "at": 5.0, "cell": "c0001", "status": "wrong"}
     assert wrong == {**expected, "reason": "off"}
     assert finished(run) == {"c0001"}
@@ -107,7 +108,7 @@ def test_floats_that_are_not_finite_are_texts(tmp_path: Path) -> None:
     values = [math.nan, math.inf, -math.inf, numpy.float32("nan"), numpy.float64("inf")]
     with empty_run(tmp_path) as run:
         checks = [{"name": "loss", "error": v, "tolerance": 1, "passed": False} for v in values]
-        run.append("gate", cell="c0001", process=numpy.int64(1), passed=False, checks=checks)
+        run.append(KINDS["gate"](cell="c0001", process=numpy.int64(1), passed=False, checks=checks))
     (record,) = read_records(run)
     errors = [check["error"] for check in record["checks"]]
     assert errors == ["nan", "inf", "-inf", "nan", "inf"]
@@ -117,16 +118,17 @@ def test_floats_that_are_not_finite_are_texts(tmp_path: Path) -> None:
 def test_arrays_become_lists(tmp_path: Path) -> None:
     with empty_run(tmp_path) as run:
         run.append(
-            *("slice",),
-            cell="c0001",
-            process=1,
-            block=1,
-            round=0,
-            statistic="latency",
-            steps=2,
-            seconds=3.0,
-            cpu_seconds=3.0,
-            step_seconds=numpy.array([1.0, numpy.nan]),
+            SliceRecord(
+                cell="c0001",
+                process=1,
+                block=1,
+                round=0,
+                statistic="latency",
+                steps=2,
+                seconds=3.0,
+                cpu_seconds=3.0,
+                step_seconds=numpy.array([1.0, numpy.nan]),
+            )
         )
     assert read_records(run)[0]["step_seconds"] == [1.0, "nan"]
 
@@ -134,7 +136,6 @@ def test_arrays_become_lists(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "fields"),
     [
-        ("surprise", {}),
         ("status", {"cell": "c0001"}),
         ("status", {"cell": "c0001", "status": "ok", "color": "red"}),
         ("status", {"cell": "c0001", "status": "fine"}),
@@ -144,7 +145,7 @@ def test_arrays_become_lists(tmp_path: Path) -> None:
 def test_mistakes_of_ours_are_not_written(tmp_path: Path, kind: str, fields: dict) -> None:
     with empty_run(tmp_path) as run:
         with pytest.raises(TypeError):
-            run.append(kind, **fields)
+            run.append(KINDS[kind](**fields))
         assert read_records(run) == []
 
 
@@ -246,7 +247,7 @@ def test_a_bad_line_in_the_middle(tmp_path: Path) -> None:
         whole.replace(b'"status"', b"[]", 1): r"unknown kind of record \[\]",
         whole.replace(b'"cell"', b'"sell"'): r"status record without \['cell'\]",
         whole.replace(b"ok", b"fine"): "unknown status 'fine'",
-        whole.replace(b'"ok"', b'["ok"]'): "unknown status",
+        whole.replace(b'"ok"', b'["ok"]'): r"status record whose status is \['ok'\], not a text",
     }.items():
         run.records_path.write_bytes(whole + bad + whole)
         with pytest.raises(BadInput, match=rf"records.jsonl, line 2: .*{words}") as error:
@@ -334,10 +335,11 @@ def test_no_records_yet(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
+from harness.records.kinds import KINDS
 from harness.records.store import open_run
 run = open_run(sys.argv[1])
 for number in range(10**9):
-    run.append("status", cell="c0001", status="failed", reason=f"{number} " + "x" * 3000)
+    run.append(KINDS["status"](cell="c0001", status="failed", reason=f"{number} " + "x" * 3000))
     print(number, flush=True)
 """
 
@@ -385,10 +387,11 @@ def test_a_full_disk(tmp_path: Path) -> None:
 LIMITED = """
 import resource, sys
 from harness.errors import RunFailed
+from harness.records.kinds import KINDS
 from harness.records.store import open_run
 run = open_run(sys.argv[1])
 def status():
-    run.append("status", cell="c0001", status="ok", reason="x" * 300)
+    run.append(KINDS["status"](cell="c0001", status="ok", reason="x" * 300))
 status()
 line = run.records_path.stat().st_size
 limit = 20 * line + line // 2  # in the middle of a line: their times differ by a few digits
@@ -494,7 +497,7 @@ def test_the_synthetic_run_has_every_kind_and_status(tmp_path: Path) -> None:
     run = open_run(write_run(tmp_path, blocks=1, rounds=2))
     records = read_records(run)
     # All but what a run has whose measuring process was killed.
-    assert {record["record"] for record in records} == set(store.RECORDS) - {"death"}
+    assert {record["record"] for record in records} == set(KINDS) - {"death"}
     statuses = [record["status"] for record in records if record["record"] == "status"]
-    assert set(statuses) == set(store.STATUSES)
+    assert set(statuses) == set(STATUSES)
     assert len(finished(run)) == len(run.description["cells"]) - 1
