@@ -41,12 +41,12 @@ pytestmark = pytest.mark.alone
 BUILT_IN = sorted(name for name, arm in arms().items() if arm.framework.package[:9] == "adapters.")
 TINY = set(load_suite("tiny").arms)
 # What no machine has to have is no part of the test command: it would be another one everywhere.
-EACH = [long_unless(arm in TINY, arm) for arm in BUILT_IN]
 # The first arm of each environment: others of it share its model files.
 LEADING = {
     next(name for name, each in arms().items() if each.mode.environment == arm.mode.environment)
     for arm in arms().values()
 }
+EACH = [long_unless(arm in TINY and arm in LEADING, arm) for arm in BUILT_IN]
 PROPER = {"sealed", "found"}  # not what this interpreter happens to import
 
 
