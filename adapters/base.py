@@ -42,6 +42,10 @@ MODEL_FUNCTIONS = {
 }
 
 
+# In the names of dtypes other than float32, as frameworks write them ("dtypes.double", "float16").
+OTHER_DTYPES = ("float64", "double", "float16", "half", "int")
+
+
 class Unsupported(Exception):
     """The framework cannot do what was asked. The message is the reason that people read."""
 
@@ -318,7 +322,7 @@ def fitted(name, value, array):
     shape or dtype, such as a symbolic one, is not checked.
     """
     dtype = str(getattr(array, "dtype", "float32"))
-    if value.dtype.kind == "f" and "float32" not in dtype:
+    if value.dtype.kind == "f" and any(other in dtype for other in OTHER_DTYPES):
         raise Mismatch("%s is %s in the built model, and float32 in its definition" % (name, dtype))
     shape = getattr(array, "shape", None)
     shape = shape.as_list() if hasattr(shape, "as_list") else shape
