@@ -196,7 +196,7 @@ def moves_of(costs: Costs, weights: Mapping[str, float]) -> tuple[Move, ...]:
         with np.errstate(all="ignore"):
             meets = ahead / (ahead - own)
         meets[first] = np.nan
-        # At the ends two arms may be equal without any crossing, because only shared costs count.
+        # At the ends themselves two arms with equal costs are level without any crossing.
         meets = np.where((meets > ENDS) & (meets < 1 - ENDS), meets, np.nan)
         if np.isnan(meets).all():
             found.append(Move(name, float(now[at]), None, ""))
