@@ -1,11 +1,12 @@
 """Ranks frameworks for a need: by measured verdicts first, by facts second.
 
 1. Comparisons that fit the need and have verdicts are the evidence; others are named and left out.
-2. A hard constraint excludes an arm, by what was measured of it or by a fact about what it runs on.
-   A fact that nobody wrote down excludes, too, and says so.
-3. The rest is ranked by a weighted product: every cost over the least cost of anybody, in each
-   comparison, to the power of its weight, with its uncertainty and with how far one weight must
-   move before another arm leads (:mod:`harness.advice.ranking`).
+2. A hard constraint excludes an arm, by its measurements or by a fact about the frameworks that it
+   runs on. A fact that is not recorded also excludes the arm, and the reason says so.
+3. The remaining arms are ranked by a weighted product. Every cost is divided by the least cost of
+   any arm, in each comparison, and raised to the power of its weight. The ranking reports its
+   uncertainty, and how far one weight must move before another arm leads
+   (:mod:`harness.advice.ranking`).
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ from harness.plan.arms import get_arm
 from harness.records.frames import Frames
 from reference.spec import UnknownName
 
-# An arm that leads in a smaller share of the draws is no winner.
+# An arm that leads in a smaller share of the draws is not the winner.
 CERTAIN = 0.95
-# Fewer draws than this, and nobody need think of an arm as the best.
+# An arm that leads in a smaller share of the draws is not a contender.
 POSSIBLE = 0.05
 
 
 @dataclass(frozen=True)
 class Excluded:
-    """An arm and everything that speaks against it."""
+    """An arm with all reasons against it."""
 
     arm: str
     reasons: tuple[str, ...]
@@ -43,11 +44,11 @@ class Excluded:
 
 @dataclass(frozen=True)
 class Advice:
-    """``decided``: whether the first is the answer; ``contenders`` are those that may be it.
+    """``decided``: whether the first is the answer; ``contenders`` are the arms that may be it.
 
-    ``margin``: the share below which a difference does not matter, the runs' own. ``evidence``: the
-    comparisons used, with the statistic that counts; ``unused``: those that fit the need, and why
-    they say nothing.
+    ``margin`` is the share below which a difference does not matter, taken from the runs.
+    ``evidence`` lists the comparisons used, with the statistic that counts. ``unused`` lists the
+    comparisons that fit the need but give no evidence, and why.
     """
 
     need: Need
@@ -62,7 +63,7 @@ class Advice:
 
 
 def advise(frames: Frames, need: Need) -> Advice:
-    """Raises BadInput where no comparison fits the need."""
+    """Rank the arms for a need. Raises BadInput if no comparison fits the need."""
     found = groups(frames)
     fitting = [group for group in found if _fits(group, need)]
     if not fitting:
@@ -123,14 +124,14 @@ def _fits(group: Group, need: Need) -> bool:
 
 
 def statistic_of(group: Group, need: Need) -> str:
-    """The kind of slices that counts; who waits for an answer waits for its first token."""
+    """The kind of slices that counts; for latency, generation counts its first token."""
     statistic = PURPOSES[need.purpose].statistic
     generates = group.rows.iloc[0]["phase"] == "generation"
     return "first_token" if generates and statistic == "latency" else statistic
 
 
 def _useless(group: Group, need: Need) -> str:
-    """Why nobody may be ranked by a comparison; empty if one may."""
+    """Why a comparison cannot rank arms; empty if it can."""
     statistic = statistic_of(group, need)
     if statistic not in group.judged:
         return f"no verdicts on {statistic}: a smoke run, or nothing was measured of it"
@@ -141,7 +142,7 @@ def _useless(group: Group, need: Need) -> str:
 
 
 def _against(name: str, need: Need) -> Iterable[str]:
-    """What facts say against an arm."""
+    """Yield the facts against an arm."""
     try:
         arm = get_arm(name)
     except UnknownName:
@@ -236,7 +237,7 @@ _SECONDS = {
 
 
 def _measured_against(arm: str, need: Need, evidence: Sequence[tuple[Group, str]]) -> Iterable[str]:
-    """What measurements say against an arm: its worst comparison each."""
+    """Yield the measurements against an arm, each from its worst comparison."""
     rows = pandas.concat(
         [
             group.rows[group.rows["arm"] == arm].assign(counts=group.rows[_SECONDS[statistic]])

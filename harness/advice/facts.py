@@ -1,9 +1,9 @@
 """Facts about a framework that no run measures, read from ``facts.toml`` in its folder.
 
-Each fact is a table of ``value``, ``source`` (the address of the page that says so) and ``date``
-(the day on which it was read there, or in a stored copy of it); ``quote`` is what it says in its
-own words, ``note`` what to know of the source. A framework may lack facts: what is not known is
-said to be unknown and never guessed.
+Each fact is a table of ``value``, ``source`` and ``date``. ``source`` is the address of the page
+that states the fact. ``date`` is the day on which it was read there, or in a stored copy of the
+page. ``quote`` is the page's own wording. ``note`` is what a reader should know about the source. A
+framework may lack facts: an unknown fact is reported as unknown and never guessed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from harness.errors import BadInput
 from harness.plan.arms import OWN_DISTRIBUTION, Arm, Framework, Mode, UnusableAdapter, frameworks
 from reference.spec import UnknownName
 
-# key -> (type of its value, what it says)
+# key -> (type of its value, description)
 FACTS: dict[str, tuple[type, str]] = {
     "licence": (str, "SPDX identifier of its licence"),
     "graph": (str, "dynamic, static or lazy, and how graphs are made"),
@@ -37,7 +37,7 @@ FACTS: dict[str, tuple[type, str]] = {
     "maintenance": (str, "active, or ended"),
 }
 MAINTENANCE = ("active", "ended")
-REFERENCE = "reference"  # whom the others are held against, and nobody's choice
+REFERENCE = "reference"  # the others are compared with it, and it is never recommended
 TOOLS = ("pip", "numpy", "setuptools", "wheel")
 _KEYS, _MORE = {"value", "source", "date"}, {"quote", "note"}
 
@@ -56,9 +56,9 @@ class Fact:
 
 
 def facts_of(framework: Framework) -> dict[str, Fact]:
-    """By key. Raises BadInput naming the file and what is wrong in it.
+    """Read the facts of a framework, by key. Raises BadInput naming the file and its error.
 
-    The file of a third party costs its own facts alone, with a warning.
+    An error in a third party's file costs only that framework's facts, with a warning.
     """
     path = framework.folder / "facts.toml"
     if not path.exists():
@@ -91,7 +91,7 @@ def _fact(framework: str, key: str, table: Any) -> Fact:
 
 
 def behind(arm: Arm) -> list[Framework]:
-    """The arm's framework and those on which it runs, as Keras on JAX: what pip brings for it."""
+    """The arm's framework and those that pip installs for it, as JAX for Keras on JAX."""
     owners: dict[str, Framework] = {}
     for each in frameworks().values():
         for package in _packages(each.modes)[:1]:
@@ -106,7 +106,7 @@ def behind(arm: Arm) -> list[Framework]:
 
 
 def _packages(modes: Mapping[str, Mode]) -> list[str]:
-    """What the first of them brings, without pip's own options and tools."""
+    """Packages that the first of the modes requires, without pip's own options and tools."""
     found: list[str] = []
     for mode in list(modes.values())[:1]:
         for text in mode.environment.requirements:

@@ -1,7 +1,7 @@
 """The needs of a user: one table of questions for flags, TOML files and prompts.
 
-A hard constraint excludes; a weight says what a doubling of a cost is worth beside a doubling of
-another one.
+A hard constraint excludes arms. A weight says how much a doubling of one cost matters compared with
+a doubling of another cost.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from reference.spec import UnknownName, definitions
 
 @dataclass(frozen=True)
 class Purpose:
-    """What of the measurements counts for it, and with which weights unless the user says."""
+    """The measurements that count for a purpose, and their default weights."""
 
     says: str
     phases: tuple[str, ...]
@@ -67,12 +67,12 @@ GRAPHS = ("dynamic", "static", "lazy")
 
 
 def tasks() -> tuple[str, ...]:
-    """Families of models, and models."""
+    """Return the families of models, then the models."""
     return (*dict.fromkeys(each.family for each in definitions().values()), *definitions())
 
 
 def formats() -> tuple[str, ...]:
-    """Formats that a model leaves a framework in, by what is known of all of them."""
+    """Formats to which any framework is known to export a model."""
     facts = (facts_of(each) for each in frameworks().values())
     return tuple(
         sorted({each for own in facts if "exports" in own for each in own["exports"].value})
@@ -113,7 +113,7 @@ class Need:
 
     @property
     def weighted(self) -> dict[str, float]:
-        """Weights of all criteria, of sum 1. With a number of steps, start-up is in the time."""
+        """Weights of all criteria, of sum 1. With a number of steps, time includes start-up."""
         chosen = {**PURPOSES[self.purpose].weights}
         if self.steps and "startup" not in self.weights:
             chosen["startup"] = 0
@@ -126,7 +126,7 @@ QUESTIONS = {each.name: each for each in fields(Need)}
 
 
 def stated(answers: Mapping[str, Any], base: Need | None = None) -> Need:
-    """A need of what was said, the rest as in ``base``. Raises BadInput and UnknownName."""
+    """Make a need from answers, the rest as in ``base``. Raises BadInput and UnknownName."""
     values = {name: _checked(name, value) for name, value in answers.items()}
     need = replace(base or Need(), **values)
     if not sum({**PURPOSES[need.purpose].weights, **need.weights}.values()) > 0:
@@ -135,7 +135,7 @@ def stated(answers: Mapping[str, Any], base: Need | None = None) -> Need:
 
 
 def read_need(path: Path) -> Need:
-    """A need from a TOML file. Raises BadInput naming the file and what is wrong in it."""
+    """Read a need from a TOML file. Raises BadInput naming the file and its error."""
     try:
         return stated(tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, UnknownName, BadInput) as error:

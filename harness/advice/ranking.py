@@ -1,14 +1,15 @@
 """Ranks arms by several costs at once, with the uncertainty and sensitivity of the ranking.
 
-A weighted product: every cost over the least of anybody, in each comparison, to the power of its
-weight (E. Triantaphyllou, "Multi-criteria decision making methods", 2000, section 2.2.2). Nobody
-gains by the choice of a unit, and twice as slow weighs the same at any speed.
+The score is a weighted product (E. Triantaphyllou, "Multi-criteria decision making methods", 2000,
+section 2.2.2). Every cost is divided by the least cost of any arm, in each comparison, and raised
+to the power of its weight. No arm gains by the choice of a unit, and twice as slow has the same
+weight at any speed.
 
-Its uncertainty is that of the blocks: the ranking is made for each of many draws of the means of
-logs, by Student's t of as many blocks as there are. Its sensitivity is how far one weight must
-move, the others in proportion, before another arm leads; E. Triantaphyllou and A. Sánchez,
-"A sensitivity analysis approach for some deterministic multi-criteria decision-making methods",
-Decision Sciences 28 (1997), ask the same of weights that move alone.
+The uncertainty comes from the blocks. The ranking is repeated for many draws of the means of logs,
+by Student's t of as many blocks as there are. The sensitivity is how far one weight must move, the
+others in proportion, before another arm leads. E. Triantaphyllou and A. Sánchez, "A sensitivity
+analysis approach for some deterministic multi-criteria decision-making methods", Decision Sciences
+28 (1997), ask the same question for weights that move alone.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ from harness.records.frames import Frames
 from harness.statistics.estimates import Floats
 
 DRAWS = 4000
-ENDS = 1e-9  # of a weight
+ENDS = 1e-9  # distance of a weight from 0 and from 1 within which a crossing is ignored
 
 
 @dataclass(frozen=True)
 class Costs:
-    """``logs[draw, arm, criterion]``, 0 being the least of anybody; draw 0 is the estimate.
+    """``logs[draw, arm, criterion]``, 0 being the least of any arm; draw 0 is the estimate.
 
-    ``measured`` of ``planned`` comparisons, per arm.
+    Each arm was measured in ``measured`` of its ``planned`` comparisons.
     """
 
     arms: tuple[str, ...]
@@ -48,9 +49,9 @@ class Costs:
 class Place:
     """An arm's place.
 
-    ``score``: its weighted product over that of the first, with its 95 % interval over the draws;
-    ``leads``: the share of the draws in which it is first; ``costs``: per criterion times the
-    least of anybody, a geometric mean over ``measured`` of ``planned`` comparisons.
+    ``score`` is its weighted product over that of the first, with its 95 % interval over the draws.
+    ``leads`` is the share of the draws in which it is first. ``costs`` gives each criterion as a
+    multiple of the least of any arm, a geometric mean over ``measured`` of ``planned`` comparisons.
     """
 
     arm: str
@@ -67,7 +68,7 @@ class Place:
 class Move:
     """The weight of a criterion, of a sum of 1, and the nearest with which ``arm`` leads instead.
 
-    ``needed`` is None where no weight of this criterion makes another arm lead.
+    ``needed`` is None if no weight of this criterion makes another arm lead.
     """
 
     criterion: str
@@ -79,9 +80,9 @@ class Move:
 def costs_of(
     frames: Frames, evidence: Sequence[tuple[Group, str]], arms: Sequence[str], *, steps: int
 ) -> Costs:
-    """Of arms in comparisons, each with the statistic that counts.
+    """Costs of arms in comparisons, each with the statistic that counts.
 
-    With ``steps`` time is start-up and so many steps, else one step.
+    With ``steps``, time is start-up and so many steps, else one step.
     """
     seeds = frames.runs["seed"].dropna()
     generator = np.random.default_rng(int(seeds.iloc[0]) if len(seeds) else 0)
@@ -114,7 +115,7 @@ def costs_of(
     )
     gaps = np.broadcast_to(np.log(planned / measured), (DRAWS + 1, len(arms)))
     means = np.concatenate([_mean(logs), gaps[..., None]], axis=-1)  # in the order of CRITERIA
-    # What could not be measured of an arm is taken to be as bad as the worst.
+    # A criterion that could not be measured for an arm is taken to be as bad as the worst.
     worst = np.nan_to_num(np.fmax.reduce(means[0], axis=0), nan=0.0)
     means = np.where(np.isnan(means), worst, means)
     return Costs(tuple(arms), means, tuple(measured.tolist()), tuple(planned.tolist()))
@@ -132,8 +133,8 @@ def _blocks(values: Any, cells: Sequence[tuple[str, str] | None]) -> Floats:
 def _drawn(logs: Floats, generator: np.random.Generator, *, shared: bool) -> Floats:
     """Means over blocks [1 + DRAWS, arm], drawn by their errors; the first are the means.
 
-    ``shared``: what a block does to all arms alike, such as a machine that slowed down, is no
-    difference between them and taken out first.
+    ``shared``: a block may affect all arms in the same way, such as a machine that slowed down.
+    That effect is no difference between the arms and is removed first.
     """
     counts = (~np.isnan(logs)).sum(axis=1)
     with np.errstate(all="ignore"):
@@ -144,21 +145,21 @@ def _drawn(logs: Floats, generator: np.random.Generator, *, shared: bool) -> Flo
             present = (~np.isnan(rest)).sum(axis=0)
             rest = (rest - np.nansum(rest, axis=0) / present) * np.sqrt(arms / (arms - 1))
         errors = np.sqrt(np.nansum(rest**2, axis=1) / (counts - 1) / counts)
-    # A single block has no error of its own: it is given the largest of the others.
+    # A single block has no error of its own, so it gets the largest error of the others.
     errors = np.where(counts > 1, errors, np.max(errors[counts > 1], initial=0.0))
     drawn = generator.standard_t(np.maximum(counts - 1, 1), size=(DRAWS, len(logs)))
     return np.vstack([means, means + drawn * errors])
 
 
 def _mean(logs: Floats) -> Floats:
-    """Over comparisons, of those that there are."""
+    """Mean over the comparisons that have a value."""
     present = (~np.isnan(logs)).sum(axis=0)
     with np.errstate(all="ignore"):
         return np.where(present > 0, np.nansum(logs, axis=0) / present, np.nan)
 
 
 def ranked(costs: Costs, weights: Mapping[str, float]) -> tuple[Place, ...]:
-    """Places from the first; ``weights`` are of a sum of 1."""
+    """Places from the first; the sum of ``weights`` is 1."""
     scores = costs.logs @ np.array([weights[name] for name in CRITERIA])
     order = np.argsort(scores[0], kind="stable")
     leads = np.bincount(scores[1:].argmin(axis=1), minlength=len(costs.arms)) / DRAWS
@@ -180,22 +181,22 @@ def ranked(costs: Costs, weights: Mapping[str, float]) -> tuple[Place, ...]:
 
 
 def moves_of(costs: Costs, weights: Mapping[str, float]) -> tuple[Move, ...]:
-    """For every criterion the nearest weight with which another arm leads."""
+    """For every criterion, the nearest weight with which another arm leads."""
     now = np.array([weights[name] for name in CRITERIA])
     first = int((costs.logs[0] @ now).argmin())
     found = []
     for at, name in enumerate(CRITERIA):
         rest = np.where(np.arange(len(now)) == at, 0.0, now)
-        if rest.sum() == 0:  # all weight was here: what leaves it goes to the others alike
+        if rest.sum() == 0:  # this criterion had all weight: the others share it equally
             rest = np.where(np.arange(len(now)) == at, 0.0, 1.0)
         others = costs.logs[0] @ (rest / rest.sum())
-        # With a weight of t the score is t own + (1 - t) others: where is it the leader's?
+        # With a weight of t the score is t own + (1 - t) others: where does it equal the leader's?
         ahead = others - others[first]
         own = costs.logs[0, :, at] - costs.logs[0, first, at]
         with np.errstate(all="ignore"):
             meets = ahead / (ahead - own)
         meets[first] = np.nan
-        # At the ends themselves two may meet that never part: what they have alike alone counts.
+        # At the ends themselves two arms with equal costs are level without any crossing.
         meets = np.where((meets > ENDS) & (meets < 1 - ENDS), meets, np.nan)
         if np.isnan(meets).all():
             found.append(Move(name, float(now[at]), None, ""))

@@ -20,7 +20,7 @@ _SHOWN = ("licence", "graph", "exports", "pythons", "released", "releases", "mai
 
 
 def advice_text(advice: Advice) -> str:
-    """Markdown, the same from the same records and facts."""
+    """Return the advice as Markdown; the same records and facts give the same text."""
     parts = ["# Advice", f"**Need**: {need_words(advice.need)}.", *_answer(advice)]
     if advice.ranking:
         weights = ", ".join(
@@ -49,7 +49,7 @@ def advice_text(advice: Advice) -> str:
 
 
 def need_words(need: Need) -> str:
-    """A need in a sentence."""
+    """Describe a need in a sentence."""
     words = [PURPOSES[need.purpose].says]
     words += [f"of {need.task} models" if need.task else "of any model"]
     words += [f"on {need.device}, {need.numeric}, {need.profile} arms"]
@@ -103,7 +103,7 @@ def _answer(advice: Advice) -> Iterable[str]:
 
 
 def _hold(advice: Advice) -> str:
-    """How near the weights are to another answer."""
+    """How far the weights are from another answer."""
     moves = [each for each in advice.moves if each.needed is not None]
     if len(advice.ranking) == 1:
         return ": it is the only one that meets every constraint."
@@ -163,7 +163,7 @@ def _title(group: Group) -> str:
 
 
 def _break_evens(group: Group, advice: Advice) -> Iterable[str]:
-    """Where the steps of the ranking's first make up for its start, or stop to."""
+    """Numbers of steps at which the first of the ranking makes up for its start, or stops to."""
     if not advice.ranking or group.leader is None:
         return
     for place in advice.ranking[:3]:
@@ -202,7 +202,7 @@ def _value(fact: Fact | None) -> str:
 
 
 def questions() -> Iterable[tuple[str, str, tuple[str, ...]]]:
-    """(name, question, valid answers) of all that can be asked, but the weights."""
+    """(name, question, valid answers) of all questions except the weights."""
     for name, question in QUESTIONS.items():
         known = question.metadata["known"]
         if name != "weights":

@@ -22,9 +22,10 @@ _KEY = ["run", "comparison"]
 class Group:
     """Cells that differ in nothing but the arm.
 
-    ``rows`` are theirs of the summary: by verdict, the fastest first, those without a number last;
-    in the order of the plan in a smoke run. The A/A twin is not among them: it is in ``judged``.
-    ``breakeven``: arm -> where it and the leader part.
+    ``rows`` are the rows of these cells in the summary. They are ordered by verdict, the fastest
+    first, those without a number last; in a smoke run they keep the order of the plan. ``rows`` has
+    no row for the A/A twin, which is in ``judged``. ``breakeven`` maps an arm to its break-even
+    point with the leader.
     """
 
     run: str
@@ -37,14 +38,14 @@ class Group:
 
     @property
     def leader(self) -> str | None:
-        """The arm that the others are held against."""
+        """The arm with which the others are compared."""
         found = self.judged.get("throughput")
         measured = _measured(self.rows)["arm"]
         return str(measured.iloc[0]) if found and len(measured) else None
 
 
 def groups(frames: Frames) -> list[Group]:
-    """All comparisons, in the order of the plan."""
+    """Return all comparisons, in the order of the plan."""
     everyone = summary(frames)
     twins = [arm.endswith(TWIN) for arm in everyone["arm"]]
     table = everyone.drop(index=everyone.index[twins])
@@ -93,14 +94,14 @@ def _ordered(rows: pandas.DataFrame, verdicts: dict[str, Judged]) -> pandas.Data
 
 
 def _measured(rows: pandas.DataFrame) -> pandas.DataFrame:
-    """The arms that have a number to show: what failed after it was timed has none."""
+    """Rows of the arms that have a number to show: an arm that failed after its timing has none."""
     return rows[(rows["status"] == "ok") & rows["step_seconds"].notna()]
 
 
 def _break_evens(
     rows: pandas.DataFrame, totals: Any, steps: Any, seed: int
 ) -> dict[str, BreakEven]:
-    """Of every measured arm against the first; blocks in which both were measured."""
+    """Break-even points of every measured arm with the first, from blocks that measured both."""
     measured = _measured(rows)
     found: dict[str, BreakEven] = {}
     if measured.empty:

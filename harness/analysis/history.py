@@ -1,9 +1,9 @@
 """Several runs of one suite in order: how each arm changed from run to run.
 
 Neighbours are compared as two sessions are (``harness.analysis.sessions``): against an anchor in
-their own session, so that a machine that changed is not taken for a change of a framework. Where
-the version of a framework, or anything else in its environment, is another one, the step says so.
-Where the machine is another one, the step has no verdict.
+their own session. A change of the machine is therefore not taken for a change of a framework. A
+step says so if the version of a framework, or anything else in its environment, has changed. A step
+between two machines has no verdict.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from harness.records.store import open_run
 
 @dataclass(frozen=True)
 class Moved:
-    """A step of the history: from the run ``since`` to ``run``, what changed and with what.
+    """A step of the history: the change of an arm from the run ``since`` to ``run``.
 
-    ``versions`` are those of the framework before and after, by its own account; ``packages`` says
-    whether anything in its environment is another one.
+    ``versions`` are the versions before and after that the framework itself reports. ``packages``
+    says whether anything in its environment has changed.
     """
 
     suite: str
@@ -41,8 +41,8 @@ class Moved:
 class History:
     """``steps`` in the order of time.
 
-    ``machines``: neighbours that ran on unlike machines, and in what these differ. ``apart``:
-    neighbours that have nothing to compare, why.
+    ``machines`` lists neighbours that ran on different machines, and the differences of these.
+    ``apart`` lists neighbours that have nothing to compare, and why.
     """
 
     machines: tuple[str, ...]
@@ -62,10 +62,10 @@ class _Session:
 
 
 def history(paths: Iterable[Path | str]) -> History:
-    """Of runs, or of folders of them. Raises BadInput where no suite was run twice.
+    """Return the history of runs, or of folders of runs. Raises BadInput if no suite ran twice.
 
-    Smoke runs are left out: they have no verdicts. So are copies of a run, with a warning
-    (``harness.records.frames.CopiedRun``).
+    Smoke runs are left out because they have no verdicts. Copies of a run are left out with a
+    warning (``harness.records.frames.CopiedRun``).
     """
     runs = distinct(map(open_run, _folders(paths)))
     sessions = [_session(run.path) for run in runs]
@@ -130,7 +130,7 @@ def _session(path: Path) -> _Session:
 
 
 def _versions(frames: Frames) -> dict[str, str]:
-    """Arm -> what its last process said of its version."""
+    """Arm -> the version that its last process reported."""
     found = {}
     for arm, text in zip(frames.processes["arm"], frames.processes["describe"], strict=True):
         told = json.loads(text or "{}")

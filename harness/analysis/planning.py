@@ -16,7 +16,7 @@ from harness.records.frames import AUDIT, Frames
 from harness.statistics.decisions import LEVELS, LOOKS
 from harness.statistics.variances import rounds_per_block, variance_components
 
-BLOCKS_PER_AUDIT = 5  # resident ones; the audit is the sixth
+BLOCKS_PER_AUDIT = 5  # resident blocks before each audit; the audit is the sixth
 FIRST_PLAN = 3  # blocks after which variances are known well enough to plan rounds
 
 
@@ -26,9 +26,9 @@ def due(blocks: int, looks: Sequence[int]) -> bool:
 
 
 def look(run: Path, *, rounds: int, at_look: bool) -> tuple[int, frozenset[str]]:
-    """-> (rounds of the next blocks, settled comparisons) from what a run has recorded."""
+    """Return (rounds of the next blocks, settled comparisons) from the records of a run."""
     found = records.load(run)
-    # A comparison that noise has kept from its first look is void, but more blocks would mend it.
+    # A comparison that noise keeps from its first look is void, but more blocks would help it.
     done = frozenset(settled(found)) - lacking(found, LOOKS[0]) if at_look else frozenset()
     return planned_rounds(found, rounds), done
 
@@ -43,9 +43,10 @@ def lacking(found: Frames, blocks: int) -> frozenset[str]:
 def planned_rounds(found: Frames, rounds: int) -> int:
     """The median over comparisons of the rounds that give most precision for the time.
 
-    Kalibera and Jones (2013), section 6: costs of a comparison's start in a block and of a round,
-    against variances within and between blocks. What a round's arms have in common is taken off
-    first, because it cancels in every pair. ``rounds`` is the answer where nothing is known yet.
+    The rule is that of Kalibera and Jones (2013), section 6. It compares the costs of a
+    comparison's start in a block and of a round with the variances within and between blocks. The
+    part of a round that all arms share is subtracted first, because it cancels in every pair.
+    ``rounds`` is the answer where nothing is known yet.
     """
     wanted = [
         rounds_per_block(
@@ -62,9 +63,9 @@ def planned_rounds(found: Frames, rounds: int) -> int:
 
 
 def forecast(found: Frames, suite: Suite) -> float | None:
-    """Seconds that a suite would take at most, by what a cell cost in a run; None without blocks.
+    """Estimate the seconds that a suite takes at most, by the costs of a run; None without blocks.
 
-    Arms differ in cost, so it is an estimate: the mean over the arms of the run stands for all.
+    Arms differ in cost, and the mean over the arms of the run stands for all of them.
     """
     processes = found.processes
     begun = processes[processes["block"].notna()].groupby("block")["at_seconds"].min()

@@ -1,7 +1,7 @@
 """Compares a step with the best that the machine can do.
 
-The roofline: Williams, Waterman and Patterson (2009), "Roofline: an insightful visual performance
-model", CACM 52.
+The roofline model is that of Williams, Waterman and Patterson (2009), "Roofline: an insightful
+visual performance model", CACM 52.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from harness.machine.ceilings import COPY, PRODUCT
 from reference.spec import UnknownName
 from reference.trace import summarize
 
-IMPOSSIBLE_SHARE = 1.05  # of the roofline: a step beyond was not measured right
-# A slot of each state array of the optimiser is read and written; parameters and gradients are in
-# the trace's own count.
+IMPOSSIBLE_SHARE = 1.05  # of the roofline: a step above this share was not measured correctly
+# The optimiser reads and writes a slot of each of its state arrays. The trace's own count has the
+# parameters and gradients already.
 STATE_ARRAYS = {"sgd": 0, "momentum": 1, "adam": 2}
 
 
@@ -27,9 +27,9 @@ def work(
 ) -> tuple[int, int]:
     """(floating-point operations, least bytes) of a step, by the conventions of reference.trace.
 
-    Operations are those of matrix products and convolutions, two per multiply-add; bytes are what
-    must move once, the optimiser's state included. Raises UnknownName for a model, preset or phase
-    that is not defined.
+    Operations are those of matrix products and convolutions, two per multiply-add. Bytes are those
+    that must move once, the optimiser's state included. Raises UnknownName for a model, preset or
+    phase that is not defined.
     """
     found = summarize(reference.get(model), preset, batch)
     if phase == "inference":
@@ -40,7 +40,7 @@ def work(
             raise UnknownName("phase", phase, ("inference", "training"), f"model '{model}'")
         return found.generation_operations, found.generation_bytes
     arrays = STATE_ARRAYS[optimizer or "sgd"]
-    # An optimiser with state reads and writes every parameter, those without a gradient as well.
+    # An optimiser with state also reads and writes the parameters that have no gradient.
     untouched = found.parameter_count - found.touched_count if arrays else 0
     moved = 2 * 4 * (untouched + arrays * found.parameter_count)
     return found.training_operations, found.training_bytes + moved
@@ -52,10 +52,10 @@ def roofline_share(
     step_seconds: float,
     ceilings: Sequence[Mapping[str, Any]],
 ) -> float:
-    """The time that the ceilings allow over the time that was taken; NaN without ceilings.
+    """The time that the ceilings allow over the measured time; NaN without ceilings.
 
-    The rate of copying is the best among arrays of at least half the step's bytes, so that a step
-    whose data stay in a cache is held against that cache and not against memory.
+    The rate of copying is the best among arrays of at least half the step's bytes. A step whose
+    data stay in a cache is therefore compared with that cache and not with memory.
     """
     peak = max((row["per_second"] for row in ceilings if row["what"] == PRODUCT), default=np.nan)
     copies = [row for row in ceilings if row["what"] == COPY]

@@ -1,13 +1,15 @@
 """Compares two sessions of one suite, arm by arm.
 
-Two sessions are not interleaved, so dividing the seconds of one by those of the other has no
-protection against a machine that changed meanwhile. Therefore each arm is held, within its own
-session and round by round, against an anchor that both sessions share; what is compared is how far
-it moved against that anchor, by Welch's t interval over blocks (Welch 1947, "The generalization of
-'Student's' problem when several different population variances are involved", Biometrika 34).
+Two sessions are not interleaved. If the seconds of one were divided by those of the other, nothing
+would protect the ratio from a machine that changed between them. Therefore each arm is compared,
+within its own session and round by round, with an anchor that both sessions share. The verdict is
+about how far the arm moved relative to that anchor. It uses Welch's t interval over blocks (Welch
+1947, "The generalization of 'Student's' problem when several different population variances are
+involved", Biometrika 34).
 
-An anchor protects from a machine that was slower for a while, not from another machine: there two
-arms may differ by another ratio though neither has changed. Such sessions get no verdict.
+An anchor protects from a machine that was slower for a while, but not from another machine. On
+another machine two arms may differ by another ratio although neither has changed. Such sessions get
+no verdict.
 """
 
 from __future__ import annotations
@@ -30,17 +32,17 @@ from harness.statistics.corrections import holm
 from harness.statistics.decisions import ALPHA_PER_LOOK
 from harness.statistics.estimates import Estimate, estimate, paired_blocks
 
-OTHER_MACHINE = "other machine"  # in the place of every verdict
+OTHER_MACHINE = "other machine"  # replaces every verdict
 _SAME = ["model", "preset", "phase", "batch", "optimizer", "numeric", "device", "threads"]
 
 
 @dataclass(frozen=True)
 class Change:
-    """What one arm's seconds did from the first session to the second, as ratios.
+    """The change of one arm's seconds from the first session to the second, as ratios.
 
-    ``raw``: seconds over seconds, without protection. ``ratio`` with ``low`` and ``high``: the same
-    against the anchor, 95 %. ``word``: "slower", "faster", "no change beyond the margin", "open";
-    or ``NO_CONTROL`` or ``OTHER_MACHINE``.
+    ``raw`` is seconds over seconds, without protection. ``ratio`` with ``low`` and ``high`` is the
+    same ratio relative to the anchor, with its 95 % interval. ``word`` is "slower", "faster", "no
+    change beyond the margin", "open", ``NO_CONTROL`` or ``OTHER_MACHINE``.
     """
 
     comparison: str
@@ -58,7 +60,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Agreement:
-    """What two sessions say of one pair: "agree", "contradict", "open" or ``OTHER_MACHINE``."""
+    """Two sessions' verdicts on a pair: "agree", "contradict", "open" or ``OTHER_MACHINE``."""
 
     comparison: str
     first: str
@@ -70,7 +72,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Compared:
-    """Two sessions. ``machines``: in what their machines differ; then nothing has a verdict."""
+    """Two sessions compared; if ``machines`` lists differences of machines, there is no verdict."""
 
     machines: tuple[str, ...]
     changes: tuple[Change, ...]
@@ -78,7 +80,7 @@ class Compared:
 
 
 def compare(before: Path, after: Path) -> Compared:
-    """Raises BadInput where the sessions have nothing to compare."""
+    """Compare two sessions. Raises BadInput if they have nothing to compare."""
     sessions = [load(path) for path in (before, after)]
     for path, frames in zip((before, after), sessions, strict=True):
         if len(frames.runs) != 1:
@@ -112,7 +114,7 @@ def compare(before: Path, after: Path) -> Compared:
 
 
 def _comparisons(frames: Frames) -> dict[str, str]:
-    """Words for each comparison -> its id."""
+    """Description of each comparison -> its id."""
     cells = frames.cells.drop_duplicates("comparison")
     rows = cells[[*_SAME, "comparison"]].astype(str).to_numpy()
     return {", ".join(filter(None, row[:-1])): row[-1] for row in rows}
@@ -146,7 +148,7 @@ def _changes(key: str, sessions: list[Frames], ids: list[str]) -> list[Change]:
             for frames, each, name in zip(sessions, ids, (arm, other), strict=True)
         ]
         found.append((arm, other, raw[1] / raw[0], welch(ends[0], ends[1])))
-    # A session in which no arm ran twice does not show what it can tell apart.
+    # A session in which no arm ran twice does not show how small a difference it can detect.
     controlled = all(each.twin for each in logs)
     p_values = holm(np.array([moved.p_value() for _, _, _, moved in found]))
     changes = [
@@ -191,7 +193,7 @@ def _change(
 
 
 def _anchor(sessions: list[Frames], logs: list[Logs]) -> str | None:
-    """The twin's arm, else the first that both measured with the same packages."""
+    """The twin's arm, else the first arm that both sessions measured with the same packages."""
     hashes = [_locks(frames) for frames in sessions]
     same = [
         arm
@@ -210,7 +212,7 @@ def _locks(frames: Frames) -> dict[str, str]:
 
 
 def _counterpart(arm: str, arms: tuple[str, ...]) -> str | None:
-    """The same arm, or else the same framework and mode at another version."""
+    """Return the same arm, or else the same framework and mode at another version."""
     if arm in arms:
         return arm
 

@@ -22,7 +22,7 @@ _BLOCK_PURPOSES = ("resident", "sequential", AUDIT)
 
 
 def summary(frames: Frames) -> pandas.DataFrame:
-    """Numbers of cells that are not proven are missing, the cells are not."""
+    """Return one row per cell; a cell that is not proven keeps its row but has no numbers."""
     table = frames.cells.set_index(_KEY)
     accuracy = frames.accuracy.drop_duplicates(_KEY, keep="first").set_index(_KEY)
     measured = {
@@ -48,8 +48,8 @@ def summary(frames: Frames) -> pandas.DataFrame:
 def counted(slices: pandas.DataFrame, statistic: str, *columns: str) -> pandas.DataFrame:
     """Slices of a kind that count: no audit, none in quarantine unless a cell has no others.
 
-    Only ``columns``, run, cell, block and step_seconds of them: a million rows of all columns take
-    longer to copy than to count.
+    The result has the columns run, cell, block, step_seconds, quarantined and ``columns`` only.
+    Copying all columns of a million rows takes longer than counting them.
     """
     kind = (slices["statistic"] == statistic) & (slices["residency"] != AUDIT)
     wanted = dict.fromkeys((*_KEY, "block", "step_seconds", "quarantined", *columns))
@@ -78,7 +78,7 @@ def _times(frames: Frames) -> dict[str, Any]:
         pandas.Series(numpy.exp(end), index=logs.index).where(logs["count"] > 1)
         for end in estimate.interval()
     )
-    stepped = frames.steps[frames.steps["phase"] != "generation"]  # there they are first tokens
+    stepped = frames.steps[frames.steps["phase"] != "generation"]  # those are first tokens
     latency = stepped.groupby(_KEY)["step_seconds"]
     tokens = {}
     for statistic in ("first_token", "further_token"):
@@ -105,7 +105,7 @@ def _times(frames: Frames) -> dict[str, Any]:
 
 
 def startups(frames: Frames) -> pandas.DataFrame:
-    """``frames.startup`` with the seconds of its process and, in all, ``startup_seconds``."""
+    """Return ``frames.startup`` with its process's seconds and their sum, ``startup_seconds``."""
     processes = frames.processes.drop_duplicates(["run", "process"], keep="last")
     begun = processes.set_index(["run", "process"])[[*_BEGUN]]
     startup = frames.startup.join(begun, on=["run", "process"])
@@ -114,10 +114,10 @@ def startups(frames: Frames) -> pandas.DataFrame:
 
 
 def _startup(frames: Frames) -> dict[str, Any]:
-    """Of the blocks' fresh processes; of the qualification's where there were none.
+    """Start of the blocks' fresh processes, or of the qualification's where there were none.
 
-    A resumed run begins with empty caches, so a block's process may have compiled what others
-    found: it counts where all did.
+    A resumed run begins with empty caches, so one process of a block may have compiled what the
+    others read from the cache. Such a process counts only if all processes compiled.
     """
     startup, stages = startups(frames), [*_BEGUN, *STARTUP]
     qualified = startup[~startup["purpose"].isin(_BLOCK_PURPOSES)]
@@ -170,12 +170,12 @@ def _errors(frames: Frames) -> dict[str, Any]:
 
 
 def _loose(frames: Frames) -> Any:
-    """In words, "trained up to 0.67", of the cells whose gate or closing gate was loose."""
+    """Words such as "trained up to 0.67" for cells whose gate or closing gate was loose."""
     numerics = frames.cells.set_index(_KEY)["numeric"]
     words: dict[Any, list[str]] = {}
     for key, named in _widest(frames.gate):
         words.setdefault(key, []).extend(_up_to(loose(named, numerics[key])))
-    for key, named in _widest(frames.checks):  # the closing gate's among them
+    for key, named in _widest(frames.checks):  # these include the closing gate's checks
         words.setdefault(key, []).extend(_up_to(closing_loose(named)))
     unjudged = frames.closings[frames.closings["note"] != ""]
     for key, note in unjudged.drop_duplicates(_KEY, keep="last").set_index(_KEY)["note"].items():
@@ -185,7 +185,7 @@ def _loose(frames: Frames) -> Any:
 
 
 def _widest(checks: pandas.DataFrame) -> Iterator[tuple[Any, list[tuple[str, float]]]]:
-    """(run, cell) and for each kind of its checks (name, largest tolerance)."""
+    """Yield (run, cell) and, for each kind of its checks, (name, largest tolerance)."""
     kinds = checks["name"].str.split("/").str[0] + "/"
     widest = checks["tolerance"].groupby([checks["run"], checks["cell"], kinds]).max()
     for key, tolerances in widest.groupby(level=[0, 1]):
@@ -220,7 +220,7 @@ def _roofline(frames: Frames, table: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def _work(model: str, preset: str, batch: int, phase: str, optimizer: str) -> tuple[float, float]:
-    """NaN for a model that this version does not know: records outlive definitions."""
+    """NaN for a model that this version does not know, because records outlive definitions."""
     try:
         return roofline.work(model, preset, batch, phase=phase, optimizer=optimizer or None)
     except UnknownName:

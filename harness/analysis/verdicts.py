@@ -1,6 +1,6 @@
 """Verdicts of every comparison of a run at its last look, with the error bar of the session.
 
-Everything random comes from the run's own seed, so the same records give the same verdicts.
+All random numbers come from the run's own seed, so the same records give the same verdicts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from harness.statistics.estimates import Estimate, Floats, clean_blocks, estimat
 
 SLICE_STATISTICS = ("throughput", "latency", "first_token", "further_token")
 NO_CONTROL = "no A/A control: no arm ran twice"
-LEAST_AUDITS = 2  # below, a carry-over has no interval
+LEAST_AUDITS = 2  # with fewer, a carry-over has no interval
 _USED = (
     *("run", "comparison", "statistic", "arm", "residency"),
     *("block", "round", "step_seconds", "quarantined"),
@@ -50,7 +50,7 @@ class Logs:
 
     @property
     def twin(self) -> tuple[str, str] | None:
-        """The A/A pair, if both of it were measured."""
+        """The A/A pair, if both of its arms were measured."""
         second = next((arm for arm in self.arms if arm.endswith(TWIN)), None)
         first = second.removesuffix(TWIN) if second else None
         return (first, second) if first in self.arms and first and second else None
@@ -58,7 +58,7 @@ class Logs:
 
 @dataclass(frozen=True)
 class Control:
-    """What the A/A twin shows of a session's own error: ratio and 95 % half-width, a fraction."""
+    """The session's own error by the A/A twin: ratio and 95 % half-width, a fraction."""
 
     arm: str
     ratio: float
@@ -68,10 +68,10 @@ class Control:
 
 @dataclass(frozen=True)
 class Judged:
-    """The verdicts of one comparison and kind of slice, with what they rest on.
+    """The verdicts of one comparison and kind of slice, with the data that support them.
 
-    ``carry_over``: the largest audit-minus-resident difference of a pair, a fraction, NaN without
-    audits. ``rules``: rule -> rounds that it put into quarantine.
+    ``carry_over`` is the largest audit-minus-resident difference of a pair, a fraction, NaN without
+    audits. ``rules`` maps a rule to the number of rounds that it put into quarantine.
     """
 
     run: str
@@ -88,13 +88,13 @@ class Judged:
 
 
 def judge(frames: Frames, table: pandas.DataFrame | None = None) -> list[Judged]:
-    """Every comparison that has slices, in the order of the plan. A smoke run has no verdicts.
+    """Judge every comparison that has slices, in the plan's order. A smoke run has no verdicts.
 
-    ``table``: the summary of the frames, for whoever has it already.
+    ``table`` is the summary of the frames, for callers that have it already.
     """
     found = []
     impossible = _impossible(frames, table)
-    # Copies of all columns of a million slices take longer than all statistics.
+    # Copying all columns of a million slices takes longer than all statistics.
     narrow = frames.slices[[*_USED]].astype(dict.fromkeys(_USED[:3], "category"))
     parts = {key: part for key, part in narrow.groupby([*_USED[:3]], sort=False, observed=True)}
     for run in frames.runs.to_dict("records"):
@@ -142,7 +142,7 @@ def _judged(
     control = _control(logs)
     limit = effective_margin(margin, control[1] if control else None)
     carried, failed = carry_over(logs, audits, limit)
-    # Without an arm that is compared with itself, nothing shows what this session tells apart.
+    # Without an arm that is compared with itself, nothing shows which differences are real.
     uncontrolled = [NO_CONTROL] if control is None and len(logs.arms) > 1 else []
     clean = int(clean_blocks(logs.values, logs.quarantined).sum())
     verdicts = cell_verdicts(
@@ -174,7 +174,7 @@ def _judged(
 
 
 def _impossible(frames: Frames, table: pandas.DataFrame | None) -> dict[tuple[str, str], list[str]]:
-    """Arms beyond what the machine can do, by run and comparison: nobody computes that fast."""
+    """Arms faster than the machine allows, by run and comparison: their timing must be wrong."""
     found: dict[tuple[str, str], list[str]] = {}
     if frames.ceilings.empty:
         return found
@@ -215,10 +215,10 @@ def _control(logs: Logs) -> tuple[Control, Estimate] | None:
 
 
 def carry_over(resident: Logs, audits: Logs, margin: float) -> tuple[float, list[str]]:
-    """The largest audit-minus-resident difference of a pair, and what of it voids the comparison.
+    """The largest audit-minus-resident difference of a pair, and reasons to void the comparison.
 
-    With two audits or more each pair has Welch's interval (Welch 1947, Biometrika 34), its level
-    shared among the pairs; one audit has no interval, so it is shown and judges nothing.
+    With two audits or more each pair has Welch's interval (Welch 1947, Biometrika 34), and the
+    pairs share its level. One audit has no interval, so it is shown and decides nothing.
     """
     arms = [arm for arm in resident.arms if arm in audits.arms]
     if len(arms) < 2 or not audits.values.shape[1]:
@@ -267,7 +267,7 @@ def _machines(frames: Frames) -> dict[str, int]:
 
 
 def _agreed(found: list[Judged], frames: Frames) -> list[Judged]:
-    """Verdicts of which a second session on the same machine says the same are not provisional."""
+    """Unmark as provisional the verdicts that a second session on the same machine repeats."""
     cells = frames.cells.drop_duplicates(["run", "comparison"]).set_index(["run", "comparison"])
     names = ["model", "preset", "phase", "batch", "optimizer", "numeric", "device", "threads"]
     machines = _machines(frames)
@@ -300,7 +300,7 @@ def _agreed(found: list[Judged], frames: Frames) -> list[Judged]:
 
 
 def settled(frames: Frames) -> set[str]:
-    """Comparisons of which no kind of slice has an inconclusive pair left."""
+    """Comparisons in which no kind of slice has an inconclusive pair left."""
     found: dict[str, bool] = {}
     for judged in judge(frames):
         found[judged.comparison] = found.get(judged.comparison, True) and judged.verdicts.settled
@@ -308,7 +308,7 @@ def settled(frames: Frames) -> set[str]:
 
 
 def verdict_frame(found: Iterable[Judged]) -> pandas.DataFrame:
-    """A row per pair: ``COLUMNS["verdicts"]``."""
+    """Return a row per pair: ``COLUMNS["verdicts"]``."""
     rows: list[dict[str, Any]] = []
     for judged in found:
         control = judged.control
@@ -332,7 +332,7 @@ def verdict_frame(found: Iterable[Judged]) -> pandas.DataFrame:
 
 
 def pair_of(judged: Judged, first: str, second: str) -> PairVerdict | None:
-    """The verdict on two arms, said of the first over the second."""
+    """Return the verdict on two arms, as one of the first over the second."""
     for pair in judged.verdicts.pairs:
         if (pair.first, pair.second) == (first, second):
             return pair
@@ -342,7 +342,7 @@ def pair_of(judged: Judged, first: str, second: str) -> PairVerdict | None:
 
 
 def ordered(judged: Judged, arms: Sequence[str]) -> list[str]:
-    """Arms from the fastest: of the set that nobody beats the first of the least seconds."""
+    """Sort arms from the fastest: arms that no arm beats come first, then less seconds first."""
     seconds = {arm: 0.0 for arm in arms}
     for pair in judged.verdicts.pairs:
         if pair.first in seconds and pair.second in seconds and np.isfinite(pair.ratio):

@@ -1,7 +1,8 @@
 """Finds Python interpreters and lists what is installed in them.
 
-They are looked for where the variable LEVELFIELD_PYTHONS says (interpreters, or folders that hold
-them, as in PATH), on PATH, under pyenv, and where conda, uv and distributions put them.
+The harness searches the places that the variable LEVELFIELD_PYTHONS names (interpreters, or folders
+that hold them, as in PATH), PATH, pyenv, and the places where conda, uv and distributions install
+them.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from harness.errors import BadInput, RunFailed
 
-MINOR_VERSIONS = range(14, 5, -1)  # of Python 3, newest first: the newest that fits is taken
-# These run under old Pythons too, so they keep to the language of 3.6.
+MINOR_VERSIONS = range(14, 5, -1)  # of Python 3, newest first: the newest that fits is chosen
+# These programs also run under old Pythons, so they keep to the language of 3.6.
 DESCRIBE = """
 import ensurepip, json, sys, sysconfig, venv
 print(json.dumps(["%d.%d.%d" % sys.version_info[:3], sysconfig.get_platform()]))
@@ -58,9 +59,10 @@ class Interpreter:
 
 
 def choose_interpreter(python: str) -> Interpreter:
-    """The running interpreter if it satisfies ``python``, else the first found, newest minor first.
+    """Return the running interpreter if it satisfies ``python``, else the first that does.
 
-    Raises BadInput for a malformed specifier and RunFailed where nothing satisfies it.
+    The newest minor version is tried first. Raises BadInput for a malformed specifier and RunFailed
+    if no interpreter satisfies it.
     """
     wanted = _specifiers(python)
     for path in _candidates(wanted):
@@ -75,7 +77,7 @@ def choose_interpreter(python: str) -> Interpreter:
 
 
 def find_interpreter(python: str, imports: tuple[str, ...]) -> Path | None:
-    """The first interpreter of a version of ``python`` that can import everything; None if none."""
+    """Return the first interpreter that fits ``python`` and has all imports; None if none does."""
     wanted = _specifiers(python)
     for path in _candidates(wanted):
         version = _version_with(path, imports)
@@ -103,7 +105,7 @@ def _candidates(wanted: SpecifierSet) -> Iterator[Path]:
     folders += [Path(entry) for entry in os.get_exec_path() if entry]
     folders += _usual_folders()
     for minor in MINOR_VERSIONS:
-        # Asking costs a process, so minor versions of which no patch release fits are not asked.
+        # A question costs a process, so minor versions without a fitting patch release are skipped.
         if any(f"3.{minor}.{patch}" in wanted for patch in range(50)):
             yield from (folder / f"python3.{minor}" for folder in folders)
 
@@ -120,7 +122,7 @@ def _usual_folders() -> list[Path]:
 
 @cache
 def _version_with(path: Path, imports: tuple[str, ...]) -> str | None:
-    """The version of a Python that has all imports; a part of a package is really imported."""
+    """The version of a Python that has all imports; a submodule is really imported."""
     if not os.access(path, os.X_OK):
         return None
     try:
@@ -131,7 +133,7 @@ def _version_with(path: Path, imports: tuple[str, ...]) -> str | None:
 
 @cache
 def ask(path: Path) -> Interpreter | None:
-    """What a Python is; None for what fails, such as a pyenv shim that selects nothing."""
+    """Describe a Python; None if it fails, such as a pyenv shim that selects nothing."""
     if not os.access(path, os.X_OK):
         return None
     try:
@@ -142,8 +144,8 @@ def ask(path: Path) -> Interpreter | None:
 
 
 def printed_by(interpreter: Path, *arguments: str) -> str:
-    """What a Python prints; raises OSError or SubprocessError."""
-    # -s as the worker has it, and a working folder that shadows no module.
+    """Return the output of a Python; raises OSError or SubprocessError."""
+    # The worker also uses -s. The working folder is one that shadows no module.
     return subprocess.run(
         [str(interpreter), "-s", *arguments],
         cwd=interpreter.parent,
@@ -158,9 +160,9 @@ def printed_by(interpreter: Path, *arguments: str) -> str:
 
 
 def clean_variables() -> dict[str, str]:
-    """The user's environment variables without what would let another Python leak in.
+    """The user's environment variables without those that would let another Python leak in.
 
-    The rest of the user's pip configuration stands.
+    The rest of the user's pip configuration stays in force.
     """
     leaks = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__", "FORCE_COLOR"}
     leaks |= {"PIP_TARGET", "PIP_PREFIX", "PIP_ROOT"}
@@ -175,15 +177,15 @@ def lock_hash(lock: Iterable[str]) -> str:
 
 @cache
 def lock_of(interpreter: Path) -> tuple[str, ...]:
-    """What an interpreter has installed, as ``name==version``, asked once per process.
+    """Packages of an interpreter as ``name==version``, listed once per process.
 
-    Raises BadInput where it does not answer.
+    Raises BadInput if it does not answer.
     """
     return installed(interpreter)
 
 
 def installed(interpreter: Path) -> tuple[str, ...]:
-    """The packages in a Python, "name==version" each, sorted. Raises BadInput."""
+    """List the packages in a Python, "name==version" each, sorted. Raises BadInput."""
     for arguments in (
         ("-m", "pip", "--disable-pip-version-check", "list", "--format=freeze"),
         ("-c", _LIST),

@@ -17,8 +17,9 @@ BUILD_TOOLS = {"pip", "setuptools", "wheel"}
 INTERRUPT_GRACE_SECONDS = 5.0
 
 
-# Runs a module as `-m` does, and dies with all its children when standard input closes: a builder
-# killed outright must not leave a pip behind that writes into a folder which another build resumes.
+# This program runs a module as `-m` does. It dies with all its children when standard input closes,
+# because a killed builder must not leave a pip that writes into a folder which another build
+# resumes.
 _RUN_MODULE = """
 import os, runpy, signal, sys, threading
 def watch():
@@ -34,8 +35,8 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
 def pip_steps(requirements: Sequence[str]) -> list[list[str]]:
-    """The arguments of one ``pip install`` after another."""
-    # The tools go first: an old pip cannot read newer wheels, and old packages build only with
+    """Return the arguments of each ``pip install``, in order."""
+    # The tools come first. An old pip cannot read newer wheels, and old packages build only with
     # the setuptools that their specification names.
     options = [text for text in requirements if text.startswith("-")]
     names = [re.split(r"[^\w.-]", text, maxsplit=1)[0].lower() for text in requirements]
@@ -77,8 +78,8 @@ def failure(command: Sequence[str], log: TextIO, on_progress: Callable[[str], No
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
-    # An interrupted pip removes its temporary folders, which can hold gigabytes; what does not
-    # end by that, or a second Ctrl-C, ends by force.
+    # An interrupted pip removes its temporary folders, which can hold gigabytes. A process that
+    # does not end after that is killed; a second Ctrl-C also kills it.
     try:
         with suppress(ProcessLookupError, subprocess.TimeoutExpired):
             os.killpg(process.pid, signal.SIGINT)
@@ -90,7 +91,7 @@ def _stop(process: subprocess.Popen[str]) -> None:
 
 
 def condensed(line: str) -> str | None:
-    """A line of pip's as progress; None for one that says nothing to a user."""
+    """Shorten a line of pip's output for progress; None for a line that is of no use to a user."""
     if line.startswith("Installing collected packages: "):
         count = line.count(",") + 1
         return f"installing {count} package{'s' if count > 1 else ''}"
@@ -106,7 +107,7 @@ def condensed(line: str) -> str | None:
 
 
 def reason_of(lines: Sequence[str]) -> str:
-    """pip's own reason: its last error, save for the one that only points to a web page."""
+    """pip's own reason: its last error, except the one that only points to a web page."""
     errors = [match[1] for line in lines if (match := re.match(r"(?:ERROR|error): (.*)", line))]
     said = [text for text in errors if not text.startswith("ResolutionImpossible")]
     spoken = [line for line in lines if line]

@@ -1,8 +1,9 @@
 """Sealed environments: one virtual environment per specification, in a cache.
 
 A folder of the cache is named by the hash of its specification alone, so frameworks and checkouts
-that ask for the same share it. A marker, written last and removed first, tells a finished
-environment from a half-built one; the lock in it lists what was really installed.
+with the same specification share it. A marker distinguishes a finished environment from a
+half-built one; it is written last and removed first. The lock in the marker lists the packages that
+were really installed.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ from harness.errors import BadInput, RunFailed
 from harness.plan.arms import EnvironmentSpec
 
 MARKER = "levelfield.json"
-FAILED = "levelfield: failed: "  # the last line of the log of a build that failed, with the reason
+# The last line of the log of a failed build starts with this, followed by the reason.
+FAILED = "levelfield: failed: "
 
 
 class EnvironmentFailed(RunFailed):
@@ -49,9 +51,10 @@ class EnvironmentFailed(RunFailed):
 
 @dataclass(frozen=True)
 class Environment:
-    """A finished environment: who asked for what, and what they got.
+    """A finished environment: the specifications that asked for it, and the packages in it.
 
-    ``labels`` are of all who asked, ``lock`` is what was really installed, ``built`` a UTC date.
+    ``labels`` are those of all specifications that asked. ``lock`` lists the packages that were
+    really installed. ``built`` is a UTC date.
     """
 
     path: Path
@@ -73,7 +76,7 @@ class Environment:
 
 @dataclass(frozen=True)
 class Resolution:
-    """What serves a specification; ``how``: given, sealed, running, found or none."""
+    """The interpreter for a specification; ``how``: given, sealed, running, found or none."""
 
     interpreter: Path | None
     how: str
@@ -83,21 +86,21 @@ class Resolution:
 
 
 def environments_folder() -> Path:
-    """Where environments, their logs and their locks lie; LEVELFIELD_CACHE moves it."""
+    """Folder of environments, their logs and their locks; LEVELFIELD_CACHE moves it."""
     chosen = os.environ.get("LEVELFIELD_CACHE")
     cache_folder = Path(chosen).expanduser().absolute() if chosen else user_cache_path("levelfield")
     return cache_folder / "environments"
 
 
 def environment_folder(spec: EnvironmentSpec, base: Interpreter) -> Path:
-    """The folder of a specification: a hash of what decides its content, and of nothing else."""
+    """Folder of a specification, named by a hash of exactly the values that decide its content."""
     content = [spec.python, sorted(spec.requirements), base.platform, base.minor]
     key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
     return environments_folder() / key
 
 
 def find(spec: EnvironmentSpec) -> Environment | None:
-    """The finished environment of a specification, if there is one."""
+    """Return the finished environment of a specification, if there is one."""
     if not spec.requirements:
         return None
     try:
@@ -107,12 +110,12 @@ def find(spec: EnvironmentSpec) -> Environment | None:
 
 
 def list_environments() -> list[Environment]:
-    """Every finished environment of the cache, by label."""
+    """List every finished environment of the cache, by label."""
     return sorted(filter(None, map(_read, _folders())), key=lambda found: found.labels)
 
 
 def half_built() -> list[Path]:
-    """Folders of the cache that hold an unfinished build or what is left of a removal."""
+    """Folders of the cache that hold an unfinished build or the rest of a removal."""
     return [folder for folder in _folders() if _read(folder) is None]
 
 
@@ -131,7 +134,7 @@ def size_bytes(environment: Environment) -> int:
 def remove(which: EnvironmentSpec | Path) -> None:
     """Remove an environment, finished or not, with its log, whatever other labels it has.
 
-    Raises BadInput where there is none and RunFailed while it is being built.
+    Raises BadInput if there is none and RunFailed while it is being built.
     """
     name = str(which) if isinstance(which, Path) else which.label
     if not isinstance(which, Path):
@@ -145,7 +148,7 @@ def remove(which: EnvironmentSpec | Path) -> None:
 
 
 def _discard(folder: Path) -> None:
-    # These go first, so that a removal cut short leaves what is neither used nor resumed.
+    # These are removed first, so that an interrupted removal is neither used nor resumed.
     for name in (MARKER, "bin/activate"):
         (folder / name).unlink(missing_ok=True)
     if folder.exists():
@@ -153,11 +156,11 @@ def _discard(folder: Path) -> None:
 
 
 def build(spec: EnvironmentSpec, *, on_progress: Callable[[str], None]) -> Environment:
-    """Make the environment of a specification, or finish it, or return it if it is there.
+    """Return the environment of a specification; make or finish it if necessary.
 
-    ``on_progress`` gets one short line at a time. A second build of the same waits for the first.
-    Raises EnvironmentFailed where no Python fits, ``venv`` or ``pip`` fails, or nothing is to be
-    built; a build cut short is half-built.
+    ``on_progress`` gets one short line at a time. A second build of the same specification waits
+    for the first. Raises EnvironmentFailed if no Python fits, ``venv`` or ``pip`` fails, or the
+    specification has nothing to build. An interrupted build is half-built.
     """
     if not spec.requirements:
         raise EnvironmentFailed(f"nothing can be built for {spec.label}: {_how_to_get(spec)}")
@@ -184,8 +187,8 @@ def _build(
 ) -> Environment:
     started = time.perf_counter()
     python = folder / "bin" / "python"
-    # Bytecode is made here, whatever pip's own settings say: an import takes the same time in an
-    # environment's first process as in later ones, and no worker writes into the environment.
+    # Bytecode is compiled here, whatever pip's own settings say. An import then takes the same time
+    # in an environment's first process as in later ones, and no worker writes into the environment.
     pip = [str(python), "pip", "install", "--compile", "--no-input", "--disable-pip-version-check"]
     commands = [[*pip, "--progress-bar", "off", *step] for step in pip_steps(spec.requirements)]
     resumed = _resumable(folder)
@@ -220,8 +223,9 @@ def _build(
 
 
 def _resumable(folder: Path) -> bool:
-    # venv writes `activate` after its own pip is in, and pip writes INSTALLER after a package's
-    # last file: a package without one looks installed to pip and may lack files, so start anew.
+    # venv writes `activate` after it installed its own pip, and pip writes INSTALLER after a
+    # package's last file. A package without INSTALLER looks installed to pip but may lack files, so
+    # the build starts again.
     packages = folder.glob("lib/python*/site-packages/*.dist-info")
     if not (folder / "bin" / "activate").is_file():
         return False
@@ -271,8 +275,8 @@ def _write(environment: Environment) -> None:
 
 
 def _read(folder: Path) -> Environment | None:
-    # None without a sound marker, and where the Python that the environment leans on is gone.
-    # Fields that this version does not know are another version's and do no harm.
+    # None without a valid marker, or if the Python on which the environment depends is gone. Fields
+    # that this version does not know come from another version and do no harm.
     names = [field.name for field in fields(Environment) if field.name != "path"]
     try:
         content = json.loads((folder / MARKER).read_text(encoding="utf-8"))
@@ -286,9 +290,10 @@ def _read(folder: Path) -> Environment | None:
 
 
 def resolve(spec: EnvironmentSpec, given: Mapping[str, Path]) -> Resolution:
-    """The interpreter for a specification: given, else sealed, else running or found, else none.
+    """Find a specification's interpreter: given, else sealed, else running or found, else none.
 
-    ``given`` is by label ("keras/jax") or framework. Raises BadInput for one that cannot run.
+    ``given`` has labels ("keras/jax") or frameworks as keys. Raises BadInput if a given
+    interpreter cannot run.
     """
     if spec.programs and not any(map(_is_on_path, spec.programs)):
         reason = f"{' or '.join(spec.programs)} is not on PATH; {spec.hint}"
@@ -355,7 +360,7 @@ def _is_on_path(pattern: str) -> bool:
 
 
 def _importable(module: str) -> bool:
-    # Locating a top-level module runs none of it. A folder without code, such as the rest of an
+    # Locating a top-level module runs no code of it. A folder without code, such as the rest of an
     # uninstalled package, is a namespace without an origin.
     try:
         found = importlib.util.find_spec(module.partition(".")[0])

@@ -1,12 +1,13 @@
 """Frameworks and their modes, read from their ``env.toml`` files alone.
 
-A built-in framework is a folder of ``adapters`` that holds an ``env.toml``; a third party's is a
-package named by an entry point of the group ``levelfield.adapters``. Nothing of either is imported.
-A third party's framework that cannot be used is left out with a warning; all others stay usable.
+A built-in framework is a folder of ``adapters`` that holds an ``env.toml``. A third party's
+framework is a package named by an entry point of the group ``levelfield.adapters``. Neither is
+imported here. A third party's framework that cannot be used is left out with a warning; all others
+stay usable.
 
 An arm's name is ``framework[@version]:mode[#suffix]``. A version pins the framework's own package
-in an environment of its own. The suffix makes another arm of the same program: ``#2``, ``#3``, ...
-are copies, the first of which is the A/A twin; ``#+5%`` is a copy made slower by 5 % of extra
+in an environment of its own. The suffix makes another arm of the same program. ``#2``, ``#3``, ...
+are copies, the first of which is the A/A twin. ``#+5%`` is a copy made slower by 5 % of extra
 steps.
 """
 
@@ -35,10 +36,10 @@ from reference.spec import UnknownName
 
 ENTRY_POINT_GROUP = "levelfield.adapters"
 OWN_DISTRIBUTION = "levelfield"
-# Of frameworks, modes and environments. ":", "@" and "#" are parts of an arm's name, "/" is one of
-# an environment's, and patterns of arms use "*", "?", "[" and ",".
+# Names of frameworks, modes and environments. The name of an arm contains ":", "@" and "#", the
+# name of an environment "/", and patterns of arms contain "*", "?", "[" and ",".
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
-TEXT_CHARACTERS = 500  # of a title, a summary or an address
+TEXT_CHARACTERS = 500  # the longest title, summary or address
 _NAME = re.compile(
     r"(?P<framework>[^@:#]+)(@(?P<version>[0-9][\w.]*))?:(?P<mode>[^@:#]+)"
     r"(#((?P<copy>[2-9]|[1-9]\d+)|\+(?P<percent>\d+(\.\d+)?)%))?"
@@ -47,13 +48,13 @@ _NAME = re.compile(
 
 @dataclass(frozen=True)
 class EnvironmentSpec:
-    """What a framework's interpreter must have.
+    """Requirements for a framework's interpreter.
 
-    ``python`` is a PEP 440 version specifier, ``requirements`` are pip's, and ``imports`` are the
-    modules whose presence tells that an interpreter can serve. Without requirements there is
-    nothing to build: an interpreter that has the imports is looked for. ``programs`` are patterns
-    of names, such as those of compilers, one of which must be on PATH. ``hint`` tells how to get
-    what is looked for.
+    ``python`` is a PEP 440 version specifier. ``requirements`` are pip's. ``imports`` are the
+    modules that an interpreter must have to be usable. Without requirements there is nothing to
+    build: the harness looks for an interpreter that has the imports. ``programs`` are patterns of
+    names, such as those of compilers, one of which must be on PATH. ``hint`` says how to install
+    whatever is missing.
     """
 
     framework: str
@@ -66,13 +67,14 @@ class EnvironmentSpec:
 
     @property
     def label(self) -> str:
-        """How people name it: "torch", "keras/jax"."""
+        """Name for people: "torch", "keras/jax"."""
         return self.framework if self.name == "default" else f"{self.framework}/{self.name}"
 
     def at(self, version: str) -> EnvironmentSpec:
-        """The same with another version of the framework, which is the first requirement.
+        """Return the same environment with another version of the framework.
 
-        Requirements pinned to the very version of the framework, as jaxlib is to jax's, follow it.
+        The framework is the first requirement. Requirements pinned to the same version as the
+        framework, as jaxlib is to jax's, get the new version too.
         """
         first, pinned, old = self.requirements[0].partition("==")
         follow = [
@@ -90,7 +92,7 @@ class EnvironmentSpec:
 
 @dataclass(frozen=True)
 class Note:
-    """What a report says below every number of a mode for these models, with its source."""
+    """Text that a report prints below every number of a mode for these models, with its source."""
 
     models: tuple[str, ...]
     text: str
@@ -98,14 +100,14 @@ class Note:
 
 @dataclass(frozen=True)
 class Mode:
-    """One way of running a framework: what stands behind the colon of an arm's name.
+    """One way of running a framework: the part of an arm's name after the colon.
 
-    ``statistics`` are the kinds of slices that make sense: a mode whose loop belongs to the
+    ``statistics`` are the kinds of slices that make sense. A mode whose loop belongs to the
     framework (Keras' ``fit``) has no single steps whose latency could be taken. ``profile`` is
-    "default", or "tuned" for what the framework's documentation offers beyond it; the two are
-    never compared in one ranking. ``numerics`` are the numeric modes in which it computes.
-    ``overhead`` is what its documentation says of its own work around the arithmetic. ``notes``
-    say what a way of writing single models costs.
+    "default", or "tuned" for settings that the framework's documentation offers beyond the default.
+    The two profiles are never compared in one ranking. ``numerics`` are the numeric modes in which
+    it computes. ``overhead`` is what the documentation says about the framework's own work around
+    the arithmetic. ``notes`` say what a way of writing single models costs.
     """
 
     name: str
@@ -123,9 +125,10 @@ class Mode:
 class Framework:
     """A framework as its folder describes it.
 
-    ``package`` is the dotted name under which the worker imports the adapter, ``root`` the folder
-    of the top-level package of that name. ``generic`` adapters need no file per model.
-    ``distribution`` is the installed package that brings it, and ``version`` that package's.
+    ``package`` is the dotted name under which the worker imports the adapter. ``root`` is the
+    folder of the top-level package of that name. ``generic`` adapters need no file per model.
+    ``distribution`` is the installed package that contains the framework, ``version`` the version
+    of that package.
     """
 
     name: str
@@ -140,10 +143,10 @@ class Framework:
     version: str = ""
 
     def identity(self) -> dict[str, str]:
-        """What tells this adapter from another one of its name, as ``run.json`` keeps it.
+        """Data that distinguish this adapter from another one of its name; ``run.json`` keeps them.
 
-        "package", "distribution", "version", and "hash": the SHA-256 over the names and contents of
-        the code and the tables in its folder.
+        The keys are "package", "distribution", "version" and "hash". The hash is the SHA-256 over
+        the names and contents of the code and the tables in its folder.
         """
         return {
             "package": self.package,
@@ -153,13 +156,13 @@ class Framework:
         }
 
     def model_file(self, model: str) -> Path:
-        """Where the file of a model is, if it is written."""
+        """Path of the file of a model, whether or not the file exists."""
         return self.folder / f"{reference.get(model).file}.py"
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A framework in one mode: ``torch:eager``; ``suffix`` as in the module's docstring."""
+    """A framework in one mode: ``torch:eager``; the module's docstring explains ``suffix``."""
 
     framework: Framework
     mode: Mode
@@ -168,7 +171,7 @@ class Arm:
 
     @property
     def base(self) -> str:
-        """The name without the suffix: what computes."""
+        """The name without the suffix; it identifies the program that computes."""
         version = f"@{self.version}" if self.version else ""
         return f"{self.framework.name}{version}:{self.mode.name}"
 
@@ -179,7 +182,7 @@ class Arm:
 
     @property
     def planted(self) -> float:
-        """By which share of its steps it is made slower on purpose."""
+        """The share of extra steps that make this arm slower on purpose."""
         return float(self.suffix[1:-1]) / 100 if self.suffix.startswith("+") else 0.0
 
 
@@ -191,9 +194,9 @@ class UnusableAdapter(UserWarning):
 
 
 def frameworks() -> Mapping[str, Framework]:
-    """Every framework that can be used, built-in ones first, by name.
+    """Return every framework that can be used, by name, built-in ones first.
 
-    Raises BadInput if a built-in one cannot be read.
+    Raises BadInput if a built-in framework cannot be read.
     """
     return _found()[0]
 
@@ -262,9 +265,9 @@ def _printable(text: str) -> str:
 
 
 def _hash_of(folder: Path) -> str:
-    """SHA-256 over what an author writes into a folder: .py and .toml, in the order of the names.
+    """SHA-256 over the .py and .toml files of a folder, in the order of their names.
 
-    What a framework, a compiler or an editor leaves there does not count.
+    Files that a framework, a compiler or an editor leaves there do not count.
     """
     total = hashlib.sha256()
     for at, folders, names in os.walk(folder):
@@ -344,12 +347,12 @@ def _truth(value: Any) -> bool:
 
 
 def _specifier(value: Any) -> str:
-    SpecifierSet(_text(value))  # a ValueError says what is no PEP 440 specifier
+    SpecifierSet(_text(value))  # raises a ValueError that names an invalid PEP 440 specifier
     return str(value)
 
 
 def _texts(value: Any, known: tuple[str, ...] = ()) -> tuple[str, ...]:
-    # tuple("numpy") would be five requirements.
+    # A list is required because tuple("numpy") would be five requirements.
     if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
         raise TypeError(f"{value!r} should be a list of texts")
     for each in value:
@@ -392,7 +395,7 @@ def arms() -> dict[str, Arm]:
 
 
 def get_arm(name: str) -> Arm:
-    """The arm of a name. Raises UnknownName with the nearest valid ones."""
+    """Return the arm of a name. Raises UnknownName with the nearest valid names."""
     known, parts = arms(), _NAME.fullmatch(name)
     plain = f"{parts['framework']}:{parts['mode']}" if parts else name
     if parts is None or plain not in known:
@@ -406,7 +409,7 @@ def get_arm(name: str) -> Arm:
 
 @contextmanager
 def registered(framework: Framework) -> Iterator[None]:
-    """A framework that is known meanwhile, for runs by which the harness tests itself."""
+    """Register a framework temporarily, for runs in which the harness tests itself."""
     _MEANWHILE[framework.name] = framework
     try:
         yield

@@ -14,10 +14,10 @@ from harness.plan.vocabulary import TWIN
 
 @dataclass(frozen=True)
 class Cell:
-    """One row of the comparison: what one arm is asked to do.
+    """One row of the comparison: one task of one arm.
 
-    ``optimizer`` is None but in training, ``tokens`` how many a generation decodes, 0 otherwise.
-    Cells of one ``comparison`` differ in nothing but the arm.
+    ``optimizer`` is None except in training. ``tokens`` is the number that a generation decodes, 0
+    otherwise. Cells of one ``comparison`` differ in nothing but the arm.
     """
 
     id: str
@@ -38,16 +38,17 @@ class Cell:
 
     @property
     def title(self) -> str:
-        """For progress bars and messages."""
+        """Title for progress bars and messages."""
         how = f" {self.optimizer}" if self.optimizer else ""
         return f"{self.arm} {self.model}/{self.preset} {self.phase}{how} batch {self.batch}"
 
 
 def twins_of(suite: Suite, running: Collection[str] | None = None) -> tuple[str, ...]:
-    """The arms that run twice in every comparison, one of each profile.
+    """Return the arms that run twice in every comparison, one of each profile.
 
-    ``running``: the arms that an interpreter serves, None for all. A named twin takes the part in
-    its profile; elsewhere it is the first of the arms that offer the most of what is asked.
+    ``running`` holds the arms that an interpreter serves, or None for all. A named twin is the one
+    of its own profile. In any other profile it is the first of the arms that offer the most kinds
+    of slices of the suite's models and phases.
     """
     if suite.twin == "none":
         return ()
@@ -64,7 +65,7 @@ def twins_of(suite: Suite, running: Collection[str] | None = None) -> tuple[str,
 
 
 def _offered(suite: Suite, name: str) -> int:
-    """How many kinds of slices of a suite's models and phases an arm offers."""
+    """Count the kinds of slices of a suite's models and phases that an arm offers."""
     arm = get_arm(name)
     if suite.numeric not in arm.mode.numerics:
         return 0
@@ -79,16 +80,17 @@ def _offered(suite: Suite, name: str) -> int:
 
 
 def with_twin(suite: Suite, running: Collection[str] | None = None) -> tuple[str, ...]:
-    """The arms of a suite, each that runs twice followed by its A/A twin (``twins_of``)."""
+    """Return the arms of a suite; each arm that runs twice is followed by its A/A twin."""
     twins = twins_of(suite, running)
     named = [[name, f"{name}{TWIN}"] if name in twins else [name] for name in suite.arms]
     return tuple(dict.fromkeys(name for names in named for name in names))
 
 
 def plan(suite: Suite, running: Collection[str] | None = None) -> list[Cell]:
-    """Every cell of a suite, those of one arm and thread count together: they share a process.
+    """Return every cell of a suite.
 
-    ``running``: the arms among which the A/A twin is chosen (``twins_of``).
+    The cells of one arm and thread count follow each other, because they share a process.
+    ``running`` holds the arms among which the A/A twin is chosen (``twins_of``).
     """
     cells: list[Cell] = []
     comparisons: dict[tuple[object, ...], str] = {}

@@ -1,7 +1,7 @@
 """Suites: TOML files that say what is compared.
 
-Everything is checked when the file is read: a wrong name costs one line that says which it is,
-where it stands and what was probably meant, before anything is built or run.
+Everything is checked when the file is read, before anything is built or run. A wrong name gives one
+line of error, which says the name, its place in the file and the names that were probably meant.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ SUITES = Path(__file__).with_name("suites")
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured; times in seconds.
+    """Amount of measurement; times in seconds.
 
-    ``rounds`` per block at the start, ``rounds_extra``: the share of them that may be run again for
-    those in quarantine. ``quiet_seconds``: how long to wait for a quiet machine. ``ceilings``:
-    whether to measure what the machine can do. ``time_cap_minutes``: no block begins later; 0 is
-    no cap. ``accuracy_seeds``: from how many seeds the arm with a twin learns.
+    ``rounds`` is the number per block at the start. ``rounds_extra`` is the share of them that may
+    be run again in place of rounds in quarantine. ``quiet_seconds`` is how long to wait for a quiet
+    machine. ``ceilings`` says whether to measure what the machine can do. ``time_cap_minutes``: no
+    block begins later than this; 0 is no cap. ``accuracy_seeds`` is the number of seeds from which
+    the arm with a twin is trained.
     """
 
     rounds: int = 6
@@ -58,9 +59,9 @@ class Effort:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a worker may take before its cell ends as "timeout" or "out-of-memory".
+    """Resources a worker may use before its cell ends as "timeout" or "out-of-memory".
 
-    ``memory_gib`` is private memory; 0 means three quarters of the machine's.
+    ``memory_gib`` limits private memory; 0 means three quarters of the machine's memory.
     """
 
     start_seconds: float = 180.0
@@ -72,14 +73,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Suite:
-    """What a suite file says, all names valid. ``arms`` are expanded patterns, in order.
+    """The contents of a suite file, all names valid. ``arms`` are expanded patterns, in order.
 
-    ``level``: smoke, quick, standard or thorough. ``margin``: the share below which a difference
-    does not matter. ``twin``: the arm that runs twice as the A/A control, "auto" (the first that
-    runs and offers the most of what is asked) or "none": then there are no verdicts.
-    ``residency``: "resident", or "sequential" for a machine whose memory cannot hold the arms
-    beside each other. ``times``: lengths of sequences that take the place of the presets' own, in
-    models that have any; decoding keeps its own.
+    ``level`` is smoke, quick, standard or thorough. ``margin`` is the share below which a
+    difference does not matter. ``twin`` is the arm that runs twice as the A/A control, or "auto",
+    or "none". "auto" is the first arm that runs and offers the most kinds of slices of the suite.
+    With "none" there are no verdicts. ``residency`` is "resident", or "sequential" for a machine
+    whose memory cannot hold all arms at the same time. ``times`` are lengths of sequences that
+    replace the presets' own, in models that have any; decoding keeps its own.
     """
 
     name: str
@@ -103,7 +104,7 @@ class Suite:
     limits: Limits = field(default_factory=Limits)
 
     def to_json(self) -> dict[str, Any]:
-        """For the run's description."""
+        """Return a dictionary for the run's description."""
         return asdict(self)
 
 
@@ -134,7 +135,7 @@ def load_suite(name_or_path: str) -> Suite:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Checks one file; ``text`` is kept to tell the line of what is wrong."""
+    """Checks one file; error messages get the line of an error from ``text``."""
 
     path: Path
     text: str
@@ -202,7 +203,7 @@ class _Reader:
         return tuple(value)
 
     def _place(self, word: str) -> str:
-        """``path:line`` of the first line that holds the word as a key or a value."""
+        """Return ``path:line`` of the first line that holds the word as a key or a value."""
         pattern = re.compile(rf"(?<![\w:*-]){re.escape(word)}(?![\w:*-])")
         for number, line in enumerate(self.text.splitlines(), start=1):
             if re.match(r"title\s*=", line) and word != "title":
@@ -226,7 +227,7 @@ def _words(kind: type) -> str:
 
 
 class _BadValue(BadInput):
-    """A value out of range; ``key`` is where a suite file has it."""
+    """A value out of range; ``key`` is its key in a suite file."""
 
     def __init__(self, key: str, message: str) -> None:
         self.key = key
@@ -234,7 +235,7 @@ class _BadValue(BadInput):
 
 
 def validated(suite: Suite) -> Suite:
-    """The suite with patterns expanded and nothing twice. Raises UnknownName or BadInput."""
+    """Return the suite with patterns expanded and no duplicates. Raises UnknownName or BadInput."""
     cores = len(available_cores())
     for model in suite.models:
         definition = reference.get(model)
@@ -295,7 +296,7 @@ def _threads(wanted: int | str, cores: int) -> int:
 
 
 def expand_arms(patterns: Sequence[str]) -> tuple[str, ...]:
-    """Names and patterns like ``keras:*`` -> names, each once. Raises UnknownName."""
+    """Expand names and patterns like ``keras:*`` to names, each once. Raises UnknownName."""
     known = tuple(arms())
     chosen: list[str] = []
     for pattern in patterns:
@@ -307,7 +308,7 @@ def expand_arms(patterns: Sequence[str]) -> tuple[str, ...]:
 
 
 def presets_of(suite: Suite, model: str, preset: str, phase: str) -> list[str]:
-    """A preset, or what a sweep of sequence lengths makes of it."""
+    """Return the preset, or one preset for each sequence length of the suite's sweep."""
     if phase == "generation" or "time" not in reference.get(model).sizes(preset):
         return [preset]
     return [f"{preset}{TIME}{time}" for time in suite.times] or [preset]

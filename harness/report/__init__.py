@@ -1,7 +1,7 @@
 """Reports: tables, charts and files for other programs, from the records of runs.
 
-Made of the records alone: the same records give the same files, to the byte, wherever and whenever
-the report is written.
+Reports depend on the records alone. The same records give the same files, byte by byte, wherever
+and whenever the report is written.
 """
 
 from __future__ import annotations
@@ -78,11 +78,11 @@ def write_report(
 ) -> list[Path]:
     """Write a report of runs into ``folder`` and return its files.
 
-    ``paths`` are run folders or folders of them. "markdown" is ``report.md`` and shows the charts
-    if they are made too; "charts" are PNG and SVG; "csv" and "parquet" are every frame, in a
-    folder each; "latex" is ``tables.tex``, "benchmark" is ``pytest-benchmark.json``; "html" is
-    ``report.html``, all of it in one file for a browser. Raises BadInput for an unknown format and
-    for what cannot be read or written.
+    ``paths`` are run folders or folders of them. "markdown" is ``report.md``, which shows the
+    charts if they are made too. "charts" are PNG and SVG. "csv" and "parquet" are every frame, in a
+    folder each. "latex" is ``tables.tex``, "benchmark" is ``pytest-benchmark.json``. "html" is
+    ``report.html``, the whole report in one file for a browser. Raises BadInput for an unknown
+    format and for files that cannot be read or written.
     """
     for name in formats:
         if name not in FORMATS:
@@ -135,7 +135,7 @@ def _drawn(name: str, frames: Frames, found: Sequence[Group], target: Path) -> l
 
 
 def _saved(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """As PNG and SVG. Raises BadInput where nothing can be written."""
+    """Save a figure as PNG and SVG. Raises BadInput if they cannot be written."""
     paths = [folder / f"{name}.{suffix}" for suffix in ("png", "svg")]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ def _saved(figure: Figure, folder: Path, name: str) -> list[Path]:
 
 
 def plot(kind: str, paths: Sequence[Path], folder: Path) -> list[Path]:
-    """One chart of runs as PNG and SVG in ``folder``. Raises UnknownName and BadInput."""
+    """Draw one chart of runs as PNG and SVG in ``folder``. Raises UnknownName and BadInput."""
     if kind not in CHARTS:
         raise UnknownName("chart", kind, CHARTS)
     frames = load(paths)
@@ -156,7 +156,7 @@ def plot(kind: str, paths: Sequence[Path], folder: Path) -> list[Path]:
 
 
 def draw_history(found: History, folder: Path) -> list[Path]:
-    """What every arm did from run to run, as PNG and SVG in ``folder``. Raises BadInput."""
+    """Draw each arm's changes from run to run, as PNG and SVG in ``folder``. Raises BadInput."""
     return _saved(trend_chart(trend_data(found)), folder, "history")
 
 

@@ -1,7 +1,7 @@
 """Charts with a panel per comparison and a row per arm.
 
-Figures are made without pyplot, so that nothing is shared with the caller's own, and drawn to the
-same bytes from the same records.
+Figures are made without pyplot, so that they share nothing with the caller's own figures. The same
+records give the same bytes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ STARTUP_STAGES = {
     "first_step_seconds": "first step",
 }
 _FAR = 30.0  # times an estimate
-_MOST_DOTS = 2000  # of an arm: more show nothing more and take long to draw
+_MOST_DOTS = 2000  # of an arm: more dots show nothing more and take long to draw
 
 
 def step_time_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
@@ -133,7 +133,7 @@ def ratio_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
                 absent(axes, row, "not timed together")
                 continue
             ratio = pair.ratio
-            # An interval from two blocks may have no end that is worth an axis.
+            # An interval from two blocks may have an end too far away for a useful axis.
             low, high = (
                 min(max(end, ratio / _FAR**2), ratio * _FAR**2) for end in (pair.low, pair.high)
             )
@@ -150,7 +150,7 @@ def ratio_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
 
 
 def memory_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
-    """MiB of peak resident memory: what each stage added to the highest peak before it."""
+    """MiB of peak resident memory: the amount that each stage added to the highest peak before."""
     memory = frames.memory
     peaks = dict(
         zip(
@@ -179,7 +179,7 @@ def startup_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
 
 
 def _increments(peak_bytes: Sequence[Any]) -> list[float]:
-    """MiB that each stage added to the highest peak before it; nothing where it was not read."""
+    """MiB that each stage added to the highest peak before it; 0 for a stage that was not read."""
     highest, added = 0.0, []
     for each in peak_bytes:
         peak = 0.0 if each is None or pandas.isna(each) else each / 2**20

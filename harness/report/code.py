@@ -30,7 +30,7 @@ def code_size(source: str) -> tuple[int, int]:
 
 
 def model_sources(module: str) -> dict[str, tuple[str, str]]:
-    """Name of a framework -> its title and its file of that name, where it has one to read."""
+    """Name of a framework -> its title and its file of that name, if it has a readable one."""
     found = {}
     for name, framework in frameworks().items():
         # A third party's file may be anything.

@@ -1,8 +1,8 @@
 """One colour per framework in every chart, distinct for colour-blind readers too.
 
-Okabe and Ito for the frameworks met most, Tol's muted and light schemes for the others:
-https://jfly.uni-koeln.de/color/ and https://sronpersonalpages.nl/~pault/. Every row of a chart
-carries its name as well, so that no colour is ever the only sign.
+Okabe and Ito's colours are for the most frequent frameworks, Tol's muted and light schemes for the
+others: https://jfly.uni-koeln.de/color/ and https://sronpersonalpages.nl/~pault/. Every row of a
+chart also carries its name, so that no colour is ever the only sign.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ STAGE_TINTS = (0.8, 0.64, 0.48, 0.32, 0.16, 0.0)
 
 
 def colour(framework: str) -> str:
-    """``#RRGGBB`` of a framework; of one not listed, by its name alone: always the same."""
+    """``#RRGGBB`` of a framework; for one not listed, a constant colour by its name alone."""
     if framework in FRAMEWORKS:
         return FRAMEWORKS[framework]
     digest = hashlib.sha256(framework.encode()).digest()

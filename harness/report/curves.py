@@ -1,6 +1,6 @@
 """Charts across arms: break-even, roofline, heat map, profile, scaling, learning.
 
-Each is drawn from a frame of :mod:`harness.report.series`.
+Each chart is drawn from a frame of :mod:`harness.report.series`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def break_even_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
 
 
 def roofline_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
-    """Operations per second against operations per byte, under what the machine can do."""
+    """Operations per second against operations per byte, below the limits of the machine."""
     data = roofline_data(frames, groups)
 
     def draw(axes: Axes, part: pandas.DataFrame) -> None:
@@ -86,7 +86,7 @@ def roofline_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
             )
         axes.set_xlim(low, high)
         slowest, roof_at = part["operations_per_second"].min() / 1e9, roof.max() / 1e9
-        # Room below the slowest for the names, which stand upright.
+        # Leave room below the slowest arm for the names, which are vertical.
         axes.set_yscale("log")
         axes.set_ylim(slowest / (roof_at / slowest) ** 0.8, roof_at * 1.6)
         places = part.groupby("comparison", sort=False)["operations_per_byte"].first().sort_values()
@@ -122,14 +122,14 @@ def heat_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
     means = geometric_means(data)
     columns = list(dict.fromkeys(data["comparison"]))
     names = _short([clean(name).partition(",")[0] for name in columns])
-    # Inches for the title and for names that lean at 45 degrees.
+    # Inches for the title and for names at 45 degrees.
     top = 0.8 + 0.053 * max(len(name) for name in (*names, _MEAN))
     with style():
         height = top + 0.5 + 0.3 * len(means)
         figure = Figure(figsize=(_WIDTH, height), facecolor="white")
         FigureCanvasAgg(figure)
         _title(figure, "Times the fastest, for every comparison")
-        # The names of the columns lean to the right, beyond the last one.
+        # The names of the columns lean to the right, beyond the last column.
         axes = figure.add_axes((0.17, 0.3 / height, 0.76, (height - top - 0.3) / height))
         cells = {(row["comparison"], row["arm"]): row for row in data.to_dict("records")}
         for line, (arm, mean) in enumerate(means.iterrows()):
@@ -158,7 +158,7 @@ def heat_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
 
 
 def _short(names: Sequence[str]) -> list[str]:
-    """Without the preset and the optimiser where all have the same."""
+    """Names without the preset and the optimiser, if all have the same."""
     presets = {name.partition("/")[2].partition(" ")[0] for name in names}
     optimizers = {name.partition(" with ")[2] for name in names} - {""}
     shown = []
@@ -169,7 +169,7 @@ def _short(names: Sequence[str]) -> list[str]:
 
 
 def _tile(axes: Axes, at: float, line: int, ratio: float, text: str, *, small: bool) -> None:
-    # White to blue over two powers of two and a half: dark is slow, and the number says it again.
+    # White to blue over two powers of two and a half: dark is slow, and the number repeats it.
     share = 0.0 if pandas.isna(ratio) else min(numpy.log(max(ratio, 1.0)) / numpy.log(32), 1.0)
     tone = (
         "#F3F3F3" if pandas.isna(ratio) else (1 - 0.92 * share, 1 - 0.62 * share, 1 - 0.35 * share)
@@ -197,7 +197,7 @@ def _status(status: str) -> str:
 
 
 def profile_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
-    """Performance profile: at the left who is fastest how often, at the right who does how much."""
+    """Performance profile: at the left the share of wins, at the right the share of successes."""
     data = profile_data(frames, groups).assign(all="")
 
     def draw(axes: Axes, part: pandas.DataFrame) -> None:
@@ -219,7 +219,7 @@ def profile_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
 
 
 def scaling_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
-    """Examples per second against what was swept."""
+    """Examples per second against the size that was swept."""
     data = scaling_data(frames, groups)
 
     def draw(axes: Axes, part: pandas.DataFrame) -> None:
@@ -240,7 +240,8 @@ def scaling_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
 def learning_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
     """Test accuracy against epochs, where arms should agree, and against seconds.
 
-    Of an arm that learned from several seeds the others are thin: what they part is chance.
+    An arm that was trained from several seeds has thin lines for the further seeds; the spread
+    between its seeds is chance.
     """
     data = learning_data(frames, groups)
     parts = [
@@ -270,9 +271,9 @@ def learning_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
 
 
 def trend_chart(data: pandas.DataFrame) -> Figure:
-    """What every arm did from run to run, against the anchor; new versions stand at their points.
+    """Changes of every arm from run to run, relative to the anchor, with new versions marked.
 
-    ``data`` are those of ``series.trend_data``.
+    ``data`` is the frame of ``series.trend_data``.
     """
 
     def draw(axes: Axes, part: pandas.DataFrame) -> None:
@@ -314,7 +315,7 @@ def _line(
     part: pandas.DataFrame,
     **options: Any,
 ) -> None:
-    """In the framework's colour; arms of one framework differ in the stroke."""
+    """Draw a line in the framework's colour; arms of one framework differ in the stroke."""
     mates = list(dict.fromkeys(part.loc[part["framework"] == framework, "arm"]))
     stroke = _STYLES[mates.index(arm) % len(_STYLES)]
     axes.plot(
@@ -341,7 +342,7 @@ def _ticks(axes: Axes, x: str, y: str) -> None:
 
 
 def _few(axis: Axis) -> None:
-    """Ticks of a logarithmic axis as people write numbers."""
+    """Write the ticks of a logarithmic axis as people write numbers."""
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=(1.0,) if high > 200 * low else (1.0, 2.0, 5.0)))
     axis.set_minor_locator(NullLocator())
@@ -349,7 +350,7 @@ def _few(axis: Axis) -> None:
 
 
 def _names(axes: Axes, ends: dict[str, float], part: pandas.DataFrame) -> None:
-    """The arms' names at the right, in the order of their ends, kept apart."""
+    """Write the arms' names at the right, in the order of their ends, without overlaps."""
     low, high = axes.get_ylim()
     scale = axes.yaxis.get_transform()
     low, high = (float(scale.transform(end)) for end in (low, high))
@@ -371,7 +372,7 @@ def _names(axes: Axes, ends: dict[str, float], part: pandas.DataFrame) -> None:
 
 
 def _apart(places: Sequence[float], step: float) -> list[float]:
-    """Ascending shares of an axis moved so that neighbours are a step apart, none beyond 1."""
+    """Move ascending shares of an axis so that neighbours are a step apart, none beyond 1."""
     moved = list(places)
     for at in range(1, len(moved)):
         moved[at] = max(moved[at], moved[at - 1] + step)
@@ -388,7 +389,7 @@ def _title(figure: Figure, title: str) -> None:
 def _figure(title: str, data: pandas.DataFrame, by: str, draw: _Draw) -> Figure:
     """A panel for each value of ``by``, one below the other."""
     parts = [part for _, part in data.groupby(by, sort=False)]
-    # High enough for the names at its right.
+    # A panel is high enough for the names at its right.
     sizes = [max(_PANEL, _ABOVE + part["arm"].nunique() * _NAME) for part in parts]
     with style():
         height = _HEAD + (sum(sizes) if parts else _FOOT)

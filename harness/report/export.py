@@ -15,9 +15,9 @@ from harness.records.store import write_atomically, writing_failed
 
 
 def write_csv(frames: Frames, folder: Path) -> list[Path]:
-    """Each frame, the summary and the verdicts as ``folder/<name>.csv``; missing is empty.
+    """Write each frame, the summary and the verdicts as ``folder/<name>.csv``; missing is empty.
 
-    RFC 4180, UTF-8.
+    The format is RFC 4180 in UTF-8.
     """
 
     def encode(frame: pandas.DataFrame) -> bytes:
@@ -27,7 +27,7 @@ def write_csv(frames: Frames, folder: Path) -> list[Path]:
 
 
 def write_parquet(frames: Frames, folder: Path) -> list[Path]:
-    """Each frame, the summary and the verdicts as ``folder/<name>.parquet``."""
+    """Write each frame, the summary and the verdicts as ``folder/<name>.parquet``."""
     return _write(frames, Path(folder), "parquet", lambda frame: frame.to_parquet(index=False))
 
 

@@ -20,7 +20,8 @@ from reference.spec import UnknownName
 RARE_SLOW_STEPS = 1.05  # throughput's mean over latency's median
 WAITING = 0.05  # share of the time in which an arm's threads wait for a core
 QUIET_SHARE = 0.03
-# So much slower than the fastest, at so little of the machine's speed: it is not the arithmetic.
+# An arm so much slower than the fastest, at so low a share of the machine's speed, spends its time
+# outside the arithmetic.
 SLOW, IDLE = 3.0, 0.1
 SMOKE = (
     "No verdicts: a smoke run has one block, and from one process per arm nothing can be"
@@ -29,7 +30,7 @@ SMOKE = (
 
 
 def error_bar(judged: Judged) -> str:
-    """The A/A control, the margin, and how much was measured."""
+    """The A/A control, the margin, and the amount of measurement."""
     control, share = judged.control, sum(judged.rules.values()) / max(judged.rounds, 1)
     parts = [
         f"A/A: {control.arm} against itself {control.ratio:.4f} ± {control.half_width:.2%}"
@@ -49,7 +50,7 @@ def error_bar(judged: Judged) -> str:
 
 
 def noise(frames: Frames, group: Group) -> str:
-    """What the machine did meanwhile, in medians and worst rounds."""
+    """Other load on the machine during the comparison, in medians and worst rounds."""
     rounds = frames.rounds
     rounds = rounds[(rounds["run"] == group.run) & (rounds["comparison"] == group.comparison)]
     rounds = rounds[rounds["residency"] != AUDIT]
@@ -63,7 +64,7 @@ def noise(frames: Frames, group: Group) -> str:
 
 
 def findings(frames: Frames, group: Group) -> Iterator[str]:
-    """What a reader should know of single arms, and of a gate that was loose for all of them."""
+    """Yield notes on single arms, and on a gate that was loose for all of them."""
     for words in dict.fromkeys(filter(None, group.rows["loose"])):
         yield (
             f"The gate was loose by today's tolerances: {words}. A mistake with a smaller effect"
@@ -94,7 +95,7 @@ def findings(frames: Frames, group: Group) -> Iterator[str]:
 
 
 def _overhead(row: dict[Any, Any], group: Group) -> Iterator[str]:
-    """Of an arm that is surprisingly slow: how little of its step is arithmetic."""
+    """For a surprisingly slow arm, say how small a part of its step is arithmetic."""
     seconds, share = row["step_seconds"], row["roofline_share"]
     fine = group.rows["status"] == "ok"
     times = seconds / group.rows.loc[fine, "step_seconds"].min()
@@ -108,7 +109,7 @@ def _overhead(row: dict[Any, Any], group: Group) -> Iterator[str]:
 
 
 def _notes(row: dict[Any, Any]) -> Iterator[str]:
-    """What the arm's ``env.toml`` says of this model, below a number only."""
+    """Notes of the arm's ``env.toml`` on this model, for arms that have a number."""
     if row["status"] != "ok":
         return
     try:
@@ -129,14 +130,17 @@ def _documented(name: str) -> str:
 
 
 def spread(frames: Frames, group: Group) -> Iterator[str]:
-    """Do arms learn alike? What several seeds part in one arm is what chance does."""
+    """Compare the arms' test accuracies with the spread between the seeds of one arm.
+
+    The spread between seeds is chance.
+    """
     learned = frames.accuracy
     learned = learned[
         (learned["run"] == group.run)
         & (learned["comparison"] == group.comparison)
         & learned["test_accuracy"].notna()
     ]
-    # A group has the words of its plan: what it did not learn, it has no rows of.
+    # A group covers its whole plan; a comparison that was not learned has no rows here.
     seeds = learned.groupby("arm")["seed"].nunique()
     for arm in seeds.index[seeds > 1]:
         own = learned.loc[learned["arm"] == arm, "test_accuracy"]
@@ -160,9 +164,10 @@ def _quiet(frames: Frames, group: Group) -> bool:
 
 
 def _foreign_cores(frames: Frames, group: Group) -> float:
-    """How many cores others kept busy in the median round: so long may threads wait for them.
+    """Cores that other processes kept busy in the median round, for which threads may have to wait.
 
-    A share of all cores hides this where they are many, as in runs that watched the whole machine.
+    A share of all cores hides this load if there are many cores, as in runs that watched the whole
+    machine.
     """
     rounds = frames.rounds
     rounds = rounds[(rounds["run"] == group.run) & (rounds["comparison"] == group.comparison)]
@@ -170,7 +175,7 @@ def _foreign_cores(frames: Frames, group: Group) -> float:
 
 
 def _differences(frames: Frames, row: dict[Any, Any]) -> Iterator[str]:
-    """What ran, by the framework's own account, against what was asked."""
+    """Compare the configuration that the framework reports with the one that was asked for."""
     processes = frames.processes
     mine = processes[(processes["run"] == row["run"]) & (processes["arm"] == row["arm"])]
     if mine.empty or row["status"] != "ok":
@@ -192,7 +197,7 @@ def _parsed(text: str) -> dict[str, Any]:
 
 
 def not_quiet(frames: Frames) -> Iterator[str]:
-    """Sessions that began on a machine that was busy."""
+    """Yield the sessions that began on a busy machine."""
     for run in frames.runs.to_dict("records"):
         if run["quiet"] == "no":
             share = "" if pandas.isna(run["foreign_share"]) else f" ({run['foreign_share']:.0%})"

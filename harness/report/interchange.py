@@ -1,6 +1,6 @@
 """Reports for other programs: LaTeX tables, and JSON that pytest-benchmark compares.
 
-https://ctan.org/pkg/booktabs and
+Formats: https://ctan.org/pkg/booktabs and
 https://pytest-benchmark.readthedocs.io/en/stable/comparing.html
 """
 
@@ -18,7 +18,7 @@ from harness.analysis.summary import counted
 from harness.records.frames import Frames
 from harness.report.tables import ComparisonTable
 
-# Those that a page of paper has room for.
+# The columns for which a page of paper has room.
 LATEX_COLUMNS = (
     *("arm", "status", "ratio to first", "verdict", "step (ms)", "start-up (s)", "peak (MiB)"),
     *("output error", "test accuracy (%)"),
@@ -31,7 +31,7 @@ _LATEX = str.maketrans(
         "\\": r"\textbackslash{}",
         "<": r"\textless{}",
         ">": r"\textgreater{}",
-        "[": "{[}",  # behind a row's end LaTeX takes a bracket for an option
+        "[": "{[}",  # after a row's end LaTeX reads a bracket as an option
         "∞": r"$\infty$",
         "±": r"$\pm$",
     }
@@ -39,7 +39,7 @@ _LATEX = str.maketrans(
 
 
 def latex(tables: Iterable[ComparisonTable]) -> str:
-    r"""Every comparison as a ``table`` of booktabs; wants ``\usepackage{booktabs}``."""
+    r"""Every comparison as a ``table`` of booktabs; needs ``\usepackage{booktabs}``."""
     parts = ["% \\usepackage{booktabs}"]
     for number, table in enumerate(tables, start=1):
         cells = table.cells[[name for name in LATEX_COLUMNS if name in table.cells]]
@@ -68,8 +68,8 @@ def _escaped(text: str) -> str:
 def benchmark_json(frames: Frames, groups: Sequence[Group]) -> str:
     """Seconds per step of every clean throughput slice, as ``pytest-benchmark compare`` reads them.
 
-    A slice is a round of so many iterations as it has steps. What pytest-benchmark shows are
-    summaries of slices; verdicts are not among them.
+    A slice is a round with one iteration per step. pytest-benchmark shows summaries of slices; it
+    shows no verdicts.
     """
     slices = counted(frames.slices, "throughput", "steps", "seconds")
     mine = {key: part for key, part in slices.groupby(["run", "cell"], sort=False)}

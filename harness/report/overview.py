@@ -36,8 +36,10 @@ def overview(frames: Frames, groups: Sequence[Group]) -> str:
 
 
 def overviews(frames: Frames, groups: Sequence[Group]) -> list[tuple[str, str, pandas.DataFrame]]:
-    """Run, the arm that all are held against, and a table of texts, of each run of several
-    comparisons."""
+    """Run, anchor arm and table of texts for each run of several comparisons.
+
+    The anchor is the arm with which all others are compared.
+    """
     found = []
     for run in frames.runs["run"]:
         mine = [group for group in groups if group.run == run and group.judged]

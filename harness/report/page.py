@@ -1,7 +1,7 @@
 """The report as one HTML file that works offline.
 
-Everything that comes from a record goes through Jinja's escaping; charts are images inside of the
-file, each with a text that says what it shows and its data as a table.
+Everything that comes from a record goes through Jinja's escaping. Charts are images inside the
+file, each with a text that describes it and its data as a table.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _STARTED = ("arm", "status", *charts.STARTUP_STAGES)
 
 
 def html(frames: Frames, groups: Sequence[Group], *, data: Sequence[tuple[str, str]] = ()) -> str:
-    """The page; ``data`` are names and relative addresses of files beside it."""
+    """Return the page; ``data`` are names and relative addresses of files next to it."""
     environment = Environment(
         loader=PackageLoader("harness.report"), autoescape=True, undefined=StrictUndefined
     )
@@ -81,7 +81,7 @@ def html(frames: Frames, groups: Sequence[Group], *, data: Sequence[tuple[str, s
 
 
 def _concluded(groups: Sequence[Group]) -> pandas.DataFrame:
-    """A row per comparison with verdicts: who is beaten by nobody, and how far that may be off."""
+    """A row per comparison with verdicts: arms that no arm beats, and their possible error."""
     alike = len({group.details for group in groups}) == 1
     rows = []
     for group in groups:
@@ -144,7 +144,7 @@ def _bars(frames: Frames, groups: Sequence[Group]) -> Iterable[str]:
 
 
 def _whole(frames: Frames, groups: Sequence[Group]) -> Iterable[dict[str, Any]]:
-    """Charts over all comparisons."""
+    """Yield the charts over all comparisons."""
     kinds: tuple[tuple[str, Callable[..., Figure], Callable[..., pandas.DataFrame]], ...] = (
         ("Times the fastest, for every comparison", curves.heat_chart, series.heat_data),
         ("Performance profile", curves.profile_chart, series.profile_data),
@@ -173,7 +173,7 @@ def _section(number: int, frames: Frames, group: Group, table: ComparisonTable) 
 
 
 def _charts(frames: Frames, group: Group, table: ComparisonTable) -> Iterable[dict[str, Any]]:
-    """Of one comparison; those without anything to show are left out."""
+    """Yield the charts of one comparison, except those without anything to show."""
     fine = group.rows["status"] == "ok"
     measured = ["step_seconds", "step_seconds_low", "step_seconds_high", *charts.STARTUP_STAGES]
     rows = group.rows.assign(**{name: group.rows[name].where(fine) for name in measured})
@@ -210,7 +210,7 @@ def _charts(frames: Frames, group: Group, table: ComparisonTable) -> Iterable[di
 
 
 def _words(group: Group) -> str:
-    """Who stands where, in a sentence for those who do not see the picture."""
+    """Each arm's number in a sentence, for readers who cannot see the picture."""
     rows = group.rows[group.rows["status"] == "ok"]
     told = [
         f"{clean(arm)} {significant(1000 * seconds)} ms"
@@ -241,7 +241,7 @@ def _coverage(frames: Frames) -> pandas.DataFrame:
 
 
 def _table(frame: pandas.DataFrame) -> dict[str, Any]:
-    """Columns and rows as the template wants them; numbers have at most four digits."""
+    """Columns and rows in the form that the template expects; numbers have at most four digits."""
     rows = [
         {
             "cells": [_cell(value) for value in row],

@@ -22,7 +22,7 @@ from harness.errors import clean
 from harness.records.store import write_atomically
 from harness.report.colours import GREY
 
-LOG_ABOVE = 20.0  # times between the least and the greatest, above which an axis is logarithmic
+LOG_ABOVE = 20.0  # ratio of greatest to least above which an axis is logarithmic
 ORDER = "Fastest first where there are verdicts, else in the order of the run's plan."
 _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib
@@ -34,18 +34,18 @@ _STYLE: dict[str, Any] = {
     "axes.spines.right": False,
     "axes.spines.left": False,
 }
-# Inches, of which a page shows 10 across.
+# Inches; a page shows 10 across.
 _WIDTH, _ROW, _LINE, _HEAD, _FOOT = 10.0, 0.27, 0.19, 1.02, 0.62
 _MARGIN, _END, _GAP = 0.12, 0.62, 0.25
 _LONGEST_NAME, _LONGEST_LINE = 26, 68  # characters
-_LARGEST_PIXELS = 60_000  # of an image's side, for the backend
+_LARGEST_PIXELS = 60_000  # of an image's side, a limit of the backend
 Draw = Callable[[Axes, Group], None]
 
 
 def panels(
     found: Sequence[Group], title: str, draw: Draw, legend: Sequence[Artist], end: str
 ) -> Figure:
-    """Panels two by two in the order of the plan; ``end`` is what the numbers at the right are."""
+    """Panels two by two in the order of the plan; ``end`` describes the numbers at the right."""
     columns = 2 if len(found) > 1 else 1
     lines = [found[at : at + columns] for at in range(0, len(found), columns)]
     with style():
@@ -76,7 +76,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def svg(figure: Figure) -> bytes:
-    """A figure as SVG, the same bytes from the same records."""
+    """Return a figure as SVG; the same records give the same bytes."""
     stream = io.BytesIO()
     with style():
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": "levelfield"})
@@ -84,7 +84,7 @@ def svg(figure: Figure) -> bytes:
 
 
 def style() -> Any:
-    """What every chart is drawn under, whatever the caller has configured."""
+    """The style of every chart, whatever the caller has configured."""
     return matplotlib.style.context(["default", _STYLE])
 
 
@@ -166,18 +166,18 @@ def _panel(
 
 
 def _shortened(name: str) -> str:
-    """Both ends of a long name: modes differ at the end."""
+    """Shorten a long name to its two ends, because modes differ at the end."""
     name, half = clean(name), (_LONGEST_NAME - 3) // 2
     return name if len(name) <= _LONGEST_NAME else f"{name[:half]}...{name[-half:]}"
 
 
 def why(cell: Mapping[Any, Any], otherwise: str) -> str:
-    """What stands in the row of an arm without data."""
+    """Text in the row of an arm without data."""
     return otherwise if cell["status"] == "ok" else str(cell["status"])
 
 
 def jitter(index: int) -> float:
-    """Heights from -0.22 to 0.22 of a row, neighbours apart: multiples of the golden ratio."""
+    """Height from -0.22 to 0.22 of a row, neighbours apart: multiples of the golden ratio."""
     return (index * 0.6180339887 % 1 - 0.5) * 0.44
 
 
@@ -188,7 +188,7 @@ def absent(axes: Axes, row: int, words: str) -> None:
 
 
 def at_end(axes: Axes, row: int, number: str) -> None:
-    """Write an arm's number behind its row."""
+    """Write an arm's number after its row."""
     axes.annotate(
         number,
         (1, row),
@@ -202,7 +202,7 @@ def at_end(axes: Axes, row: int, number: str) -> None:
 def interval(
     axes: Axes, row: int, middle: float, low: float, high: float, *, tone: str = "black"
 ) -> None:
-    """An estimate with its interval; without one where the ends are not numbers."""
+    """Draw an estimate with its interval; without the interval if its ends are not finite."""
     if math.isfinite(low) and math.isfinite(high):
         axes.hlines(row, low, high, color=tone, linewidth=1.5, zorder=4)
     axes.vlines(middle, row - 0.3, row + 0.3, color=tone, linewidth=1.8, zorder=5)
@@ -211,9 +211,9 @@ def interval(
 def value_axis(
     axes: Axes, values: Sequence[float], unit: str, *, logarithmic: bool, zero: bool = True
 ) -> None:
-    """Ticks that a person reads; from zero unless ``logarithmic``; none where nothing is shown.
+    """Readable ticks; from zero unless ``logarithmic``; no axis if there are no values.
 
-    Without ``zero`` a linear axis begins where the values do.
+    Without ``zero`` a linear axis begins at the least value.
     """
     if not values or max(values) <= 0:
         axes.set_xlim(0, 1)

@@ -18,7 +18,7 @@ _LEFT = ("arm", "version", "adapter", "environment", "read back")
 
 
 def provenance(frames: Frames) -> str:
-    """What ran where, as Markdown: date, seed and machine of each run, versions of each arm."""
+    """Provenance as Markdown: date, seed and machine of each run, versions of each arm."""
     parts = ["## What ran where"]
     for run in frames.runs.to_dict("records"):
         facts = [f"- {name}: {escape(text)}" for name, text in run_facts(run) if text]
@@ -29,7 +29,7 @@ def provenance(frames: Frames) -> str:
 
 
 def run_facts(run: dict[Any, Any]) -> list[tuple[str, str]]:
-    """What is to be known of a run and its machine: a row of ``runs`` as names and texts."""
+    """Facts on a run and its machine: a row of ``runs`` as names and texts."""
     suite, machine = _parsed(run["suite"]), _parsed(run["machine"])
     memory = machine.get("memory_bytes")
     system = [machine.get("system"), machine.get("architecture")]
@@ -81,7 +81,7 @@ def versions(frames: Frames, run: str) -> list[dict[str, str]]:
 
 
 def _adapter(identity: Any) -> str:
-    """Which adapter served: its distribution, that one's version, the hash of its files."""
+    """The adapter that served: its distribution, the distribution's version, its files' hash."""
     if not isinstance(identity, dict):
         return ABSENT
     facts = [str(identity.get(key, ""))[:40] for key in ("distribution", "version")]
@@ -89,7 +89,7 @@ def _adapter(identity: Any) -> str:
 
 
 def _parsed(text: str) -> dict[str, Any]:
-    """The object in a JSON text; empty where it holds none."""
+    """The object in a JSON text; empty if the text holds none."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -98,7 +98,7 @@ def _parsed(text: str) -> dict[str, Any]:
 
 
 def _inline(value: Any) -> str:
-    """A JSON value in a line; what is null is left out."""
+    """A JSON value in one line, without nulls."""
     if isinstance(value, dict):
         return ", ".join(
             f"{key} {_inline(each)}" for key, each in value.items() if each is not None

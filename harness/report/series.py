@@ -30,8 +30,10 @@ def _ok(group: Group) -> pandas.DataFrame:
 
 
 def break_even_data(frames: Frames, groups: Sequence[Group]) -> pandas.DataFrame:
-    """Per arm: seconds before the first step is done, seconds per step, and where it meets the
-    leader."""
+    """Per arm: seconds before the first step is done, seconds per step, and break-even steps.
+
+    The break-even point is the number of steps at which the arm and the leader need equal time.
+    """
     rows = [
         {
             "comparison": f"{group.title}, {group.details}",
@@ -96,7 +98,7 @@ def _ceilings(frames: Frames, run: str, threads: int) -> dict[str, float]:
 def heat_data(frames: Frames, groups: Sequence[Group]) -> pandas.DataFrame:
     """Per comparison and arm: seconds over those of the fastest, or the status without a number.
 
-    Comparisons without verdicts are left out: from a smoke run nobody is called faster.
+    Comparisons without verdicts are left out, because a smoke run shows no arm to be faster.
     """
     rows = []
     for group in groups:
@@ -121,7 +123,7 @@ def heat_data(frames: Frames, groups: Sequence[Group]) -> pandas.DataFrame:
 def geometric_means(data: pandas.DataFrame) -> pandas.DataFrame:
     """Per arm of :func:`heat_data`: geometric mean of its ratios, and how many of how many.
 
-    Failures are not hidden in a mean: arms with the fewest gaps come first.
+    A mean does not hide failures: arms with the fewest gaps come first.
     """
     logs = numpy.log(data["ratio"])
     table = data.assign(log=logs).groupby("arm", sort=False)
@@ -137,7 +139,7 @@ def geometric_means(data: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def profile_data(frames: Frames, groups: Sequence[Group]) -> pandas.DataFrame:
-    """Per arm and factor: the share of its comparisons that it does within it of the fastest."""
+    """Per arm and factor: the share of its comparisons within that factor of the fastest."""
     data = heat_data(frames, groups)
     planned = data.groupby("arm", sort=False)["status"].size()
     rows = []
@@ -156,7 +158,7 @@ def profile_data(frames: Frames, groups: Sequence[Group]) -> pandas.DataFrame:
 
 
 def scaling_data(frames: Frames, groups: Sequence[Group]) -> pandas.DataFrame:
-    """Per arm and size, where comparisons of a run differ in batch, threads or length alone."""
+    """Per arm and size, if comparisons of a run differ in batch, threads or length alone."""
     parts = []
     for swept, rows in _swept(groups):
         size = rows[swept].to_numpy(float)
@@ -196,9 +198,9 @@ def _swept(groups: Sequence[Group]) -> Iterable[tuple[str, pandas.DataFrame]]:
 
 
 def learning_data(frames: Frames, groups: Sequence[Group]) -> pandas.DataFrame:
-    """Per arm, seed and epoch: what it had learned by then, and the seconds until then.
+    """Per arm, seed and epoch: loss and accuracy after that epoch, and the seconds until then.
 
-    Seconds are start-up and the steps at their median: the tests in between are left out.
+    Seconds are start-up and the steps at their median, without the tests in between.
     """
     parts = []
     for group in groups:
@@ -235,10 +237,11 @@ def _of_cell(frame: pandas.DataFrame, cell: Mapping[Any, Any]) -> pandas.DataFra
 
 
 def trend_data(found: History) -> pandas.DataFrame:
-    """Per arm and run: seconds over those of the first run, against the anchor, chained.
+    """Per arm and run: seconds over those of the first run, relative to the anchor, chained.
 
-    ``low`` and ``high`` are of the step that led to the run; ``version`` says from which to which,
-    where it changed. On another machine an arm starts again at 1, after a row without numbers.
+    ``low`` and ``high`` are those of the step that led to the run. ``version`` gives the old and
+    the new version if it changed. On another machine an arm starts again at 1, after a row without
+    numbers.
     """
     rows: list[dict[str, Any]] = []
     last: dict[tuple[str, str, str], float] = {}

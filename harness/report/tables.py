@@ -1,7 +1,7 @@
 """Comparison tables, one per comparison, the fastest arm first, with error bars.
 
-Every planned arm has a row and every reason a note; no number of a cell that is not ok is shown,
-except the error for which an arm is ``wrong``. Numbers have three significant digits at most: the
+Every planned arm has a row and every reason a note. A cell that is not ok shows no number, except
+the error for which an arm is ``wrong``. Numbers have three significant digits at most, because the
 measurement supports no more.
 """
 
@@ -37,20 +37,20 @@ from harness.statistics.decisions import PairVerdict, Verdict
 
 _LATENCY = "latency p50 / p95 / p99 (ms)"
 _FIRST, _FURTHER = "first token (ms)", "per further token (ms)"
-FAR = 1000.0  # an end of an interval from so few blocks that it says nothing
+FAR = 1000.0  # a larger end of an interval comes from too few blocks to mean anything
 _ACCURACY, _PEAK = "test accuracy (%)", "peak (MiB)"
 _RATIO, _VERDICT, _EVEN = "ratio to first", "verdict", "break-even with first (steps)"
 _UNTOLD = {"unfinished": "interrupted, or still to run"}
 _TEXT_COLUMNS = ("arm", "status", _VERDICT)
-_FEW_ARMS = 4  # up to which a terminal shows every pair
+_FEW_ARMS = 4  # a terminal shows every pair of at most so many arms
 
 
 @dataclass(frozen=True)
 class ComparisonTable:
     """One comparison as text: ``cells`` with units in its column names, one row per arm.
 
-    A number in parentheses in a cell is that of its note; the first note is number 1. ``below``
-    are the lines under the table; ``pairs`` are all verdicts, none in a smoke run.
+    A number in parentheses in a cell is that of its note; the first note is number 1. ``below`` are
+    the lines under the table. ``pairs`` are all verdicts, none in a smoke run.
     """
 
     title: str
@@ -85,7 +85,7 @@ def _table(frames: Frames, group: Group, why: dict[tuple[str, str, str], str]) -
                 cells[column] += notes.mark(f"{column.split(' (')[0]}: {reason}")
         rows.append({name: clean(cell) for name, cell in cells.items()})
     frame = pandas.DataFrame(rows, dtype="str")
-    generates = group.rows["phase"].iloc[0] == "generation"  # which has first tokens instead
+    generates = group.rows["phase"].iloc[0] == "generation"  # it has first tokens instead
     optional = (_ACCURACY, _EVEN, _RATIO, _VERDICT, _FIRST, _FURTHER, "of roofline (%)")
     for column in (*optional, *([_LATENCY] if generates else [])):
         if column in frame and (frame[column] == ABSENT).all():
@@ -116,7 +116,7 @@ def _below(frames: Frames, group: Group) -> Iterable[str]:
 
 
 def fastest_set(judged: Judged) -> str:
-    """Who is beaten by nobody, and what is still open."""
+    """The arms that no arm beats, and the number of pairs still open."""
     if judged.verdicts.void:
         return f"No verdict, void: {'; '.join(judged.verdicts.void)}."
     open_pairs = sum(pair.verdict == Verdict.INCONCLUSIVE for pair in judged.verdicts.pairs)
@@ -127,7 +127,7 @@ def fastest_set(judged: Judged) -> str:
 
 
 def _verdict(row: dict[Any, Any], group: Group) -> dict[str, str]:
-    """Against the leader: ratio with interval, word, break-even."""
+    """Comparison with the leader: ratio with interval, word, break-even."""
     judged = group.judged.get("throughput")
     empty = {_RATIO: ABSENT, _VERDICT: ABSENT, _EVEN: ABSENT}
     if judged is None or group.leader is None or pandas.isna(row["step_seconds"]):
@@ -147,7 +147,7 @@ def _verdict(row: dict[Any, Any], group: Group) -> dict[str, str]:
 
 
 def _ratio(pair: PairVerdict) -> str:
-    """With its interval, as far as that says anything."""
+    """A ratio with its interval; an end that is too far away is only called far."""
     if not numpy.isfinite(pair.ratio):
         return ABSENT
     low, high = (f"{end:.3f}" if end < FAR else "far beyond" for end in (pair.low, pair.high))
@@ -155,7 +155,7 @@ def _ratio(pair: PairVerdict) -> str:
 
 
 def verdict_words(pair: PairVerdict, arm: str, *, in_set: bool) -> str:
-    """What a pair's verdict says of one arm of it."""
+    """Word for one arm of a pair by the pair's verdict."""
     if pair.verdict == Verdict.VOID:
         return "void"
     marks = [
@@ -176,7 +176,7 @@ def verdict_words(pair: PairVerdict, arm: str, *, in_set: bool) -> str:
 
 
 def _even_words(even: BreakEven | None) -> str:
-    """ "ahead below 230 [180, 310]": of the arm against the leader."""
+    """ "ahead below 230 [180, 310]": the arm compared with the leader."""
     if even is None or even.first_ahead in ("always", "never"):
         return ABSENT
     low, high = (significant(end) if numpy.isfinite(end) else "∞" for end in (even.low, even.high))
@@ -254,7 +254,7 @@ class _Notes:
 
 
 def to_rich(table: ComparisonTable) -> RenderableType:
-    """The table for a terminal of any width; where it is narrow, in bands below each other."""
+    """The table for a terminal of any width; a narrow one shows bands below each other."""
     return _Terminal(table)
 
 
@@ -291,7 +291,7 @@ def _header(name: str) -> str:
 
 
 def _bands(cells: pandas.DataFrame, width: int) -> list[list[str]]:
-    """Names of the columns of each band; the arm leads each."""
+    """Names of the columns of each band; every band begins with the arm."""
     arm, *others = cells.columns
     size = {
         name: 2 + max(map(cell_len, [*_header(name).splitlines(), *cells[name]]))

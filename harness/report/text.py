@@ -19,7 +19,7 @@ _MARKUP = str.maketrans(
 def significant(value: Any, digits: int = 3) -> str:
     """A number in so many significant digits, never more: 1234.5 -> "1,230", 0.04 -> "0.0400".
 
-    What is very small or very large is a power of ten.
+    Very small and very large numbers are powers of ten.
     """
     if pandas.isna(value):
         return ABSENT

@@ -1,7 +1,8 @@
 """A process that loads a core in bursts: ``python -m harness.selftest.burner SEED FILE``.
 
-Bursts of 0.5 to 20 s, log-uniform, with pauses between that leave four fifths of the time quiet.
-Writes one line "begin end" in seconds since 1970 per burst. Ends when its standard input closes.
+Bursts last 0.5 to 20 s, log-uniform. The pauses between them leave four fifths of the time quiet.
+The process writes one line "begin end" in seconds since 1970 per burst. It ends when its standard
+input closes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-SHORTEST, LONGEST, QUIET = 0.5, 20.0, 4.0  # seconds, and pause over burst
+SHORTEST, LONGEST, QUIET = 0.5, 20.0, 4.0  # seconds, seconds, and ratio of pause to burst
 
 
 def main(seed: str, path: str) -> None:

@@ -14,8 +14,8 @@ from scipy import stats  # type: ignore[import-untyped]
 class Finding:
     """One row of the proof.
 
-    ``part`` is "simulation", "probe" or "machine". ``goal`` and ``figure`` are texts for people;
-    ``value`` is the number that was judged. ``note``: what a reader must know beside it.
+    ``part`` is "simulation", "probe" or "machine". ``goal`` and ``figure`` are texts for people.
+    ``value`` is the number that was judged. ``note`` is what a reader must also know.
     """
 
     part: str
@@ -27,22 +27,22 @@ class Finding:
     note: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """For the file of the proof."""
+        """Return a dictionary for the file of the proof."""
         return asdict(self)
 
 
 def at_most(part: str, what: str, value: float, limit: float, *, note: str = "") -> Finding:
-    """A share that must not exceed ``limit``; both between 0 and 1."""
+    """Judge a share that must not exceed ``limit``; both are between 0 and 1."""
     return Finding(part, what, f"at most {limit:.3%}", f"{value:.3%}", value, value <= limit, note)
 
 
 def at_least(part: str, what: str, value: float, limit: float, *, note: str = "") -> Finding:
-    """A share that must reach ``limit``; both between 0 and 1."""
+    """Judge a share that must reach ``limit``; both are between 0 and 1."""
     return Finding(part, what, f"at least {limit:.1%}", f"{value:.2%}", value, value >= limit, note)
 
 
 def caught(part: str, what: str, found: str, expected: str, *, note: str = "") -> Finding:
-    """A seeded fault: ``found`` is what became of it and must begin with ``expected``."""
+    """Judge a seeded fault: ``found`` is its outcome and must begin with ``expected``."""
     hit = found.startswith(expected)
     return Finding(part, what, f"{expected}", found or "nothing", float(hit), hit, note)
 

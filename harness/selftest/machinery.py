@@ -19,20 +19,20 @@ Say = Callable[[str], None]
 
 @dataclass
 class Told:
-    """The progress of a run in words: at most one line in ten seconds."""
+    """Reports the progress of a run in words: at most one line in ten seconds."""
 
     name: str
     say: Say
     _said: float = 0.0
 
     def stage(self, text: str, done: float) -> None:
-        """What happens now."""
+        """Report the current stage."""
         if time.monotonic() - self._said > 10:
             self._said = time.monotonic()
             self.say(f"{self.name}, {done:.0%}: {text}")
 
     def cell_done(self, cell: Cell) -> None:
-        """Nothing to say."""
+        """Report nothing."""
 
 
 def run_suite(
@@ -45,7 +45,7 @@ def run_suite(
 ) -> Path:
     """Run a suite below ``folder`` and return the run's folder.
 
-    ``cells``: those of the plan that are wanted; None for all. ``only_gate``: prove and stop.
+    ``cells`` are the cells of the plan to run; None for all. ``only_gate``: prove and stop.
     """
     suite = validated(suite)
     resolutions = session.resolve_arms(suite.arms, {})
@@ -65,7 +65,7 @@ def run_suite(
 
 
 def mutant_suite(name: str, arms: Sequence[str], *, effort: Effort, **changes: Any) -> Suite:
-    """A suite over the misbehaving framework, of a multilayer perceptron if not told otherwise."""
+    """A suite over the misbehaving framework; the default model is a multilayer perceptron."""
     return Suite(
         name=name,
         title="arms that misbehave in one known way each",
@@ -85,5 +85,5 @@ def mutant_suite(name: str, arms: Sequence[str], *, effort: Effort, **changes: A
 
 
 def frames_of(path: Path) -> Frames:
-    """The frames of one run."""
+    """Load the frames of one run."""
     return load(path)

@@ -36,7 +36,7 @@ NOT_RUN = "not run", ""
 
 @dataclass(frozen=True)
 class Edit:
-    """A replacement: ``old`` stands exactly once in ``file`` of an adapter's folder."""
+    """A replacement: ``old`` occurs exactly once in ``file`` of an adapter's folder."""
 
     file: str
     old: str
@@ -48,8 +48,8 @@ class Mistake:
     """One mistake.
 
     ``cells`` are texts such as "mlp/tiny training sgd": model, preset, phase and optimiser.
-    ``edits``: framework -> replacements. ``below`` says why no answer in float32 can show the
-    mistake; it is empty where the gate must catch it.
+    ``edits`` maps a framework to its replacements. ``below`` says why no answer in float32 can show
+    the mistake; it is empty if the gate must catch it.
     """
 
     name: str
@@ -82,14 +82,14 @@ def read_mistakes(path: Path = MISTAKES) -> tuple[Mistake, ...]:
 def mutated(framework: str, name: str, edits: Iterable[Edit], folder: Path) -> Framework:
     """Copy an adapter into ``folder``, make the replacements, and read the framework there.
 
-    Raises BadInput where a text does not stand exactly once in its file, so that a mistake which
-    an adapter has outgrown is reported instead of running without effect.
+    Raises BadInput if a text does not occur exactly once in its file. A mistake that no longer fits
+    its adapter is therefore reported instead of running without effect.
     """
     original = frameworks()[framework]
     root = folder / f"{framework}-{name}" / original.root.name
     hidden = shutil.ignore_patterns("__pycache__")
     shutil.copytree(original.folder, root / framework, ignore=hidden)
-    for path in original.root.glob("*.py"):  # the contract, and what adapters share
+    for path in original.root.glob("*.py"):  # the contract, and the code that adapters share
         shutil.copy(path, root / path.name)
     for edit in edits:
         path = root / framework / edit.file
@@ -112,7 +112,7 @@ def run_mutations(
 ) -> Path:
     """Prove every cell of the mistakes, and the same cells without a mistake -> the run's folder.
 
-    ``names``: of the frameworks whose adapters are mutated. All mistakes are the default; then the
+    ``names`` are the frameworks whose adapters are mutated. All mistakes are the default; then the
     file that lists them is kept in the run's folder.
     """
     chosen = read_mistakes() if mistakes is None else mistakes
@@ -161,7 +161,7 @@ def _suite(cells: Sequence[str], arms: tuple[str, ...]) -> Suite:
 
 
 def _words(cell: Cell) -> str:
-    """A cell as mistakes name it."""
+    """Describe a cell in the words of ``Mistake.cells``."""
     return _place(cell.model, cell.preset, cell.phase, cell.optimizer)
 
 
@@ -170,10 +170,10 @@ def _place(model: str, preset: str, phase: str, optimizer: str | None) -> str:
 
 
 def judged(run: Path, mistakes: Sequence[Mistake] | None = None) -> Iterator[Finding]:
-    """The findings of a run of ``run_mutations``; by default of the mistakes that it keeps.
+    """The findings of a run of ``run_mutations``; by default for the mistakes that it keeps.
 
-    First the copies without a mistake, then the share that is caught in each framework, then one
-    finding for each cell of each mistake.
+    The copies without a mistake come first, then the share that is caught in each framework, then
+    one finding for each cell of each mistake.
     """
     if mistakes is None:
         mistakes = read_mistakes(run / MISTAKES.name)
@@ -205,7 +205,7 @@ def judged(run: Path, mistakes: Sequence[Mistake] | None = None) -> Iterator[Fin
 
 
 def _share(what: str, ends: Sequence[tuple[str, str]], expected: str, *, note: str) -> Finding:
-    """How many cells ended as expected; all of them must."""
+    """Judge how many cells ended as expected; all of them must."""
     hits, cells = sum(status == expected for status, _ in ends), len(ends)
     return Finding(PART, what, "100%", f"{hits} of {cells}", hits / cells, hits == cells, note)
 

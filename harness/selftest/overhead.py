@@ -1,8 +1,8 @@
 """Measures what the slice loop adds to a step, compared with a bare loop.
 
-An empty step tells it exactly: what is measured of a step that does nothing is what every step
-pays. A real step of 20 us would hide it in its own scatter, on a shared machine a hundred times
-the goal.
+An empty step gives the exact answer: the measured time of a step that does nothing is the overhead
+of every step. The scatter of a real step of 20 us would hide the overhead. On a shared machine that
+scatter is a hundred times the goal.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class Empty(Adapter):  # type: ignore[misc]  # the contract carries no annotatio
     """An adapter whose step and fence do nothing."""
 
     def __init__(self) -> None:
-        """Nothing to configure."""
+        """Configure nothing."""
 
     def infer(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def wait(self, handle: object) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 def overhead() -> Iterator[Finding]:
@@ -50,7 +50,7 @@ def overhead() -> Iterator[Finding]:
 
 
 def _added(measure: Callable[[Adapter, int], float], steps: int) -> float:
-    """Seconds per step: what a slice of empty steps says, less a bare loop's share beside it."""
+    """Seconds per step: a slice of empty steps, minus a bare loop timed next to it."""
     adapter, differences = Empty(), []
     for _ in range(REPEATS):
         slice_seconds = measure(adapter, steps)

@@ -22,7 +22,7 @@ PARTS = {
 
 
 def write(folder: Path, findings: Sequence[Finding], facts: dict[str, Any]) -> Path:
-    """Keep the proof beside its runs."""
+    """Write the proof next to its runs."""
     path = folder / FILE
     content = {**facts, "findings": [each.to_json() for each in findings]}
     write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
@@ -30,7 +30,7 @@ def write(folder: Path, findings: Sequence[Finding], facts: dict[str, Any]) -> P
 
 
 def read(folder: Path) -> tuple[list[Finding], dict[str, Any]]:
-    """What ``write`` kept. Raises BadInput."""
+    """Read a proof that ``write`` kept. Raises BadInput."""
     try:
         content = json.loads((folder / FILE).read_bytes())
         return [Finding(**each) for each in content.pop("findings")], content
@@ -41,7 +41,7 @@ def read(folder: Path) -> tuple[list[Finding], dict[str, Any]]:
 
 
 def markdown(findings: Sequence[Finding], facts: dict[str, Any]) -> str:
-    """The page."""
+    """Return the page as Markdown."""
     missed = [each for each in findings if not each.met]
     parts = [
         "# Does the measurement hold?",

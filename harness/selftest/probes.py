@@ -39,7 +39,7 @@ FAULTS = {
     "stale-parameter": "wrong",
     "weight-decay": "wrong",
     "nan": "wrong",
-    # These pass every gate of a process that is not timed.
+    # These faults pass every gate of a process that is not timed.
     "half-working": "wrong: after its last slice: step/0/loss",
     "idle-later": "wrong: after its last slice: step/0/loss",
     "quarter-batch-later": "wrong: after its last slice: step/0/loss",
@@ -49,26 +49,26 @@ FAULTS = {
     "slow-clock": "failed: clock",
     "halves-slices": "failed: slice seconds",
 }
-# The same for what shows in inference alone.
+# Faults that show in inference alone -> how their cells must end.
 INFERENCE_FAULTS = {
     "lazy": "failed: earlier steps",
     "half-precision-when-tired": "wrong: after its last slice: as timed, outputs/",
     "caches": "failed: after its last slice: first visit",
 }
-# And in generation.
+# Faults that show in generation alone -> how their cells must end.
 GENERATION_FAULTS = {
     "idle-first-token": "wrong: first/0/tokens",
     "idle-first-token-when-timed": "wrong: after its last slice: first/0/tokens",
     "idle-first-token-when-tired": "wrong: after its last slice: as timed, first/",
     "caches-first-token": "failed: after its last slice: first visit, first token",
 }
-# Phase -> the model that its faults are seeded in, and the faults.
+# Phase -> (the model in which its faults are seeded, the faults).
 SEEDED = {
     "training": ("mlp", FAULTS),
     "inference": ("mlp", INFERENCE_FAULTS),
     "generation": ("gpt2", GENERATION_FAULTS),
 }
-IMPORT_SECONDS = 3.0  # of sleepy; importing it here to ask would take them
+IMPORT_SECONDS = 3.0  # sleepy's import time, repeated here because importing sleepy would take it
 PLANTED_QUANTITIES = {
     "import_seconds": ("import", "sleepy:well", IMPORT_SECONDS),
     "device_seconds": ("device", "misbehaving:slow-device", DEVICE_SECONDS),
@@ -76,7 +76,7 @@ PLANTED_QUANTITIES = {
 }
 STAGE_ATTEMPTS = 3
 PARENT_BYTES = 1 << 30
-SHARE, SECONDS, BYTES = 0.01, 0.005, 2 << 20  # 1 %, or 5 ms, or 2 MiB on top
+SHARE, SECONDS, BYTES = 0.01, 0.005, 2 << 20  # 1 % or 5 ms; for memory 2 MiB in addition to 1 %
 EFFORT = Effort(
     rounds=2,
     slice_seconds=0.01,
@@ -90,7 +90,7 @@ EFFORT = Effort(
 
 
 def frameworks() -> list[Framework]:
-    """Those that the harness tests itself with."""
+    """The frameworks with which the harness tests itself."""
     return [
         read_framework(name, f"harness.selftest.{name}", HARNESS)
         for name in ("misbehaving", "sleepy")
@@ -98,7 +98,7 @@ def frameworks() -> list[Framework]:
 
 
 def probed(folder: Path, say: Say) -> Iterator[Finding]:
-    """Every probe that runs the engine; some seconds each."""
+    """Run every probe that needs the engine; each takes some seconds."""
     with ExitStack() as stack:
         for framework in frameworks():
             stack.enter_context(registered(framework))
@@ -108,7 +108,7 @@ def probed(folder: Path, say: Say) -> Iterator[Finding]:
 
 
 def faults(folder: Path, say: Say) -> Iterator[Finding]:
-    """A cell per fault, and one of each phase that has none."""
+    """Run a cell per fault, and one cell of each phase without a fault."""
     timed: set[str] = set()
     for phase, (model, seeded) in SEEDED.items():
         arms = ["misbehaving:well", *(f"misbehaving:{mode}" for mode in seeded)]
@@ -135,7 +135,7 @@ def faults(folder: Path, say: Say) -> Iterator[Finding]:
 def stages(folder: Path, say: Say) -> Iterator[Finding]:
     """Planted seconds of import, configuration and compilation.
 
-    The least of a few runs where one is not near enough: a busy machine only ever adds.
+    If one run is not near enough, the least of a few runs counts: a busy machine only adds time.
     """
     arms = [f"misbehaving:{mode}" for mode in ("well", "slow-device", "slow-compile")]
     suite = mutant_suite("stages", [*arms, "sleepy:well"], effort=EFFORT)
@@ -150,8 +150,10 @@ def stages(folder: Path, say: Say) -> Iterator[Finding]:
 
 
 def planted(least: pandas.DataFrame, runs: int) -> Iterator[Finding]:
-    """Judges the least seconds of each stage in so many runs, by arm: the planted one against the
-    fastest of all others."""
+    """Judge the least seconds of each stage in so many runs, by arm.
+
+    The planted arm is compared with the fastest of all others.
+    """
     for column, (stage, arm, seconds) in PLANTED_QUANTITIES.items():
         off = float(least[column][arm] - least[column].drop(arm).min() - seconds)
         limit = max(SHARE * seconds, SECONDS)
@@ -218,7 +220,7 @@ def _peak(found: Frames, mode: str, stage: str, column: str) -> int:
 
 def _size(what: str, found_bytes: int, planted_bytes: int, *, interpreter: bool = False) -> Finding:
     limit = SHARE * planted_bytes + BYTES
-    # A child is an interpreter, too, of some MiB that the parent's pages share in part.
+    # A child is an interpreter as well, of some MiB that partly share the parent's pages.
     most = limit + (16 << 20 if interpreter else 0)
     off = found_bytes - planted_bytes
     return Finding(

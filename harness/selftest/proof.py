@@ -25,7 +25,7 @@ MUTATIONS = "mutations"
 
 
 def prove(folder: Path, say: Say, *, full: bool) -> tuple[list[Finding], Path]:
-    """Run the proof below ``folder``; the real machine is part of the full one only."""
+    """Run the proof below ``folder``; only the full proof measures the real machine."""
     say("simulated worlds")
     found = list(simulated(sessions_per_world=FULL_SESSIONS if full else QUICK_SESSIONS))
     say("overhead of the slice loop")
@@ -39,15 +39,15 @@ def prove(folder: Path, say: Say, *, full: bool) -> tuple[list[Finding], Path]:
 
 
 def prove_mutations(folder: Path, say: Say) -> tuple[list[Finding], Path]:
-    """The part of the full proof that seeds mistakes into copies of real adapters, alone."""
+    """Run only the part of the full proof that seeds mistakes into copies of real adapters."""
     found = list(mutations.judged(mutations.run_mutations(folder, say)))
     return found, page.write(folder, found, _facts(MUTATIONS))
 
 
 def published(folder: Path) -> tuple[list[Finding], dict[str, Any]]:
-    """A published proof, its mutations judged from the records of their own run.
+    """Read a published proof, with its mutations judged from the records of their own run.
 
-    That run may be younger than the rest of the proof: it follows every change of the gate.
+    That run may be younger than the rest of the proof, because it follows every change of the gate.
     """
     found, facts = page.read(folder)
     found = [each for each in found if each.part != mutations.PART]
@@ -66,7 +66,7 @@ def _facts(level: str) -> dict[str, Any]:
 
 
 def _measure(folder: Path, say: Say) -> None:
-    """The sessions on real frameworks, each a run like any other."""
+    """Run the sessions on real frameworks, each a run like any other."""
     run_suite(folder, real.copies_suite("quiet"), say)
     run_suite(folder, real.planted_suite(), say)
     with real.bursts(folder):
@@ -76,7 +76,7 @@ def _measure(folder: Path, say: Say) -> None:
 
 
 def judged(folder: Path) -> Iterator[Finding]:
-    """What the sessions show, from their records alone."""
+    """Judge the sessions from their records alone."""
     quiet, slower, noisy, sequential = (load(folder / name) for name in REAL_RUNS)
     yield from real.false_verdicts(quiet, "quiet machine")
     yield from real.false_verdicts(noisy, "a core burnt in bursts")
@@ -87,7 +87,7 @@ def judged(folder: Path) -> Iterator[Finding]:
 
 
 def recomputed(run: Path) -> Finding:
-    """Two reports of the same records, byte by byte."""
+    """Compare two reports of the same records, byte by byte."""
     hashes = []
     for _ in range(2):
         with tempfile.TemporaryDirectory(prefix="levelfield-") as folder:

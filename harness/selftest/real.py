@@ -25,10 +25,10 @@ from harness.statistics.estimates import Flags, Floats, paired_blocks
 
 PART = "machine"
 REAL_ARMS = ("torch:eager", "jax:jit", "tensorflow:function")
-# Suffix -> blocks by which it is to be found.
+# Suffix -> number of blocks after which the slowdown must be detected.
 PLANTED_SLOWDOWNS = {"#+5%": 6, "#+3%": 10, "#+2%": 15}
-SIZE_POINTS = 0.003  # of a ratio, by which the size of a planted slowdown may be missed
-BURST_OVERLAP_SECONDS = 0.05  # of a round with a burst, from which on it is a burst round
+SIZE_POINTS = 0.003  # largest error of the size of a planted slowdown, as a ratio
+BURST_OVERLAP_SECONDS = 0.05  # a round that overlaps bursts for longer is a burst round
 SEED = 20261121
 BURSTS = "bursts.txt"
 
@@ -53,7 +53,7 @@ def copies_suite(name: str) -> Suite:
 
 
 def planted_suite() -> Suite:
-    """One framework, and the same made slower by known shares; looks up to 20 blocks.
+    """One framework, and copies made slower by known shares; looks up to 20 blocks.
 
     The margin is narrow, so that no planted slowdown is a tie and no comparison settles early.
     """
@@ -69,7 +69,7 @@ def planted_suite() -> Suite:
 
 
 def sequential_suite() -> Suite:
-    """One arm after the other, as a sequential comparison has it: many slices of one process."""
+    """One arm after the other, as in a sequential comparison: many slices of one process."""
     return replace(
         copies_suite("sequential"),
         arms=(REAL_ARMS[0],),
@@ -79,7 +79,7 @@ def sequential_suite() -> Suite:
 
 
 def _effort(*, rounds: int = 6) -> Effort:
-    """Throughput alone: a planted slowdown is a share of the steps of a slice."""
+    """Effort for throughput alone: a planted slowdown is a share of the steps of a slice."""
     return Effort(
         rounds=rounds,
         warm_up_seconds=0.3,
@@ -93,11 +93,11 @@ def _effort(*, rounds: int = 6) -> Effort:
 
 @contextmanager
 def bursts(folder: Path) -> Iterator[Path]:
-    """Something else burns a measured core in bursts; yields the file that lists them."""
+    """Burn a measured core in bursts; yields the file that lists the bursts."""
     log = folder / BURSTS
     command = [sys.executable, "-P", "-m", "harness.selftest.burner", str(SEED), str(log)]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as burner:
-        # An unpinned burner would move to an unmeasured core and disturb nobody.
+        # An unpinned burner would move to an unmeasured core and disturb no arm.
         os.sched_setaffinity(burner.pid, available_cores()[:1])
         try:
             yield log
@@ -106,7 +106,7 @@ def bursts(folder: Path) -> Iterator[Path]:
 
 
 def copies_of(arms: list[str]) -> list[tuple[str, str]]:
-    """Pairs of names that are the same arm: nothing but chance can part them."""
+    """Pairs of names that are the same arm, which nothing but chance can make different."""
     unplanted = [name for name in arms if not get_arm(name).planted]
     return [
         pair
@@ -116,7 +116,7 @@ def copies_of(arms: list[str]) -> list[tuple[str, str]]:
 
 
 def false_verdicts(found: Frames, what: str) -> Iterator[Finding]:
-    """Comparisons in which identical arms were told apart at any look, by the whole pipeline."""
+    """Count comparisons in which the whole pipeline separated identical arms at any look."""
     false, cases, voided = 0, 0, 0
     for _, arms, logs, bad in _cells(found):
         pairs = copies_of(arms)
@@ -145,7 +145,7 @@ def false_verdicts(found: Frames, what: str) -> Iterator[Finding]:
 
 
 def planted_slowdowns(found: Frames) -> Iterator[Finding]:
-    """Were they found in time, with the right sign, and of the right size?"""
+    """Check that planted slowdowns are detected in time, with the right sign and size."""
     base = REAL_ARMS[0]
     for suffix, by in PLANTED_SLOWDOWNS.items():
         slower, hits, cases, wrong = f"{base}{suffix}", 0, 0, 0
@@ -201,12 +201,12 @@ def planted_slowdowns(found: Frames) -> Iterator[Finding]:
 
 
 def _block_values(arms: list[str], logs: Floats, bad: Flags, pair: tuple[str, str]) -> Floats:
-    """Log ratio of a pair in every block of the session; their scatter is that of processes."""
+    """Log ratio of a pair in every block of the session; its scatter is that of processes."""
     return paired_blocks(np.where(bad, np.nan, logs), *map(arms.index, pair))
 
 
 def bursts_seen(found: Frames, log: Path) -> Iterator[Finding]:
-    """Share of the rounds with a burst that went into quarantine, and of those without."""
+    """Share of quarantined rounds among those with a burst, and among those without."""
     spans = [tuple(map(float, line.split())) for line in log.read_text().splitlines()]
     rounds = found.rounds
     overlap = np.zeros(len(rounds))
@@ -230,7 +230,7 @@ def bursts_seen(found: Frames, log: Path) -> Iterator[Finding]:
 
 
 def one_after_the_other(found: Frames) -> Iterator[Finding]:
-    """What a sequential comparison concludes of identical arms on this machine."""
+    """Verdicts of a sequential comparison on identical arms on this machine."""
     welch = ranks = cases = 0
     for _, arms, logs, _ in _cells(found, residency="sequential"):
         for first, second in copies_of(arms):

@@ -1,7 +1,7 @@
 """Tests verdicts by simulation, where the truth is known thousands of times.
 
-Through the functions that real runs use (:mod:`harness.statistics`). Seeds are fixed; the Monte
-Carlo standard error of a rate p over n sessions is sqrt(p (1 - p) / n).
+The simulation calls the functions that real runs use (:mod:`harness.statistics`). Seeds are fixed.
+The Monte Carlo standard error of a rate p over n sessions is sqrt(p (1 - p) / n).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from harness.statistics.estimates import Floats, estimate
 
 PART = "simulation"
 NOMINAL = 0.05
-# Percent -> blocks, share to be found.
+# Percent -> (blocks, share of slowdowns that must be detected).
 SIMULATED_SLOWDOWNS = {5: (6, 1.0), 3: (10, 0.99), 2: (15, 0.98)}
 
 
@@ -51,7 +51,7 @@ def simulated(*, sessions_per_world: int) -> Iterator[Finding]:
 
 
 def coverage(count: int) -> Iterator[Finding]:
-    """Of the 95 % interval over worlds and looks."""
+    """Coverage of the 95 % interval over worlds and looks."""
     rates = np.array([_coverage(world, count) for world in WORLDS])
     allowance = 4 * _error(0.95, count)
     inside = float(np.mean((rates >= 0.94 - allowance) & (rates <= 0.965 + allowance)))
@@ -88,7 +88,7 @@ def _differs_at_a_look(values: Floats, last: int) -> tuple[Floats, Floats]:
 
 
 def planted(count: int, percent: int, rounds: int) -> Iterator[Finding]:
-    """A slowdown of one arm of a pair: found, never with the wrong sign, of the right size."""
+    """A slowdown of one arm of a pair: detected, never with the wrong sign, of the right size."""
     last, share = SIMULATED_SLOWDOWNS[percent]
     effect = percent / 100
     logs = sessions(

@@ -1,6 +1,6 @@
 """Simulated worlds with a known truth: log step times that are drawn, not measured.
 
-A world is arm effects, a machine that drifts (AR(1) per slot, rho 0.995, sd 2 %) or jumps once in
+A world has arm effects, a machine that drifts (AR(1) per slot, rho 0.995, sd 2 %) or jumps once in
 half of the sessions (sd 3 %), a process effect per arm and block (sd 1 %), slice noise (sd 1 %) and
 one-sided spikes (5 % of the slices, mean 15 %).
 """
@@ -45,7 +45,7 @@ def machine(
 
 
 def slices(generator: np.random.Generator, parts: frozenset[str], shape: tuple[int, ...]) -> Floats:
-    """What each slice has for itself."""
+    """The part of each slice that it shares with no other slice."""
     noise = generator.standard_t(3, shape) if "heavy" in parts else generator.normal(size=shape)
     own = 0.01 * noise
     if "spikes" in parts:

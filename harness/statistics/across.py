@@ -17,7 +17,7 @@ from harness.statistics.estimates import bootstrap_t, estimate
 
 @dataclass(frozen=True)
 class Across:
-    """One arm against another over many cells; ``open`` counts cells without a verdict."""
+    """One arm compared with another over many cells; ``open`` counts cells without a verdict."""
 
     ratio: float
     low: float
@@ -32,9 +32,9 @@ class Across:
 def summarise(pairs: Sequence[PairVerdict], planned: int, generator: Generator) -> Across:
     """Geometric mean of the ratios of one pair of arms, with the cell as the resampling unit.
 
-    ``pairs`` holds one verdict per cell that has any, all with the same ``first``; ``planned``
-    counts all cells, so that failures lower the coverage. The interval is bootstrap-t's [1] over
-    cells, since ratios of unlike cells are not normal.
+    ``pairs`` holds one verdict per cell that has any, all with the same ``first``. ``planned``
+    counts all cells, so that failures lower the coverage. The interval is the bootstrap-t interval
+    [1] over cells, because the ratios of different cells are not normally distributed.
     """
     logs = np.log([pair.ratio for pair in pairs if pair.verdict != Verdict.VOID])
     ends = (estimate(logs).log_ratio, *bootstrap_t(logs, generator))

@@ -31,18 +31,18 @@ def break_even(
 ) -> BreakEven:
     """N* = (startup_i - startup_j) / (step_j - step_i) of arms i, j; both arrays [2, block].
 
-    The steps from which on the arm of shorter steps is ahead in total; 0 where it starts faster,
-    too. Percentile interval over blocks drawn together, its tails widened to
-    Phi(-sqrt(B / (B - 1)) t(B - 1)), because of few blocks it is too short otherwise [1].
+    N* is the number of steps from which on the arm of shorter steps is ahead in total. It is 0
+    where that arm also starts faster. The interval is a percentile interval over blocks drawn
+    together. With few blocks a percentile interval is too short [1], so its tails are widened to
+    Phi(-sqrt(B / (B - 1)) t(B - 1)).
     """
     blocks = startup_seconds.shape[1]
     if blocks < 2 or np.isnan([startup_seconds, step_seconds]).any():
         raise ValueError(f"{blocks} blocks: an interval takes two or more, and every value of each")
     gain_seconds = step_seconds[1] - step_seconds[0]
     sign = -1 if gain_seconds.mean() < 0 else 1
-    drawn = np.vstack(
-        [np.arange(blocks), drawn_blocks(blocks, generator)]
-    )  # first the blocks themselves
+    # The first row holds the blocks themselves.
+    drawn = np.vstack([np.arange(blocks), drawn_blocks(blocks, generator)])
     debt = sign * (startup_seconds[0] - startup_seconds[1])[drawn].mean(axis=1)
     gain = sign * gain_seconds[drawn].mean(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -24,10 +24,10 @@ def holm(p_values: Floats) -> Floats:
 def holm_levels(p_values: Floats, alpha: float) -> Floats:
     """The level at which the step-down procedure [1] tests each hypothesis of the last axis.
 
-    The k-th smallest p-value of m is tested at alpha / (m - k + 1), all that remain after r
-    rejections at alpha / (m - r). An interval of confidence 1 - level excludes the null exactly if
-    Holm rejects it. It speaks of that null alone: such intervals are no simultaneous bounds
-    (Strassburger and Bretz 2008, Statistics in Medicine 27).
+    The k-th smallest p-value of m is tested at alpha / (m - k + 1). All hypotheses that remain
+    after r rejections are tested at alpha / (m - r). An interval of confidence 1 - level excludes
+    the null exactly if Holm rejects it. The interval concerns that null alone: such intervals are
+    no simultaneous bounds (Strassburger and Bretz 2008, Statistics in Medicine 27).
     """
     count = p_values.shape[-1]
     rank = np.argsort(np.argsort(p_values, axis=-1), axis=-1)

@@ -1,7 +1,7 @@
 """Decides the verdict of every pair of arms at a look.
 
-Intervals and p-values: ``harness.statistics.estimates``; several pairs at once:
-``harness.statistics.corrections``.
+``harness.statistics.estimates`` has the intervals and p-values, ``harness.statistics.corrections``
+the corrections for several pairs at once.
 """
 
 from __future__ import annotations
@@ -27,18 +27,20 @@ from harness.statistics.estimates import (
     paired_blocks,
 )
 
-LOOKS = (6, 10, 15, 20, 30)  # blocks at which a verdict may be taken
+LOOKS = (6, 10, 15, 20, 30)  # numbers of blocks at which a verdict may be taken
 LEVELS = {"smoke": (), "quick": LOOKS[:1], "standard": LOOKS[:4], "thorough": LOOKS}
-ALPHA_PER_LOOK = 0.0125  # in quick runs, too: they may be continued as longer ones
-TIE_ALPHA = 0.05  # of each of the two one-sided tests
-VOID_ALPHA, VOID_SHARE = 0.01, 0.30  # of the A/A twin's difference; of rounds in quarantine
-SMALL = 0.05  # a verdict below is provisional after one session, and none in a quick run
+ALPHA_PER_LOOK = 0.0125  # also in quick runs, because they may be continued as longer ones
+TIE_ALPHA = 0.05  # for each of the two one-sided tests
+# A cell is void if the A/A twin differs at this level, or above this share of rounds in quarantine.
+VOID_ALPHA, VOID_SHARE = 0.01, 0.30
+# A verdict below this difference is provisional after one session; a quick run does not give it.
+SMALL = 0.05
 DISPUTE_SHARE = 0.25  # of the t interval's width
-MOST_BLOCKS = 200  # beyond this nobody waits for a verdict
+MOST_BLOCKS = 200  # in all; no run waits longer than this for a verdict
 
 
 class Verdict(StrEnum):
-    """What may be said of a pair of arms."""
+    """The verdict on a pair of arms."""
 
     FASTER = "faster"
     SIZE_UNCERTAIN = "faster, size uncertain"
@@ -53,9 +55,10 @@ BEATEN = (Verdict.FASTER, Verdict.SIZE_UNCERTAIN)
 def disputed(t_interval: tuple[Any, Any], boot_interval: tuple[Any, Any]) -> bool:
     """Whether an endpoint differs by more than a quarter of the t interval's width.
 
-    A mark beside the verdict, which stays with t: t keeps its coverage in every simulated world,
-    while bootstrap-t is erratic with few blocks (of honest data it disputes 35 % at 6 blocks, 12 %
-    at 10 and under 1 % at 20, and heeding it at 6 would lose a sixth of planted 5 % differences).
+    A dispute is only a mark next to the verdict; the verdict always follows t. The t interval keeps
+    its coverage in every simulated world, while bootstrap-t is erratic with few blocks. It disputes
+    35 % of honest data at 6 blocks, 12 % at 10 and under 1 % at 20. Obeying it at 6 blocks would
+    lose a sixth of planted 5 % differences.
     """
     (low, high), (boot_low, boot_high) = t_interval, boot_interval
     apart = max(abs(low - boot_low), abs(high - boot_high))
@@ -65,8 +68,8 @@ def disputed(t_interval: tuple[Any, Any], boot_interval: tuple[Any, Any]) -> boo
 def effective_margin(margin: float, twin: Estimate | None) -> float:
     """Margin of the log ratio: never below the A/A twin's own difference and 95 % half-width.
 
-    ``margin`` is a fraction; on logs it is symmetric (0.02 allows ratios from 1 / 1.02 to 1.02),
-    so that exchanging the arms of a pair cannot change its verdict.
+    ``margin`` is a fraction. The margin is symmetric on logs (0.02 allows ratios from 1 / 1.02 to
+    1.02), so that exchanging the arms of a pair cannot change its verdict.
     """
     if twin is None or twin.blocks < 2:
         return float(np.log1p(margin))
@@ -76,10 +79,11 @@ def effective_margin(margin: float, twin: Estimate | None) -> float:
 def decide(pairs: Estimate, margin: float, *, alpha: float = ALPHA_PER_LOOK) -> NDArray[np.str_]:
     """Words for all pairs of a cell (the last axis) at one look; ``margin`` of the log ratio.
 
-    ``faster``: Holm rejects |log ratio| <= margin. ``faster, size uncertain``: it rejects a log
-    ratio of 0, and the estimate is beyond the margin. Statements of either kind are wrong for any
-    pair with probability at most alpha; of identical arms both together, since what is beyond the
-    margin also differs from 0. A tie is tested pair by pair at 5 %, and may differ from 0.
+    ``faster``: Holm rejects |log ratio| <= margin. ``faster, size uncertain``: Holm rejects a log
+    ratio of 0, and the estimate is beyond the margin. Each of the two kinds of statement is wrong
+    for any pair with probability at most alpha. For identical arms this bound holds for both kinds
+    together, since a ratio beyond the margin also differs from 0. Ties are tested pair by pair at
+    5 %; a tie may differ from 0.
     """
     beyond = holm(pairs.p_value(margin)) <= alpha
     differs = (holm(pairs.p_value()) <= alpha) & (np.abs(pairs.log_ratio) > margin)
@@ -91,8 +95,9 @@ def decide(pairs: Estimate, margin: float, *, alpha: float = ALPHA_PER_LOOK) -> 
 def blocks_needed(pair: Estimate, margin: float, *, alpha: float = ALPHA_PER_LOOK) -> int | None:
     """Further blocks that would settle one pair if its estimate stayed; None beyond 200 in all.
 
-    The smallest B with t(1 - alpha / 2, B - 1) s / sqrt(B) <= |estimate| - margin (faster) or
-    t(0.95, B - 1) s / sqrt(B) <= margin - |estimate| (tie); s is the deviation of block values.
+    The total is the smallest B for which one of two conditions holds: "faster" if
+    t(1 - alpha / 2, B - 1) s / sqrt(B) <= |estimate| - margin, and "tie" if
+    t(0.95, B - 1) s / sqrt(B) <= margin - |estimate|. s is the deviation of block values.
     """
     distance = float(np.abs(pair.log_ratio)) - margin
     every = np.arange(max(int(pair.blocks) + 1, LOOKS[0]), MOST_BLOCKS + 1)
@@ -104,10 +109,11 @@ def blocks_needed(pair: Estimate, margin: float, *, alpha: float = ALPHA_PER_LOO
 
 @dataclass(frozen=True)
 class PairVerdict:
-    """What may be said of one pair; ``ratio`` is seconds of ``first`` over seconds of ``second``.
+    """The verdict on one pair; ``ratio`` is seconds of ``first`` over seconds of ``second``.
 
-    The interval from ``low`` to ``high`` has the pair's own level (``holm_levels``): it is beyond
-    the margin exactly where the clean rounds say "faster". ``p_value`` is Holm's, of a ratio of 1.
+    The interval from ``low`` to ``high`` has the pair's own level (``holm_levels``). It is beyond
+    the margin exactly if the verdict on the clean rounds is "faster". ``p_value`` is Holm's p-value
+    for a ratio of 1.
     """
 
     first: str
@@ -126,8 +132,8 @@ class PairVerdict:
     reason: str
 
     def turned(self) -> PairVerdict:
-        """The same, said of the second arm over the first."""
-        with np.errstate(divide="ignore"):  # an end that is 0 to the machine is infinite this way
+        """Return the same verdict for the second arm over the first."""
+        with np.errstate(divide="ignore"):  # an end that rounds to 0 becomes infinite
             ratio, high, low = (float(1 / np.float64(x)) for x in (self.ratio, self.low, self.high))
         return replace(self, first=self.second, second=self.first, ratio=ratio, low=low, high=high)
 
@@ -143,12 +149,12 @@ class CellVerdicts:
     blocks: int
     margin: float
     pairs: tuple[PairVerdict, ...]
-    fastest: tuple[str, ...]  # measured arms that nobody beats; none where void
+    fastest: tuple[str, ...]  # measured arms that no arm beats; none where void
     void: tuple[str, ...]  # reasons
 
     @property
     def settled(self) -> bool:
-        """Whether further blocks have nothing to settle."""
+        """Whether no pair is left for further blocks to settle."""
         return all(pair.verdict != Verdict.INCONCLUSIVE for pair in self.pairs)
 
 
@@ -162,7 +168,7 @@ def _void(twin: Estimate | None, share: float) -> list[str]:
 
 
 def _statements(pairs: Estimate, margin: float) -> list[tuple[Verdict, int]]:
-    """Word and direction of each pair: 1 where the first is slower, 0 where nobody is."""
+    """Word and direction of each pair: 1 where the first is slower, 0 where no arm is slower."""
     words = [Verdict(str(word)) for word in decide(pairs, margin)]
     signs = np.sign(pairs.log_ratio)
     return [(word, int(signs[at]) if word in BEATEN else 0) for at, word in enumerate(words)]
@@ -182,11 +188,12 @@ def cell_verdicts(
 ) -> CellVerdicts:
     """Verdicts on all pairs of a cell at the last look of its level; ``logs`` [arm, block, round].
 
-    ``margin`` is a fraction. ``quarantined`` [block, round] is for all arms at once; a verdict must
-    be the same with and without those rounds. ``twin`` names the A/A pair, whose second member
-    meets nobody else. ``sessions`` is how many agree. ``generator`` lets bootstrap-t dispute
-    95 % intervals. Blocks past a look wait for the next: a verdict on them would be one look more.
-    A look takes as many blocks with a clean round as its number, if there are so many.
+    ``margin`` is a fraction. ``quarantined`` [block, round] applies to all arms. A verdict must be
+    the same with and without those rounds. ``twin`` is the A/A pair; its second arm is compared
+    with no other arm. ``sessions`` is the number of sessions that agree. With a ``generator``,
+    bootstrap-t may dispute 95 % intervals. Blocks after a look wait for the next look: a verdict on
+    them would be one look more. A look uses as many blocks with a clean round as its number says,
+    if there are so many.
     """
     bad = np.zeros(logs.shape[1:], bool) if quarantined is None else quarantined
     look = max((at for at in LEVELS[level] if at <= logs.shape[1]), default=None)

@@ -1,9 +1,10 @@
 """Estimates log ratios of seconds, with errors, intervals and p-values.
 
-Logs of seconds come as y[..., arm, block, round], NaN where nothing was measured. Two arms meet in
-a round (shared drift cancels), the rounds of a block give one median (spikes lose their weight),
-and blocks, fresh processes each, are the only replicates. A log ratio above 0 says that the first
-arm of a pair needs more time. Intervals and p-values are of Student's t [1] over blocks.
+Logs of seconds come as y[..., arm, block, round], NaN where nothing was measured. The arms of a
+pair are compared within a round, so shared drift cancels. The rounds of a block give one median, so
+spikes lose their weight. Blocks, fresh processes each, are the only replicates. A log ratio above 0
+says that the first arm of a pair needs more time. Intervals and p-values are those of Student's t
+[1] over blocks.
 
 Sources: [1] Student (1908), "The probable error of a mean", Biometrika 6. [2] Davison and Hinkley
 (1997), "Bootstrap methods and their application", sections 2.4 and 5.2.1. [3] Schuirmann (1987),
@@ -66,7 +67,7 @@ class Estimate:
 
 
 def median_over_rounds(values: Floats) -> Floats:
-    """Median of the last axis without its NaN; NaN where it holds nothing else."""
+    """Median of the last axis without its NaN; NaN where the axis holds nothing else."""
     ordered = np.sort(values, axis=-1)  # NaN last
     count = np.sum(~np.isnan(ordered), axis=-1, keepdims=True)
     low = np.take_along_axis(ordered, np.maximum(count - 1, 0) // 2, axis=-1)
@@ -124,7 +125,8 @@ def bootstrap_t(
     centred = (values - mean)[drawn_blocks(len(values), generator, resamples)]
     shift = centred.mean(axis=1)
     variance = np.maximum(np.mean(centred**2, axis=1) - shift**2, 0)
-    with np.errstate(divide="ignore", invalid="ignore"):  # one block drawn throughout: infinite
+    # If one block was drawn throughout, the variance is 0 and the quotient infinite.
+    with np.errstate(divide="ignore", invalid="ignore"):
         students = shift / np.sqrt(variance / (len(values) - 1))
     low, high = order_ends(np.where(np.isnan(students), 0, students), (1 - confidence) / 2)
     return mean - error * high, mean - error * low

@@ -16,10 +16,11 @@ LEAST_ROUNDS, MOST_ROUNDS = 6, 60  # per block
 def variance_components(values: Floats) -> Floats:
     """Variance of each level of a nested design, one per axis, outermost first; NaN is missing.
 
-    values[block, round(, step)]. Moments [1, appendix F]: with T_l the sum over groups g of level l
-    of n_g mean_g^2, E[T_l] is a constant plus the sum over levels k of c_lk sigma_k^2, where c_lk
-    is N for k <= l and the sum over g of sum of n_h^2 / n_g over the groups h of level k in g
-    beyond. Negative solutions are 0; a level without degrees of freedom is NaN.
+    values[block, round(, step)]. The estimates solve equations of moments [1, appendix F]. Let T_l
+    be the sum over groups g of level l of n_g mean_g^2. Then E[T_l] is a constant plus the sum over
+    levels k of c_lk sigma_k^2. For k <= l, c_lk is N. For k beyond l, c_lk is the sum over g of the
+    sum of n_h^2 / n_g over the groups h of level k in g. Negative solutions are set to 0; a level
+    without degrees of freedom is NaN.
     """
     levels = values.ndim
     sizes = [(~np.isnan(values)).astype(float)]
@@ -48,8 +49,9 @@ def rounds_per_block(
 ) -> int:
     """Rounds that give the most precision for the time [2]: sqrt(c_block / c_round s2_w / s2_b).
 
-    Costs of starting a block and of a round; variances of a round within a block and of the blocks
-    themselves. Rounded up to an even number from 6 to 60.
+    ``block_seconds`` and ``round_seconds`` are the costs of starting a block and of a round.
+    ``within`` is the variance of a round within a block, ``between`` the variance of the blocks
+    themselves. The result is rounded up to an even number from 6 to 60.
     """
     if within <= 0 or between <= 0:
         return LEAST_ROUNDS if within <= 0 else MOST_ROUNDS

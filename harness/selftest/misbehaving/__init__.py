@@ -1,8 +1,8 @@
 """A framework that works correctly, or fails in the one way that its mode names.
 
-By it the harness is tested: every fault that a comparison must notice is a mode (``env.toml``).
-``computing`` holds what is wrong in the answers or in the process, ``timing`` what is wrong in the
-time and memory that it takes, ``decoding`` what is wrong with first tokens.
+The harness tests itself with this framework: every fault that a comparison must notice is a mode
+(``env.toml``). ``computing`` holds faults in the answers or in the process. ``timing`` holds faults
+in the time and memory of the process. ``decoding`` holds faults in first tokens.
 """
 
 from harness.selftest.misbehaving.decoding import Adapter

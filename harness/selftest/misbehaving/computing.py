@@ -12,7 +12,7 @@ from adapters.base import Adapter as Base
 from adapters.base import Unsupported
 
 LATE_CALLS = 60  # since the model was loaded
-TIRED_CALLS = 400  # of one load: the closing gate makes some 230
+TIRED_CALLS = 400  # since the case was loaded: the closing gate makes some 230
 
 
 def _tf32(x):
@@ -52,11 +52,11 @@ class Adapter(Base):
         return features, labels
 
     def _is_late(self):
-        """After more steps than any gate makes."""
+        """Whether the model made more steps than any gate makes."""
         return self.calls > LATE_CALLS
 
     def _is_tired(self):
-        """After more steps since the case was loaded than the closing gate makes."""
+        """Whether more steps were made since the case was loaded than the closing gate makes."""
         return self.calls > TIRED_CALLS
 
     def _product(self, a, b):

@@ -4,19 +4,19 @@ import numpy as np
 
 from harness.selftest.misbehaving.timing import Adapter as Timing
 
-TIRED_FIRST_TOKENS = 20  # of one load: the closing gate asks for 16
-START_UP = 2  # generations of a process before the gate; one that was timed has more
+TIRED_FIRST_TOKENS = 20  # since the case was loaded: the closing gate asks for 16
+START_UP = 2  # generations of a process before the gate; a timed process has made more
 
 
 class Adapter(Timing):
-    """Modes whose first token is wrong, or not computed, when it is asked for alone."""
+    """Modes whose first token, when requested alone, is wrong or not computed."""
 
     def __init__(self, device, mode, threads, precision):
         Timing.__init__(self, device, mode, threads, precision)
         self.generations = 0
 
     def load(self, module, case):
-        """Forgets the tokens of every earlier case."""
+        """Load a case and forget the tokens of every earlier case."""
         Timing.load(self, module, case)
         self.idle = self.mode == "idle-first-token" or (
             self.mode == "idle-first-token-when-timed" and self.generations > START_UP
@@ -24,7 +24,7 @@ class Adapter(Timing):
         self.firsts, self.first_tokens = {}, 0
 
     def generate(self, count):
-        """Mode idle-first-token knows a first token only from a generation of more of them."""
+        """Decode; mode idle-first-token knows first tokens only from longer generations."""
         self.generations += 1
         number = self._number()
         self.first_tokens += count == 1
@@ -40,7 +40,7 @@ class Adapter(Timing):
         return {"tokens": tokens}
 
     def _decoded(self, inputs, count):
-        # Here, since the reference does not run in every Python that the other modes run in.
+        # Imported here because not every Python that runs the other modes can run the reference.
         import reference
         from reference.layers_numpy import NumpyLayers
 

@@ -17,9 +17,9 @@ from harness.selftest.misbehaving.computing import Adapter as Computing
 HOARD_BYTES = 256 << 20
 CHILD_BYTES = 128 << 20
 COMPILE_SECONDS, DEVICE_SECONDS = 2.0, 1.0
-QUEUE_SECONDS = 0.002  # that the work of a step takes when it is queued
-QUEUE_LENGTH = 500  # beyond which a launch waits, as on a device
-LATE_STEPS = 5  # of training: more than a start-up has before the gate
+QUEUE_SECONDS = 0.002  # duration of the work of a queued step
+QUEUE_LENGTH = 500  # a launch beyond this waits, as on a device
+LATE_STEPS = 5  # training steps: more than a start-up has before the gate
 DRIFT_SECONDS, DRIFT_EXTRA_SECONDS = 2.0, 0.002
 CHILD = (
     "import sys; hoard = bytearray(b'x') * %d; print('ready', flush=True); sys.stdin.read()"
@@ -34,13 +34,13 @@ def put(pipe, array):
 
 
 def get(pipe):
-    """Receive what ``put`` sent."""
+    """Receive an array that ``put`` sent."""
     shape = np.frombuffer(pipe.recv_bytes(), int)
     return np.frombuffer(pipe.recv_bytes(), np.float32).reshape(shape)
 
 
 def start_child(spins):
-    """A forked child that may run on every core -> a connection to which it returns products."""
+    """Fork a child that may run on every core -> a connection to which it returns products."""
     here, there = multiprocessing.Pipe()
     if os.fork() == 0:
         try:
@@ -56,12 +56,12 @@ def start_child(spins):
 
 
 def hoard():
-    """Take memory, touch it, give it back."""
+    """Allocate memory, touch it, free it."""
     np.ones(HOARD_BYTES, np.uint8)
 
 
 class Postponed:
-    """An inference that is computed when its result is asked for, as lazy frameworks do."""
+    """An inference that is computed when its result is requested, as lazy frameworks do."""
 
     def __init__(self, adapter, inputs):
         self.adapter, self.inputs, self.outputs = adapter, inputs, None
@@ -75,7 +75,7 @@ class Postponed:
 
 
 class Adapter(Computing):
-    """Modes that compute right and cannot be believed on the clock."""
+    """Modes that compute correctly but falsify the measurement of time or memory."""
 
     def __init__(self, device, mode, threads, precision):
         Computing.__init__(self, device, mode, threads, precision)
@@ -83,9 +83,9 @@ class Adapter(Computing):
         self.loads = 0
         if mode == "slow-clock":
             true, start = time.perf_counter, time.perf_counter()
-            time.perf_counter = lambda: start + (true() - start) / 2  # and never runs backwards
+            time.perf_counter = lambda: start + (true() - start) / 2  # it never runs backwards
         if mode == "halves-slices":
-            measure = importlib.import_module("harness.worker.measure")  # as no framework would
+            measure = importlib.import_module("harness.worker.measure")  # no framework does this
             whole = measure.throughput_slice
             measure.throughput_slice = lambda *arguments: whole(*arguments) / 2
         self.queue = ThreadPoolExecutor(1) if mode in ("no-fence", "partial-fence") else None
@@ -99,11 +99,11 @@ class Adapter(Computing):
             self.helper = start_child(spins=mode == "child-spins")
 
     def compilations(self):
-        """Mode recompiles grows while steps are made."""
+        """Count compilations; in mode recompiles the count grows while steps are made."""
         return self.all_steps // 7 if self.mode == "recompiles" else None
 
     def load(self, module, case):
-        """Mode hoards-build. What is queued ends first, as on a device's own stream."""
+        """Load a case; mode hoards-build. Queued work ends first, as on a device's own stream."""
         if self.queue is not None:
             self.queue.submit(int).result()
         Computing.load(self, module, case)
@@ -113,7 +113,7 @@ class Adapter(Computing):
             hoard()
 
     def compile(self, phase):
-        """Modes slow-compile, hoards-compile, forks."""
+        """Compile, for modes slow-compile, hoards-compile, forks."""
         if self.mode == "slow-compile":
             time.sleep(COMPILE_SECONDS)
             return True
@@ -145,7 +145,7 @@ class Adapter(Computing):
             self._two_cores()
 
     def _two_cores(self):
-        # Hashing lets go of the interpreter's lock, so both threads really run.
+        # Hashing releases the interpreter's lock, so both threads really run.
         data = b"x" * (1 << 21)
         helper = threading.Thread(target=hashlib.sha256, args=(data,))
         helper.start()
@@ -153,7 +153,7 @@ class Adapter(Computing):
         helper.join()
 
     def infer(self):
-        """As it should be, queued, postponed until somebody asks, or remembered."""
+        """Infer: correctly, queued, postponed until the result is requested, or cached."""
         self._before_a_step()
         if self.mode == "lazy":
             return Postponed(self, self.case.sets[self._number()])
@@ -169,17 +169,17 @@ class Adapter(Computing):
         return self._launch(self._later, Computing.infer)
 
     def _number(self):
-        """Of the next input set; the cursor moves on."""
+        """Return the number of the next input set and advance the cursor."""
         number = self.cursor
         self.cursor = (number + 1) % len(self.case.sets)
         return number
 
     def repeat(self, step, count):
-        """Mode half-working makes half of the steps."""
+        """Repeat a step; mode half-working makes half of the steps."""
         return Computing.repeat(self, step, count // 2 if self.mode == "half-working" else count)
 
     def train_step(self):
-        """As it should be, or queued; partial-fence queues the update behind what it fences."""
+        """Train: correctly or queued; partial-fence queues the update after its fenced work."""
         self._before_a_step()
         if self.queue is None:
             return Computing.train_step(self)
@@ -205,13 +205,13 @@ class Adapter(Computing):
         self._update(before.result()[1])
 
     def parameters(self):
-        """Behind everything that is queued."""
+        """Return the parameters, after all queued work."""
         if self.queue is None:
             return Computing.parameters(self)
         return self.queue.submit(lambda: dict(Computing.parameters(self)))
 
     def _product(self, a, b):
-        """Mode child-computes: the second half of the batch is the child's."""
+        """Multiply; in mode child-computes the child computes the second half of the batch."""
         if self.mode != "child-computes":
             return Computing._product(self, a, b)
         half = len(a) // 2
@@ -220,21 +220,21 @@ class Adapter(Computing):
         return np.concatenate([a[:half] @ b, get(self.helper)])
 
     def gradients(self):
-        """Behind everything that is queued. Only the gate asks for them."""
+        """Return the gradients, after all queued work. Only the gate asks for them."""
         self.judged = True
         if self.queue is None:
             return Computing.gradients(self)
         return self.queue.submit(Computing.gradients, self)
 
     def wait(self, handle):
-        """The fence, which no-fence has not and partial-fence has for the loss alone."""
+        """The fence; no-fence has none, and partial-fence has one for the loss alone."""
         if isinstance(handle, Postponed):
             handle.result()
         if self.mode == "partial-fence":
             handle.result()
 
     def read(self, handle):
-        """Waits for what it reads."""
+        """Wait for the value of a handle and return it."""
         if isinstance(handle, Postponed):
             return handle.result()
         if self.queue is None:
