@@ -1,7 +1,7 @@
 """Recurrent classifiers over theano.scan, after "LSTM Networks for Sentiment Analysis".
 
-http://deeplearning.net/tutorial/lstm.html: one product for all inputs before the loop, a mask
-for what lies beyond a sequence's end.
+http://deeplearning.net/tutorial/lstm.html: one product for all inputs before the loop, and a mask
+for positions beyond a sequence's end.
 """
 
 import theano
@@ -65,5 +65,5 @@ class Recurrent(Model):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return Recurrent(sizes)
