@@ -7,7 +7,7 @@ from adapters.base import Unsupported
 
 
 class Adapter(Base):
-    """``tensorrt:engine``. No machine could run engines when this was written; none are built.
+    """``tensorrt:engine``. No engine could be run where this was written, so none are built.
 
     https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/python-api-docs.html
     """

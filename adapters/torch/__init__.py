@@ -283,8 +283,10 @@ class Adapter(Base):
         )
 
     def wait(self, handle):
-        """Synchronise a GPU. On the CPU, operations return when done; torch.cpu's fence is empty.
+        """Synchronise the device.
 
+        On the CPU, operations return when they are done, and torch.cpu.synchronize is documented as
+        empty.
         https://docs.pytorch.org/docs/stable/generated/torch.cuda.synchronize.html
         """
         if self.device.type == "cuda":
