@@ -261,7 +261,7 @@ class JaxLayers:
         return jnp.take_along_axis(x, positions[:, :, None], axis=1)
 
     def first(self, x: jax.Array) -> jax.Array:
-        """The first position."""
+        """Take the first position."""
         return x[:, 0]
 
     def flatten(self, x: jax.Array) -> jax.Array:

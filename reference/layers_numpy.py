@@ -224,7 +224,7 @@ class NumpyLayers:
         return np.take_along_axis(x, positions[:, :, None], axis=1)
 
     def first(self, x: Values) -> Values:
-        """The first position."""
+        """Take the first position."""
         return x[:, 0]
 
     def flatten(self, x: Values) -> Values:

@@ -79,7 +79,7 @@ class Tracer:
         return TracedArray(x.dimensions)
 
     def dense(self, x: TracedArray, name: str, units: int) -> TracedArray:
-        """Declares kernel (in, out) and bias (out,)."""
+        """Declare kernel (in, out) and bias (out,)."""
         *leading, features = x.dimensions
         out = dimension("out", units)
         factors = features.factors if len(features.factors) > 1 else (("in", features.size),)
@@ -99,7 +99,7 @@ class Tracer:
         padding: int = 0,
         bias: bool = True,
     ) -> TracedArray:
-        """Declares kernel (height, width, in, out) and bias (out,)."""
+        """Declare kernel (height, width, in, out) and bias (out,)."""
         batch, height, width, channel = x.dimensions
         side = (dimension("height", window), dimension("width", window))
         out = dimension("out", filters)
@@ -121,7 +121,7 @@ class Tracer:
     def conv2d_transpose(
         self, x: TracedArray, name: str, filters: int, *, window: int, stride: int, padding: int
     ) -> TracedArray:
-        """Declares kernel (up_height, up_width, in, out)."""
+        """Declare kernel (up_height, up_width, in, out)."""
         batch, height, width, channel = x.dimensions
         side = (dimension("up_height", window), dimension("up_width", window))
         kernel = (*side, dimension("in", channel.size), dimension("out", filters))
@@ -137,7 +137,7 @@ class Tracer:
         )
 
     def batch_norm(self, x: TracedArray, name: str) -> TracedArray:
-        """Declares scale and bias, and the state mean and variance."""
+        """Declare scale and bias, and the state mean and variance."""
         channel = dimension("out", x.dimensions[-1].size)
         for key in ("scale", "bias"):
             self._parameter(f"{name}/{key}", channel)
@@ -146,24 +146,24 @@ class Tracer:
         return self._each(x, 4)
 
     def layer_norm(self, x: TracedArray, name: str, *, epsilon: float) -> TracedArray:
-        """Declares scale and bias."""
+        """Declare scale and bias."""
         for key in ("scale", "bias"):
             self._parameter(f"{name}/{key}", dimension("out", x.dimensions[-1].size))
         return self._each(x, 8)
 
     def embed(self, ids: TracedArray, name: str, *, count: int, width: int) -> TracedArray:
-        """Declares embedding (vocabulary, width)."""
+        """Declare embedding (vocabulary, width)."""
         self._look_up(f"{name}/embedding", count, width, ids.size)
         return TracedArray((*ids.dimensions, dimension("channel", width)))
 
     def first_embeddings(self, like: TracedArray, name: str, *, count: int) -> TracedArray:
-        """Declares embedding (vocabulary, width)."""
+        """Declare embedding (vocabulary, width)."""
         _, time, width = like.dimensions
         self._look_up(f"{name}/embedding", count, width.size, time.size)
         return TracedArray((time, width))
 
     def project_to_embedding(self, x: TracedArray, name: str, *, bias: str = "") -> TracedArray:
-        """Declares the bias (out,); the table has been declared already."""
+        """Declare the bias (out,); the table has been declared already."""
         vocabulary, width = self.parameters[f"{name}/embedding"].shape
         self.rows[f"{name}/embedding"] = vocabulary
         out = dimension("out", vocabulary)
@@ -177,7 +177,7 @@ class Tracer:
     def recurrent(
         self, x: TracedArray, lengths: TracedArray, name: str, *, units: int, cell: str
     ) -> TracedArray:
-        """Declares kernel (in, gates), recurrent_kernel (units, gates) and bias (gates,)."""
+        """Declare kernel (in, gates), recurrent_kernel (units, gates) and bias (gates,)."""
         batch, time, features = x.dimensions
         gates = Dimension("out", ((f"{cell}_gate", GATE_COUNTS[cell]), ("unit", units)))
         self._parameter(f"{name}/kernel", dimension("in", features.size), gates)
@@ -201,7 +201,7 @@ class Tracer:
         mask: TracedArray | None = None,
         causal: bool = False,
     ) -> TracedArray:
-        """Counts two products per head, including the part that a causal mask would save."""
+        """Count two products per head, including the part that a causal mask would save."""
         batch, time, width = query.dimensions
         products = batch.size * time.size * key.dimensions[1].size
         # Both factors of both products have gradients.
@@ -226,31 +226,31 @@ class Tracer:
         return TracedArray((x.dimensions[0], x.dimensions[3]))
 
     def relu(self, x: TracedArray) -> TracedArray:
-        """Keeps the shape."""
+        """Keep the shape."""
         return self._each(x)
 
     def leaky_relu(self, x: TracedArray, slope: float) -> TracedArray:
-        """Keeps the shape."""
+        """Keep the shape."""
         return self._each(x)
 
     def gelu(self, x: TracedArray) -> TracedArray:
-        """Keeps the shape."""
+        """Keep the shape."""
         return self._each(x)
 
     gelu_tanh = tanh = exp = gelu
 
     def scale(self, x: TracedArray, factor: float) -> TracedArray:
-        """Keeps the shape."""
+        """Keep the shape."""
         return self._each(x)
 
     def add(self, x: TracedArray, y: TracedArray) -> TracedArray:
-        """The shape of the larger."""
+        """Return the shape of the larger array."""
         return self._each(max(x, y, key=lambda each: len(each.dimensions)))
 
     multiply = add
 
     def concatenate(self, x: TracedArray, y: TracedArray) -> TracedArray:
-        """Widths add up."""
+        """Add the widths."""
         *leading, first = x.dimensions
         width = dimension("channel", first.size + y.dimensions[-1].size)
         return TracedArray((*leading, width))
@@ -265,7 +265,7 @@ class Tracer:
         return TracedArray((batch, width))
 
     def flatten(self, x: TracedArray) -> TracedArray:
-        """Keeps the names of the axes that were flattened, in order."""
+        """Keep the names of the axes that were flattened, in order."""
         batch, *rest = x.dimensions
         factors = tuple(factor for each in rest for factor in each.factors)
         return TracedArray((batch, Dimension("in", factors)), x.is_input)

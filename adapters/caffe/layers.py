@@ -43,7 +43,7 @@ def max_pooling(name, bottom, window, stride, pad=0):
 
 
 def batch_norm(name, bottom):
-    """Normalisation and, in a layer of its own, scale and bias; both in place."""
+    """Normalisation and, in a separate layer, scale and bias; both in place."""
     settings = "batch_norm_param { eps: 1e-5 moving_average_fraction: 0.9 }"
     scaled = layer(name + "/scale", "Scale", [bottom], [bottom], "scale_param { bias_term: true }")
     return layer(name, "BatchNorm", [bottom], [bottom], settings) + scaled

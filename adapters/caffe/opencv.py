@@ -12,7 +12,7 @@ from adapters.caffe.layers import blob_of
 
 
 class OpenCVAdapter(Adapter):
-    """Inference only."""
+    """An adapter for inference only."""
 
     layout = LAYOUT
 

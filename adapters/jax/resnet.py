@@ -59,7 +59,7 @@ def bottleneck(layers, state, x, *, stride, training):
 
 
 def shortcut(layers, state, x, *, stride, training):
-    """A projection where the block has one."""
+    """The shortcut, with a projection where the block has one."""
     if "shortcut" not in layers:
         return x, {}
     return normalised(layers, state, "shortcut", x, training=training, stride=stride)

@@ -57,7 +57,7 @@ LOSSES = {
 
 
 def make_optimizer(keras, constants):
-    """Make an optimiser of keras.optimizers. Its Adam takes the "epsilon hat", says the page.
+    """Make an optimiser of keras.optimizers. Keras documents Adam's epsilon as "epsilon hat".
 
     https://keras.io/api/optimizers/adam/
     """

@@ -10,7 +10,7 @@ from keras import layers, ops
 
 
 class Divergence(layers.Layer):
-    """Adds the divergence from the standard normal distribution to the loss."""
+    """Add the divergence from the standard normal distribution to the loss."""
 
     def call(self, mean, log_variance):
         """Return both arguments unchanged."""

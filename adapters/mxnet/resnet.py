@@ -14,7 +14,7 @@ def convolution(channels, filters, window, stride=1):
 
 
 def norm(channels):
-    """With epsilon 1e-5 and momentum 0.9, the defaults."""
+    """A batch norm with epsilon 1e-5 and momentum 0.9, the defaults."""
     return nn.BatchNorm(in_channels=channels)
 
 

@@ -42,7 +42,7 @@ class Recurrent(Model):
         return self.logits(hidden[-1])
 
     def gate(self, x, number):
-        """A slice of all gates."""
+        """Return the slice of one gate."""
         return x[:, number * self.units : (number + 1) * self.units]
 
     def rnn(self, real, x, hidden):
