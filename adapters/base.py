@@ -1,7 +1,8 @@
 """The contract between Levelfield and a framework, and the arrays that cross it.
 
-This file and the worker run inside every framework's own interpreter, the oldest of which is
-Python 3.6 with NumPy 1.19: standard library and NumPy only, and no syntax younger than that.
+This file and the worker run inside the interpreter of every framework. The oldest interpreter is
+Python 3.6 with NumPy 1.19. Both files therefore use only the standard library, NumPy and the syntax
+of Python 3.6.
 
 The file of a model
 ===================
@@ -11,20 +12,21 @@ An adapter's folder has one file per model (or family of models). It may define:
 ``build(sizes)``
     The native model. ``sizes`` is the preset's dict. Every file has this function.
 ``<objective>(model, inputs)``
-    A function with an objective's name -> loss, where the objective is more than a loss of the
-    model's outputs.
+    A function that has the name of an objective -> loss. It is needed where the objective is more
+    than a loss of the model's outputs.
 ``train_step(model, optimizers, inputs)``
     The whole training step -> loss by objective, where the framework's documentation writes one.
 ``make_train_step(model, optimizers)``
-    The same where the step must be compiled together with its state -> function of the inputs.
+    Makes the training step -> function of the inputs, where the step must be compiled together with
+    its state.
 ``generate(model, prompt, count)``
     Decodes ``count`` tokens greedily after the prompt, with a cache of keys and values -> tokens.
 ``build_tuned(sizes)``
     A faster way to write the model, for a mode whose profile is "tuned".
 
-``Adapter.begin`` checks a file when it is loaded, so that a mistake costs one line that names it.
-An adapter whose framework passes parameters and state around states its own arguments in
-``model_functions`` and ``objective_arguments``.
+``Adapter.begin`` checks a file when it is loaded, and reports a mistake in one line that names it.
+Some frameworks pass parameters and state as arguments. Their adapters state their own arguments
+in ``model_functions`` and ``objective_arguments``.
 """
 
 import inspect
@@ -47,24 +49,27 @@ OTHER_DTYPES = ("float64", "double", "float16", "half", "int")
 
 
 class Unsupported(Exception):
-    """The framework cannot do what was asked. The message is the reason that people read."""
+    """The framework does not support the request. The message is the reason that users read."""
 
 
 class Mismatch(Exception):
-    """A model's file does not fit its definition. The message is one line that names where."""
+    """A model's file does not fit its definition. The message names the place in one line."""
 
 
 class Adapter:
-    """Runs a model in one framework: ``adapters/<x>/__init__.py`` defines it as ``Adapter``.
+    """Run a model in one framework: ``adapters/<x>/__init__.py`` defines it as ``Adapter``.
 
-    One instance lives in one worker process and serves one arm; ``load`` is called for each cell
-    and again whenever a fresh start is needed. Each method says what of it is timed. A step is one
-    call of ``infer``, ``train_step`` or ``generate``; it works on the next of the case's input
-    sets, which ``load`` has placed on the device already, cyclically: all share a cursor. Every
-    step is computed, whether its handle is kept or dropped, and when a handle is fenced all earlier
-    steps are done, too: the adapter of a lazy framework starts each step's work in the step.
+    One instance lives in one worker process and serves one arm. ``load`` is called for each cell,
+    and again whenever a fresh start is needed. The docstring of each method says whether the method
+    is timed.
 
-    The common work is done here: ``begin``, ``place``, ``next``, ``given``, ``read``. A subclass
+    A step is one call of ``infer``, ``train_step`` or ``generate``. It works on the next of the
+    case's input sets, in a cycle. ``load`` has already placed the sets on the device, and all three
+    methods share one cursor. Every step is computed, whether its handle is kept or dropped. When
+    ``wait`` returns for a handle, all earlier steps are done, too. The adapter of a lazy framework
+    must therefore start the work of each step in the step.
+
+    This class does the common work: ``begin``, ``place``, ``next``, ``given``, ``read``. A subclass
     states its axis orders in ``layout`` and overrides what its framework does differently.
 
     layout: the framework's order of axes. unbiased_variance: whether its running variances are
@@ -79,56 +84,57 @@ class Adapter:
     # ---- the methods of every adapter --------------------------------------------------------
 
     def __init__(self, device, mode, threads, precision):
-        """Configure the imported framework for this arm; timed, with its import, as start-up.
+        """Configure the imported framework for this arm. Timed as start-up, with the import.
 
-        device: "cpu" or "cuda". mode: the part of the arm's name after the colon. threads: how many
-        cores the arm may use (the affinity and the usual environment variables are set already).
-        precision: "float32": no TF32, no bfloat16. Raises Unsupported(reason).
+        device: "cpu" or "cuda". mode: the part of the arm's name after the colon. threads: the
+        number of cores that the arm may use (the affinity and the usual environment variables are
+        set already). precision: "float32": no TF32, no bfloat16. Raises Unsupported(reason).
         """
         raise NotImplementedError
 
     def describe(self):
-        """What really runs, read back from the framework: a flat dict of JSON values.
+        """Describe what really runs, read back from the framework: a flat dict of JSON values.
 
-        At least "version" and "threads" (None where the framework cannot tell). Never timed.
+        It has at least "version" and "threads" (None where the framework does not report them).
+        Never timed.
         """
         raise NotImplementedError
 
     def load(self, module, case):
-        """Build the model by ``module.build(case.sizes)``; put all arrays on the device.
+        """Build the model by ``module.build(case.sizes)`` and put all arrays on the device.
 
-        Timed as start-up ("build"). Calling it again forgets everything and starts again, with
-        the optimiser of ``case.optimizer`` in its initial state and the cursor at set 0. ``module``
-        is ``adapters/<x>/<model>.py``, None where one adapter serves all models. Raises
-        Unsupported(reason), or Mismatch where the model's file does not fit its definition.
+        Timed as start-up ("build"). Another call discards everything and starts again: the
+        optimiser of ``case.optimizer`` is in its initial state and the cursor is at set 0.
+        ``module`` is ``adapters/<x>/<model>.py``, or None where one adapter serves all models.
+        Raises Unsupported(reason), or Mismatch where the model's file does not fit its definition.
         """
         raise NotImplementedError
 
     def infer(self):
-        """Forward pass on the next input set -> handle. Timed; may return early."""
+        """Run the forward pass on the next input set -> handle. Timed; may return early."""
         raise NotImplementedError
 
     def train_step(self):
-        """Forward, backward, update on the next input set -> handle. Timed; may return early.
+        """Run forward, backward and update on the next set -> handle. Timed; may return early.
 
-        Objectives are trained in their order, each after the update of the one before. The losses
-        of the handle are those of the forward passes, before their own update.
+        The objectives are trained in their order, each after the update of the previous one. The
+        handle holds the losses of the forward passes: each is taken before its own update.
         """
         raise NotImplementedError
 
     def gradients(self):
-        """Losses and gradients on the next input set -> handle. Never timed.
+        """Compute losses and gradients on the next input set -> handle. Never timed.
 
-        Nothing moves, running statistics neither: every objective sees the present parameters.
+        Parameters and running statistics do not change: every objective sees the present ones.
         """
         raise NotImplementedError
 
     def parameters(self):
-        """The present parameters and running statistics -> handle. Never timed."""
+        """Return the present parameters and running statistics -> handle. Never timed."""
         raise NotImplementedError
 
     def wait(self, handle):
-        """The fence: returns when all work behind the handle is done, updated state included."""
+        """Wait until all work for the handle is done, updated state included (the fence)."""
         raise NotImplementedError
 
     # ---- methods of frameworks that can do more ----------------------------------------------
@@ -136,21 +142,21 @@ class Adapter:
     def compile(self, phase):
         """Compile ahead of time for "inference", "training" or "generation", where that exists.
 
-        Timed as start-up ("compile"). Returns True if it did; False (as here) where compilation, if
-        there is any, happens in the first step and is counted there.
+        Timed as start-up ("compile"). Returns True if it compiled. Returns False (as here) where
+        any compilation happens in the first step and is counted there.
         """
         return False
 
     def compilations(self):
-        """How many compilations and traces there have been in this process so far.
+        """Count the compilations and traces in this process so far.
 
-        Never timed. Read at both ends of a slice: a slice that compiles makes the cell an error.
-        None (as here) where the framework compiles nothing.
+        Never timed. The count is read at both ends of a slice: a slice that compiles makes the cell
+        an error. None (as here) where the framework compiles nothing.
         """
         return None
 
     def device_memory(self):
-        """The peak of the framework's own allocator on an accelerator since the last call.
+        """Return the peak of the framework's own allocator on an accelerator since the last call.
 
         None (as here) on the CPU, else {"used_peak_bytes": ..., "reserved_peak_bytes": ...}. Never
         timed.
@@ -158,17 +164,17 @@ class Adapter:
         return None
 
     def generate(self, count):
-        """Decode ``count`` tokens greedily after the next prompt -> handle. Timed; as ``infer``.
+        """Decode ``count`` tokens greedily after the next prompt -> handle. Timed like ``infer``.
 
-        With a key-value cache: no position is computed twice. Raises Unsupported(reason).
+        A key-value cache is used: no position is computed twice. Raises Unsupported(reason).
         """
         raise Unsupported("this arm does not decode")
 
     def repeat(self, step, count):
-        """``count`` steps back to back -> the last handle; ``step``: a step of this object.
+        """Run ``count`` steps back to back -> the last handle; ``step``: a step of this object.
 
-        Timed: this is what a throughput slice runs. Override it where the framework has a loop of
-        its own (Keras' ``fit``), and nowhere else.
+        Timed: a throughput slice calls this method. Override it only where the framework has a loop
+        of its own (Keras' ``fit``).
         """
         handle = None
         for _ in range(count):
@@ -176,14 +182,14 @@ class Adapter:
         return handle
 
     def place(self, name, value):
-        """Canonical NumPy array -> an array of the framework, on the device. Never timed.
+        """Turn a canonical NumPy array into the framework's, on the device. Never timed.
 
-        As here, a NumPy array with the framework's order of axes.
+        This implementation returns a NumPy array with the framework's order of axes.
         """
         return self.layout.to_native(value, self.case.dimensions[name])
 
     def to_numpy(self, value):
-        """An array of the framework -> a NumPy array that later steps leave alone. Never timed."""
+        """Copy the framework's array to NumPy; later steps do not change it. Never timed."""
         return numpy.array(value)
 
     # ---- the common work ---------------------------------------------------------------------
@@ -192,8 +198,8 @@ class Adapter:
         """Start a load: keep the case, check the model's file, place the sets, reset the cursor.
 
         ``losses``: the framework's functions by name, for ``self.objectives`` (name -> function).
-        Sets ``self.sets`` and ``self.used`` (the inputs that inference reads). Timed as a part of
-        ``load``. Raises Mismatch.
+        The method sets ``self.sets`` and ``self.used`` (the inputs that inference reads). Timed as
+        a part of ``load``. Raises Mismatch.
         """
         self.module, self.case, self.cursor = module, case, 0
         if module is not None:
@@ -206,16 +212,16 @@ class Adapter:
         self.used = [{name: inputs[name] for name in case.used} for inputs in self.sets]
 
     def next(self, sets):
-        """The element of ``sets`` at the cursor, which moves on by one. Timed in a step."""
+        """Return the element of ``sets`` at the cursor and advance the cursor. Timed in a step."""
         number = self.cursor
         self.cursor = (number + 1) % len(sets)
         return sets[number]
 
     def given(self, held):
-        """The values of the case for the arrays ``held`` of a built model: (name, value) pairs.
+        """Yield the case's value for each array of a built model, as (name, value) pairs.
 
         ``held``: canonical name -> array or variable of the framework. A value has the framework's
-        order of axes and the shape of its array: attention's heads may be an axis of their own.
+        order of axes and the shape of its array: the heads of attention may be a separate axis.
         Timed as a part of ``load``. Raises Mismatch where names, shapes or dtypes are not those of
         the definition.
         """
@@ -226,7 +232,7 @@ class Adapter:
             yield name, fitted(name, native, held[name])
 
     def trained_by(self, objective, held):
-        """Those of ``held`` (name -> anything) that an objective trains. Never timed."""
+        """Select the items of ``held`` (name -> anything) that an objective trains. Never timed."""
         trains = objective["trains"]
         return {
             name: array
@@ -235,20 +241,21 @@ class Adapter:
         }
 
     def by_kind(self, held):
-        """``held`` (canonical name -> array) as the handle of ``parameters``. Never timed."""
+        """Turn ``held`` (canonical name -> array) into a handle of ``parameters``. Never timed."""
         return {
             ("state/" if name in self.case.state else "parameter/") + name: array
             for name, array in held.items()
         }
 
     def read(self, handle):
-        """Canonical names -> NumPy arrays in canonical axes. Never timed.
+        """Read a handle: canonical names -> NumPy arrays in canonical axes. Never timed.
 
-        Of infer: the outputs by name. Of train_step: every objective's loss by its name, which is
-        "loss" where there is one. Of gradients: the same and one "gradient/<parameter>" each, of
-        the objective that trains it. Of parameters: one "parameter/<parameter>" and one
-        "state/<statistic>" each; a running variance of batches with Bessel's correction is named
-        "unbiased_variance" instead of "variance". Of generate: "tokens", (batch, count).
+        infer: the outputs by name. train_step: the loss of every objective by its name, which is
+        "loss" where there is only one. gradients: the losses, and one "gradient/<parameter>" for
+        each parameter, from the objective that trains it. parameters: one "parameter/<parameter>"
+        for each parameter and one "state/<statistic>" for each statistic. A running variance of
+        batches with Bessel's correction is named "unbiased_variance" instead of "variance".
+        generate: "tokens", (batch, count).
         """
         arrays = {}
         for name, value in handle.items():
@@ -265,7 +272,7 @@ class Adapter:
         return arrays
 
     def _canonical(self, name, array):
-        """Never timed. Axes that the framework split or merged are as in the definition again."""
+        """Restore the definition's axes where the framework split or merged them. Never timed."""
         dimensions = self.case.dimensions[name]
         if array.ndim != len(dimensions):
             values = self.case.parameters.get(name, self.case.state.get(name))
@@ -273,7 +280,7 @@ class Adapter:
         return self.layout.to_canonical(array, dimensions)
 
     def _check_file(self, losses):
-        """Raise Mismatch where the model's file lacks a function or has another form.
+        """Raise Mismatch where the file lacks a function or a function has wrong arguments.
 
         Timed as a part of ``load``.
 
@@ -316,10 +323,10 @@ def check_names(held, expected, model):
 
 
 def fitted(name, value, array):
-    """``value`` with the shape of a framework's array. Raises Mismatch where it does not fit.
+    """Give ``value`` the shape of a framework's array. Raises Mismatch where it does not fit.
 
-    An axis may be split or axes may be merged, as attention's heads are; an array without a known
-    shape or dtype, such as a symbolic one, is not checked.
+    An axis may be split or axes may be merged, as the heads of attention are. An array without a
+    known shape or dtype, such as a symbolic one, is not checked.
     """
     dtype = str(getattr(array, "dtype", "float32"))
     if value.dtype.kind == "f" and any(other in dtype for other in OTHER_DTYPES):
@@ -359,13 +366,13 @@ def canonical_name(parts):
 
 
 def epsilon_hat(constants):
-    """Adam's epsilon for frameworks that add it before the bias correction.
+    """Return Adam's epsilon for frameworks that add it before the bias correction.
 
-    They fold the correction into the step size, so that their epsilon is the "epsilon hat" before
-    section 2.1 of Kingma and Ba (2015): epsilon * sqrt(1 - beta2^t), which changes with the step t,
-    while they take a constant. That of step 1 makes the first step, which the gate judges most
-    narrowly, the pinned one, also where gradients are as small as epsilon; the difference in later
-    steps stays far inside their tolerance.
+    These frameworks fold the correction into the step size. Their epsilon is the "epsilon hat"
+    before section 2.1 of Kingma and Ba (2015): epsilon * sqrt(1 - beta2^t). That value changes with
+    the step t, but the frameworks take a constant. The value of step 1 is used. With it the first
+    step, which the gate judges most narrowly, follows the pinned formula, even where gradients are
+    as small as epsilon. The difference in later steps stays far inside their tolerance.
     """
     return constants["epsilon"] * (1 - constants["beta2"]) ** 0.5
 
@@ -373,9 +380,9 @@ def epsilon_hat(constants):
 class Questions:
     """The questions of a case file, as :func:`read_case` reads them.
 
-    ``model``, ``preset``, ``batch``, ``sizes`` (what ``build`` gets), ``objectives`` (in the order
-    of a training step: dicts of "name", "loss", its "outputs" and "targets", and "trains", what
-    the names of its parameters begin with), ``optimizer`` (dict with "name" and its constants),
+    ``model``, ``preset``, ``batch``, ``sizes`` (the argument of ``build``), ``objectives`` (in the
+    order of a training step: dicts of "name", "loss", its "outputs" and "targets", and "trains",
+    the prefix of the names of its parameters), ``optimizer`` (dict of "name" and its constants),
     ``parameters`` and ``state`` (canonical name -> float32 array), ``sets`` (list of dicts: input
     name -> array, targets included), ``used`` (the inputs that inference reads), ``outputs``
     (names), ``generation`` (None, or dict of the input "prompt" and the "count" of tokens),
@@ -401,14 +408,14 @@ class Questions:
                 self.dimensions[name] = dimensions
 
     def named_outputs(self, found):
-        """What a model returned as a dict by name: one array is the only output."""
+        """Turn a model's result into a dict by name: a single array is the only output."""
         return found if isinstance(found, dict) else {self.outputs[0]: found}
 
     def objective_functions(self, module, losses):
-        """Name of each objective -> ``function(model, inputs) -> loss``.
+        """Map the name of each objective to a ``function(model, inputs) -> loss``.
 
         ``module`` is the model's file, ``losses`` the framework's functions by name. ``model`` is
-        whatever answers to a call with the inputs by name.
+        any callable that takes the inputs by name.
         """
         return {
             each["name"]: getattr(module, each["name"], None) or self._standard(each, losses)
@@ -442,11 +449,11 @@ def read_case(path, optimizer):
 
 
 class Layout:
-    """Converts between canonical axes and a framework's own, by name, for every array of a case.
+    """Convert every array of a case between canonical axes and a framework's own, by name.
 
-    ``orders`` maps a tuple of canonical labels to the framework's order of them; what is not named
-    keeps its order. It serves whole arrays and flattened dimensions alike, so the rows of the
-    first dense kernel behind a flattened image follow the framework's image layout::
+    ``orders`` maps a tuple of canonical labels to the framework's order of them. Other labels keep
+    their order. It serves whole arrays and flattened dimensions in the same way. The rows of the
+    first dense kernel after a flattened image thus follow the framework's image layout::
 
         Layout({
             ("in", "out"): ("out", "in"),
@@ -454,11 +461,11 @@ class Layout:
             ("height", "width", "channel"): ("channel", "height", "width"),
         })
 
-    ``entries`` maps an axis to the framework's order of its entries, in which a GRU's gates may
-    stand: ``{"gru_gate": (1, 0, 2)}``.
+    ``entries`` maps an axis to the framework's order of its entries, such as the gates of a GRU:
+    ``{"gru_gate": (1, 0, 2)}``.
 
-    Dimensions come as ``[[label, [[axis, size], ...]], ...]``, more than one axis where some were
-    flattened together.
+    Dimensions have the form ``[[label, [[axis, size], ...]], ...]``. There is more than one axis
+    where several were flattened together.
     """
 
     def __init__(self, orders=None, entries=None):
@@ -466,14 +473,14 @@ class Layout:
         self.entries = entries or {}
 
     def to_native(self, values, dimensions):
-        """Canonical NumPy array -> contiguous NumPy array in the framework's order."""
+        """Turn a canonical NumPy array into a contiguous one in the framework's order."""
         for axis, (_, factors) in enumerate(dimensions):
             values = self._regroup(values, axis, factors, inverse=False)
         order = self._order([label for label, _ in dimensions])
         return numpy.ascontiguousarray(numpy.transpose(values, order))
 
     def to_canonical(self, values, dimensions):
-        """The inverse of ``to_native``."""
+        """Invert ``to_native``."""
         order = self._order([label for label, _ in dimensions])
         values = numpy.transpose(values, numpy.argsort(order))
         for axis, (_, factors) in enumerate(dimensions):

@@ -10,7 +10,7 @@ from adapters.base import Adapter, Unsupported
 
 
 class OnJax(Adapter):
-    """An adapter whose arrays are JAX's."""
+    """An adapter whose arrays are those of JAX."""
 
     def __init__(self, device, mode, threads, precision):
         jax.config.update("jax_platforms", device)
@@ -27,14 +27,14 @@ class OnJax(Adapter):
         self.compiled += event.endswith(("jaxpr_trace_duration", "backend_compile_duration"))
 
     def compilations(self):
-        """Traces and backend compilations of the whole process, as JAX reports them.
+        """Count traces and backend compilations of the whole process, as JAX reports them.
 
         https://docs.jax.dev/en/latest/_autosummary/jax.monitoring.html
         """
         return self.compiled
 
     def device_memory(self):
-        """The allocator's peak since the process began: JAX cannot reset it."""
+        """Return the allocator's peak since the process began: JAX cannot reset it."""
         found = self.device.memory_stats()
         if self.device.platform == "cpu" or not found:
             return None
@@ -44,7 +44,7 @@ class OnJax(Adapter):
         }
 
     def describe(self):
-        """JAX sizes its pool by NPROC and the affinity and cannot read it back."""
+        """Describe the run. JAX sizes its pool by NPROC and affinity and reports no size."""
         return {
             "version": jax.__version__,
             "threads": None,
@@ -56,5 +56,5 @@ class OnJax(Adapter):
         }
 
     def place(self, name, value):
-        """On the device, which is asynchronous; ``wait`` blocks."""
+        """Put the array on the device, asynchronously; ``wait`` blocks."""
         return jax.device_put(super().place(name, value))

@@ -8,17 +8,17 @@ import optax
 
 
 def softmax_cross_entropy(logits, labels):
-    """Mean over the batch."""
+    """Softmax cross-entropy, averaged over the batch."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
 def binary_cross_entropy(logits, labels):
-    """Mean over the batch."""
+    """Binary cross-entropy, averaged over the batch."""
     return optax.sigmoid_binary_cross_entropy(logits, labels).mean()
 
 
 def evidence_lower_bound(logits, mean, log_variance, target):
-    """Its negative, mean over the batch, by hand: optax has no divergence of normals."""
+    """The negative bound, averaged over the batch; optax has no divergence of normals."""
     reconstruction = optax.sigmoid_binary_cross_entropy(logits, target).sum(-1)
     divergence = 0.5 * (mean**2 + jnp.exp(log_variance) - 1 - log_variance).sum(-1)
     return (reconstruction + divergence).mean()

@@ -1,12 +1,12 @@
 """The reference: definitions of models, their truth in NumPy, and the jitted form in JAX.
 
-An oracle for outsiders, from Python alone::
+An oracle for other programs, from Python alone::
 
     import reference
     model = reference.get("lenet5")
     case = reference.draw_case("lenet5", "tiny", seed=1)
     reference.run_numpy(case).outputs[0]["logits"]     # float64
-    reference.run_jax(case).gradients[0]["conv1/kernel"]  # float64 unless told otherwise
+    reference.run_jax(case).gradients[0]["conv1/kernel"]  # float64 by default
 """
 
 from reference.case import Answers, Case, draw_case, run_jax, run_numpy, settled_case

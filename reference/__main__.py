@@ -1,9 +1,9 @@
 """``python -m reference MODEL PRESET BATCH SEED FOLDER PHASES [OPTIMIZER ...]``: case and answers.
 
-Writes case.npz and answers.npz into the folder: the answers that the phases (separated by commas)
-and the optimisers need.
+The program writes case.npz and answers.npz into the folder. It computes the answers that the
+phases (separated by commas) and the optimisers need.
 
-The host runs this in a process of its own, so that it never imports a framework itself.
+The host runs this program in a separate process, so that it never imports a framework itself.
 """
 
 import sys
@@ -13,7 +13,7 @@ from reference.case import settled_case, write_answers, write_case
 
 
 def main(arguments: list[str]) -> None:
-    """Draw, solve, write."""
+    """Draw the case, solve it and write the files."""
     model, preset, batch, seed, folder, phases, *optimizers = arguments
     case, answers = settled_case(
         model,
@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> None:
         optimizers=optimizers,
         phases=phases.split(","),
     )
-    print(case.attempt)  # which draw of the seed it is
+    print(case.attempt)  # the number of the draw of this seed
     write_case(case, Path(folder) / "case.npz")
     write_answers(answers, Path(folder) / "answers.npz")
 

@@ -1,9 +1,9 @@
 """Cases: arrays that all arms get, and the answers that they must give.
 
-A case is drawn from a seed: parameters and input sets by canonical name, in float32, so that every
-framework receives exactly the same numbers and the float64 truth starts from them too. The case
-file carries the questions and is all that a worker sees; the answers stay with the host.
-Arrays travel as ``.npz`` without pickle, everything else as JSON inside it.
+A case is drawn from a seed: parameters and input sets by canonical name, in float32. Every
+framework thus receives exactly the same numbers, and the float64 truth starts from them too. The
+case file holds the questions, and a worker sees nothing else. The answers stay with the host.
+Arrays are stored as ``.npz`` without pickle, everything else as JSON inside it.
 """
 
 from __future__ import annotations
@@ -28,39 +28,41 @@ from reference.trace import Summary, summarize
 Arrays = dict[str, NDArray[Any]]
 
 SETS = 4  # input sets that the steps cycle over, so that no step repeats its predecessor
-# Training steps that are compared: MOST_STEPS where STEPPED operations pay for them and the draw is
-# settled for as long. A second moment that forgets ten times too fast (beta2 of 0.99) changes how
-# far mlp/small moves by 8e-4 in 10 steps and by 9e-3 in 40; rounding by 1e-5 in either.
+# Training steps that are compared: MOST_STEPS where STEPPED operations pay for them and the draw
+# stays settled for that long. With a second moment that forgets ten times too fast (beta2 of 0.99),
+# the movement of mlp/small changes by 8e-4 in 10 steps and by 9e-3 in 40. Rounding changes it by
+# 1e-5 in both.
 STEPS, MOST_STEPS, STEPPED = 10, 40, 1e10
 GRADED = 1.2e8  # elements of gradients that are compared: all sets of resnet50/paper, one of gpt2's
 TRIES = 40  # draws tried for one that is clear of ties
 NOISE = 1e-6  # relative, on the parameters of a draw that is being tried
-ROUNDING = 5e-7  # relative, what float32 costs a forward pass (measured: 2e-7 to 6e-7)
-SHAKES = 2  # independent noises that a draw must stand in all its steps
-GRADIENT_SHAKES = 8  # and in its gradients alone: half of them switch a unit that is beside a tie
-# What NOISE may do to a draw: a third to a tenth of what the gate allows. And, where no draw is so
-# clear, what ROUNDING may do at most: the gate then allows three times what it did, and whatever
-# is not moved, or moved once too often, shows beyond even that. Outputs and losses, of training's
-# forward pass too, have no part in this and are judged as closely as ever: what is left to loose
-# gradients is the backward pass, whose faults are of the gradients' own size. At
-# batch 4 no draw of resnet50/paper was below 2e-2, 0.25 and two steps; the last parted by 4e-2.
+ROUNDING = 5e-7  # relative error of a forward pass in float32 (measured: 2e-7 to 6e-7)
+SHAKES = 2  # independent noises under which all steps of a draw must stay settled
+GRADIENT_SHAKES = 8  # more noises, for the gradients alone; half of them switch a unit near a tie
+# SETTLED limits the effect of NOISE on a draw: a third to a tenth of what the gate allows. LOOSEST
+# limits the effect of ROUNDING where no draw is so clear. The gate then allows three times that
+# effect. A parameter that was not moved, or moved once too often, exceeds even this. Outputs and
+# losses, also those of training's forward pass, are exempt and judged as closely as ever. Only the
+# backward pass is left to loose gradients, and its faults are as large as the gradients. At batch
+# 4, no draw of resnet50/paper was below 2e-2, 0.25 and two steps; the last one differed by 4e-2.
 SETTLED = {"gradients": 3e-5, "stepped": 2e-4, "trained": 5e-3}
 LOOSEST = {"gradients": 5e-2, "step_losses": 5e-3, "stepped": 0.25, "trained": 0.25}
-# How far noise changed the reference itself is told for each of these. "scale": the factor between
-# two arrays, which hardly feels single units (``scale_error``); "statistics": running ones.
+# The answers report for each of these how far noise changed the reference itself. "scale": the
+# factor between two arrays, on which single units have little effect (``scale_error``).
+# "statistics": running statistics.
 SCATTERED = (
     "gradients",
     "gradient_scale",
     "step_losses",
     *(f"{when}{kind}" for when in ("stepped", "trained") for kind in ("", "_scale", "_statistics")),
 )
-HORIZONS = (STEPS, 5, 3, 2, 1)  # training steps, the most for which rounding leaves LOOSEST
-RETRIES = 4  # draws of a deep network that are tried by what rounding does
+HORIZONS = (STEPS, 5, 3, 2, 1)  # training steps; the most that keep rounding within LOOSEST count
+RETRIES = 4  # further draws of a deep network, tried with noise of the size of rounding
 DRAWN = 4e9  # operations of a training step, over all draws that are tried
-NEGLIGIBLE = 1e-3  # of the typical gradient: rounding may move it as much as that does
-CLEAR = 2e-5  # of the spread of the logits, between the best token and the next: 20 times rounding
+NEGLIGIBLE = 1e-3  # of the typical gradient: rounding may move a parameter as much as such a one
+CLEAR = 2e-5  # margin of the best token, relative to the spread of logits: 20 times rounding
 BIAS_SCALE = 0.1  # biases are drawn away from zero: a forgotten bias must show
-IDLE_BIAS = -30.0  # of a unit that never passes its ReLU: five times the largest sum it can have
+IDLE_BIAS = -30.0  # of a unit whose ReLU never passes anything: five times its largest possible sum
 
 
 @dataclass(frozen=True)
@@ -82,19 +84,19 @@ class Case:
 
     @property
     def sizes(self) -> Sizes:
-        """Those of the preset."""
+        """The sizes of the preset."""
         return self.model.sizes(self.preset)
 
     @property
     def summary(self) -> Summary:
-        """Shapes, counts and costs."""
+        """The shapes, counts and costs of the model."""
         return summarize(self.model, self.preset, self.batch)
 
     def lookups(self, name: str) -> NDArray[np.int64]:
-        """How often one input set reads each row of a table of embeddings, at most: (rows, 1).
+        """An upper bound on how often one input set reads each row of an embedding: (rows, 1).
 
-        An upper bound: every input of as many classes as the table has rows counts. Any other
-        parameter or statistic is read as a whole, once: (1,).
+        Every input with as many classes as the table has rows counts. Any other parameter or
+        statistic is read as a whole, once: (1,).
         """
         if not name.endswith("/embedding"):
             return np.ones(1, np.int64)
@@ -108,7 +110,7 @@ class Case:
         return most.reshape(-1, 1)
 
     def meta(self) -> dict[str, Any]:
-        """What a worker must know about the arrays, as plain values."""
+        """Everything that a worker must know about the arrays, as plain values."""
         summary, generation = self.summary, self.model.generation
 
         def dimensions(specs: tuple[ArraySpec, ...]) -> dict[str, Any]:
@@ -145,15 +147,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a case must give.
+    """The expected answers to a case.
 
-    ``outputs`` of inference per input set; ``losses`` per set by objective, in training;
-    ``gradients`` of the same sets, each objective's by the parameters that it trains;
-    ``step_losses`` of ``steps`` steps over the sets in turn, per optimiser and objective; how far
-    the first of them (``stepped``) and all (``trained``) moved each parameter and statistic, per
-    optimiser; ``tokens`` decoded after each set's prompt. NumPy fills ``outputs`` and ``tokens``
-    only. ``scatter``: by how much noise on the parameters, or Adam's other form, changes each of
-    ``SCATTERED`` at most.
+    ``outputs``: of inference, per input set. ``losses``: in training, per set by objective.
+    ``gradients``: of the same sets, for each objective by the parameters that it trains.
+    ``step_losses``: of ``steps`` steps over the sets in turn, per optimiser and objective.
+    ``stepped`` and ``trained``: how far the first of these steps and all of them moved each
+    parameter and statistic, per optimiser. ``tokens``: decoded after each set's prompt. NumPy fills
+    only ``outputs`` and ``tokens``. ``scatter``: the largest change of each of ``SCATTERED`` by
+    noise on the parameters, or by Adam's other form.
     """
 
     outputs: tuple[Arrays, ...]
@@ -167,7 +169,7 @@ class Answers:
 
     @property
     def steps(self) -> int:
-        """How many steps of training were made: as many as can be compared."""
+        """The number of training steps made: as many as can be compared."""
         return max((len(v) for each in self.step_losses.values() for v in each.values()), default=0)
 
 
@@ -182,11 +184,11 @@ def draw_case(
 ) -> Case:
     """Draw a case: kernels He-normal (He et al. 2015, equation 10), inputs standard normal.
 
-    The first image of the fourth set is flat, as many a background is: all values of its pooling
+    The first image of the fourth set is flat, like many backgrounds. All values of its pooling
     windows are equally large, and one of them gets the gradient.
 
-    The same arguments give the same arrays on every machine; ``attempt`` tells the draws of one
-    seed apart. Raises :class:`reference.spec.UnknownName`, and ``ValueError`` for a batch below 1.
+    The same arguments give the same arrays on every machine. ``attempt`` numbers the draws of one
+    seed. Raises :class:`reference.spec.UnknownName`, and ``ValueError`` for a batch below 1.
     """
     definition = get(model)
     summary = summarize(definition, preset, _positive(batch))
@@ -195,7 +197,7 @@ def draw_case(
     if definition.idle:
         bias = parameters[definition.idle]
         bias[bias.size // 2] = IDLE_BIAS
-    # Before the inputs: parameters and state are the same for every batch.
+    # State is drawn before the inputs: parameters and state are then the same for every batch.
     state = {spec.name: _draw_state(spec, stream) for spec in summary.state}
     inputs = tuple(_draw_inputs(definition, preset, summary, stream) for _ in range(sets))
     for image in (spec.name for spec in summary.inputs if len(spec.shape) == 4):
@@ -218,13 +220,13 @@ def _draw_parameter(spec: ArraySpec, stream: np.random.Generator) -> NDArray[Any
     elif kind.endswith("bias"):
         values = BIAS_SCALE * values
     elif kind == "recurrent_kernel":
-        # As large as keeps a state's size: larger ones make a long sequence chaotic.
+        # This scale keeps the size of a state; a larger one makes a long sequence chaotic.
         values = values / np.sqrt(spec.shape[0])
     elif kind == "embedding":
         values = values / np.sqrt(spec.shape[1])
     else:
-        # A transposed kernel of stride 2 meets a quarter of its window at each place: the fan-in
-        # of the largest is taken for all, which the batch norm behind them makes good.
+        # A transposed kernel of stride 2 covers a quarter of its window at each place. The fan-in
+        # of the largest is used for all; the batch norm after them corrects the scale.
         values = float(np.sqrt(2 / prod(spec.shape[:-1]))) * values
     return np.asarray(values, np.float32)
 
@@ -254,7 +256,7 @@ def _draw_input(spec: ArraySpec, stream: np.random.Generator) -> NDArray[Any]:
 
 
 def run_numpy(case: Case, *, dtype: str = "float64") -> Answers:
-    """Outputs of every input set, and the tokens where the model generates, by NumPy."""
+    """Compute outputs of every input set by NumPy, and tokens where the model generates."""
 
     def cast(arrays: Arrays) -> Arrays:
         return {n: v if v.dtype.kind == "i" else v.astype(dtype) for n, v in arrays.items()}
@@ -268,9 +270,9 @@ def run_numpy(case: Case, *, dtype: str = "float64") -> Answers:
 
 
 def decoded(case: Case, inputs: Arrays, layers: NumpyLayers) -> tuple[NDArray[np.int32], float]:
-    """Greedy tokens of float64 ``layers``, (batch, count), and how clear the closest decision was.
+    """Decode greedily with float64 ``layers`` -> tokens (batch, count), and the smallest margin.
 
-    That is the difference of the two largest logits relative to their spread.
+    The margin is the difference of the two largest logits relative to the spread of all logits.
     """
     generation = case.model.generation
     assert generation is not None
@@ -288,7 +290,7 @@ def decoded(case: Case, inputs: Arrays, layers: NumpyLayers) -> tuple[NDArray[np
 
 @cache
 def _jitted(model: str, preset: str, optimizer: str | None) -> Any:
-    """The jitted programs: ``(infer, losses and gradients)``, or an optimiser's training step."""
+    """Jit the programs: ``(infer, losses and gradients)``, or an optimiser's training step."""
     import jax
 
     from reference import programs
@@ -312,7 +314,7 @@ def run_jax(
     optimizers: Sequence[str] = tuple(OPTIMIZERS),
     graded: Sequence[int] | None = None,
 ) -> Answers:
-    """Outputs, losses, gradients and training steps under each optimiser by JAX under jit.
+    """Compute outputs, losses, gradients and each optimiser's training steps by JAX under jit.
 
     ``graded``: the sets whose losses and gradients are computed, all of them by default.
     """
@@ -365,7 +367,7 @@ def run_jax(
 
 
 def both_variances(state: Arrays) -> Arrays:
-    """Running variances twice: frameworks move them by the biased or the unbiased one."""
+    """Add a second copy of running variances: frameworks keep the biased or the unbiased one."""
     unbiased = {
         f"{name.removesuffix('variance')}unbiased_variance": value
         for name, value in state.items()
@@ -379,8 +381,8 @@ def _numpy(arrays: Arrays) -> Arrays:
 
 
 def _moves(start: Arrays, moved: Sequence[Arrays]) -> Arrays:
-    """In float32, which costs a movement nothing and a large model half its memory."""
-    with np.errstate(over="ignore", invalid="ignore"):  # of a training that diverged
+    """Movements in float32, which is exact enough for them and halves a large model's memory."""
+    with np.errstate(over="ignore", invalid="ignore"):  # a training may have diverged
         return {
             name: (np.asarray(value) - start[name]).astype(np.float32)
             for arrays in moved
@@ -397,17 +399,19 @@ def settled_case(
     optimizers: Sequence[str] = tuple(OPTIMIZERS),
     phases: Sequence[str] = PHASES,
 ) -> tuple[Case, Answers]:
-    """The first draw of a seed that stands clear of ties, with its answers.
+    """Find the first draw of a seed that is clear of ties, and its answers.
 
-    Only the answers that ``phases`` need are computed: without "training" the first draw is taken.
+    Only the answers that ``phases`` need are computed. Without "training" the first draw is taken.
 
-    Where a ReLU or a maximum lies within rounding of a tie, correct programs part: the gradient
-    jumps although nothing else does. So relative noise of 1e-6 on the start, ten times what float32
-    costs, should leave gradients and movements within ``SETTLED``; otherwise the next draw is
-    tried. A deep network has units beside a tie in every draw: after as many as ``DRAWN``
-    operations pay for, the one that scattered least is taken, and how far rounding alone scatters
-    it goes with its answers; where that is too far after ten steps, or where the training diverges,
-    fewer are compared. Decoded tokens must be decided by ``CLEAR`` of the logits' spread.
+    Where a ReLU or a maximum lies within rounding of a tie, correct programs differ: the gradient
+    jumps although nothing else does. Relative noise of 1e-6 on the start is ten times the error of
+    float32. Under this noise, gradients and movements should stay within ``SETTLED``. Otherwise the
+    next draw is tried.
+
+    A deep network has units near a tie in every draw. After as many draws as ``DRAWN`` operations
+    pay for, the draw with the least scatter is taken. Its answers also report how far rounding
+    alone scatters it. Fewer steps are compared where that is too far after ten steps, or where the
+    training diverges. Decoded tokens need a margin of ``CLEAR`` times the spread of the logits.
     Raises ``ValueError`` when no draw is good enough.
     """
     best = None
@@ -474,9 +478,9 @@ def _scatter(
     noise: float,
     limits: Mapping[str, float],
 ) -> dict[str, float]:
-    """By how much relative noise on the parameters changes each of ``SCATTERED``, at most.
+    """The largest change of each of ``SCATTERED`` by relative noise on the parameters.
 
-    Once a limit is passed, what further noise does is not looked at.
+    Once a limit is passed, no further noise is tried.
     """
     generator = np.random.default_rng(case.attempt)
     worst = dict.fromkeys(SCATTERED, 0.0)
@@ -487,7 +491,7 @@ def _scatter(
             for name, value in case.parameters.items()
         }
         changed = replace(case, parameters=start)
-        # The noises that look at gradients alone look at every other set.
+        # The noises for gradients alone are applied to every other set.
         steps, graded = answers.steps, list(range(len(answers.gradients)))
         if shake >= SHAKES:
             steps, graded = 0, graded[shake % min(2, len(graded)) :: 2]
@@ -508,10 +512,10 @@ def _scatter(
 def _scattered(
     case: Case, answers: Answers, optimizers: Sequence[str], scatter: Mapping[str, float]
 ) -> Answers:
-    """The answers with their scatter, to which Adam's other form belongs: it is no mistake.
+    """Add the scatter to the answers; it includes Adam's other form, which is no mistake.
 
     Where gradients are not far above epsilon, the two forms differ by more than noise. Where they
-    differ by more than ``LOOSEST``, the other form is left out, and nothing is judged by it.
+    differ by more than ``LOOSEST``, the other form is left out and has no effect on the judgement.
     """
     forms = dict.fromkeys(SCATTERED, 0.0)
     if "adam" in optimizers:
@@ -528,7 +532,7 @@ def _scattered(
 def _steps_apart(
     case: Case, answers: Answers, optimizer: str, other: Answers, other_optimizer: str
 ) -> Iterator[tuple[str, float]]:
-    """How far other training steps differ from those of the answers: (kind, error) of each part."""
+    """Yield how far other training steps differ from the answers: (kind, error) of each part."""
     moving = _moving(answers)
     for objective, losses in answers.step_losses[optimizer].items():
         got = other.step_losses[other_optimizer][objective]
@@ -548,13 +552,13 @@ def _steps_apart(
 
 
 def _moving(answers: Answers) -> list[str]:
-    """The parameters that more than rounding moves."""
+    """The parameters that are moved by more than rounding."""
     null = null_names(answers.gradients)
     return [name for name in answers.gradients[0] if name not in null]
 
 
 def _widen(worst: dict[str, float], kind: str, apart: float) -> None:
-    """Keep the largest; what is not finite is infinite."""
+    """Keep the largest value; a value that is not finite counts as infinite."""
     worst[kind] = max(worst[kind], apart if np.isfinite(apart) else np.inf)
 
 
@@ -567,8 +571,8 @@ def _apart(got: NDArray[Any], expected: NDArray[Any]) -> float:
 def scale_error(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> float:
     """|<got, expected> / <expected, expected> - 1| over all pairs (got, expected) together.
 
-    A unit on the other side of a tie changes an array by e of its norm and this by about e squared,
-    since its share is nearly orthogonal to the rest; a wrong factor changes both by as much.
+    A unit on the other side of a tie changes an array by e of its norm, and this error by about e
+    squared: the unit's share is nearly orthogonal to the rest. A wrong factor changes both equally.
     """
     products, squares = 0.0, 0.0
     with np.errstate(over="ignore", invalid="ignore"):
@@ -580,14 +584,14 @@ def scale_error(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> float:
 
 
 def root_mean_square(arrays: Iterable[NDArray[Any]]) -> float:
-    """Over all elements of all arrays."""
+    """Root mean square over all elements of all arrays."""
     arrays = list(arrays)
     squares = sum(float(np.square(each, dtype=np.float64).sum()) for each in arrays)
     return float(np.sqrt(squares / (sum(each.size for each in arrays) or 1)))
 
 
 def null_names(by_set: Sequence[Arrays]) -> set[str]:
-    """Parameters of which every set's gradient is below ``NEGLIGIBLE`` of the typical one."""
+    """Parameters whose gradient is below ``NEGLIGIBLE`` of the typical one in every set."""
     null = set(by_set[0])
     for gradients in by_set:
         typical = root_mean_square(gradients.values())
@@ -600,7 +604,7 @@ def null_names(by_set: Sequence[Arrays]) -> set[str]:
 
 
 def _clear_tokens(case: Case) -> tuple[NDArray[np.int32], ...] | None:
-    """The tokens of every set, or None where one was a near tie."""
+    """The tokens of every set, or None where one of them was a near tie."""
     if case.model.generation is None:
         return ()
     layers = NumpyLayers({n: v.astype(np.float64) for n, v in case.parameters.items()})
@@ -609,7 +613,7 @@ def _clear_tokens(case: Case) -> tuple[NDArray[np.int32], ...] | None:
 
 
 def write_case(case: Case, path: Path) -> None:
-    """Write the questions: what a worker reads with :func:`adapters.base.read_case`."""
+    """Write the questions, which a worker reads with :func:`adapters.base.read_case`."""
     arrays = {f"parameter/{name}": value for name, value in case.parameters.items()}
     arrays.update({f"state/{name}": value for name, value in case.state.items()})
     for number, inputs in enumerate(case.inputs):

@@ -1,16 +1,16 @@
 """The closing case: what a timed process must answer after its last slice.
 
-The gate judges a process that is not timed. The closing case asks a timed one: the same parameters,
-the input sets of the gate and as many that the process has never seen, and many training steps of
-which only the last are read. The reference decides how many steps can be compared: it trains in
-float64 and a few times in float32, from parameters that differ by float32's rounding. The steps end
-before these trainings differ by more than ``CLOSING_CLEAR``. Where even the fewest steps differ by
-more than ``CLOSING_LOOSEST``, their answers cannot tell a wrong arm from a right one and are not
-compared.
+The gate judges a process that is not timed. The closing case judges a timed process. It has the
+same parameters, the input sets of the gate, and as many sets that the process has never seen. It
+has many training steps, of which only the last are read. The reference decides how many steps can
+be compared. It trains in float64 and a few times in float32, from parameters that differ by
+float32's rounding. The steps end before these trainings differ by more than ``CLOSING_CLEAR``.
+Where even the fewest steps differ by more than ``CLOSING_LOOSEST``, their answers cannot
+distinguish a wrong arm from a right one, and they are not compared.
 
 ``python -m reference.closing MODEL PRESET BATCH SEED ATTEMPT PHASE OPTIMIZER GATE ANSWERS`` reads
-the gate's answers from the file GATE and writes the closing answers to ANSWERS; the host runs it in
-a process of its own.
+the gate's answers from the file GATE and writes the closing answers to ANSWERS. The host runs it in
+a separate process.
 """
 
 from __future__ import annotations
@@ -44,36 +44,38 @@ from reference.optimizers import EPSILON_HAT
 from reference.trace import summarize
 
 FURTHER = SETS  # input sets that a timed process has not seen
-TRIED = 4 * FURTHER  # draws for them, of which those near a tie of decoded tokens are passed over
-READ = 4  # training steps whose losses are read, after those that nothing is read of
-# Training steps in all. Two hundred show what ten do not: the warm-up and calibration of a short
-# step take that many. What a long step can afford is bounded by the operations of one training:
-# OPERATIONS for more than USUAL_STEPS, MOST_OPERATIONS for more than FEWEST_STEPS. Of the small
-# presets at batch 32, lstm took 19 CPU seconds in all for 48 steps. dcgan took 60 for 12 steps:
-# its float32 trainings differ too much after 24.
+TRIED = 4 * FURTHER  # draws for these sets; draws near a tie of decoded tokens are skipped
+READ = 4  # training steps whose losses are read, after the unread steps
+# Training steps in total. Two hundred steps can show faults that ten do not: the warm-up and
+# calibration of a short step take that many. For a long step, the operations of one training limit
+# the number: OPERATIONS for more than USUAL_STEPS, MOST_OPERATIONS for more than FEWEST_STEPS. For
+# small presets at batch 32, lstm took 19 CPU seconds in total for 48 steps. dcgan took 60 for 12
+# steps: its float32 trainings differ too much after 24.
 CLOSING_STEPS, USUAL_STEPS, FEWEST_STEPS = 200, 48, 12
 OPERATIONS, MOST_OPERATIONS = 1e10, 1.6e11
 TRAININGS = 3  # in float32
-# How far these trainings may differ from float64, relative to the loss and to the way that a
-# parameter went. A network with ReLUs is chaotic in the long run: beyond, fewer steps are compared.
+# How far these trainings may differ from float64, relative to the loss and to the movement of a
+# parameter. A network with ReLUs is chaotic in the long run. Beyond these limits, fewer steps are
+# compared.
 CLOSING_CLEAR = {"losses": 2e-3, "trained": 2e-2}
-# How far the fewest steps may differ, and Adam's other form in any number of them. The closing gate
-# allows ten times as much: 0.05 of a loss and half of the way that a parameter went. An arm that
-# makes every other step goes half of that way, and one that makes none has an error of 1.
+# How far the fewest steps may differ, and Adam's other form in any number of steps. The closing
+# gate allows ten times as much: 0.05 of a loss and half of the movement of a parameter. An arm that
+# makes only every other step makes half of the movement. An arm that makes none has an error of 1.
 CLOSING_LOOSEST = {"losses": 5e-3, "trained": 5e-2}
 
 
 @dataclass(frozen=True)
 class Closing:
-    """What the closing case must give.
+    """The expected answers to the closing case.
 
-    ``outputs`` in inference and ``tokens`` in generation, of every input set. In training:
-    ``unread`` steps, then the ``losses`` of ``READ`` further ones by objective, and how far all
-    steps moved each parameter and statistic (``trained``). ``scatter``: how far the reference's
-    trainings in float32 differ at most, in "losses" and "trained"; ``forms``: how far the two forms
-    of Adam do, 0 where the other one leads too far away to be followed. ``still``: parameters that
-    rounding alone moves, which are not compared. ``note``: what is not compared, and why; then
-    ``trained`` is empty, and of a training that diverges the first loss alone is left.
+    ``outputs`` in inference and ``tokens`` in generation are those of every input set. In training,
+    ``unread`` steps come first. ``losses`` are those of ``READ`` further steps, by objective.
+    ``trained`` is how far all steps moved each parameter and statistic. ``scatter``: how far the
+    reference's trainings in float32 differ at most, in "losses" and "trained". ``forms``: how far
+    the two forms of Adam differ; it is 0 where the other form differs too much to be allowed.
+    ``still``: parameters that only rounding moves, which are not compared. ``note``: the answers
+    that are not compared, and why. ``trained`` is then empty, and a training that diverges keeps
+    only its first loss.
     """
 
     outputs: tuple[Arrays, ...] = ()
@@ -88,10 +90,10 @@ class Closing:
 
 
 def closing_case(case: Case) -> Case:
-    """The case with ``FURTHER`` more input sets, drawn after its own.
+    """Return the case with ``FURTHER`` more input sets, drawn after its own.
 
-    Sets whose decoded tokens rounding could change are passed over. Raises ``ValueError`` where too
-    few are left.
+    Sets whose decoded tokens could change by rounding are skipped. Raises ``ValueError`` where too
+    few sets are left.
     """
     drawn = draw_case(
         case.model.name,
@@ -117,9 +119,10 @@ def _decoded(case: Case, inputs: Arrays) -> tuple[NDArray[np.int32], float]:
 
 
 def solve(case: Case, phase: str, optimizer: str, gradients: Sequence[Arrays]) -> Closing:
-    """The answers of a closing case in a phase.
+    """Compute the answers of a closing case in a phase.
 
-    Training alone reads ``optimizer`` and ``gradients``, those of the gate's answers by set.
+    Only training reads ``optimizer`` and ``gradients``. The latter are those of the gate's answers,
+    by set.
     """
     if phase == "training":
         return _trainings(case, optimizer, tuple(sorted(null_names(gradients))))
@@ -130,7 +133,7 @@ def solve(case: Case, phase: str, optimizer: str, gradients: Sequence[Arrays]) -
 
 
 def _trainings(case: Case, optimizer: str, still: tuple[str, ...]) -> Closing:
-    """The longest training of which float32 runs stay clear of float64, or what is left of one."""
+    """Find the longest training whose float32 runs stay close to float64, or its judgeable part."""
     operations = summarize(case.model, case.preset, case.batch).training_operations
     least = np.clip(MOST_OPERATIONS / operations, FEWEST_STEPS, USUAL_STEPS)
     lengths = [int(np.clip(OPERATIONS / operations, least, CLOSING_STEPS))]
@@ -141,8 +144,8 @@ def _trainings(case: Case, optimizer: str, still: tuple[str, ...]) -> Closing:
     runs = [
         _train(_shaken(case, run), step, optimizer, "float32", lengths) for run in range(TRAININGS)
     ]
-    # Float64 takes several times as long: it goes no further than two of these stay together. Where
-    # both are clear of it, they differ by twice as much at most.
+    # Float64 takes several times as long. It therefore trains only as long as two float32 trainings
+    # stay together. Where both are close to float64, they differ by at most twice the limit.
     longest = max(
         (
             length
@@ -155,7 +158,7 @@ def _trainings(case: Case, optimizer: str, still: tuple[str, ...]) -> Closing:
     truth = _train(case, _compiled(case, optimizer), optimizer, "float64", lengths)
     hat = truth
     if optimizer == "adam":
-        # In float32, too: its rounding is far less than what the scatter allows.
+        # This form is trained in float32: the rounding is far less than the scatter allows.
         hat = _train(case, _compiled(case, EPSILON_HAT), EPSILON_HAT, "float32", lengths)
     found: Closing | None = None
     for length, closing in truth.items():
@@ -165,7 +168,7 @@ def _trainings(case: Case, optimizer: str, still: tuple[str, ...]) -> Closing:
         followed = _within(forms, CLOSING_LOOSEST)
         if found is not None and not (followed and _within(scatter, CLOSING_CLEAR)):
             break
-        if not followed:  # it must not excuse a training that leads elsewhere
+        if not followed:  # the other form must not excuse a training that is wrong
             forms = dict.fromkeys(forms, 0.0)
         found = replace(closing, scatter=scatter, forms=forms, still=still)
     assert found is not None
@@ -177,10 +180,10 @@ def _within(apart: Mapping[str, float], limits: Mapping[str, float], times: floa
 
 
 def _judgeable(case: Case, optimizer: str, found: Closing) -> Closing:
-    """Without what scatters beyond ``LOOSEST``, and with a note that says so.
+    """Remove answers that scatter beyond ``LOOSEST``, and add a note that says so.
 
-    Where nothing is left, the first loss is: it is that of the parameters as loaded, which can be
-    compared wherever outputs can.
+    Where nothing else is left, the first loss is kept. It is the loss of the parameters as loaded,
+    which can be compared wherever outputs can.
     """
     apart, nothing = found.scatter, dict.fromkeys(CLOSING_LOOSEST, 0.0)
     if _within(apart, CLOSING_LOOSEST):
@@ -208,7 +211,7 @@ def _judgeable(case: Case, optimizer: str, found: Closing) -> Closing:
 
 
 def _shaken(case: Case, run: int) -> Case:
-    """The case with relative noise of float32's rounding on its parameters, from run 1 on."""
+    """From run 1 on, add relative noise of float32's rounding to the parameters of the case."""
     if not run:
         return case
     stream = np.random.default_rng([case.seed, run])
@@ -222,7 +225,7 @@ def _shaken(case: Case, run: int) -> Case:
 
 
 def _compiled(case: Case, optimizer: str) -> Any:
-    """A training step; to compile it takes longer than many steps of a small model."""
+    """Jit a training step: its compilation takes longer than many steps of a small model."""
     import jax
 
     from reference import programs
@@ -234,7 +237,7 @@ def _compiled(case: Case, optimizer: str) -> Any:
 def _train(
     case: Case, step: Any, optimizer: str, dtype: str, lengths: Sequence[int]
 ) -> dict[int, Closing]:
-    """Train once; number of steps -> what must be answered after it, for all of ``lengths``."""
+    """Train once -> the expected answers after each number of steps in ``lengths``."""
     import jax
 
     from reference import programs
@@ -271,7 +274,7 @@ def _train(
 
 
 def _apart(got: Closing, truth: Closing, still: tuple[str, ...]) -> dict[str, float]:
-    """How far a training differs from the true one: relative norms, the largest of all arrays."""
+    """Distance of a training from the true one: relative norms, the largest of all arrays."""
     names = truth.trained.keys() - set(still)
 
     def apart(one: NDArray[Any], other: NDArray[Any]) -> float:
@@ -331,7 +334,7 @@ def read_closing(path: Path) -> Closing:
 
 
 def main(arguments: list[str]) -> None:
-    """Draw, solve, write."""
+    """Draw the case, solve it and write the files."""
     model, preset, batch, seed, attempt, phase, optimizer, gate, answers = arguments
     case = closing_case(draw_case(model, preset, int(seed), batch=int(batch), attempt=int(attempt)))
     gradients = read_answers(Path(gate)).gradients

@@ -17,13 +17,13 @@ from reference.trace import TracedArray
 
 @dataclass(frozen=True)
 class Exported:
-    """A graph with its parameters; ``inverses`` say where each is and how it was before."""
+    """A graph with its parameters; ``inverses`` locate each and convert it back."""
 
     proto: onnx.ModelProto
     inverses: Mapping[str, tuple[str, Inverse]]
 
     def checked(self) -> bytes:
-        """The file, after ``onnx.checker`` has looked at all of it."""
+        """Return the file's content after ``onnx.checker`` has checked all of it."""
         onnx.checker.check_model(self.proto, full_check=True)
         return bytes(self.proto.SerializeToString())
 
@@ -44,9 +44,9 @@ def export_inference(
     *,
     batch: int | None = None,
 ) -> Exported:
-    """The forward of inference as a graph of the model's inputs and outputs by name.
+    """Export the forward of inference as a graph with the model's inputs and outputs by name.
 
-    ``batch`` None leaves the batch open.
+    With ``batch`` None, the size of the batch is open.
     """
     layers, inputs, graph_inputs = OnnxLayers(parameters, state), {}, []
     specs = {spec.name: spec for spec in model.inputs(sizes, batch or 1)}
@@ -54,7 +54,7 @@ def export_inference(
         inputs[name] = Tensor(name, TracedArray(spec.dimensions, is_input=True))
         kind = TensorProto.FLOAT if spec.classes is None else TensorProto.INT32
         graph_inputs.append(_info(name, kind, spec.dimensions, batch))
-    # The vocabulary without losses, which no inference has.
+    # OnnxLayers has no losses, because inference needs none.
     outputs = model.forward(cast(Any, layers), sizes, inputs)
     read = {name for node in layers.nodes for name in node.input}
     graph_outputs = []
@@ -67,11 +67,12 @@ def export_inference(
 def export_generation(
     model: Model, sizes: Sizes, parameters: Mapping[str, Constants], *, batch: int | None = None
 ) -> Exported:
-    """One advance of greedy decoding: prompt and further tokens alike.
+    """Export one advance of greedy decoding, for the prompt and for further tokens.
 
-    ``tokens`` (batch, new), and ``past_<n>_key`` and ``past_<n>_value`` (batch, past, width) of
-    every layer from 1, of length 0 before the prompt -> ``token`` (batch,), the most likely next
-    one, and ``present_<n>_key`` and ``present_<n>_value`` (batch, past + new, width).
+    Inputs: ``tokens`` (batch, new), and ``past_<n>_key`` and ``past_<n>_value`` (batch, past,
+    width) of every layer from 1. Their length is 0 before the prompt. Outputs: ``token`` (batch,),
+    the most likely next token, and ``present_<n>_key`` and ``present_<n>_value`` (batch,
+    past + new, width).
     """
     assert model.generation is not None
     layers = OnnxLayers(parameters, {})
@@ -133,5 +134,5 @@ def _exported(
     proto = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="levelfield"
     )
-    proto.ir_version = 9  # of opset 20: older readers need not refuse it
+    proto.ir_version = 9  # the version of opset 20, so that older readers accept the file
     return Exported(proto, layers.inverses)

@@ -19,9 +19,9 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
 class JaxLayers:
     """Layers over a mapping of parameters, ``{"hidden1/kernel": (in, out), ...}``, and of state.
 
-    ``training``: batch norm takes the batch's statistics and puts new running ones into ``state``,
-    a mapping of its own. Where the running "unbiased_variance" is kept as well, it is moved, too:
-    some frameworks keep that.
+    ``training``: batch norm uses the batch's statistics and writes new running statistics to
+    ``state``, a separate mapping. A running "unbiased_variance", which some frameworks keep, is
+    updated where ``state`` has one.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class JaxLayers:
         padding: int = 0,
         bias: bool = True,
     ) -> jax.Array:
-        """``lax.conv_general_dilated`` computes cross-correlation."""
+        """Cross-correlation by ``lax.conv_general_dilated``."""
         kernel = self.parameters[f"{name}/kernel"]
         if x.dtype == jnp.float64:
             out = _conv_by_products(x, kernel, stride, padding)
@@ -64,7 +64,7 @@ class JaxLayers:
     def conv2d_transpose(
         self, x: jax.Array, name: str, filters: int, *, window: int, stride: int, padding: int
     ) -> jax.Array:
-        """A convolution of the input, spread apart, with the turned kernel."""
+        """A convolution of the dilated input with the turned kernel."""
         around = window - 1 - padding
         kernel = self.parameters[f"{name}/kernel"][::-1, ::-1]
         if x.dtype == jnp.float64:
@@ -78,7 +78,7 @@ class JaxLayers:
         )
 
     def batch_norm(self, x: jax.Array, name: str) -> jax.Array:
-        """By the batch's own statistics in training, else by the running ones."""
+        """Normalise by the batch's statistics in training, else by the running statistics."""
         mean, variance = self.state[f"{name}/mean"], self.state[f"{name}/variance"]
         if self.training:
             axes = tuple(range(x.ndim - 1))
@@ -96,7 +96,7 @@ class JaxLayers:
         return (x - mean) * scale + self.parameters[f"{name}/bias"]
 
     def layer_norm(self, x: jax.Array, name: str, *, epsilon: float) -> jax.Array:
-        """By mean and biased variance of the last dimension."""
+        """Normalise by mean and biased variance of the last dimension."""
         normal = jax.nn.standardize(x, epsilon=epsilon)
         return normal * self.parameters[f"{name}/scale"] + self.parameters[f"{name}/bias"]
 
@@ -109,17 +109,18 @@ class JaxLayers:
         return self.parameters[f"{name}/embedding"][: like.shape[1]]
 
     def project_to_embedding(self, x: jax.Array, name: str, *, bias: str = "") -> jax.Array:
-        """By the transposed table."""
+        """Multiply by the transposed table."""
         out = x @ self.parameters[f"{name}/embedding"].T
         return out + self.parameters[f"{bias}/bias"] if bias else out
 
     def recurrent(
         self, x: jax.Array, lengths: jax.Array, name: str, *, units: int, cell: str
     ) -> jax.Array:
-        """``lax.scan`` over time.
+        """Run ``lax.scan`` over time.
 
-        Both products are inside: one product of all inputs before the loop, whose slices it would
-        read, takes more than twice as long under XLA on the CPU (a GRU of 128 units, batch 32).
+        Both products are inside the loop. One product of all inputs before the loop, whose slices
+        the loop would read, takes more than twice as long under XLA on the CPU (a GRU of 128 units,
+        batch 32).
         """
         kernel, bias = self.parameters[f"{name}/kernel"], self.parameters[f"{name}/bias"]
         recurrent_kernel = self.parameters[f"{name}/recurrent_kernel"]
@@ -151,7 +152,7 @@ class JaxLayers:
         mask: jax.Array | None = None,
         causal: bool = False,
     ) -> jax.Array:
-        """Softmax of the scaled products over the keys that count."""
+        """Attention: softmax of the scaled products over the keys that count."""
         seen = None if mask is None else mask[:, None, None] == 1
         if causal:
             time = jnp.arange(query.shape[1])
@@ -173,7 +174,7 @@ class JaxLayers:
         position: Any,
         cache: tuple[jax.Array, jax.Array],
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        """Causal attention of new positions over the cache and themselves; with the new cache."""
+        """Causal attention of new positions over the cache and themselves, and the new cache."""
         keys, values = (
             lax.dynamic_update_slice(old, new, (0, position, 0))
             for old, new in zip(cache, (key, value), strict=True)
@@ -224,11 +225,11 @@ class JaxLayers:
         return jax.nn.leaky_relu(x, slope)
 
     def gelu(self, x: jax.Array) -> jax.Array:
-        """By the error function."""
+        """GELU by the error function."""
         return jax.nn.gelu(x, approximate=False)
 
     def gelu_tanh(self, x: jax.Array) -> jax.Array:
-        """By tanh."""
+        """GELU by the tanh approximation."""
         return jax.nn.gelu(x, approximate=True)
 
     def tanh(self, x: jax.Array) -> jax.Array:
@@ -252,19 +253,19 @@ class JaxLayers:
         return x * y
 
     def concatenate(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        """Along the last dimension."""
+        """Concatenate along the last dimension."""
         return jnp.concatenate((x, y), -1)
 
     def take(self, x: jax.Array, positions: jax.Array) -> jax.Array:
-        """Rows of every example."""
+        """Take rows of every example."""
         return jnp.take_along_axis(x, positions[:, :, None], axis=1)
 
     def first(self, x: jax.Array) -> jax.Array:
-        """The first position."""
+        """Take the first position."""
         return x[:, 0]
 
     def flatten(self, x: jax.Array) -> jax.Array:
-        """Everything but the batch in one dimension."""
+        """Merge all dimensions but the batch into one."""
         return x.reshape(x.shape[0], -1)
 
     def softmax_cross_entropy(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -285,16 +286,16 @@ class JaxLayers:
         return (reconstruction + divergence).mean()
 
     def real_and_fake(self, real: jax.Array, fake: jax.Array) -> jax.Array:
-        """Real against 1, fake against 0."""
+        """Binary cross-entropy of real against 1 plus fake against 0."""
         return jax.nn.softplus(-real).mean() + jax.nn.softplus(fake).mean()
 
     def fooled(self, fake: jax.Array) -> jax.Array:
-        """Fake against 1."""
+        """Binary cross-entropy of fake against 1."""
         return jax.nn.softplus(-fake).mean()
 
 
 def _conv_by_products(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """The truth's own convolution: XLA on the CPU has a fast one for float32 only."""
+    """A convolution for float64: XLA on the CPU has a fast one only for float32."""
     window, filters = kernel.shape[0], kernel.shape[3]
     sides = (padding, padding)
     x = jnp.pad(x, ((0, 0), sides, sides, (0, 0)))
@@ -342,7 +343,7 @@ CELLS = {"rnn": _rnn, "lstm": _lstm, "gru": _gru}
 
 
 def timed_product(square: NDArray[np.float32]) -> None:
-    """One matrix product by XLA, finished when this returns; the machine is measured by it."""
+    """Run one matrix product by XLA to its end; it serves to measure the machine."""
     _product(square).block_until_ready()
 
 

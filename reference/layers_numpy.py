@@ -18,8 +18,8 @@ Values = NDArray[Any]
 class NumpyLayers:
     """Layers over a mapping of parameters, ``{"hidden1/kernel": (in, out), ...}``, and of state.
 
-    The dtype of the parameters and inputs is the dtype of the computation. NumPy has no gradients:
-    batch norm is that of inference.
+    The dtype of the parameters and inputs is the dtype of the computation. NumPy has no gradients,
+    so batch norm is that of inference.
     """
 
     def __init__(
@@ -67,13 +67,13 @@ class NumpyLayers:
         return out[:, padding : shape[1] - padding, padding : shape[2] - padding]
 
     def batch_norm(self, x: Values, name: str) -> Values:
-        """By the running statistics."""
+        """Normalise by the running statistics."""
         deviation = np.sqrt(self.state[f"{name}/variance"] + BATCH_NORM_EPSILON)
         normal: Values = (x - self.state[f"{name}/mean"]) / deviation
         return normal * self.parameters[f"{name}/scale"] + self.parameters[f"{name}/bias"]
 
     def layer_norm(self, x: Values, name: str, *, epsilon: float) -> Values:
-        """By mean and biased variance of the last dimension."""
+        """Normalise by mean and biased variance of the last dimension."""
         mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
         normal: Values = (x - mean) / np.sqrt(variance + epsilon)
         return normal * self.parameters[f"{name}/scale"] + self.parameters[f"{name}/bias"]
@@ -87,12 +87,12 @@ class NumpyLayers:
         return self.parameters[f"{name}/embedding"][: like.shape[1]]
 
     def project_to_embedding(self, x: Values, name: str, *, bias: str = "") -> Values:
-        """By the transposed table."""
+        """Multiply by the transposed table."""
         out = x @ self.parameters[f"{name}/embedding"].T
         return out + self.parameters[f"{bias}/bias"] if bias else out
 
     def recurrent(self, x: Values, lengths: Values, name: str, *, units: int, cell: str) -> Values:
-        """One step after the other."""
+        """Compute one step after the other."""
         kernel, bias = self.parameters[f"{name}/kernel"], self.parameters[f"{name}/bias"]
         recurrent_kernel = self.parameters[f"{name}/recurrent_kernel"]
         from_inputs = x @ kernel + bias
@@ -118,14 +118,14 @@ class NumpyLayers:
         mask: Values | None = None,
         causal: bool = False,
     ) -> Values:
-        """Softmax of the scaled products over the keys that count."""
+        """Attention: softmax of the scaled products over the keys that count."""
         split = [x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2) for x in (query, key, value)]
         query, key, value = split
         scores = query @ key.swapaxes(2, 3) / np.sqrt(query.shape[-1])
         if mask is not None:
             scores = np.where(mask[:, None, None] == 1, scores, -np.inf)
         if causal:
-            # Queries are the last positions of the keys: all of them, or those behind a cache.
+            # Queries are the last positions of the keys: all positions, or those after a cache.
             queries, keys = scores.shape[2:]
             seen = np.arange(keys) <= np.arange(keys - queries, keys)[:, None]
             scores = np.where(seen, scores, -np.inf)
@@ -135,7 +135,7 @@ class NumpyLayers:
         return out.reshape(*out.shape[:2], -1)
 
     def empty_cache(self, batch: int, time: int, width: int) -> tuple[Values, Values]:
-        """Keys and values of no position yet; NumPy's arrays grow, so ``time`` is not needed."""
+        """Empty keys and values; NumPy's arrays grow, so ``time`` is not needed."""
         dtype = next(iter(self.parameters.values())).dtype
         return (np.zeros((batch, 0, width), dtype),) * 2
 
@@ -149,7 +149,7 @@ class NumpyLayers:
         position: int,
         cache: tuple[Values, Values],
     ) -> tuple[Values, tuple[Values, Values]]:
-        """Causal attention of new positions over the cache and themselves; with the new cache."""
+        """Causal attention of new positions over the cache and themselves, and the new cache."""
         keys, values = (
             np.concatenate((old, new), 1) for old, new in zip(cache, (key, value), strict=True)
         )
@@ -188,11 +188,11 @@ class NumpyLayers:
         return np.where(x > 0, x, slope * x)
 
     def gelu(self, x: Values) -> Values:
-        """By the error function."""
+        """GELU by the error function."""
         return np.asarray(0.5 * x * (1 + erf(x / np.sqrt(2))))
 
     def gelu_tanh(self, x: Values) -> Values:
-        """By tanh."""
+        """GELU by the tanh approximation."""
         return np.asarray(0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))))
 
     def tanh(self, x: Values) -> Values:
@@ -216,19 +216,19 @@ class NumpyLayers:
         return x * y
 
     def concatenate(self, x: Values, y: Values) -> Values:
-        """Along the last dimension."""
+        """Concatenate along the last dimension."""
         return np.concatenate((x, y), -1)
 
     def take(self, x: Values, positions: Values) -> Values:
-        """Rows of every example."""
+        """Take rows of every example."""
         return np.take_along_axis(x, positions[:, :, None], axis=1)
 
     def first(self, x: Values) -> Values:
-        """The first position."""
+        """Take the first position."""
         return x[:, 0]
 
     def flatten(self, x: Values) -> Values:
-        """Everything but the batch in one dimension."""
+        """Merge all dimensions but the batch into one."""
         return x.reshape(x.shape[0], -1)
 
     def softmax_cross_entropy(self, logits: Values, labels: Values) -> Values:
@@ -251,11 +251,11 @@ class NumpyLayers:
         return np.asarray((reconstruction + divergence).mean())
 
     def real_and_fake(self, real: Values, fake: Values) -> Values:
-        """Real against 1, fake against 0."""
+        """Binary cross-entropy of real against 1 plus fake against 0."""
         return np.asarray(np.logaddexp(0, -real).mean() + np.logaddexp(0, fake).mean())
 
     def fooled(self, fake: Values) -> Values:
-        """Fake against 1."""
+        """Binary cross-entropy of fake against 1."""
         return np.asarray(np.logaddexp(0, -fake).mean())
 
 

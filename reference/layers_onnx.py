@@ -1,7 +1,7 @@
 """The layers as ONNX operators.
 
-Images are (batch, channel, height, width) as ONNX has them, so kernels and the rows of a dense
-kernel behind a flattened image stand in its order; ``inverses`` turn everything back.
+Images are (batch, channel, height, width), as in ONNX. Kernels, and the rows of a dense kernel
+after a flattened image, have the order of ONNX. ``inverses`` convert everything back.
 Operators: https://onnx.ai/onnx/operators/, those of opset 20 (the first with Gelu).
 """
 
@@ -37,11 +37,11 @@ class Tensor:
 
     name: str
     traced: TracedArray
-    time: Tensor | None = None  # the number of positions, where only the graph knows it
+    time: Tensor | None = None  # the number of positions, where it is known only in the graph
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """Sizes; that of an unknown number of positions is a tensor itself."""
+        """The sizes; an unknown number of positions is a tensor itself."""
         sizes: list[Any] = [each.size for each in self.traced.dimensions]
         if self.time is not None:
             sizes[1] = self.time
@@ -50,7 +50,7 @@ class Tensor:
 
 @dataclass
 class OnnxLayers:
-    """Layers that append nodes; parameters and state are those of a case."""
+    """Layers that append nodes to a graph; parameters and state are those of a case."""
 
     parameters: Mapping[str, Constants]
     state: Mapping[str, Constants]
@@ -62,7 +62,7 @@ class OnnxLayers:
     def node(
         self, operator: str, *inputs: Tensor | str, outputs: int = 1, **attributes: Any
     ) -> str:
-        """Append a node; the name of its last output, the earlier ones being left out."""
+        """Append a node and return the name of its last output; earlier outputs are unused."""
         names = [each.name if isinstance(each, Tensor) else each for each in inputs]
         out = f"{operator}_{len(self.nodes)}"
         results = [""] * (outputs - 1) + [out]
@@ -70,20 +70,20 @@ class OnnxLayers:
         return out
 
     def constant(self, value: Any, dtype: Any = np.int64) -> str:
-        """A small array that is no parameter; equal ones are kept once."""
+        """Add a small array that is not a parameter; equal arrays are stored once."""
         array = np.asarray(value, dtype)
         name = f"constant/{array.dtype}/{array.shape}/{array.tobytes().hex()[:64]}"
         self.initializers[name] = array
         return name
 
     def held(self, name: str, value: Constants, **inverses: Inverse) -> str:
-        """An initializer; ``inverses``: the canonical names in it and their way back."""
+        """Add an initializer; ``inverses``: its canonical names and the way to convert back."""
         self.initializers[name] = np.ascontiguousarray(value)
         self.inverses.update({key: (name, inverse) for key, inverse in inverses.items()})
         return name
 
     def as_is(self, name: str) -> str:
-        """A parameter or statistic that ONNX has in canonical axes."""
+        """Add a parameter or statistic whose axes in ONNX are canonical."""
         values = self.parameters if name in self.parameters else self.state
         return self.held(name, values[name], **{name: lambda value: value})
 
@@ -99,7 +99,7 @@ class OnnxLayers:
         return Tensor(self.node("Add", self.node("MatMul", x, kernel), bias), traced)
 
     def _rows(self, name: str, features: Dimension) -> str:
-        """A dense kernel; its rows stand as those of a flattened image do."""
+        """Add a dense kernel; its rows have the order of a flattened image."""
         order, sizes = axes_order(features.factors), [size for _, size in features.factors]
         if order == sorted(order):
             return self.as_is(f"{name}/kernel")
@@ -187,7 +187,7 @@ class OnnxLayers:
         order = GATE_ORDERS[cell]
 
         def gates(value: Constants) -> Constants:
-            """(..., gates) -> the gates in ONNX' order."""
+            """Sort the gates, (..., gates), in the order of ONNX."""
             split = value.reshape(*value.shape[:-1], len(order), units)
             return split[..., list(order), :].reshape(value.shape)
 
@@ -236,7 +236,7 @@ class OnnxLayers:
         mask: Tensor | None = None,
         causal: bool = False,
     ) -> Tensor:
-        """Softmax of the scaled products over the keys that count."""
+        """Attention: softmax of the scaled products over the keys that count."""
         traced = self.tracer.attention(
             query.traced, key.traced, value.traced, heads=heads, causal=causal
         )
@@ -258,7 +258,7 @@ class OnnxLayers:
         def by_heads(x: Tensor | str, perm: Sequence[int]) -> str:
             return self.node("Transpose", self.node("Reshape", x, split), perm=perm)
 
-        # The query is scaled instead of the larger products.
+        # The query is scaled, because the products are larger.
         factor = self.constant((width // heads) ** -0.5, np.float32)
         queries = by_heads(self.node("Mul", query, factor), [0, 2, 1, 3])
         scores = self.node("MatMul", queries, by_heads(key, [0, 2, 3, 1]))
@@ -337,7 +337,7 @@ class OnnxLayers:
         return Tensor(self.node("Gather", x, self.constant(0), axis=1), self.tracer.first(x.traced))
 
     def flatten(self, x: Tensor) -> Tensor:
-        """Flatten; the rows of a dense kernel behind it stand in the order of the image here."""
+        """Flatten; the rows of a dense kernel after it have the order of the image in ONNX."""
         return Tensor(self.node("Flatten", x), self.tracer.flatten(x.traced))
 
     # -- decoding with a key-value cache ----------------------------------------------------
@@ -352,7 +352,7 @@ class OnnxLayers:
         position: Tensor,
         cache: tuple[Tensor, Tensor],
     ) -> tuple[Tensor, tuple[str, str]]:
-        """Causal attention of new positions over the cache and themselves; with the new cache."""
+        """Causal attention of new positions over the cache and themselves, and the new cache."""
         keys, values = (
             self.node("Concat", old, new, axis=1)
             for old, new in zip(cache, (key, value), strict=True)
@@ -398,6 +398,6 @@ def _window(window: int, stride: int, padding: int) -> dict[str, Any]:
 
 
 def axes_order(factors: Sequence[tuple[str, int]]) -> list[int]:
-    """Which axes ONNX has in which place."""
+    """Return the order of the axes in ONNX."""
     names = [name for name, _ in factors]
     return [names.index(name) for name in IMAGES.get(tuple(names), names)]

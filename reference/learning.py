@@ -1,18 +1,17 @@
 """The lesson as the reference learns it: ``python -m reference.learning``.
 
 Usage: ``python -m reference.learning CASE OPTIMIZER EPOCHS TRAIN_SETS FOLDER``. CASE is a case file
-whose sets are, for each epoch, TRAIN_SETS training batches followed by the test batches. Writes one
-file for each run of the lesson, ``learned-0.npz`` and on, by :func:`write_learned`.
+with TRAIN_SETS training batches for each epoch, each time followed by the test batches. It writes
+one file for each run of the lesson, ``learned-0.npz`` and on, by :func:`write_learned`.
 
-The first run is the lesson as it stands, in float32. Every further run is the same lesson to
-mathematics and another one to rounding: the initial parameters carry relative noise of the size of
-float32's rounding, and the examples of every training batch stand in another order, so that every
-sum over a batch is rounded differently. A noise on the start alone would be too little: it left
-mlp/small within 1e-5 of itself where correct frameworks differ by up to 5e-2. The further runs also
-infer with the unbiased running variance, which some frameworks keep. How far the runs differ is how
-far two correct frameworks may differ.
+The first run is the unchanged lesson in float32. Every further run is mathematically the same
+lesson with other rounding. The initial parameters get relative noise of the size of float32's
+rounding. The examples of every training batch have another order, so that every sum over a batch is
+rounded differently. Noise on the start alone would be too little: it changed mlp/small by at most
+1e-5, where correct frameworks differ by up to 5e-2. The further runs also infer with the unbiased
+running variance, which some frameworks keep. Two correct frameworks may differ as far as the runs.
 
-The host runs this in a process of its own, so that it never imports a framework itself.
+The host runs this in a separate process, so that it never imports a framework itself.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ import numpy as np
 
 from reference.case import ROUNDING, Arrays, Case, both_variances, read_case
 
-RUNS = 2  # of the lesson: as it stands, and with other rounding
+RUNS = 2  # runs of the lesson: unchanged, and with other rounding
 
 
 @dataclass(frozen=True)
 class Learned:
-    """What a run of a lesson gives.
+    """The results of one run of a lesson.
 
-    ``train_losses``: the loss of each epoch's last training step. ``outputs``: those on the test
-    batches after each epoch, by "output/EPOCH/SET/NAME", EPOCH and SET from 0.
+    ``train_losses``: the loss of each epoch's last training step. ``outputs``: the outputs on the
+    test batches after each epoch, by "output/EPOCH/SET/NAME", EPOCH and SET from 0.
     """
 
     train_losses: tuple[float, ...]
@@ -43,7 +42,7 @@ class Learned:
 
 
 def learn(case: Case, optimizer: str, *, epochs: int, train_sets: int) -> Iterator[Learned]:
-    """The lesson ``RUNS`` times, the first as it stands, by JAX under jit in float32.
+    """Run the lesson ``RUNS`` times, the first unchanged, by JAX under jit in float32.
 
     The model has one objective. ``case.inputs`` holds the sets of every epoch in their order.
     """
@@ -82,7 +81,7 @@ def _learned(
     train_sets: int,
     variance: str,
 ) -> Learned:
-    """``variance``: the end of the names of the running variances that inference reads."""
+    """Run once; ``variance``: the suffix of the running variances that inference reads."""
     import jax
 
     from reference.programs import initial_slots
@@ -109,7 +108,7 @@ def _learned(
 
 
 def rounded_differently(case: Case, run: int, *, epochs: int, train_sets: int) -> Case:
-    """The same lesson with other rounding, see the module's docstring; ``run`` seeds the noise.
+    """Return the lesson with other rounding, see the module's docstring; ``run`` is the seed.
 
     The test batches keep their order, and so do the labels that their outputs are compared with.
     """
@@ -141,7 +140,7 @@ def read_learned(path: Path) -> Learned:
 
 
 def main(arguments: list[str]) -> None:
-    """Read, learn, write."""
+    """Read the case, run the lesson and write the results."""
     path, optimizer, epochs, train_sets, folder = arguments
     case = read_case(Path(path))
     runs = learn(case, optimizer, epochs=int(epochs), train_sets=int(train_sets))

@@ -11,8 +11,8 @@ With gradient g, parameter p and step number t from 1:
 
 Several frameworks compute Adam in the other form of the same paper, at the end of section 2: the
 correction goes into the rate, and "epsilon hat" is added before it. ``EPSILON_HAT`` names that
-form, with the epsilon that makes the first step the same; the reference uses it only to measure
-how far the two forms lead apart.
+form, with the epsilon that gives an equal first step. The reference uses it only to measure how far
+the two forms differ.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Any
 
 AnyArrays = dict[str, Any]
 
-# The rates are small enough for ten steps of every model to stay on one side of nearly all ties of
-# ReLU and pooling in float32; behind a tie correct programs part (reference.case.settled_case).
+# The rates are small: in ten steps in float32, every model stays on one side of nearly all ties of
+# ReLU and pooling. Beyond a tie, correct programs differ (reference.case.settled_case).
 OPTIMIZERS: Mapping[str, Mapping[str, float]] = {
     "sgd": {"learning_rate": 0.005},
     "momentum": {"learning_rate": 0.001, "momentum": 0.9},
@@ -35,7 +35,7 @@ EPSILON_HAT = "adam with epsilon hat"
 
 
 def initial_state(optimizer: str, parameters: AnyArrays) -> AnyArrays:
-    """The state before the first step: zeros of the parameters' shapes, by name."""
+    """Return the state before the first step: zeros of the parameters' shapes, by name."""
     adam = ("mean", "variance")
     slots = {"sgd": (), "momentum": ("velocity",), "adam": adam, EPSILON_HAT: adam}[optimizer]
     state: AnyArrays = {
@@ -47,7 +47,7 @@ def initial_state(optimizer: str, parameters: AnyArrays) -> AnyArrays:
 def update(
     optimizer: str, parameters: AnyArrays, gradients: AnyArrays, *, state: AnyArrays, step: Any
 ) -> tuple[AnyArrays, AnyArrays]:
-    """New parameters and new state after step number ``step`` (from 1; may be traced)."""
+    """Return parameters and state after step number ``step`` (from 1; may be traced)."""
     constants = OPTIMIZERS["adam" if optimizer == EPSILON_HAT else optimizer]
     rate = constants["learning_rate"]
     if optimizer == "sgd":

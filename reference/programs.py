@@ -16,23 +16,24 @@ from reference.spec import Model, Objective, Sizes
 
 
 def inference(model: Model, sizes: Sizes) -> Callable[[AnyArrays, AnyArrays, AnyArrays], AnyArrays]:
-    """``(parameters, state, inputs) -> outputs``."""
+    """Make ``(parameters, state, inputs) -> outputs``."""
     return lambda parameters, state, inputs: model.forward(
         JaxLayers(parameters, state), sizes, inputs
     )
 
 
 def trained_by(objective: Objective, parameters: Mapping[str, Any]) -> AnyArrays:
-    """The parameters that an objective updates."""
+    """Select the parameters that an objective updates."""
     return {name: p for name, p in parameters.items() if name.startswith(objective.trains)}
 
 
 def losses_and_gradients(
     model: Model, sizes: Sizes
 ) -> Callable[[AnyArrays, AnyArrays, AnyArrays], tuple[AnyArrays, AnyArrays]]:
-    """``(parameters, state, inputs) -> (losses, gradients)``, each objective's of its parameters.
+    """Make ``(parameters, state, inputs) -> (losses, gradients)`` of all objectives.
 
-    All of them at the given parameters: none sees another's update.
+    The gradients of each objective are those of the parameters that it trains. All are computed at
+    the given parameters: no objective sees the update of another.
     """
 
     def compute(
@@ -52,10 +53,10 @@ def losses_and_gradients(
 def training_step(
     model: Model, sizes: Sizes, optimizer: str
 ) -> Callable[..., tuple[AnyArrays, AnyArrays, Any, AnyArrays]]:
-    """``(parameters, state, slots, inputs, number) -> (parameters, state, slots, losses)``.
+    """Make ``(parameters, state, slots, inputs, number) -> (parameters, state, slots, losses)``.
 
-    The objectives in their order, each with an optimiser of its own; ``slots`` as
-    :func:`initial_slots` makes them; ``number`` counts from 1.
+    The step trains the objectives in their order, each with a separate optimiser. ``slots`` come
+    from :func:`initial_slots`. ``number`` counts from 1.
     """
 
     def step(
@@ -78,7 +79,7 @@ def training_step(
 
 
 def initial_slots(model: Model, optimizer: str, parameters: AnyArrays) -> list[Any]:
-    """The state of every objective's optimiser before the first step."""
+    """Make the state of every objective's optimiser before the first step."""
     return [initial_state(optimizer, trained_by(each, parameters)) for each in model.objectives]
 
 
@@ -90,7 +91,7 @@ def _value_and_gradient(
     state: AnyArrays,
     inputs: AnyArrays,
 ) -> Any:
-    """((loss, new state), gradients) of one objective."""
+    """Compute ((loss, new state), gradients) of one objective."""
 
     def loss(trained: AnyArrays) -> tuple[Any, AnyArrays]:
         layers = JaxLayers({**parameters, **trained}, state, training=True)
@@ -103,11 +104,11 @@ def _value_and_gradient(
 
 
 def generation(model: Model, sizes: Sizes) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Greedy decoding with a key-value cache.
+    """Make ``begin`` and ``further`` for greedy decoding with a key-value cache.
 
-    ``begin(parameters, prompt) -> (token, cache)`` reads the prompt and gives the first token,
-    (batch,); ``further(parameters, token, position, cache) -> (token, cache)`` gives the one
-    behind ``token``, which stands at ``position``.
+    ``begin(parameters, prompt) -> (token, cache)`` reads the prompt and returns the first token,
+    (batch,). ``further(parameters, token, position, cache) -> (token, cache)`` returns the token
+    after ``token``, whose position is ``position``.
     """
     generation = model.generation
     assert generation is not None

@@ -10,8 +10,8 @@ Canonical conventions, stated once (every adapter converts to and from these by 
 * batch norm has epsilon 1e-5, normalises a training batch by its biased variance, and its running
   statistics take a tenth of every batch, the biased variance again;
 * recurrent kernels are (in, gates) and (units, gates); an LSTM has the gates i, f, g, o and one
-  bias; a GRU the gates r, z, n, resets after the product with the recurrent kernel, and has two
-  biases, as that form needs; a state stays as it was beyond a sequence's length;
+  bias; a GRU has the gates r, z, n and resets after the product with the recurrent kernel, which
+  needs two biases; a state does not change beyond a sequence's length;
 * attention scales by the square root of a head's width; heads are the outer factor of the width;
 * layer-norm epsilons and the form of GELU are the model's own;
 * labels are integer class numbers; losses are means over the batch;
@@ -33,19 +33,19 @@ import numpy as np
 
 PHASES = ("inference", "training", "generation")
 BATCH_NORM_EPSILON = 1e-5
-BATCH_NORM_NEW = 0.1  # what a new batch weighs in the running statistics
+BATCH_NORM_NEW = 0.1  # weight of a new batch in the running statistics
 
-Array = Any  # a NumPy array, a JAX array or a traced shape: whatever the layer namespace works on
+Array = Any  # a NumPy array, a JAX array or a traced shape: the type of the layer namespace
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """One dimension of an array: what it means, and the axes that were flattened into it.
+    """One dimension of an array: its meaning, and the axes that were flattened into it.
 
-    ``label`` names the role ("batch", "in", "out"); ``factors`` are (name, size) pairs in
-    canonical order, more than one after a flatten: a dense kernel behind a flattened image has
-    ``Dimension("in", (("height", 2), ("width", 3), ("channel", 16)))``, and this is what lets an
-    adapter with another image layout permute the kernel's rows without knowing the model.
+    ``label`` names the role ("batch", "in", "out"). ``factors`` are (name, size) pairs in canonical
+    order; there is more than one after a flatten. A dense kernel after a flattened image has
+    ``Dimension("in", (("height", 2), ("width", 3), ("channel", 16)))``. From this, an adapter with
+    another image layout can permute the kernel's rows without knowing the model.
     """
 
     label: str
@@ -60,7 +60,7 @@ class Dimension:
         return product
 
     def to_json(self) -> list[Any]:
-        """The form in which a case file carries it: ``[label, [[name, size], ...]]``."""
+        """Return the dimension as a case file holds it: ``[label, [[name, size], ...]]``."""
         return [self.label, [list(factor) for factor in self.factors]]
 
 
@@ -103,7 +103,7 @@ class ArraySpec:
 class Layers(Protocol):
     """The small namespace in which every ``forward`` is written.
 
-    Three implementations: :class:`reference.layers_numpy.NumpyLayers` (float64, the truth),
+    It has three implementations: :class:`reference.layers_numpy.NumpyLayers` (float64, the truth),
     :class:`reference.layers_jax.JaxLayers` (jitted) and :class:`reference.trace.Tracer` (shapes,
     parameters, operation counts). ``...`` stands for any leading dimensions.
     """
@@ -136,11 +136,11 @@ class Layers(Protocol):
         ...
 
     def batch_norm(self, x: Array, name: str) -> Array:
-        """Over all dimensions but the last; in training by the batch's statistics."""
+        """Normalise over all dimensions but the last; in training by the batch's statistics."""
         ...
 
     def layer_norm(self, x: Array, name: str, *, epsilon: float) -> Array:
-        """Over the last dimension, with scale and bias."""
+        """Normalise over the last dimension, with scale and bias."""
         ...
 
     def embed(self, ids: Array, name: str, *, count: int, width: int) -> Array:
@@ -148,11 +148,11 @@ class Layers(Protocol):
         ...
 
     def first_embeddings(self, like: Array, name: str, *, count: int) -> Array:
-        """The first rows of a table as many as ``like`` has positions: (time, width)."""
+        """The first rows of a table, one for each position of ``like``: (time, width)."""
         ...
 
     def project_to_embedding(self, x: Array, name: str, *, bias: str = "") -> Array:
-        """``x @ table.T`` (+ the bias of that name) by a table known already: a tied head."""
+        """``x @ table.T`` (+ the bias of that name) with a table declared already: a tied head."""
         ...
 
     def recurrent(self, x: Array, lengths: Array, name: str, *, units: int, cell: str) -> Array:
@@ -172,14 +172,15 @@ class Layers(Protocol):
         mask: Array | None = None,
         causal: bool = False,
     ) -> Array:
-        """Scaled dot-product attention by heads; (batch, time, width) thrice -> the same.
+        """Scaled dot-product attention by heads; three (batch, time, width) -> one of that shape.
 
-        ``mask`` (batch, time) is 1 for the keys that count; ``causal``: none of later positions.
+        ``mask`` (batch, time) is 1 for the keys that count. ``causal``: keys of later positions do
+        not count.
         """
         ...
 
     def max_pool2d(self, x: Array, *, window: int, stride: int = 0, padding: int = 0) -> Array:
-        """Maximum over square windows, ``stride`` the window if not told; incomplete ones drop."""
+        """Maximum over square, complete windows; ``stride`` is the window by default."""
         ...
 
     def mean_pool2d(self, x: Array) -> Array:
@@ -223,7 +224,7 @@ class Layers(Protocol):
         ...
 
     def concatenate(self, x: Array, y: Array) -> Array:
-        """Along the last dimension."""
+        """Concatenate along the last dimension."""
         ...
 
     def take(self, x: Array, positions: Array) -> Array:
@@ -249,10 +250,10 @@ class Layers(Protocol):
     def evidence_lower_bound(
         self, logits: Array, mean: Array, log_variance: Array, target: Array
     ) -> Array:
-        """Its negative (Kingma and Welling 2013, equation 10 and appendix B), mean over the batch.
+        """The negative bound (Kingma and Welling 2013, equation 10, appendix B), batch mean.
 
-        Bernoulli likelihood of ``target`` under ``logits``, plus the divergence of the normal
-        distribution of ``mean`` and ``log_variance`` from the standard one.
+        It is the Bernoulli likelihood of ``target`` under ``logits``, plus the divergence of the
+        normal distribution of ``mean`` and ``log_variance`` from the standard one.
         """
         ...
 
@@ -273,11 +274,11 @@ Forward = Callable[[Layers, Sizes, Mapping[str, Array]], dict[str, Array]]
 class Objective:
     """A loss that a training step minimises: ``loss(*outputs, *targets)``.
 
-    ``name`` is that of the loss's value in every answer: "loss" where there is only one. ``loss``
-    is a function of the layer namespace, and the name under which every adapter knows its
-    framework's own version of it. ``forward`` computes the outputs in training mode if not the
-    model's own forward does. ``trains`` is what the names of the parameters that it updates begin
-    with, ``moves`` what the names of the running statistics do that its forward leaves changed.
+    ``name`` is the name of the loss in every answer: "loss" where there is only one. ``loss`` is
+    a function of the layer namespace. Under its name every adapter has its framework's own version
+    of it. ``forward`` computes the outputs in training mode, unless the model's own forward does.
+    ``trains`` is the prefix of the names of the parameters that it updates. ``moves`` is the prefix
+    of the names of the running statistics that its forward changes.
     """
 
     loss: str
@@ -291,12 +292,12 @@ class Objective:
 
 @dataclass(frozen=True)
 class Generation:
-    """Greedy decoding of ``count(sizes)`` tokens behind the input ``prompt``.
+    """Greedy decoding of ``count(sizes)`` tokens after the input ``prompt``.
 
-    ``logits(nn, sizes, tokens)`` gives those of every position, (batch, time, vocabulary).
-    ``begin(nn, sizes, batch)`` makes an empty key-value cache, and
-    ``advance(nn, sizes, tokens, position, cache)`` appends (batch, n) tokens at ``position`` and
-    gives the logits behind the last of them, (batch, vocabulary), with the new cache.
+    ``logits(nn, sizes, tokens)`` gives the logits of every position, (batch, time, vocabulary).
+    ``begin(nn, sizes, batch)`` makes an empty key-value cache.
+    ``advance(nn, sizes, tokens, position, cache)`` appends (batch, n) tokens at ``position``. It
+    gives the logits after the last of them, (batch, vocabulary), with the new cache.
     """
 
     prompt: str
@@ -310,17 +311,18 @@ class Generation:
 class Model:
     """A model, defined once.
 
-    ``forward(nn, sizes, inputs)`` computes the outputs of inference by name in the vocabulary of
-    :class:`Layers`; parameters, state, shapes, operation counts, expected answers and gradients
-    all derive from it. ``inputs(sizes, batch)`` lists the arrays of an input set, targets
-    included; ``draw(sizes, batch, stream)`` draws those that are neither standard normal nor
-    uniform over classes. ``presets`` holds the sizes of "tiny", "small" and "paper". Objectives
-    are applied in their order in one training step. Members of one family may share a
-    ``module``: the name of their file in every adapter, if it is not the model's own.
+    ``forward(nn, sizes, inputs)`` computes the outputs of inference by name, with the functions of
+    :class:`Layers`. Parameters, state, shapes, operation counts, expected answers and gradients
+    all derive from it. ``inputs(sizes, batch)`` lists the arrays of an input set, targets included.
+    ``draw(sizes, batch, stream)`` draws those that are neither standard normal nor uniform over
+    classes. ``presets`` holds the sizes of "tiny", "small" and "paper". A training step applies the
+    objectives in their order. Members of one family may share a ``module``: the name of their file
+    in every adapter, if it is not the model's own name.
 
-    ``idle`` names a bias whose middle unit a case draws so low that the ReLU after it never passes
-    anything. ``still`` names parameters that therefore, or because no input reads some of their
-    rows, have elements with a gradient of exactly zero: only a mistake (weight decay) moves these.
+    ``idle`` names a bias. A case draws its middle unit so low that the ReLU after it passes
+    nothing. ``still`` names parameters with elements whose gradient is exactly zero, because of the
+    idle unit or because no input reads some of their rows. Only a mistake (weight decay) moves
+    these elements.
     """
 
     name: str
@@ -344,7 +346,7 @@ class Model:
         return self.module or self.name
 
     def sizes(self, preset: str) -> Sizes:
-        """The sizes of a preset, or of one at another length of its sequences: small+time=128.
+        """The sizes of a preset, also at another sequence length, such as small+time=128.
 
         Raises :class:`UnknownName` with the nearest valid names.
         """
@@ -357,7 +359,7 @@ class Model:
             return sizes
         if "time" not in sizes:
             raise UnknownName("preset", preset, [base], where=where)
-        # As many positions as are to be predicted, and no more than there are embeddings for.
+        # At least as many positions as must be predicted, at most as many as have embeddings.
         least, most = sizes.get("masked", 1), sizes.get("positions", MOST_TIME)
         if not time.isdecimal() or not least <= int(time) <= most:
             near = [f"{base}{TIME}{end}" for end in (least, most)]
@@ -370,7 +372,7 @@ MOST_TIME = 1 << 16
 
 
 class UnknownName(ValueError):
-    """A name that nothing answers to; the message lists the nearest valid ones."""
+    """An unknown name; the message lists the nearest valid names."""
 
     def __init__(
         self, what: str, name: str, known: Sequence[str] | Mapping[str, Any], where: str = ""
@@ -385,8 +387,8 @@ def draw_rows(count: int, shape: tuple[int, ...], stream: Any, *, first: int = 0
     """Draw row numbers of a table, int32 of ``shape``, from ``first`` to ``count`` - 1.
 
     The first example has the first row at its beginning and the last row at its end, so that an
-    error in either of them shows. The middle row is never drawn: it has no gradient. A table of
-    fewer than four rows has no middle. ``stream``: a NumPy generator.
+    error in either row shows. The middle row is never drawn: it has no gradient. A table of fewer
+    than four rows has no middle row. ``stream``: a NumPy generator.
     """
     middle = count // 2 if count - first > 3 else count
     values = stream.integers(first, count - (middle < count), shape, dtype=np.int32)
@@ -398,7 +400,7 @@ def draw_rows(count: int, shape: tuple[int, ...], stream: Any, *, first: int = 0
 
 @cache
 def definitions() -> Mapping[str, Model]:
-    """Every model, by name: those that the modules of ``reference.models`` list in ``MODELS``."""
+    """All models by name, as the modules of ``reference.models`` list them in ``MODELS``."""
     found: dict[str, Model] = {}
     for module in pkgutil.iter_modules([str(Path(__file__).parent / "models")]):
         for model in importlib.import_module(f"reference.models.{module.name}").MODELS:

@@ -2,13 +2,14 @@
 
 Operations: two per multiply-add of dense, convolution, recurrent and attention layers ("matrix"
 operations), one per element for everything else ("elementwise"). The backward pass of a matrix
-operation costs one product for each factor's gradient, except that nothing needs the gradient of
-the model's own inputs (Griewank and Walther 2008, section 3.2, specialised).
-Bytes are minimal: parameters and inputs read once, outputs written once, in float32; a training
-step also writes the gradients, and reads and writes parameters and optimiser state. Of a table of
-embeddings that is only looked up, a step reads as many rows as it has ids, and the whole table at
-most. Plain SGD moves no other row; under momentum and Adam every row moves by the pinned formula
-(reference.optimizers), whose gradient is zero where no id is.
+operation costs one product for the gradient of each factor. The gradient of the model's own inputs
+is not needed (Griewank and Walther 2008, section 3.2, specialised).
+
+Bytes are minimal: parameters and inputs are read once and outputs are written once, in float32. A
+training step also writes the gradients, and reads and writes parameters and optimiser state. If a
+table of embeddings is only looked up, a step reads as many rows as it has ids, and at most the
+whole table. Plain SGD moves no other row. Under momentum and Adam every row moves by the pinned
+formula (reference.optimizers), with a gradient of zero in rows without an id.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ GATE_COUNTS = {"rnn": 1, "lstm": 4, "gru": 3}
 
 @dataclass(frozen=True)
 class TracedArray:
-    """An array without values. ``is_input`` marks the arrays whose gradient nobody needs."""
+    """An array without values. ``is_input`` marks the arrays whose gradient is not needed."""
 
     dimensions: tuple[Dimension, ...]
     is_input: bool = False
@@ -38,10 +39,10 @@ class TracedArray:
 
 @dataclass
 class Tracer:
-    """The third implementation of the layer namespace: it collects instead of computing.
+    """The third implementation of the layer namespace: it counts and does not compute.
 
-    A layer that is met again under its name shares its parameters. ``rows``: of every table that
-    is only looked up, how many rows are, at most.
+    A layer that is called again under its name shares its parameters. ``rows``: for every table
+    that is only looked up, the largest number of rows that are.
     """
 
     parameters: dict[str, ArraySpec] = field(default_factory=dict)
@@ -62,7 +63,7 @@ class Tracer:
         self.rows[name] = min(count, self.rows.get(name, 0) + ids)
 
     def touched(self) -> dict[str, int]:
-        """Elements of each parameter that the forward reads, and that have a gradient."""
+        """The number of elements of each parameter that are read and have a gradient."""
         return {
             name: spec.size // spec.shape[0] * self.rows[name] if name in self.rows else spec.size
             for name, spec in self.parameters.items()
@@ -73,12 +74,12 @@ class Tracer:
         self.backward_matrix_operations += operations * (1 if x.is_input else 2)
 
     def _each(self, x: TracedArray, operations: int = 1) -> TracedArray:
-        """An elementwise layer."""
+        """Count an elementwise layer."""
         self.elementwise_operations += operations * x.size
         return TracedArray(x.dimensions)
 
     def dense(self, x: TracedArray, name: str, units: int) -> TracedArray:
-        """Declares kernel (in, out) and bias (out,)."""
+        """Declare kernel (in, out) and bias (out,)."""
         *leading, features = x.dimensions
         out = dimension("out", units)
         factors = features.factors if len(features.factors) > 1 else (("in", features.size),)
@@ -98,7 +99,7 @@ class Tracer:
         padding: int = 0,
         bias: bool = True,
     ) -> TracedArray:
-        """Declares kernel (height, width, in, out) and bias (out,)."""
+        """Declare kernel (height, width, in, out) and bias (out,)."""
         batch, height, width, channel = x.dimensions
         side = (dimension("height", window), dimension("width", window))
         out = dimension("out", filters)
@@ -120,7 +121,7 @@ class Tracer:
     def conv2d_transpose(
         self, x: TracedArray, name: str, filters: int, *, window: int, stride: int, padding: int
     ) -> TracedArray:
-        """Declares kernel (up_height, up_width, in, out)."""
+        """Declare kernel (up_height, up_width, in, out)."""
         batch, height, width, channel = x.dimensions
         side = (dimension("up_height", window), dimension("up_width", window))
         kernel = (*side, dimension("in", channel.size), dimension("out", filters))
@@ -136,7 +137,7 @@ class Tracer:
         )
 
     def batch_norm(self, x: TracedArray, name: str) -> TracedArray:
-        """Declares scale and bias, and the state mean and variance."""
+        """Declare scale and bias, and the state mean and variance."""
         channel = dimension("out", x.dimensions[-1].size)
         for key in ("scale", "bias"):
             self._parameter(f"{name}/{key}", channel)
@@ -145,24 +146,24 @@ class Tracer:
         return self._each(x, 4)
 
     def layer_norm(self, x: TracedArray, name: str, *, epsilon: float) -> TracedArray:
-        """Declares scale and bias."""
+        """Declare scale and bias."""
         for key in ("scale", "bias"):
             self._parameter(f"{name}/{key}", dimension("out", x.dimensions[-1].size))
         return self._each(x, 8)
 
     def embed(self, ids: TracedArray, name: str, *, count: int, width: int) -> TracedArray:
-        """Declares embedding (vocabulary, width)."""
+        """Declare embedding (vocabulary, width)."""
         self._look_up(f"{name}/embedding", count, width, ids.size)
         return TracedArray((*ids.dimensions, dimension("channel", width)))
 
     def first_embeddings(self, like: TracedArray, name: str, *, count: int) -> TracedArray:
-        """Declares embedding (vocabulary, width)."""
+        """Declare embedding (vocabulary, width)."""
         _, time, width = like.dimensions
         self._look_up(f"{name}/embedding", count, width.size, time.size)
         return TracedArray((time, width))
 
     def project_to_embedding(self, x: TracedArray, name: str, *, bias: str = "") -> TracedArray:
-        """Declares the bias (out,); the table is declared already."""
+        """Declare the bias (out,); the table has been declared already."""
         vocabulary, width = self.parameters[f"{name}/embedding"].shape
         self.rows[f"{name}/embedding"] = vocabulary
         out = dimension("out", vocabulary)
@@ -176,7 +177,7 @@ class Tracer:
     def recurrent(
         self, x: TracedArray, lengths: TracedArray, name: str, *, units: int, cell: str
     ) -> TracedArray:
-        """Declares kernel (in, gates), recurrent_kernel (units, gates) and bias (gates,)."""
+        """Declare kernel (in, gates), recurrent_kernel (units, gates) and bias (gates,)."""
         batch, time, features = x.dimensions
         gates = Dimension("out", ((f"{cell}_gate", GATE_COUNTS[cell]), ("unit", units)))
         self._parameter(f"{name}/kernel", dimension("in", features.size), gates)
@@ -200,7 +201,7 @@ class Tracer:
         mask: TracedArray | None = None,
         causal: bool = False,
     ) -> TracedArray:
-        """Two products per head; what a causal mask would spare is counted."""
+        """Count two products per head, including the part that a causal mask would save."""
         batch, time, width = query.dimensions
         products = batch.size * time.size * key.dimensions[1].size
         # Both factors of both products have gradients.
@@ -225,31 +226,31 @@ class Tracer:
         return TracedArray((x.dimensions[0], x.dimensions[3]))
 
     def relu(self, x: TracedArray) -> TracedArray:
-        """Keeps the shape."""
+        """Keep the shape."""
         return self._each(x)
 
     def leaky_relu(self, x: TracedArray, slope: float) -> TracedArray:
-        """Keeps the shape."""
+        """Keep the shape."""
         return self._each(x)
 
     def gelu(self, x: TracedArray) -> TracedArray:
-        """Keeps the shape."""
+        """Keep the shape."""
         return self._each(x)
 
     gelu_tanh = tanh = exp = gelu
 
     def scale(self, x: TracedArray, factor: float) -> TracedArray:
-        """Keeps the shape."""
+        """Keep the shape."""
         return self._each(x)
 
     def add(self, x: TracedArray, y: TracedArray) -> TracedArray:
-        """The shape of the larger."""
+        """Return the shape of the larger array."""
         return self._each(max(x, y, key=lambda each: len(each.dimensions)))
 
     multiply = add
 
     def concatenate(self, x: TracedArray, y: TracedArray) -> TracedArray:
-        """Widths add up."""
+        """Add the widths."""
         *leading, first = x.dimensions
         width = dimension("channel", first.size + y.dimensions[-1].size)
         return TracedArray((*leading, width))
@@ -264,7 +265,7 @@ class Tracer:
         return TracedArray((batch, width))
 
     def flatten(self, x: TracedArray) -> TracedArray:
-        """Keeps the names of the axes that were flattened, in order."""
+        """Keep the names of the axes that were flattened, in order."""
         batch, *rest = x.dimensions
         factors = tuple(factor for each in rest for factor in each.factors)
         return TracedArray((batch, Dimension("in", factors)), x.is_input)
@@ -296,13 +297,14 @@ class _Read(Mapping[str, Array]):
 
 @dataclass(frozen=True)
 class Summary:
-    """What a model is and costs at one preset and batch; operations and bytes are per step.
+    """Arrays and costs of a model at one preset and batch; operations and bytes are per step.
 
     ``used`` names the inputs that inference reads, ``held`` the parameters and statistics that it
-    does. ``touched_count``: elements of parameters whose gradient a training step makes, that is
-    all but the rows of tables that no id names. ``training_bytes`` are those of plain SGD.
-    ``generation_operations`` and ``generation_bytes`` are those of decoding all tokens with a
-    cache, 0 where nothing is generated; the cache's own bytes are not counted.
+    reads. ``touched_count``: the number of parameter elements whose gradient a training step
+    computes. These are all elements except the rows of tables that no id names. ``training_bytes``
+    are those of plain SGD. ``generation_operations`` and ``generation_bytes`` are those of decoding
+    all tokens with a cache, and 0 where nothing is generated. The bytes of the cache are not
+    counted.
     """
 
     inputs: tuple[ArraySpec, ...]
@@ -322,7 +324,7 @@ class Summary:
     generation_bytes: int
 
     def to_json(self) -> dict[str, Any]:
-        """Axes, shapes and counts as plain values."""
+        """Return axes, shapes and counts as plain values."""
 
         def arrays(specs: tuple[ArraySpec, ...]) -> dict[str, Any]:
             return {s.name: {"axes": list(s.axes), "shape": list(s.shape)} for s in specs}
@@ -387,9 +389,9 @@ def _objective(
 
 
 def _generation(model: Model, preset: str, batch: int) -> tuple[int, int]:
-    """(operations, bytes): the prompt once and every further token after it, with a cache.
+    """Count (operations, bytes) of the prompt once and every further token, with a cache.
 
-    Every token reads the parameters again, and the rows of one position.
+    Every token reads the parameters and the rows of one position again.
     """
     if model.generation is None:
         return 0, 0

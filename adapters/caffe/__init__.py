@@ -14,13 +14,13 @@ LAYOUT = Layout(
         ("height", "width", "channel"): ("channel", "height", "width"),
     }
 )
-# Running statistics are kept as sums; with this weight, 1 / (1 - moving_average_fraction), a new
+# Caffe keeps running statistics as sums. With this weight, 1 / (1 - moving_average_fraction), a new
 # batch moves the quotient by one tenth from the first step on.
 WEIGHT = 10.0
 
 
 def Adapter(device, mode, threads, precision):
-    """The adapter of a mode: each runs in an interpreter that can import its library."""
+    """Return the adapter of a mode. Each mode needs an interpreter that can import its library."""
     if mode == "opencv":
         from adapters.caffe.opencv import OpenCVAdapter
 

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def varint(number):
-    """Seven bits to a byte, the lowest first."""
+    """Encode seven bits per byte, the lowest first."""
     encoded = bytearray()
     while number > 127:
         encoded.append(number & 127 | 128)
@@ -19,18 +19,18 @@ def varint(number):
 
 
 def field(number, content):
-    """A field of the wire type that has a length."""
+    """Encode a field of the wire type that has a length."""
     return varint(number << 3 | 2) + varint(len(content)) + content
 
 
 def blob(array):
-    """Its shape and its values, both packed."""
+    """Encode the shape and the values of an array, both packed."""
     shape = field(1, b"".join(varint(size) for size in array.shape))
     return field(5, array.astype("<f4").tobytes()) + field(7, shape)
 
 
 def caffemodel(layers):
-    """Name of a layer -> its arrays in order; the file's content."""
+    """Return the file's content. ``layers``: name of a layer -> its arrays in order."""
     content = b""
     for name, arrays in layers.items():
         blobs = b"".join(field(7, blob(np.asarray(array))) for array in arrays)

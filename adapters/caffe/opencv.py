@@ -12,7 +12,7 @@ from adapters.caffe.layers import blob_of
 
 
 class OpenCVAdapter(Adapter):
-    """Inference only."""
+    """An adapter for inference only."""
 
     layout = LAYOUT
 
@@ -22,7 +22,7 @@ class OpenCVAdapter(Adapter):
         cv2.setNumThreads(threads)
 
     def describe(self):
-        """As OpenCV tells."""
+        """Describe the run as OpenCV reports it."""
         return {
             "version": cv2.__version__,
             "numpy": np.__version__,
@@ -30,7 +30,7 @@ class OpenCVAdapter(Adapter):
         }
 
     def load(self, module, case):
-        """Both files are read from memory; blobs are read back before layers are fused."""
+        """Read both files from memory; read the blobs back before layers are fused."""
         self.begin(module, case)
         files = (network(module, case).encode(), weights(case))
         self.net = cv2.dnn.readNetFromCaffe(*(np.frombuffer(each, np.uint8) for each in files))
@@ -40,19 +40,19 @@ class OpenCVAdapter(Adapter):
     def _blob(self, name):
         layer, number = blob_of(name, self.case.state)
         shape = self.place(name, dict(self.case.parameters, **self.case.state)[name]).shape
-        # In double, so that the division by the weight rounds nothing.
+        # Double precision: the division by the weight must not round.
         values = np.array(self.net.getParam(layer, number), "float64").reshape(shape)
         return values / WEIGHT if name in self.case.state else values
 
     def infer(self):
-        """One forward pass to the outputs' blobs."""
+        """Run one forward pass to the blobs of the outputs."""
         for name, value in self.next(self.used).items():
             self.net.setInput(value, name)
         return dict(zip(self.case.outputs, self.net.forward(self.case.outputs), strict=True))
 
     def parameters(self):
-        """What OpenCV read."""
+        """Return the parameters that OpenCV read."""
         return self.by_kind(self.read_back)
 
     def wait(self, handle):
-        """A forward pass returns when it is done."""
+        """Do nothing: a forward pass returns when it is done."""

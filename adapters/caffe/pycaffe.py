@@ -7,7 +7,7 @@ https://caffe.berkeleyvision.org/tutorial/solver.html
 import os
 import tempfile
 
-os.environ["GLOG_minloglevel"] = "2"  # noqa: SIM112 - else Caffe tells every layer to standard error
+os.environ["GLOG_minloglevel"] = "2"  # noqa: SIM112 - else Caffe logs every layer to standard error
 
 import caffe
 import numpy as np
@@ -21,7 +21,7 @@ LOSSES = {"softmax_cross_entropy": "SoftmaxWithLoss"}
 
 
 def solver_settings(constants, network_path):
-    """The text of a solver."""
+    """Return the text of a solver."""
     settings = {
         "train_net": f'"{network_path}"',
         "type": '"' + SOLVERS[constants["name"]] + '"',
@@ -37,7 +37,7 @@ def solver_settings(constants, network_path):
 
 
 class PycaffeAdapter(Adapter):
-    """A net for inference that shares the blobs of the solver's net."""
+    """An adapter whose net for inference shares the blobs of the solver's net."""
 
     layout = LAYOUT
     unbiased_variance = True
@@ -48,11 +48,11 @@ class PycaffeAdapter(Adapter):
         caffe.set_mode_cpu()
 
     def describe(self):
-        """The threads are those of its BLAS, which cannot read them back."""
+        """Describe the run. The threads are those of Caffe's BLAS and cannot be read back."""
         return {"version": caffe.__version__, "numpy": np.__version__, "threads": None}
 
     def load(self, module, case):
-        """Prototxt, caffemodel and solver are written to a folder and read from it."""
+        """Write prototxt, caffemodel and solver to a folder and read them from it."""
         self.begin(module, case)
         (objective,) = case.objectives
         if objective["loss"] not in LOSSES:
@@ -84,19 +84,19 @@ class PycaffeAdapter(Adapter):
             net.blobs[name].data[...] = inputs[name]
 
     def infer(self):
-        """Inputs are copied into their blobs."""
+        """Copy the inputs into their blobs and run the forward pass."""
         self._put(self.net, self.case.used)
         self.net.forward()
         return {name: self.net.blobs[name].data for name in self.case.outputs}
 
     def train_step(self):
-        """One step of the solver."""
+        """Run one step of the solver."""
         self._put(self.solver.net, [*self.case.used, self.target])
         self.solver.step(1)
         return {self.loss_name: self.solver.net.blobs["loss"].data}
 
     def gradients(self):
-        """Forward and backward without the solver; running statistics are put back."""
+        """Run forward and backward without the solver, then restore running statistics."""
         net = self.solver.net
         before = {name: self._params(name)[0].data.copy() for name in self.case.state}
         self._put(net, [*self.case.used, self.target])
@@ -109,13 +109,13 @@ class PycaffeAdapter(Adapter):
         return dict(handle, **{self.loss_name: net.blobs["loss"].data.copy()})
 
     def _params(self, name):
-        """The blob of an array, and the weight of a statistic."""
+        """Return the blob of an array, and the weight of a statistic."""
         path, number = blob_of(name, self.case.state)
         blobs = self.solver.net.params[path]
         return blobs[number], blobs[2] if name in self.case.state else None
 
     def parameters(self):
-        """Statistics are divided by their weight."""
+        """Return parameters and statistics; statistics are divided by their weight."""
         handle = {"parameter/" + n: self._params(n)[0].data.copy() for n in self.case.parameters}
         for name in self.case.state:
             total, weight = self._params(name)
@@ -123,4 +123,4 @@ class PycaffeAdapter(Adapter):
         return handle
 
     def wait(self, handle):
-        """Caffe is synchronous."""
+        """Do nothing: Caffe is synchronous."""

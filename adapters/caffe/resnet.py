@@ -7,7 +7,7 @@ from adapters.caffe.layers import batch_norm, convolution, inner_product, layer,
 
 
 def normalized(name, norm, bottom, filters, window, stride=1):
-    """Convolution without bias, batch norm."""
+    """A convolution without bias and a batch norm."""
     text = convolution(name, bottom, filters, window, stride, window // 2, bias=False)
     return text + batch_norm(norm, name)
 
@@ -28,7 +28,7 @@ def bottleneck(name, bottom, filters, stride):
 
 
 def stem_pooling(sizes):
-    """3x3 with stride 2, and off with the row and the column that rounding up adds."""
+    """3x3 pooling with stride 2; removes the row and the column that rounding up adds."""
     text, top = max_pooling("pool", "stem", 3, 2, pad=1), "pool"
     for axis, size in ((2, sizes["height"]), (3, sizes["width"])):
         behind_stem = (size + 1) // 2

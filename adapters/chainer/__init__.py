@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # pkg_resources announces its end
+    warnings.simplefilter("ignore")  # pkg_resources warns that it is deprecated
     import chainer
     from chainer import functions as F
     from chainer import links as L
@@ -22,18 +22,18 @@ LAYOUT = Layout(
     }
 )
 
-# Gates stand as in the definitions, i, f, g, o, although the documentation of n_step_lstm says
-# i, f, o, a (chainer/functions/rnn/n_step_lstm.py, _lstm).
+# The order of the gates is that of the definitions, i, f, g, o, although the documentation of
+# n_step_lstm says i, f, o, a (chainer/functions/rnn/n_step_lstm.py, _lstm).
 #
-# What the arrays of a link are called canonically; W of any other is its kernel, b its bias.
+# Canonical names of the arrays of a norm link. In all other links, W is the kernel and b the bias.
 NORM = {"gamma": "scale", "beta": "bias", "avg_mean": "mean", "avg_var": "variance"}
 ARRAYS = {L.BatchNormalization: NORM, L.EmbedID: {"W": "embedding"}}
-STATISTICS = ("mean", "variance")  # arrays, where all else is a parameter
+STATISTICS = ("mean", "variance")  # these are arrays, all others are parameters
 GATES = {L.NStepRNNTanh: 1, L.NStepLSTM: 4, L.NStepGRU: 3}
 
 
 def evidence_lower_bound(logits, mean, log_variance, target):
-    """After Chainer's own example, chainer/examples/vae: its negative, mean over the batch."""
+    """The negative bound, averaged over the batch, after Chainer's example chainer/examples/vae."""
     reconstruction = F.sum(F.bernoulli_nll(target, logits, reduce="no"))
     return (reconstruction + F.gaussian_kl_divergence(mean, log_variance)) / len(target)
 
@@ -45,7 +45,7 @@ LOSSES = {
 
 
 def make_optimizer(constants):
-    """chainer.optimizers."""
+    """Make an optimiser of chainer.optimizers."""
     rate = constants["learning_rate"]
     if constants["name"] == "adam":
         beta1, beta2 = constants["beta1"], constants["beta2"]
@@ -56,7 +56,7 @@ def make_optimizer(constants):
 
 
 def canonical_arrays(model):
-    """Canonical name -> list of parameters (one for each gate), or the array of a statistic."""
+    """Map a canonical name to parameters (one for each gate) or to the array of a statistic."""
     named = {}
     for path, link in model.namedlinks():
         base = canonical_name(path.strip("/").split("/"))
@@ -69,7 +69,7 @@ def canonical_arrays(model):
                     numbers = range(place * gates, (place + 1) * gates)
                     named[base + "/" + name] = [getattr(layer, letter + str(n)) for n in numbers]
             if gates != GATES[L.NStepGRU]:
-                # Both biases are summed: trained together they would move twice as fast as one.
+                # The layer adds both biases. Training both would move their sum twice as fast.
                 for bias in named.pop(base + "/recurrent_bias"):
                     bias.array[...] = 0
                     bias.frozen = True
@@ -83,7 +83,7 @@ def canonical_arrays(model):
 
 
 class Adapter(Base):
-    """``chainer:eager``. Chainer is in maintenance since 2019; this is its last release."""
+    """``chainer:eager``. Chainer has been in maintenance since 2019; this is the last release."""
 
     layout = LAYOUT
     unbiased_variance = True
@@ -94,11 +94,11 @@ class Adapter(Base):
         chainer.config.dtype = np.float32
 
     def describe(self):
-        """The threads are those of NumPy's BLAS, which cannot read them back."""
+        """Describe the run. The threads are those of NumPy's BLAS and cannot be read back."""
         return {"version": chainer.__version__, "numpy": np.__version__, "threads": None}
 
     def load(self, module, case):
-        """Parameters are copied into the built chain under its own names."""
+        """Build the chain and copy the parameters into it under its own names."""
         self.begin(module, case, LOSSES)
         self.model = module.build(case.sizes)
         self.optimizer = make_optimizer(case.optimizer).setup(self.model)
@@ -115,12 +115,12 @@ class Adapter(Base):
         ((self.loss_name, self.objective),) = self.objectives.items()
 
     def infer(self):
-        """Forward pass without the graph of gradients."""
+        """Run the forward pass without the graph for gradients."""
         with chainer.using_config("train", False), chainer.no_backprop_mode():
             return self.case.named_outputs(self.model(**self.next(self.used)))
 
     def train_step(self):
-        """Forward, backward, update."""
+        """Run forward, backward and update."""
         loss = self.objective(self.model, self.next(self.sets))
         self.model.cleargrads()
         loss.backward()
@@ -128,7 +128,7 @@ class Adapter(Base):
         return {self.loss_name: loss}
 
     def gradients(self):
-        """As in a step; running statistics are put back."""
+        """Compute losses and gradients as in a step, then restore running statistics."""
         before = {n: held.copy() for n, held in self.named.items() if not isinstance(held, list)}
         loss = self.objective(self.model, self.next(self.sets))
         self.model.cleargrads()
@@ -142,7 +142,7 @@ class Adapter(Base):
         return handle
 
     def parameters(self):
-        """Copies, the gates of a recurrent link put together."""
+        """Return copies; the gates of a recurrent link are joined."""
         return self.by_kind(
             {
                 name: np.concatenate([each.array for each in held])
@@ -153,8 +153,8 @@ class Adapter(Base):
         )
 
     def wait(self, handle):
-        """NumPy is synchronous."""
+        """Do nothing: NumPy is synchronous."""
 
     def to_numpy(self, value):
-        """Variables have their array."""
+        """Return the array of a variable."""
         return value.array if isinstance(value, chainer.Variable) else value

@@ -29,5 +29,5 @@ class MLP(chainer.Chain):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return MLP(sizes)

@@ -24,7 +24,7 @@ class Recurrent(chainer.Chain):
     def forward(self, tokens, length):
         """(batch, time), (batch,) -> logits (batch, classes)."""
         ends = length.cumsum()[:-1]
-        # One embedding of all tokens together, which the links want apart.
+        # All tokens are embedded together; the recurrent links expect separate sequences.
         together = [row[:count] for row, count in zip(tokens, length, strict=True)]
         embedded = self.embed(self.xp.concatenate(together))
         sequences = F.split_axis(embedded, ends, axis=0, force_tuple=True)
@@ -34,5 +34,5 @@ class Recurrent(chainer.Chain):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return Recurrent(sizes)

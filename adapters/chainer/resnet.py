@@ -9,17 +9,17 @@ from chainer import links as L
 
 
 def convolution(channels, filters, window, stride=1):
-    """Without bias: a batch norm follows."""
+    """A convolution without bias: a batch norm follows."""
     return L.Convolution2D(channels, filters, window, stride, pad=window // 2, nobias=True)
 
 
 def norm(channels):
-    """With the epsilon of the definition; the decay of 0.9 is the default."""
+    """A batch norm with the epsilon of the definition; its decay of 0.9 is the default."""
     return L.BatchNormalization(channels, eps=1e-5)
 
 
 class Block(chainer.Chain):
-    """What both kinds share: the projection of the shortcut where the shape changes."""
+    """The part that both blocks share: a shortcut, projected where the shape changes."""
 
     def __init__(self, channels, outer, stride):
         super().__init__()
@@ -94,7 +94,7 @@ class ResNet(chainer.Chain):
         with self.init_scope():
             self.stem = convolution(sizes["channels"], sizes["width0"], 7, 2)
             self.stem_norm = norm(sizes["width0"])
-            self.blocks = chainer.ChainList(*blocks)  # Sequential names them in another order
+            self.blocks = chainer.ChainList(*blocks)  # Sequential would name them in another order
             self.logits = L.Linear(channels, sizes["classes"])
 
     def forward(self, image):
@@ -107,5 +107,5 @@ class ResNet(chainer.Chain):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return ResNet(sizes)

@@ -30,5 +30,5 @@ class VAE(chainer.Chain):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return VAE(sizes)

@@ -10,7 +10,7 @@ from adapters.cntk.mpi import load_mpi
 
 load_mpi()
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # that it found no GPU
+    warnings.simplefilter("ignore")  # CNTK warns that there is no GPU
     import cntk as C
 
 LAYOUT = Layout(
@@ -23,7 +23,7 @@ LAYOUT = Layout(
 
 
 def cross_entropy(logits, label):
-    """Of every example; CNTK's criteria are summed over a minibatch."""
+    """The loss of every example; CNTK sums its criteria over a minibatch."""
     return C.cross_entropy_with_softmax(logits, C.one_hot(label, logits.shape[0]))
 
 
@@ -31,11 +31,11 @@ LOSSES = {"softmax_cross_entropy": cross_entropy}
 
 
 def make_learner(constants, parameters, batch):
-    """Rates and momenta are those of a minibatch of ``batch`` examples and its mean."""
+    """Make a learner; rates and momenta apply to the mean of ``batch`` examples."""
     rate = C.learning_parameter_schedule(constants["learning_rate"], minibatch_size=batch)
     if constants["name"] == "adam":
         # Gradients are sums over the minibatch. Adam's step does not grow with them, so its rate is
-        # taken as it is ("per sample"), and epsilon is added to a sum.
+        # used unchanged ("per sample"). Epsilon is added to a sum.
         rate = C.learning_parameter_schedule_per_sample(constants["learning_rate"])
         beta1, beta2 = (
             C.momentum_schedule(constants[name], minibatch_size=batch)
@@ -64,11 +64,11 @@ class Adapter(Base):
         C.try_set_default_device(C.cpu())
 
     def describe(self):
-        """The threads are those of OpenMP, which CNTK cannot read back."""
+        """Describe the run. The threads are those of OpenMP, which CNTK cannot read back."""
         return {"version": C.__version__, "numpy": np.__version__, "threads": None}
 
     def load(self, module, case):
-        """Values are set in the parameters of the model's named layers."""
+        """Set the values in the parameters of the model's named layers."""
         self.begin(module, case, LOSSES)
         inputs = {n: C.input_variable(v.shape[1:], name=n) for n, v in self.sets[0].items()}
         layers = module.build(case.sizes)
@@ -88,34 +88,34 @@ class Adapter(Base):
         return getattr(getattr(self.model, path), "W" if kind == "kernel" else "b")
 
     def place(self, name, value):
-        """All of CNTK's inputs are float32."""
+        """Return a float32 array: all inputs of CNTK are float32."""
         return super().place(name, value).astype("float32")
 
     def infer(self):
-        """eval gives NumPy."""
+        """Call eval, which returns NumPy arrays."""
         arguments = self.next(self.fed)
         used = {variable: arguments[variable] for variable in self.read_by_model}
         return self.case.named_outputs(self.model.eval(used))
 
     def train_step(self):
-        """train_minibatch."""
+        """Call train_minibatch."""
         self.trainer.train_minibatch(self.next(self.fed))
         return {self.loss_name: self.trainer.previous_minibatch_loss_average}
 
     def gradients(self):
-        """Sums over the minibatch, made means here."""
+        """Compute gradients: CNTK gives sums over the minibatch, turned into means here."""
         wanted = list(self.named.values())
         found, losses = self.loss.grad(self.next(self.fed), wrt=wanted, outputs=[self.loss])
         handle = {"gradient/" + n: found[v] / self.case.batch for n, v in self.named.items()}
         return dict(handle, **{self.loss_name: np.mean(losses)})
 
     def parameters(self):
-        """Copies."""
+        """Return copies of the parameters."""
         return self.by_kind({name: held.value for name, held in self.named.items()})
 
     def wait(self, handle):
-        """On the CPU CNTK returns when its work is done."""
+        """Do nothing: on the CPU, CNTK returns when its work is done."""
 
     def to_numpy(self, value):
-        """CNTK gives float64 for a loss."""
+        """Convert to NumPy; CNTK returns a loss as float64."""
         return np.asarray(value, "float32")

@@ -8,7 +8,7 @@ from cntk.layers import Convolution2D, Dense, MaxPooling, Sequential
 
 
 def build(sizes):
-    """The layers."""
+    """Build the layers."""
     first, second = sizes["filters"]
     layers = [
         Convolution2D((5, 5), first, activation=relu, pad=True, name="conv1"),

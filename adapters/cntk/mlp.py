@@ -8,7 +8,7 @@ from cntk.layers import Dense, Sequential
 
 
 def build(sizes):
-    """The layers."""
+    """Build the layers."""
     hidden = [
         Dense(units, activation=relu, name=f"hidden{number}")
         for number, units in enumerate(sizes["hidden"], 1)

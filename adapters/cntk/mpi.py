@@ -1,7 +1,7 @@
 """Stands in for the MPI library of 2015 that CNTK wants and, in one process, never calls.
 
-Where OpenMPI 1.10 is not installed, two libraries of its names are made with the C compiler: every
-symbol of MPI that CNTK's libraries want is there, and a call ends the process.
+Where OpenMPI 1.10 is not installed, the C compiler makes two libraries with its names. They have
+every symbol of MPI that CNTK's libraries need. A call of one of them ends the process.
 """
 
 import ctypes
@@ -13,11 +13,11 @@ import subprocess
 
 NAMES = ("libmpi.so.12", "libmpi_cxx.so.1")
 WANTED = re.compile(r"ompi_|MPI_|_Z\w*3MPI\w")
-DATA = re.compile(r"ompi_mpi_(?!cxx_op)|_ZT[VIS]")  # objects, tables of classes
+DATA = re.compile(r"ompi_mpi_(?!cxx_op)|_ZT[VIS]")  # objects, and tables of classes
 
 
 def load_mpi():
-    """OpenMPI where it is installed, else what stands in for it. RuntimeError without cc."""
+    """Load OpenMPI where it is installed, else its substitute. RuntimeError without cc."""
     try:
         for name in NAMES:
             ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
@@ -32,7 +32,7 @@ def load_mpi():
 
 
 def wanted_symbols():
-    """Those of MPI that CNTK's libraries leave undefined."""
+    """Return the symbols of MPI that CNTK's libraries leave undefined."""
     package = importlib.util.find_spec("cntk").submodule_search_locations[0]
     libraries = glob.glob(os.path.join(package, "libs", "*Cntk*.so"))
     command = ["nm", "-D", "--undefined-only", *libraries]
@@ -42,7 +42,7 @@ def wanted_symbols():
 
 
 def compile_library(path, symbols):
-    """A shared library of these symbols under the name that its path ends in."""
+    """Compile a shared library of these symbols; its name is the last part of its path."""
     source = "#include <stdlib.h>\n" + "".join(
         f"char {name}[4096];\n" if DATA.match(name) else f"void {name}(void) {{ abort(); }}\n"
         for name in symbols

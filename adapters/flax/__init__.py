@@ -1,11 +1,11 @@
 """Flax NNX: modules and an ``nnx.Optimizer`` updated in place under ``nnx.jit``.
 
-Follows the MNIST tutorial and "Flax NNX basics": this is the out-of-the-box form, which pays a
-walk over the module graph in Python at every call ("Performance considerations" tells how to
-avoid it). A model's ``__call__`` takes its inputs by their canonical names. A parameter's path in
-the module is its canonical name; members of an ``nnx.List`` count from one: the kernel of
-``hidden[0]`` is "hidden1/kernel". Flax's axes are the canonical ones, but for the kernels of
-transposed convolutions.
+Follows the MNIST tutorial and "Flax NNX basics". This is the out-of-the-box form: it walks over the
+module graph in Python at every call ("Performance considerations" explains how to avoid this). A
+model's ``__call__`` takes its inputs by their canonical names. A parameter's path in the module is
+its canonical name. Members of an ``nnx.List`` count from one: the kernel of ``hidden[0]`` is
+"hidden1/kernel". Flax's axes are the canonical ones, except for the kernels of transposed
+convolutions.
 """
 
 import functools
@@ -23,7 +23,7 @@ from adapters.with_optax import LOSSES, OPTIMIZERS
 
 LAYOUT = Layout({("up_height", "up_width", "in", "out"): ("up_height", "up_width", "out", "in")})
 
-# What flax calls otherwise: a cell's two products within nnx.RNN, and a running variance.
+# Names that differ in flax: a cell's two products within nnx.RNN, and a running variance.
 WORDS = {
     "/cell/dense_i/kernel": "/kernel",
     "/cell/dense_h/kernel": "/recurrent_kernel",
@@ -42,18 +42,18 @@ def canonical_name(path):
 
 
 def by_name(state):
-    """The variables of an ``nnx.State`` by canonical name."""
+    """Return the variables of an ``nnx.State`` by canonical name."""
     named = {canonical_name(path): variable for path, variable in nnx.to_flat_state(state)}
     hidden = "recurrent/cell/dense_h/bias"
     if hidden in named:
-        # The one bias of a cell whose product of the inputs has none, else the second.
+        # The only bias where the product of the inputs has none, else the second bias.
         second = "recurrent/bias" in named
         named["recurrent/recurrent_bias" if second else "recurrent/bias"] = named.pop(hidden)
     return named
 
 
 def trained_by(objective):
-    """The filter of the parameters that an objective trains."""
+    """Return a filter for the parameters that an objective trains."""
     trains = objective["trains"].rstrip("/")
     return nnx.All(nnx.Param, nnx.PathContains(trains)) if trains else nnx.Param
 
@@ -61,7 +61,7 @@ def trained_by(objective):
 class Adapter(OnJax):
     """``flax:jit`` and ``flax:tuned``.
 
-    What is tuned follows "Performance considerations": ``nnx.cached_partial``.
+    The tuned mode follows "Performance considerations": ``nnx.cached_partial``.
     https://flax.readthedocs.io/en/latest/guides/performance.html
     """
 
@@ -72,7 +72,7 @@ class Adapter(OnJax):
         self.tuned = mode == "tuned"
 
     def describe(self):
-        """With the versions of what it stands on."""
+        """Describe the run, with the versions of JAX and optax."""
         return dict(
             super().describe(),
             version=flax.__version__,
@@ -81,7 +81,7 @@ class Adapter(OnJax):
         )
 
     def load(self, module, case):
-        """A new module and its optimisers, its variables replaced by the case's arrays."""
+        """Build a module and its optimisers; replace its variables by the case's arrays."""
         self.begin(module, case, LOSSES)
         self.model = module.build(case.sizes)
         self.variables = by_name(nnx.state(self.model, nnx.Param))
@@ -128,20 +128,20 @@ class Adapter(OnJax):
 
         self.training = None
         self._switch(training=False)
-        # What the fence blocks on; listed once, so that the fence itself walks no graph.
+        # The fence blocks on these. They are listed once, so that the fence walks no graph.
         states = [nnx.state(self.model), nnx.state(self.optimizers)]
         self.fenced = [variable for state in states for _, variable in nnx.to_flat_state(state)]
         self.wait(self.sets)
 
     def _switch(self, training):
-        """``model.train()`` or ``model.eval()``, where the phase changes."""
+        """Call ``model.train()`` or ``model.eval()`` where the phase changes."""
         if training != self.training:
             self.training = training
-            self.cached = {}  # they know the module as it was
+            self.cached = {}  # cached functions hold the module before the change
             self.model.train() if training else self.model.eval()
 
     def _bound(self, function, *modules):
-        """The function of what is left to give it."""
+        """Bind the modules; the result takes the remaining arguments."""
         if not self.tuned:
             return functools.partial(function, *modules)
         if function not in self.cached:
@@ -149,7 +149,7 @@ class Adapter(OnJax):
         return self.cached[function]
 
     def compile(self, phase):
-        """``nnx.jit(...).lower(...).compile()``: the calls of the same function then reuse it."""
+        """Call ``nnx.jit(...).lower(...).compile()``; later calls of the function reuse it."""
         self._switch(training=phase == "training")
         if phase == "inference":
             self.predict.lower(self.model, self.used[0]).compile()
@@ -162,25 +162,25 @@ class Adapter(OnJax):
         return True
 
     def infer(self):
-        """One jitted forward pass."""
+        """Run one jitted forward pass."""
         self._switch(training=False)
         predict = self._bound(self.predict, self.model)
         return self.case.named_outputs(predict(self.next(self.used)))
 
     def train_step(self):
-        """Values, gradients and in-place updates in one jitted function."""
+        """Compute values, gradients and in-place updates in one jitted function."""
         self._switch(training=True)
         update = self._bound(self.update, self.model, self.optimizers)
         return update(self.next(self.sets))
 
     def generate(self, count):
-        """Prompt and all tokens in one jitted function."""
+        """Read the prompt and decode all tokens in one jitted function."""
         self._switch(training=False)
         prompt = self.next(self.sets)[self.case.generation["prompt"]]
         return {"tokens": self.decode(self.model, prompt, count=count)}
 
     def gradients(self):
-        """``nnx.value_and_grad`` of the same losses; running statistics are put back."""
+        """Call ``nnx.value_and_grad`` on the same losses, then restore running statistics."""
         self._switch(training=True)
         before = [variable.get_value() for variable in self.statistics.values()]
         handle = {}
@@ -194,10 +194,10 @@ class Adapter(OnJax):
         return handle
 
     def parameters(self):
-        """The present values of the module's ``nnx.Param`` and ``nnx.BatchStat`` variables."""
+        """Return the present values of all ``nnx.Param`` and ``nnx.BatchStat`` variables."""
         held = {**self.variables, **self.statistics}
         return self.by_kind({name: variable.get_value() for name, variable in held.items()})
 
     def wait(self, handle):
-        """JAX dispatches asynchronously, on the CPU too: block on the results and on the state."""
+        """Block on the results and the state: JAX dispatches asynchronously, on the CPU too."""
         jax.block_until_ready((handle, [variable.get_value() for variable in self.fenced]))

@@ -10,7 +10,7 @@ EPSILON = 1e-12
 
 
 class Layer(nnx.Module):
-    """Attention and a hidden layer, each normed behind its sum."""
+    """Attention and a hidden layer; a layer norm follows each residual sum."""
 
     def __init__(self, width, heads, *, rngs):
         self.attention = nnx.MultiHeadAttention(heads, width, decode=False, rngs=rngs)
@@ -20,7 +20,7 @@ class Layer(nnx.Module):
         self.norm = nnx.LayerNorm(width, epsilon=EPSILON, rngs=rngs)
 
     def __call__(self, x, mask):
-        """(batch, time, width) -> the same."""
+        """(batch, time, width) -> (batch, time, width)."""
         x = self.attention_norm(x + self.attention(x, mask=mask))
         y = nnx.gelu(self.hidden(x), approximate=False)
         return self.norm(x + self.out(y))
@@ -33,7 +33,7 @@ class Bias(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(units))
 
     def __call__(self, x):
-        """(..., units) -> the same."""
+        """(..., units) -> (..., units)."""
         return x + self.bias
 
 

@@ -1,9 +1,9 @@
 """Deep convolutional GAN as ``nnx.Module``s.
 
 Follows https://flax.readthedocs.io/en/latest/mnist_tutorial.html (``nnx.BatchNorm``) and
-https://flax.readthedocs.io/en/latest/guides/filters_guide.html (each objective has an optimiser of
-its part of the parameters). The generated images of both objectives are one computation: XLA joins
-what is the same in one program.
+https://flax.readthedocs.io/en/latest/guides/filters_guide.html (each objective has an optimiser for
+its part of the parameters). The generated images of both objectives are computed once: XLA merges
+equal computations in one program.
 """
 
 from functools import partial
@@ -14,7 +14,7 @@ from flax import nnx
 
 norm = partial(nnx.BatchNorm, momentum=0.9, epsilon=1e-5)
 conv = partial(nnx.Conv, kernel_size=(4, 4), use_bias=False)
-# The gradient of a convolution; without transpose_kernel flax turns the kernel the other way.
+# The gradient of a convolution. Without transpose_kernel, flax turns the kernel the other way.
 transposed = partial(nnx.ConvTranspose, kernel_size=(4, 4), use_bias=False, transpose_kernel=True)
 
 
@@ -62,7 +62,7 @@ class Discriminator(nnx.Module):
 
 
 class DCGAN(nnx.Module):
-    """Both nets; what is called is the generator."""
+    """Both nets; a call runs the generator."""
 
     def __init__(self, doublings, filters, latent, channels, *, rngs):
         self.generator = Generator(doublings, filters, latent, channels, rngs=rngs)
@@ -79,17 +79,17 @@ def build(sizes):
 
 
 def against(logits, label):
-    """Binary cross-entropy against the same label for all."""
+    """Binary cross-entropy against one label for all examples."""
     return optax.sigmoid_binary_cross_entropy(logits, label).mean()
 
 
 def discriminator_loss(model, inputs):
-    """Real images against 1, generated ones against 0; the generator's statistics stay."""
+    """Real images against 1, generated images against 0; keep the generator's statistics."""
     fake = nnx.clone(model.generator)(inputs["latent"])
     real = against(model.discriminator(inputs["image"]), 1.0)
     return real + against(model.discriminator(fake), 0.0)
 
 
 def generator_loss(model, inputs):
-    """Generated images against 1."""
+    """The generator's loss: generated images against 1."""
     return against(model.discriminator(model.generator(inputs["latent"])), 1.0)

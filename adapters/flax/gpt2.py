@@ -26,12 +26,12 @@ class Attention(nnx.Module):
         return [layer(x).reshape(shape) for layer in (self.query, self.key, self.value)]
 
     def __call__(self, x):
-        """(batch, time, width) -> the same."""
+        """(batch, time, width) -> (batch, time, width)."""
         out = jax.nn.dot_product_attention(*self.project(x), is_causal=True)
         return self.out(out.reshape(x.shape))
 
     def advance(self, x, position, cache):
-        """The same for new positions, and the cache with their keys and values."""
+        """Process new positions; also return the cache with their keys and values."""
         query, key, value = self.project(x)
         keys = lax.dynamic_update_slice_in_dim(cache[0], key, position, axis=1)
         values = lax.dynamic_update_slice_in_dim(cache[1], value, position, axis=1)
@@ -41,7 +41,7 @@ class Attention(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Attention and a hidden layer, each behind a norm."""
+    """Attention and a hidden layer, each after a layer norm."""
 
     def __init__(self, width, heads, *, rngs):
         self.attention_norm = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
@@ -51,16 +51,16 @@ class Block(nnx.Module):
         self.out = nnx.Linear(4 * width, width, rngs=rngs)
 
     def feed_forward(self, x):
-        """The hidden layer behind its norm."""
+        """Apply the layer norm, then the hidden layer."""
         return self.out(nnx.gelu(self.hidden(self.norm(x)), approximate=True))
 
     def __call__(self, x):
-        """(batch, time, width) -> the same."""
+        """(batch, time, width) -> (batch, time, width)."""
         x = x + self.attention(self.attention_norm(x))
         return x + self.feed_forward(x)
 
     def advance(self, x, position, cache):
-        """The same for new positions."""
+        """Process new positions over the cache."""
         out, cache = self.attention.advance(self.attention_norm(x), position, cache)
         x = x + out
         return x + self.feed_forward(x), cache
@@ -92,7 +92,7 @@ class GPT2(nnx.Module):
         return [(zeros, zeros) for _ in self.layers]
 
     def advance(self, tokens, position, cache):
-        """(batch, n) tokens from ``position`` on -> the token behind the last, and the cache."""
+        """(batch, n) tokens from ``position`` on -> the token after the last, and the cache."""
         x, kept = (
             self.token_embed(tokens) + self.position_embed(position + jnp.arange(tokens.shape[1])),
             [],
@@ -110,7 +110,7 @@ def build(sizes):
 
 
 def generate(model, prompt, count):
-    """(batch, time) -> (batch, count), greedily."""
+    """Decode greedily: (batch, time) -> (batch, count)."""
     batch, length = prompt.shape
     token, cache = model.advance(prompt, 0, model.empty_cache(batch, length + count))
 

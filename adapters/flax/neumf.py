@@ -10,7 +10,7 @@ from flax import nnx
 
 
 class NeuMF(nnx.Module):
-    """A product of factors beside a tower of dense layers."""
+    """A product of factors next to a tower of dense layers."""
 
     def __init__(self, users, items, factors, tower, *, rngs):
         self.factor_user = nnx.Embed(users, factors, rngs=rngs)

@@ -7,7 +7,7 @@ from flax import nnx
 
 
 def gru_cell(in_features, units, *, rngs):
-    """With the second bias, which ``nnx.GRUCell`` leaves out and cuDNN's form has."""
+    """A GRU cell with the second bias of cuDNN's form, which ``nnx.GRUCell`` leaves out."""
     cell = nnx.GRUCell(in_features, units, rngs=rngs)
     cell.dense_h = nnx.Linear(units, 3 * units, rngs=rngs)
     return cell
@@ -17,7 +17,7 @@ CELLS = {"rnn": nnx.SimpleCell, "lstm": nnx.OptimizedLSTMCell, "gru": gru_cell}
 
 
 class Recurrent(nnx.Module):
-    """Embedding, one recurrent layer, dense head on the state behind the last token."""
+    """Embedding, one recurrent layer, dense head on the state after the last token."""
 
     def __init__(self, sizes, *, rngs):
         self.embed = nnx.Embed(sizes["vocabulary"], sizes["width"], rngs=rngs)

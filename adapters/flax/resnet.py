@@ -12,7 +12,7 @@ norm = partial(nnx.BatchNorm, momentum=0.9, epsilon=1e-5)
 
 
 def conv(channels, filters, window, *, stride=1, padding=0, rngs):
-    """Without bias: a batch norm follows."""
+    """A convolution without bias: a batch norm follows."""
     return nnx.Conv(
         channels,
         filters,
@@ -25,7 +25,7 @@ def conv(channels, filters, window, *, stride=1, padding=0, rngs):
 
 
 class Block(nnx.Module):
-    """What both kinds share: the projection of the shortcut where the shape changes."""
+    """The part that both blocks share: a shortcut, projected where the shape changes."""
 
     def __init__(self, channels, outer, stride, *, rngs):
         self.projects = stride != 1 or channels != outer

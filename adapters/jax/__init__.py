@@ -1,13 +1,14 @@
 """JAX: pure functions over pytrees of parameters and state, jitted; optax for the optimisers.
 
-Follows JAX's own pages on jit, pytrees, stateful computations, ahead-of-time compilation and
-buffer donation, and optax's "Getting started". A model is a pure function
+Follows JAX's pages on jit, pytrees, stateful computations, ahead-of-time compilation and buffer
+donation, and optax's "Getting started". A model is a pure function
 ``predict(parameters, **inputs)`` whose argument names are the canonical input names. Where a
-definition has running statistics, it is ``predict(parameters, state, **inputs, training=...)`` and
-gives the state back with its outputs, and an objective of its own is a function
-``(parameters, state, inputs) -> (loss, state)``. A decoder is ``generate(sizes)``, which gives
-``decode(parameters, prompt, count)``. Both trees nest as the canonical names do:
-"hidden1/kernel" is ``parameters["hidden1"]["kernel"]``. JAX's axes are the canonical ones.
+definition has running statistics, the model is
+``predict(parameters, state, **inputs, training=...)`` and returns the state with its outputs. A
+custom objective is then a function ``(parameters, state, inputs) -> (loss, state)``. A decoder is
+``generate(sizes)``, which returns ``decode(parameters, prompt, count)``. The trees of parameters
+and state follow the canonical names: "hidden1/kernel" is ``parameters["hidden1"]["kernel"]``.
+JAX's axes are the canonical ones.
 """
 
 import functools
@@ -35,7 +36,7 @@ def nest(arrays):
 
 
 def flatten(prefix, tree):
-    """The inverse of ``nest``, with a prefix before every name."""
+    """Invert ``nest`` and put a prefix before every name."""
     if not isinstance(tree, dict):
         return {prefix: tree}
     named = {}
@@ -45,7 +46,7 @@ def flatten(prefix, tree):
 
 
 def part(tree, name):
-    """The subtree of an objective that trains only ``name``; all for none."""
+    """Return the subtree ``name`` that an objective trains; the whole tree without a name."""
     return {name: tree[name]} if name else tree
 
 
@@ -56,11 +57,11 @@ class Adapter(OnJax):
     objective_arguments = ("parameters", "state", "inputs")
 
     def describe(self):
-        """With the version of optax."""
+        """Describe the run, with the version of optax."""
         return dict(super().describe(), optax=optax.__version__)
 
     def load(self, module, case):
-        """Parameters and inputs become arrays of the device, the functions are jitted again."""
+        """Put parameters and inputs on the device and jit the functions again."""
         self.begin(module, case, LOSSES)
         self.apply = module.build(case.sizes)
         optimizer = OPTIMIZERS[case.optimizer["name"]](case.optimizer)
@@ -92,7 +93,8 @@ class Adapter(OnJax):
         if case.generation:
             self.decode = jax.jit(module.generate(case.sizes), static_argnames="count")
 
-        # A copy, where device_put may share NumPy's memory: donation may overwrite only our own.
+        # jnp.array copies, whereas device_put may share NumPy's memory. Donation may overwrite
+        # only memory of this adapter.
         self.values = nest({name: jnp.array(value) for name, value in case.parameters.items()})
         self.state = nest({name: jnp.array(value) for name, value in case.state.items()})
         self.slots = {
@@ -108,7 +110,7 @@ class Adapter(OnJax):
         return outputs
 
     def _objectives(self):
-        """Name -> (what it trains, ``(trained, parameters, state, inputs) -> (loss, state)``)."""
+        """Name -> (prefix, ``(trained, parameters, state, inputs) -> (loss, state)``)."""
         standard = self.objectives
 
         def objective(name):
@@ -138,7 +140,7 @@ class Adapter(OnJax):
         }
 
     def compile(self, phase):
-        """``jit(...).lower(...).compile()``: the calls of the same function then reuse it."""
+        """Call ``jit(...).lower(...).compile()``; later calls of the function reuse the result."""
         if phase == "inference":
             self.predict.lower(self.values, self.state, self.used[0]).compile()
         elif phase == "training":
@@ -150,31 +152,31 @@ class Adapter(OnJax):
         return True
 
     def infer(self):
-        """One jitted forward pass."""
+        """Run one jitted forward pass."""
         outputs = self.predict(self.values, self.state, self.next(self.used))
         return self.case.named_outputs(outputs)
 
     def train_step(self):
-        """Values, gradients and updates in one jitted function; old state is donated to new."""
+        """Compute losses, gradients and updates in one jitted function; donate the old state."""
         self.values, self.state, self.slots, losses = self.update(
             self.values, self.state, self.slots, self.next(self.sets)
         )
         return losses
 
     def generate(self, count):
-        """Prompt and all tokens in one jitted function."""
+        """Read the prompt and decode all tokens in one jitted function."""
         prompt = self.next(self.sets)[self.case.generation["prompt"]]
         return {"tokens": self.decode(self.values, prompt, count=count)}
 
     def gradients(self):
-        """``jax.value_and_grad`` of the same losses."""
+        """Call ``jax.value_and_grad`` on the same losses."""
         losses, gradients = self.losses_and_gradients(self.values, self.state, self.next(self.sets))
         return dict(flatten("gradient", gradients), **losses)
 
     def parameters(self):
-        """The present pytrees by canonical names."""
+        """Return the present arrays of the pytrees by canonical names."""
         return dict(flatten("parameter", self.values), **flatten("state", self.state))
 
     def wait(self, handle):
-        """JAX dispatches asynchronously, on the CPU too: block on the results and on the state."""
+        """Block on the results and the state: JAX dispatches asynchronously, on the CPU too."""
         jax.block_until_ready((handle, self.values, self.state, self.slots))

@@ -32,7 +32,7 @@ def build(sizes):
 
 
 def encode(layer, x, mask, heads):
-    """One layer, normed behind each sum."""
+    """Apply one layer; a layer norm follows each residual sum."""
     x = x + attention(layer["attention"], x, heads=heads, mask=mask)
     x = layer_norm(layer["attention_norm"], x, epsilon=EPSILON)
     y = jax.nn.gelu(dense(layer["hidden"], x), approximate=False)

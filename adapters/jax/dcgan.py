@@ -2,7 +2,7 @@
 
 Follows https://docs.jax.dev/en/latest/101/convolutions.html (``lax.conv_transpose``) and
 https://docs.jax.dev/en/latest/stateful-computations.html. The generated images of a training
-step's two objectives are one computation: XLA joins what is the same in one program.
+step's two objectives are computed once: XLA merges equal computations in one program.
 """
 
 import jax
@@ -52,7 +52,7 @@ def generate(parameters, state, latent, *, training):
 
 def transposed(layer, x, padding):
     """4x4 kernel; stride 2 doubles the size, "VALID" makes 4x4 of one pixel."""
-    # The gradient of a convolution, as everywhere else: that is a turned kernel (out, in).
+    # The gradient of a convolution, as in all frameworks: this needs a turned kernel (out, in).
     kernel = layer["kernel"].swapaxes(2, 3)
     strides = (1, 1) if padding == "VALID" else (2, 2)
     return lax.conv_transpose(x, kernel, strides, padding, transpose_kernel=True)

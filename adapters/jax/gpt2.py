@@ -1,8 +1,8 @@
 """GPT-2 over a pytree of parameters, with ``jax.nn.dot_product_attention``.
 
 Follows https://docs.jax.dev/en/latest/_autosummary/jax.nn.dot_product_attention.html and
-https://docs.jax.dev/en/latest/_autosummary/jax.lax.dynamic_update_slice_in_dim.html for the cache,
-whose shape is static: keys and values of all positions, of which the mask hides those to come.
+https://docs.jax.dev/en/latest/_autosummary/jax.lax.dynamic_update_slice_in_dim.html for the cache.
+The shape of the cache is static: keys and values of all positions. The mask hides later positions.
 """
 
 import jax
@@ -31,7 +31,7 @@ def build(sizes):
 
 
 def feed_forward(layer, x):
-    """The hidden layer behind its norm."""
+    """Apply the layer norm, then the hidden layer."""
     y = layer_norm(layer["norm"], x, epsilon=EPSILON)
     return dense(layer["out"], jax.nn.gelu(dense(layer["hidden"], y), approximate=True))
 
@@ -41,7 +41,7 @@ def generate(sizes):
     heads, names = sizes["heads"], [f"layers{n}" for n in range(1, sizes["layers"] + 1)]
 
     def advance(parameters, tokens, position, cache):
-        """The token behind tokens (batch, n) that stand from ``position`` on, and the cache."""
+        """(batch, n) tokens from ``position`` on -> the token after the last, and the cache."""
         table, length = parameters["token_embed"]["embedding"], tokens.shape[1]
         positions = lax.dynamic_slice_in_dim(
             parameters["position_embed"]["embedding"], position, length

@@ -1,9 +1,8 @@
 """Layers as functions of their parameters, over ``jax.numpy``, ``jax.nn`` and ``jax.lax``.
 
-Follows https://docs.jax.dev/en/latest/101/convolutions.html (images NHWC, kernels HWIO, said to
-``conv_general_dilated`` by its dimension numbers) and
-https://docs.jax.dev/en/latest/stateful-computations.html (state comes in as an argument and goes
-out as a result).
+Follows https://docs.jax.dev/en/latest/101/convolutions.html (images NHWC, kernels HWIO, as the
+dimension numbers of ``conv_general_dilated`` say) and
+https://docs.jax.dev/en/latest/stateful-computations.html (state is an argument and a result).
 """
 
 import jax

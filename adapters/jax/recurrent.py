@@ -24,7 +24,7 @@ def build(sizes):
             return cell(layer, carry, dense(layer, inputs))
 
         _, outputs = lax.scan(step, carry, x.swapaxes(0, 1))  # over time
-        last = outputs[length - 1, jnp.arange(len(tokens))]  # behind the last real token
+        last = outputs[length - 1, jnp.arange(len(tokens))]  # after the last real token
         return dense(parameters["logits"], last)
 
     return predict
@@ -46,7 +46,7 @@ def lstm(layer, carry, gates):
 
 
 def gru(layer, hidden, gates):
-    """Gates r, z, n; the reset behind the product."""
+    """Gates r, z, n; the reset follows the product."""
     recurrent = hidden @ layer["recurrent_kernel"] + layer["recurrent_bias"]
     r, z, n = jnp.split(gates, 3, axis=-1)
     r_hidden, z_hidden, n_hidden = jnp.split(recurrent, 3, axis=-1)

@@ -33,7 +33,7 @@ def build(sizes):
 
 
 def normalised(layers, state, name, x, *, training, **options):
-    """Convolution ``name`` and the batch norm behind it: conv1 and norm1."""
+    """Convolution ``name`` and the batch norm after it: conv1 and norm1."""
     norm = f"{name}_norm" if name == "shortcut" else name.replace("conv", "norm")
     x = convolve(layers[name], x, **options)
     x, moved = batch_norm(layers[norm], state[norm], x, training=training)
@@ -41,7 +41,7 @@ def normalised(layers, state, name, x, *, training, **options):
 
 
 def basic(layers, state, x, *, stride, training):
-    """Two 3x3 kernels beside the shortcut."""
+    """Two 3x3 kernels next to the shortcut."""
     y, first = normalised(layers, state, "conv1", x, training=training, stride=stride, padding=1)
     y, second = normalised(layers, state, "conv2", jax.nn.relu(y), training=training, padding=1)
     x, beside = shortcut(layers, state, x, stride=stride, training=training)
@@ -49,7 +49,7 @@ def basic(layers, state, x, *, stride, training):
 
 
 def bottleneck(layers, state, x, *, stride, training):
-    """1x1, 3x3 with the stride, 1x1 beside the shortcut."""
+    """1x1, 3x3 with the stride and 1x1, next to the shortcut."""
     y, first = normalised(layers, state, "conv1", x, training=training)
     y = jax.nn.relu(y)
     y, second = normalised(layers, state, "conv2", y, training=training, stride=stride, padding=1)
@@ -59,7 +59,7 @@ def bottleneck(layers, state, x, *, stride, training):
 
 
 def shortcut(layers, state, x, *, stride, training):
-    """A projection where the block has one."""
+    """The shortcut, with a projection where the block has one."""
     if "shortcut" not in layers:
         return x, {}
     return normalised(layers, state, "shortcut", x, training=training, stride=stride)

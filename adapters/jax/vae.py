@@ -1,7 +1,7 @@
 """Variational autoencoder over a pytree of parameters.
 
-Follows https://docs.jax.dev/en/latest/101/pytrees.html; the noise of the reparameterisation is an
-argument, as https://docs.jax.dev/en/latest/random-numbers.html wants of all randomness.
+Follows https://docs.jax.dev/en/latest/101/pytrees.html. The noise of the reparameterisation is an
+argument, as https://docs.jax.dev/en/latest/random-numbers.html recommends for all randomness.
 """
 
 import jax

@@ -3,17 +3,17 @@
 Follows https://keras.io/api/models/model_training_apis/ and, for the gate's gradients, the guides
 "Writing a training loop from scratch" in TensorFlow, JAX and PyTorch
 (https://keras.io/guides/writing_a_custom_training_loop_in_tensorflow/, ..._in_jax/, ..._in_torch/).
-``common`` has what the backends share, and one file for each backend what they do not.
+``common`` has the code that the backends share. Each backend has one file for its own code.
 """
 
 import os
 
 
 def Adapter(device, mode, threads, precision):
-    """The adapter of a mode: BACKEND, BACKEND-fit or BACKEND-tuned."""
+    """Return the adapter of a mode: BACKEND, BACKEND-fit or BACKEND-tuned."""
     os.environ["KERAS_BACKEND"] = mode.partition("-")[0]
     if device == "cpu":
-        # Every backend would take a GPU by itself, and TensorFlow would compile because of it.
+        # By default every backend uses a GPU if there is one, and TensorFlow would then compile.
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     if mode.startswith("tensorflow"):
         from adapters.keras.on_tensorflow import OnTensorFlow as Backend

@@ -11,14 +11,14 @@ EPSILON = 1e-12
 
 
 class PositionEmbedding(layers.Embedding):
-    """The first rows of a table, as many as there are positions."""
+    """The first rows of a table, one for each position."""
 
     def call(self, x):
         """(batch, time, width) -> (time, width)."""
         return super().call(ops.arange(x.shape[1]))
 
     def compute_output_shape(self, input_shape):
-        """Without the batch."""
+        """Return the shape without the batch."""
         return input_shape[1:]
 
 
@@ -34,11 +34,11 @@ class Bias(layers.Layer):
     """The bias of the tied head."""
 
     def build(self, input_shape):
-        """One for every token."""
+        """Make one bias for every token."""
         self.bias = self.add_weight(shape=input_shape[-1:], initializer="zeros", name="bias")
 
     def call(self, x):
-        """(..., units) -> the same."""
+        """(..., units) -> (..., units)."""
         return x + self.bias
 
 
@@ -75,7 +75,7 @@ def build(sizes):
 
 
 def encode(x, mask, width, heads, name):
-    """One layer, normed behind each sum."""
+    """Apply one layer; a layer norm follows each residual sum."""
     attention = layers.MultiHeadAttention(heads, width // heads, name=f"{name}_attention")
     x = norm(f"{name}_attention_norm")(x + attention(x, x, attention_mask=mask))
     y = layers.Dense(4 * width, activation="gelu", name=f"{name}_hidden")(x)

@@ -1,17 +1,18 @@
 """Keras' part of an adapter, whatever the backend.
 
-Inputs are NumPy arrays, as in Keras' guides; copying them into the backend is part of every step.
-Out-of-the-box options throughout: channels last, ``jit_compile="auto"``. Layers carry canonical
-names, so a variable's path after the model's name is its canonical name, with "_" for "/", where a
-layer's own name has to hold what a module elsewhere nests. Axes are canonical but for a GRU's
-gates and the kernels of transposed convolutions.
+Inputs are NumPy arrays, as in Keras' guides. Copying them into the backend is part of every step.
+All options are the defaults: channels last, ``jit_compile="auto"``. Layers have canonical names, so
+a variable's path after the model's name is its canonical name. Where other frameworks nest modules,
+the name of the layer has "_" instead of "/". Axes are canonical, except for a GRU's gates and the
+kernels of transposed convolutions.
 
-A model of two objectives has a training step of its own, ``make_train_step(model, optimizers)`` in
-its file, and none in the fit modes. Decoding follows the ``make_generate_function`` of Keras' own
-language models: one function of the backend around prompt and loop.
+A model of two objectives has its own training step, ``make_train_step(model, optimizers)`` in its
+file, and none in the fit modes. Decoding follows the ``make_generate_function`` of Keras' language
+models: one function of the backend around prompt and loop.
 
-The fit modes give a whole slice of steps to one ``fit`` or ``predict``, and so pay its fixed costs
-(data set, callbacks, fetching the logs) once a slice; a single step is a ``fit`` over one batch.
+The fit modes give a whole slice of steps to one ``fit`` or ``predict``. They thus pay its fixed
+costs (data set, callbacks, fetching the logs) once per slice. A single step is a ``fit`` over one
+batch.
 """
 
 import numpy as np
@@ -23,7 +24,7 @@ LAYOUT = Layout(
     entries={"gru_gate": (1, 0, 2)},  # Keras has z, r, h
 )
 
-# What Keras calls otherwise, and the parts of a path that the canonical names do not have.
+# Names that differ in Keras, and the parts of a path that the canonical names do not have.
 WORDS = {
     "gamma": "scale",
     "beta": "bias",
@@ -33,11 +34,11 @@ WORDS = {
     "attention_output": "out",
 }
 INNER = ("simple_rnn_cell", "lstm_cell", "gru_cell")
-BOTH_BIASES = ("recurrent/bias", "recurrent/recurrent_bias")  # of a GRU: one variable of two rows
+BOTH_BIASES = ("recurrent/bias", "recurrent/recurrent_bias")  # a GRU has one variable of two rows
 
 
 def sum_of_cross_entropies(keras):
-    """Per example; the divergence is added by the model itself."""
+    """The reconstruction loss per example; the model itself adds the divergence."""
 
     def loss(labels, logits):
         each = keras.ops.binary_crossentropy(labels, logits, from_logits=True)
@@ -56,7 +57,7 @@ LOSSES = {
 
 
 def make_optimizer(keras, constants):
-    """keras.optimizers. Adam's page says that its epsilon is the "epsilon hat".
+    """Make an optimiser of keras.optimizers. Keras documents Adam's epsilon as "epsilon hat".
 
     https://keras.io/api/optimizers/adam/
     """
@@ -94,11 +95,11 @@ class KerasAdapter(Adapter):
             raise Unsupported("Keras' backend finds no device of the kind cuda: " + mode)
 
     def compilations(self):
-        """Traces that the backend counts; None where Keras compiles nothing by default."""
+        """Return the backend's count of traces; None where Keras compiles nothing by default."""
         return self.compiled
 
     def describe(self):
-        """As Keras and its backend say."""
+        """Describe the run as Keras and its backend report it."""
         return {
             "version": self.keras.__version__,
             "threads": self.thread_count(),
@@ -106,14 +107,14 @@ class KerasAdapter(Adapter):
             "backend": self.keras.backend.backend(),
             "backend_version": self.native.__version__,
             "numpy": np.__version__,
-            # What "auto" becomes: an empty model has nothing that speaks against compilation.
+            # Resolve "auto" with an empty model, which has nothing that prevents compilation.
             "jit_compile": self.jit_compile is True or self.keras.Sequential().jit_compile,
             "image_data_format": self.keras.config.image_data_format(),
             "dtype": self.keras.config.dtype_policy().name,
         }
 
     def load(self, module, case):
-        """A new compiled model, its weights replaced by the case's."""
+        """Build and compile a new model, then replace its weights with those of the case."""
         if self.fits and len(case.objectives) > 1:
             raise Unsupported("fit has one optimiser; two objectives take a loop of their own")
         self.keras.utils.clear_session()
@@ -129,7 +130,7 @@ class KerasAdapter(Adapter):
             name: make_optimizer(self.keras, case.optimizer) for name in self.trained
         }
         for name, optimizer in self.optimizers.items():
-            # Otherwise built by the first step; the fence must know the state before it.
+            # The first step would build the optimiser, but the fence needs the state before that.
             optimizer.build(self._ordered(self.trained[name].values()))
         self._compile(*case.objectives)
         self.state = self.model.weights + [
@@ -139,9 +140,9 @@ class KerasAdapter(Adapter):
         self.tiles, self.tiled, self.decode = 0, None, None
 
     def _named_variables(self):
-        """Canonical name -> variable."""
+        """Map canonical names to variables."""
         expected = [*self.case.parameters, *self.case.state]
-        # GRU: Keras holds both biases in one variable.
+        # Keras holds both biases of a GRU in one variable.
         names = {name.replace("/", "_"): name for name in expected}
         found = {}
         for variable in self.model.variables:
@@ -163,7 +164,7 @@ class KerasAdapter(Adapter):
         return found
 
     def _ordered(self, variables):
-        """In the model's own order, which is that of its optimiser."""
+        """Sort variables in the model's own order, which is that of its optimiser."""
         wanted = {id(variable) for variable in variables}
         return [v for v in self.model.trainable_variables if id(v) in wanted]
 
@@ -183,7 +184,7 @@ class KerasAdapter(Adapter):
         self.after_compile()
 
     def after_compile(self):
-        """Never timed. For a backend that counts its traces in the model's own steps."""
+        """A hook for a backend that counts its traces in the model's own steps. Never timed."""
 
     def _assign(self, name, value):
         value = LAYOUT.to_native(value, self.case.dimensions[name])
@@ -197,7 +198,7 @@ class KerasAdapter(Adapter):
             variable.assign(fitted(name, value, variable))
 
     def _arguments(self, arrays):
-        """x and y as Keras wants them; a model of several outputs has the target's by name."""
+        """Return x and y as Keras expects them; with several outputs, the target has a name."""
         inputs = {name: arrays[name] for name in self._inputs()}
         x = inputs if len(inputs) > 1 else next(iter(inputs.values()))
         objective = self.case.objectives[0]
@@ -207,20 +208,20 @@ class KerasAdapter(Adapter):
         return x, y if len(self.case.outputs) == 1 else {objective["outputs"][0]: y}
 
     def _inputs(self):
-        """Of the model: a sequence's mask makes its length unnecessary."""
+        """Name the model's inputs; a sequence's mask makes its length unnecessary."""
         if isinstance(self.model, self.keras.Sequential) and len(self.case.used) > 1:
             return [self.model.inputs[0].name]
         return self.case.used
 
     def _next_batches(self, count=1):
-        """Inputs and targets of the next ``count`` input sets, one after the other."""
+        """Return inputs and targets of the next ``count`` input sets, one after the other."""
         first, sets = self.cursor, len(self.batches)
         self.cursor = (first + count) % sets
         if count == 1:
             return self.batches[first]
         if self.tiles < first + count:
-            # Enough for any cursor: the slice before the timed one has the same count, so that
-            # the timed one only takes views.
+            # This is enough for any cursor. The slice before the timed one has the same count,
+            # so that the timed slice only takes views.
             self.tiles = count + sets - 1
             tiles = [self.batches[number % sets] for number in range(self.tiles)]
             self.tiled = self.keras.tree.map_structure(lambda *a: np.concatenate(a), *tiles)
@@ -228,14 +229,14 @@ class KerasAdapter(Adapter):
         return self.keras.tree.map_structure(lambda a: a[rows], self.tiled)
 
     def infer(self):
-        """``predict_on_batch``, or in the fit modes ``predict`` over one batch; gives NumPy."""
+        """Call ``predict_on_batch``, in the fit modes ``predict`` over one batch -> NumPy."""
         if self.fits:
             return self.repeat(self.infer, 1)
         x, _ = self._next_batches()
         return self.case.named_outputs(self.model.predict_on_batch(x))
 
     def train_step(self):
-        """``train_on_batch`` or, in the fit modes, ``fit`` over one batch; a float comes back."""
+        """Call ``train_on_batch``, in the fit modes ``fit`` over one batch -> a float."""
         if self.fits:
             return self.repeat(self.train_step, 1)
         x, y = self._next_batches()
@@ -244,7 +245,7 @@ class KerasAdapter(Adapter):
         return {"loss": self.model.train_on_batch(x, y, return_dict=True)["loss"]}
 
     def repeat(self, step, count):
-        """In the fit modes one ``fit`` (``predict``) over ``count`` batches in the cursor's order.
+        """In the fit modes, call ``fit`` (``predict``) once over the next ``count`` batches.
 
         The handle then holds the mean of their losses (the outputs of the last batch).
         """
@@ -261,16 +262,16 @@ class KerasAdapter(Adapter):
         return {"loss": history["loss"][0]}
 
     def generate(self, count):
-        """Prompt and all tokens in one function of the backend."""
+        """Read the prompt and decode all tokens in one function of the backend."""
         if self.decode is None:
             self.decode = self.decoder()
         prompt = self.next(self.sets)[self.case.generation["prompt"]]
         return {"tokens": self.decode(prompt, count)}
 
     def gradients(self):
-        """By the backend's own means: a gradient tape, ``jax.value_and_grad`` or ``backward``.
+        """Call the backend's gradient tape, ``jax.value_and_grad`` or ``backward``.
 
-        Running statistics are put back.
+        Running statistics are restored afterwards.
         """
         x, y = self._next_batches()
         statistics = [v for v in self.model.variables if not v.trainable]
@@ -287,7 +288,7 @@ class KerasAdapter(Adapter):
         return handle
 
     def loss_of(self, name, x, y):
-        """The loss of an objective. Never timed."""
+        """Compute the loss of an objective. Never timed."""
         own = getattr(self.module, name, None)
         if own is not None:
             return own(self.model, y)
@@ -295,11 +296,11 @@ class KerasAdapter(Adapter):
         return self.model.compute_loss(x=x, y=y, y_pred=outputs, training=True)
 
     def parameters(self):
-        """The present values of the variables."""
+        """Return the present values of the variables."""
         return self.by_kind({name: variable.value for name, variable in self.variables.items()})
 
     def read(self, handle):
-        """A GRU's variable of both biases is two arrays."""
+        """Split a GRU's variable of both biases into two arrays."""
         arrays = {}
         for name, value in handle.items():
             kind, _, rest = name.partition("/")
@@ -311,7 +312,7 @@ class KerasAdapter(Adapter):
         return super().read(arrays)
 
     def to_numpy(self, value):
-        """A copy: PyTorch shares the memory of a parameter with NumPy."""
+        """Return a copy: PyTorch shares the memory of a parameter with NumPy."""
         if isinstance(value, (float, np.ndarray)):
             return np.array(value)
         return np.array(self.keras.ops.convert_to_numpy(value))

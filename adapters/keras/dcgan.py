@@ -1,9 +1,9 @@
 """Deep convolutional GAN: two Keras models and a training loop of their own.
 
-Models after https://keras.io/examples/generative/dcgan_overriding_train_step/; the steps after the
-guides "Writing a training loop from scratch" in TensorFlow, JAX and PyTorch
+The models follow https://keras.io/examples/generative/dcgan_overriding_train_step/. The steps
+follow the guides "Writing a training loop from scratch" in TensorFlow, JAX and PyTorch
 (https://keras.io/guides/writing_a_custom_training_loop_in_tensorflow/, ..._in_jax/, ..._in_torch/),
-since a compiled model has one optimiser.
+because a compiled model has only one optimiser.
 """
 
 import keras
@@ -11,7 +11,7 @@ from keras import layers, ops
 
 
 def norm(number):
-    """Batch norm as everywhere here."""
+    """A batch norm with the constants of the definition."""
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"norm{number}")
 
 
@@ -60,7 +60,7 @@ def discriminator_of(sizes):
 
 
 class DCGAN(keras.Model):
-    """Both nets; what is called is the generator."""
+    """Both nets; a call runs the generator."""
 
     def __init__(self, sizes):
         super().__init__(name="dcgan")
@@ -80,13 +80,13 @@ def build(sizes):
 
 
 def against(logits, label):
-    """Binary cross-entropy against the same label for all."""
+    """Binary cross-entropy against one label for all examples."""
     labels = ops.full_like(logits, label)
     return ops.mean(ops.binary_crossentropy(labels, logits, from_logits=True))
 
 
 def told_apart(model, real, fake):
-    """The discriminator's loss: real images against 1, generated ones against 0."""
+    """The discriminator's loss: real images against 1, generated images against 0."""
     on_real = against(model.discriminator(real, training=True), 1.0)
     return on_real + against(model.discriminator(fake, training=True), 0.0)
 
@@ -97,24 +97,24 @@ def fooled(model, fake):
 
 
 def discriminator_loss(model, inputs):
-    """As a function of model and inputs."""
+    """The discriminator's loss as a function of model and inputs."""
     return told_apart(model, inputs["image"], model.generator(inputs["latent"], training=True))
 
 
 def generator_loss(model, inputs):
-    """As a function of model and inputs."""
+    """The generator's loss as a function of model and inputs."""
     return fooled(model, model.generator(inputs["latent"], training=True))
 
 
 def make_train_step(model, optimizers):
-    """-> ``step(inputs)``, which gives both losses, for the backend in use."""
+    """Make ``step(inputs)``, which returns both losses, for the backend in use."""
     make = {"tensorflow": tensorflow_step, "jax": jax_step, "torch": torch_step}
     discriminating, generating = optimizers["discriminator_loss"], optimizers["generator_loss"]
     return make[keras.backend.backend()](model, discriminating, generating)
 
 
 def tensorflow_step(model, discriminating, generating):
-    """Two gradient tapes under tf.function."""
+    """Make a step with two gradient tapes under tf.function."""
     import tensorflow as tf
 
     @tf.function
@@ -134,7 +134,7 @@ def tensorflow_step(model, discriminating, generating):
 
 
 def torch_step(model, discriminating, generating):
-    """backward and the gradients of the weights."""
+    """Make a step with backward and the gradients of the weights."""
     import torch
 
     def update(loss, optimizer, weights):
@@ -158,7 +158,7 @@ def torch_step(model, discriminating, generating):
 
 
 def jax_step(model, discriminating, generating):
-    """Stateless calls under jax.jit; the variables take the new values behind it."""
+    """Make a step of stateless calls under jax.jit; variables get the new values after it."""
     import jax
 
     generator, discriminator = model.generator, model.discriminator

@@ -1,7 +1,7 @@
 """GPT-2 as a subclassed Keras model that decodes with a cache of fixed shape.
 
-Follows https://keras.io/guides/making_new_layers_and_models_via_subclassing/ and Keras' own
-language models, https://keras.io/keras_hub/api/modeling_layers/cached_multi_head_attention/ and
+Follows https://keras.io/guides/making_new_layers_and_models_via_subclassing/ and the language
+models of Keras, https://keras.io/keras_hub/api/modeling_layers/cached_multi_head_attention/ and
 https://keras.io/keras_hub/api/samplers/ (a ``keras.ops.while_loop`` over a padded prompt).
 """
 
@@ -15,7 +15,7 @@ class CachedAttention(layers.MultiHeadAttention):
     """Causal self-attention, optionally over a cache, by the layer's own projections."""
 
     def advance(self, x, position, cache):
-        """New positions, and the cache with their keys and values."""
+        """Process new positions; also return the cache with their keys and values."""
         query, key, value = self._query_dense(x), self._key_dense(x), self._value_dense(x)
         keys = ops.slice_update(cache[0], [0, position, 0, 0], key)
         values = ops.slice_update(cache[1], [0, position, 0, 0], value)
@@ -26,7 +26,7 @@ class CachedAttention(layers.MultiHeadAttention):
 
 
 class Block(layers.Layer):
-    """Attention and a hidden layer, each behind a norm."""
+    """Attention and a hidden layer, each after a layer norm."""
 
     def __init__(self, width, heads, **options):
         super().__init__(**options)
@@ -37,20 +37,20 @@ class Block(layers.Layer):
         self.out = layers.Dense(width, name="out")
 
     def call(self, x):
-        """(batch, time, width) -> the same."""
+        """(batch, time, width) -> (batch, time, width)."""
         y = self.attention_norm(x)
         x = x + self.attention(y, y, use_causal_mask=True)
         return x + self.out(self.hidden(self.norm(x)))
 
     def advance(self, x, position, cache):
-        """The same for new positions."""
+        """Process new positions over the cache."""
         out, cache = self.attention.advance(self.attention_norm(x), position, cache)
         x = x + out
         return x + self.out(self.hidden(self.norm(x))), cache
 
 
 def gelu(x):
-    """By tanh."""
+    """GELU by the tanh approximation."""
     return ops.gelu(x, approximate=True)
 
 
@@ -82,7 +82,7 @@ class GPT2(keras.Model):
         return [(zeros, zeros) for _ in self.blocks]
 
     def advance(self, tokens, position, cache):
-        """(batch, n) tokens from ``position`` on -> the token behind the last, and the cache."""
+        """(batch, n) tokens from ``position`` on -> the token after the last, and the cache."""
         x = self.token_embed(tokens) + self.position_embed(position + ops.arange(tokens.shape[1]))
         kept = []
         for block, old in zip(self.blocks, cache, strict=True):
@@ -100,7 +100,7 @@ def build(sizes):
 
 
 def generate(model, prompt, count):
-    """(batch, time) -> (batch, count), greedily."""
+    """Decode greedily: (batch, time) -> (batch, count)."""
     batch, length = prompt.shape
     token, cache = model.advance(prompt, 0, model.empty_cache(batch, length + count))
     token = ops.cast(token, "int32")

@@ -12,26 +12,26 @@ class OnJax(KerasAdapter):
     native = jax
 
     def set_up(self, threads):
-        """The device, and no TF32. JAX sizes its pool by NPROC and the affinity."""
+        """Set the device and switch TF32 off. JAX sizes its pool by NPROC and the affinity."""
         self.process = on_jax.OnJax(self.device, "jit", threads, "float32")
 
     def compilations(self):
-        """By JAX's own count."""
+        """Return JAX's own count."""
         return self.process.compilations()
 
     def thread_count(self):
-        """JAX cannot read it back."""
+        """Return None: JAX cannot read the number back."""
 
     def has_gpu(self):
         """Whether JAX places its work on a GPU."""
         return jax.default_backend() == "gpu"
 
     def device_memory(self):
-        """Of JAX's allocator since the process began."""
+        """Return the peak of JAX's allocator since the process began."""
         return self.process.device_memory()
 
     def decoder(self):
-        """``jax.jit`` around prompt and loop, the variables' values as arguments."""
+        """Wrap prompt and loop in ``jax.jit``; the variables' values are arguments."""
 
         def decode(state, prompt, count):
             mapping = list(zip(self.model.variables, state, strict=True))
@@ -44,7 +44,7 @@ class OnJax(KerasAdapter):
         )
 
     def loss_and_gradients(self, name, x, y, variables):
-        """By ``jax.value_and_grad``."""
+        """Compute loss and gradients by ``jax.value_and_grad``."""
 
         def compute_loss(values):
             mapping = list(zip(variables, values, strict=True))
@@ -54,5 +54,5 @@ class OnJax(KerasAdapter):
         return jax.value_and_grad(compute_loss)([v.value for v in variables])
 
     def wait(self, handle):
-        """Blocks on the handle and on the updated state."""
+        """Block on the handle and on the updated state."""
         jax.block_until_ready((handle, [v.value for v in self.state]))

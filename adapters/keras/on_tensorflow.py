@@ -11,12 +11,12 @@ class OnTensorFlow(KerasAdapter):
     native = tf
 
     def set_up(self, threads):
-        """Threads, and no TF32."""
+        """Set the threads and switch TF32 off."""
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.experimental.enable_tensor_float_32_execution(False)
 
     def thread_count(self):
-        """As it was set."""
+        """Return the number as it was set."""
         return tf.config.threading.get_intra_op_parallelism_threads()
 
     def has_gpu(self):
@@ -24,7 +24,7 @@ class OnTensorFlow(KerasAdapter):
         return bool(tf.config.list_logical_devices("GPU"))
 
     def device_memory(self):
-        """Peak of the allocator."""
+        """Return the peak of the allocator."""
         if self.device == "cpu":
             return None
         used = tf.config.experimental.get_memory_info("GPU:0")["peak"]
@@ -32,8 +32,10 @@ class OnTensorFlow(KerasAdapter):
         return {"used_peak_bytes": used, "reserved_peak_bytes": None}
 
     def after_compile(self):
-        """Never timed. Keras keeps its functions to itself, but the Python of a step runs only
-        while it is traced."""
+        """Count the runs of a step's Python code, which runs only while it is traced. Never timed.
+
+        Keras does not expose its functions.
+        """
         self.compiled = self.compiled or 0
         self.model.train_step = self._counted(self.model.train_step)
         self.model.predict_step = self._counted(self.model.predict_step)
@@ -46,7 +48,7 @@ class OnTensorFlow(KerasAdapter):
         return traced
 
     def decoder(self):
-        """``tf.function`` around prompt and loop."""
+        """Wrap prompt and loop in ``tf.function``."""
 
         def decode(prompt, count):
             self.compiled += 1
@@ -56,7 +58,7 @@ class OnTensorFlow(KerasAdapter):
         return lambda prompt, count: compiled(tf.constant(prompt), count)
 
     def loss_and_gradients(self, name, x, y, variables):
-        """By a gradient tape."""
+        """Compute loss and gradients by a gradient tape."""
         with tf.GradientTape() as tape:
             loss = self.loss_of(name, x, y)
         values = [variable.value for variable in variables]
@@ -65,6 +67,6 @@ class OnTensorFlow(KerasAdapter):
         return loss, [tf.convert_to_tensor(gradient) for gradient in found]
 
     def wait(self, handle):
-        """What the handle of a step holds is in NumPy, and a function returns when it is done."""
+        """Do nothing: a step's handle holds NumPy values; a function returns when it is done."""
         if self.device == "cuda":
             tf.test.experimental.sync_devices()

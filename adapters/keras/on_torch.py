@@ -11,21 +11,21 @@ class OnTorch(KerasAdapter):
     native = torch
 
     def set_up(self, threads):
-        """Threads, and no TF32."""
+        """Set the threads and switch TF32 off."""
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision("highest")
         torch.backends.cudnn.conv.fp32_precision = "ieee"
 
     def thread_count(self):
-        """As torch says."""
+        """Return the number that torch reports."""
         return torch.get_num_threads()
 
     def has_gpu(self):
-        """Whether torch finds one."""
+        """Whether torch finds a GPU."""
         return torch.cuda.is_available()
 
     def device_memory(self):
-        """Peaks of the caching allocator since the last call."""
+        """Return the peaks of the caching allocator since the last call."""
         if self.device == "cpu":
             return None
         used, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
@@ -33,7 +33,7 @@ class OnTorch(KerasAdapter):
         return {"used_peak_bytes": used, "reserved_peak_bytes": reserved}
 
     def decoder(self):
-        """Without the records for gradients."""
+        """Run prompt and loop without recording gradients."""
 
         def decode(prompt, count):
             with torch.no_grad():
@@ -42,7 +42,7 @@ class OnTorch(KerasAdapter):
         return decode
 
     def loss_and_gradients(self, name, x, y, variables):
-        """By ``backward``."""
+        """Compute loss and gradients by ``backward``."""
         self.model.zero_grad()
         loss = self.loss_of(name, x, y)
         loss.backward()
@@ -53,6 +53,6 @@ class OnTorch(KerasAdapter):
         ]
 
     def wait(self, handle):
-        """What the handle of a step holds is in NumPy, and operations return when they are done."""
+        """Do nothing: a step's handle holds NumPy values; operations return when they are done."""
         if self.device == "cuda":
             torch.cuda.synchronize()

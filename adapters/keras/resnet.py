@@ -1,7 +1,7 @@
 """Residual networks as a functional Keras model.
 
-Follows https://keras.io/guides/functional_api/ ("A toy ResNet model"), with the padding in layers
-of its own as in keras.applications: "same" with stride 2 would put all of it on one side.
+Follows https://keras.io/guides/functional_api/ ("A toy ResNet model"). Padding has separate layers,
+as in keras.applications: "same" with stride 2 would put all padding on one side.
 https://keras.io/api/applications/resnet/
 """
 
@@ -38,7 +38,7 @@ def normalised(x, filters, window, *, strides=1, name, norm=None):
 
 
 def basic(x, filters, strides, name):
-    """Two 3x3 kernels beside the shortcut."""
+    """Two 3x3 kernels next to the shortcut."""
     y = normalised(x, filters, 3, strides=strides, name=f"{name}_conv1", norm=f"{name}_norm1")
     y = layers.Activation("relu")(y)
     y = normalised(y, filters, 3, name=f"{name}_conv2", norm=f"{name}_norm2")
@@ -46,7 +46,7 @@ def basic(x, filters, strides, name):
 
 
 def bottleneck(x, filters, strides, name):
-    """1x1, 3x3 with the stride, 1x1 beside the shortcut."""
+    """1x1, 3x3 with the stride and 1x1, next to the shortcut."""
     y = normalised(x, filters, 1, name=f"{name}_conv1", norm=f"{name}_norm1")
     y = layers.Activation("relu")(y)
     y = normalised(y, filters, 3, strides=strides, name=f"{name}_conv2", norm=f"{name}_norm2")
@@ -56,7 +56,7 @@ def bottleneck(x, filters, strides, name):
 
 
 def joined(x, y, outer, strides, name):
-    """The sum with the shortcut, a projection where the shape changes."""
+    """Add the shortcut, which has a projection where the shape changes."""
     if strides != 1 or x.shape[-1] != outer:
         x = normalised(x, outer, 1, strides=strides, name=f"{name}_shortcut")
     return layers.Activation("relu")(layers.Add()([x, y]))

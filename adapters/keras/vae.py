@@ -1,7 +1,7 @@
 """Variational autoencoder as a functional Keras model.
 
-Follows https://keras.io/examples/generative/vae/; the noise is an input, and the divergence is
-added to the loss by a layer, as in
+Follows https://keras.io/examples/generative/vae/. The noise is an input. A layer adds the
+divergence to the loss, as in
 https://keras.io/guides/making_new_layers_and_models_via_subclassing/ ("The add_loss() method").
 """
 
@@ -10,10 +10,10 @@ from keras import layers, ops
 
 
 class Divergence(layers.Layer):
-    """Adds the divergence from the standard normal distribution to the loss."""
+    """Add the divergence from the standard normal distribution to the loss."""
 
     def call(self, mean, log_variance):
-        """Passes both on."""
+        """Return both arguments unchanged."""
         each = -0.5 * (1 + log_variance - ops.square(mean) - ops.exp(log_variance))
         self.add_loss(ops.mean(ops.sum(each, axis=1)))
         return mean, log_variance

@@ -1,7 +1,7 @@
 """Keras 2 on Theano and on CNTK: a compiled model stepped by ``train_on_batch``, or by ``fit``.
 
-https://github.com/keras-team/keras/tree/2.3.1/docs (models/model.md, backend.md). Options are those
-of the box: channels last, NumPy arrays in and out. For Python 3.6 and later.
+https://github.com/keras-team/keras/tree/2.3.1/docs (models/model.md, backend.md). All options are
+the defaults: channels last, NumPy arrays in and out. For Python 3.6 and later.
 """
 
 import collections
@@ -15,15 +15,15 @@ from adapters.base import Adapter as Base
 from adapters.base import Layout, Unsupported, epsilon_hat
 
 LAYOUT = Layout(entries={"gru_gate": (1, 0, 2)})  # Keras has z, r, h
-BOTH_BIASES = ("recurrent/bias", "recurrent/recurrent_bias")  # of a GRU: one variable of two rows
+BOTH_BIASES = ("recurrent/bias", "recurrent/recurrent_bias")  # a GRU has one variable of two rows
 
-# Gradients are what a step of plain descent moves the weights by, divided by its rate: a rate this
-# large leaves the weights' own rounding far behind.
+# A gradient is the movement of the weights in a step of plain descent, divided by its rate. With a
+# rate as large as this, the rounding of the weights is negligible.
 PROBING_RATE = 1024.0
 
 
 def make_optimizer(keras, constants):
-    """keras.optimizers."""
+    """Make an optimiser of keras.optimizers."""
     rate = constants["learning_rate"]
     if constants["name"] == "adam":
         beta1, beta2 = constants["beta1"], constants["beta2"]
@@ -42,16 +42,16 @@ class Adapter(Base):
             raise Unsupported("the GPU packages of its backends are no longer built")
         self.backend, _, variant = mode.partition("-")
         self.fits, self.unrolled = variant == "fit", variant == "unrolled"
-        # Backends are set up as their own adapters set them up.
+        # The import sets the backend up as its own adapter does.
         importlib.import_module("adapters." + self.backend)
         os.environ["KERAS_BACKEND"] = self.backend
-        # These names left collections with Python 3.10.
+        # Python 3.10 removed these names from collections.
         for name in ("Iterable", "Mapping", "Sequence"):
             setattr(collections, name, getattr(collections.abc, name))
         self.keras = importlib.import_module("keras")
 
     def describe(self):
-        """The threads are those of the backend's BLAS, which cannot be read back."""
+        """Describe the run. The threads are those of the backend's BLAS and cannot be read back."""
         backend = self.keras.backend
         return {
             "version": self.keras.__version__,
@@ -64,18 +64,18 @@ class Adapter(Base):
         }
 
     def compilations(self):
-        """Functions that the model has made of itself so far."""
+        """Count the functions that the model has compiled so far."""
         functions = self.model.train_function, self.model.predict_function
         return sum(function is not None for function in functions)
 
     def load(self, module, case):
-        """A new compiled model, its weights replaced by the case's."""
+        """Build and compile a new model, then replace its weights with those of the case."""
         self.begin(module, case)
         self.batch, self.tiles = case.batch, 0
         self.model = module.build(dict(case.sizes, unroll=self.unrolled))
         loss = self.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         self.model.compile(optimizer=make_optimizer(self.keras, case.optimizer), loss=loss)
-        # The same layers under another optimiser, for the gradients.
+        # A model of the same layers with another optimiser, for the gradients.
         self.probe = self.keras.models.Model(self.model.inputs, self.model.outputs)
         self.probe.compile(optimizer=self.keras.optimizers.SGD(PROBING_RATE), loss=loss)
         self.parts = {name: self._variable(name) for name in case.parameters}
@@ -95,13 +95,13 @@ class Adapter(Base):
         return getattr(getattr(layer, "cell", layer), attribute)
 
     def _row(self, name):
-        """Which row of the variable a bias is, where a GRU keeps two in one; None elsewhere."""
+        """The row of a bias in a GRU's variable of two biases; None for other variables."""
         if name in BOTH_BIASES and BOTH_BIASES[1] in self.case.parameters:
             return BOTH_BIASES.index(name)
         return None
 
     def _turned(self, name, value):
-        """Theano convolves, where all others correlate: kernels stand upside down."""
+        """Flip kernels for Theano, which convolves; all others compute cross-correlation."""
         return value[::-1, ::-1] if self.backend == "theano" and value.ndim == 4 else value
 
     def _assign(self, name, value):
@@ -117,14 +117,14 @@ class Adapter(Base):
         return np.array(self._turned(name, value if row is None else value[row]))
 
     def _next_batches(self, count=1):
-        """Inputs and targets of the next ``count`` sets, one after the other."""
+        """Return inputs and targets of the next ``count`` sets, one after the other."""
         first, sets = self.cursor, len(self.batches)
         self.cursor = (first + count) % sets
         if count == 1:
             return self.batches[first]
         if self.tiles < first + count:
-            # Enough for any cursor: the slice before the timed one has the same count, so that the
-            # timed one only takes views.
+            # This is enough for any cursor. The slice before the timed one has the same count, so
+            # that the timed slice only takes views.
             self.tiles = count + sets - 1
             chosen = [self.batches[number % sets] for number in range(self.tiles)]
             self.tiled = [np.concatenate(arrays) for arrays in zip(*chosen)]
@@ -132,19 +132,19 @@ class Adapter(Base):
         return [each[rows] for each in self.tiled]
 
     def infer(self):
-        """``predict_on_batch``, or in the fit modes ``predict`` over one batch."""
+        """Call ``predict_on_batch``, in the fit modes ``predict`` over one batch."""
         if self.fits:
             return self.repeat(self.infer, 1)
         return self.case.named_outputs(self.model.predict_on_batch(self._next_batches()[0]))
 
     def train_step(self):
-        """``train_on_batch`` or, in the fit modes, ``fit`` over one batch."""
+        """Call ``train_on_batch``, in the fit modes ``fit`` over one batch."""
         if self.fits:
             return self.repeat(self.train_step, 1)
         return {"loss": self.model.train_on_batch(*self._next_batches())}
 
     def repeat(self, step, count):
-        """In the fit modes one ``fit`` (``predict``) over ``count`` batches in the cursor's order.
+        """In the fit modes, call ``fit`` (``predict``) once over the next ``count`` batches.
 
         The handle then holds the mean of their losses (the outputs of the last batch).
         """
@@ -158,7 +158,7 @@ class Adapter(Base):
         return {"loss": self.model.fit(x, y, **settings).history["loss"][0]}
 
     def gradients(self):
-        """Of a step of plain descent, which is taken back; CNTK tells them in no other way."""
+        """Take a step of plain descent and undo it: CNTK gives gradients in no other way."""
         before = {name: self._value(name) for name in self.parts}
         weights = self.model.get_weights()
         loss = self.probe.train_on_batch(*self._next_batches())
@@ -170,12 +170,12 @@ class Adapter(Base):
         return dict(handle, loss=loss)
 
     def parameters(self):
-        """Copies."""
+        """Return copies of the parameters."""
         return self.by_kind({name: self._value(name) for name in self.parts})
 
     def wait(self, handle):
-        """Both backends return when they are done."""
+        """Do nothing: both backends return when they are done."""
 
     def to_numpy(self, value):
-        """Losses are float64."""
+        """Convert to float32: losses are float64."""
         return np.asarray(value, "float32")

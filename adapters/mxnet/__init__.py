@@ -16,7 +16,7 @@ LAYOUT = Layout(
     }
 )
 
-# What the parameters of a block are called canonically; "weight" of any other is its kernel.
+# Canonical names of the parameters of a block; in all other blocks, "weight" is the kernel.
 KINDS = {
     "gamma": "scale",
     "beta": "bias",
@@ -32,14 +32,14 @@ STATISTICS = ("mean", "variance")
 
 
 class EvidenceLowerBound(gluon.HybridBlock):
-    """After GluonCV's and MXNet's autoencoder examples: its negative, of every example."""
+    """The negative bound of every example, after the autoencoder examples of GluonCV and MXNet."""
 
     def __init__(self):
         super().__init__()
         self.reconstruction = gluon.loss.SigmoidBCELoss()
 
     def hybrid_forward(self, F, logits, mean, log_variance, target):
-        """Losses of gluon are means over all axes but the batch's: hence the factor."""
+        """Compute it; gluon's losses are means over all axes but the batch, hence the factor."""
         pixels = F.ones_like(target).sum(axis=1)
         reconstruction = self.reconstruction(logits, target) * pixels
         divergence = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(axis=1)
@@ -53,7 +53,7 @@ LOSSES = {
 
 
 def make_trainer(constants, parameters):
-    """gluon.Trainer, without the store that many devices would need."""
+    """Make a gluon.Trainer without the store that several devices would need."""
     settings = {"learning_rate": constants["learning_rate"], "wd": 0.0}
     if constants["name"] == "adam":
         settings["beta1"], settings["beta2"] = constants["beta1"], constants["beta2"]
@@ -89,7 +89,7 @@ class Adapter(Base):
         self.hybridized = mode == "hybridized"
 
     def describe(self):
-        """MXNet takes its threads from OMP_NUM_THREADS and cannot read them back."""
+        """Describe the run. Threads come from OMP_NUM_THREADS and cannot be read back."""
         return {
             "version": mx.__version__,
             "numpy": np.__version__,
@@ -98,7 +98,7 @@ class Adapter(Base):
         }
 
     def load(self, module, case):
-        """Parameters are set in the built block under its own names."""
+        """Build the block and set its parameters under its own names."""
         self.begin(module, case)
         self.model = module.build(case.sizes)
         self.model.initialize(ctx=mx.cpu())
@@ -115,7 +115,7 @@ class Adapter(Base):
         nd.waitall()
 
     def place(self, name, value):
-        """An array of the context."""
+        """Make an array of the context."""
         return nd.array(super().place(name, value), dtype=value.dtype)
 
     def _forward(self, inputs):
@@ -124,17 +124,17 @@ class Adapter(Base):
         return dict(zip(self.case.outputs, found, strict=True))
 
     def _losses(self, inputs):
-        """Of every example."""
+        """Compute the losses of every example."""
         outputs = self._forward(inputs)
         arguments = [outputs[name] for name in self.outputs]
         return self.loss(*arguments, *(inputs[name] for name in self.targets))
 
     def infer(self):
-        """Outside of autograd.record: in evaluation mode."""
+        """Run the forward pass outside of autograd.record, which means evaluation mode."""
         return self._forward(self.next(self.sets))
 
     def train_step(self):
-        """Forward, backward, and a step that divides by the batch."""
+        """Run forward and backward, and a step that divides by the batch size."""
         inputs = self.next(self.sets)
         with autograd.record():
             losses = self._losses(inputs)
@@ -143,7 +143,7 @@ class Adapter(Base):
         return {self.loss_name: losses.mean()}
 
     def gradients(self):
-        """Of the mean; running statistics are put back."""
+        """Compute gradients of the mean loss, then restore running statistics."""
         statistics = [self.named[name] for name in self.case.state]
         before = [each.data().copy() for each in statistics]
         inputs = self.next(self.sets)
@@ -157,13 +157,13 @@ class Adapter(Base):
         return dict(handle, **{self.loss_name: loss})
 
     def parameters(self):
-        """The block's own arrays."""
+        """Return the block's own arrays."""
         return self.by_kind({name: parameter.data() for name, parameter in self.named.items()})
 
     def wait(self, handle):
-        """Operations are queued; ``waitall`` waits for the queue, updates included."""
+        """Call ``waitall``, which waits for all queued operations, updates included."""
         nd.waitall()
 
     def to_numpy(self, value):
-        """A copy."""
+        """Return a copy."""
         return value.asnumpy()

@@ -12,7 +12,7 @@ class LeNet5(nn.HybridBlock):
     def __init__(self, sizes):
         super().__init__()
         first, second = sizes["filters"]
-        # Behind two poolings by 2, the second convolution without padding.
+        # The size after two poolings by 2; the second convolution has no padding.
         height, width = ((sizes[side] // 2 - 4) // 2 for side in ("height", "width"))
         self.conv1 = nn.Conv2D(
             first, 5, padding=2, activation="relu", in_channels=sizes["channels"]
@@ -34,5 +34,5 @@ class LeNet5(nn.HybridBlock):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return LeNet5(sizes)

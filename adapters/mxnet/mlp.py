@@ -24,5 +24,5 @@ class MLP(nn.HybridBlock):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return MLP(sizes)

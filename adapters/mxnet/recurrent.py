@@ -7,7 +7,7 @@ from mxnet.gluon import nn, rnn
 
 
 class Recurrent(nn.HybridBlock):
-    """Embedding, one recurrent layer, dense head on the state behind the last real token."""
+    """Embedding, one recurrent layer, dense head on the state after the last real token."""
 
     def __init__(self, sizes):
         super().__init__()
@@ -20,17 +20,17 @@ class Recurrent(nn.HybridBlock):
             self.recurrent = layer(units, input_size=width)
         self.logits = nn.Dense(sizes["classes"], in_units=units)
         if sizes["cell"] != "gru":
-            # Both biases are summed: trained together they would move twice as fast as one.
+            # The layer adds both biases. Trained together, they would move twice as fast as one.
             self.recurrent.l0_h2h_bias.grad_req = "null"
 
     def hybrid_forward(self, F, tokens, length):
         """(batch, time), (batch,) -> logits (batch, classes)."""
-        # The lengths that the layer itself takes are for cuDNN alone.
+        # The layer supports lengths only with cuDNN.
         states = self.recurrent(self.embed(tokens).swapaxes(0, 1))
         last = F.SequenceLast(states, length.astype("float32"), use_sequence_length=True)
         return self.logits(last)
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return Recurrent(sizes)

@@ -7,19 +7,19 @@ from mxnet.gluon import nn
 
 
 def convolution(channels, filters, window, stride=1):
-    """Without bias: a batch norm follows."""
+    """A convolution without bias: a batch norm follows."""
     return nn.Conv2D(
         filters, window, stride, padding=window // 2, use_bias=False, in_channels=channels
     )
 
 
 def norm(channels):
-    """With epsilon 1e-5 and momentum 0.9, the defaults."""
+    """A batch norm with epsilon 1e-5 and momentum 0.9, the defaults."""
     return nn.BatchNorm(in_channels=channels)
 
 
 class Block(nn.HybridBlock):
-    """What both kinds share: the projection of the shortcut where the shape changes."""
+    """The part that both blocks share: a shortcut, projected where the shape changes."""
 
     def __init__(self, channels, outer, stride):
         super().__init__()
@@ -102,5 +102,5 @@ class ResNet(nn.HybridBlock):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return ResNet(sizes)

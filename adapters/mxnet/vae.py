@@ -27,5 +27,5 @@ class VAE(nn.HybridBlock):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return VAE(sizes)

@@ -3,7 +3,7 @@
 import os
 import tempfile
 
-# Since 1.29 its Linux binaries collect usage data in a database and send it, unless this is set.
+# Since 1.29 the Linux binaries collect usage data in a database and send it, unless this is set.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import numpy as np
@@ -21,12 +21,12 @@ PROVIDERS = ["CPUExecutionProvider"]
 LAYOUT = Layout(IMAGES)
 
 
-# What dynamic quantisation puts in the place of products.
+# Operators with which dynamic quantisation replaces products.
 QUANTIZED = {"MatMulInteger", "ConvInteger", "DynamicQuantizeLSTM"}
 
 
 def quantized(proto):
-    """Weights and activations in 8 bits: onnxruntime.quantization, dynamic."""
+    """Quantise weights and activations to 8 bits by onnxruntime.quantization, dynamic."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "int8.onnx")
         quantize_dynamic(proto, path)
@@ -37,9 +37,9 @@ def quantized(proto):
 
 
 class Adapter(Base):
-    """One session for inference and one, with the cache going in and out, for decoding.
+    """One session for inference and one for decoding; the latter's cache is input and output.
 
-    https://onnxruntime.ai/docs/performance/tune-performance/ is where ``tuned`` comes from.
+    The ``tuned`` mode follows https://onnxruntime.ai/docs/performance/tune-performance/.
     """
 
     layout = LAYOUT
@@ -55,7 +55,7 @@ class Adapter(Base):
             self.options.add_session_config_entry("session.set_denormal_as_zero", "1")
 
     def describe(self):
-        """The runtime gives no thread count back but that of the options."""
+        """Describe the run. The runtime only reports the thread count of the options."""
         return {
             "version": onnxruntime.__version__,
             "threads": self.options.intra_op_num_threads,
@@ -63,7 +63,7 @@ class Adapter(Base):
         }
 
     def load(self, module, case):
-        """Export; sessions are made when it is known for what."""
+        """Export the graphs. A session is made when its phase is known."""
         model = reference.get(case.model)
         self.begin(module, case)
         self.sessions = {}
@@ -74,14 +74,14 @@ class Adapter(Base):
             self.decoder = export_generation(model, case.sizes, case.parameters, batch=case.batch)
 
     def place(self, name, value):
-        """In ``tuned`` a value of the runtime's own."""
+        """Place the array; in ``tuned`` mode as a value of the runtime."""
         return self._value(super().place(name, value))
 
     def _value(self, array):
         return onnxruntime.OrtValue.ortvalue_from_numpy(array) if self.tuned else array
 
     def compile(self, phase):
-        """A session optimises the graph and packs the weights when it is made."""
+        """Make the session, which optimises the graph and packs the weights."""
         if phase == "generation" and self.precision == "int8":
             raise Unsupported("a quantised model decodes tokens of its own")
         proto = (self.decoder if phase == "generation" else self.exported).proto
@@ -106,11 +106,11 @@ class Adapter(Base):
         return dict(zip(names, found, strict=True))
 
     def infer(self):
-        """One run of the session."""
+        """Run the session once."""
         return self._run("inference", self.next(self.used))
 
     def generate(self, count):
-        """The prompt with empty keys and values, then one token after the other."""
+        """Run the prompt with empty keys and values, then one token after the other."""
         tokens = self.next(self.sets)[self.case.generation["prompt"]]
         empty = self._value(np.zeros((self.case.batch, 0, self.case.sizes["width"]), np.float32))
         cache = {each.name: empty for each in self.decoder.proto.graph.input}
@@ -127,13 +127,13 @@ class Adapter(Base):
         return self._value(token.numpy()[:, None]) if self.tuned else token[:, None]
 
     def parameters(self):
-        """What the exported file holds, before any quantisation."""
-        held = self.exported.parameters()  # in canonical axes, to which read() turns all arrays
+        """Return the parameters of the exported file, before any quantisation."""
+        held = self.exported.parameters()  # in canonical axes, while read() expects native axes
         return self.by_kind({name: Base.place(self, name, value) for name, value in held.items()})
 
     def wait(self, handle):
-        """A run returns when it is done."""
+        """Do nothing: a run returns when it is done."""
 
     def to_numpy(self, value):
-        """Values of the runtime's own, too."""
+        """Convert to NumPy, also from values of the runtime."""
         return value if isinstance(value, np.ndarray) else value.numpy()

@@ -2,8 +2,8 @@
 
 import os
 
-# OpenVINO's import sends usage data, and makes a client's identity in the home folder, unless it
-# finds itself in continuous integration; its command for opting out would write there, too.
+# The import of OpenVINO sends usage data and writes a client ID to the home folder, unless it runs
+# in continuous integration. The command for opting out would write to the home folder, too.
 os.environ["CI"] = "true"
 
 import numpy as np
@@ -21,10 +21,11 @@ LAYOUT = Layout(IMAGES)
 
 
 class Adapter(Base):
-    """A compiled model for inference and one, with the cache going in and out, for decoding.
+    """A compiled model for inference, and one with the cache as input and output for decoding.
 
-    https://docs.openvino.ai/2026/openvino-workflow/running-inference/optimize-inference.html is
-    where ``tuned`` comes from. The plugin would compute in bfloat16 where the processor can.
+    The ``tuned`` mode follows
+    https://docs.openvino.ai/2026/openvino-workflow/running-inference/optimize-inference.html.
+    By default the plugin would compute in bfloat16 where the processor supports it.
     """
 
     layout = LAYOUT
@@ -42,7 +43,7 @@ class Adapter(Base):
             self.settings[properties.intel_cpu.denormals_optimization] = True
 
     def describe(self):
-        """Of the plugin as it is set."""
+        """Describe the run by the present settings of the plugin."""
         self.core.set_property("CPU", self.settings)
         return {
             "version": openvino.__version__,
@@ -51,7 +52,7 @@ class Adapter(Base):
         }
 
     def load(self, module, case):
-        """Export and read; compiled when it is known for what."""
+        """Export and read the graphs. They are compiled when the phase is known."""
         model = reference.get(case.model)
         self.begin(module, case)
         self.requests = {}
@@ -62,7 +63,7 @@ class Adapter(Base):
             self.decoder = export_generation(model, case.sizes, case.parameters, batch=case.batch)
 
     def compile(self, phase):
-        """``compile_model`` for the CPU; float32 is read back, not hoped for."""
+        """Call ``compile_model`` for the CPU and check that it computes in float32."""
         proto = (self.decoder if phase == "generation" else self.exported).proto
         graph = self.core.read_model(proto.SerializeToString())
         compiled = self.core.compile_model(graph, "CPU", self.settings)
@@ -80,18 +81,18 @@ class Adapter(Base):
         return {name: found[name] for name in names}
 
     def infer(self):
-        """One request."""
+        """Run one request."""
         return self._run("inference", self.next(self.used))
 
     def generate(self, count):
-        """The prompt with empty keys and values, then one token after the other."""
+        """Run the prompt with empty keys and values, then one token after the other."""
         tokens = self.next(self.sets)[self.case.generation["prompt"]]
         empty = np.zeros((self.case.batch, 0, self.case.sizes["width"]), np.float32)
         cache = {each.name: empty for each in self.decoder.proto.graph.input}
         found = []
         for _ in range(count):
             run = self._run("generation", dict(cache, tokens=tokens))
-            # A shared output is overwritten by the next request.
+            # The next request overwrites a shared output.
             token = np.array(run.pop("token"))
             tokens = token[:, None]
             found.append(token)
@@ -99,9 +100,9 @@ class Adapter(Base):
         return {"tokens": np.stack(found, 1)}
 
     def parameters(self):
-        """What the exported file holds."""
-        held = self.exported.parameters()  # in canonical axes, to which read() turns all arrays
+        """Return the parameters of the exported file."""
+        held = self.exported.parameters()  # in canonical axes, while read() expects native axes
         return self.by_kind({name: Base.place(self, name, value) for name, value in held.items()})
 
     def wait(self, handle):
-        """A request returns when it is done."""
+        """Do nothing: a request returns when it is done."""

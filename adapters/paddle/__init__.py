@@ -18,7 +18,7 @@ LOSSES = {"softmax_cross_entropy": F.cross_entropy}
 
 
 def make_optimizer(constants, parameters):
-    """paddle.optimizer."""
+    """Make an optimiser of paddle.optimizer."""
     rate = constants["learning_rate"]
     if constants["name"] == "adam":
         return paddle.optimizer.Adam(
@@ -48,11 +48,11 @@ class Adapter(Base):
         paddle.set_device("cpu")
 
     def describe(self):
-        """Paddle takes its threads from OMP_NUM_THREADS and cannot read them back."""
+        """Describe the run. Threads come from OMP_NUM_THREADS and cannot be read back."""
         return {"version": paddle.__version__, "numpy": np.__version__, "threads": None}
 
     def load(self, module, case):
-        """Parameters are set in the built layer under its own names."""
+        """Build the layer and set its parameters under its own names."""
         self.begin(module, case, LOSSES)
         self.model = module.build(case.sizes)
         self.named = {
@@ -66,19 +66,19 @@ class Adapter(Base):
         ((self.loss_name, self.objective),) = self.objectives.items()
 
     def place(self, name, value):
-        """A tensor."""
+        """Make a tensor."""
         value = super().place(name, value)
         # Class labels are int64 throughout Paddle.
         return paddle.to_tensor(value.astype("int64") if value.dtype.kind == "i" else value)
 
     def infer(self):
-        """Forward pass in evaluation mode."""
+        """Run the forward pass in evaluation mode."""
         self.model.eval()
         with paddle.no_grad():
             return self.case.named_outputs(self.forward(**self.next(self.used)))
 
     def train_step(self):
-        """Forward, backward, update."""
+        """Run forward, backward and update."""
         self.model.train()
         loss = self.objective(self.forward, self.next(self.sets))
         loss.backward()
@@ -87,7 +87,7 @@ class Adapter(Base):
         return {self.loss_name: loss}
 
     def gradients(self):
-        """As in a step."""
+        """Compute losses and gradients as in a step."""
         self.model.train()
         loss = self.objective(self.forward, self.next(self.sets))
         loss.backward()
@@ -96,12 +96,15 @@ class Adapter(Base):
         return dict(handle, **{self.loss_name: loss})
 
     def parameters(self):
-        """Copies."""
+        """Return copies of the parameters."""
         return self.by_kind({name: p.detach().clone() for name, p in self.named.items()})
 
     def wait(self, handle):
-        """On the CPU operations return when they are done; paddle.device.synchronize has no CPU."""
+        """Do nothing: on the CPU, operations return when they are done.
+
+        paddle.device.synchronize does not support the CPU.
+        """
 
     def to_numpy(self, value):
-        """A copy."""
+        """Return a copy."""
         return value.numpy()

@@ -27,5 +27,5 @@ class MLP(nn.Layer):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return MLP(sizes)

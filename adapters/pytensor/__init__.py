@@ -18,7 +18,7 @@ MODES = {"numba": "NUMBA", "c": "CVM"}
 
 
 def cross_entropy(logits, labels):
-    """Mean of the labels' own."""
+    """The mean of -log softmax at the labels."""
     return -log_softmax(logits, axis=-1)[pt.arange(labels.shape[0]), labels].mean()
 
 
@@ -65,7 +65,7 @@ class Adapter(Base):
         self.mode, self.compiled = MODES[mode], 0
 
     def describe(self):
-        """Threads are those of the BLAS, which PyTensor cannot read back."""
+        """Describe the run. The threads are those of the BLAS and cannot be read back."""
         return {
             "version": pytensor.__version__,
             "numpy": np.__version__,
@@ -74,11 +74,11 @@ class Adapter(Base):
         }
 
     def compilations(self):
-        """Functions compiled in this process."""
+        """Count the functions compiled in this process."""
         return self.compiled
 
     def load(self, module, case):
-        """Values are put into the model's shared variables; functions are made when needed."""
+        """Set the values of the model's shared variables; functions are made when needed."""
         self.begin(module, case, LOSSES)
         self.functions, self.model = {}, module.build(case.sizes)
         held = self.model.variables
@@ -88,7 +88,7 @@ class Adapter(Base):
         ((self.loss_name, self.objective),) = self.objectives.items()
 
     def compile(self, phase):
-        """pytensor.function rewrites the graph; Numba compiles in its first call."""
+        """Call pytensor.function, which rewrites the graph; Numba compiles in its first call."""
         self._function(phase)
         return True
 
@@ -99,7 +99,7 @@ class Adapter(Base):
         return self.functions[kind]
 
     def _made(self, kind):
-        # Shapes are known here, and tell the compiler where nothing is broadcast.
+        # Shapes are known here. From them the compiler knows where nothing is broadcast.
         symbols = {
             name: pt.tensor(name, dtype=value.dtype.name, shape=value.shape)
             for name, value in self.case.sets[0].items()
@@ -127,20 +127,20 @@ class Adapter(Base):
         return dict(zip(keys, function(*(inputs[name] for name in names)), strict=True))
 
     def infer(self):
-        """One call."""
+        """Call the compiled function once."""
         return self._run("inference")
 
     def train_step(self):
-        """Loss, gradients and updates in one function."""
+        """Compute loss, gradients and updates in one function."""
         return self._run("training")
 
     def gradients(self):
-        """A function of its own without updates."""
+        """Call a separate function without updates."""
         return self._run("gradients")
 
     def parameters(self):
-        """Copies of the shared variables' values."""
+        """Return copies of the shared variables' values."""
         return self.by_kind({n: v.get_value() for n, v in self.model.variables.items()})
 
     def wait(self, handle):
-        """A call returns when it is done."""
+        """Do nothing: a call returns when it is done."""

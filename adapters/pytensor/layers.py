@@ -6,13 +6,13 @@ import pytensor.tensor as pt
 
 
 class Model:
-    """``variables`` by name."""
+    """A model; ``variables`` holds its shared variables by name."""
 
     def __init__(self):
         self.variables = {}
 
     def shared(self, name, *shape):
-        """A shared variable of zeros."""
+        """Make a shared variable of zeros."""
         self.variables[name] = pytensor.shared(np.zeros(shape, "float32"), name, shape=shape)
         return self.variables[name]
 
@@ -30,7 +30,7 @@ class Dense:
 
 
 class Convolution:
-    """A product of all windows with the kernel: PyTensor has no convolution of images."""
+    """A product of all windows with the kernel, since PyTensor cannot convolve images."""
 
     def __init__(self, model, name, channels, filters, window, *, padding=0):
         self.kernel = model.shared(name + "/kernel", window, window, channels, filters)
@@ -53,9 +53,9 @@ class Convolution:
 
 
 def max_pool(x, window):
-    """Full windows only. Taken pair by pair, so that one of several largest gets the gradient.
+    """Maximum over full windows, pair by pair, so that only one of equal maxima has a gradient.
 
-    The gradient of pytensor.tensor.max goes whole to each of them.
+    pytensor.tensor.max gives the whole gradient to each of several equal maxima.
     """
     _, height, width, _ = x.type.shape
     x = x[:, : height // window * window, : width // window * window]

@@ -12,7 +12,7 @@ class LeNet5(Model):
     def __init__(self, sizes):
         super().__init__()
         first, second = sizes["filters"]
-        # Behind two poolings by 2, the second convolution without padding.
+        # The size after two poolings by 2; the second convolution has no padding.
         height, width = ((sizes[side] // 2 - 4) // 2 for side in ("height", "width"))
         widths = [second * height * width, *sizes["hidden"]]
         self.conv1 = Convolution(self, "conv1", sizes["channels"], first, 5, padding=2)
@@ -32,5 +32,5 @@ class LeNet5(Model):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return LeNet5(sizes)

@@ -2,7 +2,7 @@
 
 
 def Adapter(device, mode, threads, precision):
-    """The adapter of a mode. They are apart so that ``reference:numpy`` does not import JAX."""
+    """Return the adapter of a mode; ``reference:numpy`` must not import JAX."""
     if mode == "numpy":
         from adapters.reference.with_numpy import NumpyAdapter
 

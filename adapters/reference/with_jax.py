@@ -9,7 +9,7 @@ from reference import programs
 
 
 class JaxAdapter(OnJax):
-    """One jitted program for inference and one, with donated buffers, for a training step."""
+    """One jitted program for inference, and one with donated buffers for a training step."""
 
     def __init__(self, device, mode, threads, precision):
         if device != "cpu":
@@ -17,7 +17,7 @@ class JaxAdapter(OnJax):
         super().__init__(device, mode, threads, precision)
 
     def load(self, module, case):
-        """The definition's own programs over the case's arrays."""
+        """Jit the definition's programs and place the case's arrays."""
         self.begin(module, case)
         self.number = 0
         model, optimizer = reference.get(case.model), case.optimizer["name"]
@@ -35,7 +35,7 @@ class JaxAdapter(OnJax):
         jax.block_until_ready((self.values, self.state, self.sets, self.slots))
 
     def compile(self, phase):
-        """``jit(...).lower(...).compile()``; later calls of the jitted function reuse it."""
+        """Call ``jit(...).lower(...).compile()``; later calls of the function reuse the result."""
         if phase == "inference":
             self.forward.lower(self.values, self.state, self.used[0]).compile()
         elif phase == "training":
@@ -45,11 +45,11 @@ class JaxAdapter(OnJax):
         return True
 
     def infer(self):
-        """Forward pass."""
+        """Run the forward pass."""
         return self.forward(self.values, self.state, self.next(self.used))
 
     def train_step(self):
-        """Values, gradients and updates in one program."""
+        """Compute losses, gradients and updates in one program."""
         self.number += 1
         self.values, self.state, self.slots, losses = self.step(
             self.values, self.state, self.slots, self.next(self.sets), self.number
@@ -57,7 +57,7 @@ class JaxAdapter(OnJax):
         return losses
 
     def generate(self, count):
-        """The prompt, then one token after the other from Python, the cache donated."""
+        """Run the prompt, then one token after the other from Python; the cache is donated."""
         prompt = self.next(self.sets)[self.case.generation["prompt"]]
         token, cache = self.begin(self.values, prompt)
         tokens = [token]
@@ -67,14 +67,14 @@ class JaxAdapter(OnJax):
         return {"tokens": jax.numpy.stack(tokens, 1)}
 
     def gradients(self):
-        """Losses and gradients."""
+        """Compute losses and gradients."""
         losses, gradients = self.losses_and_gradients(self.values, self.state, self.next(self.sets))
         return dict({"gradient/" + n: g for n, g in gradients.items()}, **losses)
 
     def parameters(self):
-        """Already under their canonical names."""
+        """Return the parameters, which have their canonical names already."""
         return self.by_kind({**self.values, **self.state})
 
     def wait(self, handle):
-        """Blocks on the handle and on the updated parameters, statistics and optimiser state."""
+        """Block on the handle and on updated parameters, statistics and optimiser state."""
         jax.block_until_ready((handle, self.values, self.state, self.slots))

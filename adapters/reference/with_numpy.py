@@ -15,21 +15,21 @@ class NumpyAdapter(Adapter):
             raise Unsupported("NumPy runs on the CPU only")
 
     def describe(self):
-        """NumPy takes its threads from its BLAS library and cannot read them back."""
+        """Describe the run. NumPy's threads are those of its BLAS and cannot be read back."""
         return {"version": np.__version__, "threads": None}
 
     def load(self, module, case):
-        """The definition's own forward over the case's arrays."""
+        """Prepare the definition's forward over the case's arrays."""
         self.begin(module, case)
         self.model = reference.get(case.model)
         self.layers = NumpyLayers(case.parameters, case.state)
 
     def infer(self):
-        """Forward pass."""
+        """Run the forward pass."""
         return self.model.forward(self.layers, self.case.sizes, self.next(self.sets))
 
     def generate(self, count):
-        """One token after the other, keys and values kept."""
+        """Decode one token after the other; keys and values are kept."""
         generation, sizes = self.model.generation, self.case.sizes
         tokens, position, found = self.next(self.sets)[generation.prompt], 0, []
         cache = generation.begin(self.layers, sizes, len(tokens))
@@ -41,8 +41,8 @@ class NumpyAdapter(Adapter):
         return {"tokens": np.concatenate(found, 1)}
 
     def parameters(self):
-        """Already under their canonical names."""
+        """Return the parameters, which have their canonical names already."""
         return self.by_kind({**self.case.parameters, **self.case.state})
 
     def wait(self, handle):
-        """NumPy is synchronous."""
+        """Do nothing: NumPy is synchronous."""

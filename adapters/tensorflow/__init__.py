@@ -2,7 +2,7 @@
 
 
 def Adapter(device, mode, threads, precision):
-    """The adapter of a mode."""
+    """Return the adapter of a mode."""
     if mode == "session":
         from adapters.tensorflow.session import SessionAdapter
 

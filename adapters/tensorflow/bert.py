@@ -1,6 +1,6 @@
 """BERT as a tf.Module, after "Neural machine translation with a Transformer".
 
-https://www.tensorflow.org/text/tutorials/transformer; the head gathers the masked positions, as in
+https://www.tensorflow.org/text/tutorials/transformer. The head gathers the masked positions, as in
 https://www.tensorflow.org/tfmodels/nlp/fine_tune_bert
 """
 
@@ -13,7 +13,7 @@ EPSILON = 1e-12
 
 
 class Layer(tf.Module):
-    """Attention and a hidden layer, each normed behind its sum."""
+    """Attention and a hidden layer; a layer norm follows each residual sum."""
 
     def __init__(self, width, heads):
         super().__init__()
@@ -24,7 +24,7 @@ class Layer(tf.Module):
         self.norm = LayerNorm(width, epsilon=EPSILON)
 
     def __call__(self, x, mask):
-        """(batch, time, width) -> the same."""
+        """(batch, time, width) -> (batch, time, width)."""
         x = self.attention_norm(x + self.attention(x, mask))
         return self.norm(x + self.out(self.hidden(x)))
 
@@ -67,10 +67,10 @@ class Bias(tf.Module):
         self.bias = tf.Variable(tf.zeros([units]))
 
     def __call__(self, x):
-        """(..., units) -> the same."""
+        """(..., units) -> (..., units)."""
         return x + self.bias
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return BERT(sizes)

@@ -19,12 +19,12 @@ def softmax_cross_entropy(logits, labels):
 
 
 def binary_cross_entropy(logits, labels):
-    """Mean over the batch."""
+    """Binary cross-entropy, averaged over the batch."""
     return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits))
 
 
 def evidence_lower_bound(logits, mean, log_variance, target):
-    """Its negative, mean over the batch, with the divergence in closed form."""
+    """The negative bound, averaged over the batch, with the divergence in closed form."""
     each = tf.nn.sigmoid_cross_entropy_with_logits(labels=target, logits=logits)
     reconstruction = tf.reduce_sum(each, axis=-1)
     divergence = tf.reduce_sum(mean**2 + tf.exp(log_variance) - 1.0 - log_variance, axis=-1)
@@ -39,7 +39,7 @@ LOSSES = {
 
 
 def named_variables(node, path=""):
-    """Canonical name -> tf.Variable; members of lists count from one."""
+    """Map canonical names to tf.Variables; members of lists count from one."""
     if isinstance(node, tf.Variable):
         return {path[1:]: node}
     if isinstance(node, tf.Module):
@@ -57,10 +57,10 @@ def named_variables(node, path=""):
 class CoreAdapter(Base):
     """``tensorflow:eager``, ``tensorflow:function`` and ``tensorflow:xla``.
 
-    tf.function around the forward pass and around the whole step, as in
-    https://www.tensorflow.org/guide/basics and https://www.tensorflow.org/guide/function; XLA as
-    in https://openxla.org/xla/tf2xla/tutorials/jit_compile. TensorFlow's axes are the canonical
-    ones (NHWC, HWIO, in before out), so nothing but a transposed convolution's kernel is turned.
+    tf.function wraps the forward pass and the whole step, as in
+    https://www.tensorflow.org/guide/basics and https://www.tensorflow.org/guide/function. XLA is
+    used as in https://openxla.org/xla/tf2xla/tutorials/jit_compile. TensorFlow's axes are the
+    canonical ones (NHWC, HWIO, in before out). Only a transposed convolution's kernel is turned.
     """
 
     layout = LAYOUT
@@ -82,7 +82,7 @@ class CoreAdapter(Base):
         tf.config.experimental.set_synchronous_execution(True)
 
     def describe(self):
-        """What TensorFlow says of itself."""
+        """Describe the run as TensorFlow reports it."""
         return {
             "version": tf.__version__,
             "numpy": np.__version__,
@@ -95,11 +95,11 @@ class CoreAdapter(Base):
         }
 
     def _placed(self):
-        """Where an operation lands of itself."""
+        """Return the device on which TensorFlow places an operation by default."""
         return "cuda" if "GPU" in tf.identity(0.0).device else "cpu"
 
     def device_memory(self):
-        """Peak of TensorFlow's allocator since the last call.
+        """Return the peak of TensorFlow's allocator since the last call.
 
         https://www.tensorflow.org/api_docs/python/tf/config/experimental/get_memory_info
         """
@@ -110,7 +110,7 @@ class CoreAdapter(Base):
         return {"used_peak_bytes": peak, "reserved_peak_bytes": None}
 
     def load(self, module, case):
-        """Parameters are assigned to the variables that the module's layers hold by name."""
+        """Assign the parameters to the variables that the module's layers hold by name."""
         self.begin(module, case, LOSSES)
         self.model = module.build(case.sizes)
         self.variables = named_variables(self.model)
@@ -131,7 +131,7 @@ class CoreAdapter(Base):
         self.decode = self._function(self._decode)
 
     def place(self, name, value):
-        """A constant."""
+        """Make a constant."""
         return tf.constant(super().place(name, value))
 
     def _function(self, function):
@@ -140,7 +140,7 @@ class CoreAdapter(Base):
         return tf.function(function, jit_compile=True if self.mode == "xla" else None)
 
     def compilations(self):
-        """Traces of the present functions, each of which compiles where XLA does."""
+        """Count the traces of the present functions; with XLA each trace is a compilation."""
         if self.mode == "eager":
             return None
         functions = self.forward, self.losses_and_gradients, self.step, self.decode
@@ -152,7 +152,7 @@ class CoreAdapter(Base):
         return self.model(**inputs)
 
     def _loss_and_gradients(self, name, inputs):
-        """Of one objective; zeros where the loss does not reach."""
+        """Compute loss and gradients of one objective; unconnected gradients are zeros."""
         model = functools.partial(self.model, training=True) if self.case.state else self.model
         own = hasattr(self.module, name)
         with tf.GradientTape() as tape:
@@ -179,7 +179,7 @@ class CoreAdapter(Base):
         return self.module.generate(self.model, prompt, count)
 
     def compile(self, phase):
-        """Traces the graph. XLA compiles at the first call only, so tracing is left there too."""
+        """Trace the graph. XLA compiles only at the first call, which then also traces."""
         if self.mode != "function":
             return False
         if phase == "inference":
@@ -194,20 +194,20 @@ class CoreAdapter(Base):
         return True
 
     def infer(self):
-        """Forward pass."""
+        """Run the forward pass."""
         return self.case.named_outputs(self.forward(self.next(self.used)))
 
     def train_step(self):
-        """Forward, backward and update."""
+        """Run forward, backward and update."""
         return self.step(self.next(self.sets))
 
     def generate(self, count):
-        """Prompt and all tokens in one function."""
+        """Read the prompt and decode all tokens in one function."""
         prompt = self.next(self.sets)[self.case.generation["prompt"]]
         return {"tokens": self.decode(prompt, count)}
 
     def gradients(self):
-        """Losses and gradients; running statistics are put back."""
+        """Compute losses and gradients, then restore running statistics."""
         statistics = [v for v in self.variables.values() if not v.trainable]
         before = [variable.read_value() for variable in statistics]
         handle = {}
@@ -221,19 +221,19 @@ class CoreAdapter(Base):
         return handle
 
     def parameters(self):
-        """The variables' present values; later assignments do not change them."""
+        """Return the variables' present values; later assignments do not change them."""
         return self.by_kind({name: v.read_value() for name, v in self.variables.items()})
 
     def wait(self, handle):
-        """On the CPU nothing is in flight: operations and graphs return when they are done.
+        """Do nothing on the CPU, where operations and graphs return when they are done.
 
         Only GPUs and set_synchronous_execution(False) make TensorFlow asynchronous; describe()
-        reads the switch back. Its own fence, for GPUs, would run one more operation on the CPU.
+        reads this switch back. TensorFlow's fence for GPUs would run one more operation on the CPU.
         https://www.tensorflow.org/api_docs/python/tf/test/experimental/sync_devices
         """
         if self.device == "cuda":
             tf.test.experimental.sync_devices()
 
     def to_numpy(self, value):
-        """A copy."""
+        """Return a copy."""
         return value.numpy()

@@ -1,7 +1,7 @@
 """Deep convolutional GAN as tf.Modules, after "Deep Convolutional Generative Adversarial Network".
 
-https://www.tensorflow.org/tutorials/generative/dcgan; the discriminator is updated before the
-generator's loss is taken, and not beside it.
+https://www.tensorflow.org/tutorials/generative/dcgan. Unlike there, the discriminator is updated
+before the generator's loss is computed, not at the same time.
 """
 
 import tensorflow as tf
@@ -56,7 +56,7 @@ class Discriminator(tf.Module):
 
 
 class DCGAN(tf.Module):
-    """Both nets; what is called is the generator."""
+    """Both nets; a call runs the generator."""
 
     def __init__(self, sizes):
         super().__init__()
@@ -69,17 +69,17 @@ class DCGAN(tf.Module):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return DCGAN(sizes)
 
 
 def cross_entropy(labels, logits):
-    """Mean over the batch."""
+    """Cross-entropy, averaged over the batch."""
     return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits))
 
 
 def losses_of(model, real, fake):
-    """The discriminator's loss: real images against 1, generated ones against 0."""
+    """The discriminator's loss: real images against 1, generated images against 0."""
     on_real = model.discriminator(real, training=True)
     on_fake = model.discriminator(fake, training=True)
     real_loss = cross_entropy(tf.ones_like(on_real), on_real)
@@ -93,17 +93,17 @@ def fooling_loss(model, fake):
 
 
 def discriminator_loss(model, inputs):
-    """As a function of model and inputs."""
+    """The discriminator's loss as a function of model and inputs."""
     return losses_of(model, inputs["image"], model.generator(inputs["latent"], training=True))
 
 
 def generator_loss(model, inputs):
-    """As a function of model and inputs."""
+    """The generator's loss as a function of model and inputs."""
     return fooling_loss(model, model.generator(inputs["latent"], training=True))
 
 
 def train_step(model, optimizers, inputs):
-    """The discriminator's update, then the generator's, over the same generated images."""
+    """Update the discriminator, then the generator, over the same generated images."""
     discriminating, generating = (
         optimizers["discriminator_loss"],
         optimizers["generator_loss"],

@@ -14,7 +14,7 @@ EPSILON = 1e-5
 
 
 class Block(tf.Module):
-    """Attention and a hidden layer, each behind a norm."""
+    """Attention and a hidden layer, each after a layer norm."""
 
     def __init__(self, width, heads):
         super().__init__()
@@ -25,12 +25,12 @@ class Block(tf.Module):
         self.out = Dense(4 * width, width)
 
     def __call__(self, x, mask):
-        """(batch, time, width) -> the same."""
+        """(batch, time, width) -> (batch, time, width)."""
         x = x + self.attention(self.attention_norm(x), mask)
         return x + self.out(self.hidden(self.norm(x)))
 
     def advance(self, x, positions, mask, cache):
-        """The same for new positions, and the cache with their keys and values."""
+        """Process new positions; also return the cache with their keys and values."""
         query, key, value = self.attention.project(self.attention_norm(x))
         keys, values = (
             tf.tensor_scatter_nd_update(
@@ -44,7 +44,7 @@ class Block(tf.Module):
 
 
 def approximate_gelu(x):
-    """By tanh."""
+    """GELU by the tanh approximation."""
     return tf.nn.gelu(x, approximate=True)
 
 
@@ -75,7 +75,7 @@ class GPT2(tf.Module):
         return [(zeros, zeros) for _ in self.layers]
 
     def advance(self, tokens, positions, cache):
-        """(batch, n) tokens at (n,) positions -> the token behind the last, and the cache."""
+        """(batch, n) tokens at (n,) positions -> the token after the last, and the cache."""
         x, kept = self.token_embed(tokens) + self.position_embed(positions), []
         seen = tf.range(cache[0][0].shape[0]) <= positions[:, tf.newaxis]
         for layer, old in zip(self.layers, cache, strict=True):
@@ -86,12 +86,12 @@ class GPT2(tf.Module):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return GPT2(sizes)
 
 
 def generate(model, prompt, count):
-    """(batch, time) -> (batch, count), greedily."""
+    """Decode greedily: (batch, time) -> (batch, count)."""
     batch, length = prompt.shape
     tokens = tf.TensorArray(tf.int32, size=count, element_shape=[batch])
     token, cache = model.advance(prompt, tf.range(length), model.empty_cache(batch, length + count))

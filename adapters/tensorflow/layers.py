@@ -71,7 +71,7 @@ class BatchNorm(tf.Module):
         self.momentum, self.epsilon = momentum, epsilon
 
     def __call__(self, x, *, training):
-        """(batch, height, width, channels) -> the same."""
+        """Normalise (batch, height, width, channels); the shape does not change."""
         if training:
             mean, variance = tf.nn.moments(x, axes=[0, 1, 2])
             for running, new in ((self.mean, mean), (self.variance, variance)):
@@ -91,7 +91,7 @@ class LayerNorm(tf.Module):
         self.epsilon = epsilon
 
     def __call__(self, x):
-        """(..., width) -> the same."""
+        """(..., width) -> (..., width)."""
         mean, variance = tf.nn.moments(x, axes=[-1], keepdims=True)
         return tf.nn.batch_normalization(x, mean, variance, self.bias, self.scale, self.epsilon)
 

@@ -36,5 +36,5 @@ class LeNet5(tf.Module):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return LeNet5(sizes)

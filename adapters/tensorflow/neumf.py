@@ -9,7 +9,7 @@ from adapters.tensorflow.layers import Dense, Embedding
 
 
 class NeuMF(tf.Module):
-    """A product of factors beside a tower of dense layers."""
+    """A product of factors next to a tower of dense layers."""
 
     def __init__(self, sizes):
         super().__init__()
@@ -33,5 +33,5 @@ class NeuMF(tf.Module):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return NeuMF(sizes)

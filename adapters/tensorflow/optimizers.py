@@ -1,8 +1,8 @@
 """Optimisers as tf.Module, after the guide "Optimizers with Core APIs".
 
 https://www.tensorflow.org/guide/core/optimizers_core
-Unlike the guide's, every state is a tf.Variable of its own per parameter, the step number
-included: a Python number would be frozen into the graph when tf.function traces the step.
+Unlike in the guide, every state is a separate tf.Variable per parameter. The step number is also a
+tf.Variable: tf.function would freeze a Python number into the graph when it traces the step.
 """
 
 import tensorflow as tf
@@ -22,9 +22,9 @@ class GradientDescent(tf.Module):
         self.learning_rate = learning_rate
 
     def apply_gradients(self, gradients):
-        """Update the variables that are trained, in place; gradients in their order."""
+        """Update the trained variables in place; the gradients have their order."""
         for gradient, variable in zip(gradients, self.trained, strict=True):
-            if isinstance(gradient, tf.IndexedSlices):  # of an embedding: its rows alone
+            if isinstance(gradient, tf.IndexedSlices):  # only some rows of an embedding
                 moved = self.learning_rate * gradient.values
                 variable.scatter_sub(tf.IndexedSlices(moved, gradient.indices))
             else:
@@ -42,7 +42,7 @@ class Momentum(tf.Module):
         self.velocities = zeros_like(variables)
 
     def apply_gradients(self, gradients):
-        """Update the variables that are trained, in place; gradients in their order."""
+        """Update the trained variables in place; the gradients have their order."""
         for gradient, variable, slot in zip(gradients, self.trained, self.velocities, strict=True):
             velocity = self.momentum * slot + tf.convert_to_tensor(gradient)
             slot.assign(velocity)
@@ -62,7 +62,7 @@ class Adam(tf.Module):
         self.means, self.variances = zeros_like(variables), zeros_like(variables)
 
     def apply_gradients(self, gradients):
-        """Update the variables that are trained, in place; gradients in their order."""
+        """Update the trained variables in place; the gradients have their order."""
         self.step.assign_add(1.0)
         mean_scale = tf.cast(1 / (1 - self.beta1**self.step), tf.float32)
         variance_scale = tf.cast(1 / (1 - self.beta2**self.step), tf.float32)

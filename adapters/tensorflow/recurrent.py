@@ -26,7 +26,7 @@ class RNNLayer(tf.Module):
         return (tf.zeros([batch, self.units]),)
 
     def step(self, inputs, state):
-        """The next state; ``inputs`` are the gates' part of them."""
+        """The next state; ``inputs`` are the products of the inputs for the gates."""
         return (tf.tanh(inputs + tf.matmul(state[0], self.recurrent_kernel)),)
 
     def __call__(self, x):
@@ -57,7 +57,7 @@ class LSTMLayer(RNNLayer):
 
 
 class GRULayer(RNNLayer):
-    """Gates r, z, n; the reset behind the product."""
+    """Gates r, z, n; the reset follows the product."""
 
     def __init__(self, in_features, units, gates):
         super().__init__(in_features, units, gates)
@@ -78,7 +78,7 @@ LAYERS = {"rnn": RNNLayer, "lstm": LSTMLayer, "gru": GRULayer}
 
 
 class Recurrent(tf.Module):
-    """Embedding, one recurrent layer, dense head on the state behind the last token."""
+    """Embedding, one recurrent layer, dense head on the state after the last token."""
 
     def __init__(self, sizes):
         super().__init__()
@@ -94,5 +94,5 @@ class Recurrent(tf.Module):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return Recurrent(sizes)

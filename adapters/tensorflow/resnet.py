@@ -1,7 +1,7 @@
 """Residual networks as tf.Modules, after "Introduction to modules, layers, and models".
 
 https://www.tensorflow.org/guide/intro_to_modules
-Padding is explicit: "SAME" with stride 2 would put all of it on one side.
+Padding is explicit: "SAME" with stride 2 would put all padding on one side.
 https://www.tensorflow.org/api_docs/python/tf/nn#notes_on_padding_2
 """
 
@@ -11,7 +11,7 @@ from adapters.tensorflow.layers import BatchNorm, Conv2D, Dense
 
 
 class Block(tf.Module):
-    """What both kinds share: the projection of the shortcut where the shape changes."""
+    """The part that both blocks share: a shortcut, projected where the shape changes."""
 
     def __init__(self, channels, outer, stride):
         super().__init__()
@@ -88,7 +88,7 @@ class ResNet(tf.Module):
     def __call__(self, image, *, training):
         """(batch, height, width, channels) -> logits (batch, classes)."""
         x = tf.nn.relu(self.stem_norm(self.stem(image), training=training))
-        # Behind a ReLU zeros never win against what is there.
+        # After a ReLU, zeros are never larger than the values of a window.
         x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
         x = tf.nn.max_pool2d(x, ksize=3, strides=2, padding="VALID")
         for block in self.blocks:
@@ -97,5 +97,5 @@ class ResNet(tf.Module):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return ResNet(sizes)

@@ -2,7 +2,7 @@
 
 https://www.tensorflow.org/api_docs/python/tf/compat/v1/Session
 https://www.tensorflow.org/api_docs/python/tf/compat/v1/train
-The models are those of the other modes: a tf.Module builds into whatever graph is the default.
+The models are those of the other modes: a tf.Module builds into the default graph.
 """
 
 import numpy as np
@@ -15,10 +15,10 @@ v1 = tf.compat.v1
 
 
 def make_optimizer(constants):
-    """tf.compat.v1.train."""
+    """Make an optimiser of tf.compat.v1.train."""
     rate = constants["learning_rate"]
     if constants["name"] == "adam":
-        # Its page says that its epsilon is the "epsilon hat".
+        # The documentation of this Adam says that its epsilon is the "epsilon hat".
         beta1, beta2 = constants["beta1"], constants["beta2"]
         return v1.train.AdamOptimizer(rate, beta1, beta2, epsilon_hat(constants))
     if constants["name"] == "momentum":
@@ -43,7 +43,7 @@ class SessionAdapter(Adapter):
         self.session, self.built = None, 0
 
     def describe(self):
-        """Of the session's configuration."""
+        """Describe the run by the session's configuration."""
         return {
             "version": tf.__version__,
             "numpy": np.__version__,
@@ -52,11 +52,11 @@ class SessionAdapter(Adapter):
         }
 
     def compilations(self):
-        """Computations that were added to a graph; their first run optimises them."""
+        """Count the computations added to a graph; their first run optimises them."""
         return self.built
 
     def load(self, module, case):
-        """A new graph; values are loaded into its variables."""
+        """Make a new graph and load the values into its variables."""
         if len(case.objectives) > 1:
             raise Unsupported("a graph of two objectives is not written for sessions")
         if self.session:
@@ -77,12 +77,12 @@ class SessionAdapter(Adapter):
         ((self.loss_name, self.objective),) = self.objectives.items()
 
     def compile(self, phase):
-        """Adds what the phase computes to the graph; the first run optimises it."""
+        """Add the computations of the phase to the graph; the first run optimises them."""
         self._computation(phase)
         return True
 
     def _computation(self, kind):
-        """Fetches by name, and the function that runs them."""
+        """Return the inputs' names, the fetches' names and the function that runs them."""
         if kind not in self.computations:
             self.built += 1
             with self.graph.as_default():
@@ -111,17 +111,17 @@ class SessionAdapter(Adapter):
             optimizer = make_optimizer(self.case.optimizer)
             pairs = optimizer.compute_gradients(loss, variables)
             if self.case.optimizer["name"] == "momentum":
-                # Of an embedding only the rows that a batch reads would keep their momentum.
+                # With sparse gradients of an embedding, only rows in the batch keep momentum.
                 pairs = [(tf.convert_to_tensor(g), v) for g, v in pairs if g is not None]
             step = optimizer.apply_gradients(pairs)
             self.session.run(v1.variables_initializer(optimizer.variables()))
-            # Nothing in a graph runs unless it is asked for, running statistics neither.
+            # A graph runs only the operations that are fetched, also for running statistics.
             moves = [operation for operation in self._moves() if operation not in earlier]
             fetches[""] = tf.group(step, *moves)
         return fetches, list(self.inputs)
 
     def _moves(self):
-        """The operations that move running statistics, one of each for every pass in the graph."""
+        """The operations that move running statistics: one per statistic and pass in the graph."""
         return [
             operation
             for name in self.case.state
@@ -130,7 +130,7 @@ class SessionAdapter(Adapter):
         ]
 
     def _converted(self):
-        """The model's call, loops over tensors turned into the graph's own."""
+        """Return the model's call, with loops over tensors turned into loops of the graph."""
         call = tf.autograph.to_graph(type(self.model).__call__)
         return lambda **arguments: call(self.model, **arguments)
 
@@ -140,21 +140,21 @@ class SessionAdapter(Adapter):
         return dict(zip(keys, run(*(inputs[name] for name in names)), strict=False))
 
     def infer(self):
-        """One run of the session."""
+        """Run the session once."""
         return self._run("inference")
 
     def train_step(self):
-        """The loss and the optimiser's operation, in one run."""
+        """Run the loss and the optimiser's operation in one run."""
         return self._run("training")
 
     def gradients(self):
-        """tf.gradients; running statistics are not asked to move."""
+        """Run tf.gradients; the moves of running statistics are not fetched."""
         return self._run("gradients")
 
     def parameters(self):
-        """Fetched."""
+        """Fetch the variables."""
         _, keys, run = self._computation("parameters")
         return dict(zip(keys, run(), strict=True))
 
     def wait(self, handle):
-        """A run returns its values."""
+        """Do nothing: a run returns its values when it is done."""

@@ -1,7 +1,7 @@
 """What BERT and GPT-2 share: attention as in "Neural machine translation with a Transformer".
 
-https://www.tensorflow.org/text/tutorials/transformer, written with tf.einsum, since TensorFlow's
-core has no attention of its own.
+https://www.tensorflow.org/text/tutorials/transformer. It is written with tf.einsum, because
+TensorFlow's core has no attention.
 """
 
 import tensorflow as tf
@@ -25,7 +25,7 @@ class SelfAttention(tf.Module):
         return [tf.reshape(layer(x), shape) for layer in (self.query, self.key, self.value)]
 
     def attend(self, query, key, value, mask):
-        """``mask`` is broadcast to (batch, heads, queries, keys), true for what counts."""
+        """Attend; ``mask`` broadcasts to (batch, heads, queries, keys), true for used keys."""
         scale = query.shape[-1] ** -0.5
         scores = tf.einsum("bqhd,bkhd->bhqk", query * scale, key)
         scores = tf.where(mask, scores, scores.dtype.min)
@@ -33,5 +33,5 @@ class SelfAttention(tf.Module):
         return self.out(tf.reshape(x, [x.shape[0], x.shape[1], -1]))
 
     def __call__(self, x, mask):
-        """(batch, time, width) -> the same."""
+        """(batch, time, width) -> (batch, time, width)."""
         return self.attend(*self.project(x), mask)

@@ -1,6 +1,6 @@
 """Variational autoencoder as a tf.Module, after "Convolutional Variational Autoencoder".
 
-https://www.tensorflow.org/tutorials/generative/cvae (its encode, reparameterize and decode); the
+https://www.tensorflow.org/tutorials/generative/cvae (its encode, reparameterize and decode). The
 noise is an argument.
 """
 
@@ -38,5 +38,5 @@ class VAE(tf.Module):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return VAE(sizes)

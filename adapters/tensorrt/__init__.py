@@ -7,7 +7,7 @@ from adapters.base import Unsupported
 
 
 class Adapter(Base):
-    """``tensorrt:engine``. Nobody could run engines where this was written, so none are built.
+    """``tensorrt:engine``. No engine could be run where this was written, so none are built.
 
     https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/python-api-docs.html
     """
@@ -19,6 +19,6 @@ class Adapter(Base):
             )
         try:
             tensorrt.Builder(tensorrt.Logger(tensorrt.Logger.ERROR))
-        except TypeError as error:  # its factory gave nothing
+        except TypeError as error:  # its factory returned nothing
             raise Unsupported("TensorRT finds no GPU that it can use") from error
         raise Unsupported(f"TensorRT {tensorrt.__version__} is here, but no engines are built yet")

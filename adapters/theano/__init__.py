@@ -11,8 +11,8 @@ import scipy
 from adapters.base import Adapter as Base
 from adapters.base import Layout, Unsupported
 
-# SciPy's wheel carries the BLAS that Theano's C code calls; without any it would call NumPy's
-# through Python, at half the speed.
+# SciPy's wheel contains the BLAS that Theano's C code calls. Without a BLAS, Theano would call that
+# of NumPy through Python, at half the speed.
 LIBRARIES = os.path.join(os.path.dirname(os.path.dirname(scipy.__file__)), "scipy.libs")
 BLAS = ["-l:" + os.path.basename(path) for path in glob.glob(LIBRARIES + "/libopenblas*")]
 FLAGS = {
@@ -22,7 +22,7 @@ FLAGS = {
     "blas.ldflags": " ".join(["-L" + LIBRARIES, *BLAS]),
 }
 os.environ["THEANO_FLAGS"] = ",".join(f"{name}={value}" for name, value in FLAGS.items())
-# The Cython code of scan does not compile for Python 3.11; its Python code does the same.
+# The Cython code of scan does not compile for Python 3.11. Its Python code does the same work.
 sys.modules["theano.scan_module.scan_perform_ext"] = None
 
 import theano  # noqa: E402
@@ -39,13 +39,13 @@ TYPES = {"f": "float32", "i": "int32"}
 
 
 def cross_entropy(logits, labels):
-    """Softmax and logarithm apart, which the compiler puts together stably."""
+    """Cross-entropy as softmax and logarithm, which the compiler joins in a stable form."""
     return T.nnet.categorical_crossentropy(T.nnet.softmax(logits), labels).mean()
 
 
 def evidence_lower_bound(logits, mean, log_variance, target):
-    """Its negative, mean over the batch."""
-    # T.nnet.sigmoid_binary_crossentropy has no gradient in this release: its own raises.
+    """The negative evidence lower bound, averaged over the batch."""
+    # T.nnet.sigmoid_binary_crossentropy has no gradient in this release: computing it raises.
     reconstruction = (T.nnet.softplus(logits) - logits * target).sum(axis=1)
     divergence = -0.5 * (1 + log_variance - T.sqr(mean) - T.exp(log_variance)).sum(axis=1)
     return (reconstruction + divergence).mean()
@@ -59,7 +59,7 @@ LOSSES = {
 
 def make_updates(constants, parameters, gradients):
     """Theano has no optimisers; its tutorials write them as updates of shared variables."""
-    # Numbers of Python are doubles, and would make doubles of all that they touch.
+    # Python's numbers are doubles and would turn every result into doubles.
     single = {name: np.float32(value) for name, value in constants.items() if name != "name"}
     rate, updates = single["learning_rate"], OrderedDict()
     if constants["name"] == "adam":
@@ -103,7 +103,7 @@ class Adapter(Base):
         self.compiled = 0
 
     def describe(self):
-        """Threads are those of the BLAS, which Theano cannot read back."""
+        """Describe the run. The threads are those of the BLAS and cannot be read back."""
         return {
             "version": theano.__version__,
             "numpy": np.__version__,
@@ -113,11 +113,11 @@ class Adapter(Base):
         }
 
     def compilations(self):
-        """Functions compiled in this process."""
+        """Count the functions compiled in this process."""
         return self.compiled
 
     def load(self, module, case):
-        """Values are put into the model's shared variables; functions are made when needed."""
+        """Set the values of the model's shared variables; functions are made when needed."""
         self.begin(module, case, LOSSES)
         self.functions, self.model = {}, module.build(case.sizes)
         held = self.model.variables
@@ -127,7 +127,7 @@ class Adapter(Base):
         ((self.loss_name, self.objective),) = self.objectives.items()
 
     def compile(self, phase):
-        """theano.function: optimises the graph and compiles what its cache does not hold."""
+        """Call theano.function: optimise the graph and compile the parts that are not cached."""
         self._function(phase)
         return True
 
@@ -167,20 +167,20 @@ class Adapter(Base):
         return dict(zip(keys, function(*(inputs[name] for name in names)), strict=True))
 
     def infer(self):
-        """One call."""
+        """Call the compiled function once."""
         return self._run("inference")
 
     def train_step(self):
-        """Loss, gradients and updates in one function."""
+        """Compute loss, gradients and updates in one function."""
         return self._run("training")
 
     def gradients(self):
-        """A function of its own without updates."""
+        """Call a separate function without updates."""
         return self._run("gradients")
 
     def parameters(self):
-        """Copies of the shared variables' values."""
+        """Return copies of the shared variables' values."""
         return self.by_kind({n: v.get_value() for n, v in self.model.variables.items()})
 
     def wait(self, handle):
-        """A call returns when it is done."""
+        """Do nothing: a call returns when it is done."""

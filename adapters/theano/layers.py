@@ -8,18 +8,18 @@ import theano
 import theano.tensor as T
 from theano.tensor.nnet.bn import batch_normalization_test, batch_normalization_train
 
-# Theano refuses less than the double 1e-5, and the single of that name is less.
+# Theano refuses an epsilon below the double 1e-5, and the single 1e-5 is below it.
 EPSILON = np.nextafter(np.float32(1e-5), np.float32(1))
 
 
 class Model:
-    """``variables`` by name; ``moved`` collects the updates of running statistics."""
+    """A model with ``variables`` by name; ``moved`` collects updates of running statistics."""
 
     def __init__(self):
         self.variables, self.training, self.moved = {}, False, {}
 
     def shared(self, name, *shape):
-        """A shared variable of zeros."""
+        """Make a shared variable of zeros."""
         self.variables[name] = theano.shared(np.zeros(shape, "float32"), name)
         return self.variables[name]
 
@@ -58,7 +58,7 @@ class Convolution:
 
 
 class BatchNorm:
-    """By the batch's statistics in training, which move the running ones."""
+    """Batch norm; in training by the batch's statistics, which move the running statistics."""
 
     def __init__(self, model, name, channels):
         self.model = model
@@ -66,7 +66,7 @@ class BatchNorm:
         self.arrays = [model.shared(name + "/" + each, channels) for each in names]
 
     def __call__(self, x):
-        """Keeps the shape."""
+        """Normalise; the shape does not change."""
         scale, bias, mean, variance = (a.dimshuffle("x", 0, "x", "x") for a in self.arrays)
         if not self.model.training:
             return batch_normalization_test(x, scale, bias, mean, variance, "spatial", EPSILON)
@@ -79,9 +79,9 @@ class BatchNorm:
 
 
 def max_pool(x, window, *, stride=None, padding=0):
-    """Full windows only. Taken pair by pair, so that one of several largest gets the gradient.
+    """Maximum over full windows, pair by pair, so that only one of equal maxima has a gradient.
 
-    The gradient of theano.tensor.signal.pool.pool_2d goes whole to each of them.
+    theano.tensor.signal.pool.pool_2d gives the whole gradient to each of several equal maxima.
     """
     if padding:
         *examples, height, width = x.shape

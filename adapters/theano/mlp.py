@@ -28,5 +28,5 @@ class MLP(Model):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return MLP(sizes)

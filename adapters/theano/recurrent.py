@@ -1,7 +1,7 @@
 """Recurrent classifiers over theano.scan, after "LSTM Networks for Sentiment Analysis".
 
-http://deeplearning.net/tutorial/lstm.html: one product for all inputs before the loop, a mask
-for what lies beyond a sequence's end.
+http://deeplearning.net/tutorial/lstm.html: one product for all inputs before the loop, and a mask
+for positions beyond a sequence's end.
 """
 
 import theano
@@ -42,7 +42,7 @@ class Recurrent(Model):
         return self.logits(hidden[-1])
 
     def gate(self, x, number):
-        """A slice of all gates."""
+        """Return the slice of one gate."""
         return x[:, number * self.units : (number + 1) * self.units]
 
     def rnn(self, real, x, hidden):
@@ -65,5 +65,5 @@ class Recurrent(Model):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return Recurrent(sizes)

@@ -1,6 +1,6 @@
 """Residual networks over shared variables.
 
-He et al. 2015; in Theano they were written so in Lasagne's recipes:
+He et al. 2015. Lasagne's recipes for Theano have this form:
 https://github.com/Lasagne/Recipes/blob/master/modelzoo/resnet50.py
 """
 
@@ -79,5 +79,5 @@ class ResNet(Model):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return ResNet(sizes)

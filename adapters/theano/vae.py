@@ -30,5 +30,5 @@ class VAE(Model):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return VAE(sizes)

@@ -9,7 +9,7 @@ import numpy as np
 from adapters.base import Adapter as Base
 from adapters.base import Layout, Unsupported, canonical_name
 
-# tinygrad calls what CC names, with options that only clang knows.
+# tinygrad calls the compiler that CC names, with options that only clang supports.
 VERSIONS = ("clang", *(f"clang-{number}" for number in range(24, 10, -1)))
 CLANG = next(filter(None, map(shutil.which, VERSIONS)), None)
 if CLANG and "clang" not in os.environ.get("CC", ""):
@@ -30,7 +30,7 @@ LOSSES = {"softmax_cross_entropy": Tensor.sparse_categorical_crossentropy}
 
 
 def make_optimizer(constants, parameters):
-    """tinygrad.nn.optim."""
+    """Make an optimiser of tinygrad.nn.optim."""
     rate = constants["learning_rate"]
     if constants["name"] == "adam":
         beta1, beta2 = constants["beta1"], constants["beta2"]
@@ -54,7 +54,7 @@ class Adapter(Base):
         self.jitted, self.traced = mode == "jit", 0
 
     def describe(self):
-        """The affinity decides how many threads there are."""
+        """Describe the run. The affinity determines the number of threads."""
         return {
             "version": version("tinygrad"),
             "numpy": np.__version__,
@@ -64,11 +64,11 @@ class Adapter(Base):
         }
 
     def compilations(self):
-        """Steps scheduled anew by TinyJit: the first two calls of each function."""
+        """Count the steps that TinyJit schedules again: the first two calls of each function."""
         return self.traced if self.jitted else None
 
     def load(self, module, case):
-        """Parameters are loaded into the built model under its own names."""
+        """Build the model and load the parameters into it under its own names."""
         self.begin(module, case, LOSSES)
         self.model = module.build(case.sizes)
         paths = {
@@ -86,7 +86,7 @@ class Adapter(Base):
             self.forward, self.step = TinyJit(self._forward), TinyJit(self._step)
 
     def place(self, name, value):
-        """A tensor that is computed."""
+        """Make a tensor and compute it."""
         return Tensor(super().place(name, value)).realize()
 
     def _forward(self, **inputs):
@@ -105,15 +105,15 @@ class Adapter(Base):
         return loss
 
     def infer(self):
-        """Forward pass."""
+        """Run the forward pass."""
         return self.forward(**self.next(self.used))
 
     def train_step(self):
-        """Forward, backward, update."""
+        """Run forward, backward and update."""
         return {self.loss_name: self.step(**self.next(self.sets))}
 
     def gradients(self):
-        """As in a step, without TinyJit."""
+        """Compute losses and gradients as in a step, without TinyJit."""
         self.optimizer.zero_grad()
         loss = self.objective(self.model, self.next(self.sets))
         loss.backward()
@@ -122,13 +122,13 @@ class Adapter(Base):
         return dict(handle, **{self.loss_name: loss})
 
     def parameters(self):
-        """The model's tensors."""
+        """Return the model's tensors."""
         return self.by_kind(self.named)
 
     def wait(self, handle):
-        """Waits for the device, which is asynchronous."""
+        """Wait for the device, which is asynchronous."""
         Device[Device.DEFAULT].synchronize()
 
     def to_numpy(self, value):
-        """Computed."""
+        """Compute the tensor and convert it to NumPy."""
         return value.numpy()

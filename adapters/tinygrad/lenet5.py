@@ -10,7 +10,7 @@ class LeNet5:
 
     def __init__(self, sizes):
         first, second = sizes["filters"]
-        # Behind two poolings by 2, the second convolution without padding.
+        # The size after two poolings by 2; the second convolution has no padding.
         height, width = ((sizes[side] // 2 - 4) // 2 for side in ("height", "width"))
         widths = [second * height * width, *sizes["hidden"]]
         self.conv1 = nn.Conv2d(sizes["channels"], first, 5, padding=2)
@@ -28,5 +28,5 @@ class LeNet5:
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return LeNet5(sizes)

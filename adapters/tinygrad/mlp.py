@@ -22,5 +22,5 @@ class MLP:
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return MLP(sizes)

@@ -18,7 +18,7 @@ LAYOUT = Layout(
     }
 )
 
-# What the tensors of a module are called canonically; "weight" of any other is its kernel.
+# Canonical names of the tensors of a norm; in all other modules, "weight" is the kernel.
 NORM = {"weight": "scale", "running_mean": "mean", "running_var": "variance"}
 RECURRENT = {
     "weight_ih_l0": "kernel",
@@ -39,12 +39,12 @@ PARTS = ("query", "key", "value")
 
 
 def cross_entropy(logits, labels):
-    """Of every label; torch wants the classes second."""
+    """The loss of every label; torch expects the classes in the second axis."""
     return F.cross_entropy(logits.flatten(0, -2), labels.flatten())
 
 
 def evidence_lower_bound(logits, mean, log_variance, target):
-    """After pytorch/examples/vae: its negative; here the mean over the batch."""
+    """The negative bound as in pytorch/examples/vae, but averaged over the batch."""
     reconstruction = F.binary_cross_entropy_with_logits(logits, target, reduction="sum")
     divergence = -0.5 * torch.sum(1 + log_variance - mean.pow(2) - log_variance.exp())
     return (reconstruction + divergence) / len(target)
@@ -58,7 +58,7 @@ LOSSES = {
 
 
 def make_optimizer(constants, parameters, fused):
-    """torch.optim; with ``fused`` None it chooses its implementation itself."""
+    """Make an optimiser of torch.optim; with ``fused`` None, torch chooses the implementation."""
     rate = constants["learning_rate"]
     if constants["name"] == "adam":
         betas = constants["beta1"], constants["beta2"]
@@ -69,10 +69,10 @@ def make_optimizer(constants, parameters, fused):
 
 
 def canonical_tensors(model):
-    """Canonical name -> (tensor, part), of all that is trained and of running statistics.
+    """Map canonical names of trained tensors and running statistics to (tensor, part).
 
     Members of lists count from one ("blocks.0" is "blocks1"). ``part`` is the place in a packed
-    kernel, None for a tensor of its own.
+    kernel, and None for a separate tensor.
     """
     named, met = {}, []
     for path, module in model.named_modules():
@@ -95,17 +95,17 @@ def canonical_tensors(model):
 
 
 def part_of(tensor, part):
-    """A view."""
+    """Return a view of one part."""
     return tensor if part is None else tensor.chunk(len(PARTS))[part]
 
 
 class Adapter(Base):
     """``torch:eager``, ``torch:compile`` and ``torch:tuned``.
 
-    What is compiled follows "Where to apply torch.compile?": the evaluation step, and the training
-    step with the optimiser but without the loop.
+    The compiled functions follow "Where to apply torch.compile?": the evaluation step, and the
+    training step with the optimiser but without the loop.
     https://docs.pytorch.org/docs/stable/user_guide/torch_compiler/compile/programming_model.where_to_apply_compile.html
-    What is tuned follows the "Performance Tuning Guide" and "Channels Last Memory Format".
+    The tuned mode follows the "Performance Tuning Guide" and "Channels Last Memory Format".
     https://docs.pytorch.org/tutorials/recipes/recipes/tuning_guide.html
     https://docs.pytorch.org/tutorials/intermediate/memory_format_tutorial.html
     """
@@ -124,18 +124,18 @@ class Adapter(Base):
         torch.set_num_threads(threads)
         torch.set_num_interop_threads(1)
         torch.set_float32_matmul_precision("highest")
-        # Convolutions have a switch of their own, and cuDNN's is on by default.
+        # Convolutions have a separate switch for TF32, which is on by default in cuDNN.
         # https://docs.pytorch.org/docs/stable/notes/cuda.html#tensorfloat-32-tf32-on-ampere-and-later-devices
         torch.backends.cudnn.conv.fp32_precision = "ieee"
         if self.tuned:
             torch.set_flush_denormal(True)
         if self.compiled:
-            # By default a function recompiled too often runs eagerly from then on, with no more
-            # than a warning; an arm called compile must fail instead.
+            # By default a function that is recompiled too often runs eagerly from then on, with
+            # only a warning. An arm called compile must fail instead.
             torch._dynamo.config.fail_on_recompile_limit_hit = True
 
     def describe(self):
-        """What torch says of itself."""
+        """Describe the run as torch reports it."""
         return {
             "version": torch.__version__,
             "numpy": np.__version__,
@@ -156,11 +156,11 @@ class Adapter(Base):
         return backend.conv.fp32_precision
 
     def compilations(self):
-        """Frames that Dynamo compiled, as its own counters have it; None where it is not used."""
+        """Return Dynamo's own count of compiled frames; None where Dynamo is not used."""
         return torch._dynamo.utils.counters["frames"]["total"] if self.compiled else None
 
     def device_memory(self):
-        """Peaks of the caching allocator since the last call."""
+        """Return the peaks of the caching allocator since the last call."""
         if self.device.type == "cpu":
             return None
         found = {
@@ -171,8 +171,8 @@ class Adapter(Base):
         return found
 
     def load(self, module, case):
-        """Parameters are copied into the built module under its own names."""
-        torch.compiler.reset()  # the caches know the former module and would count as recompilation
+        """Build the module and copy the parameters into it under its own names."""
+        torch.compiler.reset()  # caches of the former module would count as recompilation
         self.begin(module, case, LOSSES)
         build = getattr(module, "build_tuned", module.build) if self.tuned else module.build
         self.model = build(case.sizes).to(self.device)
@@ -189,7 +189,7 @@ class Adapter(Base):
             )
             for each in case.objectives
         }
-        # Functions, and not model.compile(): that leaves an nn.Sequential silently uncompiled.
+        # Functions are compiled, not model.compile(), which silently skips an nn.Sequential.
         compiler = torch.compile if self.compiled else lambda function: function
         self.forward, self.step = compiler(self._forward), compiler(self._step)
         self.compute = compiler(self._compute)
@@ -205,7 +205,7 @@ class Adapter(Base):
         ]
 
     def place(self, name, value):
-        """On the device."""
+        """Put the tensor on the device."""
         value = LAYOUT.to_native(value, self.case.dimensions[name])
         # Class labels and token ids are int64 throughout torch.
         value = value.astype("int64" if value.dtype.kind == "i" else value.dtype)
@@ -230,7 +230,7 @@ class Adapter(Base):
         return losses
 
     def infer(self):
-        """Forward pass in evaluation mode, without the records for gradients."""
+        """Run the forward pass in evaluation mode, without recording gradients."""
         inputs = self.next(self.used)
         if self.model.training:
             self.model.eval()
@@ -238,13 +238,13 @@ class Adapter(Base):
             return self.case.named_outputs(self.forward(inputs))
 
     def train_step(self):
-        """Forward, backward, optimiser; the losses stay tensors."""
+        """Run forward, backward and optimiser; the losses stay tensors."""
         if not self.model.training:
             self.model.train()
         return self.step(self.next(self.sets))
 
     def generate(self, count):
-        """In evaluation mode; what is compiled is the step from token to token."""
+        """Decode in evaluation mode; the step from token to token is compiled."""
         prompt = self.next(self.sets)[self.case.generation["prompt"]]
         if self.model.training:
             self.model.eval()
@@ -253,7 +253,7 @@ class Adapter(Base):
         return {"tokens": tokens}
 
     def gradients(self):
-        """Through the same losses, compiled or not; running statistics are put back."""
+        """Compute gradients of the same losses, compiled or not; restore running statistics."""
         inputs = self.next(self.sets)
         self.model.train()
         before = [value.clone() for value in self.model.buffers()]
@@ -264,7 +264,7 @@ class Adapter(Base):
             loss.backward()
             handle[each["name"]] = loss.detach()
             for name, (tensor, part) in self.trained_by(each, self.named).items():
-                # None where the loss does not reach.
+                # The gradient is None where the loss does not depend on the tensor.
                 whole = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
                 handle["gradient/" + name] = part_of(whole, part)
         self.model.zero_grad(set_to_none=True)
@@ -277,14 +277,16 @@ class Adapter(Base):
         return self.objectives[name](self.model, inputs)
 
     def parameters(self):
-        """The module's own tensors, not copies."""
+        """Return the module's own tensors, not copies."""
         return self.by_kind(
             {name: part_of(tensor.detach(), part) for name, (tensor, part) in self.named.items()}
         )
 
     def wait(self, handle):
-        """On the CPU operations return when they are done, and torch.cpu's is documented as empty.
+        """Synchronise the device.
 
+        On the CPU, operations return when they are done, and torch.cpu.synchronize is documented as
+        empty.
         https://docs.pytorch.org/docs/stable/generated/torch.cuda.synchronize.html
         """
         if self.device.type == "cuda":
@@ -293,5 +295,5 @@ class Adapter(Base):
             torch.cpu.synchronize()
 
     def to_numpy(self, value):
-        """A copy: the handle of parameters() is live memory that the next step overwrites."""
+        """Return a copy: the next step overwrites the memory in the handle of parameters()."""
         return value.cpu().numpy().copy()

@@ -34,7 +34,7 @@ class SelfAttention(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and a hidden layer, each normed behind its sum."""
+    """Attention and a hidden layer; a layer norm follows each residual sum."""
 
     def __init__(self, width, heads):
         super().__init__()
@@ -45,7 +45,7 @@ class Layer(nn.Module):
         self.norm = nn.LayerNorm(width, eps=EPSILON)
 
     def forward(self, x, mask):
-        """(batch, time, width) -> the same."""
+        """(batch, time, width) -> (batch, time, width)."""
         x = self.attention_norm(x + self.attention(x, mask))
         return self.norm(x + self.out(F.gelu(self.hidden(x))))
 
@@ -82,5 +82,5 @@ class BERT(nn.Module):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return BERT(sizes)

@@ -57,7 +57,7 @@ class Discriminator(nn.Module):
 
 
 class DCGAN(nn.Module):
-    """Both nets; what is called is the generator."""
+    """Both nets; a call runs the generator."""
 
     def __init__(self, sizes):
         super().__init__()
@@ -70,29 +70,29 @@ class DCGAN(nn.Module):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return DCGAN(sizes)
 
 
 def against(logits, label):
-    """Binary cross-entropy against the same label for all."""
+    """Binary cross-entropy against one label for all examples."""
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
 
 
 def discriminator_loss(model, inputs):
-    """Real images against 1, generated ones against 0."""
+    """The discriminator's loss: real images against 1, generated images against 0."""
     fake = model.generator(inputs["latent"]).detach()
     real = against(model.discriminator(inputs["image"]), 1.0)
     return real + against(model.discriminator(fake), 0.0)
 
 
 def generator_loss(model, inputs):
-    """Generated images against 1."""
+    """The generator's loss: generated images against 1."""
     return against(model.discriminator(model.generator(inputs["latent"])), 1.0)
 
 
 def train_step(model, optimizers, inputs):
-    """The discriminator's update, then the generator's, over the same generated images."""
+    """Update the discriminator, then the generator, over the same generated images."""
     fake = model.generator(inputs["latent"])
     optimizers["discriminator_loss"].zero_grad()
     on_real = against(model.discriminator(inputs["image"]), 1.0)

@@ -28,12 +28,12 @@ class CausalSelfAttention(nn.Module):
         )
 
     def forward(self, x):
-        """(batch, time, width) -> the same."""
+        """(batch, time, width) -> (batch, time, width)."""
         x = F.scaled_dot_product_attention(*self.project(x), is_causal=True)
         return self.out(x.transpose(1, 2).flatten(-2))
 
     def advance(self, x, positions, mask, cache):
-        """The same for new positions; their keys and values go into the cache."""
+        """Process new positions and write their keys and values into the cache."""
         query, key, value = self.project(x)
         keys, values = cache
         keys[:, :, positions] = key
@@ -43,7 +43,7 @@ class CausalSelfAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a hidden layer, each behind a norm."""
+    """Attention and a hidden layer, each after a layer norm."""
 
     def __init__(self, width, heads):
         super().__init__()
@@ -54,16 +54,16 @@ class Block(nn.Module):
         self.out = nn.Linear(4 * width, width)
 
     def feed_forward(self, x):
-        """The hidden layer behind its norm."""
+        """Apply the layer norm, then the hidden layer."""
         return self.out(F.gelu(self.hidden(self.norm(x)), approximate="tanh"))
 
     def forward(self, x):
-        """(batch, time, width) -> the same."""
+        """(batch, time, width) -> (batch, time, width)."""
         x = x + self.attention(self.attention_norm(x))
         return x + self.feed_forward(x)
 
     def advance(self, x, positions, mask, cache):
-        """The same for new positions."""
+        """Process new positions over the cache."""
         x = x + self.attention.advance(self.attention_norm(x), positions, mask, cache)
         return x + self.feed_forward(x)
 
@@ -97,7 +97,7 @@ class GPT2(nn.Module):
         return [(weight.new_zeros(shape), weight.new_zeros(shape)) for _ in self.layers]
 
     def advance(self, tokens, positions, cache):
-        """(batch, n) tokens at (n,) positions -> the token behind the last, (batch, 1)."""
+        """(batch, n) tokens at (n,) positions -> the token after the last, (batch, 1)."""
         x = self.token_embed(tokens) + self.position_embed(positions)
         seen = torch.arange(cache[0][0].shape[2], device=tokens.device) <= positions[:, None]
         for layer, kept in zip(self.layers, cache, strict=True):
@@ -106,12 +106,12 @@ class GPT2(nn.Module):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return GPT2(sizes)
 
 
 def generate(model, prompt, count):
-    """(batch, time) -> (batch, count), greedily, one token after another."""
+    """Decode greedily, one token after another: (batch, time) -> (batch, count)."""
     batch, length = prompt.shape
     cache = model.empty_cache(batch, length + count)
     positions = torch.arange(length + count, device=prompt.device)

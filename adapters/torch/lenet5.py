@@ -34,5 +34,5 @@ class LeNet5(nn.Module):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return LeNet5(sizes)

@@ -27,5 +27,5 @@ class MLP(nn.Module):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return MLP(sizes)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 
 class NeuMF(nn.Module):
-    """A product of factors beside a tower of dense layers."""
+    """A product of factors next to a tower of dense layers."""
 
     def __init__(self, sizes):
         super().__init__()
@@ -33,5 +33,5 @@ class NeuMF(nn.Module):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return NeuMF(sizes)

@@ -25,7 +25,7 @@ class Recurrent(nn.Module):
         self.recurrent = layer(sizes["width"], sizes["units"], batch_first=True)
         self.logits = nn.Linear(sizes["units"], sizes["classes"])
         if sizes["cell"] != "gru":
-            # Both biases are summed: trained together they would move twice as fast as one.
+            # The layer adds both biases. Trained together, they would move twice as fast as one.
             nn.init.zeros_(self.recurrent.bias_hh_l0).requires_grad_(False)
 
     def forward(self, tokens, length):

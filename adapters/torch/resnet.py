@@ -9,17 +9,17 @@ from torch.nn import functional as F
 
 
 def conv3x3(channels, filters, stride=1):
-    """With padding, without bias: a batch norm follows."""
+    """A convolution with padding and without bias: a batch norm follows."""
     return nn.Conv2d(channels, filters, 3, stride=stride, padding=1, bias=False)
 
 
 def conv1x1(channels, filters, stride=1):
-    """Without bias."""
+    """A convolution without bias."""
     return nn.Conv2d(channels, filters, 1, stride=stride, bias=False)
 
 
 class Block(nn.Module):
-    """What both kinds share: the projection of the shortcut where the shape changes."""
+    """The part that both blocks share: a shortcut, projected where the shape changes."""
 
     def __init__(self, channels, outer, stride):
         super().__init__()
@@ -104,5 +104,5 @@ class ResNet(nn.Module):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return ResNet(sizes)

@@ -1,6 +1,6 @@
 """Variational autoencoder, after PyTorch's own example.
 
-https://github.com/pytorch/examples/blob/main/vae/main.py; the noise is an argument.
+https://github.com/pytorch/examples/blob/main/vae/main.py. The noise is an argument.
 """
 
 import torch
@@ -36,5 +36,5 @@ class VAE(nn.Module):
 
 
 def build(sizes):
-    """The model."""
+    """Build the model."""
     return VAE(sizes)

@@ -3,8 +3,9 @@
 Source: J. Devlin, M.-W. Chang, K. Lee, K. Toutanova, "BERT: Pre-training of deep bidirectional
 transformers for language understanding", NAACL 2019, section 3, and the official implementation
 (https://github.com/google-research/bert, modeling.py and run_pretraining.py): norm after the
-residual, exact GELU, layer-norm epsilon 1e-12, the head over the masked positions alone.
-Training is the masked-language-model objective; the pooler, which it does not reach, stays.
+residual, exact GELU, layer-norm epsilon 1e-12, the head over the masked positions only.
+Training uses the masked-language-model objective. The pooler stays in the model, although this
+objective does not depend on it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:
 
 
 def draw(sizes: Sizes, batch: int, stream: np.random.Generator) -> dict[str, Array]:
-    """Sequences of at least half the time; masked positions among the real ones, in order."""
+    """Draw sequences of at least half the time; masked positions are real ones, in order."""
     time, count = sizes["time"], sizes["masked"]
     length = stream.integers(max(time // 2, count), time + 1, batch)
     length[0] = time
@@ -65,7 +66,7 @@ def forward(nn: Layers, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, 
 
 
 def layer(nn: Layers, sizes: Sizes, x: Array, mask: Array, name: str) -> Array:
-    """Self-attention and a hidden layer of four times the width, each normed behind its sum."""
+    """Self-attention and a hidden layer of four times the width; a norm follows each sum."""
     width = sizes["width"]
     query, key, value = (
         nn.dense(x, f"{name}/attention/{part}", width) for part in ("query", "key", "value")

@@ -1,13 +1,14 @@
 """Deep convolutional generative adversarial network: two nets, two objectives in one step.
 
 Sources: A. Radford, L. Metz, S. Chintala, "Unsupervised representation learning with deep
-convolutional generative adversarial networks", ICLR 2016, section 3 and figure 1, in the widths and
-windows (4x4) of PyTorch's and TensorFlow's own examples; objectives of I. Goodfellow et al. 2014.
+convolutional generative adversarial networks", ICLR 2016, section 3 and figure 1, with the widths
+and windows (4x4) of the examples of PyTorch and TensorFlow; objectives of I. Goodfellow et al.
+2014.
 
-A training step is algorithm 1 of the latter with k = 1: first the discriminator learns from a real
-and a generated batch, each normalised by itself, then the generator learns against it. The
-generator runs once; the discriminator's running statistics see the real, the generated and, after
-its update, the generated batch again.
+A training step is algorithm 1 of Goodfellow et al. with k = 1. First the discriminator learns from
+a real and a generated batch, each normalised by itself. Then the generator learns against it. The
+generator runs once. The discriminator's running statistics are updated by the real batch, the
+generated batch and, after its update, the generated batch again.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def discriminator(nn: Layers, sizes: Sizes, image: Array) -> Array:
 
 
 def forward(nn: Layers, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Latent -> images; what is used after training is the generator."""
+    """Latent -> images; only the generator is used after training."""
     return {"images": generator(nn, sizes, inputs["latent"])}
 
 

@@ -41,7 +41,7 @@ def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:
 
 
 def draw(sizes: Sizes, batch: int, stream: Any) -> dict[str, Array]:
-    """Tokens as :func:`draw_rows` does."""
+    """Draw tokens by :func:`draw_rows`."""
     return {"tokens": draw_rows(sizes["vocabulary"], (batch, sizes["time"]), stream)}
 
 
@@ -61,7 +61,7 @@ def forward(nn: Layers, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, 
 
 
 def layer(nn: Layers, sizes: Sizes, x: Array, name: str, attend: Attend) -> Array:
-    """Causal self-attention and a hidden layer of four times the width, each behind a norm."""
+    """Causal self-attention and a hidden layer of four times the width, each after a norm."""
     width = sizes["width"]
     y = nn.layer_norm(x, f"{name}/attention_norm", epsilon=EPSILON)
     query, key, value = (
@@ -75,13 +75,13 @@ def layer(nn: Layers, sizes: Sizes, x: Array, name: str, attend: Attend) -> Arra
 
 
 def begin(nn: Any, sizes: Sizes, batch: int) -> Any:
-    """A pair of keys and values per layer, with room for prompt and tokens."""
+    """Make a pair of keys and values per layer, with room for prompt and tokens."""
     time = sizes["prompt"] + sizes["new_tokens"]
     return [nn.empty_cache(batch, time, sizes["width"]) for _ in range(sizes["layers"])]
 
 
 def advance(nn: Any, sizes: Sizes, tokens: Array, position: Any, cache: Any) -> tuple[Array, Any]:
-    """Append tokens (batch, n) at ``position`` -> logits (batch, vocabulary) behind the last."""
+    """Append tokens (batch, n) at ``position`` -> logits (batch, vocabulary) after the last."""
     x = nn.embed(tokens, "token_embed", count=sizes["vocabulary"], width=sizes["width"])
     x = nn.add(x, nn.embeddings_from("position_embed", position, tokens.shape[1]))
     kept = []

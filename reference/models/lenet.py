@@ -1,9 +1,9 @@
 """LeNet-5 in its modern form: ReLU, max pooling, padding 2 in the first convolution.
 
 Source: Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document
-recognition", Proceedings of the IEEE 86(11), 1998, section II.B; the tanh units, trainable
+recognition", Proceedings of the IEEE 86(11), 1998, section II.B. The tanh units, trainable
 subsampling and radial-basis output of the original are replaced as in today's textbooks.
-The tiny preset is not square, so that exchanged height and width cannot pass unnoticed.
+The tiny preset is not square, so that an exchange of height and width shows.
 """
 
 from __future__ import annotations

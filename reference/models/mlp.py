@@ -1,7 +1,7 @@
 """Multilayer perceptron: dense layers with ReLU between them, softmax cross-entropy on logits.
 
 Source: D. E. Rumelhart, G. E. Hinton, R. J. Williams, "Learning representations by
-back-propagating errors", Nature 323, 1986; the paper preset is the 784-512-512-10 network of the
+back-propagating errors", Nature 323, 1986. The paper preset is the 784-512-512-10 network of the
 introductory tutorials of all frameworks compared here.
 """
 

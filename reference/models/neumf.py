@@ -1,7 +1,7 @@
 """Neural matrix factorisation: a product of factors next to a tower of dense layers.
 
 Source: X. He, L. Liao, H. Zhang, L. Nie, X. Hu, T.-S. Chua, "Neural collaborative filtering", WWW
-2017, section 3.4 and figure 3; the paper preset has the users and items of MovieLens 1M, 8
+2017, section 3.4 and figure 3. The paper preset has the users and items of MovieLens 1M, 8
 predictive factors and the tower 64-32-16-8.
 """
 
@@ -25,7 +25,7 @@ def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:
 
 
 def draw(sizes: Sizes, batch: int, stream: np.random.Generator) -> dict[str, Array]:
-    """Users and items as :func:`draw_rows` does; one interaction in five (four negatives each)."""
+    """Draw users and items by :func:`draw_rows`; one in five is an interaction (four negatives)."""
     return {
         "user": draw_rows(sizes["users"], (batch,), stream),
         "item": draw_rows(sizes["items"], (batch,), stream),

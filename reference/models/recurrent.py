@@ -3,8 +3,8 @@
 Sources: J. L. Elman, "Finding structure in time", Cognitive Science 14, 1990; S. Hochreiter,
 J. Schmidhuber, "Long short-term memory", Neural Computation 9, 1997, with the forget gate of
 F. A. Gers et al. 2000; K. Cho et al., "Learning phrase representations using RNN encoder-decoder",
-EMNLP 2014, in the form that resets after the product with the recurrent kernel, which is cuDNN's
-and the default of all frameworks here. The head reads the state behind the last real token.
+EMNLP 2014, in the form that resets after the product with the recurrent kernel. This is the form of
+cuDNN and the default of all frameworks here. The head reads the state after the last real token.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, dimension, draw_rows
 
-PAD = 0  # the token beyond a sequence's end
+PAD = 0  # the token after the end of a sequence
 
 
 def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:
@@ -29,7 +29,7 @@ def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:
 
 
 def draw(sizes: Sizes, batch: int, stream: np.random.Generator) -> dict[str, Array]:
-    """Sequences of at least a quarter of the time, one of full length."""
+    """Draw sequences of at least a quarter of the time; one has full length."""
     time = sizes["time"]
     length = stream.integers(max(time // 4, 1), time + 1, batch, dtype=np.int32)
     length[0] = time

@@ -1,9 +1,9 @@
 """Residual networks: basic blocks (18 layers) and bottlenecks (50), with batch normalisation.
 
 Source: K. He, X. Zhang, S. Ren, J. Sun, "Deep residual learning for image recognition", CVPR 2016,
-table 1 and section 3.3 (shortcut B: a projection where the shape changes). A bottleneck's stride
-is on its 3x3 kernel, "version 1.5" of today's model libraries, and not on the first 1x1.
-The tiny presets keep both kinds of block, of shortcut and of stride; their image is not square.
+table 1 and section 3.3 (shortcut B: a projection where the shape changes). A bottleneck has its
+stride on the 3x3 kernel, as "version 1.5" of today's model libraries, not on the first 1x1 kernel.
+The tiny presets keep both kinds of block, of shortcut and of stride. Their image is not square.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, dimension
 
 EXPANSION = {"basic": 1, "bottleneck": 4}
-# Of what the strided projection of a tiny preset reads. With fewer than 8 (AVX2) or 16 (AVX-512)
-# channels last, oneDNN's gradient of that kernel writes beyond its buffer, which ends a process at
-# some later time (oneDNN 3.12, issue 6035, open in November 2026).
+# Channels of the input of a tiny preset's strided projection. With fewer than 8 (AVX2) or 16
+# (AVX-512) channels last, oneDNN's gradient of that kernel writes beyond its buffer. The process
+# then crashes at some later time (oneDNN 3.12, issue 6035, open in November 2026).
 TINY_CHANNELS = 16
 
 

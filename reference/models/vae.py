@@ -2,7 +2,7 @@
 
 Source: D. P. Kingma, M. Welling, "Auto-encoding variational Bayes", ICLR 2014, section 3 and
 appendices B and C: Bernoulli decoder, Gaussian encoder; ReLU units as in today's examples of all
-frameworks. The noise of the reparameterisation is an input: nothing random happens inside.
+frameworks. The noise of the reparameterisation is an input: the model itself is not random.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:
 
 
 def draw(sizes: Sizes, batch: int, stream: np.random.Generator) -> dict[str, Array]:
-    """Grey values, uniform."""
+    """Draw uniform grey values."""
     return {"image": stream.random((batch, sizes["features"]), dtype=np.float32)}
 
 
