@@ -158,7 +158,7 @@ def _tell_of_other_code(run: store.Run) -> None:
 
 
 def _start_anew(suite: Suite) -> str:
-    """Return the command to type. For a suite that is not ours, the file's folder is unknown."""
+    """Return the command to type; the folder of a suite's file that is not ours is not recorded."""
     if suite.name in suite_names():
         return f"start a new run: levelfield run {shlex.quote(suite.name)}"
     return f"start a new run of the suite's file: levelfield run {shlex.quote(suite.name)}.toml"
