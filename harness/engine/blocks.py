@@ -91,9 +91,9 @@ def _own_seconds(processes: Sequence[WorkerProcess]) -> float:
     """CPU seconds of this process and the workers.
 
     The workers and the canary run on the measured cores; the rest of this process may run on any
-    core. If it runs on another core, its 8 to 10 ms a round are wrongly subtracted from the foreign
-    load (rounds of half a second on a busy two-core virtual machine, 2026-11-26). That is less than
-    the quarantine rule looks for.
+    core. If it runs on another core, its CPU time is wrongly subtracted from the foreign load. That
+    was 8 to 10 ms a round, for rounds of half a second on a busy two-core virtual machine
+    (2026-11-26). The quarantine rule looks for more than that.
     """
     return time.process_time() + sum(process.cpu_seconds() for process in processes)
 

@@ -2,7 +2,7 @@
 
 A framework that kills the measuring process would end every resumption in the same way. So each
 request to a worker is noted in a file before it is sent. The note is taken back when the request
-is answered, because no arm is to blame for what the run does by itself, above all solving cases.
+is answered. No arm is to blame for the work that the run does by itself, above all solving cases.
 The file is deleted when the run ends in any way that Python can see: finished, interrupted or with
 an error. A note that is still there when the run is resumed names the arm that was at work when
 the process died. It becomes a ``death`` record. After two deaths in a row at the same point the

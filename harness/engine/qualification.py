@@ -75,7 +75,7 @@ class Qualification:
     run: Run
     suite: Suite
     cases: Cases
-    ceilings: Sequence[Mapping[str, Any]]  # measured again where an arm seems to exceed them
+    ceilings: Sequence[Mapping[str, Any]]  # measured again if an arm seems to exceed them
     stage: Callable[[str], None]
     calibrations: dict[str, Calibration]
     twins: Collection[str] = ()

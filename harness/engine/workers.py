@@ -48,7 +48,7 @@ class ForeignFiles(UserWarning):
 
 
 class StartFailure(WorkerFailure):
-    """A worker that failed before it was asked for a cell."""
+    """A worker failed before its first request for a cell."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Worker:
     own: Path  # the folder of this process alone
     limits: Limits
     in_hand: InHand
-    stages: Mapping[str, Any]  # peak memory of interpreter and import, where it was asked for
+    stages: Mapping[str, Any]  # peak memory of interpreter and import, if it was requested
 
     @property
     def cache(self) -> Path:

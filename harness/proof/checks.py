@@ -33,11 +33,11 @@ POSTPONED = 0.3
 OVERLAP, CPU_AGREEMENT = 0.4, 0.4
 # Cost of a fence and a launch for a short step on a GPU, which a throughput slice hides.
 LAUNCH_SECONDS = {"cpu": CLOCK_SECONDS, "cuda": 200e-6}
-# Seconds of a request as the worker reports them, over the seconds that the host waited, give or
-# take the seconds that a request and its reply take. Also the reported seconds of a throughput
-# slice, over the time around it by the same clock.
+# Seconds of a request as the worker reports them, over the seconds that the host waited. The
+# seconds of sending a request and its reply are allowed for. Also the reported seconds of a
+# throughput slice, over the time around it by the same clock.
 CLOCK_LEAST, CLOCK_MOST = 0.85, 1.05
-REQUEST_SECONDS, REPLY_STEP_SECONDS = 0.02, 2e-6  # the latter for each step of a latency slice
+REQUEST_SECONDS, REPLY_STEP_SECONDS = 0.02, 2e-6  # the second for each step of a latency slice
 # Seconds of a step on a new input set, over those of a step on a set that was used before.
 FIRST_VISIT = 3.0
 # Seconds of a step as timed, over those of a step after a fresh load. An arm that stops working

@@ -80,10 +80,11 @@ class Tolerance:
 # at 1e-5 in the scale: computing 1 - 0.999 in float32 costs 1.3e-5 of it. When a tie
 # changed an array of dcgan/tiny by 2e-3, the scale of all changed by 6e-5.
 #
-# The smallest mistakes of the mutation suite above these entries are an epsilon of 1e-7 instead of
-# 1e-8, at 9e-5 after the first step of mlp/tiny, and a beta2 of 0.99, at 4e-4 in the scale of
-# gpt2/tiny. If gradients are not far above epsilon, correct programs differ by more than these
-# entries allow (gpt2/small after the first step: by 8e-4). Then the case's own scatter decides.
+# Two mistakes of the mutation suite are the smallest above these entries. An epsilon of 1e-7
+# instead of 1e-8 is at 9e-5 after the first step of mlp/tiny. A beta2 of 0.99 is at 4e-4 in the
+# scale of gpt2/tiny. If gradients are not far above epsilon, correct programs differ by more than
+# these entries allow (gpt2/small after the first step: by 8e-4). Then the case's own scatter
+# decides.
 #
 # int8, dynamic quantisation of weights and activations, is for inference only. In the tiny and
 # small presets the worst of three draws was at 1e-1 (bert/tiny), most at 1e-2; an exchanged axis
@@ -138,7 +139,7 @@ PARAMETERS_LOADED = 1e-7  # copied, not computed: at most one rounding
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison. ``error`` is infinite where the two cannot be compared at all."""
+    """One comparison. ``error`` is infinite if the two sides cannot be compared at all."""
 
     name: str
     error: float
@@ -147,7 +148,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """NaN never passes."""
+        """Whether the error is within the tolerance; NaN never passes."""
         return self.error <= self.tolerance
 
 

@@ -36,11 +36,12 @@ HALF = 8  # of 16 grey levels: a pixel at or above it is a set bit of its row's 
 LESSON_CHECKS = ("test accuracy", "test loss", "training loss")
 # An arm may differ from the reference by MARGIN times the reference's scatter or by the floors,
 # whichever is more. The scatter is that of two runs and therefore uncertain, so the floors alone
-# accept all correct arms that were measured. After each of eight epochs of Adam at batch 32, torch,
-# TensorFlow, Keras, JAX and Flax were within 0.018, 0.012 and 0.026 of the reference in the small
-# mlp, lstm and neumf, and within 0.011, 0.031 and 0.025 in resnet18. In mlp/small a program that
-# stops learning after ten steps differs by 0.31, 1.4 and 1.5. One that trains on a quarter of each
-# batch differs by 0.047, 0.13 and 0.25, one whose rate falls by 30 % by 0.022, 0.11 and 0.14.
+# accept all correct arms that were measured: torch, TensorFlow, Keras, JAX and Flax, after each of
+# eight epochs of Adam at batch 32. In the small mlp, lstm and neumf they were within 0.018, 0.012
+# and 0.026 of the reference, in resnet18 within 0.011, 0.031 and 0.025. In mlp/small a program that
+# stops learning after ten steps differs by 0.31, 1.4 and 1.5. A program that trains on a quarter of
+# each batch differs by 0.047, 0.13 and 0.25. A program whose rate falls by 30 % differs by 0.022,
+# 0.11 and 0.14.
 MARGIN = 5.0
 FLOORS = np.array([0.04, 0.05, 0.1])
 
@@ -101,8 +102,8 @@ def expected_curve(curves: Sequence[NDArray[np.float64]]) -> Expected:
     """Return the expected curve from the reference's runs of one lesson.
 
     The first run is the lesson as it stands. The scatter at an epoch is the largest difference of
-    any two runs at this epoch or before it, because a difference due to rounding does not vanish
-    again.
+    any two runs at this epoch or before it. Earlier epochs count because a difference due to
+    rounding does not vanish again.
     """
     runs = np.stack(curves)
     scatter = np.maximum.accumulate(runs.max(axis=0) - runs.min(axis=0), axis=0)

@@ -38,9 +38,9 @@ REASON_CHARACTERS = 600
 # Kinds of NumPy's types: floating-point and integer. Arms give float32. Among honest arms, Keras
 # gives some losses and OpenCV its parameters as float64.
 NUMBERS = "fiu"
-ENTRY_BYTES = 2048  # an array's name and header in a file of arrays, at most
-NAME_CHARACTERS = 300  # of an array
-SHOWN_CHARACTERS = 60  # of a wrong value in a reason
+ENTRY_BYTES = 2048  # most bytes of an array's name and header in a file of arrays
+NAME_CHARACTERS = 300  # most characters of an array's name
+SHOWN_CHARACTERS = 60  # most characters of a wrong value in a reason
 FAILURES = ("failed", "out-of-memory", "unsupported")
 
 

@@ -380,7 +380,7 @@ def _with_further_tokens(columns: _Columns, tokens: Sequence[int | None]) -> _Co
     more = {name: [values[row] for row in sources] for name, values in columns.items()}
     more |= {"statistic": ["further_token"] * len(sources), "step_seconds": seconds}
     for name in ("seconds", "cpu_seconds", "wait_seconds", "switches", "major_faults"):
-        more[name] = [None] * len(sources)  # of the whole generation, in its own row
+        more[name] = [None] * len(sources)  # these cover the whole generation, in its own row
     return {name: [*values, *more[name]] for name, values in columns.items()}
 
 

@@ -62,7 +62,7 @@ class Run:
     _lock: int = -1  # descriptors while writing
     _records: int = -1
     _kept: int = 0
-    _size: int = 0  # of the records, as this process left them
+    _size: int = 0  # bytes of the records, as this process left them
 
     @property
     def records_path(self) -> Path:

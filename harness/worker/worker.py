@@ -154,8 +154,8 @@ class Server:
         """Write the arm's answers for the gate.
 
         The answers are every set's outputs (tokens, in generation) for ``rounds`` rounds over the
-        sets. In training they are also losses and gradients of the first ``graded`` sets, the
-        losses of ``steps`` steps and the parameters after the first and the last of them. In
+        sets. Training adds losses and gradients of the first ``graded`` sets and the losses of
+        ``steps`` steps. It also adds the parameters after the first and the last of these steps. In
         generation each round begins with the first token alone of every set.
         """
         import numpy
@@ -264,10 +264,9 @@ class Server:
         all steps. Otherwise they are the outputs or tokens of every input set. "first_seconds" and
         "again_seconds" are those of the first and the second single step on each set. In training,
         "again_seconds" are those of the fenced steps. "first_token_seconds" and
-        "again_token_seconds" are those of the first token alone. It is read before any set is
-        decoded whole, and once more at the end, so that an arm cannot take it from an earlier
-        result. "fresh_seconds": seconds of an unfenced step among the later ones of the unread
-        steps.
+        "again_token_seconds" are those of the first token alone. This token is read before any set
+        is decoded whole, and once more at the end, so that an arm cannot take it from elsewhere.
+        "fresh_seconds": seconds of an unfenced step among the later ones of the unread steps.
         """
         import numpy
 
