@@ -1,7 +1,7 @@
 """The tree of errors, and how their messages are cleaned.
 
 LevelfieldError
-├── BadInput          the user asked for something that cannot be: exit 2
+├── BadInput          the user asked for something impossible: exit 2
 ├── RunFailed         the work could not be finished: exit 1
 └── WorkerFailure     a framework failed: costs its own cell, never leaves the engine
 """
@@ -10,7 +10,10 @@ from __future__ import annotations
 
 
 class LevelfieldError(Exception):
-    """Its message is one line for people: what happened, what was expected, what to type next."""
+    """The base of all errors.
+
+    Its message is one line for people: what happened, what was expected, what to type next.
+    """
 
     exit_code = 1
 
@@ -22,13 +25,13 @@ class BadInput(LevelfieldError):
 
 
 class RunFailed(LevelfieldError):
-    """Everything asked for was valid and still the work could not be finished."""
+    """The request was valid, but the work could not be finished."""
 
 
 class WorkerFailure(LevelfieldError):
     """A worker did not do what it was asked; ``status`` is one of the statuses of a cell.
 
-    ``log`` is the name of the file with what the worker printed, where there is one.
+    ``log`` is the name of the file with the worker's output, if there is one.
     """
 
     def __init__(self, status: str, reason: str, log: str | None = None) -> None:
@@ -37,6 +40,6 @@ class WorkerFailure(LevelfieldError):
 
 
 def clean(text: str) -> str:
-    """One line without characters that steer a terminal or the direction of writing."""
+    """Return one line without characters that steer a terminal or the direction of writing."""
     shown = "".join(mark if mark.isprintable() else " " for mark in str(text))
     return " ".join(shown.split())

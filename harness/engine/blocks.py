@@ -1,9 +1,10 @@
 """Blocks: fresh processes, one per arm, that are timed in rounds.
 
-A *resident* block keeps all arms' processes at once, parked by SIGSTOP, and gives each a slot in
-every round: slow drift of the machine meets all arms of a round alike. A *sequential* block runs
-one arm after the other, each in its fresh process, in random order: for machines whose memory
-cannot hold all of them, and as an *audit* of whether living beside each other changes anything.
+A *resident* block keeps the processes of all arms at once, parked by SIGSTOP. Each process gets a
+slot in every round, so slow drift of the machine affects all arms of a round equally. A
+*sequential* block runs one arm after the other in random order, each in its own fresh process. It
+serves machines whose memory cannot hold all arms. As an *audit* it shows whether keeping the
+processes in memory together changes anything.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ Ended = Callable[[Cell, WorkerFailure], None]
 
 @dataclass
 class Noise:
-    """What the machine did during a stretch of time, read with all workers parked or idle."""
+    """The machine's noise in a stretch of time, read while all workers are parked or idle."""
 
     cores: Sequence[int]
     device: str
@@ -53,18 +54,18 @@ class Noise:
     _own_begin: float = 0.0
 
     def begin(self, processes: Sequence[WorkerProcess]) -> None:
-        """Start a stretch, the first canary before it."""
+        """Run the first canary, then start the stretch."""
         self.boundary()
         self._watched = noise.watched_cores(self.cores)
         self._own_begin = _own_seconds(processes)
         self._begin = noise.read(self._watched)
 
     def boundary(self) -> None:
-        """Between two slots: how fast is a fixed loop now?"""
+        """Time a fixed loop, the canary, between two slots."""
         self.canaries.append(noise.canary(self.cores))
 
     def end(self, processes: Sequence[WorkerProcess]) -> dict[str, Any]:
-        """The fields of a ``round`` record that speak of the machine."""
+        """End the stretch; return the fields of a ``round`` record that describe the machine."""
         own = _own_seconds(processes) - self._own_begin
         cores = noise.core_count(self._watched)
         found = noise.difference(self._begin, noise.read(self._watched), own, cores)
@@ -75,9 +76,10 @@ class Noise:
 
 
 def statistics_of(arm: Arm, suite: Suite, cell: Cell, step_seconds: float) -> list[str]:
-    """Kinds of slices of a cell; the clock is too coarse for the latency of very short steps.
+    """Return the kinds of slices of a cell.
 
-    What a generation takes is told apart by another kind: its first token.
+    The clock is too coarse for the latency of very short steps, so they have no latency slices.
+    A generation has slices of its first token instead.
     """
     if cell.phase == "generation":
         return ["throughput", "first_token"]
@@ -89,16 +91,18 @@ def _own_seconds(processes: Sequence[WorkerProcess]) -> float:
     """CPU seconds of this process and the workers.
 
     The workers and the canary run on the measured cores; the rest of this process may run on any
-    core. On another one its 8 to 10 ms a round (rounds of half a second on a busy two-core virtual
-    machine, 2026-11-26) are taken off foreign load for nothing: less than the rule looks for.
+    core. If it runs on another core, its CPU time is wrongly subtracted from the foreign load. That
+    was 8 to 10 ms a round, for rounds of half a second on a busy two-core virtual machine
+    (2026-11-26). The quarantine rule looks for more than that.
     """
     return time.process_time() + sum(process.cpu_seconds() for process in processes)
 
 
 @dataclass
 class Blocks:
-    """Runs blocks. ``ended`` hears of a cell whose worker failed; it is measured no more.
+    """Runs the blocks of a run.
 
+    ``ended`` is called when the worker of a cell fails; the cell is not measured any more.
     ``calibrations``: cell id -> its frozen slice.
     """
 
@@ -114,7 +118,10 @@ class Blocks:
     failed: set[str] = field(default_factory=set)
 
     def run_block(self, number: int, cells: Sequence[Cell], *, residency: str, rounds: int) -> None:
-        """One block over the comparisons of ``cells``; arms of unlike threads never meet in it."""
+        """Run one block over the comparisons of ``cells``.
+
+        Cells with different numbers of threads are measured separately.
+        """
         seed = self.generator.randrange(2**32)
         block = _Block(self, number, residency, rounds, random.Random(seed))
         comparisons = list(dict.fromkeys(cell.comparison for cell in cells))
@@ -142,7 +149,7 @@ class Blocks:
         )
 
     def fail(self, cell: Cell, failure: WorkerFailure) -> None:
-        """A cell of this run is over; the first failure counts."""
+        """End a cell of this run as failed; only its first failure counts."""
         if cell.id not in self.failed:
             self.failed.add(cell.id)
             self.ended(cell, failure)
@@ -188,14 +195,14 @@ class _Block:
                     self._judge(worker, cell)
 
     def _rounds(self, comparison: str, ready: dict[Cell, Worker]) -> None:
-        """Rounds until there are enough clean ones, or half as many more were spent."""
+        """Run rounds until enough of them are clean, or half as many more were spent."""
         base = list(ready)
         clean, most = 0, round(self.rounds * (1 + self.parent.suite.effort.rounds_extra))
         for number in range(most):
             if clean == self.rounds or not base:
                 break
-            # Every arm comes to every place once in as many rounds as there are arms; then the
-            # order is drawn anew, so that nobody always follows the same one.
+            # Within as many rounds as there are arms, every arm takes every place once. Then the
+            # order is drawn again, so that no arm always follows the same other one.
             turn = number % len(base)
             if turn == 0:
                 self.generator.shuffle(base)
@@ -245,7 +252,7 @@ class _Block:
         return suspect
 
     def sequential(self, by_arm: Mapping[str, list[Cell]], comparisons: Sequence[str]) -> None:
-        """Every arm alone, its slices in a row; rounds are what has the same number."""
+        """Measure every arm alone, its slices in a row; slots with equal numbers form a round."""
         met: dict[tuple[str, int], list[tuple[Cell, dict[str, Any], int]]] = {}
         for name, cells in by_arm.items():
             with ExitStack() as stack:
@@ -294,9 +301,9 @@ class _Block:
             return None
 
     def _alive(self, stack: ExitStack, worker: Worker, cells: Sequence[Cell]) -> Worker | None:
-        """The worker, or a new one of its arm if one of the arm's ``cells`` ended it.
+        """Return the worker, or a new one of its arm if one of the arm's ``cells`` ended it.
 
-        That cell has failed; the others are measured in the same block all the same.
+        That cell has failed; the other cells are still measured in the same block.
         """
         if worker.process.alive:
             return worker
@@ -304,13 +311,13 @@ class _Block:
         return self._start(stack, worker.arm, left)
 
     def _ready(self, worker: Worker, cell: Cell) -> bool:
-        """Load, first steps, warm-up, park; False where the cell failed."""
+        """Load the case, run first steps and warm-up, park; return False if the cell failed."""
         self.parent.stage(f"block {self.number}: {cell.title}: warm-up")
         worker.process.resume()
         try:
             startup = worker.start_up(cell, self.parent.cases[cell.id])
             warm = worker.warm_up(cell, self.parent.suite.effort)
-            # What a framework prepares for this number of steps, it prepares here.
+            # A framework that prepares something for this number of steps does so here.
             worker.steps(
                 cell, self.parent.calibrations[cell.id].slice_steps + self._extra(worker, cell)
             )
@@ -330,7 +337,7 @@ class _Block:
         return round(self.parent.calibrations[cell.id].slice_steps * worker.arm.planted)
 
     def _slot(self, worker: Worker, cell: Cell) -> dict[str, Any]:
-        """The slices of a turn by kind; none where the cell failed."""
+        """Time one turn; return its slices by kind, or none if the cell failed."""
         kinds = self._kinds(worker, cell)
         self.generator.shuffle(kinds)
         try:
@@ -352,7 +359,7 @@ class _Block:
             )
         )
         if not outcome.passed:
-            # The record keeps what was timed of this cell from going out.
+            # This record keeps the timings of the cell out of the results.
             self.parent.run.append(
                 CheckRecord(
                     cell=cell.id,
@@ -368,7 +375,7 @@ class _Block:
         return slices
 
     def _judge(self, worker: Worker, cell: Cell) -> None:
-        """The closing gate, in the first block that measures the cell."""
+        """Run the closing gate, in the first block that measures the cell."""
         closing, slots = self.parent.closing, self.slots.get(cell.id, [])
         over = cell.id in closing.closed or cell.id in self.parent.failed
         if over or not slots or not worker.process.alive:
@@ -396,7 +403,7 @@ class _Block:
         return statistics_of(worker.arm, self.parent.suite, cell, step_seconds)
 
     def _keep(self, worker: Worker, cell: Cell, number: int, slices: Mapping[str, Any]) -> int:
-        """Append the slices; returns their major page faults."""
+        """Append the slices to the records; return their major page faults."""
         faults = 0
         for statistic, fields in slices.items():
             faults += fields.get("major_faults") or 0
@@ -415,7 +422,7 @@ class _Block:
 
 
 def _suspect(fields: Mapping[str, Any], faults: int) -> str | None:
-    """The rule by which a round goes into quarantine."""
+    """Return the rule by which a round goes into quarantine, or None."""
     (rule,) = quarantine.judge_rounds(
         [quarantine.canary_spread(fields["canaries"])],
         major_faults=[faults],
@@ -430,10 +437,10 @@ def _suspect(fields: Mapping[str, Any], faults: int) -> str | None:
 
 
 def _together(stretches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The noise of several stretches as that of one: seconds add up.
+    """Combine the noise of several stretches into that of one; seconds add up.
 
-    The canaries of the stretches stand beside each other as those of cores do: only what changed
-    within a stretch speaks of it, since no two of them were at the same time.
+    The canaries of the stretches are listed next to each other, as those of several cores are.
+    Only a change within a stretch counts, since no two stretches were at the same time.
     """
     whole = dict(stretches[-1])
     whole["canaries"] = [

@@ -1,9 +1,10 @@
 """The closing gate: judges a timed process again after its last slice.
 
-The gate of the qualification judges a process that is not timed yet. The closing gate judges one
-that was, in the first block that measures a cell. It compares the slices with each other, and the
-answers after many unread steps with those of the reference (:mod:`reference.closing`). No slice of
-a cell counts without it, and a cell that fails it ends as ``wrong`` or ``failed``.
+The gate of the qualification judges a process before it is timed. The closing gate judges a timed
+process, in the first block that measures a cell. It compares the slices with each other. It also
+compares the answers after many unread steps with those of the reference
+(:mod:`reference.closing`). No slice of a cell counts without the closing gate. A cell that fails
+it ends as ``wrong`` or ``failed``.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ from harness.records.store import Run
 from reference.case import Case
 from reference.closing import READ, Closing
 
-# Noise only adds to a step met for the first time, and a fresh load makes all sets new again.
+# Noise can only lengthen a step on a new input set, and a fresh load makes all sets new again.
 VISIT_ATTEMPTS = 4
-# Passes over the input sets between the first answers and those that are judged: an odd number, so
-# that a loop that runs half of its steps ends at another set. As many as fit into the seconds.
+# Passes over the input sets between the first answers and the judged ones, as many as fit into the
+# seconds. Their number is odd, so that a loop that runs half of its steps ends at another set.
 PASSES_SECONDS, MOST_PASSES = 0.5, 25
 # (check, its fresh seconds in the reply, the kind of slice to compare them with).
 _FRESH = (
     ("as after a load", "again_seconds", "latency"),
     ("as after a load, first token", "again_token_seconds", "first_token"),
 )
-FEWEST_FRESH = 4  # steps of which the least is believed
-# Phase -> check -> the seconds in the reply, of what is met for the first time and again.
+FEWEST_FRESH = 4  # with fewer fresh steps, their least seconds are not trusted
+# Phase -> check -> the name in the reply of the seconds of first and repeated visits.
 _VISITS: Mapping[str, Mapping[str, str]] = {
     "training": {},
     "inference": {"first visit": "seconds"},
@@ -64,10 +65,10 @@ class ClosingGate:
         step_seconds: float,
         kinds: Sequence[str],
     ) -> tuple[str, str]:
-        """-> ("ok", "") or the status in which the cell ends, with its reason.
+        """Return ("ok", "") or the status in which the cell ends, with its reason.
 
-        ``slots``: replies of ``Worker.slot`` of this process. ``step_seconds``: of a step, which
-        bounds the steps that nothing is read of. Raises WorkerFailure.
+        ``slots``: replies of ``Worker.slot`` of this process. ``step_seconds``: the seconds of a
+        step, which bound the number of unread steps. Raises WorkerFailure.
         """
         self.stage(f"{cell.title}: closing gate")
         timed = slices_checks(slots, steps=slice_steps, threads=cell.threads, device=cell.device)
@@ -100,7 +101,10 @@ class ClosingGate:
         return "ok", ""
 
     def _kept(self, worker: Worker, cell: Cell) -> Sequence[Check]:
-        """Compare the timed load's answers; the reference cannot follow so long a training."""
+        """Compare the answers of the timed load with the reference, except for training.
+
+        The reference cannot follow so long a training.
+        """
         if cell.phase == "training":
             return ()
         _, case, answers = self.cases.solved(cell)
@@ -117,7 +121,7 @@ class ClosingGate:
         slots: Sequence[Mapping[str, Any]],
         slice_steps: int,
     ) -> tuple[Outcome, list[Check]]:
-        """What the answers after a fresh load say, and what their seconds say."""
+        """Check the answers after a fresh load, and the seconds that they took."""
         path, case, closing = solved
         training = cell.phase == "training"
         sets = len(case.inputs)
@@ -143,7 +147,8 @@ class ClosingGate:
                 visits.append(replace(first_visit_check(first, again), name=title))
             visits += _as_fresh(slots, seconds, slice_steps, worker.arm)
             outcome = gate.judge_closing(case, closing, got, phase=cell.phase, numeric=cell.numeric)
-            # A wrong answer is no noise, and a process has met all sets when it is asked again.
+            # A wrong answer is not due to noise, and on a second try the process has already seen
+            # all sets.
             if not outcome.passed or all(check.passed for check in visits):
                 break
         return outcome, visits
@@ -152,10 +157,10 @@ class ClosingGate:
 def _as_fresh(
     slots: Sequence[Mapping[str, Any]], seconds: Mapping[str, Any], slice_steps: int, arm: Arm
 ) -> Iterator[Check]:
-    """Compare the steps of the slices with those after a fresh load: fenced ones where there are.
+    """Compare the steps of the slices with those after a fresh load, fenced steps if there are any.
 
     A step too short to be fenced alone is compared with an unfenced one. An arm that is never
-    fenced after single steps pays fixed costs per slice, which a few fresh steps do not amortise.
+    fenced after single steps has fixed costs per slice, which a few fresh steps do not amortise.
     """
     for title, kind, statistic in _FRESH:
         timed = [

@@ -1,8 +1,8 @@
 """Energy of a step on a GPU, from the counter of the board.
 
-Half a minute at least, because on some boards the sensor samples a quarter of the time (Yang,
-Adamek and Armour 2024, "Accurate and convenient energy measurements for GPUs", SC24). Where no
-counter can be read there is no figure, and never a guess from a thermal design power.
+The loop runs for half a minute at least, because on some boards the sensor samples a quarter of
+the time (Yang, Adamek and Armour 2024, "Accurate and convenient energy measurements for GPUs",
+SC24). If no counter can be read there is no figure, and never a guess from a thermal design power.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LOOP_SECONDS, IDLE_SECONDS = 30.0, 5.0
 def record_energy(
     workers: Workers, run: Run, arm: Arm, *, cell: Cell, case: CaseFile, slice_steps: int
 ) -> None:
-    """One ``energy`` record of a cell on a GPU whose counter can be read; else none."""
+    """Append one ``energy`` record for a cell on a GPU whose counter can be read; else none."""
     if cell.device != "cuda" or _joules() is None:
         return
     number = workers.processes + 1
@@ -63,7 +63,7 @@ def _joules() -> float | None:
 
 
 def _watts(seconds: float) -> float:
-    """Mean power over some seconds in which nothing is asked of the worker."""
+    """Mean power over some seconds in which the worker gets no request."""
     before = _joules() or 0.0
     time.sleep(seconds)
     return ((_joules() or 0.0) - before) / seconds

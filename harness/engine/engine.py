@@ -1,9 +1,10 @@
 """The order of events in a run, from the first process to the last status.
 
-Every cell is qualified first (start-up, gate, checks, calibration, accuracy, memory). What is left
-then meets in blocks of fresh processes, until the looks of the run's level have been taken or every
-comparison is settled. Every record is on disk before the next thing begins, so a run that is killed
-goes on where it was: what it needs to know of itself, it reads from its records.
+Every cell is qualified first (start-up, gate, checks, calibration, accuracy, memory). The cells
+that pass are then timed in blocks of fresh processes. Blocks go on until the looks of the run's
+level have been taken or every comparison is settled. Every record is on disk before the next thing
+begins. A run that was killed therefore goes on where it was: it reads its own state from its
+records.
 """
 
 from __future__ import annotations
@@ -46,21 +47,22 @@ SMOKE_BLOCKS = 1
 
 
 class Progress(Protocol):
-    """Who hears of a run. ``done`` is the share of the whole run, 0 to 1."""
+    """Receives the progress of a run. ``done`` is the share of the whole run, 0 to 1."""
 
     def stage(self, text: str, done: float) -> None:
-        """What happens now."""
+        """Receive a description of the present stage."""
 
     def cell_done(self, cell: Cell) -> None:
-        """A cell has its status."""
+        """Receive a cell that has got its status."""
 
 
 @dataclass
 class Engine:
     """Runs the cells of one run. ``resolutions``: arm name -> the interpreter that serves it.
 
-    ``only_gate``: prove and stop, for ``levelfield check``. ``timed``: with it, the checks of the
-    measurement and the closing gate on a few slices, too, for ``levelfield check --timed``.
+    ``only_gate``: stop after the gate, for ``levelfield check``. ``timed``: with ``only_gate``,
+    also run the checks of the measurement, and the closing gate on a few slices, for
+    ``levelfield check --timed``.
     """
 
     run: Run
@@ -129,10 +131,10 @@ class Engine:
     # -- what a resumed run knows already -------------------------------------------------------
 
     def _remember_records(self) -> int:
-        """Read what was done; returns the number of processes so far.
+        """Read the records of what was done; return the number of processes so far.
 
-        A number of a block or process is taken as soon as any record bears it: a run that was
-        killed in the middle of a block has its start-ups and slices, but no ``block`` record.
+        A number of a block or process is taken as soon as any record has it. A run that was killed
+        in the middle of a block has its start-ups and slices, but no ``block`` record.
         """
         processes = 0
         for record in read_records(self.run):
@@ -174,7 +176,7 @@ class Engine:
         return True
 
     def _finish(self, cell: Cell, status: str, reason: str, log: str | None = None) -> None:
-        """``log``: the name of the file in the folder of logs that says more."""
+        """Record the status of a cell. ``log``: the name of its file in the folder of logs."""
         self._over.add(cell.id)
         self.run.append(StatusRecord(cell=cell.id, status=status, reason=reason, log=log))
         self.progress.cell_done(cell)
@@ -183,7 +185,7 @@ class Engine:
         self._finish(cell, failure.status, failure.reason, failure.log)
 
     def _plan(self, cells: Sequence[Cell]) -> None:
-        """Count what is to be done: a cell to qualify and a comparison of a block are a unit."""
+        """Count the units of work: one per cell to qualify, one per comparison of a block."""
         comparisons = len({cell.comparison for cell in cells})
         blocks = 0 if self.only_gate else self._blocks_wanted()
         self._units = max(1, len(cells) + blocks * comparisons)
@@ -194,7 +196,7 @@ class Engine:
     # -- the session ----------------------------------------------------------------------------
 
     def _begin_session(self, cells: Sequence[Cell]) -> list[dict[str, Any]]:
-        """Wait for the machine to be quiet, then see what it can do; both are recorded."""
+        """Wait until the machine is quiet, then measure its ceilings; record both."""
         effort = self.suite.effort
         self._stage("waiting for a quiet machine")
         most = max((cell.threads for cell in cells), default=1)
@@ -212,7 +214,7 @@ class Engine:
     # -- qualification --------------------------------------------------------------------------
 
     def _qualify_arm(self, arm: Arm, cells: Sequence[Cell]) -> None:
-        """One process for all cells of an arm as long as it lives; the next cell gets a new one."""
+        """Qualify all cells of an arm in one process; if it dies, the next cell gets a new one."""
         left = [cell for cell in cells if cell.id not in self._calibrations]
         purpose = "gate" if self.only_gate else "qualification"
         while left:
@@ -231,18 +233,18 @@ class Engine:
                         peak = worker.memory()["peak_bytes"]
                         self._peaks[arm.name] = max(peak or 0, self._peaks.get(arm.name, 0))
             except StartFailure as failure:
-                # What happened before any cell was asked for happens to all of them.
+                # The failure came before any request for a cell, so all cells share it.
                 for cell in left:
                     self._failed(cell, failure)
                 return
             except WorkerFailure:
-                continue  # asked for its memory, it died: its cells have their statuses
+                continue  # it died at the request for its memory: its cells have their statuses
 
     def _closed_at_once(self, worker: Worker, cell: Cell) -> tuple[str, str]:
-        """The closing gate after a few slices in the process that was qualified."""
+        """Run the closing gate after a few slices in the process that was qualified."""
         calibration = self._calibrations[cell.id]
         try:
-            # Checks and lesson have loaded other cases since this one was warm.
+            # The checks and the lesson have loaded other cases since this one was warm.
             worker.load(cell, self._cases.solved(cell)[0])
             worker.compile(cell)
             worker.steps(cell, calibration.slice_steps)
@@ -287,16 +289,17 @@ class Engine:
     # -- blocks ---------------------------------------------------------------------------------
 
     def _blocks_wanted(self) -> int:
-        """Of all kinds, those done not counted."""
+        """Return how many blocks of all kinds are still to be done."""
         looks = LEVELS[self.suite.level]
         counted = looks[-1] if looks else SMOKE_BLOCKS
         audits = counted // planning.BLOCKS_PER_AUDIT if self.suite.residency == "resident" else 0
         return counted + audits - sum(self._blocks.values())
 
     def _run_blocks(self, cells: Sequence[Cell], generator: random.Random) -> None:
-        """Blocks until the level's last look, or until nothing is left to settle.
+        """Run blocks until the level's last look, or until nothing is left to settle.
 
-        A comparison that noise cost whole blocks gets more of them, at most half of the level's.
+        A comparison that lost whole blocks to noise gets more blocks, at most half as many as the
+        level has.
         """
         blocks = Blocks(
             self.run,
@@ -331,7 +334,7 @@ class Engine:
                 planned, settled = planning.look(
                     self.run.path, rounds=rounds, at_look=done in looks
                 )
-                # A quick run is to stay quick, whatever more rounds would be good for.
+                # A quick run must stay quick, even if more rounds would improve it.
                 most = 2 * self.suite.effort.rounds if len(looks) == 1 else planned
                 rounds = min(planned, most)
 
@@ -344,12 +347,12 @@ class Engine:
         self._units_done += len({cell.comparison for cell in cells})
 
     def _fits(self, cells: Sequence[Cell]) -> bool:
-        """Whether the arms may live beside each other in this machine's memory."""
+        """Return whether the processes of all arms fit into this machine's memory together."""
         wanted = sum(self._peaks.get(arm, 0) for arm in {cell.arm for cell in cells})
         return wanted <= MEMORY_SHARE * psutil.virtual_memory().available
 
     def _never_timed(self) -> tuple[str, str]:
-        """Status and reason of a cell that passed its gate and no block measured."""
+        """Status and reason of a cell that passed its gate but was measured in no block."""
         if self._out_of_time():
             cap = self.suite.effort.time_cap_minutes
             return "timeout", f"the run's cap of {cap:g} minutes ended before it was timed"

@@ -1,12 +1,12 @@
 """Keeps on disk which cell a run is working on, so that a resumed run knows which one failed.
 
-A framework that kills the process which measures it would end every resumption in the same way. So
-each request to a worker is noted in a file before it is sent, and the note is taken back when the
-request is answered: what the run does by itself, solving cases above all, is no arm's doing. The
-file is deleted when the run ends in any way that Python can see: finished, interrupted or with an
-error. A note that is still there when the run is resumed tells who was at work when the process
-died, and becomes a ``death`` record. After two deaths in a row at the same point the cell is not
-tried again.
+A framework that kills the measuring process would end every resumption in the same way. So each
+request to a worker is noted in a file before it is sent. The note is taken back when the request
+is answered. No arm is to blame for the work that the run does by itself, above all solving cases.
+The file is deleted when the run ends in any way that Python can see: finished, interrupted or with
+an error. A note that is still there when the run is resumed names the arm that was at work when
+the process died. It becomes a ``death`` record. After two deaths in a row at the same point the
+cell is not tried again.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from harness.records.store import Run
 
 NOTE_BYTES = 512
 REASON = "the process that measures died twice while this cell was in hand"
-# What shows that a cell came further: answers and checks before it is calibrated, slices after.
+# Records that show progress of a cell: gate and checks before its calibration, slices after it.
 _PROVED, _TIMED = ("gate", "check"), ("slice",)
 
 
 class InHand:
-    """The note of one run: two small writes into a file, which no disk is waited for."""
+    """The note of one run: two small writes into a file, without waiting for the disk."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "in-hand"
 
     @contextlib.contextmanager
     def held(self, arm: str, cell: str | None) -> Iterator[None]:
-        """While a request is under way; ``cell`` is None where it concerns none, as a start."""
+        """Keep the note during a request; ``cell`` is None if it concerns none, such as a start."""
         self._write(json.dumps({"arm": arm, "cell": cell}))
         try:
             yield
@@ -44,7 +44,7 @@ class InHand:
             self._write("")
 
     def _write(self, text: str) -> None:
-        # Always of one length, so that a later note covers an earlier one whole.
+        # All notes have the same length, so that a later note covers an earlier one completely.
         with contextlib.suppress(OSError):  # a full disk costs the note, not the measurement
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
@@ -53,11 +53,11 @@ class InHand:
                 os.close(descriptor)
 
     def clear(self) -> None:
-        """The run ends in a way that it knows of."""
+        """Delete the note, because the run ends in a way that it knows of."""
         self._path.unlink(missing_ok=True)
 
     def left(self) -> DeathRecord | None:
-        """The note that was neither taken back nor cleared."""
+        """Return the note that was neither taken back nor cleared, or None."""
         try:
             found = json.loads(self._path.read_text())
             return DeathRecord(arm=str(found["arm"]), cell=found["cell"] and str(found["cell"]))
@@ -75,10 +75,10 @@ def record_death(run: Run) -> None:
 
 
 def condemned(records: Sequence[dict[str, Any]], cells: Sequence[Cell]) -> list[Cell]:
-    """The cells that were in hand at two deaths in a row without having come further in between.
+    """Return the cells that were in hand at two deaths in a row, without progress in between.
 
-    A death while a worker starts, or is asked of no cell, counts for all cells of its arm, and so
-    does what any of them came further by.
+    A death during the start of a worker, or during a request without a cell, counts for all cells
+    of its arm. The progress of any of these cells then counts for the arm.
     """
     arm_of = {cell.id: cell.arm for cell in cells}
     last: tuple[Any, ...] = ()
@@ -96,7 +96,7 @@ def condemned(records: Sequence[dict[str, Any]], cells: Sequence[Cell]) -> list[
         elif kind == "death":
             further = progress.get(cell or record["arm"], 0)
             point = record["arm"], cell, cell in calibrated, further
-            # At the same start of a worker again, or where the cell came as far as before.
+            # The same start of a worker failed again, or the cell came exactly as far as before.
             if point == last and (cell or not further):
                 blamed.add((record["arm"], cell))
             last, progress = point, {}

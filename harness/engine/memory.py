@@ -23,9 +23,9 @@ SAMPLE_SECONDS = 0.01
 
 
 def proportional_bytes(pid: int) -> int:
-    """Proportional set size of a process: shared pages divided among who shares them (proc(5)).
+    """Proportional set size of a process: shared pages are divided among their users (proc(5)).
 
-    0 for a process that is gone or not ours to read.
+    0 for a process that is gone or that we may not read.
     """
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
@@ -38,9 +38,9 @@ class TreeWatch:
     """Samples the memory of a process tree every 10 ms; a context manager.
 
     ``tree`` returns the process ids (``harness.engine.process.WorkerProcess.tree``).
-    The kernel keeps no peak of the proportional size, so what lives shorter than a sample is
-    missed: that is why a single process is judged by VmHWM and this figure stands beside it. On a
-    GPU the driver's figure for the same processes is sampled, too.
+    The kernel keeps no peak of the proportional size, so a peak shorter than a sample is missed.
+    A single process is therefore judged by VmHWM, and this figure is given next to it. On a GPU the
+    driver's figure for the same processes is sampled, too.
     """
 
     def __init__(self, tree: Callable[[], list[int]], *, device: str) -> None:
@@ -85,7 +85,7 @@ class TreeWatch:
 def record_memory(
     workers: Workers, run: Run, arm: Arm, *, cell: Cell, case: CaseFile, effort: Effort
 ) -> None:
-    """One ``memory`` record per phase. A failure costs the figures and nothing else."""
+    """Append one ``memory`` record per phase. A failure costs only these figures."""
     number, reason = workers.processes + 1, None
     peaks: dict[str, Mapping[str, Any]] = {}
     try:

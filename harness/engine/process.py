@@ -26,20 +26,21 @@ from harness.proof.replies import REPLY_LIMIT_BYTES, Nonsense, parsed
 
 WORKER = Path(__file__).parents[1] / "worker" / "worker.py"
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
-MARK = "LEVELFIELD_TREE"  # a variable by which a process tree is found without its supervisor
-DEATH_SECONDS = 5.0  # that a worker which closed its pipes may take to end
-# For the rest of a reply that has begun when its time is over. A reply has some megabytes at most,
-# which a pipe carries in well under a second.
+MARK = "LEVELFIELD_TREE"  # this variable identifies a process tree without its supervisor
+DEATH_SECONDS = 5.0  # how long a worker that closed its pipes may take to end
+# Extra time for the rest of a reply that has begun when its time is over. A reply has some
+# megabytes at most, which a pipe carries in well under a second.
 REST_SECONDS = 10.0
 LOG_LIMIT_BYTES = 1 << 20  # per worker; a framework that floods its output must not fill the disk
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How to start a worker.
+    """The settings with which a worker starts.
 
     ``cores``: the CPUs it may run on. ``variables``: its whole environment. ``packages``: name ->
-    folder of what it may import by name. ``memory_limit_bytes``: private memory it may have.
+    folder of each package that it may import by name. ``memory_limit_bytes``: the private memory
+    that it may have.
     """
 
     interpreter: Path
@@ -53,12 +54,13 @@ class Launch:
 class WorkerProcess:
     """A running worker with every process that descends from it. Use it as a context manager.
 
-    Between the host and the worker stands a supervisor (``harness.machine.supervisor``), whose
-    descendants are the worker's process tree: also children in sessions of their own, and those
-    whose parent has ended. Leaving kills the tree; the death of the host does so, too.
+    A supervisor (``harness.machine.supervisor``) runs between the host and the worker. Its
+    descendants are the worker's process tree, including children in sessions of their own and
+    children whose parent has ended. Leaving the context kills the tree; so does the death of the
+    host.
 
-    ``ask`` raises :class:`harness.errors.WorkerFailure` with the status that the cell gets; after a
-    timeout or a death the tree is gone and ``alive`` is False.
+    ``ask`` raises :class:`harness.errors.WorkerFailure` with the status that the cell gets. After
+    a timeout or a death the tree is gone and ``alive`` is False.
     """
 
     def __init__(self, launch: Launch, *, timeout_seconds: float) -> None:
@@ -86,7 +88,7 @@ class WorkerProcess:
         finally:
             os.close(request_read)
             os.close(reply_write)
-        self.log = launch.log  # what it prints
+        self.log = launch.log  # the file of its output
         assert self._supervisor.stdin and self._supervisor.stdout and self._supervisor.stderr
         self._lifeline, self._status = self._supervisor.stdin, self._supervisor.stdout
         self._logger = threading.Thread(
@@ -138,13 +140,13 @@ class WorkerProcess:
         self.close()
 
     def tree(self) -> list[int]:
-        """The process ids of the worker and all of its living descendants; empty when closed."""
+        """Return the process ids of the worker and its living descendants; empty when closed."""
         return supervisor.living(self._supervisor.pid) if self.alive else []
 
     def park(self) -> None:
-        """Stop every thread of the process tree; idle runtimes spin otherwise.
+        """Stop every thread of the process tree; otherwise idle runtimes spin.
 
-        Returns when all stand still. A worker that has died is noticed by the next ``ask``.
+        Returns when all threads have stopped. The next ``ask`` notices a worker that has died.
         """
         if self.alive:
             supervisor.stop(self._supervisor.pid)
@@ -154,11 +156,11 @@ class WorkerProcess:
         supervisor.send(signal.SIGCONT, self.tree())
 
     def cpu_seconds(self) -> float:
-        """CPU seconds of the whole process tree so far, those of processes that ended included.
+        """CPU seconds of the whole process tree so far, including processes that ended.
 
-        Processes that live are counted to the nanosecond, those that ended to ticks of 10 ms
-        (proc(5), cutime). A process that ignores SIGCHLD hides what its ended children used; to the
-        rules of quarantine that is foreign load. After ``close`` the last figure stays.
+        Living processes are counted to the nanosecond, ended processes to ticks of 10 ms (proc(5),
+        cutime). A process that ignores SIGCHLD hides the CPU seconds of its ended children; the
+        quarantine rules count them as foreign load. After ``close`` the last figure stays.
         """
         if not self.alive:
             return self._used_seconds
@@ -171,9 +173,9 @@ class WorkerProcess:
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[TreeUse]:
-        """What the process tree uses during the block; the object is filled in at its end."""
+        """Count the process tree's use during the block; the object is filled in at its end."""
         use = TreeUse()
-        # The clock is read first and last: else CPU time could exceed the time of all cores.
+        # Read the clock first and last; otherwise CPU time could exceed the time of all cores.
         begin, ended, before = time.perf_counter(), self._ended_ticks(), self.cpu_seconds()
         yield use
         use.cpu_seconds = self.cpu_seconds() - before
@@ -183,13 +185,14 @@ class WorkerProcess:
             use.cpu_seconds -= 2 * noise.TICK_SECONDS * (1 + len(self.tree()))
 
     def affinity(self) -> list[int]:
-        """The cores on which any thread of the process tree may run."""
+        """Return the cores on which any thread of the process tree may run."""
         return sorted(set().union(*map(supervisor.affinity, self.tree())))
 
     def ask(self, do: str, timeout_seconds: float, **arguments: Any) -> dict[str, Any]:
-        """Send one request and wait, without polling, for its reply, checked by its type.
+        """Send one request, wait for its reply without polling, and check the reply by its type.
 
-        A worker whose reply does not fit the request is ended: what it says next may be late.
+        A worker whose reply does not fit the request is ended, because its next reply may belong
+        to an earlier request.
         """
         try:
             return self._ask({"do": do, **arguments}, timeout_seconds)
@@ -239,7 +242,7 @@ class WorkerProcess:
         return bytes(line)
 
     def _message(self, timeout_seconds: float) -> dict[str, Any] | None:
-        """The supervisor's next message; {} when it has ended, None when it is silent so long."""
+        """Return the supervisor's next message: {} if it has ended, None if none came in time."""
         deadline = time.monotonic() + timeout_seconds
         while b"\n" not in self._said:
             left = deadline - time.monotonic()
@@ -286,9 +289,10 @@ class WorkerProcess:
         return WorkerFailure("failed", reason)
 
     def close(self) -> None:
-        """End the worker and its process tree, at once. May be called again.
+        """End the worker and its process tree at once. May be called again.
 
-        ``survivors`` are (pid, name) of processes that even SIGKILL did not end; a warning says so.
+        ``survivors`` are (pid, name) of processes that even SIGKILL did not end; a warning names
+        them.
         """
         if not self.alive:
             return
@@ -300,7 +304,7 @@ class WorkerProcess:
         message = self._message(patience_seconds)
         while message and "survivors" not in message:
             message = self._message(patience_seconds)
-        if not message:  # it was killed or is stopped: the mark tells which processes it started
+        if not message:  # it was killed or is stopped: the mark identifies the processes it started
             self._supervisor.kill()
             left = supervisor.kill(lambda: supervisor.marked(f"{MARK}={self._token}"))
         else:
@@ -322,11 +326,11 @@ class WorkerProcess:
 
 
 def oom_kills() -> int | None:
-    """How many processes the kernel has killed because memory ran out; None if it does not say.
+    """Count the processes that the kernel killed because memory ran out; None if it does not say.
 
-    Of this program's control group, which its workers share: memory.events (kernel's
-    documentation, cgroup-v2) or memory.oom_control (cgroup-v1/memory); else of the whole machine
-    (vmstat, proc(5)).
+    The count is that of this program's control group, which its workers share: memory.events
+    (kernel's documentation, cgroup-v2) or memory.oom_control (cgroup-v1/memory). Without one, it
+    is that of the whole machine (vmstat, proc(5)).
     """
     for place in _oom_counters():
         with contextlib.suppress(OSError):
@@ -340,19 +344,19 @@ def _oom_counters() -> Iterator[Path]:
     with contextlib.suppress(OSError):
         for line in (PROC / "self" / "cgroup").read_text().splitlines():
             _, controllers, group = line.split(":", 2)
-            folders = [Path(group), *Path(group).parents]  # a group need not count for itself
+            folders = [Path(group), *Path(group).parents]  # a group may lack a count of its own
             if not controllers:
                 yield from (CGROUPS / str(each).lstrip("/") / "memory.events" for each in folders)
             elif "memory" in controllers.split(","):
-                # Within a container the path of the group may be that outside of it.
+                # Within a container the path may be the one that the group has outside.
                 for folder in (Path(group), Path("/")):
                     yield CGROUPS / "memory" / str(folder).lstrip("/") / "memory.oom_control"
     yield PROC / "vmstat"
 
 
 def _keep_log(stream: IO[bytes], path: Path) -> None:
-    """Copy what a worker prints to its log, up to a limit, and go on reading so it never blocks."""
-    # A disk that takes no more costs the log, never the worker.
+    """Copy a worker's output to its log, up to a limit; then read on, so that it never blocks."""
+    # A full disk costs the log, never the worker.
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     except OSError:

@@ -42,21 +42,22 @@ from harness.records.kinds import (
 from harness.records.store import Run
 
 FENCE_REPEATS, FENCE_BUDGET_SECONDS, FENCE_ATTEMPTS = 15, 2.0, 10
-# Tolerances: sound arms between two burning neighbours were off by up to 4.2 after ten attempts,
-# seeded faults by 19 and more. Beyond, nine more attempts would change nothing.
+# In tolerances. Sound arms next to two busy neighbours had errors of up to 4.2 after ten attempts,
+# seeded faults of 19 and more. Beyond this limit, nine more attempts would change nothing.
 HOPELESS = 20
-# While a machine's speed jumped by 40 %, sound arms needed up to two; each costs two warm-ups.
+# On a machine whose speed jumped by 40 %, sound arms needed up to two attempts. Each attempt costs
+# two warm-ups.
 DOUBLED_ATTEMPTS = 5
 HANDLES_REPEATS, HANDLES_BUDGET_SECONDS, HANDLES_ATTEMPTS = 12, 0.5, 5
 SLOTS, SLOTS_ATTEMPTS = 3, 3  # turns whose slices are compared with each other
 CEILINGS_ATTEMPTS = 3
-PLANTED_STEPS = 100  # of which a planted slowdown is a whole number of steps
+PLANTED_STEPS = 100  # in this many steps a planted slowdown is a whole number of steps
 _CURVE = ("test_accuracy", "test_loss", "train_loss")  # as lessons.LESSON_CHECKS
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a cell's slices look like, frozen for the run."""
+    """The size of a cell's slices, frozen for the run."""
 
     step_seconds: float
     slice_steps: int
@@ -65,22 +66,22 @@ class Calibration:
 
 @dataclass
 class Qualification:
-    """Proves the cells of one run. ``ceilings``: rows of what the machine can do, maybe none.
+    """Qualifies the cells of one run.
 
-    ``calibrations``, cell id -> its frozen slice, is filled as cells pass. ``twins``: the arms that
-    have an A/A twin.
+    ``ceilings``: rows of the machine's ceilings, maybe none. ``calibrations``: cell id -> its
+    frozen slice, filled as cells pass. ``twins``: the arms that have an A/A twin.
     """
 
     run: Run
     suite: Suite
     cases: Cases
-    ceilings: Sequence[Mapping[str, Any]]  # measured again where an arm seems to exceed them
+    ceilings: Sequence[Mapping[str, Any]]  # measured again if an arm seems to exceed them
     stage: Callable[[str], None]
     calibrations: dict[str, Calibration]
     twins: Collection[str] = ()
 
     def qualify(self, worker: Worker, cell: Cell, *, only_gate: bool) -> tuple[str, str]:
-        """-> ("ok", "") or the status in which the cell ends, with its reason."""
+        """Return ("ok", "") or the status in which the cell ends, with its reason."""
         try:
             reason = self._prove(worker, cell)
             if reason:
@@ -90,13 +91,13 @@ class Qualification:
             reason = self._check(worker, cell)
             if reason:
                 return "failed", reason
-            # A copy of an arm is there for the clock alone.
+            # A copy of an arm is only timed, so it is not trained.
             learns = cell.phase == "training" and not worker.arm.suffix
             if learns and self.suite.effort.accuracy:
                 reason = self._learn(worker, cell)
                 if reason:
                     return "wrong", reason
-            # Recorded last: a resumed run proves a cell again that has no calibration.
+            # Recorded last, because a resumed run qualifies a cell without calibration again.
             calibration = vars(self.calibrations[cell.id])
             self.run.append(CalibrationRecord(cell=cell.id, process=worker.number, **calibration))
         except WorkerFailure as failure:
@@ -104,7 +105,7 @@ class Qualification:
         return "ok", ""
 
     def _prove(self, worker: Worker, cell: Cell) -> str:
-        """Start-up and gate. The start-up times are held back until the gate is passed."""
+        """Run start-up and gate; record the start-up times only if the gate is passed."""
         self.stage(f"{cell.title}: start-up")
         path, case, answers = self.cases.solved(cell)
         startup = worker.start_up(cell, path)
@@ -130,7 +131,7 @@ class Qualification:
         return outcome.reason
 
     def _check(self, worker: Worker, cell: Cell) -> str:
-        """Warm up, calibrate, and see whether the measurement can be believed."""
+        """Warm up, calibrate, and check whether the measurement can be trusted."""
         effort = self.suite.effort
         self.stage(f"{cell.title}: checks")
         path, _, _ = self.cases.solved(cell)
@@ -152,11 +153,11 @@ class Qualification:
         return outcome.reason
 
     def _fence(self, worker: Worker, cell: Cell) -> Check:
-        """The least seconds of as many attempts as it takes, at most ten.
+        """Check the fence by the least seconds of as many attempts as it takes, at most ten.
 
-        A busy machine only ever adds to each of them, so they come nearer to the truth with every
-        attempt. What a broken fence lets pass is there every time. The check says how many attempts
-        there were.
+        A busy machine can only add to the seconds, so every attempt brings the least seconds nearer
+        to the truth. Work that a broken fence lets pass shows in every attempt. The check says how
+        many attempts there were.
         """
         least: dict[str, float] = {}
         attempts = 0
@@ -172,7 +173,10 @@ class Qualification:
         return _least_of(attempts, check)
 
     def _handles(self, worker: Worker, cell: Cell) -> Check:
-        """The least seconds of as many attempts as it takes: a busy machine only adds to each."""
+        """Check the handles by the least seconds of as many attempts as it takes.
+
+        A busy machine can only add to the seconds.
+        """
         least: dict[str, float] = {}
         for _ in range(HANDLES_ATTEMPTS):
             seconds = worker.check_handles(
@@ -185,7 +189,7 @@ class Qualification:
         return check
 
     def _slices(self, worker: Worker, cell: Cell, calibration: Calibration) -> list[Check]:
-        """What a few slices say; more of them are taken before the arm is refused."""
+        """Check a few slices; take more of them before the arm is refused."""
         slots: list[dict[str, Any]] = []
         for _ in range(SLOTS_ATTEMPTS):
             slots += [self.slot(worker, cell, calibration) for _ in range(SLOTS)]
@@ -206,7 +210,7 @@ class Qualification:
         ]
 
     def slot(self, worker: Worker, cell: Cell, calibration: Calibration) -> dict[str, Any]:
-        """A slice of each kind that the arm offers, and its reply."""
+        """Time a slice of each kind that the arm offers; return the reply."""
         return worker.slot(
             cell,
             calibration.slice_steps,
@@ -216,9 +220,10 @@ class Qualification:
         )
 
     def _roofline(self, cell: Cell, slots: Sequence[Mapping[str, Any]], steps: int) -> Check:
-        """No arm can be faster than the machine; the ceilings are measured again if one seems so.
+        """Check that the arm is not faster than the machine can be.
 
-        A busy machine shows less than it can do, in its ceilings too.
+        If it seems faster, the ceilings are measured again: on a busy machine the measured ceilings
+        are too low.
         """
         seconds = median(slot["slices"]["throughput"]["seconds"] for slot in slots) / steps
         operations, least_bytes = self._work(cell)
@@ -230,14 +235,14 @@ class Qualification:
                 break
             self.stage(f"{cell.title}: what {cell.threads} thread(s) of this machine can do")
             again = ceilings.measured(cell.threads, available_cores()[: cell.threads])
-            # The report holds the arm against the same ceilings as this check.
+            # Recorded, so that the report compares the arm with the same ceilings as this check.
             for row in again:
                 self.run.append(CeilingRecord(**row))
             self.ceilings = [*self.ceilings, *again]
         return check
 
     def _ceilings_of(self, cell: Cell) -> list[Mapping[str, Any]]:
-        """Of as many cores as the cell has; none on a GPU, where nothing was measured."""
+        """Ceilings of as many cores as the cell has; none on a GPU, where nothing was measured."""
         if cell.device != "cpu":
             return []
         return [row for row in self.ceilings if row["threads"] == cell.threads]
@@ -249,10 +254,11 @@ class Qualification:
         )
 
     def _doubled(self, worker: Worker, cell: Cell, calibration: Calibration) -> list[Check]:
-        """Only where arithmetic explains a good part of the step: overhead does not double.
+        """Check that twice the batch takes longer, if arithmetic explains a good part of the step.
 
-        A machine that becomes faster between the two batches hides what the larger one takes: then
-        both are timed again in turn, and the least seconds of each are compared.
+        Overhead does not double. A machine that becomes faster between the two batches hides the
+        cost of the larger one. Then both are timed again in turn, and the least seconds of each are
+        compared.
         """
         known = self._ceilings_of(cell)
         if not known:
@@ -278,8 +284,8 @@ class Qualification:
     def _learn(self, worker: Worker, cell: Cell) -> str:
         """Train on data, test, and compare with the reference -> why the arm is wrong, or "".
 
-        A model that the data do not fit says so. The arm that has an A/A twin learns from more
-        seeds: the spread between seeds is what chance does.
+        If the data do not fit the model, the record says so. The arm with an A/A twin is trained
+        from several seeds; the spread between seeds is the noise floor for accuracy.
         """
         self.stage(f"{cell.title}: accuracy")
         first = self.suite.seed
@@ -329,6 +335,6 @@ class Qualification:
 
 
 def _least_of(attempts: int, check: Check) -> Check:
-    """The check, saying of how many attempts it is the least."""
+    """Return the check with a note on the number of attempts, if there were several."""
     said = f"the least of {attempts} attempts" if attempts > 1 else ""
     return replace(check, note=", ".join(filter(None, (check.note, said))))

@@ -22,12 +22,15 @@ from harness.records import store
 
 
 def resolve_arms(names: Sequence[str], given: Mapping[str, Path]) -> dict[str, Resolution]:
-    """Which interpreter serves each arm."""
+    """Return the interpreter that serves each arm."""
     return {name: resolve(get_arm(name).mode.environment, given) for name in names}
 
 
 def refuse_if_nothing_can_run(resolutions: Mapping[str, Resolution], suite: str) -> None:
-    """An empty comparison is a mistake of the command, not a result."""
+    """Raise BadInput if no arm has an interpreter.
+
+    An empty comparison is a mistake of the command, not a result.
+    """
     if all(resolution.interpreter is None for resolution in resolutions.values()):
         raise BadInput(
             "no framework of this suite is installed; build the environments first: "
@@ -38,10 +41,10 @@ def refuse_if_nothing_can_run(resolutions: Mapping[str, Resolution], suite: str)
 def planned(
     suite: Suite, resolutions: Mapping[str, Resolution]
 ) -> tuple[list[Cell], dict[str, Resolution]]:
-    """The cells of a suite, and which interpreter serves each of their arms.
+    """Return the cells of a suite, and the interpreter that serves each of their arms.
 
-    ``resolutions`` are those of the suite's own arms: the A/A twin is one that really runs. Raises
-    BadInput where the suite names a twin that does not.
+    ``resolutions`` are those of the suite's own arms. The A/A twin is one of the arms that can run.
+    Raises BadInput if the suite names a twin that cannot run.
     """
     running = [arm for arm, found in resolutions.items() if found.interpreter is not None]
     if suite.twin not in ("auto", "none", *running):
@@ -59,7 +62,7 @@ def planned(
 def describe_run(
     suite: Suite, cells: Sequence[Cell], resolutions: Mapping[str, Resolution]
 ) -> dict[str, Any]:
-    """What run.json says: everything that was decided before the first measurement."""
+    """Return the content of run.json: all decisions before the first measurement."""
     return {
         "suite": suite.to_json(),
         "seed": suite.seed,
@@ -80,7 +83,7 @@ def describe_run(
 
 
 def _adapters(cells: Sequence[Cell]) -> dict[str, dict[str, str]]:
-    """Framework -> which adapter serves it here."""
+    """Return framework -> the identity of the adapter that serves it here."""
     frameworks = {cell.framework: get_arm(cell.arm).framework for cell in cells}
     return {name: framework.identity() for name, framework in frameworks.items()}
 
@@ -88,7 +91,7 @@ def _adapters(cells: Sequence[Cell]) -> dict[str, dict[str, str]]:
 def reopened(
     run: store.Run, given: Mapping[str, Path]
 ) -> tuple[Suite, list[Cell], dict[str, Resolution]]:
-    """What an interrupted run had decided.
+    """Return the decisions of an interrupted run.
 
     Raises BadInput on another machine, and for adapters or packages that have changed since.
     """
@@ -135,11 +138,11 @@ def reopened(
 
 
 class OtherCode(UserWarning):
-    """A run goes on with another Levelfield than it began with."""
+    """A run goes on with another version of Levelfield than it began with."""
 
 
 def _tell_of_other_code(run: store.Run) -> None:
-    """Warn where another version or commit than this one began a run."""
+    """Warn if another version or commit than this one began the run."""
     began, now = run.description.get("code_version"), code_version()
     if not isinstance(began, dict):
         return
@@ -155,14 +158,14 @@ def _tell_of_other_code(run: store.Run) -> None:
 
 
 def _start_anew(suite: Suite) -> str:
-    """What to type. Where the file of a suite that is not ours lay is not recorded."""
+    """Return the command to type; the folder of a suite's file that is not ours is not recorded."""
     if suite.name in suite_names():
         return f"start a new run: levelfield run {shlex.quote(suite.name)}"
     return f"start a new run of the suite's file: levelfield run {shlex.quote(suite.name)}.toml"
 
 
 def _changed(before: Sequence[str], now: Sequence[str]) -> str:
-    """The first packages of which one of the two locks alone has the version, for people."""
+    """Name, for people, the first packages whose version is in one of the two locks only."""
     gone, come = (sorted(set(one) - set(other)) for one, other in ((before, now), (now, before)))
     return "; ".join(
         f"{word} {', '.join(each[:2])}{' and more' if len(each) > 2 else ''}"
@@ -172,7 +175,7 @@ def _changed(before: Sequence[str], now: Sequence[str]) -> str:
 
 
 def _difference(before: Any, now: Mapping[str, str]) -> str:
-    """What of two identities of an adapter differs first, for people."""
+    """Describe, for people, the first difference between two identities of an adapter."""
     old = before if isinstance(before, dict) else {}
     key = next(key for key in (*now, *old) if old.get(key) != now.get(key))
     was, found = (str(each.get(key, "nothing"))[:40] for each in (old, now))
@@ -182,7 +185,7 @@ def _difference(before: Any, now: Mapping[str, str]) -> str:
 
 
 def unfinished(run: store.Run, cells: Sequence[Cell]) -> list[Cell]:
-    """The cells that have no status yet. A torn last record is repaired first."""
+    """Return the cells that have no status yet. A torn last record is repaired first."""
     store.repair(run)
     finished = store.finished(run)
     return [cell for cell in cells if cell.id not in finished]
@@ -198,7 +201,7 @@ def measure(
     only_gate: bool = False,
     timed: bool = False,
 ) -> None:
-    """Bring the cells to their statuses; what an interrupted run had measured counts."""
+    """Bring the cells to their statuses; the measurements of an interrupted run count."""
     store.repair(run)
     record_death(run)
     engine = Engine(run, suite, resolutions, progress, only_gate=only_gate, timed=timed)

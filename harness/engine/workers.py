@@ -40,20 +40,20 @@ from harness.records.kinds import ProcessRecord
 from harness.records.store import Run
 
 ROOT = Path(__file__).resolve().parents[2]
-PADDING_BYTES = 4096  # of the environment, at most: where the stack begins shifts with it
+PADDING_BYTES = 4096  # most padding of the environment, which shifts where the stack begins
 
 
 class ForeignFiles(UserWarning):
-    """A program wrote where only another one should."""
+    """A program wrote to a place where only another program should."""
 
 
 class StartFailure(WorkerFailure):
-    """A worker that failed before it was asked for a cell."""
+    """A worker failed before its first request for a cell."""
 
 
 @dataclass(frozen=True)
 class Worker:
-    """A worker that is up. Every request may raise WorkerFailure with the status of its cell."""
+    """A running worker. Every request may raise WorkerFailure with the status of its cell."""
 
     process: WorkerProcess
     arm: Arm
@@ -63,7 +63,7 @@ class Worker:
     own: Path  # the folder of this process alone
     limits: Limits
     in_hand: InHand
-    stages: Mapping[str, Any]  # peak memory of interpreter and import, where it was asked for
+    stages: Mapping[str, Any]  # peak memory of interpreter and import, if it was requested
 
     @property
     def cache(self) -> Path:
@@ -83,7 +83,8 @@ class Worker:
     def load(self, cell: Cell, case: CaseFile) -> float:
         """Build the model and load a case -> seconds.
 
-        Whatever another arm did to the folders of the run, this one finds its case and its own.
+        If another arm damaged the folders of the run, the case and this arm's folders are restored
+        first.
         """
         make_folder(self.cache)
         make_own_folders(self.own)
@@ -98,26 +99,26 @@ class Worker:
         return seconds
 
     def start_up(self, cell: Cell, case: CaseFile) -> dict[str, Any]:
-        """Load, compile, first two steps: the fields of a ``startup`` record."""
+        """Load, compile and run the first two steps; return the fields of a ``startup`` record."""
         built, entries = self.load(cell, case), cache_entries(self.cache)
         fields = {"build_seconds": built, **self.compile(cell), **self.first_steps(cell)}
         return {**fields, "new_cache_entries": cache_entries(self.cache) - entries}
 
     def compile(self, cell: Cell) -> dict[str, Any]:
-        """Ahead of time, where the framework offers that."""
+        """Compile ahead of time, if the framework offers that."""
         return self._ask(cell, "compile", self.limits.compile_seconds, phase=cell.phase)
 
     def first_steps(self, cell: Cell) -> dict[str, Any]:
-        """The first and the second step, each fenced."""
+        """Run the first and the second step, each fenced."""
         return self._ask(cell, "first_steps", self.limits.compile_seconds, phase=cell.phase)
 
     def answer(
         self, cell: Cell, *, rounds: int, graded: int, steps: int, limit_bytes: int
     ) -> dict[str, NDArray[Any]]:
-        """What the arm computes, by name, for the gate; the arrays take ``limit_bytes`` at most.
+        """Return the arm's answers for the gate, by name; they take ``limit_bytes`` at most.
 
-        ``rounds``: over the input sets, whose outputs are computed. ``graded``: of how many sets
-        the gradients are. ``steps``: of training.
+        ``rounds``: rounds over the input sets whose outputs are computed. ``graded``: the number of
+        sets whose gradients are computed. ``steps``: training steps.
         """
         with self._answers(cell) as path:
             self.process.ask(
@@ -133,9 +134,10 @@ class Worker:
 
     @contextmanager
     def _answers(self, cell: Cell) -> Iterator[Path]:
-        """Where the arm writes arrays: an empty folder, so that no earlier file passes for them.
+        """Yield the path where the arm writes arrays.
 
-        What it wrote is in hand until it is read.
+        Its folder is empty, so that no earlier file is mistaken for the answers. The note in the
+        run stays until the answers have been read.
         """
         folder = self.scratch / "answers"
         remove(folder)
@@ -145,7 +147,7 @@ class Worker:
         remove(folder)
 
     def warm_up(self, cell: Cell, effort: Effort) -> dict[str, Any]:
-        """Steps until steady: warm_up_steps, warm_up_seconds, capped, step_seconds."""
+        """Run steps until steady -> warm_up_steps, warm_up_seconds, capped, step_seconds."""
         return self._ask(
             cell,
             "warm_up",
@@ -158,7 +160,7 @@ class Worker:
         )
 
     def calibrate(self, cell: Cell, step_seconds: float, effort: Effort) -> dict[str, Any]:
-        """slice_steps and fence_seconds for steps of ``step_seconds``."""
+        """Return slice_steps and fence_seconds for steps of ``step_seconds``."""
         return self._ask(
             cell,
             "calibrate",
@@ -169,7 +171,7 @@ class Worker:
         )
 
     def check_fence(self, cell: Cell, *, repeats: int, budget_seconds: float) -> dict[str, Any]:
-        """Seconds: fenced, after, later (``harness.worker.measure.check_fence``)."""
+        """Return the seconds fenced, after and later (``harness.worker.measure.check_fence``)."""
         return self._ask(
             cell,
             "check_fence",
@@ -188,12 +190,13 @@ class Worker:
         kinds: Sequence[str],
         rewarm_seconds: float | None,
     ) -> dict[str, Any]:
-        """A slice of each kind.
+        """Time a slice of each kind.
 
-        {"slices": kind -> fields of a slice, "compiled": how often, "window_seconds": of the
-        throughput slice with the loop around it, "worker_seconds" and "host_seconds": what all of
-        it took by the clocks of the worker and of the host, "use": what its process tree used}.
-        ``rewarm_seconds``: how long to warm up after parking; None for not at all.
+        Returns {"slices": kind -> fields of a slice, "compiled": the number of compilations,
+        "window_seconds": seconds of the throughput slice with the loop around it, "worker_seconds"
+        and "host_seconds": seconds of the whole request by the clocks of the worker and of the
+        host, "use": the use of its process tree}. ``rewarm_seconds``: how long to warm up after
+        parking; None for not at all.
         """
         with self._held(cell), self.process.counted() as use:
             begin = time.perf_counter()
@@ -210,7 +213,7 @@ class Worker:
         return {**reply, "host_seconds": waited, "use": use}
 
     def check_handles(self, cell: Cell, *, repeats: int, budget_seconds: float) -> dict[str, Any]:
-        """Seconds: earlier, last, fenced (``harness.worker.measure.check_handles``)."""
+        """Return the seconds earlier, last, fenced (``harness.worker.measure.check_handles``)."""
         return self._ask(
             cell,
             "check_handles",
@@ -221,7 +224,7 @@ class Worker:
         )
 
     def kept(self, cell: Cell, *, limit_bytes: int) -> dict[str, NDArray[Any]]:
-        """What the load that was timed answers, by name; ``limit_bytes`` at most."""
+        """Return the answers of the timed load, by name; they take ``limit_bytes`` at most."""
         with self._answers(cell) as path:
             self.process.ask("kept", self.limits.compile_seconds, phase=cell.phase, path=str(path))
             return read_arrays(path, limit_bytes=limit_bytes)
@@ -229,7 +232,7 @@ class Worker:
     def closing(
         self, cell: Cell, *, kinds: Sequence[str], unread: int, read: int, limit_bytes: int
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """What the arm still answers after its last slice, by name; first and again seconds.
+        """Return the arm's answers after its last slice, by name, and its first and again seconds.
 
         The arrays take ``limit_bytes`` at most.
         """
@@ -246,7 +249,7 @@ class Worker:
             return read_arrays(path, limit_bytes=limit_bytes), reply
 
     def steps(self, cell: Cell, steps: int) -> None:
-        """Untimed steps, fenced."""
+        """Run untimed steps, fenced."""
         self._ask(cell, "steps", self.limits.step_seconds, phase=cell.phase, steps=steps)
 
     def learn(self, cell: Cell, lesson: Lesson) -> tuple[list[float], dict[str, NDArray[Any]]]:
@@ -276,7 +279,7 @@ class Worker:
         return reply["train_losses"], outputs
 
     def memory(self) -> dict[str, Any]:
-        """{"peak_bytes", "device"} since the last call, and a new beginning."""
+        """Return {"peak_bytes", "device"} since the last call, and begin again."""
         return self._ask(None, "memory", self.limits.load_seconds)
 
 
@@ -286,12 +289,12 @@ class Workers:
 
     ``scratch`` holds a folder for each arm and number of threads. The private cache in it lasts as
     long as the run: the first process of an arm finds it cold, the later ones warm. Each process
-    has folders of its own for its home and its temporary files, which are gone when it ends.
-    ``processes`` counts, over resumed runs, too.
+    has folders of its own for its home and its temporary files, which are deleted when it ends.
+    ``processes`` counts the processes, including those before a run was resumed.
 
-    Adapters are trusted code, but what one does by mistake to another is told: a cache that changed
-    while none of its arm's processes ran is emptied, with a warning, and an arm whose adapter was
-    changed since the run began is not started.
+    Adapters are trusted code, but damage that one does to another by mistake is reported. A cache
+    that changed while none of its arm's processes ran is emptied, with a warning. An arm whose
+    adapter was changed since the run began is not started.
     """
 
     run: Run
@@ -307,7 +310,7 @@ class Workers:
     def start(
         self, arm: Arm, cell: Cell, *, purpose: str, block: int | None = None
     ) -> Iterator[Worker]:
-        """A started worker for the device and threads of ``cell``. Raises StartFailure."""
+        """Start a worker for the device and threads of ``cell``. Raises StartFailure."""
         self.processes += 1
         number, limits = self.processes, self.limits
         in_hand = InHand(self.run.path)
@@ -318,7 +321,7 @@ class Workers:
             reason = "the files of its adapter changed since the run began; start a new run"
             raise StartFailure("failed", reason)
         cores = tuple(available_cores()[: cell.threads])
-        # Nothing of another arm lies in a folder that a worker is told of, nor next to it.
+        # A worker is given no folder that holds files of another arm or lies next to such files.
         scratch = self.scratch / "arms" / f"{_file_name(arm.name)}-{cell.threads}"
         cache = scratch / "cache"
         self._check_untouched(cache, arm.name)
@@ -399,7 +402,7 @@ class Workers:
             yield Worker(process, arm, number, cores, scratch, own, limits, in_hand, stages)
 
     def _check_untouched(self, cache: Path, arm: str) -> None:
-        """Empty a cache that is not as the last process of its arm left it."""
+        """Empty a cache that has changed since the last process of its arm ended."""
         left = self._left.get(cache, set())  # the scratch folder of a run begins empty
         if self._living[cache] or left == cache_state(cache):
             return
@@ -412,15 +415,15 @@ class Workers:
         remove(cache)
 
     def _left_by(self, cache: Path) -> None:
-        """Note how a process that has ended left the cache of its arm."""
+        """Note in which state an ended process left the cache of its arm."""
         self._living[cache] -= 1
         self._left[cache] = cache_state(cache)
 
 
 def _file_name(arm: str) -> str:
-    """An arm's name in letters that every file system takes; no two arms have the same.
+    """An arm's name in letters that every file system accepts; no two arms share a file name.
 
-    A colon becomes "_", and what is no plain letter its code between two "+".
+    A colon becomes "_". Any other letter that is not plain becomes its code between two "+".
     """
 
     def written(letter: str) -> str:

@@ -1,8 +1,8 @@
 """The best rates that this machine reaches, measured in each session.
 
-``python -m harness.machine.ceilings THREADS`` prints the rows as JSON; the host runs it in a
-process of its own, with the affinity and the thread variables of the workers. What a step makes of
-these rates: ``harness.analysis.roofline``.
+``python -m harness.machine.ceilings THREADS`` prints the rows as JSON. The host runs it in a
+process of its own, with the affinity and the thread variables of the workers.
+``harness.analysis.roofline`` compares the rate of a step with these rates.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PRODUCT_SECONDS, COPY_SECONDS = 0.4, 0.15  # for each size and library
 
 
 def measured(threads: int, cores: Sequence[int]) -> list[dict[str, Any]]:
-    """Rows of ``ceiling`` records, from a process on these cores. Raises RunFailed."""
+    """Return rows of ``ceiling`` records, from a process on these cores. Raises RunFailed."""
     with tempfile.TemporaryDirectory(prefix="levelfield-") as scratch:
         folder = Path(scratch)
         make_own_folders(folder)
@@ -44,7 +44,10 @@ def measured(threads: int, cores: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def measure(threads: int) -> Iterator[dict[str, Any]]:
-    """The best of several, in this process: NumPy's and XLA's products, copies by threads."""
+    """Measure in this process the best rates of NumPy's and XLA's products and of threads' copies.
+
+    Each rate is the best of several.
+    """
     from reference.layers_jax import timed_product  # brings JAX, which no other command needs
 
     multiply: tuple[Callable[[Any], Any], ...] = (lambda square: square @ square, timed_product)
@@ -64,7 +67,7 @@ def measure(threads: int) -> Iterator[dict[str, Any]]:
             )
 
             def copy(parts: list[Any]) -> None:
-                # One thread copies by itself: handing it over would cost more than small arrays.
+                # With one thread, use no pool: handing over would take longer than a small copy.
                 if len(parts) == 1:
                     np.copyto(*parts[0])
                 else:
@@ -79,7 +82,7 @@ def _row(threads: int, what: str, size_bytes: int, per_second: float) -> dict[st
 
 
 def _best(work_on: Callable[[Any], Any], argument: Any, budget_seconds: float) -> float:
-    """Least seconds of repeated calls, three at least, the first not counted."""
+    """Least seconds of at least three repeated calls after a first one that does not count."""
     work_on(argument)
     found: list[float] = []
     begin = time.perf_counter()

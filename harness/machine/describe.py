@@ -17,7 +17,7 @@ import psutil
 from harness.machine import gpu
 from harness.machine.resources import available_cores
 
-# The facts by which a machine is recognised, and their names for people. The others (load, free
+# The facts that identify a machine, and their names for people. The other facts (load, free
 # memory, frequency governor) change on one machine from one boot to the next.
 _IDENTITY = {
     "processor": "processor",
@@ -30,12 +30,12 @@ _IDENTITY = {
     "gpus": "GPUs",
     "system": "system",
 }
-# Every version of a kernel keeps another part of the same memory for itself.
+# Each version of a kernel reserves a different part of the same memory.
 MEMORY_DIFFERENCE = 0.02
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, memory, operating system; None where the machine does not tell."""
+    """Describe processor, memory and operating system; None for unknown values."""
     memory = psutil.virtual_memory()
     return {
         "processor": _cpu_field("model name") or platform.processor() or None,
@@ -60,16 +60,17 @@ def describe_machine() -> dict[str, Any]:
 
 
 def recorded(text: str | None) -> dict[str, Any]:
-    """The facts in a run's column "machine"; none where run.json does not tell them."""
+    """Return the facts in a run's column "machine"; none if run.json lacks them."""
     facts = json.loads(text or "{}")
     return facts if isinstance(facts, dict) else {}
 
 
 def difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    """What differs between two machines as ``describe_machine`` records them, one text per fact.
+    """Return the differences of two machines recorded by ``describe_machine``, one text per fact.
 
-    Empty for one machine. A fact that either of the two does not tell is not compared. Memory may
-    differ by ``MEMORY_DIFFERENCE``, and the system's release from its third number on.
+    The list is empty for one and the same machine. A fact that is unknown for either is not
+    compared. Memory may differ by ``MEMORY_DIFFERENCE``, and the system's release from its third
+    number on.
     """
     found = []
     for fact, name in _IDENTITY.items():
@@ -93,7 +94,7 @@ def _same(fact: str, before: Any, now: Any) -> bool:
 
 
 def _release(system: str) -> str:
-    """The system's name with the first two numbers of its release, such as "Linux 6.18"."""
+    """Return the system's name and first two numbers of its release, such as "Linux 6.18"."""
     start = re.match(r"\S+ \d+\.\d+", system)
     return start.group() if start else system
 
@@ -113,13 +114,13 @@ def _words(fact: str, value: Any) -> str:
 
 
 def shown(path: Path) -> str:
-    """A path as results carry it: the name of the user's home stays at home."""
+    """Return a path as results show it, without the name of the user's home."""
     home = Path.home()
     return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
 def code_version() -> dict[str, Any]:
-    """Levelfield's version, and the commit where it runs from a checkout."""
+    """Return Levelfield's version, and its commit if it runs from a checkout."""
     folder = Path(__file__).resolve().parents[1]
     commit = None
     if (folder.parent / ".git").exists():

@@ -18,16 +18,16 @@ from harness.machine.resources import THREAD_VARIABLES, available_cores
 
 GOOD, POOR, UNKNOWN = "good", "poor", "unknown"
 WATCH_SECONDS = 4.0
-ARM_BYTES = 700 * 2**20  # of a resident framework; six of them make the suite quick
+ARM_BYTES = 700 * 2**20  # memory of a resident framework; the suite quick has six of them
 QUICK_ARMS = 7
-# Pairs of canaries within a slot's distance of each other that disagree by more: the share of
-# rounds that would go into quarantine, and void a comparison beyond 30 %.
+# Shares of the rounds that would go into quarantine, because canaries within a slot's distance of
+# each other disagree. Beyond 30 % a comparison is void.
 SOME_ROUNDS, MANY_ROUNDS = 0.10, 0.30
 
 
 @dataclass(frozen=True)
 class Row:
-    """One thing looked at. ``advice`` is empty where nothing is to be done."""
+    """One inspected property. ``advice`` is empty if nothing needs to be done."""
 
     what: str
     found: str
@@ -37,7 +37,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the rows are made of; ``spreads``: of the canaries of each round watched."""
+    """The facts from which the rows are made; ``spreads``: of each watched round's canaries."""
 
     machine: dict[str, Any]
     foreign_share: float
@@ -54,7 +54,7 @@ class Facts:
 
 
 def examine(sleep: Callable[[float], None] = time.sleep) -> Facts:
-    """Look at the machine for some seconds."""
+    """Observe the machine for some seconds."""
     cores = available_cores()
     watched = noise.watched_cores(cores[:1])
     before, own, spreads = noise.read(watched), time.process_time(), []
@@ -86,7 +86,7 @@ def examine(sleep: Callable[[float], None] = time.sleep) -> Facts:
 
 
 def rows(facts: Facts) -> Iterator[Row]:
-    """One per thing, the most important first."""
+    """Yield one row per inspected property, the most important first."""
     machine = facts.machine
     share = facts.foreign_share
     yield Row(
@@ -167,14 +167,17 @@ def rows(facts: Facts) -> Iterator[Row]:
 
 
 def disagreeing(facts: Facts) -> float:
-    """Share of the rounds watched that the canary would put into quarantine."""
+    """Share of the watched rounds that the canary would put into quarantine."""
     return (
         float(np.mean(np.array(facts.spreads) > quarantine.CANARY_SPREAD)) if facts.spreads else 1.0
     )
 
 
 def conclusion(facts: Facts) -> str:
-    """What verdicts to expect. Rules: noise that voids comparisons, noise that widens intervals."""
+    """Return which verdicts to expect.
+
+    The rules look for noise that voids comparisons, then for noise that widens intervals.
+    """
     disagree = disagreeing(facts)
     if disagree > MANY_ROUNDS or facts.foreign_share > 5 * noise.FOREIGN_SHARE:
         return (

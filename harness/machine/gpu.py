@@ -1,7 +1,7 @@
 """Reads the driver of NVIDIA GPUs: clocks, throttling, energy, memory by process.
 
-Through nvidia-ml-py (https://pypi.org/project/nvidia-ml-py/, imported as pynvml), which the extra
-``gpu`` installs. Where it or a driver is missing, there is nothing to tell: None.
+It uses nvidia-ml-py (https://pypi.org/project/nvidia-ml-py/, imported as pynvml), which the extra
+``gpu`` installs. If this package or a driver is missing, the answers are None.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ def _driver() -> Any:
 
 
 def count() -> int:
-    """How many GPUs the driver shows."""
+    """Return the number of GPUs that the driver shows."""
     driver = _driver()
     return int(driver.nvmlDeviceGetCount()) if driver else 0
 
 
 def names() -> list[str | None] | None:
-    """The name of every GPU that the driver shows, None for one that it refuses.
+    """Return the name of every GPU that the driver shows, None for a GPU that it refuses.
 
-    Without a driver there is no list, either: None.
+    Without a driver the result is None instead of a list.
     """
     driver = _driver()
     if driver is None:
@@ -56,7 +56,7 @@ def names() -> list[str | None] | None:
 
 
 def facts(index: int = 0) -> dict[str, Any] | None:
-    """Name, driver, memory, ECC and MIG of a GPU; what it does not tell is None."""
+    """Name, driver, memory, ECC and MIG of a GPU; None for values that it does not report."""
     driver = _driver()
     if driver is None:
         return None
@@ -95,7 +95,7 @@ def reading(index: int = 0, own_pids: Iterable[int] = ()) -> dict[str, Any] | No
 
 
 def process_bytes(index: int, pids: Iterable[int]) -> int | None:
-    """Device memory of these processes together, context included: the same meter for everybody."""
+    """Device memory of these processes together, context included; the same for all arms."""
     driver = _driver()
     if driver is None:
         return None
@@ -106,7 +106,7 @@ def process_bytes(index: int, pids: Iterable[int]) -> int | None:
 
 
 def _asked(query: Any, *arguments: Any) -> Any:
-    """The answer, or None where this device or driver does not give it."""
+    """Return the answer, or None if this device or driver does not give it."""
     try:
         answer = query(*arguments)
     except _driver().NVMLError:

@@ -1,6 +1,6 @@
 """Measures the other load of the machine: a canary loop and the counters of the kernel.
 
-Read by the host between slots, while every worker is parked, never inside a timed region. Rounds
+The host reads them between slots, while every worker is parked, never inside a timed region. Rounds
 are judged by these covariates alone and never by their own times.
 """
 
@@ -20,17 +20,17 @@ TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")  # resolution of /proc/stat (proc(5)
 # The best of four short loops: a preemption costs one of them, a slower core all of them.
 CANARY_LOOPS, CANARY_TURNS = 4, 3000
 
-# Shares of the watched cores' time in a round, and not of the machine's: on 64 cores a program that
-# takes half of the measured core takes less than 1 % of the machine, and one on another core does
-# not disturb what is pinned. Below two ticks of the counter nothing can be told.
+# Shares of the watched cores' time in a round, and not of the machine's time. On 64 cores a program
+# that takes half of the measured core takes less than 1 % of the machine. A program on another core
+# does not disturb pinned workers. Differences below two ticks of the counter mean nothing.
 FOREIGN_SHARE, STEAL_SHARE = 0.03, 0.01
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Counters at one moment; seconds since boot or start, None where the machine does not tell.
+    """Counters at one moment: seconds since boot or start, None if the machine has no such counter.
 
-    ``busy_seconds`` and ``steal_seconds`` are of the cores that were asked for, the rest is of the
+    ``busy_seconds`` and ``steal_seconds`` cover the requested cores, the other counters the whole
     machine.
     """
 
@@ -52,7 +52,7 @@ def _loop(turns: int) -> None:
 def canary(cores: Sequence[int]) -> list[float]:
     """Seconds of a fixed integer loop on each core: its present speed, without privileges.
 
-    Runs in this process, bound to the core meanwhile.
+    The loop runs in this process, which is temporarily bound to the core.
     """
     own = os.sched_getaffinity(0)
     found = []
@@ -71,17 +71,17 @@ def canary(cores: Sequence[int]) -> list[float]:
 
 
 def watched_cores(cores: Sequence[int]) -> tuple[int, ...] | None:
-    """``cores`` and their hyper-thread siblings: a program on any of these slows ``cores`` down.
+    """Return ``cores`` and their hyper-thread siblings; a program on any of them slows ``cores``.
 
-    None if /proc/stat lacks one of them, for example in a container that numbers its cores anew:
-    then only the whole machine can be watched.
+    None if /proc/stat lacks one of them, for example in a container that renumbers its cores. Then
+    only the whole machine can be watched.
     """
     watched = set(cores).union(*map(_siblings, cores))
     return tuple(sorted(watched)) if {f"cpu{core}" for core in watched} <= _ticks().keys() else None
 
 
 def _siblings(core: int) -> set[int]:
-    """The hardware threads of a core, from a list like "0,32" or "0-1"; itself where none is."""
+    """Return a core's hardware threads, from a list like "0,32" or "0-1"; itself without a list."""
     with suppress(OSError, ValueError):
         text = _text(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
         ranges = [[int(end) for end in part.split("-")] for part in text.split(",")]
@@ -90,24 +90,24 @@ def _siblings(core: int) -> set[int]:
 
 
 def core_count(watched: Sequence[int] | None) -> int:
-    """How many cores those are; None stands for all of the machine's."""
+    """Return the number of watched cores; None stands for all cores of the machine."""
     return len(watched) if watched else os.cpu_count() or 1
 
 
 def _ticks() -> dict[str, list[float]]:
-    """The first eight counters of /proc/stat by name: "cpu" of the machine, "cpu0" of a core."""
+    """Return the first eight counters of /proc/stat by name: "cpu": machine, "cpu0": a core."""
     lines = [line.split() for line in _text("/proc/stat").splitlines() if line.startswith("cpu")]
     return {name: [float(field) for field in fields[:8]] for name, *fields in lines}
 
 
 def read(watched: Sequence[int] | None = None) -> Reading:
-    """The counters now (proc(5), the kernel's psi and cgroup documentation).
+    """Read the present counters (proc(5), the kernel's psi and cgroup documentation).
 
-    ``watched``: the cores to count busy and stolen time of; None for the whole machine.
+    ``watched``: the cores whose busy and stolen time is counted; None for the whole machine.
     """
     ticks = _ticks()
     names = ["cpu"] if watched is None else [f"cpu{core}" for core in watched]
-    # A core that was switched off has no line: it is neither busy nor stolen.
+    # A core that was switched off has no line; it is neither busy nor stolen.
     counted = [ticks[name] for name in names if name in ticks]
     user, nice, system, _, _, irq, softirq, steal = np.sum(counted, axis=0).tolist()
     return Reading(
@@ -122,10 +122,10 @@ def read(watched: Sequence[int] | None = None) -> Reading:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time of another process with all of its threads, in nanoseconds' resolution.
+    """CPU time of another process with all of its threads, with a resolution of nanoseconds.
 
-    The clock of a process is (~pid << 3) | 2 (clock_getcpuclockid(3), kernel's posix-timers.h); 0
-    for a process that is gone.
+    The clock of a process is (~pid << 3) | 2 (clock_getcpuclockid(3), kernel's posix-timers.h). The
+    result is 0 for a process that is gone.
     """
     try:
         return time.clock_gettime((~pid << 3) | 2)
@@ -134,11 +134,11 @@ def cpu_seconds(pid: int) -> float:
 
 
 def difference(before: Reading, after: Reading, own_seconds: float, cores: int) -> dict[str, Any]:
-    """What happened between two readings, as fields of a ``round`` record.
+    """Return the changes between two readings, as fields of a ``round`` record.
 
-    ``own_seconds`` of CPU time are this program's and its workers'; the rest of what was busy is
-    foreign. ``cores`` is how many cores the readings are of. /proc/stat counts whole ticks of
-    10 ms, so a round of half a second on two cores knows shares to about one per cent.
+    ``own_seconds`` is the CPU time of this program and its workers; all other busy time is foreign.
+    ``cores`` is the number of cores that the readings cover. /proc/stat counts whole ticks of
+    10 ms, so the shares of a round of half a second on two cores are exact to about one per cent.
     """
     wall = after.clock - before.clock
     foreign = max(after.busy_seconds - before.busy_seconds - own_seconds, 0.0)
@@ -177,8 +177,8 @@ def wait_until_quiet(
 ) -> Quiet:
     """Wait until others use less than ``share`` of the ``watched`` cores over ``window`` seconds.
 
-    At most ``seconds``; then the session goes on anyway, and its record says so. 0 does not wait.
-    None watches the whole machine.
+    The wait takes at most ``seconds``; then the session goes on anyway, and its record says so.
+    0 does not wait. ``watched`` None watches the whole machine.
     """
     cores, waited, found = core_count(watched), 0.0, 0.0
     while waited < seconds:
@@ -201,7 +201,7 @@ def _pressure() -> float | None:
 
 
 def _throttled() -> float | None:
-    """Seconds that this cgroup was held back by its quota, version 2 or 1."""
+    """Seconds in which its quota held back this cgroup, of version 2 or 1."""
     for path, unit in (
         ("/sys/fs/cgroup/cpu.stat", 1e6),
         ("/sys/fs/cgroup/cpu/cpu.stat", 1e9),

@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 
 from harness.machine.noise import FOREIGN_SHARE, STEAL_SHARE, TICK_SECONDS
 
-# Measured on a two-core virtual machine, 2026-11-21. In a quiet hour the canaries of a round spread
-# by 2 % in the median, in another, with nothing else running, by 10 %, while the A/A twin of that
-# session stayed within 0.8 %. What counts is whether pairs suffer: over 2,980 pairs of identical
-# arms in rounds without foreign load (the runs of results/example and results/selftest), a round's
-# scatter about its block is 0.4 to 0.5 % in the median and does not grow with the spread, up to the
-# 20 % that were met. 3 % would judge the canary and not the machine. A busy neighbour, which no
-# counter of such a machine shows, makes the loop 30 to 50 % slower. A speed that all slots of a
-# round share cancels in every pair, so only slots that disagree count.
+# Measured on a two-core virtual machine, 2026-11-21. In a quiet hour the median spread of a round's
+# canaries was 2 %. In another hour, with nothing else running, it was 10 %, while the A/A twin of
+# that session stayed within 0.8 %. The spread matters only if it disturbs pairs. Over 2,980 pairs
+# of identical arms in rounds without foreign load (the runs of results/example and
+# results/selftest), a round's scatter about its block is 0.4 to 0.5 % in the median. It does not
+# grow with the spread, up to the 20 % that were measured. A limit of 3 % would judge the canary and
+# not the machine. A busy neighbour, which no counter of such a machine shows, makes the loop 30 to
+# 50 % slower. A speed that all slots of a round share cancels in every pair, so only slots that
+# disagree count.
 CANARY_SPREAD = 0.20
-TICKS = 2.5  # that foreign and stolen time must exceed, whatever their share
+TICKS = 2.5  # foreign and stolen time must exceed this many ticks, whatever their share
 
 
 def judge_rounds(
@@ -36,11 +37,11 @@ def judge_rounds(
     gpu: Sequence[Mapping[str, Any] | None] = (),
     cores: Any,
 ) -> list[str]:
-    """The rule by which each round goes into quarantine, "" where none does.
+    """Return the rule by which each round goes into quarantine, "" if none applies.
 
-    ``spreads`` are those of the canaries; all [round]; ``cores`` is how many cores the foreign and
-    the stolen seconds are of, for all rounds or [round]. ``gpu`` holds what
-    ``harness.machine.gpu.reading`` found at the end of each round, where one was used.
+    ``spreads`` are those of the canaries. All arrays have shape [round]. ``cores`` is the number of
+    cores that the foreign and the stolen seconds cover, for all rounds or [round]. ``gpu`` holds
+    the results of ``harness.machine.gpu.reading`` at the end of each round, if a GPU was used.
     """
     readings = [reading or {} for reading in gpu or [None] * len(wall_seconds)]
     wall, foreign, steal, throttled, faults = (
@@ -61,12 +62,12 @@ def judge_rounds(
 
 
 def canary_spread(boundaries: Sequence[Sequence[float]]) -> float:
-    """Slowest over fastest boundary of a round less 1, of the core where that is largest."""
+    """Slowest over fastest boundary of a round less 1, of the core with the largest value."""
     if not boundaries:
         return 0.0
     return float(canary_spreads(np.array([boundaries], float))[0])
 
 
 def canary_spreads(canaries: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The same of many rounds, ``canaries[round, boundary, core]``."""
+    """Return the canary spread of many rounds, from ``canaries[round, boundary, core]``."""
     return np.asarray((canaries.max(axis=1) / canaries.min(axis=1)).max(axis=1) - 1)

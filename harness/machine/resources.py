@@ -1,6 +1,6 @@
 """Gives every arm the same resources: cores, thread variables, private folders, memory.
 
-The affinity is set before a worker's first instruction, so no runtime can ignore it; the variables
+The affinity is set before a worker's first instruction, so no runtime can ignore it. The variables
 are set before its interpreter starts, because thread pools read them when a library is loaded.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-# Each is read by at least one library of the compared frameworks; PJRT_NPROC and NPROC are XLA's.
+# At least one library of the compared frameworks reads each; PJRT_NPROC and NPROC are XLA's.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -25,17 +25,18 @@ THREAD_VARIABLES = (
     "NPROC",
 )
 
-# Settings that frameworks need to behave as a measured program should, whoever they are for.
+# Settings, each for some framework, that make it behave as a measured program should.
 FIXED_VARIABLES: Mapping[str, str] = {
-    "OMP_DYNAMIC": "FALSE",  # else OpenMP may use fewer threads than it was given
+    "OMP_DYNAMIC": "FALSE",  # otherwise OpenMP may use fewer threads than it was given
     "MKL_DYNAMIC": "FALSE",
     "TF_NUM_INTEROP_THREADS": "1",
     "TF_CPP_MIN_LOG_LEVEL": "2",
     "TORCHINDUCTOR_COMPILE_THREADS": "1",  # a pool of compile workers would outgrow the affinity
 }
 
-# What a device asks for besides. On a GPU: no TF32 behind anybody's back (one switch for cuBLAS and
-# cuDNN in every framework), and memory taken as it is used, so that what is used can be seen.
+# Further variables for a device. On a GPU they switch off TF32, which a library might otherwise use
+# unnoticed (one switch for cuBLAS and cuDNN in every framework). They also let frameworks take
+# memory only as they use it, so that the used memory can be measured.
 DEVICE_VARIABLES: Mapping[str, Mapping[str, str]] = {
     "cpu": {"JAX_PLATFORMS": "cpu"},
     "cuda": {
@@ -46,9 +47,10 @@ DEVICE_VARIABLES: Mapping[str, Mapping[str, str]] = {
     },
 }
 
-# Where each framework keeps what it compiled; private to an arm of a run, so that whether a cache
-# is cold is a fact and not a guess. JAX keeps nothing unless it is asked to. Everything else that a
-# program keeps lies below HOME, which is private to a process: docs/cold.md lists what was found.
+# The folders in which frameworks keep compiled code. They are private to an arm of a run, so that
+# whether a cache is cold is a fact and not a guess. JAX keeps nothing unless it is asked to. All
+# other files that a program keeps lie below HOME, which is private to a process. docs/cold.md lists
+# them.
 CACHE_VARIABLES = (
     "TORCHINDUCTOR_CACHE_DIR",
     "TRITON_CACHE_DIR",
@@ -56,11 +58,11 @@ CACHE_VARIABLES = (
     "CUDA_CACHE_PATH",
 )
 
-# Folders of one process alone, by the variable that names them to it. Frameworks keep settings in
-# the one and compiled headers in the other, which would make a cold cache warm.
+# Folders of one process alone, by the variable that names each to the process. Frameworks keep
+# settings in HOME and compiled headers in TMPDIR, which would make a cold cache warm.
 OWN_FOLDERS = {"HOME": "home", "TMPDIR": "tmp"}
 
-# What a program needs from the user's environment, to find its compiler for one.
+# Variables that a program needs from the user's environment, for example to find its compiler.
 INHERITED_VARIABLES = (
     *("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CC", "CXX"),
     *("CUDA_VISIBLE_DEVICES", "CUDA_HOME"),  # which GPU, and its tools
@@ -68,18 +70,18 @@ INHERITED_VARIABLES = (
 
 
 def available_cores() -> list[int]:
-    """The CPUs that this process may use, which is also what its workers may be given."""
+    """Return the CPUs that this process may use; its workers may be given any of them."""
     return sorted(os.sched_getaffinity(0))
 
 
 def make_own_folders(own: Path) -> None:
-    """Make those folders of one process below ``own`` that are not there."""
+    """Make the missing folders of one process below ``own``."""
     for folder in OWN_FOLDERS.values():
         make_folder(own / folder)
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder if it is not there, in the place of what a worker may have put there."""
+    """Make a folder if it is missing, and replace a file or link that a worker put in its place."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError:  # a file, or a link to nowhere
@@ -90,11 +92,11 @@ def make_folder(path: Path) -> None:
 def worker_variables(
     *, threads: int, cache: Path, own: Path, hash_seed: int, device: str = "cpu"
 ) -> dict[str, str]:
-    """The whole environment of a worker.
+    """Return the whole environment of a worker.
 
-    ``cache`` is the arm's private folder, ``own`` one of this process alone that
-    :func:`make_own_folders` has prepared: what an earlier process or the user left in a home folder
-    or among temporary files, settings and caches, is not found.
+    ``cache`` is the arm's private folder. ``own`` is a folder of this process alone that
+    :func:`make_own_folders` has prepared. The worker therefore finds no settings and caches that an
+    earlier process or the user left in a home folder or among temporary files.
     """
     variables = {name: os.environ[name] for name in INHERITED_VARIABLES if name in os.environ}
     variables.update(FIXED_VARIABLES)
@@ -107,12 +109,12 @@ def worker_variables(
 
 
 def cache_entries(cache: Path) -> int:
-    """How many files the frameworks have put into a private cache."""
+    """Return the number of files that the frameworks have put into a private cache."""
     return len(cache_state(cache))
 
 
 def cache_state(cache: Path) -> set[tuple[Path, int, int]]:
-    """(name, bytes, nanoseconds of the last change) of each file in a private cache."""
+    """Return (name, bytes, nanoseconds of the last change) of each file in a private cache."""
     found = set()
     for folder, _, names in os.walk(cache):  # os.walk skips a folder that is gone
         for path in (Path(folder, name) for name in names):
@@ -123,7 +125,7 @@ def cache_state(cache: Path) -> set[tuple[Path, int, int]]:
 
 
 def memory_limit_bytes(limit_gib: float) -> int:
-    """The private memory a worker may have; 0 GiB means three quarters of the machine's."""
+    """Private memory that a worker may have; 0 GiB means three quarters of the machine's memory."""
     if limit_gib:
         return int(limit_gib * 2**30)
     return int(psutil.virtual_memory().total * 3 // 4)

@@ -18,9 +18,9 @@ SUPERVISE = [sys.executable, "-I", "-S", supervisor.__file__]
 
 @dataclass
 class TreeUse:
-    """What a process tree used during ``WorkerProcess.counted``: CPU seconds, seconds of the clock.
+    """CPU seconds and clock seconds of a process tree during ``WorkerProcess.counted``.
 
-    The CPU seconds are a lower bound where processes of the tree ended.
+    The CPU seconds are a lower bound if processes of the tree ended.
     """
 
     cpu_seconds: float = 0.0
@@ -36,7 +36,7 @@ def completed(
     """Run a program to its end -> exit code, output, errors. It does not outlive the host.
 
     ``variables``: its whole environment; ``cores``: the CPUs it may run on. Without them it has
-    those of the host. Raises RunFailed where it cannot be started.
+    those of the host. Raises RunFailed if the program cannot be started.
     """
     with (
         open(os.memfd_create("output"), "w+", encoding="utf-8", errors="replace") as output,

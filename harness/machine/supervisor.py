@@ -1,18 +1,18 @@
 """The supervisor of a worker: starts it, adopts its orphans and ends them all with the host.
 
-Runs as ``python -I -S supervisor.py`` between the host and a worker, or another program that must
-not outlive the host (``harness.machine.supervised.completed``). It is a child subreaper
+It runs as ``python -I -S supervisor.py`` between the host and a worker, or another program that
+must not outlive the host (``harness.machine.supervised.completed``). It is a child subreaper
 (prctl(2), PR_SET_CHILD_SUBREAPER): a process whose parent ended becomes a child of the supervisor,
-also in a session of its own. So the worker's process tree is exactly the supervisor's descendants,
-no two workers share a process, and none needs privileges or control groups for that. A process
-leaves the tree only where it asks a service of the machine (systemd, Docker, cron) to start it.
+also if it is in a session of its own. So the worker's process tree is exactly the supervisor's
+descendants, and no two workers share a process. This needs no privileges or control groups. A
+process escapes the tree only if a service of the machine (systemd, Docker, cron) starts it.
 
 Standard input brings one JSON object {"command", "variables", "cores", "descriptors", "output"} in
-one line and stays open: when it ends, because the host closed it or died, every descendant is
+one line and stays open. When it ends, because the host closed it or died, every descendant is
 killed. One JSON object per line goes out: {"pid", "spawned"} or {"error"}, then {"code"} when the
-worker ends, then {"survivors": [[pid, name], ...]} for what could not be killed. Standard error is
-the worker's log, and its standard output, too, where no descriptor is given as "output". The host
-imports the functions that look at a process tree. Standard library only.
+worker ends, then {"survivors": [[pid, name], ...]} for processes that could not be killed. Standard
+error is the worker's log. It is also the worker's standard output if no descriptor is given as
+"output". The host imports the functions that inspect a process tree. Standard library only.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from typing import Any
 SET_CHILD_SUBREAPER = 36  # prctl(2)
 # A killed process frees its memory before it ends, which takes seconds on a GPU.
 END_SECONDS = 30.0
-STOP_SECONDS = 5.0  # that a process in an uninterruptible wait may take to stop
+STOP_SECONDS = 5.0  # how long a process in an uninterruptible wait may take to stop
 POLL_SECONDS = 0.0001
 STILL = frozenset("TtZX")  # states of proc(5): stopped, stopped by a tracer, ended
 ENDED = frozenset("ZX")
 
 
 def descendants(root: int) -> list[int]:
-    """The process ids of all descendants of ``root``, parents before their children.
+    """Return the process ids of all descendants of ``root``, parents before their children.
 
-    Processes that have ended and are not waited for yet are included. The list can miss children of
-    a process that runs while it is read (proc(5), children).
+    Processes that have ended but were not waited for yet are included. The list can miss children
+    of a process that runs while it is read (proc(5), children).
     """
     children_of = _children if os.path.exists(f"/proc/{root}/task/{root}/children") else _scan()
     pids = [root]
@@ -49,17 +49,17 @@ def descendants(root: int) -> list[int]:
 
 
 def states(pid: int) -> set[str]:
-    """The states of all threads of a process, as letters of proc(5); empty for one that is gone."""
+    """Return the states of a process's threads, as letters of proc(5); empty if it is gone."""
     return {fields[0] for fields in (_stat(f"{pid}/task/{task}") for task in _tasks(pid)) if fields}
 
 
 def living(root: int) -> list[int]:
-    """The descendants that have not ended."""
+    """Return the descendants that have not ended."""
     return [pid for pid in descendants(root) if not states(pid) <= ENDED]
 
 
 def marked(variable: str) -> list[int]:
-    """The living processes that have "name=value" in the environment they were started with."""
+    """Return the living processes that were started with "name=value" in their environment."""
     wanted = b"\0" + variable.encode() + b"\0"
     pids = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
@@ -71,10 +71,10 @@ def marked(variable: str) -> list[int]:
 
 
 def stop(root: int) -> None:
-    """Stop all descendants; return when every thread stands still.
+    """Stop all descendants; return when every thread has stopped.
 
-    A process may start another while it is being stopped, so the tree is complete only when two
-    lists in a row find nothing that runs.
+    A process may start another while it is being stopped. So the tree is complete only when two
+    lists in a row show no running process.
     """
     deadline = time.monotonic() + STOP_SECONDS
     quiet = 0
@@ -87,14 +87,17 @@ def stop(root: int) -> None:
 
 
 def send(number: signal.Signals, pids: list[int]) -> None:
-    """Send a signal to processes, of which some may be gone or may have changed their user."""
+    """Send a signal to processes; some may be gone or may have changed their user."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
 
 
 def kill(find: Callable[[], list[int]]) -> list[tuple[int, str]]:
-    """Kill what ``find`` lists until that is nothing -> (pid, name) of what lives after 30 s."""
+    """Kill the processes that ``find`` lists until none are left.
+
+    Returns (pid, name) of those that live after 30 s.
+    """
     deadline = time.monotonic() + END_SECONDS
     while left := find():
         if time.monotonic() > deadline:
@@ -105,7 +108,7 @@ def kill(find: Callable[[], list[int]]) -> list[tuple[int, str]]:
 
 
 def process_name(pid: int) -> str:
-    """The name of a process (proc(5), comm); "?" for one that is gone."""
+    """Return the name of a process (proc(5), comm); "?" for a process that is gone."""
     return (_read(f"{pid}/comm") or "?").strip()
 
 
@@ -116,7 +119,7 @@ def ended_children_ticks(pid: int) -> int:
 
 
 def affinity(pid: int) -> set[int]:
-    """The cores on which any thread of a process may run."""
+    """Return the cores on which any thread of a process may run."""
     cores: set[int] = set()
     for task in _tasks(pid):
         with contextlib.suppress(ProcessLookupError):  # the thread has ended
@@ -130,7 +133,7 @@ def _children(pid: int) -> Iterator[int]:
 
 
 def _scan() -> Any:
-    """A stand-in for ``_children`` where the kernel has no such files: every process's parent."""
+    """Return a stand-in for ``_children`` for kernels without such files, by processes' parents."""
     children: dict[int, list[int]] = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         if fields := _stat(pid):
@@ -146,7 +149,7 @@ def _tasks(pid: int) -> list[str]:
 
 
 def _stat(place: str) -> list[str]:
-    """The fields of a stat file from the state on; the name before may hold any character."""
+    """Return the fields of a stat file after the name, which may hold any character."""
     return (_read(f"{place}/stat") or "").rpartition(")")[2].split()
 
 
@@ -185,7 +188,7 @@ def _say(message: dict[str, Any]) -> None:
 
 
 def _start(request: dict[str, Any]) -> tuple[int, float]:
-    """The worker's pid, and when it was spawned on the clock that all processes share."""
+    """Start the worker; return its pid and when it was spawned, on the clock of all processes."""
     os.sched_setaffinity(0, request["cores"])  # inherited, so it holds from the first instruction
     spawned = time.perf_counter()
     pid = os.posix_spawn(
@@ -203,8 +206,8 @@ def _start(request: dict[str, Any]) -> tuple[int, float]:
 
 
 def _reap(worker: int) -> None:
-    """Wait for children, adopted ones too, until there are none."""
-    # By a blocking call, since SIGCHLD would also wake this process whenever the worker is parked.
+    """Wait for children, including adopted ones, until there are none."""
+    # A blocking call, because SIGCHLD would also wake this process whenever the worker is parked.
     with contextlib.suppress(ChildProcessError):
         while True:
             pid, status = os.waitpid(-1, 0)
@@ -213,7 +216,7 @@ def _reap(worker: int) -> None:
 
 
 def _end_with_host(reaped: threading.Event) -> None:
-    """Kill everything when standard input ends; then this process, too, has done its work."""
+    """Kill all descendants when standard input ends, then end this process."""
     while os.read(0, 1):
         pass
     survivors: list[tuple[int, str]] = []
@@ -223,7 +226,7 @@ def _end_with_host(reaped: threading.Event) -> None:
     os._exit(0)
 
 
-# Its life ends with the host's, and not by a signal that was meant for the host.
+# The supervisor ends with the host, and not by a signal that was meant for the host.
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

@@ -1,8 +1,8 @@
 """The case files of a run: drawn once, solved by the reference, shared by all arms.
 
-The answers are in a folder of their own while the reference writes them, and in the memory of the
-host alone after that. The questions are files that all workers read and none may change; a file
-that was changed or deleted is written again before the next worker reads it.
+The reference writes the answers into a folder of their own. After that they are only in the memory
+of the host. The questions are files that all workers read and none may change. A file that was
+changed or deleted is written again before the next worker reads it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class CaseFile:
     _stamp: Stamp | None = None
 
     def intact(self) -> Path:
-        """The path of the file, after writing what is missing or no longer as it was written."""
+        """Return the path of the file, after writing it again if it is missing or was changed."""
         if self._stamp is None or _stamp(self.path) != self._stamp:
             remove(self.path.parent)
             self.path.parent.mkdir(parents=True)
@@ -49,7 +49,10 @@ class CaseFile:
 
 
 def _stamp(path: Path) -> Stamp:
-    """Differs after any change of a file; the time of its last change of state cannot be set."""
+    """Return a stamp of a file that differs after any change of it.
+
+    It includes the time of the last change of state, which programs cannot set.
+    """
     with contextlib.suppress(OSError):
         status = os.lstat(path)
         return status.st_ino, status.st_size, status.st_mode, status.st_mtime_ns, status.st_ctime_ns
@@ -67,7 +70,7 @@ def remove(folder: Path) -> None:
 
 @dataclass
 class Cases:
-    """Writes below ``scratch`` and remembers; the answers stay with the host."""
+    """Writes case files below ``scratch`` and remembers them; the answers stay with the host."""
 
     suite: Suite
     scratch: Path
@@ -84,7 +87,7 @@ class Cases:
     _learned: dict[tuple[str, str, int, int, str], Expected] = field(default_factory=dict)
 
     def solved(self, cell: Cell) -> tuple[CaseFile, Case, Answers]:
-        """The case of a cell, solved by the reference in a process of its own.
+        """Return the case of a cell, solved by the reference in a process of its own.
 
         Raises RunFailed if the reference cannot.
         """
@@ -95,7 +98,7 @@ class Cases:
         return self._solved[key]
 
     def _solve(self, cell: Cell) -> tuple[Case, Answers]:
-        # Away from what workers are told of, and gone before the case is there for them.
+        # This folder is unknown to the workers, and deleted before the case is available to them.
         with tempfile.TemporaryDirectory(prefix="levelfield-reference-") as folder:
             printed = self._reference(
                 cell,
@@ -115,7 +118,7 @@ class Cases:
         return case, answers
 
     def closing(self, cell: Cell) -> tuple[CaseFile, Case, Closing]:
-        """The closing case of a cell and what it must give, by the reference in its own process.
+        """Return the closing case of a cell, solved by the reference in a process of its own.
 
         Raises RunFailed if the reference cannot.
         """
@@ -150,7 +153,7 @@ class Cases:
         return done.stdout
 
     def doubled(self, cell: Cell) -> CaseFile:
-        """A case of twice the batch, to be timed and not to be judged."""
+        """Return a case of twice the batch, which is timed but not judged."""
         key = (cell.model, cell.preset, 2 * cell.batch)
         if key not in self._doubled:
             model, preset, batch = key
@@ -160,7 +163,7 @@ class Cases:
         return self._doubled[key]
 
     def lesson(self, cell: Cell, seed: int) -> tuple[CaseFile, Lesson] | str:
-        """Data to learn from; a text says why there are none that fit the model."""
+        """Return a lesson, or a text that says why no data fit the model."""
         key = (cell.model, cell.preset, cell.batch, seed)
         if key not in self._lessons:
             lesson = draw_lesson(
@@ -178,7 +181,7 @@ class Cases:
         return self._lessons[key]
 
     def learned(self, cell: Cell, seed: int) -> Expected:
-        """What the lesson of a seed gives, learned by the reference in a process of its own.
+        """Return the expected curve of a seed's lesson, by the reference in a process of its own.
 
         The lesson must fit the model. Raises RunFailed if the reference cannot learn it.
         """

@@ -1,7 +1,7 @@
 """Checks that a measurement can be believed: after the gate, and of the timed slices.
 
-Each is a :class:`harness.proof.gate.Check`, kept in a ``check`` or ``closing`` record; one beyond
-its tolerance and the cell ends as ``failed``: nothing timed of it leaves.
+Each check is a :class:`harness.proof.gate.Check`, kept in a ``check`` or ``closing`` record. If one
+check exceeds its tolerance, the cell ends as ``failed`` and none of its timings are reported.
 """
 
 from __future__ import annotations
@@ -13,44 +13,48 @@ from typing import Any
 from harness.machine.supervised import TreeUse
 from harness.proof.gate import Check
 
-# Of the seconds of a step. What a fence lets pass is work that is booked nowhere.
+# Share of a step's seconds. Work that a fence lets pass would be counted nowhere.
 FENCE_READ = 0.05
-# Two clock readings, a call and a cold cache line more or less are no work of a framework.
+# Two clock readings, a call and one cold cache line more or less are not the framework's work.
 CLOCK_SECONDS = 20e-6
-# CPU seconds over seconds times threads: beyond, an arm uses cores that the others do not have.
+# CPU seconds over (seconds times threads). Above it, an arm uses cores that other arms do not have.
 CONCURRENCY = 1.05
-# Twice the batch takes longer where arithmetic, and not overhead, makes the step: at least 1.2
-# times where arithmetic at the machine's full speed explains a quarter of it. And at most five
-# times: data that no longer fit into a cache make it more than twice, but no more than that.
+# Twice the batch takes longer if arithmetic, and not overhead, makes up the step. It takes at least
+# 1.2 times as long if arithmetic at the machine's full speed explains a quarter of the step. It
+# takes at most five times as long: data that no longer fit into a cache make the ratio larger than
+# two, but not larger than five.
 DOUBLED, QUINTUPLED, COMPUTE_BOUND = 1.2, 5.0, 0.25
-# Of a step: what reading an earlier handle may take longer than reading the last. A step that is
-# computed when its handle is read makes it 1.
+# Share of a step by which reading an earlier handle may take longer than reading the last one. The
+# share is 1 if a step is computed when its handle is read.
 POSTPONED = 0.3
-# Seconds, and CPU seconds, of a step in throughput slices over those in latency slices. Work of the
-# next step may overlap with the present one, which on one core saves no CPU seconds; steps that are
-# left out save both. Sound arms were at 0.6 to 1.2 in CPU seconds, 0.6 with busy neighbours.
+# Seconds, and CPU seconds, of a step in throughput slices over those in latency slices. The work of
+# the next step may overlap with the present one, which saves no CPU seconds on one core. Steps that
+# are left out save both. Sound arms were at 0.6 to 1.2 in CPU seconds, 0.6 with busy neighbours.
 OVERLAP, CPU_AGREEMENT = 0.4, 0.4
-# What a fence and a launch cost a short step on a GPU, which a throughput slice hides.
+# Cost of a fence and a launch for a short step on a GPU, which a throughput slice hides.
 LAUNCH_SECONDS = {"cpu": CLOCK_SECONDS, "cuda": 200e-6}
-# What a worker says that a request took, over what the host waited for it, give or take the seconds
-# that a request and its reply take. And what a throughput slice is said to take, over the time
-# around it by the same clock.
+# Seconds of a request as the worker reports them, over the seconds that the host waited. The
+# seconds of sending a request and its reply are allowed for. Also the reported seconds of a
+# throughput slice, over the time around it by the same clock.
 CLOCK_LEAST, CLOCK_MOST = 0.85, 1.05
-REQUEST_SECONDS, REPLY_STEP_SECONDS = 0.02, 2e-6  # the latter for each step of a latency slice
-# A step on an input set met for the first time, over a step on one met before.
+REQUEST_SECONDS, REPLY_STEP_SECONDS = 0.02, 2e-6  # the second for each step of a latency slice
+# Seconds of a step on a new input set, over those of a step on a set that was used before.
 FIRST_VISIT = 3.0
 # Seconds of a step as timed, over those of a step after a fresh load. An arm that stops working
 # after some hundreds of steps is far below 1. Sound arms were at 0.59 to 1.9 (26 cells, five arms,
 # a machine with load 2, 2026-11-26); a seeded arm that does nothing was below 0.4.
 AS_FRESH = 0.4
-# The least of a dozen readings, or of steps, differs by less where nothing else does.
+# The least seconds of a dozen readings or steps differ by less than this if the work is the same.
 READING_SECONDS = 1e-6
-# Of the roofline. Ceilings are measured, and measured again before an arm is refused.
+# Share of the roofline. The ceilings are measured, and measured again before an arm is refused.
 IMPOSSIBLE = 1.25
 
 
 def fence_check(seconds: Mapping[str, float]) -> Check:
-    """``seconds`` are those of ``harness.worker.measure.check_fence``."""
+    """Check that a fence lets no work pass.
+
+    ``seconds`` are those of ``harness.worker.measure.check_fence``.
+    """
     fenced = seconds["fenced"]
     late = max(seconds["after"] - seconds["later"] - CLOCK_SECONDS, 0.0)
     note = f"{late:.3g} s of work of a step of {fenced:.3g} s were left after the fence"
@@ -60,23 +64,26 @@ def fence_check(seconds: Mapping[str, float]) -> Check:
 
 
 def affinity_check(allowed: Sequence[int], given: Sequence[int]) -> Check:
-    """``allowed``: cores on which any thread of the process tree may run; ``given``: its own."""
+    """Check that a process tree may run on its own cores only.
+
+    ``allowed``: cores on which any thread of the process tree may run; ``given``: its own.
+    """
     others = sorted(set(allowed) - set(given))
     note = f"its threads may run on the cores {others}, too" if others else ""
     return Check("affinity", float(len(others)), 0.0, note)
 
 
 def concurrency_check(slices: Sequence[Mapping[str, Any]], threads: int) -> Check:
-    """Achieved concurrency: the most of the slices, since a busy machine only ever lowers it."""
+    """Check the highest concurrency of the slices, since a busy machine only ever lowers it."""
     share = max(each["cpu_seconds"] / each["seconds"] for each in slices) / threads
     note = f"used {share * threads:.2f} cores, was given {threads}" if share > CONCURRENCY else ""
     return Check("concurrency", share, CONCURRENCY, note)
 
 
 def tree_check(uses: Sequence[TreeUse], threads: int) -> Check:
-    """Achieved concurrency of the worker with its child processes, over slots as the host saw them.
+    """Check the concurrency of the worker and its child processes, over slots timed by the host.
 
-    Cores bound it, so that no load of the machine raises it; waiting and idling lower it.
+    The cores bound it, so no load of the machine raises it; waiting and idling lower it.
     """
     share = sum(use.cpu_seconds for use in uses) / sum(use.seconds for use in uses) / threads
     note = ""
@@ -86,13 +93,16 @@ def tree_check(uses: Sequence[TreeUse], threads: int) -> Check:
 
 
 def recompilation_check(compiled: int) -> Check:
-    """``compiled``: compilations and traces inside timed slices."""
+    """Check that nothing compiles; ``compiled``: compilations and traces inside timed slices."""
     note = f"{compiled} compilations or traces inside a timed slice" if compiled else ""
     return Check("recompilation", float(compiled), 0.0, note)
 
 
 def doubled_check(step_seconds: float, doubled_seconds: float) -> Check:
-    """The error is how far the ratio lies outside of its bounds, as a factor."""
+    """Check the seconds of twice the batch.
+
+    The error is the factor by which their ratio lies outside of its bounds.
+    """
     ratio = doubled_seconds / step_seconds
     error = max(DOUBLED / ratio, ratio / QUINTUPLED)
     note = f"twice the batch takes {ratio:.2f} times as long" if error > 1 else ""
@@ -100,7 +110,10 @@ def doubled_check(step_seconds: float, doubled_seconds: float) -> Check:
 
 
 def handles_check(seconds: Mapping[str, float]) -> Check:
-    """``seconds`` are those of ``harness.worker.measure.check_handles``."""
+    """Check that earlier steps are computed before they are read.
+
+    ``seconds`` are those of ``harness.worker.measure.check_handles``.
+    """
     later = seconds["earlier"] - seconds["last"] - READING_SECONDS
     postponed = max(later, 0.0) / seconds["fenced"]
     note = (
@@ -111,10 +124,10 @@ def handles_check(seconds: Mapping[str, float]) -> Check:
 
 
 def first_visit_check(first: Sequence[float], again: Sequence[float]) -> Check:
-    """Seconds of steps on input sets met for the first time, and again: does it cache answers?
+    """Check that no answers are cached, by the seconds of first and repeated steps on input sets.
 
-    The least of those on the later half of the sets, which the process has never seen: the first
-    ones may still compile.
+    The least first seconds on the later half of the sets count, which the process has never seen.
+    The first steps may still compile.
     """
     new = min(first[len(first) // 2 :])
     old = median(again)
@@ -124,9 +137,9 @@ def first_visit_check(first: Sequence[float], again: Sequence[float]) -> Check:
 
 
 def fresh_check(timed: Sequence[float], fresh: Sequence[float]) -> Check:
-    """Seconds of single fenced steps, as timed and after a fresh load: is a step still a whole one?
+    """Check that a timed step takes as long as one after a fresh load; both are single and fenced.
 
-    The least of the later fresh ones, since noise and a start only add to them.
+    The least seconds of the later fresh steps count, since noise and a start only add to them.
     """
     new = min(fresh[len(fresh) // 2 :])
     ratio = (median(timed) + CLOCK_SECONDS) / (new + READING_SECONDS)
@@ -137,10 +150,10 @@ def fresh_check(timed: Sequence[float], fresh: Sequence[float]) -> Check:
 def slices_checks(
     slots: Sequence[Mapping[str, Any]], *, steps: int, threads: int, device: str
 ) -> list[Check]:
-    """What the slices of a cell in one process say of each other.
+    """Compare the slices of a cell in one process with each other.
 
     ``slots``: replies of ``harness.engine.workers.Worker.slot`` with ``steps`` steps a slice. Each
-    check goes by the median of the slots, so that a disturbed slot decides nothing.
+    check uses the median of the slots, so that a disturbed slot decides nothing.
     """
     found = _clock_checks(slots, steps)
     pairs = [
@@ -150,7 +163,7 @@ def slices_checks(
     ]
     if pairs:
         found.append(_overlap_check(pairs, steps, device))
-        if device == "cpu":  # elsewhere a processor only launches, and waits for the device
+        if device == "cpu":  # on other devices the processor only launches work and waits
             found.append(_cpu_check(pairs, steps))
     share = median(
         part["cpu_seconds"] / part["seconds"] / threads
@@ -162,10 +175,10 @@ def slices_checks(
 
 
 def _clock_checks(slots: Sequence[Mapping[str, Any]], steps: int) -> list[Check]:
-    """The seconds that a worker reports against those around them.
+    """Compare the seconds that a worker reports with those around them.
 
-    A busy machine lets the host wait longer than the worker took, so the slot counts in which the
-    two agree best; no machine makes the host wait less.
+    On a busy machine the host waits longer than the worker took, so the slot in which the two agree
+    best counts. No machine makes the host wait less.
     """
     request = REQUEST_SECONDS + steps * REPLY_STEP_SECONDS
     told = max((slot["worker_seconds"] + request) / slot["host_seconds"] for slot in slots)
@@ -210,6 +223,9 @@ def _cpu_check(pairs: Pairs, steps: int) -> Check:
 
 
 def roofline_check(share: float) -> Check:
-    """``share``: of what the machine can compute or copy at best, NaN where that is unknown."""
+    """Check that a step is not faster than the machine's ceilings allow.
+
+    ``share``: of what the machine can compute or copy at best; NaN if that is unknown.
+    """
     note = f"is at {share:.0%} of what this machine can do at best" if share > IMPOSSIBLE else ""
     return Check("roofline", 0.0 if share != share else share, IMPOSSIBLE, note)

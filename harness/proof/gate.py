@@ -1,24 +1,26 @@
 """The gate: compares the answers of an arm with those of the reference.
 
-Compares what a worker computed with the float64 answers of the case: parameter count, shapes and
-values as loaded; outputs of every input set, or every decoded token, in two rounds over the sets,
-and the first token once more, decoded alone;
-and, for training, losses and gradients of every set, the losses of all steps and how far the first
-and all of them moved each parameter and each running statistic.
+The gate compares a worker's answers with the float64 answers of the case:
 
-Errors are relative norms, |got - expected| / |expected| in float64 over a whole array. For what
-moved, both sides are taken relative to the start, so that a parameter that never moved has error 1
-however large it is, and what storing each step's result in float32 may cost is taken off.
+* parameter count, shapes and values as loaded;
+* outputs of every input set, or every decoded token, in two rounds over the sets, and the first
+  token once more, decoded alone;
+* for training, losses and gradients of every set, the losses of all steps, and how far the first
+  step and all steps moved each parameter and each running statistic.
 
-Where single units may be on the other side of a tie, these errors must be allowed to be large. A
-wrong factor on a gradient or an update shows all the same, in the scale between both arrays. And
-elements that no example reaches (``Model.still``) must stay exactly where they are: weight decay
-moves them, however weak it is.
+Errors are relative norms, |got - expected| / |expected| in float64 over a whole array. Movements of
+both sides are taken relative to the start, so that a parameter that never moved has error 1 however
+large it is. The possible rounding of each step's result in float32 is subtracted from the error.
 
-Some gradients are zero by mathematics, a key's bias in attention for one, or nearly so, and
-rounding is all that a framework has of them. They are held against the size of all gradients; and
-since Adam makes steps of its full rate of any rounding, such a parameter may move by the rate at
-every step.
+If single units may be on the other side of a tie, these errors must be allowed to be large. A wrong
+factor on a gradient or an update still shows in the scale between both arrays. Elements that no
+example reaches (``Model.still``) must stay exactly where they are, because even weak weight decay
+moves them.
+
+Some gradients are zero or nearly zero by mathematics, for example that of a key's bias in
+attention. A framework computes only rounding for them. They are compared with the size of all
+gradients. Adam turns any rounding into steps of its full rate, so such a parameter may move by the
+rate at every step.
 """
 
 from __future__ import annotations
@@ -62,15 +64,15 @@ class Tolerance:
     trained_statistics: float
 
 
-# One row per numeric mode. float32: outputs, gradients and losses are the goals of the design. The
+# One row per numeric mode. float32: the design sets outputs, gradients and losses as its goals. The
 # reference in float32 stays ten times below these (five times below ``trained``) for the cells of
 # every suite that comes with Levelfield; a test in tests/harness/test_gate.py measures it.
 #
-# ``trained`` is wider than rounding needs: in ten steps a ReLU or a maximum of the larger models
-# can come within rounding of a tie, behind which correct programs part by up to 2e-2 of a
-# parameter's way. Draws that do so under noise are passed over where others can be had
-# (reference.case.settled_case); what is left to this check alone, a parameter left behind or a
-# wrong update after the first, is 1e-1 and more.
+# ``trained`` is wider than rounding needs. In ten steps a ReLU or a maximum of the larger models
+# can come within rounding of a tie, after which correct programs differ by up to 2e-2 of a
+# parameter's way. Draws that do so under noise are skipped if other draws are possible
+# (reference.case.settled_case). Only this check detects a parameter that is never updated or a
+# wrong update after the first; their errors are 1e-1 and more.
 #
 # The first step, scales and running statistics do not need that width. Running statistics depend on
 # the forward pass alone: float32 was at 3e-6 after the first step of resnet50/small, TF32 would be
@@ -78,12 +80,13 @@ class Tolerance:
 # at 1e-5 in the scale: computing 1 - 0.999 in float32 costs 1.3e-5 of it. When a tie
 # changed an array of dcgan/tiny by 2e-3, the scale of all changed by 6e-5.
 #
-# The least mistakes of the mutation suite above that are an epsilon of 1e-7 instead of 1e-8, at
-# 9e-5 after the first step of mlp/tiny, and a beta2 of 0.99, at 4e-4 in the scale of gpt2/tiny.
-# Where gradients are not far above epsilon, correct programs differ by more than these entries
-# allow (gpt2/small after the first step: by 8e-4): there the case's own scatter is the measure.
+# Two mistakes of the mutation suite are the smallest above these entries. An epsilon of 1e-7
+# instead of 1e-8 is at 9e-5 after the first step of mlp/tiny. A beta2 of 0.99 is at 4e-4 in the
+# scale of gpt2/tiny. If gradients are not far above epsilon, correct programs differ by more than
+# these entries allow (gpt2/small after the first step: by 8e-4). Then the case's own scatter
+# decides.
 #
-# int8, dynamic quantisation of weights and activations, is of inference alone: of the tiny and
+# int8, dynamic quantisation of weights and activations, is for inference only. In the tiny and
 # small presets the worst of three draws was at 1e-1 (bert/tiny), most at 1e-2; an exchanged axis
 # or gate is at 1.
 TOLERANCES: Mapping[str, Tolerance] = {
@@ -103,31 +106,32 @@ TOLERANCES: Mapping[str, Tolerance] = {
     "int8": Tolerance(1.5e-1, *[0] * 10),
 }
 
-# Deep networks have so many units that some are beside a tie in every draw: rounding flips a share
-# of them as large as itself, and gradients part by about its square root. Their case says how far
-# noise of rounding's size parted the float64 reference from itself (``Answers.scatter``), and a
-# tolerance is never below three times that; a case that scatters too far to tell right from wrong
-# is refused when it is drawn (``reference.case.LOOSEST``).
+# Deep networks have so many units that some are close to a tie in every draw. Rounding flips a
+# share of them as large as itself, and gradients then differ by about its square root. Noise of
+# rounding's size changes the float64 reference's answers by a distance that the case records
+# (``Answers.scatter``). A tolerance is never below three times that. A case that scatters too far
+# to tell right from wrong is refused when it is drawn (``reference.case.LOOSEST``).
 SCATTER_MARGIN = 3
-# Times the table's entry: a gate with a wider tolerance says that it was loose. A settled draw may
-# have SCATTER_MARGIN times SETTLED, which is wider than that after the first step.
+# Factor on the table's entry: a gate with a wider tolerance says that it was loose. A settled draw
+# may have SCATTER_MARGIN times SETTLED, which is wider than that after the first step.
 LOOSE = 5
 
-ROUNDS = 2  # over the input sets: what a cache keeps of the first shows in the second
+ROUNDS = 2  # over the input sets: a result that was cached in the first shows in the second
 # Rounding the truth to float32 leaves a relative error of 2e-8 to 3e-8 in an array, and computing
-# in float32 leaves more: an array of so many elements below this bound was not computed in float32.
+# in float32 leaves more. An array of at least EXACT_SIZE elements below this bound was therefore
+# not computed in float32.
 EXACT, EXACT_SIZE = 1e-8, 32
 # Share of the elements without gradient that may move. Weight decay moves nearly all of them, and
-# rounding none. An array with fewer of them is not judged.
+# rounding none. An array with fewer than STILL_SIZE of them is not judged.
 STILL_SHARE, STILL_SIZE = 0.5, 4
 
-# Of the root mean square of all gradients: an array below that is held against that much of all,
-# since rounding leaves some 1e-7 of all gradients in each. One below NEGLIGIBLE is moved by its
-# rounding, where the optimiser normalises.
+# Share of the root mean square of all gradients. The error of a smaller array is taken relative to
+# this share, since rounding leaves some 1e-7 of all gradients in each array. If the optimiser
+# normalises, rounding alone moves an array below NEGLIGIBLE.
 SMALL_GRADIENT = 1e-2
-# Some are zero by mathematics, as that of the bias of an attention's key is: softmax does not see
-# it. In float64 it is 1e-16 of the typical one. In float32 what cancels leaves more the more is
-# summed: 1.1e-6 where it was seen to exceed the former bound (gpt2/paper, torch).
+# Some gradients are zero by mathematics, for example that of the bias of an attention's key, which
+# softmax does not see. In float64 it is 1e-16 of the typical gradient. In float32 longer sums leave
+# more after cancellation: 1.1e-6 where it exceeded the former bound (gpt2/paper, torch).
 ZERO = 1e-9
 LEFT_OF_ZERO = 1e-5
 PARAMETERS_LOADED = 1e-7  # copied, not computed: at most one rounding
@@ -135,7 +139,7 @@ PARAMETERS_LOADED = 1e-7  # copied, not computed: at most one rounding
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison. ``error`` is infinite where the two cannot be compared at all."""
+    """One comparison. ``error`` is infinite if the two sides cannot be compared at all."""
 
     name: str
     error: float
@@ -144,7 +148,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """NaN never passes."""
+        """Whether the error is within the tolerance; NaN never passes."""
         return self.error <= self.tolerance
 
 
@@ -156,12 +160,12 @@ class Outcome:
 
     @property
     def passed(self) -> bool:
-        """Every check, and at least one."""
+        """Whether there is a check and every check passed."""
         return bool(self.checks) and all(check.passed for check in self.checks)
 
     @property
     def reason(self) -> str:
-        """The first check that failed, which is the most basic one, and how many did."""
+        """The first failed check, which is the most basic one, and how many more failed."""
         failed = [check for check in self.checks if not check.passed]
         if not failed:
             return ""
@@ -175,26 +179,26 @@ class Outcome:
         return max(errors) if errors else float("nan")
 
     def to_json(self) -> list[dict[str, Any]]:
-        """For the store."""
+        """Return the checks for the store."""
         return [{**asdict(check), "passed": check.passed} for check in self.checks]
 
 
 def relative_error(got: NDArray[Any], expected: NDArray[Any]) -> float:
-    """|got - expected| / |expected|; the absolute error where all that is expected is zero."""
+    """|got - expected| / |expected|, or the absolute error if all expected values are zero."""
     got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
     scale = float(np.linalg.norm(expected))
     return float(np.linalg.norm(got - expected)) / (scale or 1.0)
 
 
 def tolerances(answers: Answers, numeric: str = "float32") -> Tolerance:
-    """The row of the table, no entry below what noise does to the case itself."""
+    """Return the row of the table, with no entry below SCATTER_MARGIN times the case's scatter."""
     row = asdict(TOLERANCES[numeric])
     return Tolerance(
         **{kind: max(row[kind], SCATTER_MARGIN * answers.scatter.get(kind, 0.0)) for kind in row}
     )
 
 
-# What the names of checks begin with, and the tolerances that they are judged by.
+# The prefixes of the names of checks, and the tolerances that they are judged by.
 KINDS = {
     "outputs/": "outputs",
     "gradient/": "gradients",
@@ -210,11 +214,10 @@ KINDS = {
 
 
 def loose(tolerances_of: Iterable[tuple[str, float]], numeric: str = "float32") -> dict[str, float]:
-    """The largest tolerance of each kind that was wider than ``LOOSE`` times the table's entry.
+    """Return the largest tolerance of each kind that exceeds ``LOOSE`` times the table's entry.
 
-    What a settled draw may have is not loose.
-    ``tolerances_of``: (name, tolerance) of the checks of one cell. The keys are words for people:
-    "gradients", "trained scale".
+    A tolerance that a settled draw may have is not loose. ``tolerances_of``: (name, tolerance) of
+    the checks of one cell. The keys are words for people: "gradients", "trained scale".
     """
     row, widest = asdict(TOLERANCES[numeric]), dict[str, float]()
     for name, tolerance in tolerances_of:
@@ -226,14 +229,14 @@ def loose(tolerances_of: Iterable[tuple[str, float]], numeric: str = "float32") 
     return widest
 
 
-# What the names of the closing gate's checks of a training begin with, and the tolerance beyond
-# which one is loose: for losses, LOOSE times the entry "step_losses" of the table; for what moved,
-# half of what a learning rate does that is 10 % too large.
+# The prefixes of the names of the closing gate's checks of a training, and the tolerance beyond
+# which one is loose. For losses it is LOOSE times the entry "step_losses" of the table. For
+# movements it is half the effect of a learning rate that is 10 % too large.
 CLOSING_KINDS = {"step/": ("closing losses", 5e-3), "trained/": ("closing trained", 5e-2)}
 
 
 def closing_loose(tolerances_of: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """The same as :func:`loose`, of the checks of one cell's closing gate."""
+    """Return the same as :func:`loose` for the checks of one cell's closing gate."""
     widest = dict[str, float]()
     for name, tolerance in tolerances_of:
         for prefix, (words, usual) in CLOSING_KINDS.items():
@@ -269,20 +272,20 @@ def judge(
     return Outcome(tuple(checks))
 
 
-# A few float32 trainings of the reference are a small sample of what correct programs do: where a
-# network is chaotic, another order of summation can differ by several times as much.
+# A few float32 trainings of the reference are a small sample of correct programs. In a chaotic
+# network, another order of summation can cause differences that are several times as large.
 CLOSING_MARGIN = 10
-# Keras, Chainer and CNTK compute the other form of Adam, which is no mistake; nothing else of it is
-# left to chance.
+# Keras, Chainer and CNTK compute the other form of Adam, which is no mistake. The difference
+# between the two forms does not depend on chance, so this margin is small.
 FORMS_MARGIN = 1.5
-# Where they hardly differ, float32's own rounding is the least: float16 leaves 5e-4 and more.
+# If they hardly differ, float32's own rounding sets the lower bound: float16 leaves 5e-4 and more.
 LEAST_LOSSES, LEAST_TRAINED = 2e-5, 2e-4
 
 
 def judge_closing(
     case: Case, closing: Closing, got: Arrays, *, phase: str, numeric: str = "float32"
 ) -> Outcome:
-    """Compare what a timed process answers at its end with the answers of the closing case."""
+    """Compare a timed process's last answers with the answers of the closing case."""
     row = TOLERANCES[numeric]
     judging = _Judging(
         case, Answers(closing.outputs, tokens=closing.tokens), got, row, set(), exact(numeric)
@@ -298,9 +301,10 @@ def judge_closing(
 def judge_kept(
     case: Case, answers: Answers, got: Arrays, *, phase: str, numeric: str = "float32"
 ) -> Outcome:
-    """Compare what a timed load answers with the answers of its case.
+    """Compare the answers of a timed load with the answers of its case.
 
-    Its cursor may be at any input set: that one counts from which the answers are the nearest.
+    Its cursor may be at any input set. The set from which the fewest checks fail is taken as its
+    start.
     """
     found = []
     for begin in range(len(case.inputs)):
@@ -318,7 +322,7 @@ def judge_kept(
 
 
 def answer_bytes(case: Case, answers: Answers) -> int:
-    """The most bytes that an honest answer file may have: several times what it needs.
+    """The most bytes that an honest answer file may have: several times the bytes that it needs.
 
     Every parameter and statistic comes as loaded, after one step and after all, with gradients;
     the outputs come once per input set. All may be float64.
@@ -328,7 +332,7 @@ def answer_bytes(case: Case, answers: Answers) -> int:
 
 
 def closing_bytes(case: Case, closing: Closing) -> int:
-    """The same for the answers of a closing case."""
+    """The most bytes that an honest file of the answers of a closing case may have."""
     given = [value for outputs in closing.outputs for value in outputs.values()]
     return _most_bytes(case, [*given, *(3 * closing.tokens)], READ)
 
@@ -347,7 +351,7 @@ def exact(numeric: str) -> float:
 
 @dataclass(frozen=True)
 class _Judging:
-    """One answer file before the gate; ``known`` collects the names that it may hold."""
+    """Judges one answer file; ``known`` collects the names that it may hold."""
 
     case: Case
     answers: Answers
@@ -357,9 +361,10 @@ class _Judging:
     exact: float  # outputs with a smaller error are too exact
 
     def loaded(self, phase: str) -> Iterator[Check]:
-        """Count, shape and value of every parameter and statistic as the framework holds it.
+        """Check count, shape and value of every parameter and statistic as the framework holds it.
 
-        What only training needs (a discriminator) may be missing where nothing is trained.
+        A parameter that only training needs (a discriminator's) may be missing if nothing is
+        trained.
         """
         summary, prefix = self.case.summary, "initial/parameter/"
         needed = {
@@ -380,7 +385,7 @@ class _Judging:
                 yield self._compare(f"state/{name}", key, value, PARAMETERS_LOADED)
 
     def outputs(self, rounds: int) -> Iterator[Check]:
-        """Of every input set, in every round."""
+        """Check the outputs of every input set, in every round."""
         for name in self.answers.outputs[0]:
             for number, outputs in enumerate(rounds * self.answers.outputs):
                 check = self._compare(
@@ -395,7 +400,7 @@ class _Judging:
                 yield check
 
     def tokens(self) -> Iterator[Check]:
-        """The first one alone, as it is timed, and all of them, of every input set."""
+        """Check, for every input set, the first token alone, as it is timed, and all tokens."""
         if not self.answers.tokens:
             yield Check("tokens", float("inf"), 0.0, "the case has none to compare with")
         for number, expected in enumerate(ROUNDS * self.answers.tokens):
@@ -403,20 +408,20 @@ class _Judging:
             yield self._tokens(f"tokens/{number}", expected)
 
     def closing_tokens(self, closing: Closing) -> Iterator[Check]:
-        """The same: the first one before any set was decoded whole, and after many steps."""
+        """Check all tokens, and the first token before any set was decoded whole and at the end."""
         for number, expected in enumerate(closing.tokens):
             yield self._tokens(f"first/{number}/tokens", expected[:, :1])
             yield self._tokens(f"again/{number}/tokens", expected[:, :1])
             yield self._tokens(f"output/{number}/tokens", expected)
 
     def kept_tokens(self) -> Iterator[Check]:
-        """The first one alone, and all of them, of every input set."""
+        """Check, for every input set, the first token alone and all tokens."""
         for number, expected in enumerate(self.answers.tokens):
             yield self._tokens(f"first/{number}/tokens", expected[:, :1])
             yield self._tokens(f"output/{number}/tokens", expected)
 
     def _tokens(self, key: str, expected: NDArray[Any]) -> Check:
-        """The error is the share of wrong ones."""
+        """Check tokens; the error is the share of wrong ones."""
         check = self._compare(key, key, expected, 0.0)
         if check.note:
             return check
@@ -424,7 +429,7 @@ class _Judging:
         return Check(key, wrong, 0.0, f"{wrong:.0%} of the tokens are others" if wrong else "")
 
     def closing_training(self, closing: Closing) -> Iterator[Check]:
-        """The last losses of many steps, and where all of them lead."""
+        """Check the last losses of many steps, and the parameters after all of them."""
         steps = closing.unread + len(next(iter(closing.losses.values())))
         losses, trained = (
             max(least, CLOSING_MARGIN * closing.scatter[kind], FORMS_MARGIN * closing.forms[kind])
@@ -447,7 +452,7 @@ class _Judging:
                 )
 
     def training(self, optimizer: str) -> Iterator[Check]:
-        """Losses and gradients, steps and what they moved."""
+        """Check losses and gradients, steps and their movements."""
         for number, losses in enumerate(self.answers.losses):
             for name, loss in losses.items():
                 key = f"{name}/{number}"
@@ -465,7 +470,7 @@ class _Judging:
         yield from self._movements("trained", self.answers.trained[optimizer], optimizer, steps)
 
     def _gradients(self, number: int) -> Iterator[Check]:
-        """Of one input set: every array, and the factor between it and the right one."""
+        """Check every gradient of one input set, and the factor between it and the right one."""
         gradients = self.answers.gradients[number]
         typical = root_mean_square(gradients.values())
         for name, gradient in gradients.items():
@@ -483,7 +488,10 @@ class _Judging:
                 yield Check(f"gradient scale/{name}/{number}", error, limit)
 
     def _movements(self, when: str, moved: Arrays, optimizer: str, steps: int) -> Iterator[Check]:
-        """What ``steps`` steps changed: every array, their common factor, what must stand still."""
+        """Check the changes of ``steps`` steps.
+
+        The checks are of every array, of the common factor, and of the elements that must not move.
+        """
         limits, null = asdict(self.tolerance), null_names(self.answers.gradients)
         farthest = OPTIMIZERS[optimizer]["learning_rate"] * steps
         comparable = []
@@ -511,7 +519,7 @@ class _Judging:
     def _still(
         self, when: str, name: str, key: str, start: NDArray[Any], expected: NDArray[Any]
     ) -> Iterator[Check]:
-        """The share of the elements without gradient that moved nevertheless."""
+        """Check the share of the elements without gradient that moved nevertheless."""
         still = (expected == 0) & (start != 0)
         if still.sum() >= STILL_SIZE:
             share = float((self.got[key][still] != start[still]).mean())
@@ -519,7 +527,7 @@ class _Judging:
             yield Check(f"{when} still/{name}", share, STILL_SHARE, note)
 
     def _scale(self, when: str, names: Sequence[str], moved: Arrays, steps: int) -> float:
-        """The error of the factor between all movements, beyond what storing them may cost."""
+        """The error of the factor between all movements, less the rounding of storing them."""
         start = self.case.parameters
         ways = {name: self._way(f"{when}/parameter/{name}", start[name]) for name in names}
         error = scale_error((ways[name], moved[name]) for name in names)
@@ -535,10 +543,10 @@ class _Judging:
         return self.case.parameters[name] if name in self.case.parameters else self.case.state[name]
 
     def _stored(self, name: str, moved: NDArray[Any], steps: int) -> NDArray[np.float64]:
-        """What storing may cost every element that moves: half a unit in the last place per step.
+        """The rounding of storing each moving element: half a unit in the last place per step.
 
-        A framework may add to a table's row what each of its readings gives, one after the other:
-        TensorFlow's scatter does. The roundings of n such sums come to the square root of n.
+        A framework may add the contributions of a table row's readings to it one after the other,
+        as TensorFlow's scatter does. The roundings of n such sums add up to the square root of n.
         """
         half_unit = np.spacing(np.abs(self._start(name))).astype(np.float64) / 2
         roundings = steps * np.sqrt(self.case.lookups(name))
@@ -549,7 +557,7 @@ class _Judging:
         return np.asarray(self.got[key].astype(np.float64) - start.astype(np.float64))
 
     def _held(self, name: str, when: str = "initial") -> str:
-        """Under which of its names a framework keeps a statistic: some keep unbiased variances."""
+        """The name under which a framework keeps a statistic; some keep unbiased variances."""
         unbiased = name.removesuffix("variance") + "unbiased_variance"
         return unbiased if f"{when}/state/{unbiased}" in self.got else name
 
@@ -562,7 +570,7 @@ class _Judging:
         *,
         scale: float = 0.0,
     ) -> Check:
-        """``scale``: what the error is relative to, if not the expected array."""
+        """Compare one array; ``scale``: the size for relative errors, if not the expected norm."""
         self.known.add(key)
         if key not in self.got:
             return Check(name, float("inf"), tolerance, "missing from the answer")
@@ -579,7 +587,10 @@ class _Judging:
         return Check(name, relative_error(value, expected), tolerance)
 
     def _nearly_zero(self, title: str, key: str, expected: NDArray[Any], typical: float) -> Check:
-        """What is zero by mathematics: how much of a typical gradient rounding leaves there."""
+        """Check a gradient that is zero by mathematics.
+
+        The error is the share of a typical gradient that rounding leaves there.
+        """
         check = self._compare(title, key, expected, LEFT_OF_ZERO)
         if check.note:
             return check

@@ -1,11 +1,12 @@
 """Synthetic users and items, for testing whether a recommender generalises.
 
-Every user and item has four hidden factors, and an item a popularity; a user interacts with the
-items that score highest under Gumbel noise, which draws without replacement in proportion to the
-exponential of the score (W. Kool, H. van Hoof, M. Welling, "Stochastic beams and where to find
-them", ICML 2019, section 2). The protocol is that of X. He et al., "Neural collaborative
-filtering", WWW 2017, section 4.1: one interaction of each user is held out and ranked among 99
-items that the user has not met; four of those not met are learned as negatives for each that was.
+Every user and item has four hidden factors, and an item also has a popularity. A user interacts
+with the items that score highest under Gumbel noise. This draws without replacement in proportion
+to the exponential of the score (W. Kool, H. van Hoof, M. Welling, "Stochastic beams and where to
+find them", ICML 2019, section 2). The protocol is that of X. He et al., "Neural collaborative
+filtering", WWW 2017, section 4.1. One interaction of each user is held out and ranked among 99
+items with which the user did not interact. For each interaction, four other items are learned as
+negatives.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ Examples = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]
 def draw_interactions(
     users: int, items: int, stream: np.random.Generator
 ) -> tuple[Examples, Examples]:
-    """(user, item, label) to learn from and to rank, the latter by users: 1 held out, 99 others.
+    """Draw (user, item, label) to learn from and to rank.
 
-    Raises ValueError where the items are too few.
+    The examples to rank are ordered by users: 1 held out, 99 others. Raises ValueError if the
+    items are too few.
     """
     if items < INTERACTIONS + CANDIDATES:
         raise ValueError(f"{items} items are fewer than {INTERACTIONS + CANDIDATES}")
@@ -43,12 +45,12 @@ def draw_interactions(
 
 
 def _others(unmet: NDArray[Any], learned: int, stream: np.random.Generator) -> NDArray[np.int64]:
-    """Places of the negatives, drawn anew for each; those that are ranked may be among them."""
+    """Draw the places of the negatives, each independently; ranked items may be among them."""
     return stream.integers(0, unmet.shape[1], (len(unmet), NEGATIVES * learned))
 
 
 def _examples(items: NDArray[Any], positives: int) -> Examples:
-    """The first ``positives`` items of each user are those met."""
+    """Return (user, item, label); the first ``positives`` items of each user are interactions."""
     user = np.repeat(np.arange(len(items)), items.shape[1])
     label = np.tile(np.arange(items.shape[1]) < positives, len(items))
     return user.astype(np.int32), items.reshape(-1).astype(np.int32), label.astype(np.int32)
@@ -57,7 +59,7 @@ def _examples(items: NDArray[Any], positives: int) -> Examples:
 def hit_rate(scores: NDArray[np.float64]) -> float:
     """Share of users whose held-out item, the first of every 100, is among the ten best.
 
-    Ties count against it: a model that tells nothing apart hits nothing.
+    Ties count against the model: one that gives all items the same score hits nothing.
     """
     of_users = scores.reshape(-1, CANDIDATES)
     better = (of_users[:, 1:] >= of_users[:, :1]).sum(axis=1)

@@ -1,15 +1,16 @@
 """Data for training to an accuracy, and how far an arm may be from the reference.
 
-``digits``: 1,797 handwritten digits of 8x8 pixels that scikit-learn carries (E. Alpaydin,
+``digits``: 1,797 handwritten digits of 8x8 pixels that come with scikit-learn (E. Alpaydin,
 C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998; the
 test part of it). ``digit rows``: the same digits as sequences of eight tokens, one for each row of
-pixels. ``interactions``: users and items of a world of our own making (:mod:`interactions`).
+pixels. ``interactions``: synthetic users and items of our own (:mod:`interactions`).
 
-Split, order of the examples in every epoch and initial parameters are fixed by the seed, so every
-arm learns from the same batches in the same order, and what differs at the end is arithmetic.
+The seed fixes the split, the order of the examples in every epoch and the initial parameters. Every
+arm therefore learns from the same batches in the same order, and only arithmetic makes a
+difference at the end.
 
-The reference learns the same lesson (:mod:`reference.learning`), and every arm's curve, that is its
-test accuracy, test loss and training loss after each epoch, is compared with the reference's.
+The reference learns the same lesson (:mod:`reference.learning`). A curve is the test accuracy, test
+loss and training loss after each epoch. Every arm's curve is compared with the reference's.
 """
 
 from __future__ import annotations
@@ -29,27 +30,28 @@ from reference.spec import ArraySpec
 
 TEST_EXAMPLES = 360  # one fifth
 SIDE = 8
-HALF = 8  # of 16 grey levels: a darker pixel is a bit of its row's token
+HALF = 8  # of 16 grey levels: a pixel at or above it is a set bit of its row's token
 
 # The columns of a curve: a share of the test examples, and mean losses in nats.
 LESSON_CHECKS = ("test accuracy", "test loss", "training loss")
-# An arm may be as far from the reference as MARGIN times the reference's scatter or as the floors,
-# whichever is more. The scatter is that of two runs and therefore uncertain: the floors alone hold
-# all that was measured of correct arms. After each of eight epochs of Adam at batch 32, torch,
-# TensorFlow, Keras, JAX and Flax were within 0.018, 0.012 and 0.026 of the reference in the small
-# mlp, lstm and neumf, within 0.011, 0.031 and 0.025 in resnet18. In mlp/small a program that stops
-# learning after ten steps is at 0.31, 1.4 and 1.5, one that trains on a quarter of each batch at
-# 0.047, 0.13 and 0.25, one whose rate falls by 30 % at 0.022, 0.11 and 0.14.
+# An arm may differ from the reference by MARGIN times the reference's scatter or by the floors,
+# whichever is more. The scatter is that of two runs and therefore uncertain, so the floors alone
+# accept all correct arms that were measured: torch, TensorFlow, Keras, JAX and Flax, after each of
+# eight epochs of Adam at batch 32. In the small mlp, lstm and neumf they were within 0.018, 0.012
+# and 0.026 of the reference, in resnet18 within 0.011, 0.031 and 0.025. In mlp/small a program that
+# stops learning after ten steps differs by 0.31, 1.4 and 1.5. A program that trains on a quarter of
+# each batch differs by 0.047, 0.13 and 0.25. A program whose rate falls by 30 % differs by 0.022,
+# 0.11 and 0.14.
 MARGIN = 5.0
 FLOORS = np.array([0.04, 0.05, 0.1])
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A case whose sets are ``epochs`` times ``train_sets`` to learn from and behind them the test.
+    """A case with, for each epoch, ``train_sets`` training batches followed by the test batches.
 
-    The last test set is filled up with the first test examples; ``labels`` holds those of the real
-    test examples only, in order. ``measure`` (outputs, labels) -> (accuracy, loss).
+    The last test set is filled up with the first test examples. ``labels`` holds the labels of the
+    real test examples only, in order. ``measure`` (outputs, labels) -> (accuracy, loss).
     """
 
     case: Case
@@ -60,11 +62,11 @@ class Lesson:
 
     @property
     def test_sets(self) -> int:
-        """How many sets the test of an epoch has."""
+        """Number of test sets of an epoch."""
         return len(self.case.inputs) // self.epochs - self.train_sets
 
     def score(self, outputs: Mapping[str, NDArray[Any]], epoch: int) -> tuple[float, float]:
-        """(accuracy, loss) on the test examples behind an epoch, from an arm's answer arrays.
+        """(accuracy, loss) on the test examples after an epoch, from an arm's answer arrays.
 
         Outputs that are not finite have the accuracy 0 and the loss NaN.
         """
@@ -80,24 +82,28 @@ class Lesson:
     def curve(
         self, train_losses: Sequence[float], outputs: Mapping[str, NDArray[Any]]
     ) -> NDArray[np.float64]:
-        """(epochs, ``KINDS``), from an arm's training losses and answer arrays."""
+        """Shape (epochs, ``LESSON_CHECKS``), from an arm's training losses and answer arrays."""
         rows = [(*self.score(outputs, n), loss) for n, loss in enumerate(train_losses)]
         return np.array(rows, np.float64)
 
 
 @dataclass(frozen=True)
 class Expected:
-    """The reference's curve of a lesson, and how far an arm's may be from it; both as a curve."""
+    """The reference's curve of a lesson, and an arm's largest accepted distance from it.
+
+    Both have the shape of a curve.
+    """
 
     curve: NDArray[np.float64]
     tolerance: NDArray[np.float64]
 
 
 def expected_curve(curves: Sequence[NDArray[np.float64]]) -> Expected:
-    """From the reference's runs of one lesson, the first of which is the lesson as it stands.
+    """Return the expected curve from the reference's runs of one lesson.
 
-    The scatter at an epoch is the largest difference of any two runs at it or before it: what
-    rounding moved does not come back.
+    The first run is the lesson as it stands. The scatter at an epoch is the largest difference of
+    any two runs at this epoch or before it. Earlier epochs count because a difference due to
+    rounding does not vanish again.
     """
     runs = np.stack(curves)
     scatter = np.maximum.accumulate(runs.max(axis=0) - runs.min(axis=0), axis=0)
@@ -105,9 +111,9 @@ def expected_curve(curves: Sequence[NDArray[np.float64]]) -> Expected:
 
 
 def judge_curve(curve: NDArray[np.float64], expected: Expected, *, seed: int) -> list[Check]:
-    """A check for each of ``KINDS``: that of the epoch which is farthest out of its tolerance.
+    """Return a check for each of ``LESSON_CHECKS``, of the epoch with the worst error / tolerance.
 
-    Where the reference's own training diverges nothing can be compared, and the note says so.
+    If the reference's own training diverges, nothing can be compared, and the note says so.
     """
     if not np.isfinite(expected.curve).all():
         note = f"the reference's own lesson of seed {seed} diverges"
@@ -150,7 +156,7 @@ def ranked(logits: NDArray[np.float64], labels: NDArray[Any]) -> tuple[float, fl
 
 
 def draw_lesson(model: str, preset: str, *, batch: int, seed: int, epochs: int) -> Lesson | str:
-    """The lesson for a model, or the reason why there is none."""
+    """Draw the lesson for a model, or return the reason why there is none."""
     drawn = draw_case(model, preset, seed, batch=batch, sets=1)
     stream = np.random.default_rng([seed, TEST_EXAMPLES])
     if drawn.model.data is None:
@@ -165,7 +171,7 @@ def draw_lesson(model: str, preset: str, *, batch: int, seed: int, epochs: int) 
             for users, items, labels in found
         )
         return _lesson(drawn, train, test, test["label"], ranked, stream, epochs)
-    # Imported here because it takes longer than all else that a command imports.
+    # Imported here because it takes longer than all other imports of a command.
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -197,7 +203,7 @@ def _lesson(
     stream: np.random.Generator,
     epochs: int,
 ) -> Lesson | str:
-    """In every epoch batches of the training examples in a new order, then those of the test."""
+    """Return a lesson with, in every epoch, training batches in a new order, then test batches."""
     batch, count, tests = drawn.batch, *(len(part["label"]) for part in (train, test))
     if batch > count:
         return f"a batch of {batch} is more than the {count} training examples"
@@ -217,9 +223,9 @@ def _whole_batches(order: NDArray[Any], batch: int) -> Sequence[NDArray[Any]]:
 
 
 def fit_rows(images: NDArray[Any], vocabulary: int, time: int) -> Arrays | str:
-    """A token for each row of an (n, 8, 8) image: its dark pixels as the bits of a number, plus 1.
+    """Encode (n, 8, 8) images as one token per row: its dark pixels as bits of a number, plus 1.
 
-    Behind the eighth token come zeros. Returns the reason where it does not fit.
+    Zeros follow the eighth token. Returns the reason if the images do not fit.
     """
     if time < SIDE or vocabulary < 2**SIDE + 1:
         return f"{time} tokens of {vocabulary} kinds cannot hold {SIDE} rows of {SIDE} pixels"
@@ -232,7 +238,7 @@ def fit_rows(images: NDArray[Any], vocabulary: int, time: int) -> Arrays | str:
 def fit_images(images: NDArray[Any], spec: ArraySpec) -> NDArray[Any] | str:
     """Enlarge (n, 8, 8) by whole factors and centre it with zeros in the model's input shape.
 
-    A vector is taken as a square image, row by row. Returns the reason where it does not fit.
+    A vector is taken as a square image, row by row. Returns the reason if the images do not fit.
     """
     shape = spec.shape[1:]
     if len(shape) == 1:

@@ -1,9 +1,9 @@
 """Checks the replies and answer files of workers, which are foreign data.
 
-A worker runs code that Levelfield did not write. ``REPLIES`` is the one table of the replies that
-``harness.worker.worker`` may give, one row per request. :func:`parsed` checks a reply against it
-and :func:`read_arrays` checks a file of arrays, so that the engine only sees values of the types
-that it expects. Nonsense raises :class:`harness.errors.WorkerFailure`, which costs the cell.
+A worker runs code that Levelfield did not write. ``REPLIES`` is the table of the replies that
+``harness.worker.worker`` may give, one row per request. :func:`parsed` checks a reply by this
+table, and :func:`read_arrays` checks a file of arrays. The engine therefore only sees values of the
+types that it expects. Nonsense raises :class:`harness.errors.WorkerFailure`, which costs the cell.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ LARGEST = 1e15  # no count, size or time of a worker is larger
 # ``describe`` is for people: a report shows each value in a line.
 DESCRIBE_ENTRIES, DESCRIBE_CHARACTERS = 64, 1000
 REASON_CHARACTERS = 600
-# Kinds of NumPy's types: floating-point and integer. Arms give float32; of those that are honest,
-# Keras gives some losses and OpenCV its parameters as float64.
+# Kinds of NumPy's types: floating-point and integer. Arms give float32. Among honest arms, Keras
+# gives some losses and OpenCV its parameters as float64.
 NUMBERS = "fiu"
-ENTRY_BYTES = 2048  # an array's name and header in a file of arrays, at most
-NAME_CHARACTERS = 300  # of an array
-SHOWN_CHARACTERS = 60  # of a wrong value in a reason
+ENTRY_BYTES = 2048  # most bytes of an array's name and header in a file of arrays
+NAME_CHARACTERS = 300  # most characters of an array's name
+SHOWN_CHARACTERS = 60  # most characters of a wrong value in a reason
 FAILURES = ("failed", "out-of-memory", "unsupported")
 
 
@@ -53,12 +53,12 @@ class Kind:
 
 
 def optional(kind: Kind) -> Kind:
-    """The same or null."""
+    """Return a kind that accepts null, too."""
     return Kind(f"{kind.name} or null", lambda value: value is None or kind.fits(value))
 
 
 def list_of(kind: Kind) -> Kind:
-    """A list with such elements."""
+    """Return the kind of a list with such elements."""
     return Kind(
         f"a list, each {kind.name}",
         lambda value: isinstance(value, list) and all(map(kind.fits, value)),
@@ -66,7 +66,10 @@ def list_of(kind: Kind) -> Kind:
 
 
 def table_of(**fields: Kind) -> Kind:
-    """An object with exactly these fields; those whose kind accepts null may be missing."""
+    """Return the kind of an object with exactly these fields.
+
+    Fields whose kind accepts null may be missing.
+    """
     return Kind(
         f"an object of {', '.join(fields)}",
         lambda value: (
@@ -87,7 +90,7 @@ def _is_amount(value: Any) -> bool:
 TRUTH = Kind("true or false", lambda value: isinstance(value, bool))
 PLAIN_TEXT = Kind("a text", lambda value: isinstance(value, str))
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))
-# The loss of an honest arm that diverges is not finite. Integers have no such size.
+# The loss of an honest arm that diverges is not finite. Integers are always finite.
 REAL = Kind("a number", lambda value: isinstance(value, float) or _is_amount(value))
 AMOUNT = Kind("a finite number, zero or more", _is_amount)
 POSITIVE = Kind("a finite number above zero", lambda value: _is_amount(value) and value > 0)
@@ -104,7 +107,7 @@ SLICE = table_of(
 )
 
 
-# Request -> the fields of its reply without "ok": these and no others.
+# Request -> the only fields that its reply may have, without "ok".
 REPLIES: Mapping[str, Mapping[str, Kind]] = {
     "prepare": {"interpreter_up": AMOUNT, "python": PLAIN_TEXT},
     "start": {"import_seconds": AMOUNT, "device_seconds": AMOUNT, "describe": OBJECT},
@@ -147,11 +150,11 @@ REPLIES: Mapping[str, Mapping[str, Kind]] = {
 
 
 def parsed(request: Mapping[str, Any], line: bytes) -> dict[str, Any]:
-    """The fields of a reply, without "ok".
+    """Return the fields of a reply, without "ok".
 
-    ``request`` is what was sent: {"do": its name, ...arguments}; ``line`` is what came back.
-    Raises WorkerFailure with the worker's own status and reason, and :class:`Nonsense`, a
-    WorkerFailure, for what is no reply to the request.
+    ``request`` is the request as sent: {"do": its name, ...arguments}; ``line`` is the reply as
+    received. Raises WorkerFailure with the worker's own status and reason. Raises
+    :class:`Nonsense`, a WorkerFailure, if the line is no reply to the request.
     """
     do = request["do"]
     try:
@@ -189,7 +192,7 @@ def _raise_failure(do: str, reply: Mapping[str, Any]) -> None:
 
 
 def _misfit(reply: Mapping[str, Any], fields: Mapping[str, Kind]) -> tuple[str, str] | None:
-    """(what is wrong with the reply, what was expected), or None."""
+    """Return (the mistake of the reply, what was expected), or None."""
     for name in reply:
         if name not in fields:
             return f"has the field {shown(name)}", f"only {', '.join(fields) or 'ok'}"
@@ -202,7 +205,7 @@ def _misfit(reply: Mapping[str, Any], fields: Mapping[str, Kind]) -> tuple[str, 
 
 
 def _check_slices(request: Mapping[str, Any], slices: Mapping[str, Any]) -> None:
-    """A slice of each kind that was asked for; those with a fence per step have its seconds."""
+    """Require a slice of each requested kind, with the seconds of each step that was fenced."""
     kinds, steps = list(request["kinds"]), request["steps"]
     if sorted(slices) != sorted(kinds):
         raise Nonsense("slot", f"has slices {shown(sorted(slices))}", f"slices {sorted(kinds)}")
@@ -216,10 +219,10 @@ def _check_slices(request: Mapping[str, Any], slices: Mapping[str, Any]) -> None
 
 
 def described(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What an adapter says of itself, as a flat object of bounded JSON values.
+    """Return an adapter's description of itself, as a flat object of bounded JSON values.
 
     Numbers, truth values and null stay as they are; everything else becomes a text of one line.
-    What exceeds the limits is cut, and says so.
+    A value that exceeds the limits is cut, and says so.
     """
     kept: dict[str, Any] = {}
     for name in list(values)[:DESCRIBE_ENTRIES]:
@@ -233,7 +236,7 @@ def described(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_text(value: Any) -> str:
-    """A JSON value as a text; Python refuses to write an integer of thousands of digits."""
+    """Return a JSON value as a text; Python refuses to write an integer of thousands of digits."""
     try:
         return json.dumps(value)
     except ValueError:
@@ -241,8 +244,9 @@ def _as_text(value: Any) -> str:
 
 
 def cut(text: str, most: int) -> str:
-    """One line of at most ``most`` characters, none of which steers a terminal."""
-    # Twice as many, since runs of spaces become one; a text of megabytes is not walked through.
+    """Return one line of at most ``most`` characters, none of which steers a terminal."""
+    # Twice as many characters are read, since runs of spaces become one. A text of megabytes is
+    # not read to its end.
     printable = (mark if mark.isprintable() else " " for mark in text[: 2 * most])
     line = " ".join("".join(printable).split())
     if len(line) <= most and len(text) <= 2 * most:
@@ -252,11 +256,11 @@ def cut(text: str, most: int) -> str:
 
 
 def shown(value: Any) -> str:
-    """A wrong value as a reason shows it."""
+    """Return a wrong value as a reason shows it."""
     return cut(json.dumps(value), SHOWN_CHARACTERS)
 
 
-# What opening a file, unpacking it and reading NumPy's headers raise for what is damaged.
+# Errors of opening a damaged file, unpacking it and reading NumPy's headers.
 _UNREADABLE = (
     *(OSError, EOFError, ValueError, LookupError, TypeError, SyntaxError, ArithmeticError),
     *(RuntimeError, MemoryError, zipfile.BadZipFile, zipfile.LargeZipFile),
@@ -265,10 +269,10 @@ _UNREADABLE = (
 
 
 def read_arrays(path: Path, *, limit_bytes: int) -> dict[str, NDArray[Any]]:
-    """The arrays of an .npz file that a worker wrote, by name.
+    """Read the arrays of an .npz file that a worker wrote, by name.
 
-    ``limit_bytes``: the most that they may take, as stored and unpacked. Raises WorkerFailure for
-    anything but a plain file with so many bytes of real numbers.
+    ``limit_bytes``: the most bytes that they may take, as stored and unpacked. Raises WorkerFailure
+    for anything but a plain file of real numbers within this limit.
     """
     try:
         # A link could lead to any file of the user, and opening a pipe could wait for ever.
@@ -294,7 +298,7 @@ def read_arrays(path: Path, *, limit_bytes: int) -> dict[str, NDArray[Any]]:
 
 
 def _numbers(name: str, value: Any) -> NDArray[Any]:
-    """The array itself, if it holds what can be compared with the reference."""
+    """Return the array itself if it can be compared with the reference, else raise ValueError."""
     if not name.isprintable() or len(name) > NAME_CHARACTERS:
         raise ValueError(f"it has an array named {shown(name)}")
     if not isinstance(value, np.ndarray):

@@ -2,14 +2,14 @@
 
 Everything here is recomputed from raw records: same records, same frames, same files, to the byte.
 
-* No number of a cell leaves before its answers agree and its measurement can be believed:
+* No number of a cell is shown unless its answers agree and its measurement can be trusted.
   ``startup``, ``calibrations``, ``slices``, ``steps``, ``memory``, ``energy``, ``accuracy`` and
-  ``epochs`` have only cells that passed their gate and every check, and ``slices`` and ``steps``
-  only those whose timed process passed the closing gate. What was recorded of others stays in
+  ``epochs`` have only cells that passed their gate and every check. ``slices`` and ``steps`` have
+  only cells whose timed process passed the closing gate. The records of other cells stay in
   records.jsonl.
 * No planned cell vanishes: ``cells`` has a row for each.
-* Text is never missing (null becomes the empty text), so that no grouping drops a row; a number
-  not measured is NaN or NA.
+* Text is never missing (null becomes the empty text), so that no grouping drops a row. A number
+  that was not measured is NaN or NA.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ _TYPES: dict[str, set[type]] = {
 }
 _CHECK = ("name", "error", "tolerance", "passed")
 _JSON_OF_RUN = ("code_version", "suite", "machine", "locks", "adapters")
-# The fields of each kind that frames are made of; those of a cell are found by their owner.
+# The fields of each kind that frames are made of; the fields of a cell are added by its owner.
 _FIELDS = {
     kind: [each for each in fields_of(kind).values() if each.name != "cell"]
     for kind in KINDS
-    if kind != "death"  # of use to a resumed run alone
+    if kind != "death"  # only a resumed run uses it
 }
-_OF_RUN = ("session", "ceiling", "process", "block", "round")  # the others are of a cell
+_OF_RUN = ("session", "ceiling", "process", "block", "round")  # the other kinds belong to a cell
 _RENAMED = {"at": "at_seconds", "phase": "stage"}
 _LATEST = (
     "gate",
@@ -66,7 +66,7 @@ _LATEST = (
     "energy",
     "accuracy",
     "epoch",
-)  # kinds of which a cell's latest process wins
+)  # in these kinds the records of a cell's latest process win
 _WITHHELD = (
     "startup",
     "slice",
@@ -75,12 +75,12 @@ _WITHHELD = (
     "accuracy",
     "epoch",
     "calibration",
-)  # unless the answers agree
+)  # these kinds are withheld unless the answers agree
 AUDIT = "audit"
 
 
 class CopiedRun(UserWarning):
-    """Two folders hold one run, which counts once: the second folder is left out."""
+    """Two folders hold the same run, which counts once: the second folder is left out."""
 
 
 _Rows = dict[str, list[tuple[Any, ...]]]  # by kind: (position of cell or run, *fields)
@@ -111,14 +111,15 @@ class Frames:
 
 
 def load(paths: Path | str | Iterable[Path | str]) -> Frames:
-    """Frames of run folders, or of folders of run folders such as ``results/``.
+    """Load the frames of run folders, or of folders of run folders such as ``results/``.
 
-    Raises BadInput for a path that is neither and for records that cannot be understood; warns
-    with TornRecord where a run's last line is torn, and with CopiedRun where a folder is left out
+    Raises BadInput for a path that is neither and for records that cannot be understood. Warns
+    with TornRecord if a run's last line is torn. Warns with CopiedRun if a folder is left out
     because it is a copy of another one.
     """
     runs = _open_all([paths] if isinstance(paths, str | Path) else paths)
-    # Nothing here makes cycles, and looking for them among millions of records takes half the time.
+    # Nothing here makes cycles, and the garbage collector would take half the time to look for them
+    # among millions of records.
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -151,7 +152,7 @@ def _loaded(runs: Mapping[str, Run]) -> Frames:
     gates = _checks(_columns("gate", rows), owners)
     checks = _checks(_columns("check", rows), owners)
     closings = _checks(_columns("closing", rows), owners)
-    agreed = set(gates["owner"])  # a gate that checked nothing has proved nothing
+    agreed = set(gates["owner"])  # a gate without checks proves nothing
     for kind, found in (("gate", gates), ("check", checks), ("closing", closings)):
         agreed -= {row[0] for row in rows[kind] if row[2] is not True}
         agreed -= {
@@ -202,7 +203,7 @@ def _loaded(runs: Mapping[str, Run]) -> Frames:
 
 
 def _never_closed(runs: Mapping[str, Run]) -> list[int]:
-    """Positions of the cells of runs that are older than the closing gate."""
+    """Return the positions of the cells of runs that are older than the closing gate."""
     old = [
         run.description["schema"] < CLOSED_SINCE
         for run in runs.values()
@@ -212,7 +213,7 @@ def _never_closed(runs: Mapping[str, Run]) -> list[int]:
 
 
 def _open_all(paths: Iterable[Path | str]) -> dict[str, Run]:
-    """Run folders at or right below ``paths``, each run once, by labels that do not repeat."""
+    """Open the run folders at or right below ``paths``, each run once, by unique labels."""
     folders: list[Path] = []
     for path in map(Path, paths):
         below = sorted(child.parent for child in path.glob("*/run.json"))
@@ -229,7 +230,7 @@ def _open_all(paths: Iterable[Path | str]) -> dict[str, Run]:
 
 
 def distinct(runs: Iterable[Run]) -> list[Run]:
-    """The first folder of every run. Warns with CopiedRun for each further folder of one."""
+    """Keep the first folder of every run. Warns with CopiedRun for each further folder of a run."""
     first: dict[str, Run] = {}
     for run in runs:
         kept = first.setdefault(run.identity, run)
@@ -244,7 +245,7 @@ def distinct(runs: Iterable[Run]) -> list[Run]:
 
 
 def _collect(runs: Mapping[str, Run]) -> _Rows:
-    """Records as bare rows: far smaller than the objects of their lines."""
+    """Collect records as bare rows, which are far smaller than the objects of their lines."""
     rows: _Rows = {kind: [] for kind in _FIELDS}
     names = {kind: [each.name for each in found] for kind, found in _FIELDS.items()}
     first = 0
@@ -271,7 +272,7 @@ def _collect(runs: Mapping[str, Run]) -> _Rows:
 
 
 def _well_typed(kind: str, rows: Sequence[tuple[Any, ...]]) -> bool:
-    """Whether every field of every record has one of its types: by columns, which is fast."""
+    """Return whether every field of every record has one of its types; by columns, for speed."""
     for place, each in enumerate(_FIELDS[kind], start=1):
         found = {type(row[place]) for row in rows}
         if found - each.types:
@@ -290,7 +291,7 @@ def _columns(kind: str, rows: _Rows) -> _Columns:
 
 
 def _checks(gate: _Columns, owners: Sequence[str]) -> _Columns:
-    """The columns of ``gate`` records with a row per check."""
+    """Return the columns of ``gate`` records with a row per check."""
     found = []
     for owner, process, checks in zip(gate["owner"], gate["process"], gate["checks"], strict=True):
         if not isinstance(checks, list) or not all(isinstance(check, dict) for check in checks):
@@ -301,7 +302,7 @@ def _checks(gate: _Columns, owners: Sequence[str]) -> _Columns:
 
 
 def _slices(columns: _Columns, owners: Sequence[str]) -> tuple[_Columns, _Columns]:
-    """The columns of ``slices`` and of ``steps`` from those of slice records."""
+    """Return the columns of ``slices`` and of ``steps`` from those of slice records."""
     each = columns["step_seconds"]
     if strange := {type(steps) for steps in each} - {list, _NONE}:
         raise BadInput(f"a slice record has {strange.pop().__name__} as step_seconds, not a list")
@@ -336,9 +337,9 @@ def _slices(columns: _Columns, owners: Sequence[str]) -> tuple[_Columns, _Column
 
 
 def _refuse_doubled(slices: pandas.DataFrame, owner: Any, owners: Sequence[str]) -> None:
-    """Raise BadInput where a cell has two slices of one kind in one round: no estimate mixes them.
+    """Raise BadInput if a cell has two slices of one kind in one round, so that none are mixed.
 
-    Levelfield once gave the block after an interruption the number of the interrupted one.
+    An earlier Levelfield gave the block after an interruption the number of the interrupted one.
     """
     keys = slices[["block", "round", "statistic"]].assign(owner=owner)
     doubled = keys.duplicated(keep=False).to_numpy()
@@ -356,10 +357,10 @@ def _refuse_doubled(slices: pandas.DataFrame, owner: Any, owners: Sequence[str])
 
 
 def _with_further_tokens(columns: _Columns, tokens: Sequence[int | None]) -> _Columns:
-    """With a row "further_token" for every generation whose first token was timed beside it.
+    """Add a row "further_token" for every generation whose first token was timed with it.
 
-    Its seconds per step are those of a token behind the first: what all of them took, less what
-    the first one took, by their number.
+    Its seconds per step are the seconds of a token after the first one: (seconds of all tokens -
+    seconds of the first token) / number of further tokens.
     """
     if "first_token" not in columns["statistic"]:
         return columns
@@ -379,7 +380,7 @@ def _with_further_tokens(columns: _Columns, tokens: Sequence[int | None]) -> _Co
     more = {name: [values[row] for row in sources] for name, values in columns.items()}
     more |= {"statistic": ["further_token"] * len(sources), "step_seconds": seconds}
     for name in ("seconds", "cpu_seconds", "wait_seconds", "switches", "major_faults"):
-        more[name] = [None] * len(sources)  # of the whole generation, in its own row
+        more[name] = [None] * len(sources)  # these cover the whole generation, in its own row
     return {name: [*values, *more[name]] for name, values in columns.items()}
 
 
@@ -410,12 +411,12 @@ def _of_runs(name: str, columns: _Columns, runs: Mapping[str, Run]) -> pandas.Da
 
 
 def _texts(columns: _Columns, *names: str) -> _Columns:
-    """The columns with those named as JSON texts."""
+    """Return the columns, the named ones as JSON texts."""
     return {**columns, **{name: [_text(value) for value in columns[name]] for name in names}}
 
 
 class _Served:
-    """What each process was for: residency and block by run and number of the process."""
+    """The purpose of each process: residency and block by run and number of the process."""
 
     def __init__(self, processes: _Columns, run_of: Any) -> None:
         names = ("owner", "process", "purpose", "block", "cache_entries")
@@ -424,12 +425,12 @@ class _Served:
         self._run_of = run_of
 
     def keys(self, columns: _Columns) -> list[tuple[int, int]]:
-        """(run, number) of the process of each row of a cell's record."""
+        """Return (run, number) of the process of each row of a cell's record."""
         owners = self._run_of[numpy.asarray(columns["owner"], dtype=numpy.int64)]
         return list(zip(owners.tolist(), columns["process"], strict=True))
 
     def facts(self, columns: _Columns) -> list[list[Any]]:
-        """[purpose, block, cache entries] of those processes."""
+        """Return [purpose, block, cache entries] of those processes."""
         return [self._found.get(key, [None, None, None]) for key in self.keys(columns)]
 
     def residency(self, columns: _Columns) -> _Columns:
@@ -442,7 +443,7 @@ def _startup(columns: _Columns, served: _Served) -> _Columns:
     for process, new, facts in zip(
         served.keys(columns), columns["new_cache_entries"], found, strict=True
     ):
-        # What the process found when it started, and what it made for earlier cells since.
+        # Entries that the process found when it started, and those it made for earlier cells since.
         before = entries.setdefault(process, facts[2] or 0)
         caches.append("cold" if new else "warm" if before else "none")
         entries[process] = before + (new or 0)
@@ -456,10 +457,10 @@ def _startup(columns: _Columns, served: _Served) -> _Columns:
 
 
 def _rounds(columns: _Columns, processes: _Columns, runs: Mapping[str, Run]) -> _Columns:
-    """The columns of ``rounds``: shares, canaries and the rule that each falls under."""
+    """Return the columns of ``rounds``: shares, canaries and the quarantine rule of each."""
     machines = [run.description.get("machine") or {} for run in runs.values()]
     every = [each.get("logical_cores") or each.get("cores") or 1 for each in machines]
-    # Rounds of older runs name no cores: their seconds are of the whole machine.
+    # Rounds of older runs name no cores; their seconds cover the whole machine.
     of_run = zip(columns["watched_cores"], columns["owner"], strict=True)
     cores = numpy.array([_watched(found, every[run]) for found, run in of_run], dtype=numpy.int64)
     owner = numpy.asarray(columns["owner"], dtype=numpy.int64)
@@ -513,7 +514,7 @@ def _watched(recorded: Any, machine: int) -> int:
 
 
 def _canaries(records: Sequence[Any]) -> tuple[Any, Any]:
-    """Spread and median of the canaries of each round, rounds of one shape together."""
+    """Return spread and median of each round's canaries; rounds of one shape are done together."""
     spread, middle = numpy.zeros(len(records)), numpy.full(len(records), numpy.nan)
     shapes: dict[tuple[int, int], list[int]] = {}
     try:
@@ -532,7 +533,11 @@ def _canaries(records: Sequence[Any]) -> tuple[Any, Any]:
 def _quarantined(
     slices: _Columns, rounds: _Columns, comparisons: Sequence[str], run_of: Any
 ) -> list[bool]:
-    """Of the round of each slice; a slice whose round was never closed has nothing to meet."""
+    """Return, for each slice, whether its round is in quarantine.
+
+    A slice whose round was never closed counts as quarantined, since there is nothing to compare it
+    with.
+    """
     names = ("owner", "comparison", "block", "round", "quarantined")
     closed = {row[:-1]: row[-1] for row in zip(*(rounds[name] for name in names), strict=True)}
     owner = numpy.asarray(slices["owner"], dtype=numpy.int64)
@@ -542,14 +547,14 @@ def _quarantined(
 
 
 def _text(value: Any) -> str:
-    """``value`` as canonical JSON, but a text as itself and null as nothing."""
+    """Return ``value`` as canonical JSON, but a text as itself and null as the empty text."""
     if value is None or isinstance(value, str):
         return value or ""
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def _frame(name: str, columns: _Columns, owners: Sequence[str]) -> pandas.DataFrame:
-    """The frame that ``COLUMNS`` describes; ``owners`` name the positions, for errors."""
+    """Return the frame that ``COLUMNS`` describes; ``owners`` name the positions, for errors."""
     arrays = {}
     for column, (dtype, _) in COLUMNS[name].items():
         values = columns[column]
@@ -564,7 +569,7 @@ def _frame(name: str, columns: _Columns, owners: Sequence[str]) -> pandas.DataFr
 
 
 def _array(dtype: str, values: Sequence[Any], where: Callable[[int], str]) -> Any:
-    """An array of ``values`` as recorded. Raises BadInput for one that cannot be in the column."""
+    """Return an array of recorded values. Raises BadInput for one that does not fit the column."""
     types = set(map(type, values))
     if strange := types - _TYPES[dtype]:
         row = next(row for row, value in enumerate(values) if type(value) in strange)

@@ -1,7 +1,7 @@
 """The kinds of records: one class for each kind of line in ``records.jsonl``.
 
 The store writes these classes, the frames are made of their fields, and ``docs/columns.md`` quotes
-their annotations: what a field means is said here and nowhere else. A field with a default may be
+their annotations. The meaning of a field is described only here. A field with a default may be
 missing in an older run. ``at`` is when the record was made, in seconds since 1970.
 
 A run's schema number (``run.json``) says how to read it. 2: no closing gate, and foreign load is
@@ -42,7 +42,7 @@ Checks = Sequence[Mapping[str, Any]]  # name, error, tolerance, note, passed of 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """A line; ``kind`` is its field "record"."""
+    """A line of the file; ``kind`` is its field "record"."""
 
     kind: ClassVar[str]
     at: Annotated[float, "when it was recorded, seconds since 1970"] = field(
@@ -130,7 +130,7 @@ class GateRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckRecord(Record):
-    """Whether the measurement of a cell can be believed."""
+    """Whether the measurement of a cell can be trusted."""
 
     kind = "check"
     cell: str
@@ -186,7 +186,7 @@ class BlockRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class RoundRecord(Record):
-    """A round that ended, with what else the machine did."""
+    """A round that ended, with the other load of the machine."""
 
     kind = "round"
     comparison: Annotated[str, "id of the comparison"]
@@ -211,7 +211,7 @@ class RoundRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class SliceRecord(Record):
-    """What was timed."""
+    """A slice: the timed steps."""
 
     kind = "slice"
     cell: str
@@ -271,7 +271,7 @@ class EnergyRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class AccuracyRecord(Record):
-    """What a lesson gave."""
+    """The result of a lesson."""
 
     kind = "accuracy"
     cell: str
@@ -288,7 +288,7 @@ class AccuracyRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord(Record):
-    """The same after one epoch."""
+    """The result of a lesson after one epoch."""
 
     kind = "epoch"
     cell: str
@@ -302,7 +302,7 @@ class EpochRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class DeathRecord(Record):
-    """The host died while this arm, and maybe this cell, was in hand."""
+    """The death of the host while this arm, and maybe this cell, was in hand."""
 
     kind = "death"
     arm: str
@@ -325,7 +325,7 @@ class StatusRecord(Record):
     ] = None
 
     def __post_init__(self) -> None:
-        """A status that no cell has is a mistake of ours."""
+        """Refuse a status that no cell can have: it would be a mistake in Levelfield."""
         if self.status not in STATUSES:
             raise TypeError(f"no cell has the status {self.status!r}")
 
@@ -338,7 +338,7 @@ KINDS: Mapping[str, type[Record]] = {
         *(MemoryRecord, EnergyRecord, AccuracyRecord, EpochRecord, DeathRecord, StatusRecord),
     )
 }
-# The types that JSON has for a field, and the dtype of its column.
+# Type of a field -> its types in JSON, and the dtype of its column.
 _JSON: Mapping[Any, tuple[tuple[type, ...], str]] = {
     float: ((float, int, str), NUMBER),  # a float that is not finite is a text
     int: ((int,), COUNT),
@@ -380,7 +380,7 @@ def _field(name: str, annotation: Any, *, required: bool) -> Field:
 
 
 def fields_of(kind: str) -> dict[str, Field]:
-    """The fields of a kind, in their order, without "record"."""
+    """Return the fields of a kind, in their order, without "record"."""
     return _FIELDS[kind]
 
 
@@ -401,7 +401,7 @@ _FIELDS = {kind: _fields_of(record) for kind, record in KINDS.items()}
 
 
 def columns_of(record: type[Record], *names: str, **renamed: str) -> dict[str, tuple[str, str]]:
-    """Column -> (dtype, meaning) of fields; ``renamed``: column="field"."""
+    """Return column -> (dtype, meaning) of fields; ``renamed``: column="field"."""
     found = {**dict(zip(names, names, strict=True)), **renamed}
     described = _FIELDS[record.kind]
     return {
@@ -410,7 +410,7 @@ def columns_of(record: type[Record], *names: str, **renamed: str) -> dict[str, t
 
 
 def why_not(record: object) -> str | None:
-    """What keeps a decoded line from being a record, and None where it is one."""
+    """Return why a decoded line is no record, or None if it is one."""
     if not isinstance(record, dict):
         return "not one JSON object"
     kind = record.get("record")
@@ -431,13 +431,13 @@ def why_not(record: object) -> str | None:
 
 
 def shortened(value: object) -> str:
-    """A value as an error shows it."""
+    """Return a value as an error shows it."""
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def words(described: Field) -> str:
-    """The type of a field as an error says it."""
+    """Return the type of a field as an error names it."""
     names = {float: "a number", int: "a whole number", str: "a text", bool: "true or false"}
     names |= {list: "a list", dict: "an object"}
     kinds = [each for each in names if each in described.types]
@@ -447,7 +447,7 @@ def words(described: Field) -> str:
 
 
 def json_ready(value: Any) -> Any:
-    """``value`` with texts for floats that are not finite and lists for arrays and tuples."""
+    """Return ``value`` with texts for non-finite floats and lists for arrays and tuples."""
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(float(value))
     if isinstance(value, Mapping):
@@ -455,6 +455,6 @@ def json_ready(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [json_ready(item) for item in value]
     if isinstance(value, str) and not value.isascii():
-        # Half of a surrogate pair, which a broken output may hold, is no Unicode text.
+        # A broken output may hold half of a surrogate pair, which is no Unicode text.
         return value.encode("utf-8", "backslashreplace").decode()
     return json_ready(value.tolist()) if hasattr(value, "tolist") else value

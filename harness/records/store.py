@@ -1,14 +1,14 @@
 """The folder of a run: records are appended as they happen and never changed.
 
-    <results>/<name>/run.json       what was asked, where and with what: written once
-    <results>/<name>/records.jsonl  what happened: one JSON object per line, appended and flushed
-    <results>/<name>/logs/          what the frameworks printed
-    <results>/<name>/lock           locked (flock(2)) and filled with its number by the one writer
+    <results>/<name>/run.json       the request, machine and software of the run: written once
+    <results>/<name>/records.jsonl  the events: one JSON object per line, appended and flushed
+    <results>/<name>/logs/          the output of the frameworks
+    <results>/<name>/lock           locked (flock(2)) by the one writer, holds its process number
 
 ``harness.records.kinds`` has the kinds of records and their fields.
 
-A cell without a ``status`` record was interrupted. Run again, its slices of all blocks count; of
-gate, memory and accuracy the records of the latest process win.
+A cell without a ``status`` record was interrupted. After it has run again, its slices of all blocks
+count. For gate, memory and accuracy the records of the latest process win.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from harness.records import kinds
 from harness.records.kinds import STATUSES, Record
 
 SCHEMA, KIND = 3, "levelfield-run"
-CLOSED_SINCE = 3  # the schema from which on no slice counts without a closing gate
+CLOSED_SINCE = 3  # since this schema no slice counts without a closing gate
 _CELL = (
     "id comparison arm framework mode model preset phase batch optimizer numeric device threads"
     " profile"
@@ -50,31 +50,31 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 class TornRecord(UserWarning):
-    """The last line of a record file was being written when its writer died; it is dropped."""
+    """The last line of a record file is dropped, because its writer died while writing it."""
 
 
 @dataclass
 class Run:
-    """A run; the first write takes its folder's lock, close() or the end of a ``with`` frees it."""
+    """A run. The first write takes its folder's lock; close() or leaving a ``with`` frees it."""
 
     path: Path
     description: dict[str, Any]  # the content of run.json
     _lock: int = -1  # descriptors while writing
     _records: int = -1
     _kept: int = 0
-    _size: int = 0  # of the records, as this process left them
+    _size: int = 0  # bytes of the records, as this process left them
 
     @property
     def records_path(self) -> Path:
-        """Where the raw records are."""
+        """The path of the raw records."""
         return self.path / "records.jsonl"
 
     @property
     def identity(self) -> str:
-        """The same for a run and every copy of its folder, another one for any other run.
+        """An id that a run shares with every copy of its folder and with no other run.
 
-        A run older than the field "id" has none: there it is a hash of all of run.json, which holds
-        the machine's load at the moment when the run was made.
+        A run older than the field "id" has none. Its identity is a hash of all of run.json, which
+        holds the machine's load at the moment when the run was made.
         """
         given = self.description.get("id")
         if isinstance(given, str) and given:
@@ -83,9 +83,9 @@ class Run:
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def append(self, record: Record) -> None:
-        """Add one record, on disk when this returns.
+        """Add one record; it is on disk when this returns.
 
-        Raises RunFailed when the disk takes no more, BadInput when another process is writing.
+        Raises RunFailed if the disk is full, BadInput if another process is writing.
         """
         line = record_line(record)
         repair(self)
@@ -95,7 +95,7 @@ class Run:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._records)
         except OSError as error:
-            with contextlib.suppress(OSError):  # else the torn line stays for the next repair
+            with contextlib.suppress(OSError):  # if this fails, the next repair drops the torn line
                 os.ftruncate(self._records, size)
             what = "the disk is full" if error.errno in _FULL else str(error.strerror)
             raise RunFailed(
@@ -106,7 +106,7 @@ class Run:
         self._size = size + len(line)
 
     def _refuse_foreign(self) -> int:
-        """The size of the records, as this process left them. Raises RunFailed for another one."""
+        """Return the size of the records. Raises RunFailed if another program changed them."""
         try:
             there = os.stat(self.records_path)
         except OSError as error:
@@ -123,18 +123,18 @@ class Run:
         return self._size
 
     def close(self) -> None:
-        """Stop writing: another process may."""
+        """Stop writing, so that another process may write."""
         for descriptor in (self._records, self._lock):
             if descriptor >= 0:
                 os.close(descriptor)
         self._lock = self._records = -1
 
     def __enter__(self) -> Run:
-        """The run itself."""
+        """Return the run itself."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """close()."""
+        """Close the run."""
         self.close()
 
 
@@ -172,7 +172,7 @@ def create(results: Path, name: str, description: Mapping[str, Any]) -> Run:
 
 
 def open_run(path: Path | str) -> Run:
-    """The run in a folder, for reading until something is appended. Raises BadInput."""
+    """Open the run in a folder, for reading until something is appended. Raises BadInput."""
     folder = Path(path)
     foreign = f"{folder} is not a run folder of levelfield"
     try:
@@ -196,7 +196,7 @@ def open_run(path: Path | str) -> Run:
 def repair(run: Run) -> None:
     """Become the one writer: take the lock, drop a torn last line with a TornRecord warning.
 
-    Raises BadInput if another process is writing. A resumed run begins with this.
+    Raises BadInput if another process is writing. A resumed run begins with this call.
     """
     if run._records >= 0:
         return
@@ -223,9 +223,9 @@ def repair(run: Run) -> None:
 
 
 def iterate_records(run: Run, *, strict: bool = False) -> Iterator[dict[str, Any]]:
-    """Each record as written, without a torn last one. Raises BadInput naming the line.
+    """Yield each record as written, without a torn last one. Raises BadInput naming the line.
 
-    ``strict``: whether the types of all fields are checked, which takes several times as long.
+    ``strict``: whether to check the types of all fields, which takes several times as long.
     """
     good = _is_well_typed if strict else _is_record
     path = run.records_path
@@ -240,7 +240,8 @@ def iterate_records(run: Run, *, strict: bool = False) -> Iterator[dict[str, Any
             records = orjson.loads(b"[%b]" % b",".join(chunk))
         except orjson.JSONDecodeError:
             records = []
-        # A line may hold what is no record, or more than one: then each says where it stands.
+        # A line may hold no record, or more than one. Then the lines are parsed singly, so that an
+        # error names its line.
         if len(records) != len(chunk):
             records = [_parsed(path, at, line) for at, line in enumerate(chunk, first + 1)]
         if not all(map(good, records)):
@@ -249,7 +250,7 @@ def iterate_records(run: Run, *, strict: bool = False) -> Iterator[dict[str, Any
         yield from records
 
 
-_CHUNK = 4096  # lines that are decoded together, which takes half the time
+_CHUNK = 4096  # this many lines are decoded together, which takes half the time
 
 
 def _parsed(path: Path, number: int, line: bytes) -> Any:
@@ -260,7 +261,7 @@ def _parsed(path: Path, number: int, line: bytes) -> Any:
 
 
 def _is_record(record: Any) -> bool:
-    """Whether a line has the fields of its kind; the types of single values are not looked at."""
+    """Return whether a line has the fields of its kind; types of values are not checked."""
     try:
         return _REQUIRED[record["record"]] <= record.keys() and (
             record["record"] != "status" or record["status"] in STATUSES
@@ -274,17 +275,17 @@ def _is_well_typed(record: Any) -> bool:
 
 
 def read_records(run: Run) -> list[dict[str, Any]]:
-    """Every record of a run, in the order written, each with fields of the right types."""
+    """Return every record of a run, in the order written, each with fields of the right types."""
     return list(iterate_records(run, strict=True))
 
 
 def finished(run: Run) -> set[str]:
-    """Ids of the cells that ended, well or badly."""
+    """Return the ids of the cells that ended, well or badly."""
     return {record["cell"] for record in iterate_records(run) if record["record"] == "status"}
 
 
 def record_line(record: Record) -> bytes:
-    """A record as its line, without the optional fields that say nothing."""
+    """Return a record as its line, without optional fields that are None."""
     required = _REQUIRED[record.kind]
     said = {n: value for n, value in vars(record).items() if value is not None or n in required}
     content = kinds.json_ready({"record": record.kind, **said})
@@ -292,7 +293,7 @@ def record_line(record: Record) -> bytes:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """All of ``data`` or what was there before, whatever happens. Raises OSError."""
+    """Write all of ``data``, or leave the former content if that fails. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(temporary, "wb") as file:
@@ -305,25 +306,25 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def writing_failed(error: OSError, path: Path, *, advice: str) -> LevelfieldError:
-    """What to raise when something could not be written to ``path``."""
+    """Return the error to raise if a write to ``path`` failed."""
     if error.errno in _FULL:
         return RunFailed(f"{path}: the disk is full; make room, or {advice}")
     return BadInput(f"{path}: cannot write there: {error.strerror}; {advice}")
 
 
 def _parse_object(text: bytes) -> dict[str, Any]:
-    value = orjson.loads(text)  # refuses NaN, and what is nested too deeply
+    value = orjson.loads(text)  # refuses NaN and values that are nested too deeply
     if not isinstance(value, dict):
         raise ValueError("not one JSON object")
     return value
 
 
 def _whole_lines(path: Path) -> tuple[bytes, int]:
-    """The file and the length of its whole lines; warns if a last line is torn."""
+    """Return the file and the length of its whole lines; warn if the last line is torn."""
     if not path.exists():
         return b"", 0
     with open(path, "rb") as file:
-        data = file.read(os.fstat(file.fileno()).st_size)  # no more, if a writer goes on
+        data = file.read(os.fstat(file.fileno()).st_size)  # no later lines of an active writer
     whole = data.rfind(b"\n") + 1
     if data and whole == len(data):
         last = data.rfind(b"\n", 0, whole - 1) + 1

@@ -7,19 +7,19 @@ import gc
 import os
 import time
 
-MINI_SLICES = 5  # of a window; two windows that agree are the steady state
-ALIKE = 0.01  # how far the medians of two windows may be apart
+MINI_SLICES = 5  # in a window; two windows that agree are the steady state
+ALIKE = 0.01  # relative difference up to which the medians of two windows agree
 STUDENT = 2.306  # 97.5 % quantile of t with 8 degrees of freedom: two windows of five
-FENCE_COSTS = 200  # a slice takes at least so many fences' time
-LONGEST_SLICE_SECONDS = 1.0  # beyond which a slice of long steps does not grow
+FENCE_COSTS = 200  # a slice takes at least as long as so many fences
+LONGEST_SLICE_SECONDS = 1.0  # a slice of long steps does not grow beyond this
 REWARM_STEPS = 2
-HANDLES = 4  # of steps, the first of which must be computed when the last is fenced
+HANDLES = 4  # steps, the first of which must be computed when the last is fenced
 
 
 def throughput_slice(adapter, step, count):
-    """Seconds of ``count`` steps back to back with one fence at the end.
+    """Return the seconds of ``count`` steps back to back with one fence at the end.
 
-    The caller has fenced before: nothing is in flight at the start.
+    The caller has fenced before, so nothing is in flight at the start.
     """
     start = time.perf_counter()
     adapter.wait(adapter.repeat(step, count))
@@ -27,7 +27,7 @@ def throughput_slice(adapter, step, count):
 
 
 def latency_slice(adapter, step, count):
-    """A list of seconds: ``count`` steps, each with a fence of its own."""
+    """Return a list of the seconds of ``count`` steps, each with a fence of its own."""
     seconds = [0.0] * count
     for number in range(count):
         start = time.perf_counter()
@@ -37,21 +37,21 @@ def latency_slice(adapter, step, count):
 
 
 def median(values):
-    """The middle one, or the mean of the two."""
+    """Return the middle value, or the mean of the two middle values."""
     ordered = sorted(values)
     half = len(ordered) // 2
     return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
 def warm_up(adapter, step, seconds, steps, slice_seconds, cap_seconds):
-    """Run until steady; returns how long that took and what a step takes then.
+    """Run until steady; return how long that took and the seconds of a step after it.
 
-    First slices double from one step until they take a fifth of ``slice_seconds``; then windows of
-    five such slices follow each other until at least ``steps`` steps and ``seconds`` seconds lie
-    behind and the last window agrees (``alike``) with the one half way back, which also sees what
-    changes slowly. A compilation or trace begins the wait anew, and ten steps must follow it.
-    "capped" says that ``cap_seconds`` ended it instead. "step_seconds" is the 25th percentile of
-    the two windows.
+    First, slices double from one step until they take a fifth of ``slice_seconds``. Then windows of
+    five such slices follow each other. They end after at least ``steps`` steps and ``seconds``
+    seconds, if the last window agrees (``alike``) with the one half way back. Comparing with that
+    window also reveals slow changes. A compilation or trace starts the wait again, and ten steps
+    must follow it. "capped" says that ``cap_seconds`` ended the warm-up instead. "step_seconds" is
+    the 25th percentile of the two windows.
     """
     start = time.perf_counter()
     count, done = 1, 0
@@ -86,9 +86,10 @@ def warm_up(adapter, step, seconds, steps, slice_seconds, cap_seconds):
 
 
 def alike(before, window):
-    """Whether two windows show the same speed: medians within 1 %, or no difference is proven.
+    """Return whether two windows show the same speed.
 
-    The latter is that Welch's interval of the difference of the means includes 0.
+    They do if their medians are within 1 %, or if no difference is proven: Welch's interval of the
+    difference of the means includes 0.
     """
     if abs(median(before) - median(window)) <= ALIKE * median(window):
         return True
@@ -107,10 +108,10 @@ def _square_error(values):
 
 
 def slice_steps(step_seconds, fence_seconds, slice_seconds):
-    """How many steps make a slice; the count is frozen for the whole run.
+    """Return how many steps make a slice; the count is frozen for the whole run.
 
-    Long enough for ``slice_seconds``, for ten steps and for 200 fences; where that exceeds a
-    second, as many steps as fit into one.
+    A slice is long enough for ``slice_seconds``, for ten steps and for 200 fences. If that exceeds
+    a second, it has as many steps as fit into one second.
     """
     wanted = max(slice_seconds / step_seconds, 10, FENCE_COSTS * fence_seconds / step_seconds)
     if wanted * step_seconds > LONGEST_SLICE_SECONDS:
@@ -120,7 +121,7 @@ def slice_steps(step_seconds, fence_seconds, slice_seconds):
 
 
 def fence_seconds(adapter, step):
-    """What a fence costs when there is nothing to wait for."""
+    """Return the seconds of a fence with nothing to wait for."""
     handle = step()
     adapter.wait(handle)
     costs = []
@@ -132,13 +133,14 @@ def fence_seconds(adapter, step):
 
 
 def check_fence(adapter, step, repeats, budget_seconds):
-    """Seconds that show whether the fence waits for everything, over ``repeats`` repeats.
+    """Return seconds that show whether the fence waits for everything, over ``repeats`` repeats.
 
-    "fenced": a step with its fence, the least. "after" and "later": reading the step's results and
-    every parameter at once after the fence, and after a pause in which any work left must have
-    ended. The difference of the last two is work that the fence let pass; both read cold caches, so
-    that nothing else differs. They are the lower quartiles: a busy machine adds to either, and the
-    least would miss work that ended while this process waited for its core just once.
+    "fenced": the least seconds of a step with its fence. "after" and "later": seconds of reading
+    the step's results and every parameter. "after" reads immediately after the fence, "later" after
+    a pause in which any remaining work must have ended. Their difference is work that the fence let
+    pass; both read cold caches, so that nothing else differs. They are lower quartiles, because a
+    busy machine adds to either. The least values would miss work that ended while this process
+    waited for its core just once.
     """
     fenced, after, later = [], [], []
 
@@ -150,7 +152,7 @@ def check_fence(adapter, step, repeats, budget_seconds):
 
     begin = time.perf_counter()
     while len(later) < repeats:
-        adapter.wait(step())  # what was read before must not have left cold caches to one of them
+        adapter.wait(step())  # earlier reading must not leave cold caches to one of the two only
         start = time.perf_counter()
         handle = step()
         adapter.wait(handle)
@@ -172,12 +174,12 @@ def check_fence(adapter, step, repeats, budget_seconds):
 
 
 def check_handles(adapter, step, repeats, budget_seconds):
-    """Least seconds of reading the first and the last of four steps after a fence on the last.
+    """Return the least seconds of reading the first and the last of four steps.
 
-    A framework that postpones work until somebody asks for it computes the first step when its
-    handle is read. Both readings are the first of their handle and of arrays of the same size, and
-    each comes first every other time, so that nothing else differs. "fenced": the least seconds of
-    one step with its fence.
+    The fence is on the last step. A framework that postpones work until it is needed computes the
+    first step when its handle is read. Both readings are the first of their handle and of arrays of
+    the same size. Each comes first every other time, so that nothing else differs. "fenced": the
+    least seconds of one step with its fence.
     """
     earlier, last, fenced = [], [], []
 
@@ -205,10 +207,10 @@ def check_handles(adapter, step, repeats, budget_seconds):
 
 
 def own_use():
-    """(scheduler wait in seconds, involuntary switches, major faults) so far.
+    """Return (scheduler wait in seconds, involuntary switches, major faults) so far.
 
-    The wait is summed over the threads that there are, from /proc/self/task/*/schedstat (kernel
-    documentation, sched-stats); None where the kernel does not tell.
+    The wait is summed over the present threads, from /proc/self/task/*/schedstat (kernel
+    documentation, sched-stats). It is None if the kernel does not report it.
     """
     import resource
 
@@ -220,7 +222,7 @@ def own_use():
                 with open("/proc/self/task/" + task + "/schedstat") as stat:
                     waited += int(stat.read().split()[1])
             except (FileNotFoundError, ProcessLookupError):
-                continue  # the thread ended meanwhile
+                continue  # the thread has ended
         wait = waited / 1e9
     except (OSError, IndexError):
         wait = None
@@ -228,11 +230,11 @@ def own_use():
 
 
 def measured_slice(adapter, step, kind, steps, extra):
-    """One slice with what this process used during it, as fields of a slice record.
+    """Time one slice and this process's use during it; return the fields of a slice record.
 
-    ``extra`` steps are made and not counted: a slowdown planted on purpose, by which the harness
-    tests itself. Noise is read outside of the timed region. "window_seconds", what the slice took
-    with the loop around it, is no field of the record: the host compares the two.
+    ``extra`` steps are run but not counted: a slowdown planted on purpose, with which the harness
+    tests itself. Noise is read outside of the timed region. "window_seconds", the seconds of the
+    slice with the loop around it, is no field of the record: the host compares the two.
     """
     fenced = kind in ("latency", "first_token")
     before = own_use()
@@ -245,10 +247,10 @@ def measured_slice(adapter, step, kind, steps, extra):
     after = own_use()
     result = {"seconds": sum(each) if fenced else whole, "window_seconds": window}
     if fenced:
-        # Nanoseconds are all that the clock knows.
+        # The clock's resolution is a nanosecond.
         result["step_seconds"] = [round(value, 9) for value in each]
-    # Pro rata: a hypervisor that takes the core away between two readings of clocks leaves CPU
-    # seconds that the slice never had, enough to make a short one look like more than its cores.
+    # Scaled to the slice: a hypervisor that takes the core away between two clock readings adds CPU
+    # seconds that the slice did not use. A short slice would seem to use more than its cores.
     result["cpu_seconds"] = cpu * min(result["seconds"] / window, 1.0)
     if before[0] is not None and after[0] is not None:
         result["wait_seconds"] = max(after[0] - before[0], 0.0)
@@ -258,7 +260,7 @@ def measured_slice(adapter, step, kind, steps, extra):
 
 
 def rewarm(adapter, step, seconds):
-    """At least two steps and ``seconds`` seconds after having been parked, and the fence."""
+    """Run at least two steps and ``seconds`` seconds after parking, with fences."""
     start, done = time.perf_counter(), 0
     while done < REWARM_STEPS or time.perf_counter() - start < seconds:
         throughput_slice(adapter, step, 1)
@@ -266,7 +268,7 @@ def rewarm(adapter, step, seconds):
 
 
 def peak_memory_bytes():
-    """Peak resident memory of this process since the last reset, or None where unreadable.
+    """Peak resident memory of this process since the last reset, or None if it is unreadable.
 
     VmHWM of /proc/self/status (proc(5)), and never ru_maxrss, which a child inherits from its
     parent through exec.
@@ -282,7 +284,7 @@ def peak_memory_bytes():
 
 
 def reset_peak_memory():
-    """Make the present resident memory the peak: 5 into /proc/self/clear_refs (proc(5))."""
+    """Make the present resident memory the peak: write 5 to /proc/self/clear_refs (proc(5))."""
     try:
         with open("/proc/self/clear_refs", "w") as clear:
             clear.write("5")

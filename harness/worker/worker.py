@@ -1,8 +1,9 @@
 """The process in which one framework runs. It serves the requests of the host.
 
-Started as ``python -s worker.py REQUEST_FD REPLY_FD``. One JSON object per line comes in and one
-goes out on these private descriptors; whatever the framework prints to its standard streams is its
-log and is never parsed. Runs under Python 3.6 and later, standard library and NumPy only.
+It is started as ``python -s worker.py REQUEST_FD REPLY_FD``. One JSON object per line comes in and
+one goes out on these private descriptors. The framework's output to its standard streams is its
+log and is never parsed. The file runs under Python 3.6 and later, with the standard library and
+NumPy only.
 
 Requests are {"do": name, ...arguments}; a reply is {"ok": true, ...results} or
 {"ok": false, "status": ..., "reason": ...}. Times are seconds of one monotonic clock that all
@@ -38,10 +39,10 @@ def die_with_parent():
 
 
 def limit_memory(limit_bytes):
-    """The kernel refuses private writable memory beyond the limit (setrlimit(2)).
+    """Make the kernel refuse private writable memory beyond the limit (setrlimit(2)).
 
-    A lower hard limit, set for the user or the shell, stays: only root may raise it. Processes that
-    this one starts inherit the limit, each for itself.
+    A lower hard limit, set for the user or the shell, stays, because only root may raise it. Child
+    processes inherit the limit, each for itself.
     """
     import resource
 
@@ -54,15 +55,15 @@ def limit_memory(limit_bytes):
 class PackagesByFolder:
     """Finds packages by their own folder alone.
 
-    Putting a folder's parent on sys.path instead would bring everything beside it, the host's own
-    NumPy for one, into the framework's sealed environment.
+    Putting a folder's parent on sys.path instead would bring everything next to it, for example the
+    host's own NumPy, into the framework's sealed environment.
     """
 
     def __init__(self, folders):
         self.folders = folders
 
     def find_spec(self, name, path=None, target=None):
-        """The import system's question (PEP 451)."""
+        """Return the spec of a package in ``folders`` to the import system, or None (PEP 451)."""
         if name not in self.folders:
             return None
         folder = self.folders[name]
@@ -81,7 +82,10 @@ class Server:
         self.case = None
 
     def do_prepare(self, packages, memory_limit_bytes=None):
-        """Before anything else. ``packages``: name -> folder of what may be imported by name."""
+        """Prepare this process, before any other request.
+
+        ``packages``: name -> folder of each package that may be imported by name.
+        """
         if memory_limit_bytes:
             limit_memory(memory_limit_bytes)
         self.packages = packages
@@ -103,7 +107,10 @@ class Server:
         }
 
     def do_load(self, case, optimizer, module):
-        """Build the model and load a case. ``module``: the model's module beside the adapter."""
+        """Build the model and load a case.
+
+        ``module``: the model's module in the adapter's package.
+        """
         from adapters.base import read_case
 
         self.case = read_case(case, optimizer)
@@ -115,7 +122,7 @@ class Server:
         return {"build_seconds": time.perf_counter() - begin}
 
     def folder(self):
-        """Where the adapter's package lies; None before it is known."""
+        """Return the folder of the adapter's package; None before it is known."""
         if self.package is None:
             return None
         top, _, rest = self.package.partition(".")
@@ -130,26 +137,26 @@ class Server:
         return self.adapter.generate(1)
 
     def do_compile(self, phase):
-        """Compile ahead where the framework offers that."""
+        """Compile ahead of time if the framework offers that."""
         begin = time.perf_counter()
         compiled = self.adapter.compile(phase)
         seconds = time.perf_counter() - begin
         return {"compile_seconds": seconds if compiled else None}
 
     def do_first_steps(self, phase):
-        """The first and the second step, each fenced."""
+        """Run the first and the second step, each fenced."""
         from harness.worker.measure import latency_slice
 
         first, second = latency_slice(self.adapter, self._step(phase), 2)
         return {"first_step_seconds": first, "second_step_seconds": second}
 
     def do_answer(self, phase, rounds, graded, steps, path):
-        """Write what the arm computes, for the gate.
+        """Write the arm's answers for the gate.
 
-        Every set's outputs (tokens, in generation) for ``rounds`` rounds over the sets; in training
-        also losses and gradients of the first ``graded`` sets, the losses of ``steps`` steps and
-        the parameters after the first and the last of them. In generation each round begins with
-        the first token alone of every set.
+        The answers are every set's outputs (tokens, in generation) for ``rounds`` rounds over the
+        sets. Training adds losses and gradients of the first ``graded`` sets and the losses of
+        ``steps`` steps. It also adds the parameters after the first and the last of these steps. In
+        generation each round begins with the first token alone of every set.
         """
         import numpy
 
@@ -189,9 +196,9 @@ class Server:
         return self.adapter.read(handle)
 
     def _first_tokens(self, key, begin, arrays):
-        """The first token alone of every input set -> seconds; it goes to ``arrays``.
+        """Generate the first token alone of every input set -> seconds; store it in ``arrays``.
 
-        ``key`` and the numbers from ``begin`` on name it there.
+        Its names there are made of ``key`` and the numbers from ``begin`` on.
         """
         seconds = []
         for number in range(begin, begin + len(self.case.sets)):
@@ -204,7 +211,7 @@ class Server:
         return seconds
 
     def do_warm_up(self, phase, seconds, steps, slice_seconds, cap_seconds):
-        """Steps until steady."""
+        """Run steps until steady."""
         from harness.worker.measure import warm_up
 
         step = self._step(phase)
@@ -214,7 +221,7 @@ class Server:
         return warm_up(self.adapter, step, seconds, steps, slice_seconds, cap_seconds)
 
     def do_calibrate(self, phase, step_seconds, slice_seconds):
-        """How many steps make a slice."""
+        """Return how many steps make a slice."""
         from harness.worker.measure import fence_seconds, slice_steps
 
         fence = fence_seconds(self.adapter, self._step(phase))
@@ -222,21 +229,22 @@ class Server:
         return {"fence_seconds": fence, "slice_steps": steps}
 
     def do_check_fence(self, phase, repeats, budget_seconds):
-        """Seconds that show whether the fence waits for everything."""
+        """Return seconds that show whether the fence waits for everything."""
         from harness.worker.measure import check_fence
 
         return check_fence(self.adapter, self._step(phase), repeats, budget_seconds)
 
     def do_check_handles(self, phase, repeats, budget_seconds):
-        """Seconds that show whether earlier steps are computed when the last one is fenced."""
+        """Return seconds that show whether earlier steps are computed when the last is fenced."""
         from harness.worker.measure import check_handles
 
         return check_handles(self.adapter, self._step(phase), repeats, budget_seconds)
 
     def do_kept(self, phase, path):
-        """What the load that was timed answers on its input sets, from wherever its cursor is.
+        """Write the timed load's answers on its input sets, beginning at its present cursor.
 
-        In generation the first token alone, and then all tokens. A training is elsewhere by now.
+        In generation these are the first tokens alone, followed by all tokens. Training is not
+        asked, because its parameters have moved by now.
         """
         import numpy
 
@@ -250,15 +258,15 @@ class Server:
         return {}
 
     def do_closing(self, phase, kinds, unread, read, path):
-        """After the last slice: ``unread`` steps by the loops of the slices, then what is judged.
+        """After the last slice, run ``unread`` steps by the slices' loops, then write the answers.
 
-        Of a training, the losses of ``read`` further steps and where all of them lead; otherwise
-        the outputs or tokens of every input set. "first_seconds" and "again_seconds" are those of
-        single steps on each set, met for the first and for the second time, of a training's fenced
-        steps the latter; "first_token_seconds" and "again_token_seconds" those of the first token
-        alone. It is read before any set is decoded whole, and once more at the end: an arm must
-        not have it from elsewhere. "fresh_seconds": of an unfenced step among the later ones of
-        those that nothing is read of.
+        The answers of a training are the losses of ``read`` further steps and the parameters after
+        all steps. Otherwise they are the outputs or tokens of every input set. "first_seconds" and
+        "again_seconds" are those of the first and the second single step on each set. In training,
+        "again_seconds" are those of the fenced steps. "first_token_seconds" and
+        "again_token_seconds" are those of the first token alone. This token is read before any set
+        is decoded whole, and once more at the end, so that an arm cannot take it from elsewhere.
+        "fresh_seconds": seconds of an unfenced step among the later ones of the unread steps.
         """
         import numpy
 
@@ -297,7 +305,10 @@ class Server:
         }
 
     def _fresh_seconds(self, step, steps):
-        """Seconds of a step in the second of two throughput slices, of so many steps together."""
+        """Return the seconds of a step in the second of two throughput slices.
+
+        Together the slices have ``steps`` steps.
+        """
         from harness.worker.measure import throughput_slice
 
         later = steps // 2
@@ -305,11 +316,11 @@ class Server:
         return throughput_slice(self.adapter, step, later) / later if later else 0.0
 
     def do_slot(self, phase, steps, extra, kinds, rewarm_seconds):
-        """A turn in a round: warm again after parking, then a slice of each kind, in this order.
+        """Run a turn of a round: warm up after parking, then a slice of each kind, in this order.
 
-        ``rewarm_seconds`` None leaves out the steps before. "throughput" is among the kinds.
-        "worker_seconds": of all of it.
-        "window_seconds": of the throughput slice with the loop around it.
+        ``rewarm_seconds`` None leaves out the warm-up. "throughput" is among the kinds.
+        "worker_seconds": seconds of the whole turn. "window_seconds": seconds of the throughput
+        slice with the loop around it.
         """
         from harness.worker.measure import measured_slice, rewarm
 
@@ -331,14 +342,14 @@ class Server:
         }
 
     def do_steps(self, phase, steps):
-        """Untimed steps, fenced."""
+        """Run untimed steps, fenced."""
         self.adapter.wait(self.adapter.repeat(self._step(phase), steps))
         return {}
 
     def do_learn(self, epochs, train_sets, test_sets, path):
-        """Train on the case's next sets, one step each, then infer the test's; so every epoch.
+        """In every epoch, train on the case's next sets, one step each, then infer the test sets.
 
-        Writes the outputs; the reply has the loss of each epoch's last step.
+        The outputs are written to ``path``. The reply has the loss of each epoch's last step.
         """
         import numpy
 
@@ -354,7 +365,7 @@ class Server:
         return {"train_losses": losses}
 
     def do_memory(self):
-        """Peak resident bytes since the last call, and a new beginning."""
+        """Return the peak memory since the last call, and start again."""
         from harness.worker.measure import peak_memory_bytes, reset_peak_memory
 
         peak, device = peak_memory_bytes(), None
@@ -364,7 +375,7 @@ class Server:
 
 
 def is_out_of_memory(error):
-    """Whether an exception says that memory ran out; frameworks say so in their own words."""
+    """Return whether an exception says that memory ran out, in the words of any framework."""
     if isinstance(error, MemoryError):
         return True
     text = (type(error).__name__ + " " + str(error)).lower()
@@ -373,14 +384,15 @@ def is_out_of_memory(error):
 
 
 def place_of(error, folder):
-    """Where an exception came from, as a readable "file:line".
+    """Return where an exception came from, as a readable "file:line".
 
-    The innermost frame below ``folder``, the adapter's own; without one, the innermost of all.
+    This is the innermost frame below ``folder``, the adapter's own. Without one, it is the
+    innermost frame of all.
     """
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if folder and frame.filename.startswith(folder + os.sep)]
     frame = (own or frames)[-1]
-    # Results are published, so no path of this machine.
+    # Results are published, so they must not hold paths of this machine.
     parts = frame.filename.split(os.sep)
     for installed in ("site-packages", "dist-packages"):
         if installed in parts:
@@ -389,7 +401,7 @@ def place_of(error, folder):
 
 
 def missing_method(error):
-    """The name of the contract's method that an adapter lacks, if that is what was raised."""
+    """Return the name of the contract's method that an adapter lacks, if that is the error."""
     innermost = traceback.extract_tb(error.__traceback__)[-1]
     if isinstance(error, NotImplementedError):
         inherited = innermost.filename.endswith(os.path.join("adapters", "base.py"))
@@ -403,9 +415,9 @@ def missing_method(error):
 
 
 def failure(error, package=None, folder=None):
-    """The reply to a request that raised.
+    """Return the reply to a request that raised.
 
-    ``package`` is the name of the adapter's package and ``folder`` where it lies, as far as known.
+    ``package`` is the name of the adapter's package and ``folder`` is its folder, as far as known.
     """
     if type(error).__name__ == "Unsupported":
         return {"ok": False, "status": "unsupported", "reason": str(error)}
@@ -437,7 +449,7 @@ def main(request_fd, reply_fd):
             request = json.loads(line)
             try:
                 reply = dict(getattr(worker, "do_" + request.pop("do"))(**request), ok=True)
-                line = json.dumps(reply)  # here, since an adapter may give what JSON has not
+                line = json.dumps(reply)  # inside try: an adapter may return what JSON cannot hold
             except Exception as error:  # every failure of a framework is an answer
                 traceback.print_exc()
                 line = json.dumps(failure(error, worker.package, worker.folder()))
