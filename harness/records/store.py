@@ -36,6 +36,7 @@ from harness.records import kinds
 from harness.records.kinds import STATUSES, Record
 
 SCHEMA, KIND = 3, "levelfield-run"
+OLDEST_SCHEMA = 2  # that is read; harness.records.kinds says how the numbers differ
 CLOSED_SINCE = 3  # since this schema no slice counts without a closing gate
 _CELL = (
     "id comparison arm framework mode model preset phase batch optimizer numeric device threads"
@@ -188,6 +189,11 @@ def open_run(path: Path | str) -> Run:
         raise BadInput(
             f"{folder} has schema {schema} and this levelfield knows schemas up to {SCHEMA}:"
             " upgrade levelfield to read it"
+        )
+    if schema < OLDEST_SCHEMA:
+        raise BadInput(
+            f"{folder} has schema {schema}, and this levelfield reads schemas from {OLDEST_SCHEMA}"
+            " on: run its suite again"
         )
     _check_cells(content, str(folder / "run.json"))
     return Run(folder, content)

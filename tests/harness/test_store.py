@@ -179,14 +179,22 @@ def test_foreign_folders(tmp_path: Path) -> None:
         ('{"kind": "other", "schema": 1}', '"kind": "levelfield-run"'),
         ('{"kind": "levelfield-run"}', '"schema"'),
         ('{"kind": "levelfield-run", "schema": true}', '"schema"'),
-        ('{"kind": "levelfield-run", "schema": 1}', "cells"),
-        ('{"kind": "levelfield-run", "schema": 1, "cells": [1]}', "cells"),
-        ('{"kind": "levelfield-run", "schema": 1, "cells": [{"id": "c1"}]}', "lacks arm, batch"),
+        ('{"kind": "levelfield-run", "schema": 2}', "cells"),
+        ('{"kind": "levelfield-run", "schema": 2, "cells": [1]}', "cells"),
+        ('{"kind": "levelfield-run", "schema": 2, "cells": [{"id": "c1"}]}', "lacks arm, batch"),
     ],
 )
 def test_foreign_contents(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "run.json").write_bytes(text.encode("latin-1"))
     assert words in refusal(tmp_path)
+
+
+def test_a_schema_that_is_no_longer_read(tmp_path: Path) -> None:
+    path = empty_run(tmp_path).path / "run.json"
+    path.write_text(path.read_text().replace(f'"schema": {store.SCHEMA}', '"schema": 1'))
+    message = refusal(path.parent)
+    assert "has schema 1" in message
+    assert message.endswith("run its suite again")
 
 
 def test_a_newer_schema(tmp_path: Path) -> None:
