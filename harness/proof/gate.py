@@ -199,7 +199,7 @@ def tolerances(answers: Answers, numeric: str = "float32") -> Tolerance:
 
 
 # The prefixes of the names of checks, and the tolerances that they are judged by.
-KINDS = {
+CHECK_KINDS = {
     "outputs/": "outputs",
     "gradient/": "gradients",
     "gradient scale/": "gradient_scale",
@@ -221,7 +221,7 @@ def loose(tolerances_of: Iterable[tuple[str, float]], numeric: str = "float32") 
     """
     row, widest = asdict(TOLERANCES[numeric]), dict[str, float]()
     for name, tolerance in tolerances_of:
-        for prefix, kind in KINDS.items():
+        for prefix, kind in CHECK_KINDS.items():
             usual = max(LOOSE * row[kind], SCATTER_MARGIN * SETTLED.get(kind, 0.0))
             if name.startswith(prefix) and tolerance > usual:
                 words = kind.replace("_", " ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -170,7 +171,11 @@ def test_the_page_takes_mutations_from_their_own_run(
 
 
 def test_the_published_run_is_of_the_mistakes_of_today() -> None:
-    assert (PUBLISHED / mutations.MISTAKES.name).read_bytes() == mutations.MISTAKES.read_bytes()
+    # The place of a replacement moves with the adapter's code. The mistake stays the same.
+    published = read_mistakes(PUBLISHED / mutations.MISTAKES.name)
+    assert [replace(each, edits={}) for each in published] == [
+        replace(each, edits={}) for each in EVERY
+    ]
     assert not [each.what for each in judged(PUBLISHED) if "not run" in each.figure]
 
 
