@@ -22,7 +22,7 @@ from harness.plan.suite import Suite, load_suite, validated
 from harness.proof.cases import CaseFile
 from harness.records import store
 from reference.case import run_numpy
-from tests.long import NETS, long_unless
+from tests.support.long import NETS, long_unless
 
 pytestmark = pytest.mark.alone
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,14 @@ from harness.analysis.groups import groups
 from harness.cli import app
 from harness.errors import BadInput
 from harness.plan.arms import arms, frameworks, get_arm
-from harness.records.frames import Frames, load
+from harness.records.frames import load
 from reference.spec import UnknownName
-from tests.synthetic import write_run
+from tests.support import reports
+from tests.support.synthetic import write_run
 
 ARMS = ("torch:eager", "jax:jit", "tensorflow:xla", "keras:jax")
 SPEED = {"torch:eager": 1.0, "jax:jit": 0.5, "tensorflow:xla": 2.0, "keras:jax": 1.5}
-
-
-def frames_of(folder: Path, **options: Any) -> Frames:
-    chosen = {"arms": ARMS, "models": ("mlp",), "statuses": {}, "speed": SPEED, **options}
-    return load(write_run(folder, **chosen))
+frames_of = partial(reports.frames_of, arms=ARMS, speed=SPEED)
 
 
 def reasons(advice: Advice) -> dict[str, str]:

@@ -39,7 +39,7 @@ from reference.closing import (
     write_closing,
 )
 from reference.optimizers import EPSILON_HAT, OPTIMIZERS
-from tests.harness.conftest import TINY_EFFORT, RunModes
+from tests.support.engine import TINY_EFFORT, RunModes
 
 pytestmark = pytest.mark.alone
 

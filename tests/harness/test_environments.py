@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -23,6 +22,7 @@ from harness.environments import interpreters, pip, sealed
 from harness.environments.sealed import EnvironmentFailed, Interpreter
 from harness.errors import BadInput, RunFailed
 from harness.plan.arms import EnvironmentSpec
+from tests.support.processes import alive, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 ALPHA = EnvironmentSpec("first", "default", ">=3.11", ("alpha==1.0", "beta"), ("alpha",))
@@ -158,21 +158,6 @@ def start_builder() -> Iterator[Callable[..., subprocess.Popen[str]]]:
             return builder
 
         yield start
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, f"waited a minute in vain until {what}"
-        time.sleep(0.02)
-
-
-def alive(process: int) -> bool:
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
 
 
 def test_a_build_installs_marks_and_locks(built: sealed.Environment) -> None:

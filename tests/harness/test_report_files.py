@@ -11,13 +11,12 @@ import pytest
 
 from harness.errors import BadInput
 from harness.report import CHARTS, FORMATS, write_report
-from tests.synthetic import write_run
-
-ARMS = ("torch:eager", "jax:jit", "tensorflow:xla", "keras:jax", "reference:numpy", "flax:jit")
+from tests.support.reports import ARMS
+from tests.support.synthetic import write_mlp_run
 
 
 def run(folder: Path, **options: object) -> Path:
-    return write_run(folder, **{"arms": ARMS, "models": ("mlp",), "statuses": {}, **options})
+    return write_mlp_run(folder, **{"arms": ARMS, **options})
 
 
 def test_the_same_records_give_the_same_bytes_in_another_process(tmp_path: Path) -> None:

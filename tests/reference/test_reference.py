@@ -23,7 +23,7 @@ from reference.case import Answers, read_answers, run_jax, run_numpy, write_answ
 from reference.layers_numpy import NumpyLayers
 from reference.optimizers import EPSILON_HAT, OPTIMIZERS, initial_state, update
 from reference.spec import Sizes
-from tests.long import NETS, long_unless
+from tests.support.long import NETS, long_unless
 
 MODELS = tuple(reference.definitions())
 PRESETS = ("tiny", "small", "paper")
