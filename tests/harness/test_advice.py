@@ -23,7 +23,7 @@ from harness.analysis.groups import groups
 from harness.cli import app
 from harness.errors import BadInput
 from harness.plan.arms import arms, frameworks, get_arm
-from harness.records.frames import load
+from harness.records.frames import Frames, load
 from reference.spec import UnknownName
 from tests.support import reports
 from tests.support.synthetic import write_run
@@ -383,10 +383,14 @@ def test_void_comparisons_are_left_out(tmp_path: Path) -> None:
     assert [why for _, why in advice.unused if "roofline" in why]
 
 
+@pytest.fixture(scope="module")
+def example() -> Frames:
+    return load("results/example")
+
+
 @pytest.mark.parametrize("purpose", PURPOSES)
-def test_the_same_records_give_the_same_advice_to_the_letter(purpose: str) -> None:
-    frames = load("results/example")
-    first, second = (advice_text(advise(frames, stated({"purpose": purpose}))) for _ in range(2))
+def test_the_same_records_give_the_same_advice_to_the_letter(example: Frames, purpose: str) -> None:
+    first, second = (advice_text(advise(example, stated({"purpose": purpose}))) for _ in range(2))
     assert first == second
     for heading in ("## Evidence", "## Excluded", "## Ranking", "## Facts"):
         assert heading in first
