@@ -182,6 +182,12 @@ def test_importing_the_harness_imports_no_framework(statement: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("path", sources("tests"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_test_imports_from_no_other_test(path: Path) -> None:
+    ours = {name for name in imports(path) if top(name) == "tests"}
+    assert {name for name in ours if not f"{name}.".startswith("tests.support.")} == set()
+
+
 # One name may stand in several files only where it is the same part of a common form.
 COMMON_FORMS = {
     "CELLS": "a layer namespace's recurrent cells",

@@ -21,7 +21,7 @@ from harness.environments import sealed
 from harness.machine.resources import available_cores
 from harness.plan.arms import arms
 from harness.plan.suite import load_suite
-from tests.long import long_unless
+from tests.support.long import long_unless
 
 pytestmark = pytest.mark.alone
 

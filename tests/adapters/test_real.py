@@ -34,7 +34,8 @@ from harness.proof.cases import CaseFile, Cases
 from harness.records import frames, store
 from harness.report.tables import comparison_tables
 from reference.case import draw_case
-from tests.long import long_unless
+from tests.support.engine import Silent
+from tests.support.long import long_unless
 
 pytestmark = pytest.mark.alone
 
@@ -48,16 +49,6 @@ LEADING = {
 }
 EACH = [long_unless(arm in TINY and arm in LEADING, arm) for arm in BUILT_IN]
 PROPER = {"sealed", "found"}  # not what this interpreter happens to import
-
-
-class Silent:
-    """Nobody listens."""
-
-    def stage(self, text: str, done: float) -> None:
-        pass
-
-    def cell_done(self, cell: Cell) -> None:
-        pass
 
 
 class SharedCases(Cases):

@@ -16,7 +16,7 @@ from harness.analysis.summary import summary
 from harness.records.frames import load
 from harness.records.store import open_run, read_records
 from harness.report.tables import comparison_tables, markdown
-from tests.synthetic import empty_run, write_run
+from tests.support.synthetic import empty_run, write_run
 
 pytestmark = pytest.mark.alone
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,24 +10,9 @@ import pytest
 from harness.engine import session
 from harness.plan import arms
 from harness.plan.arms import Framework, read_framework
-from harness.plan.cells import Cell
 from harness.plan.suite import Effort, Limits, Suite, validated
 from harness.records import store
-
-HARNESS = Path(arms.__file__).parents[1]
-MISBEHAVING = HARNESS / "selftest" / "misbehaving"
-TINY_EFFORT = Effort(
-    rounds=2,
-    slice_seconds=0.002,
-    rewarm_seconds=0.001,
-    warm_up_seconds=0.001,
-    warm_up_cap_seconds=1.0,
-    quiet_seconds=0.0,
-    ceilings=False,
-    memory_steps=2,
-    accuracy_epochs=1,
-)
-NO_LIMITS = Limits()
+from tests.support.engine import HARNESS, NO_LIMITS, TINY_EFFORT, RunModes, Silent
 
 
 @pytest.fixture(scope="module")
@@ -36,19 +21,6 @@ def misbehaving() -> Iterator[Framework]:
     framework = read_framework("misbehaving", "harness.selftest.misbehaving", HARNESS)
     with arms.registered(framework):
         yield framework
-
-
-class Silent:
-    """Nobody listens."""
-
-    def stage(self, text: str, done: float) -> None:
-        pass
-
-    def cell_done(self, cell: Cell) -> None:
-        pass
-
-
-RunModes = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")

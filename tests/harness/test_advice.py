@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,12 @@ from harness.errors import BadInput
 from harness.plan.arms import arms, frameworks, get_arm
 from harness.records.frames import Frames, load
 from reference.spec import UnknownName
-from tests.synthetic import write_run
+from tests.support import reports
+from tests.support.synthetic import write_run
 
 ARMS = ("torch:eager", "jax:jit", "tensorflow:xla", "keras:jax")
 SPEED = {"torch:eager": 1.0, "jax:jit": 0.5, "tensorflow:xla": 2.0, "keras:jax": 1.5}
-
-
-def frames_of(folder: Path, **options: Any) -> Frames:
-    chosen = {"arms": ARMS, "models": ("mlp",), "statuses": {}, "speed": SPEED, **options}
-    return load(write_run(folder, **chosen))
+frames_of = partial(reports.frames_of, arms=ARMS, speed=SPEED)
 
 
 def reasons(advice: Advice) -> dict[str, str]:
@@ -385,10 +383,14 @@ def test_void_comparisons_are_left_out(tmp_path: Path) -> None:
     assert [why for _, why in advice.unused if "roofline" in why]
 
 
+@pytest.fixture(scope="module")
+def example() -> Frames:
+    return load("results/example")
+
+
 @pytest.mark.parametrize("purpose", PURPOSES)
-def test_the_same_records_give_the_same_advice_to_the_letter(purpose: str) -> None:
-    frames = load("results/example")
-    first, second = (advice_text(advise(frames, stated({"purpose": purpose}))) for _ in range(2))
+def test_the_same_records_give_the_same_advice_to_the_letter(example: Frames, purpose: str) -> None:
+    first, second = (advice_text(advise(example, stated({"purpose": purpose}))) for _ in range(2))
     assert first == second
     for heading in ("## Evidence", "## Excluded", "## Ranking", "## Facts"):
         assert heading in first

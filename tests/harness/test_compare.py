@@ -12,16 +12,7 @@ from scipy import stats
 from harness.analysis.sessions import Change, compare, welch
 from harness.errors import BadInput
 from harness.statistics.estimates import estimate
-from tests.synthetic import write_run
-
-ARMS = ("torch:eager", "jax:jit", "flax:jit")
-SAME = {"torch:eager": 1.0, "jax:jit": 0.8, "flax:jit": 1.3}
-
-
-def session(folder: Path, name: str, seed: int, **options: object) -> Path:
-    chosen = {"arms": ARMS, "models": ("mlp",), "phases": ("training",), "statuses": {}}
-    more = {"speed": SAME, "name": name, "seed": seed, **options}
-    return write_run(folder, **{**chosen, **more})  # type: ignore[arg-type]
+from tests.support.sessions import SAME, session
 
 
 def words(changes: list[Change]) -> dict[str, str]:

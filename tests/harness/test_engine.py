@@ -33,8 +33,8 @@ from harness.proof.checks import (
     tree_check,
 )
 from harness.records import frames, store
-from tests.harness.conftest import TINY_EFFORT, RunModes
-from tests.synthetic import empty_run
+from tests.support.engine import TINY_EFFORT, RunModes, statuses
+from tests.support.synthetic import empty_run
 
 pytestmark = pytest.mark.alone
 
@@ -66,12 +66,6 @@ MISFORTUNES = {
     "inference-only": ("unsupported", "offers inference only"),
     "fails-when-timed": ("failed", "no more steps today"),
 }
-
-
-def statuses(folder: Path) -> dict[str, tuple[str, str]]:
-    """mode -> (status, reason)."""
-    cells = frames.load(folder).cells
-    return {row["mode"]: (row["status"], row["reason"]) for row in cells.to_dict("records")}
 
 
 def records(folder: Path, kind: str) -> list[dict[str, Any]]:

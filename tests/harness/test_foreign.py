@@ -21,7 +21,8 @@ from harness.plan.cells import Cell, plan
 from harness.plan.suite import Suite, validated
 from harness.proof.cases import Cases
 from harness.records import frames, store
-from tests.harness.conftest import TINY_EFFORT, Silent
+from tests.support.engine import TINY_EFFORT, Silent, statuses
+from tests.support.processes import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.alone
 
@@ -203,7 +204,7 @@ imports = ["numpy"]
 
 [modes]
 """
-PATIENCE_SECONDS = 120.0
+
 # mode -> (status, words of its reason)
 EXPECTED = {
     "null": ("failed", "the reply to 'load' "),
@@ -313,12 +314,6 @@ def exit_code(work: Callable[..., Any], *arguments: Any) -> int | None:
     process.start()
     process.join(PATIENCE_SECONDS)
     return process.exitcode
-
-
-def statuses(folder: Path) -> dict[str, tuple[str, str]]:
-    """mode -> (status, reason)."""
-    cells = frames.load(folder).cells
-    return {row["mode"]: (row["status"], row["reason"]) for row in cells.to_dict("records")}
 
 
 @pytest.fixture(scope="module")

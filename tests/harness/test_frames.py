@@ -35,7 +35,7 @@ from harness.records.store import (
 )
 from harness.report import export
 from harness.report.export import write_csv, write_parquet
-from tests.synthetic import (
+from tests.support.synthetic import (
     ARMS,
     MODELS,
     add_round,

@@ -37,7 +37,7 @@ from reference.case import (
     settled_case,
 )
 from reference.optimizers import EPSILON_HAT, OPTIMIZERS
-from tests.long import NETS, long_unless
+from tests.support.long import NETS, long_unless
 
 Arrays = dict[str, NDArray[Any]]
 FLOAT32 = TOLERANCES["float32"]

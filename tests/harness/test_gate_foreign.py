@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from harness.proof import gate
 from harness.proof.gate import Outcome
-from tests.harness.conftest import TINY_EFFORT, RunModes
+from tests.support.engine import TINY_EFFORT, RunModes
 
 Change = Callable[[NDArray[Any]], Any]
 RECORD = np.dtype([("a", "f4"), ("b", "i4")])

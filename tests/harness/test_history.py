@@ -12,8 +12,8 @@ from harness.errors import BadInput
 from harness.report import draw_history
 from harness.report.curves import trend_chart
 from harness.report.series import trend_data
-from tests.harness.test_compare import SAME, session
-from tests.harness.test_report_charts import texts
+from tests.support.reports import texts
+from tests.support.sessions import SAME, session
 
 
 def dated(run: Path, created: str) -> Path:

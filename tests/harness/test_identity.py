@@ -24,8 +24,8 @@ from harness.records import store
 from harness.records.frames import CopiedRun, load
 from harness.report.curves import trend_chart
 from harness.report.series import trend_data
-from tests.harness.test_report_charts import texts
-from tests.synthetic import empty_run, write_run
+from tests.support.reports import texts
+from tests.support.synthetic import empty_run, write_mlp_run
 
 MACHINE: dict[str, Any] = {
     "processor": "Example 9000",
@@ -106,9 +106,9 @@ SPEED = {"torch:eager": 1.04, "jax:jit": 1.0}  # near enough for a verdict to be
 
 
 def write(folder: Path, name: str, seed: int, **options: Any) -> Path:
-    chosen = {"arms": ARMS, "models": ("mlp",), "phases": ("training",), "statuses": {}}
-    chosen |= {"speed": SPEED, "blocks": 25, "level": "standard", "rounds": 12, "latency_steps": 0}
-    return write_run(folder, **{**chosen, "name": name, "seed": seed, **options})
+    chosen = {"arms": ARMS, "phases": ("training",), "speed": SPEED, "level": "standard"}
+    chosen |= {"blocks": 25, "rounds": 12, "latency_steps": 0}
+    return write_mlp_run(folder, **{**chosen, "name": name, "seed": seed, **options})
 
 
 def edited(run: Path, **changes: Any) -> Path:

@@ -19,15 +19,12 @@ from harness.plan.arms import frameworks, get_arm
 from harness.selftest import mutations, page, proof
 from harness.selftest.goals import Finding
 from harness.selftest.mutations import MODES, Edit, Mistake, judged, mutated, read_mistakes
+from tests.support.engine import quiet
 
 PUBLISHED = Path(__file__).parents[2] / "results" / "selftest" / proof.MUTATIONS
 EVERY = read_mistakes()
 # One of each group that `make test` has the time for; all run in `make test-long`.
 FEW = ("leaky-relu", "late-loss", "nesterov", "epsilon-1e-7", "other-order")
-
-
-def quiet(text: str) -> None:
-    """Progress that no test reads."""
 
 
 def missed(findings: Sequence[Finding]) -> list[str]:

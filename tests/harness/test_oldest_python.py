@@ -18,7 +18,7 @@ from harness.environments.interpreters import choose_interpreter
 from harness.errors import RunFailed
 from harness.plan.arms import EnvironmentSpec, frameworks
 from harness.records import frames
-from tests.harness.conftest import RunModes
+from tests.support.engine import RunModes
 
 pytestmark = pytest.mark.alone
 

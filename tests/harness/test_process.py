@@ -25,6 +25,7 @@ from harness.engine.process import LOG_LIMIT_BYTES, Launch, WorkerProcess
 from harness.errors import RunFailed, WorkerFailure
 from harness.machine import noise
 from harness.machine.resources import available_cores
+from tests.support.processes import PATIENCE_SECONDS, alive, wait_until
 
 pytestmark = pytest.mark.alone
 
@@ -107,7 +108,6 @@ class Adapter:
             "data_limit": resource.getrlimit(resource.RLIMIT_DATA)[0],
         }
 """
-PATIENCE_SECONDS = 60.0
 ROOT = Path(process.__file__).parents[2]
 
 Start = Callable[..., WorkerProcess]
@@ -209,13 +209,6 @@ def used_by(pid: int, seconds: float = 0.3) -> float:
     return noise.cpu_seconds(pid) - before
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_an_orphan_in_a_session_of_its_own_is_parked_with_its_worker(
     start: Start, pids: Path
 ) -> None:
@@ -255,7 +248,7 @@ def test_processes_that_have_ended_still_count(start: Start, pids: Path) -> None
     worker = start()
     before = worker.cpu_seconds()
     ask(worker, "brief")  # a child that is waited for and an orphan, of 0.3 CPU seconds each
-    until(lambda: worker.tree() == [worker.pid])
+    wait_until(lambda: worker.tree() == [worker.pid])
     assert worker.cpu_seconds() - before > 0.55
     worker.close()
     assert worker.cpu_seconds() - before > 0.55
@@ -309,7 +302,7 @@ def test_the_affinity_of_a_child_process_is_seen(start: Start) -> None:
     worker = start(cores=available_cores()[:1])
     assert worker.affinity() == available_cores()[:1]
     ask(worker, "daemon")
-    until(lambda: worker.affinity() == available_cores())
+    wait_until(lambda: worker.affinity() == available_cores())
 
 
 def test_a_tree_is_listed_without_the_kernels_lists_of_children(
@@ -414,7 +407,7 @@ def test_a_program_does_not_outlive_its_host(pids: Path, number: int) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stderr=subprocess.DEVNULL,
     ) as running:
-        until(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+        wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 2)
         running.send_signal(number)
     assert running.returncode == -number
     assert_gone(pids, 2)
@@ -547,19 +540,7 @@ def assert_gone(pids: Path, count: int) -> None:
     """Nothing that named itself lives on; what is killed may take a moment to be reaped."""
     numbers = [int(line) for line in pids.read_text().split()]
     assert len(numbers) == count
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        if not any(alive(number) for number in numbers):
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"still alive: {[number for number in numbers if alive(number)]}")
-
-
-def alive(number: int) -> bool:
-    try:
-        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    wait_until(lambda: not any(map(alive, numbers)), f"all of {numbers} are gone")
 
 
 def descriptors() -> int:

@@ -25,17 +25,12 @@ from harness.report.findings import SMOKE, findings
 from harness.report.provenance import provenance
 from harness.report.tables import ComparisonTable, markdown, to_rich
 from harness.report.text import escape, significant
-from tests.synthetic import write_run
+from tests.support.reports import ARMS, frames_of
+from tests.support.synthetic import write_run
 
-# The plan of the tests is neither alphabetical nor by speed.
-ARMS = ("torch:eager", "jax:jit", "tensorflow:xla", "keras:jax", "reference:numpy", "flax:jit")
 HOSTILE = (
     "a|b\nc <script>alert(1)</script> ![x](http://e) `q` **b** \\| [r]: h \x1b[31m \u202e& $e$"
 )
-
-
-def frames_of(folder: Path, **options: object) -> Frames:
-    return load(write_run(folder, **{"arms": ARMS, "models": ("mlp",), "statuses": {}, **options}))
 
 
 def comparison_tables(frames: Frames) -> list[ComparisonTable]:

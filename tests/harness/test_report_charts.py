@@ -8,18 +8,16 @@ from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from harness.analysis.groups import groups
 from harness.analysis.summary import summary
 from harness.plan.arms import arms
-from harness.records.frames import Frames, load
+from harness.records.frames import Frames
 from harness.report import charts as report_charts
 from harness.report import colours
 from harness.report.panels import LOG_ABOVE, jitter
-from tests.synthetic import write_run
+from tests.support.reports import ARMS, frames_of, texts
 
-ARMS = ("torch:eager", "jax:jit", "tensorflow:xla", "keras:jax", "reference:numpy", "flax:jit")
 Chart = Callable[[Frames], Figure]
 
 
@@ -38,23 +36,6 @@ CHARTS = (
     drawn("startup_chart"),
     drawn("ratio_chart"),
 )
-
-
-def frames_of(folder: Path, **options: object) -> Frames:
-    return load(write_run(folder, **{"arms": ARMS, "models": ("mlp",), "statuses": {}, **options}))
-
-
-def texts(figure: Figure) -> list[Text]:
-    """The texts that a reader sees."""
-    figure.canvas.draw()
-    hidden = set()
-    for axes in figure.axes:
-        for axis in (axes.xaxis, axes.yaxis):
-            shown = {tick.label1 for tick in axis._update_ticks()} if axis.get_visible() else set()
-            hidden |= set(axis.findobj(Text)) - shown - {axis.label}
-            hidden |= set() if axis.get_visible() else {axis.label}
-    found = [text for text in figure.findobj(Text) if text not in hidden]
-    return [text for text in found if text.get_visible() and text.get_text().strip()]
 
 
 def test_every_framework_has_a_colour_of_its_own() -> None:

@@ -16,8 +16,8 @@ from harness.analysis.summary import summary
 from harness.records.frames import Frames, load
 from harness.report import CHARTS, charts_of, curves, plot, series
 from reference.spec import UnknownName
-from tests.harness.test_report_charts import ARMS, frames_of, texts
-from tests.synthetic import write_run
+from tests.support.reports import ARMS, frames_of, texts
+from tests.support.synthetic import write_run
 
 KINDS = ("break-even", "roofline", "heat", "profile")
 

@@ -5,33 +5,69 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from harness.errors import BadInput
 from harness.report import CHARTS, FORMATS, write_report
-from tests.synthetic import write_run
-
-ARMS = ("torch:eager", "jax:jit", "tensorflow:xla", "keras:jax", "reference:numpy", "flax:jit")
+from tests.support.reports import ARMS
+from tests.support.synthetic import write_mlp_run
 
 
 def run(folder: Path, **options: object) -> Path:
-    return write_run(folder, **{"arms": ARMS, "models": ("mlp",), "statuses": {}, **options})
+    return write_mlp_run(folder, **{"arms": ARMS, **options})
 
 
-def test_the_same_records_give_the_same_bytes_in_another_process(tmp_path: Path) -> None:
-    path = run(tmp_path, statuses={2: "wrong", 10: "failed"})
-    here = {each.name: each.read_bytes() for each in write_report([path], tmp_path / "one")}
-    code = "import sys; from harness.report import write_report as w; w([sys.argv[1]], sys.argv[2])"
-    subprocess.run([sys.executable, "-c", code, path, tmp_path / "two"], check=True)
-    there = {each.name: each.read_bytes() for each in (tmp_path / "two").rglob("*.*")}
+@dataclass(frozen=True)
+class Twice:
+    """A run, and its report by this process and by another one, whose ``output`` is kept."""
+
+    run: Path
+    here: Path
+    there: Path
+    output: str
+
+
+@pytest.fixture(scope="module")
+def twice(tmp_path_factory: pytest.TempPathFactory) -> Twice:
+    """The other process has settings of its own for its charts."""
+    folder = tmp_path_factory.mktemp("twice")
+    path, one, two = (
+        run(folder, statuses={2: "wrong", 10: "failed"}),
+        folder / "one",
+        folder / "two",
+    )
+    write_report([path], one)
+    code = (
+        "import sys, matplotlib; matplotlib.rcParams['font.size'] = 31;"
+        "from harness.report import write_report; write_report([sys.argv[1]], sys.argv[2]);"
+        "print('matplotlib.pyplot' in sys.modules, matplotlib.rcParams['font.size'])"
+    )
+    command = [sys.executable, "-c", code, path, two]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return Twice(path, one, two, done.stdout)
+
+
+def bytes_of(paths: Iterable[Path]) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in paths}
+
+
+def test_the_same_records_give_the_same_bytes_in_another_process(twice: Twice) -> None:
+    here, there = (bytes_of(folder.rglob("*.*")) for folder in (twice.here, twice.there))
     assert here.keys() == there.keys() and len(here) > 20
     assert [name for name in here if here[name] != there[name]] == []
     for name, content in here.items():
-        assert str(tmp_path).encode() not in content, name
-    again = write_report([path], tmp_path / "one")
-    assert {each.name: each.read_bytes() for each in again} == here
+        assert str(twice.run.parent).encode() not in content, name
+    assert bytes_of(write_report([twice.run], twice.here)) == here
+
+
+def test_the_charts_leave_pyplot_and_the_callers_settings_alone(twice: Twice) -> None:
+    assert twice.output.split() == ["False", "31.0"]
+    for name in ("step-time.svg", "memory.png"):  # neither is drawn by the caller's settings
+        assert (twice.here / name).read_bytes() == (twice.there / name).read_bytes()
 
 
 def test_a_report_shows_its_charts_and_every_link_leads_somewhere(tmp_path: Path) -> None:
@@ -78,17 +114,3 @@ def test_a_run_without_cells_gives_a_report(tmp_path: Path) -> None:
     path = run(tmp_path, arms=())
     written = write_report([path], tmp_path / "report")
     assert "What ran where" in written[0].read_text()
-
-
-def test_the_charts_leave_pyplot_and_the_callers_settings_alone(tmp_path: Path) -> None:
-    path = run(tmp_path)
-    code = (
-        "import sys, matplotlib; matplotlib.rcParams['font.size'] = 31;"
-        "from harness.report import write_report; write_report(sys.argv[1], sys.argv[2]);"
-        "assert 'matplotlib.pyplot' not in sys.modules;"
-        "assert matplotlib.rcParams['font.size'] == 31"
-    )
-    subprocess.run([sys.executable, "-c", code, path, tmp_path / "two"], check=True)
-    write_report(path, tmp_path / "one")
-    for name in ("step-time.svg", "memory.png"):
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()

@@ -15,8 +15,8 @@ from harness.analysis.summary import counted, summary
 from harness.report import write_report
 from harness.report.interchange import benchmark_json, latex
 from harness.report.tables import comparison_tables
-from tests.harness.test_report_charts import ARMS, frames_of
-from tests.synthetic import write_run
+from tests.support.reports import ARMS, frames_of
+from tests.support.synthetic import write_run
 
 
 def test_pytest_benchmark_compares_what_we_write(tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from harness.records.frames import load
 from harness.report import write_report
 from harness.report.page import html
 from harness.report.text import significant
-from tests.harness.test_report_charts import ARMS, frames_of
-from tests.synthetic import write_run
+from tests.support.reports import ARMS, frames_of
+from tests.support.synthetic import write_run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
 OFFLINE = (

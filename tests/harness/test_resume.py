@@ -23,7 +23,8 @@ import pytest
 
 from harness.analysis.summary import summary as summarised
 from harness.records import frames, store
-from tests.harness.test_cli import (
+from tests.support.processes import PATIENCE_SECONDS, POLL_SECONDS, wait_until
+from tests.support.terminal import (
     CONSOLE_SCRIPT,
     Done,
     Terminal,
@@ -36,8 +37,6 @@ pytestmark = pytest.mark.alone
 
 KILLS = 10
 ROUNDS = 30
-PATIENCE_SECONDS = 120.0
-POLL_SECONDS = 0.005
 GOES_ON = "levelfield: was stopped by a signal (Ctrl-Z, or a program) and goes on"
 
 
@@ -120,13 +119,6 @@ def whole(data: bytes) -> bytes:
 
 def parsed(data: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in data.splitlines()]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(POLL_SECONDS)
 
 
 def marked(place: Place) -> list[psutil.Process]:

@@ -17,13 +17,10 @@ from harness.selftest import page, probes, proof, real
 from harness.selftest.goals import Finding, at_least, at_most, caught, share_of
 from harness.selftest.overhead import overhead
 from harness.selftest.simulation import coverage, false_verdicts, one_after_the_other
-from tests.synthetic import write_run
+from tests.support.engine import quiet
+from tests.support.synthetic import write_mlp_run
 
 pytestmark = pytest.mark.alone
-
-
-def quiet(text: str) -> None:
-    """Nobody listens."""
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +88,7 @@ ARMS = (
 
 
 def session(folder: Path, name: str, **options: object) -> Path:
-    chosen = {"models": ("mlp",), "phases": ("training",), "statuses": {}, "arms": ARMS}
-    return write_run(folder, **{**chosen, "name": name, **options})  # type: ignore[arg-type]
+    return write_mlp_run(folder, **{"arms": ARMS, "phases": ("training",), "name": name, **options})
 
 
 def test_copies_are_not_told_apart_and_a_disguised_one_is(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from harness.errors import BadInput, LevelfieldError, RunFailed
 from harness.records import store
 from harness.records.kinds import KINDS, STATUSES, SliceRecord
 from harness.records.store import TornRecord, create, finished, open_run, read_records, repair
-from tests.synthetic import empty_run, write_run
+from tests.support.synthetic import empty_run, write_run
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = [

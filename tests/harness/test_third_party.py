@@ -11,7 +11,7 @@ import pytest
 
 from harness.errors import BadInput
 from harness.plan.arms import read_framework
-from tests.harness.test_cli import Terminal, install, variables, write_project
+from tests.support.terminal import Terminal, install, variables, write_project
 
 ENVIRONMENT = """
 title = "Tidy"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,11 @@ from harness.analysis.verdicts import Judged, Logs, carry_over, judge, settled, 
 from harness.plan.suite import load_suite
 from harness.records.frames import Frames, load
 from harness.statistics.estimates import Estimate
-from tests.synthetic import write_run
+from tests.support import reports
 
 ARMS = ("torch:eager", "jax:jit", "flax:jit")
 SPEED = {"torch:eager": 1.0, "jax:jit": 0.8, "flax:jit": 1.0}
-
-
-def frames_of(folder: Path, **options: object) -> Frames:
-    chosen = {"arms": ARMS, "models": ("mlp",), "phases": ("training",), "statuses": {}}
-    return load(write_run(folder, **{**chosen, "speed": SPEED, **options}))  # type: ignore[arg-type]
+frames_of = partial(reports.frames_of, arms=ARMS, phases=("training",), speed=SPEED)
 
 
 def throughput(frames: Frames) -> Judged:

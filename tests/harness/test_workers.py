@@ -20,7 +20,7 @@ from harness.machine.resources import cache_entries, make_own_folders
 from harness.plan.arms import Framework, get_arm
 from harness.plan.cells import Cell
 from harness.plan.suite import Limits
-from tests.synthetic import empty_run
+from tests.support.synthetic import empty_run
 
 pytestmark = pytest.mark.alone
 

@@ -91,6 +91,11 @@ def write_run(
     return run.path
 
 
+def write_mlp_run(folder: Path, **options: Any) -> Path:
+    """Write a run of the MLP alone, in which every cell is ok unless ``options`` say otherwise."""
+    return write_run(folder, **{"models": ("mlp",), "statuses": {}, **options})
+
+
 def _seconds(
     models: Sequence[str], speed: Mapping[str, float] | None
 ) -> Callable[[Mapping[str, Any]], float]:

@@ -1,0 +1,47 @@
+"""Small runs of the engine: their effort, their progress that nobody reads, and their statuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.plan import arms
+from harness.plan.cells import Cell
+from harness.plan.suite import Effort, Limits
+from harness.records import frames
+
+HARNESS = Path(arms.__file__).parents[1]
+MISBEHAVING = HARNESS / "selftest" / "misbehaving"
+TINY_EFFORT = Effort(
+    rounds=2,
+    slice_seconds=0.002,
+    rewarm_seconds=0.001,
+    warm_up_seconds=0.001,
+    warm_up_cap_seconds=1.0,
+    quiet_seconds=0.0,
+    ceilings=False,
+    memory_steps=2,
+    accuracy_epochs=1,
+)
+NO_LIMITS = Limits()
+RunModes = Callable[..., Path]  # the fixture run_modes
+
+
+class Silent:
+    """Nobody listens."""
+
+    def stage(self, text: str, done: float) -> None:
+        pass
+
+    def cell_done(self, cell: Cell) -> None:
+        pass
+
+
+def quiet(text: str) -> None:
+    """Progress of the self-test that nobody reads."""
+
+
+def statuses(folder: Path) -> dict[str, tuple[str, str]]:
+    """mode -> (status, reason)."""
+    cells = frames.load(folder).cells
+    return {row["mode"]: (row["status"], row["reason"]) for row in cells.to_dict("records")}
