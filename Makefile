@@ -30,6 +30,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_architecture.py tests/test_words.py -q
 
 docs: $(VENV)/.installed
 	$(BIN)/python docs/generate.py

@@ -81,13 +81,14 @@ def accuracy() -> str:
     learned = loaded.accuracy.drop_duplicates(["comparison", "arm"])  # the first seed of a twin
     learned = learned.set_index(["comparison", "arm"])["test_accuracy"]
     parts = [
-        "# What the arms learn",
+        "# Accuracy that the arms reach",
         "Written by the program from the records in [results/digits](../results/digits), a run of"
         " the suite `digits`: every arm starts from the same parameters, sees the same handwritten"
         " digits in the same order, and is tested on digits that it has not seen. ResNet-18 sees"
-        " images, the LSTM a sequence of rows. One arm learns from three seeds too, which draw"
-        " other parameters and another order: what that alone changes is the measure of all other"
-        " differences. What is wrong does not learn; [differences.md](differences.md) says why.",
+        " images, the LSTM a sequence of rows. One arm also learns from three seeds, which draw"
+        " other parameters and another order: the spread between these seeds is the noise floor for"
+        " all other differences. Arms that are wrong do not learn;"
+        " [differences.md](differences.md) says why.",
     ]
     for comparison, cells in loaded.cells.groupby("comparison", sort=False):
         rows = ["| arm | test accuracy |", "|---|---|"]
@@ -133,7 +134,7 @@ def differences() -> str:
     """docs/differences.md, from the catalogue that the probes confirm."""
     text = (ROOT / "adapters" / "differences.toml").read_text(encoding="utf-8")
     parts = [
-        "# What frameworks do differently without saying so",
+        "# Differences between frameworks that are easy to miss",
         "Each side is what a probe finds in the framework itself, in the versions that"
         " `levelfield list adapters` shows: `tests/adapters/test_differences.py` fails where one"
         " changes sides. The gate would catch each of them in a comparison; most it did.",

@@ -1,4 +1,4 @@
-"""What BERT and GPT-2 share: attention as in "Neural machine translation with a Transformer".
+"""Layers of BERT and GPT-2: attention as in "Neural machine translation with a Transformer".
 
 https://www.tensorflow.org/text/tutorials/transformer. It is written with tf.einsum, because
 TensorFlow's core has no attention.

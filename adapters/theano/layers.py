@@ -1,4 +1,4 @@
-"""Layers over shared variables, as Theano's tutorials write them for every model anew.
+"""Layers over shared variables, as Theano's tutorials write them again for every model.
 
 http://deeplearning.net/tutorial/, kept at https://github.com/lisa-lab/DeepLearningTutorials
 """

@@ -149,7 +149,7 @@ def _against(name: str, need: Need) -> Iterable[str]:
         yield "it is not known to this version"
         return
     if arm.framework.name == REFERENCE:
-        yield "it is the reference that the others are held against"
+        yield "it is the reference that all other arms are compared with"
         return
     own, *under = [facts_of(framework) for framework in behind(arm)]
     everything = [own, *under]
@@ -171,13 +171,13 @@ def _against(name: str, need: Need) -> Iterable[str]:
     if need.precision:
         yield from _lacks(own, name, "precisions", need.precision)
     if need.graph and not _graph(own).startswith(need.graph):
-        yield f"its graphs are {_graph(own) or 'of a kind that is not known'}"
+        yield f"its graphs are {_graph(own) or 'of an unknown kind'}"
     if need.distributed:
         yield from _is(own, name, "distributed", True)
 
 
 def _unknown(name: str, key: str) -> str:
-    return f"nothing is known of {key} of {name} or of what it runs on"
+    return f"no fact says the {key} of {name} or of a framework that it runs on"
 
 
 def _lacks(
@@ -250,7 +250,7 @@ def _measured_against(arm: str, need: Need, evidence: Sequence[tuple[Group, str]
         yield f"no number in any of these comparisons: {told}"
         return
     if fine["counts"].isna().all():
-        yield f"no {PURPOSES[need.purpose].statistic} was measured of it: its loop is not ours"
+        yield f"no {PURPOSES[need.purpose].statistic} was measured: the framework runs its own loop"
         return
     limits = (
         ("peak_bytes", 2**20, need.memory_mib, "MiB of peak memory"),
@@ -266,5 +266,5 @@ def _measured_against(arm: str, need: Need, evidence: Sequence[tuple[Group, str]
             worst = fine.iloc[int(values.argmax())]
             yield (
                 f"{values.max():,.4g} {words} in {worst['model']}/{worst['preset']}"
-                f" {worst['phase']}, at most {most:,.4g} will do"
+                f" {worst['phase']}, more than the limit of {most:,.4g}"
             )

@@ -33,10 +33,10 @@ class Purpose:
 
 
 CRITERIA = {
-    "time": "seconds per step, or of all steps where their number is stated",
+    "time": "seconds per step, or of all steps if their number is stated",
     "startup": "seconds from the start of the process to the end of the first step",
     "memory": "peak memory",
-    "coverage": "planned cells over those that came out right",
+    "coverage": "planned cells over cells that are ok",
 }
 SERVED = ("inference", "generation")
 PURPOSES = {
@@ -49,11 +49,11 @@ PURPOSES = {
         {"time": 4, "startup": 0, "memory": 1, "coverage": 1},
     ),
     "latency": Purpose(
-        *("serving where every answer is waited for", SERVED, "latency"),
+        *("serving single requests, for short latency", SERVED, "latency"),
         {"time": 4, "startup": 1, "memory": 1, "coverage": 1},
     ),
     "throughput": Purpose(
-        *("serving as much as possible", SERVED, "throughput"),
+        *("serving many requests, for high throughput", SERVED, "throughput"),
         {"time": 4, "startup": 0, "memory": 1, "coverage": 1},
     ),
     "edge": Purpose(
@@ -88,24 +88,26 @@ def _asked(question: str, default: Any, known: Any = (), least: float = 0.0) -> 
 class Need:
     """The fields in the order in which they are asked; empty or 0 is no constraint."""
 
-    task: str = _asked("Family of models, or one model; empty is all.", "", tasks)
-    purpose: str = _asked("What for.", "training", (*PURPOSES,))
+    task: str = _asked("Family of models, or one model; empty for all.", "", tasks)
+    purpose: str = _asked("Purpose.", "training", (*PURPOSES,))
     device: str = _asked("Device.", "cpu", DEVICES)
     profile: str = _asked(
-        "Arms as they come, or tuned by their documentation.", *("default", PROFILES)
+        "Arms with default options, or tuned by their documentation.", *("default", PROFILES)
     )
     numeric: str = _asked("Numeric mode.", "float32", NUMERICS)
-    steps: int = _asked("Number of steps that a process will make; 0 is not stated.", 0)
-    memory_mib: float = _asked("Most peak memory, in MiB.", 0.0)
-    startup_seconds: float = _asked("Most seconds to the end of the first step.", 0.0)
+    steps: int = _asked("Steps per process; 0 if not stated.", 0)
+    memory_mib: float = _asked("Limit for peak memory, in MiB; 0 for none.", 0.0)
+    startup_seconds: float = _asked(
+        "Limit in seconds for the time to the end of the first step; 0 for none.", 0.0
+    )
     platform: str = _asked("Platform that needs a wheel.", "", PLATFORMS)
     python: str = _asked("Python that needs a wheel, such as 3.12.", "")
-    licences: tuple[str, ...] = _asked("Licences that will do, as SPDX identifiers.", ())
-    exports: str = _asked("Format in which the model must leave, such as ONNX.", "", formats)
-    precision: str = _asked("Numeric type that must be documented.", "", PRECISIONS)
+    licences: tuple[str, ...] = _asked("Acceptable licences, as SPDX identifiers.", ())
+    exports: str = _asked("Format to which the model must be exported, such as ONNX.", "", formats)
+    precision: str = _asked("Numeric type that the framework must document.", "", PRECISIONS)
     graph: str = _asked("Kind of graph.", "", GRAPHS)
-    distributed: bool = _asked("Training over several devices or processes.", False)
-    maintained: bool = _asked("Only what is still maintained.", False)
+    distributed: bool = _asked("Require training over several devices or processes.", False)
+    maintained: bool = _asked("Require a framework that is still maintained.", False)
     weights: Mapping[str, float] = field(
         default_factory=lambda: MappingProxyType({}),
         metadata={"asks": "Weights of time, startup, memory and coverage.", "known": CRITERIA},
@@ -130,7 +132,7 @@ def stated(answers: Mapping[str, Any], base: Need | None = None) -> Need:
     values = {name: _checked(name, value) for name, value in answers.items()}
     need = replace(base or Need(), **values)
     if not sum({**PURPOSES[need.purpose].weights, **need.weights}.values()) > 0:
-        raise BadInput("all weights are 0; state one above, such as --weight time=1")
+        raise BadInput("all weights are 0; give at least one above 0, such as --weight time=1")
     return need
 
 

@@ -13,7 +13,7 @@ from harness.advice.needs import CRITERIA, PURPOSES, QUESTIONS, Need
 from harness.advice.ranking import Move, Place
 from harness.analysis.groups import Group
 from harness.plan.arms import get_arm
-from harness.report.tables import fastest_set
+from harness.report.tables import STEPS_WORDS, fastest_set
 from harness.report.text import escape, markdown_table, significant
 
 _SHOWN = ("licence", "graph", "exports", "pythons", "released", "releases", "maintenance")
@@ -28,10 +28,10 @@ def advice_text(advice: Advice) -> str:
         )
         parts += [
             "## Ranking",
-            f"Weighted product of costs ({weights}), over that of the first; costs are times the"
-            " least of these arms, geometric means over the comparisons.",
+            f"Weighted product of costs ({weights}), divided by that of the first arm. A cost of 1"
+            " is the lowest of these arms; costs are geometric means over the comparisons.",
             markdown_table(_table(advice.ranking), left=("arm",)),
-            "## How far a weight must move before another arm leads",
+            "## Weights at which another arm leads",
             "\n".join(f"* {_moved(move)}" for move in advice.moves),
         ]
     if advice.excluded:
@@ -73,12 +73,12 @@ def need_words(need: Need) -> str:
 def _answer(advice: Advice) -> Iterable[str]:
     if not advice.evidence:
         yield (
-            "**The evidence does not decide**: no comparison that fits has verdicts, so nobody is"
+            "**The evidence does not decide**: no comparison that fits has verdicts, so no arm is"
             " called faster. Type: levelfield run SUITE --level quick"
         )
         return
     if not advice.ranking:
-        yield "**Nobody meets every constraint.** What excluded whom stands below."
+        yield "**No arm meets every constraint.** The reason for each exclusion is below."
         return
     first = advice.ranking[0]
     if advice.decided:
@@ -95,10 +95,10 @@ def _answer(advice: Advice) -> Iterable[str]:
         if each.arm in advice.contenders
     ]
     yield (
-        f"**The evidence does not decide{others}.** First in so many of the draws from the errors"
-        f" of these measurements: {', '.join(leads)}. A winner would lead in {CERTAIN:.0%} of them"
-        f" and by more than {advice.margin:.1%}. Take whichever the facts or your people favour, or"
-        " measure more: levelfield run SUITE --level standard"
+        f"**The evidence does not decide{others}.** Share of the draws from the errors of these"
+        f" measurements in which each arm leads: {', '.join(leads)}. A winner would lead in"
+        f" {CERTAIN:.0%} of them, and by more than {advice.margin:.1%}. Choose by the facts below"
+        " or by experience, or measure more: levelfield run SUITE --level standard"
     )
 
 
@@ -108,12 +108,12 @@ def _hold(advice: Advice) -> str:
     if len(advice.ranking) == 1:
         return ": it is the only one that meets every constraint."
     if not moves:
-        return ", whatever the weights."
+        return ", with any weights."
     nearest = min(moves, key=lambda each: abs((each.needed or 0) - each.weight))
     return (
-        f". The nearest weights with another answer: {nearest.criterion} at"
-        f" {_percent(nearest.needed)} instead of {_percent(nearest.weight)}, and it is"
-        f" {escape(nearest.arm)}."
+        f". The nearest weights with another answer: with {nearest.criterion} at"
+        f" {_percent(nearest.needed)} instead of {_percent(nearest.weight)},"
+        f" {escape(nearest.arm)} leads."
     )
 
 
@@ -140,7 +140,7 @@ def _table(ranking: Iterable[Place]) -> pandas.DataFrame:
 def _moved(move: Move) -> str:
     now = f"{move.criterion} weighs {_percent(move.weight)}"
     if move.needed is None:
-        return f"{now}: no weight of it makes another arm lead"
+        return f"{now}: no other weight makes another arm lead"
     side = "below" if move.needed < move.weight else "above"
     return f"{now}: {side} {_percent(move.needed)} {escape(move.arm)} leads"
 
@@ -170,8 +170,8 @@ def _break_evens(group: Group, advice: Advice) -> Iterable[str]:
         even = group.breakeven.get(place.arm)
         if even is not None and even.first_ahead in ("above", "below"):
             yield (
-                f"{escape(place.arm)} is ahead of {escape(group.leader)} in all {even.first_ahead}"
-                f" {significant(even.steps)} steps."
+                f"{escape(place.arm)} is faster in total than {escape(group.leader)}"
+                f" {STEPS_WORDS[even.first_ahead]} {significant(even.steps)} steps."
             )
 
 

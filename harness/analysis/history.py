@@ -78,8 +78,7 @@ def history(paths: Iterable[Path | str]) -> History:
     if not neighbours:
         names = ", ".join(f"{name} once" for name in suites) or "no run with verdicts"
         raise BadInput(
-            f"a history takes two runs of one suite, and here is {names}; type: "
-            "levelfield run SUITE"
+            f"a history needs two runs of one suite, not {names}; type: levelfield run SUITE"
         )
     machines: list[str] = []
     steps: list[Moved] = []

@@ -102,8 +102,8 @@ def compare(before: Path, after: Path) -> Compared:
         changes += _changes(key, sessions, [each[key] for each in keys])
     if not changes:
         raise BadInput(
-            f"{before} and {after} share no arm beside an anchor with the same packages, so nothing"
-            " protects their comparison from a machine that changed; run one suite twice"
+            f"{before} and {after} share only an anchor with the same packages, or none, so their"
+            " comparison is not protected from changes of the machine; run one suite twice"
         )
     agreements = [*_agreements(shared, sessions, keys)]
     machines = difference(*(recorded(each.runs["machine"].iloc[0]) for each in sessions))

@@ -18,64 +18,78 @@ if TYPE_CHECKING:
 
 
 def advise_command(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, or a folder of them.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders, or a folder that contains run folders.")
+    ],
     need: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The need as TOML; flags go before it.")
+        Path | None,
+        typer.Option(metavar="FILE", help="TOML file with the need. Flags override it."),
     ] = None,
-    ask: Annotated[bool, typer.Option("--ask", help="Ask question by question.")] = False,
+    ask: Annotated[
+        bool, typer.Option("--ask", help="Ask for the need, question by question.")
+    ] = False,
     task: Annotated[
         str | None,
         typer.Option(
-            help="A model or a family: dense, convolutional, recurrent, transformer, generative,"
-            " recommender."
+            help="Model or family of models: dense, convolutional, recurrent, transformer,"
+            " generative, recommender."
         ),
     ] = None,
     purpose: Annotated[
         str | None,
-        typer.Option("--for", help="prototyping, training, latency, throughput or edge."),
+        typer.Option("--for", help="Purpose: prototyping, training, latency, throughput or edge."),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
-    profile: Annotated[str | None, typer.Option(help="default or tuned arms.")] = None,
-    numeric: Annotated[str | None, typer.Option(help="float32 or int8.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device: cpu or cuda.")] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="Profile of the arms: default or tuned.")
+    ] = None,
+    numeric: Annotated[str | None, typer.Option(help="Numeric mode: float32 or int8.")] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Steps that a process makes: start-up is counted in.")
+        int | None, typer.Option(help="Steps per process. Time then includes start-up.")
     ] = None,
     memory: Annotated[
-        float | None, typer.Option(metavar="MIB", help="Most peak memory that will do.")
+        float | None, typer.Option(metavar="MIB", help="Limit for peak memory.")
     ] = None,
     startup: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Most seconds to the first step's end.")
+        float | None,
+        typer.Option(metavar="SECONDS", help="Limit for the time to the end of the first step."),
     ] = None,
     platform: Annotated[
-        str | None, typer.Option(help="A wheel is needed for it, such as macos-arm64.")
+        str | None, typer.Option(help="Platform that needs a wheel, such as macos-arm64.")
     ] = None,
-    python: Annotated[str | None, typer.Option(help="A wheel is needed for it: 3.12.")] = None,
+    python: Annotated[
+        str | None, typer.Option(help="Python that needs a wheel, such as 3.12.")
+    ] = None,
     licences: Annotated[
-        str | None, typer.Option(help="Licences that will do, separated by commas.")
+        str | None, typer.Option(help="Acceptable licences, separated by commas.")
     ] = None,
     exports: Annotated[
-        str | None, typer.Option(help="A format that the model must leave in, such as ONNX.")
+        str | None, typer.Option(help="Format to which the model must be exported, such as ONNX.")
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="A numeric type that must be documented, such as bfloat16.")
+        str | None,
+        typer.Option(help="Numeric type that the framework must document, such as bfloat16."),
     ] = None,
-    graph: Annotated[str | None, typer.Option(help="dynamic, static or lazy.")] = None,
+    graph: Annotated[
+        str | None, typer.Option(help="Kind of graph: dynamic, static or lazy.")
+    ] = None,
     distributed: Annotated[
-        bool, typer.Option("--distributed", help="Training over several devices or processes.")
+        bool,
+        typer.Option("--distributed", help="Require training over several devices or processes."),
     ] = False,
     maintained: Annotated[
-        bool, typer.Option("--maintained", help="Only what is still maintained.")
+        bool, typer.Option("--maintained", help="Require a framework that is still maintained.")
     ] = False,
     weight: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=NUMBER", help="Of time, startup, memory or coverage."),
+        typer.Option(metavar="NAME=NUMBER", help="Weight of time, startup, memory or coverage."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For a script.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Which framework to take for a need: by measured verdicts first, by facts second.
+    """Recommend a framework for a need: by measured verdicts first, by facts second.
 
-    Shows what excluded whom, the ranking with its uncertainty, and how far a weight must move
-    before another one leads; says so where the evidence does not decide.
+    Shows the ranking with its uncertainty, the weights at which another framework leads, and the
+    reason for every exclusion. Says so if the evidence does not decide.
     """
     # Imported here because pandas takes longer to load than most commands to run.
     from rich.markdown import Markdown
@@ -140,7 +154,7 @@ def _weights(texts: list[str]) -> dict[str, float]:
 
 
 def _asked(need: Need) -> Need:
-    """Every question, with what is known so far as the answer of those who just press return."""
+    """Ask every question; return alone keeps the answer so far."""
     from harness.advice.needs import CRITERIA, PURPOSES, stated
     from harness.advice.words import questions
 
@@ -163,7 +177,7 @@ def _asked(need: Need) -> Need:
 
 
 def _answer(words: str, now: Any) -> Any:
-    """What was typed, of the kind of the answer so far."""
+    """Prompt for an answer of the same type as the answer so far."""
     if isinstance(now, bool):
         return typer.confirm(words, default=now)
     if isinstance(now, tuple):

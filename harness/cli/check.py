@@ -35,17 +35,17 @@ from harness.plan.cells import plan
 from harness.plan.suite import Suite, load_suite
 from harness.records import store
 
-# What proves a published architecture need not fill a machine; and Adam, which takes the sign of
-# every rounding, proves nothing about a deep one that the tiny presets have not.
+# A small batch proves a published architecture as well as a large one. Adam takes the sign of every
+# rounding, so on a deep network it proves no more than on the tiny presets.
 PAPER_BATCH, PAPER_OPTIMIZERS = 4, "momentum"
-LOOSE_GATE = "the gate was loose, since rounding alone changes the reference as much"
+LOOSE_GATE = "the gate was loose, because rounding alone changes the reference as much"
 HARMLESS = ("ok", "unsupported", "unwritten", "no-environment")
 
 
 def check_command(
     suite: Annotated[str, typer.Argument(help="A suite's name or TOML file.")] = "tiny",
     everything: Annotated[
-        bool, typer.Option("--all", help="All models and all arms there are.")
+        bool, typer.Option("--all", help="Check all models and all arms.")
     ] = False,
     arms: ArmsOption = None,
     models: ModelsOption = None,
@@ -60,14 +60,14 @@ def check_command(
         bool,
         typer.Option(
             "--timed",
-            help="Also every check of the measurement, and the closing gate after a few slices.",
+            help="Also run the checks of the measurement, and the closing gate after a few slices.",
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Prove every arm against the reference and show its errors; no time is reported.
+    """Compare every arm with the reference and show its errors. No time is reported.
 
-    Of the preset paper a batch of 4 and momentum are proved if nothing else is asked for.
+    The preset paper is checked with a batch of 4 and momentum, unless options say otherwise.
 
     Exits with 1 if an arm is wrong or failed.
     """

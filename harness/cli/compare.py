@@ -17,12 +17,12 @@ from harness.cli.terminal import terminal
 def compare_command(
     before: Annotated[Path, typer.Argument(help="Folder of the earlier run.")],
     after: Annotated[Path, typer.Argument(help="Folder of the later run.")],
-    as_json: Annotated[bool, typer.Option("--json", help="For a script.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """What changed between two runs of a suite, and whether their verdicts agree.
+    """Show what changed between two runs of a suite, and whether their verdicts agree.
 
-    Two runs are not interleaved: each arm is held against an anchor within its own run first.
-    Runs on unlike machines get no verdict.
+    The runs are not interleaved. Each arm is first compared with an anchor in its own run.
+    Runs on different machines get no verdict.
     Arms are matched by name, or by name without version, such as jax@0.9.2:jit and jax:jit.
     """
     # Imported here because pandas takes longer to load than most commands to run.
@@ -65,7 +65,7 @@ def compare_command(
     console.print(table)
     console.print(
         f"anchors: {', '.join(sorted({change.anchor for change in changes}))}; the unprotected"
-        " ratio also holds what the machine did between the runs",
+        " ratio also includes changes of the machine between the runs",
         highlight=False,
         markup=False,
     )

@@ -16,9 +16,9 @@ STYLES = {"good": "green", "poor": "yellow", "unknown": "dim"}
 
 
 def doctor_command(
-    as_json: Annotated[bool, typer.Option("--json", help="For a script.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Look at this machine for some seconds: can it give a verdict, and what should be changed?"""
+    """Watch this machine for some seconds; say which verdicts it can give and how to improve it."""
     from harness.machine import doctor
 
     facts = doctor.examine()

@@ -54,7 +54,7 @@ def _spec_of(label: str, known: Mapping[str, EnvironmentSpec]) -> EnvironmentSpe
 def build_command(
     labels: Labels = None,
     suite: Annotated[
-        str | None, typer.Option(help="Build what the arms of this suite need.")
+        str | None, typer.Option(help="Build the environments of this suite's arms.")
     ] = None,
 ) -> None:
     """Build environments: all, those named, or those of a suite. Finished ones are kept.
@@ -102,9 +102,9 @@ def build_environments(wanted: list[EnvironmentSpec]) -> None:
 @app.command("list")
 def list_command(
     python: PythonOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Which interpreter will serve which arm, and why."""
+    """Show which interpreter runs which arm, and why."""
     given = given_interpreters(python)
     rows = []
     for arm in arms().values():
@@ -136,8 +136,10 @@ def list_command(
 
 
 @app.command("lock")
-def lock_command(label: Annotated[str, typer.Argument(help="One environment.")]) -> None:
-    """Print what is really installed in an environment, one pinned package per line."""
+def lock_command(
+    label: Annotated[str, typer.Argument(help="Environment, such as torch or keras/jax.")],
+) -> None:
+    """Print the packages that are installed in an environment, one pinned package per line."""
     (spec,) = _chosen([label])
     found = sealed.find(spec)
     if found is None:
@@ -149,7 +151,7 @@ def lock_command(label: Annotated[str, typer.Argument(help="One environment.")])
 def remove_command(
     labels: Labels = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="All environments, half-built ones too.")
+        bool, typer.Option("--all", help="Remove all environments, half-built ones as well.")
     ] = False,
 ) -> None:
     """Remove environments from the cache."""

@@ -15,16 +15,19 @@ from reference.spec import UnknownName
 
 
 def export_command(
-    model: Annotated[str, typer.Argument(help="A model's name, as in levelfield list models.")],
-    onnx: Annotated[Path, typer.Option(metavar="FILE", help="Where the ONNX file goes.")],
-    preset: Annotated[str, typer.Option(help="tiny, small or paper.")] = "small",
+    model: Annotated[
+        str, typer.Argument(help="Name of a model, as levelfield list models shows it.")
+    ],
+    onnx: Annotated[Path, typer.Option(metavar="FILE", help="Path of the ONNX file.")],
+    preset: Annotated[str, typer.Option(help="Size: tiny, small or paper.")] = "small",
     phase: Annotated[
-        str, typer.Option(help="inference; or generation: one step of decoding with its cache.")
+        str, typer.Option(help="inference, or generation: one step of decoding with its cache.")
     ] = "inference",
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Examples; the file leaves it open if not given.")
+        int | None,
+        typer.Option(min=1, help="Examples per call. The file leaves it open if not given."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the parameters, as a suite's seed.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the parameters, as in a suite.")] = 0,
 ) -> None:
     """Write a model's definition as an ONNX graph with the parameters that a seed draws."""
     # onnx takes longer to load than most commands take to run.

@@ -16,18 +16,19 @@ from harness.cli.terminal import terminal
 
 def history_command(
     runs: Annotated[
-        list[Path] | None, typer.Argument(help="Run folders, or folders of them; results if none.")
+        list[Path] | None,
+        typer.Argument(help="Run folders, or folders that contain run folders. Default: results."),
     ] = None,
     chart: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Also draw it there: history.png and history.svg."),
+        typer.Option(metavar="DIR", help="Folder for the chart: history.png and history.svg."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For a script.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """What every arm did from each run of a suite to the next, new versions marked.
+    """Show how every arm changed from each run of a suite to the next, with new versions marked.
 
-    Runs are not interleaved: each arm is held against an anchor within its own run first.
-    Between runs on unlike machines there is no verdict.
+    The runs are not interleaved. Each arm is first compared with an anchor in its own run.
+    Runs on different machines get no verdict.
     """
     # Imported here because pandas takes longer to load than most commands to run.
     from harness.analysis.history import history

@@ -22,7 +22,7 @@ from harness.plan.suite import load_suite, suite_names
 
 
 class What(StrEnum):
-    """What can be listed."""
+    """Kinds of things that can be listed."""
 
     models = "models"
     adapters = "adapters"
@@ -30,12 +30,16 @@ class What(StrEnum):
 
 
 def list_command(
-    what: Annotated[What | None, typer.Argument(help="Everything, if not given.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Batch for operations and bytes.")] = 1,
+    what: Annotated[
+        What | None, typer.Argument(help="Models, adapters or suites. Default: all.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Batch for the numbers of operations and bytes.")
+    ] = 1,
     python: PythonOption = None,
 ) -> None:
-    """List models with their sizes, adapters with what they can do here, suites.
+    """List models with their sizes, arms with their abilities on this machine, and suites.
 
     Imports no framework.
     """
@@ -142,7 +146,7 @@ def _table(what: What, rows: list[dict[str, Any]]) -> Table:
                 counts = summary["parameter_count"], summary["inference_operations"]
                 table.add_row(row["name"], row["title"], preset, *(f"{n:,}" for n in counts))
     elif what is What.adapters:
-        for column in ("arm", "what it is", "phases", "models", "here"):
+        for column in ("arm", "description", "phases", "models", "here"):
             table.add_column(column, no_wrap=column in ("arm", "here"))
         every = list(reference.definitions())
         for row in rows:
@@ -154,7 +158,7 @@ def _table(what: What, rows: list[dict[str, Any]]) -> Table:
                 "yes" if row["runs here"] else "no",
             )
     else:
-        for column in ("suite", "what it compares", "cells"):
+        for column in ("suite", "title", "cells"):
             table.add_column(column)
         for row in rows:
             table.add_row(row["name"], row["title"], str(row["cells"]))

@@ -16,10 +16,12 @@ def plot_command(
             " profile, scaling or learning."
         ),
     ],
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, or a folder of them.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders, or a folder that contains run folders.")
+    ],
     output: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where to write; the working folder otherwise."),
+        typer.Option(metavar="DIR", help="Folder for the chart. Default: the working folder."),
     ] = None,
 ) -> None:
     """Draw one chart from the raw records of runs, as PNG and as SVG."""

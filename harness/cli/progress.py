@@ -26,7 +26,7 @@ LINE_SECONDS = 15.0  # between lines about stages, where no terminal shows a bar
 def watched(console: Console, total: int) -> Iterator[Listener]:
     """A listener for the engine; ``total`` is how many cells there are.
 
-    Nothing refreshes by itself: a display that woke up now and then would run beside what is timed.
+    Nothing refreshes by itself: a display that woke up now and then would run while arms are timed.
     """
     if not console.is_terminal:
         yield _Lines(console, total)

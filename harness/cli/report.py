@@ -13,18 +13,22 @@ from harness.cli.terminal import terminal
 
 
 def report_command(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, or a folder of them.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders, or a folder that contains run folders.")
+    ],
     output: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where to write; 'report' in the first run otherwise."),
+        typer.Option(
+            metavar="DIR", help="Folder for the report. Default: 'report' in the first run."
+        ),
     ] = None,
     html: Annotated[
-        bool, typer.Option("--html", help="Also one file for a browser: report.html.")
+        bool, typer.Option("--html", help="Also write one file for a browser: report.html.")
     ] = False,
 ) -> None:
-    """Print the comparison and write it, all from raw records.
+    """Print the comparisons and write a report, all from raw records.
 
-    Markdown, CSV, Parquet, LaTeX, charts, and JSON for pytest-benchmark compare.
+    Writes Markdown, CSV, Parquet, LaTeX, charts, and JSON for pytest-benchmark compare.
     """
     show_report(runs, output or runs[0] / "report", terminal(), html=html)
 
@@ -32,7 +36,7 @@ def report_command(
 def show_report(
     runs: Sequence[Path], folder: Path, console: Console, *, html: bool = False
 ) -> None:
-    """Print the tables and write the report beside them."""
+    """Print the tables and write the report."""
     # Imported here because pandas and Matplotlib take longer to load than most commands to run.
     from harness.analysis.groups import groups
     from harness.records import frames

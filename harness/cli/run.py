@@ -62,10 +62,10 @@ def run_command(
     residency: ResidencyOption = None,
     python: PythonOption = None,
     results: Annotated[
-        Path, typer.Option(metavar="DIR", help="Where run folders are made.")
+        Path, typer.Option(metavar="DIR", help="Folder in which run folders are made.")
     ] = DEFAULT_RESULTS,
 ) -> None:
-    """Prove, measure and report every cell of a suite; what is measured is kept as it comes."""
+    """Prove, measure and report every cell of a suite. Each measurement is kept at once."""
     if (suite is None) == (resume is None):
         raise BadInput("name a suite, such as: levelfield run quick; or a run: --resume RUN")
     given = given_interpreters(python)
@@ -85,7 +85,9 @@ def run_command(
     }
     if resume is not None:
         if any(each is not None for each in wanted.values()):
-            raise BadInput("--resume finishes what a run began with; change nothing but --python")
+            raise BadInput(
+                "--resume finishes a run as it was planned; leave out all options but --python"
+            )
         run = store.open_run(resume)
         chosen, cells, resolutions = session.reopened(run, given)
     else:
@@ -122,7 +124,7 @@ def _say_what_controls(named: str, suite: Suite, cells: Sequence[Cell]) -> None:
 
 
 def _tell_what_more_would_cost(run: Path, suite: Suite) -> None:
-    """A quick run is a first look; what the next level adds, and how long it takes here."""
+    """After a quick run, say what the next level adds and how long it takes here."""
     from harness.analysis import planning
     from harness.records import frames
 
@@ -159,7 +161,7 @@ def _measure(
     except KeyboardInterrupt:
         run.close()
         console.print(
-            "interrupted; what was measured is kept; to go on, type: "
+            "interrupted; the measurements so far are kept; to continue, type: "
             f"levelfield run --resume {shlex.quote(str(run.path))}",
             highlight=False,
             markup=False,

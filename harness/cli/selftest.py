@@ -17,19 +17,22 @@ from harness.errors import BadInput
 def selftest_command(
     full: Annotated[
         bool,
-        typer.Option("--full/--quick", help="With real frameworks: an hour or two. Or minutes."),
+        typer.Option(
+            "--full/--quick", help="Also test real frameworks: one to two hours instead of minutes."
+        ),
     ] = False,
     mutations: Annotated[
         bool,
         typer.Option(
-            "--mutations", help="Only the mistakes seeded into copies of adapters: half an hour."
+            "--mutations",
+            help="Run only the mistakes seeded into copies of adapters: half an hour.",
         ),
     ] = False,
     results: Annotated[
-        Path, typer.Option(metavar="DIR", help="Where the folder of the proof is made.")
+        Path, typer.Option(metavar="DIR", help="Folder in which the results are kept.")
     ] = Path("results"),
 ) -> None:
-    """Run the proof that measurements hold; goal and figure side by side. Exit 1 for a miss."""
+    """Test the measurement itself: every goal next to its figure. Exits with 1 for a miss."""
     from harness.selftest import page
     from harness.selftest.goals import as_table
     from harness.selftest.proof import prove, prove_mutations

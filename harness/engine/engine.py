@@ -205,7 +205,7 @@ class Engine:
         self.run.append(SessionRecord(watched_cores=watched, **vars(quiet)))
         rows: list[dict[str, Any]] = []
         for threads in sorted({cell.threads for cell in cells}) if effort.ceilings else ():
-            self._stage(f"what {threads} thread(s) of this machine can do")
+            self._stage(f"measuring the best rates of this machine with {threads} thread(s)")
             rows += ceilings.measured(threads, available_cores()[:threads])
         for row in rows:
             self.run.append(CeilingRecord(**row))

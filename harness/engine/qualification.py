@@ -233,7 +233,7 @@ class Qualification:
             check = roofline_check(share)
             if check.passed or attempt + 1 == CEILINGS_ATTEMPTS:
                 break
-            self.stage(f"{cell.title}: what {cell.threads} thread(s) of this machine can do")
+            self.stage(f"{cell.title}: best rates of this machine with {cell.threads} thread(s)")
             again = ceilings.measured(cell.threads, available_cores()[: cell.threads])
             # Recorded, so that the report compares the arm with the same ceilings as this check.
             for row in again:

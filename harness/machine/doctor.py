@@ -93,7 +93,7 @@ def rows(facts: Facts) -> Iterator[Row]:
         "other programs",
         f"{share:.1%} of the core to measure on, load {facts.load:.2f}",
         GOOD if share <= noise.FOREIGN_SHARE else POOR,
-        "" if share <= noise.FOREIGN_SHARE else "stop them, or measure when they rest",
+        "" if share <= noise.FOREIGN_SHARE else "stop them, or measure when they are idle",
     )
     disagree = disagreeing(facts)
     yield Row(
@@ -103,7 +103,7 @@ def rows(facts: Facts) -> Iterator[Row]:
         GOOD if disagree <= SOME_ROUNDS else POOR,
         ""
         if disagree <= SOME_ROUNDS
-        else "a neighbour on the same processor: another hour or host",
+        else "another guest uses the processor: measure later or on another host",
     )
     stolen = facts.steal_share
     yield Row(
@@ -115,9 +115,11 @@ def rows(facts: Facts) -> Iterator[Row]:
     cores, physical = machine["cores"], machine["physical_cores"]
     yield Row(
         "cores",
-        f"{cores} at hand, {physical or 'unknown'} physical",
+        f"{cores} available, {physical or 'unknown'} physical",
         GOOD if cores >= 2 else POOR,
-        "" if cores >= 2 else "with one core the host shares it with what it measures",
+        ""
+        if cores >= 2
+        else "use two cores or more: with one, the host disturbs the arms that it measures",
     )
     governor = machine["frequency_governor"]
     yield Row(
@@ -139,13 +141,15 @@ def rows(facts: Facts) -> Iterator[Row]:
         "quota",
         "none" if facts.quota_cores is None else f"{facts.quota_cores:g} cores",
         GOOD if facts.quota_cores is None else POOR,
-        "" if facts.quota_cores is None else "lift the cgroup's cpu.max: throttling is no speed",
+        ""
+        if facts.quota_cores is None
+        else "raise the cgroup's cpu.max: throttled steps say nothing about speed",
     )
     yield Row(
         "thread variables",
         ", ".join(facts.variables) or "none set",
         GOOD,
-        "yours are replaced inside workers" if facts.variables else "",
+        "workers set their own values instead" if facts.variables else "",
     )
     yield Row(
         "last-level cache",
@@ -160,7 +164,7 @@ def rows(facts: Facts) -> Iterator[Row]:
         "virtual machine",
         "yes" if virtual else "no",
         GOOD if not virtual else UNKNOWN,
-        "neighbours may slow it without a trace: heed the loop above" if virtual else "",
+        "other guests may slow it unseen: see the speed of a fixed loop" if virtual else "",
     )
     name = facts.gpu["name"] if facts.gpu else "none, or no driver"
     yield Row("GPU", str(name), GOOD if facts.gpu else UNKNOWN)
@@ -181,12 +185,14 @@ def conclusion(facts: Facts) -> str:
     disagree = disagreeing(facts)
     if disagree > MANY_ROUNDS or facts.foreign_share > 5 * noise.FOREIGN_SHARE:
         return (
-            "no verdicts now: more rounds would go into quarantine than the 30 % that void a"
-            " comparison; change what is marked poor"
+            "no verdicts now: more than 30 % of the rounds would be in quarantine, which voids a"
+            " comparison; improve the rows marked poor"
         )
     restless = facts.foreign_share > noise.FOREIGN_SHARE or facts.steal_share > noise.STEAL_SHARE
     if disagree > SOME_ROUNDS or restless:
-        return "verdicts of 5 % and more (level quick); for less, change what is marked poor"
+        return (
+            "verdicts of 5 % and more (level quick); for smaller ones, improve the rows marked poor"
+        )
     return "verdicts of 2 % and more, with the blocks of level standard"
 
 

@@ -124,7 +124,7 @@ def load_suite(name_or_path: str) -> Suite:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(
-            f"cannot read the suite {path}: {error}; 'levelfield list suites' names those at hand"
+            f"cannot read the suite {path}: {error}; 'levelfield list suites' names the suites"
         ) from error
     try:
         tables = tomllib.loads(text)
@@ -290,7 +290,7 @@ def _threads(wanted: int | str, cores: int) -> int:
         raise UnknownName("number of threads", str(wanted), ("all",))
     if not 1 <= wanted <= cores:
         raise _BadValue(
-            "threads", f"threads must be from 1 to the {cores} cores at hand, not {wanted}"
+            "threads", f"threads must be from 1 to the {cores} available cores, not {wanted}"
         )
     return wanted
 

@@ -132,7 +132,7 @@ def first_visit_check(first: Sequence[float], again: Sequence[float]) -> Check:
     new = min(first[len(first) // 2 :])
     old = median(again)
     ratio = new / (old + READING_SECONDS)
-    note = f"an input set takes {ratio:.3g} times as long when it is met for the first time"
+    note = f"an input set takes {ratio:.3g} times as long at its first use"
     return Check("first visit", ratio, FIRST_VISIT, note if ratio > FIRST_VISIT else "")
 
 

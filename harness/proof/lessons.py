@@ -160,7 +160,7 @@ def draw_lesson(model: str, preset: str, *, batch: int, seed: int, epochs: int) 
     drawn = draw_case(model, preset, seed, batch=batch, sets=1)
     stream = np.random.default_rng([seed, TEST_EXAMPLES])
     if drawn.model.data is None:
-        return f"no data are at hand from which {model} could learn"
+        return f"there is no data set for lessons of {model}"
     if drawn.model.data == "interactions":
         sizes = drawn.sizes
         if sizes["items"] < 2 * CANDIDATES:

@@ -51,12 +51,12 @@ _PROCESS = columns_of(SliceRecord, "process")
 STARTUP = columns_of(StartupRecord, "build_seconds", "compile_seconds", "first_step_seconds")
 _BLOCK = {
     **columns_of(SliceRecord, "block", "round"),
-    "residency": (TEXT, "resident (beside each other, parked), sequential, or audit"),
+    "residency": (TEXT, "resident (all arms in memory, parked), sequential, or audit"),
     "quarantined": (TRUTH, "whether the round's covariates put it into quarantine"),
 }
 _LEARNED = columns_of(EpochRecord, "test_accuracy", "test_loss", "train_loss")
 _CHECKED = {
-    "name": (TEXT, "what was compared, such as outputs/logits or gradient/hidden1/kernel"),
+    "name": (TEXT, "name of the compared array, such as outputs/logits or gradient/hidden1/kernel"),
     "error": (NUMBER, "relative error against the reference, no unit"),
     "tolerance": (NUMBER, "largest error that passes, no unit"),
     "passed": (TRUTH, "whether the error is within the tolerance"),
@@ -99,7 +99,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
             StartupRecord, "second_step_seconds", "warm_up_seconds", "warm_up_steps", "capped"
         ),
         "cache": (TEXT, "compile caches as found: cold (filled here), warm, none (keeps none)"),
-        "purpose": (TEXT, "of the process"),
+        "purpose": (TEXT, "purpose of the process"),
         "block": (COUNT_OR_NA, "number of the block that the process served"),
     },
     "gate": {**CELL, **_PROCESS, **_CHECKED},
@@ -134,10 +134,10 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         **columns_of(RoundRecord, "wall_seconds"),
         "watched_cores": (
             COUNT,
-            "how many cores foreign and stolen shares are of: those measured on and their"
-            " hyper-thread siblings; in older runs all of the machine's",
+            "number of cores that foreign and stolen shares refer to: those measured on and their"
+            " hyper-thread siblings; in older runs all cores of the machine",
         ),
-        "foreign_share": (NUMBER, "share of the watched cores that others used"),
+        "foreign_share": (NUMBER, "share of the watched cores that other programs used"),
         "steal_share": (NUMBER, "share of the watched cores that the hypervisor took"),
         "pressure_share": (NUMBER, "share of the time in which some task waited for a core"),
         **columns_of(RoundRecord, "throttled_seconds"),
@@ -192,17 +192,17 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         **_STATUS,
         "step_seconds": (NUMBER, "seconds per step: median over blocks of throughput's medians"),
         "step_seconds_low": (NUMBER, "lower end of the 95 % t interval over blocks"),
-        "step_seconds_high": (NUMBER, "upper end of the same"),
+        "step_seconds_high": (NUMBER, "upper end of the 95 % t interval over blocks"),
         "latency_p50_seconds": (NUMBER, "median seconds of single fenced steps, pooled"),
-        "latency_p95_seconds": (NUMBER, "95th percentile of the same"),
-        "latency_p99_seconds": (NUMBER, "99th percentile of the same"),
+        "latency_p95_seconds": (NUMBER, "95th percentile of the seconds of single fenced steps"),
+        "latency_p99_seconds": (NUMBER, "99th percentile of the seconds of single fenced steps"),
         "first_token_seconds": (
             NUMBER,
             "generation: seconds from prompt to first token, median over blocks of medians",
         ),
         "further_token_seconds": (
             NUMBER,
-            "generation: seconds for each token behind the first, likewise",
+            "generation: seconds for each token after the first, median over blocks of medians",
         ),
         "mean_over_median": (
             NUMBER,
@@ -210,13 +210,16 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "examples_per_second": (NUMBER, "batch / step_seconds"),
         "concurrency": (NUMBER, "CPU seconds over seconds, median over throughput slices"),
-        "wait_share": (NUMBER, "seconds its threads waited for a core over seconds, median"),
+        "wait_share": (NUMBER, "seconds that its threads waited for a core over seconds, median"),
         "interpreter_seconds": (
             NUMBER,
             "seconds until the interpreter was up, median of processes",
         ),
-        "import_seconds": (NUMBER, "seconds to import the framework, likewise"),
-        "device_seconds": (NUMBER, "seconds to configure it and open the device, likewise"),
+        "import_seconds": (NUMBER, "seconds to import the framework, median of processes"),
+        "device_seconds": (
+            NUMBER,
+            "seconds to configure it and open the device, median of processes",
+        ),
         **{
             name: (kind, f"{words}, median of processes") for name, (kind, words) in STARTUP.items()
         },
@@ -224,16 +227,16 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "warm_up_seconds": (NUMBER, "seconds from the second step to the steady state, median"),
         "capped_share": (NUMBER, "share of processes whose warm-up ended at its cap"),
         "cold_first_step_seconds": (NUMBER, "compile and first step; NaN if found in a cache"),
-        "cache": (TEXT, "what that first process found: cold, warm or none"),
+        "cache": (TEXT, "compile caches as that first process found them: cold, warm or none"),
         "first_step_extra_seconds": (NUMBER, "first_step_seconds - step_seconds"),
         "peak_bytes": (COUNT_OR_NA, "greatest peak resident bytes of all stages"),
         "peak_over_import_bytes": (COUNT_OR_NA, "greatest peak after import less import's own"),
         "output_error": (NUMBER, "largest relative error of outputs; inf for one that is NaN"),
-        "gradient_error": (NUMBER, "largest relative error of gradients, likewise"),
+        "gradient_error": (NUMBER, "largest relative error of gradients; inf for one that is NaN"),
         "worst_error_share": (NUMBER, "largest error / tolerance of all checks; 1 just passes"),
         "loose": (
             TEXT,
-            "what either gate judged loosely, and up to which error; empty for nothing",
+            "answers that either gate judged loosely, and up to which error; empty if none",
         ),
         "test_accuracy": (NUMBER, "share of test examples answered right, 0 to 1"),
         "test_loss": (NUMBER, "loss on the test examples"),
@@ -252,14 +255,14 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "faster": (TEXT, "the faster arm where there is one"),
         "ratio": (NUMBER, "seconds of first over seconds of second"),
         "low": (NUMBER, "lower end of the pair's interval at its own level"),
-        "high": (NUMBER, "upper end of the same"),
-        "confidence": (NUMBER, "level of the interval, by looks and by Holm"),
-        "p_value": (NUMBER, "Holm's, of a ratio of 1"),
+        "high": (NUMBER, "upper end of the pair's interval at its own level"),
+        "confidence": (NUMBER, "level of the interval, corrected for looks and by Holm"),
+        "p_value": (NUMBER, "p-value of a ratio of 1, corrected by Holm"),
         "blocks": (COUNT, "blocks in which both were measured"),
         "margin": (NUMBER, "share below which a difference does not matter, as used"),
-        "provisional": (TRUTH, "below 5 % and from one session alone"),
+        "provisional": (TRUTH, "whether the difference is below 5 % and from one session alone"),
         "disputed": (TRUTH, "whether bootstrap-t gives another interval"),
-        "further_blocks": (COUNT_OR_NA, "more blocks that would settle it, where that is open"),
+        "further_blocks": (COUNT_OR_NA, "more blocks that would settle an open verdict"),
         "reason": (TEXT, "why it is void or inconclusive"),
         "control_ratio": (NUMBER, "ratio of the A/A twin to its original in the same rounds"),
         "control_half_width": (NUMBER, "half of its 95 % interval, a fraction"),

@@ -351,8 +351,8 @@ def _refuse_doubled(slices: pandas.DataFrame, owner: Any, owners: Sequence[str])
     place = keys.iloc[first]
     raise BadInput(
         f"{owners[place['owner']]}: block {place['block']}, round {place['round']} has more than"
-        f" one {place['statistic']} slice, of processes {processes}; two measurements cannot be"
-        " told apart, so measure it again: levelfield run SUITE"
+        f" one {place['statistic']} slice, of processes {processes}; it is not known which of them"
+        " is right, so measure it again: levelfield run SUITE"
     )
 
 

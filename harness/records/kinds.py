@@ -32,11 +32,11 @@ Process = Annotated[int, "number of the worker process within its run"]
 Block = Annotated[int, "number of the block within its run"]
 Round = Annotated[int, "number of the round within its block and comparison"]
 Accuracy = Annotated[
-    float, "share of test examples answered right, 0 to 1; of a recommender, hit rate at 10"
+    float, "share of test examples answered right, 0 to 1; for a recommender, hit rate at 10"
 ]
 TestLoss = Annotated[float, "loss on the test examples"]
 TrainLoss = Annotated[float, "loss of the last training step"]
-Reason = Annotated[str | None, "why it could not be measured"]
+Reason = Annotated[str | None, "reason why it could not be measured"]
 Checks = Sequence[Mapping[str, Any]]  # name, error, tolerance, note, passed of each
 
 
@@ -56,12 +56,12 @@ class SessionRecord(Record):
 
     kind = "session"
     quiet: Annotated[bool, "whether the machine was quiet when the session began: yes, no or empty"]
-    waited_seconds: Annotated[float, "seconds waited for that"]
+    waited_seconds: Annotated[float, "seconds waited for a quiet machine"]
     foreign_share: Annotated[
         float,
-        "share of the cores to measure on, in older runs of the machine, that others used then",
+        "share of the cores to measure on (older runs: of all cores) that other programs used then",
     ]
-    watched_cores: Annotated[Sequence[int] | None, "the cores that this is of"] = None
+    watched_cores: Annotated[Sequence[int] | None, "the cores that the share refers to"] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,9 @@ class ProcessRecord(Record):
     python: Annotated[str, "its version"]
     lock_hash: Annotated[str | None, "hash of the packages installed"]
     asked: Annotated[Mapping[str, Any], "threads, device and numeric mode asked for, as JSON"]
-    describe: Annotated[Mapping[str, Any], "what really ran, read back from the framework, as JSON"]
+    describe: Annotated[
+        Mapping[str, Any], "versions and settings that the framework reports, as JSON"
+    ]
     interpreter_seconds: Annotated[float, "seconds until the interpreter was up"]
     import_seconds: Annotated[float, "seconds to import the framework and its adapter"]
     device_seconds: Annotated[float, "seconds to configure the framework and open the device"]
@@ -156,7 +158,9 @@ class ClosingRecord(Record):
     worker_seconds: Annotated[
         float | None, "seconds in which the timed process answered and was judged"
     ] = None
-    note: Annotated[str | None, "what could not be judged, and why; empty for nothing"] = None
+    note: Annotated[
+        str | None, "answers that could not be judged, and why; empty if there are none"
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,16 +201,18 @@ class RoundRecord(Record):
         Sequence[Sequence[float]], "seconds of the canary loop, of each boundary and core"
     ]
     wall_seconds: Annotated[float, "seconds of the round"]
-    foreign_seconds: Annotated[float, "CPU seconds of others on the watched cores"]
-    steal_seconds: Annotated[float, "seconds that the hypervisor took of them"]
+    foreign_seconds: Annotated[float, "CPU seconds of other programs on the watched cores"]
+    steal_seconds: Annotated[float, "seconds of the watched cores that the hypervisor took"]
     load: Annotated[float, "load average over one minute"]
     throttled_seconds: Annotated[float | None, "seconds held back by a quota"] = None
     pressure_seconds: Annotated[float | None, "seconds in which some task waited for a core"] = None
     frequency_mhz: Annotated[Sequence[float] | None, "frequency of each core"] = None
     major_faults: Annotated[int | None, "page faults of the slices that went to disk"] = None
-    gpu: Annotated[Mapping[str, Any] | None, "what the GPU's driver says"] = None
+    gpu: Annotated[Mapping[str, Any] | None, "clocks, throttling and power by the GPU's driver"] = (
+        None
+    )
     suspect: Annotated[str | None, "the rule of quarantine that it fell under when it ended"] = None
-    watched_cores: Annotated[Sequence[int] | None, "the cores that foreign seconds are of"] = None
+    watched_cores: Annotated[Sequence[int] | None, "the cores that foreign seconds refer to"] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,14 +227,14 @@ class SliceRecord(Record):
     statistic: Annotated[
         str,
         "throughput (one fence at the end), latency (a fence per step), first_token (a fence"
-        " per prompt and token) or further_token (what a generation takes beyond it)",
+        " per prompt and token) or further_token (the tokens after the first)",
     ]
     steps: Annotated[int, "steps in the slice"]
     seconds: Annotated[float, "seconds of the whole slice"]
     cpu_seconds: Annotated[float, "CPU seconds of the worker in the slice"]
-    step_seconds: Annotated[
-        Sequence[float] | None, "seconds of each step, where each is fenced"
-    ] = None
+    step_seconds: Annotated[Sequence[float] | None, "seconds of each step, if each is fenced"] = (
+        None
+    )
     wait_seconds: Annotated[float | None, "seconds that its threads waited for a core"] = None
     switches: Annotated[int | None, "involuntary context switches of the worker in the slice"] = (
         None
@@ -248,7 +254,9 @@ class MemoryRecord(Record):
     tree_bytes: Annotated[
         int | None, "largest proportional set size of its process tree, sampled"
     ] = None
-    device_bytes: Annotated[int | None, "largest device memory of it by the driver, sampled"] = None
+    device_bytes: Annotated[
+        int | None, "largest device memory of the process by the driver, sampled"
+    ] = None
     framework_bytes: Annotated[int | None, "peak of the framework's own device allocator"] = None
     reason: Reason = None
 
@@ -277,7 +285,7 @@ class AccuracyRecord(Record):
     cell: str
     process: Process
     seed: Annotated[
-        int | None, "of initial parameters, split and order; the run's own comes first"
+        int | None, "seed of initial parameters, split and order; the run's own seed comes first"
     ] = None
     test_accuracy: Accuracy | None = None
     test_loss: TestLoss | None = None
@@ -293,7 +301,7 @@ class EpochRecord(Record):
     kind = "epoch"
     cell: str
     process: Process
-    seed: Annotated[int, "of initial parameters, split and order"]
+    seed: Annotated[int, "seed of initial parameters, split and order"]
     epoch: Annotated[int, "epochs learned by then; the first is 1"]
     test_accuracy: Accuracy
     test_loss: TestLoss
@@ -316,12 +324,12 @@ class StatusRecord(Record):
     kind = "status"
     cell: str
     status: Annotated[
-        str, "how the cell ended; unfinished where it was interrupted or is still to run"
+        str, "how the cell ended; unfinished if it was interrupted or has not yet run"
     ]
     reason: Annotated[str | None, "why, in one line"] = None
     log: Annotated[
         str | None,
-        "file in the run's folder logs with what its process printed, where one is kept",
+        "file in the run's folder logs with the output of its process, if one is kept",
     ] = None
 
     def __post_init__(self) -> None:

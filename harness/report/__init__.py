@@ -173,6 +173,6 @@ def _markdown(frames: Frames, found: Sequence[Group], formats: Sequence[str]) ->
     if data:
         parts += [
             "## Data",
-            f"The summary as {' and '.join(data)}, beside it every frame of records.",
+            f"The summary as {' and '.join(data)}, in the same folder as every frame of records.",
         ]
     return "\n\n".join(parts) + "\n"

@@ -57,7 +57,7 @@ def break_even_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
             seconds = row["startup_seconds"] + steps * row["step_seconds"]
             _line(axes, steps, seconds, row["arm"], row["framework"], part)
             ends[row["arm"]] = seconds[-1]
-        _logarithmic(axes, "steps", "seconds in all")
+        _logarithmic(axes, "steps", "total seconds")
         _names(axes, ends, part)
 
     return _figure("Total time against the number of steps", data, "comparison", draw)
@@ -111,7 +111,9 @@ def roofline_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
         best = part.groupby("arm", sort=False)["operations_per_second"].max() / 1e9
         _names(axes, {str(arm): float(value) for arm, value in best.items()}, part)
 
-    return _figure("Roofline: how near to what the machine can do", data, "run", draw)
+    return _figure(
+        "Roofline: operations per second and the limits of the machine", data, "run", draw
+    )
 
 
 def heat_chart(frames: Frames, groups: Sequence[Group]) -> Figure:

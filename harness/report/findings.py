@@ -24,8 +24,8 @@ QUIET_SHARE = 0.03
 # outside the arithmetic.
 SLOW, IDLE = 3.0, 0.1
 SMOKE = (
-    "No verdicts: a smoke run has one block, and from one process per arm nothing can be"
-    " concluded. Arms stand in the order of the run's plan."
+    "No verdicts: a smoke run has one block, and one process per arm does not allow a conclusion."
+    " Arms are in the order of the run's plan."
 )
 
 
@@ -35,7 +35,7 @@ def error_bar(judged: Judged) -> str:
     parts = [
         f"A/A: {control.arm} against itself {control.ratio:.4f} ± {control.half_width:.2%}"
         if control
-        else "A/A: no twin ran, so nothing shows this session's own error",
+        else "A/A: no twin ran, so this session's own error is not known",
         f"margin {judged.verdicts.margin:.1%}",
         f"{judged.verdicts.blocks} blocks, {judged.rounds} rounds",
         f"{share:.0%} of the rounds in quarantine"
@@ -60,11 +60,11 @@ def noise(frames: Frames, group: Group) -> str:
         f"{words} {rounds[name].median():.1%}, worst round {rounds[name].max():.1%}"
         for name, words in (("foreign_share", "foreign load"), ("canary_spread", "canary spread"))
     ]
-    return f"Noise met: {'; '.join(parts)}; stolen {rounds['steal_share'].mean():.2%}."
+    return f"Noise: {'; '.join(parts)}; stolen {rounds['steal_share'].mean():.2%}."
 
 
 def findings(frames: Frames, group: Group) -> Iterator[str]:
-    """Yield notes on single arms, and on a gate that was loose for all of them."""
+    """Yield notes on single arms, and on a loose gate."""
     for words in dict.fromkeys(filter(None, group.rows["loose"])):
         yield (
             f"The gate was loose by today's tolerances: {words}. A mistake with a smaller effect"
@@ -74,9 +74,9 @@ def findings(frames: Frames, group: Group) -> Iterator[str]:
     for row in group.rows.to_dict("records"):
         if row["mean_over_median"] > RARE_SLOW_STEPS:
             yield (
-                f"{row['arm']}: throughput's mean ({milliseconds(row['step_seconds'])} ms) is"
-                f" {row['mean_over_median']:.2f} times latency's median: rare slow steps, or work"
-                " that does not overlap"
+                f"{row['arm']}: the mean of throughput ({milliseconds(row['step_seconds'])} ms) is"
+                f" {row['mean_over_median']:.2f} times the median of latency: some steps are slow,"
+                " or work does not overlap"
             )
         if row["capped_share"] > 0:
             yield (
@@ -86,7 +86,7 @@ def findings(frames: Frames, group: Group) -> Iterator[str]:
         if row["wait_share"] - foreign > WAITING and _quiet(frames, group):
             yield (
                 f"{row['arm']}: its threads waited for a core {row['wait_share']:.0%} of the time"
-                " on a quiet machine: it runs more threads than it was given cores"
+                " on a quiet machine: it runs more threads than it has cores"
             )
         yield from _overhead(row, group)
         yield from _notes(row)
@@ -101,10 +101,11 @@ def _overhead(row: dict[Any, Any], group: Group) -> Iterator[str]:
     times = seconds / group.rows.loc[fine, "step_seconds"].min()
     if row["status"] == "ok" and times > SLOW and share < IDLE:
         yield (
-            f"{row['arm']}: {times:.1f} times the fastest. At the machine's full speed the"
-            f" arithmetic would take {milliseconds(share * seconds)} ms of its"
-            f" {milliseconds(seconds)} ms: the rest is the framework's own work around it, or"
-            f" kernels far from that speed{_documented(row['arm'])}"
+            f"{row['arm']}: its step takes {times:.1f} times as long as the fastest. At the"
+            " machine's full speed the arithmetic would take"
+            f" {milliseconds(share * seconds)} ms of its {milliseconds(seconds)} ms: the rest is"
+            " the framework's overhead, or kernels far from that speed"
+            f"{_documented(row['arm'])}"
         )
 
 

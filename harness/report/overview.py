@@ -18,8 +18,8 @@ from harness.statistics.decisions import PairVerdict
 
 BH_LEVEL = 0.05
 WORDS = (
-    "throughput; failures lower the coverage. Differences that hold at a false discovery rate of"
-    " 5 % over all comparisons (Benjamini and Hochberg)."
+    "throughput. Failures lower the coverage. Differences hold at a false discovery rate of 5 %"
+    " over all comparisons (Benjamini and Hochberg)."
 )
 
 

@@ -54,7 +54,7 @@ def html(frames: Frames, groups: Sequence[Group], *, data: Sequence[tuple[str, s
         compared=(
             f"{cells['arm'].nunique()} arms of {cells['framework'].nunique()} frameworks in"
             f" {len(groups)} comparisons of {cells['model'].nunique()} models; {fine} of"
-            f" {len(cells)} cells are ok, which is to say proven to compute the same and measured."
+            f" {len(cells)} cells are ok: they compute the same as the reference and were measured."
         ),
         concluded=_table(_concluded(groups)),
         alike=groups[0].details if len({group.details for group in groups}) == 1 else "",
@@ -122,25 +122,25 @@ def _open(frames: Frames, groups: Sequence[Group]) -> Iterable[str]:
     if undecided:
         yield (
             f"{undecided} of {len(pairs)} pairs of arms are inconclusive: the tables say how many"
-            " more blocks they want."
+            " more blocks they need."
         )
     counts = frames.cells["status"].value_counts()
     failed = [f"{count} {status}" for status, count in counts.items() if status != "ok"]
     if failed:
-        yield f"Cells without a number: {', '.join(failed)}. Each stands below with its reason."
-    yield "Whether it would be the same on another machine, with other versions or other sizes."
+        yield f"Cells without a number: {', '.join(failed)}. The reason of each is below."
+    yield "Results on another machine, with other versions or other sizes may differ."
 
 
 def _bars(frames: Frames, groups: Sequence[Group]) -> Iterable[str]:
     yield from not_quiet(frames)
     if any("throughput" in group.judged for group in groups):
         yield (
-            "In every comparison one arm runs twice, under two names (A/A): what parts it from"
-            " itself, with its 95 % half-width, is this session's own error, and no margin is"
-            " finer than that. Rounds that others disturbed are in quarantine for all arms alike."
+            "In every comparison one arm runs twice, under two names (A/A). The difference"
+            " between the two, with its 95 % half-width, is this session's own error; no margin is"
+            " smaller. A round that other programs disturbed is in quarantine for all arms."
         )
     else:
-        yield "A smoke run does not know its own error."
+        yield "A smoke run does not measure its own error."
 
 
 def _whole(frames: Frames, groups: Sequence[Group]) -> Iterable[dict[str, Any]]:

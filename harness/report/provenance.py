@@ -19,7 +19,7 @@ _LEFT = ("arm", "version", "adapter", "environment", "read back")
 
 def provenance(frames: Frames) -> str:
     """Provenance as Markdown: date, seed and machine of each run, versions of each arm."""
-    parts = ["## What ran where"]
+    parts = ["## Runs and versions"]
     for run in frames.runs.to_dict("records"):
         facts = [f"- {name}: {escape(text)}" for name, text in run_facts(run) if text]
         parts += [f"### Run {escape(run['run'])}", "\n".join(facts)]
@@ -41,7 +41,7 @@ def run_facts(run: dict[Any, Any]) -> list[tuple[str, str]]:
         ("suite", ": ".join(str(suite[key]) for key in ("name", "title") if suite.get(key))),
         ("effort per cell", _inline(suite.get("effort"))),
         ("processor", _inline(machine.get("processor"))),
-        ("cores at hand", _inline(machine.get("cores"))),
+        ("available cores", _inline(machine.get("cores"))),
         ("memory", f"{significant(memory / 2**30)} GiB" if memory else ""),
         ("system", " ".join(str(each) for each in system if each)),
         ("hypervisor", _inline(machine.get("hypervisor"))),

@@ -1,4 +1,4 @@
-"""The data behind the charts of ``harness.report.curves``.
+"""The data of the charts of ``harness.report.curves``.
 
 Sources: E. D. Dolan, J. J. Moré, "Benchmarking optimization software with performance profiles",
 Mathematical Programming 91 (2002); S. Williams, A. Waterman, D. Patterson, "Roofline", CACM 52

@@ -40,7 +40,9 @@ _FIRST, _FURTHER = "first token (ms)", "per further token (ms)"
 FAR = 1000.0  # a larger end of an interval comes from too few blocks to mean anything
 _ACCURACY, _PEAK = "test accuracy (%)", "peak (MiB)"
 _RATIO, _VERDICT, _EVEN = "ratio to first", "verdict", "break-even with first (steps)"
-_UNTOLD = {"unfinished": "interrupted, or still to run"}
+_NO_REASON = {"unfinished": "interrupted, or not yet run"}
+# How a text names the steps for which an arm is faster in total, start-up included.
+STEPS_WORDS = {"below": "up to", "above": "from"}
 _TEXT_COLUMNS = ("arm", "status", _VERDICT)
 _FEW_ARMS = 4  # a terminal shows every pair of at most so many arms
 
@@ -76,7 +78,7 @@ def _table(frames: Frames, group: Group, why: dict[tuple[str, str, str], str]) -
     for row in group.rows.to_dict("records"):
         cells = _measured(row, group) if row["status"] == "ok" else _unmeasured(row, group)
         if row["status"] != "ok":
-            reason = row["reason"] or _UNTOLD.get(row["status"], "no reason was recorded")
+            reason = row["reason"] or _NO_REASON.get(row["status"], "no reason was recorded")
             log = f" (log: logs/{row['log']})" if row["log"] else ""
             cells["status"] += notes.mark(f"{row['arm']} {row['status']}: {reason}{log}")
         for column in (_PEAK, _ACCURACY):
@@ -150,7 +152,7 @@ def _ratio(pair: PairVerdict) -> str:
     """A ratio with its interval; an end that is too far away is only called far."""
     if not numpy.isfinite(pair.ratio):
         return ABSENT
-    low, high = (f"{end:.3f}" if end < FAR else "far beyond" for end in (pair.low, pair.high))
+    low, high = (f"{end:.3f}" if end < FAR else "out of range" for end in (pair.low, pair.high))
     return f"{pair.ratio:.3f} [{low}, {high}]"
 
 
@@ -176,11 +178,14 @@ def verdict_words(pair: PairVerdict, arm: str, *, in_set: bool) -> str:
 
 
 def _even_words(even: BreakEven | None) -> str:
-    """ "ahead below 230 [180, 310]": the arm compared with the leader."""
+    """Return a text such as "faster up to 230 [180, 310]", short enough for a narrow terminal.
+
+    It compares the total time of an arm, start-up included, with the leader's.
+    """
     if even is None or even.first_ahead in ("always", "never"):
         return ABSENT
     low, high = (significant(end) if numpy.isfinite(end) else "∞" for end in (even.low, even.high))
-    return f"ahead {even.first_ahead} {significant(even.steps)} [{low}, {high}]"
+    return f"faster {STEPS_WORDS[even.first_ahead]} {significant(even.steps)} [{low}, {high}]"
 
 
 def _measured(row: dict[Any, Any], group: Group) -> dict[str, str]:

@@ -56,7 +56,7 @@ def share_of(hits: int, cases: int) -> str:
 
 
 def as_table(findings: Iterable[Finding]) -> pandas.DataFrame:
-    """Texts for people: part, what, goal, figure, met, note."""
+    """Texts for people: part, what, goal, figure, ``met``, note."""
     rows = [
         {
             "part": each.part,

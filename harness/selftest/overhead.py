@@ -45,7 +45,7 @@ def overhead() -> Iterator[Finding]:
                 f"{added:.4%}",
                 added,
                 added <= limit,
-                note=f"slices of {steps} steps, median of {REPEATS}, a bare loop beside each",
+                note=f"slices of {steps} steps, median of {REPEATS}, each next to a bare loop",
             )
 
 

@@ -87,7 +87,7 @@ def judged(folder: Path) -> Iterator[Finding]:
 
 
 def recomputed(run: Path) -> Finding:
-    """Compare two reports of the same records, byte by byte."""
+    """Compare two reports that are made from one run, byte by byte."""
     hashes = []
     for _ in range(2):
         with tempfile.TemporaryDirectory(prefix="levelfield-") as folder:

@@ -30,7 +30,7 @@ def simulated(*, sessions_per_world: int) -> Iterator[Finding]:
         rate = false_verdicts(sessions_per_world, arms)
         yield at_most(
             PART,
-            f"{arms} identical arms told apart, over five looks",
+            f"{arms} identical arms called different, over five looks",
             rate,
             NOMINAL + 4 * _error(NOMINAL, sessions_per_world),
             note=f"nominal 5 % and four standard errors of {sessions_per_world} sessions",

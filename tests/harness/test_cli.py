@@ -80,7 +80,7 @@ MISTAKES = {
     "run --resume foreign": "foreign is not a run folder of levelfield",
     "run --resume newer": "newer has schema 99",
     "run --resume empty-description": "run.json cannot be resumed: KeyError('suite')",
-    "run --resume foreign --batch 3": "--resume finishes what a run began with",
+    "run --resume foreign --batch 3": "--resume finishes a run as it was planned",
     "check quik": "unknown suite 'quik'",
     "check --models mpl": "unknown model 'mpl'; did you mean mlp?",
     "check --threads 9999": "threads must be from 1 to the",

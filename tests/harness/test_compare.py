@@ -81,8 +81,8 @@ def test_what_cannot_be_compared_is_refused_in_one_line(tmp_path: Path) -> None:
     (changed / "run.json").write_text(json.dumps(text))
     for pair, why in (
         ((one, other), "no comparison in common"),
-        ((one, alone), "share no arm beside an anchor"),
-        ((one, changed), "share no arm beside an anchor"),
+        ((one, alone), "share only an anchor"),
+        ((one, changed), "share only an anchor"),
         ((tmp_path, one), "name two run folders"),
     ):
         with pytest.raises(BadInput, match=why) as caught:

@@ -182,7 +182,7 @@ def test_a_run_is_not_compared_with_its_copy(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
     with (
         pytest.warns(CopiedRun, match="copy"),
-        pytest.raises(BadInput, match="here is synthetic once"),
+        pytest.raises(BadInput, match="not synthetic once"),
     ):
         history([tmp_path])
 

@@ -160,9 +160,7 @@ def test_a_lesson_that_cannot_be_says_why(monkeypatch: pytest.MonkeyPatch) -> No
     )
     mlp: Model = replace(reference.get("mlp"), data=None)
     monkeypatch.setattr("reference.case.get", lambda name: mlp)
-    assert draw_lesson("mlp", "small", **words) == (
-        "no data are at hand from which mlp could learn"
-    )
+    assert draw_lesson("mlp", "small", **words) == ("there is no data set for lessons of mlp")
 
 
 @pytest.mark.parametrize("batch", [1, 50, 360, 400, 1437])

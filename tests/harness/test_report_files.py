@@ -113,4 +113,4 @@ def test_a_run_of_nothing_but_failures_gives_a_report(tmp_path: Path, status: st
 def test_a_run_without_cells_gives_a_report(tmp_path: Path) -> None:
     path = run(tmp_path, arms=())
     written = write_report([path], tmp_path / "report")
-    assert "What ran where" in written[0].read_text()
+    assert "Runs and versions" in written[0].read_text()

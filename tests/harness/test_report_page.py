@@ -153,7 +153,7 @@ def test_the_summary_says_what_can_be_concluded_and_what_cannot(tmp_path: Path) 
     for run, void in ((calm, 0), (loud, 2)):
         frames = load(run)
         found = groups(frames)
-        summary_part = html(frames, found).partition("How far")[0]
+        summary_part = html(frames, found).partition("Error of this session")[0]
         assert summary_part.count(">void: ") == void
         assert (f"{void} of 2 comparisons are void" in summary_part) is bool(void)
         sets = [group.judged["throughput"].verdicts.fastest for group in found]

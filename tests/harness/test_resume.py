@@ -360,7 +360,7 @@ def test_an_interruption_says_in_one_line_how_to_go_on(
     assert done.code == 130
     assert done.output == ""
     assert lines_of(done) == [
-        "interrupted; what was measured is kept; to go on, type: "
+        "interrupted; the measurements so far are kept; to continue, type: "
         f"levelfield run --resume '{interrupted}'"
     ]
     assert_nobody_survives(place)

@@ -85,7 +85,7 @@ WRONG = {
     "batch of none": ("[8]", "[8, 0]", 7, "at least 1 example, not 0", ""),
     "negative batch": ("[8]", "[-8]", 7, "at least 1 example, not -8", ""),
     "negative seed": ("seed = 3", "seed = -3", 11, "zero or more, not -3", ""),
-    "threads beyond the machine": ("[1]", "[1, 9999]", 8, "cores at hand, not 9999", ""),
+    "threads beyond the machine": ("[1]", "[1, 9999]", 8, "available cores, not 9999", ""),
     "no threads": ("[1]", "[0]", 8, "threads must be from 1", "not 0"),
     "misspelt all": ("[1]", '["al"]', 8, "number of threads 'al'", "all"),
     "zero rounds": ("rounds = 2", "rounds = 0", 14, "'rounds' must be above zero, not 0", ""),

@@ -27,8 +27,8 @@ link = chainer.Link()
 with link.init_scope():
     link.weights = weights
 chainer.optimizers.Adam(alpha=1.0, eps=1.0).setup(link).update(lambda: F.sum(link.weights))
-# From zero with gradient 1 the step is 1 / (1 + epsilon) behind the correction.
-found["adam-bias-correction"] = "behind" if abs(link.weights.array[0] + 0.5) < 1e-3 else "before"
+# From zero with gradient 1 the step is 1 / (1 + epsilon) after the correction.
+found["adam-bias-correction"] = "after" if abs(link.weights.array[0] + 0.5) < 1e-3 else "before"
 found["dense-kernel"] = "(out, in)" if L.Linear(3, 2).W.shape == (2, 3) else "(in, out)"
 image = chainer.Variable(np.ones((1, 1, 2, 2), np.float32))
 F.sum(F.max_pooling_2d(image, 2)).backward()

@@ -25,7 +25,7 @@ def moved(epsilon, gradient):
 
 
 step, _ = moved(1.0, jnp.ones(1))
-found["adam-bias-correction"] = ("behind" if abs(step[0] + 0.5) < 1e-3 else "before") + " (optax)"
+found["adam-bias-correction"] = ("after" if abs(step[0] + 0.5) < 1e-3 else "before") + " (optax)"
 optimizer = optax.adam(1.0)
 small = jnp.array([1e-8])
 update, _ = optimizer.update(small, optimizer.init(small), small)
@@ -41,7 +41,7 @@ found["adam-on-repeated-rows"] = words + " (optax)"
 
 
 def pooled(image):
-    """The sum behind max pooling with a window of 2."""
+    """The sum after max pooling with a window of 2."""
     return lax.reduce_window(image, -jnp.inf, lax.max, (2, 2), (2, 2), "VALID").sum()
 
 

@@ -48,12 +48,12 @@ gru.cell.kernel.assign([[0.0, 100.0, 100.0]])
 gru.cell.recurrent_kernel.assign(np.zeros((1, 3)))
 # If the second is the update gate, the state stays 0.
 found["gru-gates"] = "r z n" if value(gru(np.ones((1, 1, 1), np.float32))) < 0.1 else "z r n"
-found["gru-reset"] = ("behind" if gru.reset_after else "before") + " the product"
+found["gru-reset"] = ("after" if gru.reset_after else "before") + " the product"
 found["gru-biases"] = "yes" if gru.cell.bias.shape[0] == 2 else "no"
 found["adam-epsilon"] = str(keras.optimizers.Adam().epsilon)
 moved = keras.Variable(np.zeros(1, np.float32))
 keras.optimizers.Adam(1.0, epsilon=1.0).apply([ops.ones(1)], [moved])
-found["adam-bias-correction"] = "behind" if abs(value(moved) + 0.5) < 1e-3 else "before"
+found["adam-bias-correction"] = "after" if abs(value(moved) + 0.5) < 1e-3 else "before"
 dense, image = layers.Dense(3), layers.Conv2D(7, (2, 3))
 dense.build((None, 2))
 image.build((None, 4, 4, 5))

@@ -16,7 +16,7 @@ for name in ("Iterable", "Mapping", "Sequence"):
 import numpy as np  # noqa: E402
 from keras import layers, models  # noqa: E402
 
-place = "behind" if layers.GRU(1).reset_after else "before"
+place = "after" if layers.GRU(1).reset_after else "before"
 found = {"gru-reset": place + " the product"}
 model = models.Sequential([layers.Conv2D(1, (1, 3), use_bias=False, input_shape=(1, 3, 1))])
 model.set_weights([np.array([1, 10, 100], "float32").reshape(1, 3, 1, 1)])

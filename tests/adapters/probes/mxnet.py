@@ -18,8 +18,8 @@ found["leaky-relu"] = f"{-float(nd.LeakyReLU(nd.array([-1.0]), act_type='leaky')
 weights, optimizer = nd.zeros(1), mx.optimizer.Adam(learning_rate=1.0, epsilon=1.0)
 state = optimizer.create_state(0, weights)
 optimizer.update(0, weights, nd.ones(1), state)
-# From zero with gradient 1 the step is 1 / (1 + epsilon) behind the correction.
-found["adam-bias-correction"] = "behind" if abs(weights.asscalar() + 0.5) < 1e-3 else "before"
+# From zero with gradient 1 the step is 1 / (1 + epsilon) after the correction.
+found["adam-bias-correction"] = "after" if abs(weights.asscalar() + 0.5) < 1e-3 else "before"
 dense = gluon.nn.Dense(2, in_units=3)
 found["dense-kernel"] = "(out, in)" if dense.weight.shape == (2, 3) else "(in, out)"
 image = nd.ones((1, 1, 2, 2))

@@ -42,7 +42,7 @@ moved = nn.Parameter(torch.zeros(1))
 adam = torch.optim.Adam([moved], lr=1.0, eps=1.0)
 moved.grad = torch.ones(1)
 adam.step()
-found["adam-bias-correction"] = "behind" if abs(moved.item() + 0.5) < 1e-3 else "before"
+found["adam-bias-correction"] = "after" if abs(moved.item() + 0.5) < 1e-3 else "before"
 lonely = nn.Parameter(torch.ones(1))
 (nn.Parameter(torch.ones(1)) * 2).backward()
 found["unreached-parameter"] = "none" if lonely.grad is None else "zeros"
