@@ -13,14 +13,14 @@ from rich.console import JustifyMethod
 from rich.table import Table
 
 import reference
-from harness.cli.options import PythonOption, given_interpreters
+from harness.cli.options import ModelsFromOption, PythonOption, given_interpreters
 from harness.cli.terminal import terminal
 from harness.environments.sealed import resolve
 from harness.errors import BadInput
 from harness.plan.arms import arms, frameworks, unusable
 from harness.plan.cells import plan
-from harness.plan.suite import load_suite, suite_names
-from reference.spec import Model
+from harness.plan.suite import add_folders, load_suite, suite_names
+from reference.spec import Model, outside_of
 
 
 class What(StrEnum):
@@ -41,6 +41,7 @@ def list_command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Batch for operations and bytes.")] = 1,
+    models_from: ModelsFromOption = None,
     python: PythonOption = None,
 ) -> None:
     """List models with their sizes, adapters with what they can do here, suites.
@@ -48,6 +49,7 @@ def list_command(
     With the name of a model, list what an adapter's author needs: the sizes that its file is given
     and the names, shapes and axes of its arrays. Imports no framework.
     """
+    add_folders(models_from or ())
     if name is not None or preset is not None:
         if what is not What.models or name is None:
             raise BadInput("only a model has details: levelfield list models mlp --preset small")
@@ -93,6 +95,7 @@ def _model(model: Model, preset: str, batch: int) -> dict[str, Any]:
     """Return what the author of an adapter's file needs to know about a model."""
     found = reference.summarize(model, preset, batch)
     summary, generation = found.to_json(), model.generation
+    outside = outside_of(model.name)
     for kind in _SINGULAR:
         for spec in getattr(found, kind):
             # The axes that were flattened into one dimension, in their order.
@@ -105,6 +108,7 @@ def _model(model: Model, preset: str, batch: int) -> dict[str, Any]:
         "family": model.family,
         "source": model.source,
         "file": f"{model.file}.py",
+        "folder": outside.folder.name if outside else None,
         "presets": list(model.presets),
         "preset": preset,
         "batch": batch,
@@ -133,7 +137,8 @@ def _show_model(model: Mapping[str, Any], as_json: bool) -> None:
     console = terminal()
     console.print(f"{model['name']}: {model['title']} ({model['family']}; {model['source']})")
     console.print(f"presets: {', '.join(model['presets'])}; shown: {model['preset']}")
-    console.print(f"file in a framework's folder: {model['file']}, with build(sizes)")
+    place = "adapters" if model["folder"] is None else model["folder"]
+    console.print(f"file of a framework: {place}/<framework>/{model['file']}, with build(sizes)")
     sizes = Table(title="Sizes", title_justify="left")
     for column in ("key", "value"):
         sizes.add_column(column)
