@@ -222,7 +222,7 @@ def closing_price() -> str:
 def code_page(module: str) -> str:
     """docs/models/<module>.md: the code of every framework for the models of one file."""
     models = [each for each in reference.definitions().values() if each.file == module]
-    sources = dict(model_sources(module).values())
+    sources = dict(model_sources(models[0].name).values())
     sizes = {title: code_size(source) for title, source in sources.items()}
     rows = ["| framework | tokens | lines |", "|---|---|---|"]
     rows += [f"| {title} | {t} | {lines} |" for title, (t, lines) in sizes.items()]

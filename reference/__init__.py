@@ -10,14 +10,16 @@ An oracle for other programs, from Python alone::
 """
 
 from reference.case import Answers, Case, draw_case, run_jax, run_numpy, settled_case
-from reference.spec import Model, UnknownName, definitions, get
+from reference.spec import BadDefinition, Model, UnknownName, add_models, definitions, get
 from reference.trace import summarize
 
 __all__ = [
     "Answers",
+    "BadDefinition",
     "Case",
     "Model",
     "UnknownName",
+    "add_models",
     "definitions",
     "draw_case",
     "get",

@@ -18,6 +18,7 @@ import reference
 from harness.cli.options import (
     ArmsOption,
     BatchOption,
+    ModelsFromOption,
     ModelsOption,
     NumericOption,
     OptimizersOption,
@@ -27,6 +28,7 @@ from harness.cli.options import (
     ThreadsOption,
     given_interpreters,
     narrowed,
+    with_models_from,
 )
 from harness.cli.progress import watched
 from harness.cli.terminal import terminal
@@ -49,6 +51,7 @@ def check_command(
     ] = False,
     arms: ArmsOption = None,
     models: ModelsOption = None,
+    models_from: ModelsFromOption = None,
     presets: PresetsOption = None,
     phases: PhasesOption = None,
     optimizers: OptimizersOption = None,
@@ -71,7 +74,7 @@ def check_command(
 
     Exits with 1 if an arm is wrong or failed.
     """
-    chosen = load_suite(suite)
+    chosen = with_models_from(load_suite(suite), models_from, models)
     if everything:
         chosen = replace(chosen, models=tuple(reference.definitions()), arms=("*",))
     published = presets == "paper"

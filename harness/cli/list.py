@@ -13,12 +13,14 @@ from rich.console import JustifyMethod
 from rich.table import Table
 
 import reference
-from harness.cli.options import PythonOption, given_interpreters
+from harness.cli.options import ModelsFromOption, PythonOption, given_interpreters
 from harness.cli.terminal import terminal
 from harness.environments.sealed import resolve
+from harness.errors import BadInput
 from harness.plan.arms import arms, frameworks, unusable
 from harness.plan.cells import plan
-from harness.plan.suite import load_suite, suite_names
+from harness.plan.suite import add_folders, load_suite, suite_names
+from reference.spec import Model, outside_of
 
 
 class What(StrEnum):
@@ -33,16 +35,32 @@ def list_command(
     what: Annotated[
         What | None, typer.Argument(help="Models, adapters or suites. Default: all.")
     ] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="One model: its sizes, and the names and shapes of arrays.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Preset of the one model. Default: small.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     batch: Annotated[
         int, typer.Option(min=1, help="Batch for the numbers of operations and bytes.")
     ] = 1,
+    models_from: ModelsFromOption = None,
     python: PythonOption = None,
 ) -> None:
     """List models with their sizes, arms with their abilities on this machine, and suites.
 
-    Imports no framework.
+    With the name of a model, list what an adapter's author needs: the sizes that its file is given
+    and the names, shapes and axes of its arrays. Imports no framework.
     """
+    add_folders(models_from or ())
+    if name is not None or preset is not None:
+        if what is not What.models or name is None:
+            raise BadInput("only a model has details: levelfield list models mlp --preset small")
+        model = reference.get(name)
+        usual = "small" if "small" in model.presets else next(iter(model.presets))
+        _show_model(_model(model, preset or usual, batch), as_json)
+        return
     facts = {
         What.models: lambda: _models(batch),
         What.adapters: lambda: _adapters(given_interpreters(python)),
@@ -75,6 +93,95 @@ def _models(batch: int) -> list[dict[str, Any]]:
         }
         for model in reference.definitions().values()
     ]
+
+
+def _model(model: Model, preset: str, batch: int) -> dict[str, Any]:
+    """Return what the author of an adapter's file needs to know about a model."""
+    found = reference.summarize(model, preset, batch)
+    summary, generation = found.to_json(), model.generation
+    outside = outside_of(model.name)
+    for kind in _SINGULAR:
+        for spec in getattr(found, kind):
+            # The axes that were flattened into one dimension, in their order.
+            summary[kind][spec.name]["flattened"] = {
+                each.label: dict(each.factors) for each in spec.dimensions if len(each.factors) > 1
+            }
+    return {
+        "name": model.name,
+        "title": model.title,
+        "family": model.family,
+        "source": model.source,
+        "file": f"{model.file}.py",
+        "folder": outside.folder.name if outside else None,
+        "presets": list(model.presets),
+        "preset": preset,
+        "batch": batch,
+        "sizes": dict(model.sizes(preset)),
+        **summary,
+        "objectives": [
+            {
+                "name": each.name,
+                "loss": each.loss,
+                "outputs": list(each.outputs),
+                "targets": list(each.targets),
+                "trains": [n for n in summary["parameters"] if n.startswith(each.trains)],
+                "own_forward": each.forward is not None,
+            }
+            for each in model.objectives
+        ],
+        "generation": generation
+        and {"prompt": generation.prompt, "tokens": generation.count(model.sizes(preset))},
+    }
+
+
+def _show_model(model: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(model, indent=1))
+        return
+    console = terminal()
+    console.print(f"{model['name']}: {model['title']} ({model['family']}; {model['source']})")
+    console.print(f"presets: {', '.join(model['presets'])}; shown: {model['preset']}")
+    place = "adapters" if model["folder"] is None else model["folder"]
+    console.print(f"file of a framework: {place}/<framework>/{model['file']}, with build(sizes)")
+    sizes = Table(title="Sizes", title_justify="left")
+    for column in ("key", "value"):
+        sizes.add_column(column)
+    for key, value in model["sizes"].items():
+        sizes.add_row(key, json.dumps(value))
+    console.print(sizes)
+    arrays = Table(title=f"Arrays at batch {model['batch']}", title_justify="left")
+    for column in ("kind", "name", "shape", "axes"):
+        arrays.add_column(column, no_wrap=column == "name")
+    for kind, word in _SINGULAR.items():
+        for name, array in model[kind].items():
+            shape = " x ".join(map(str, array["shape"]))
+            axes = [
+                f"{axis} ({' x '.join(array['flattened'][axis])})"
+                if axis in array["flattened"]
+                else axis
+                for axis in array["axes"]
+            ]
+            arrays.add_row(word, name, shape, ", ".join(axes))
+    console.print(arrays)
+    for each in model["objectives"]:
+        arguments = ", ".join((*each["outputs"], *each["targets"]))
+        words = f"objective {each['name']}: {each['loss']}({arguments})"
+        if each["own_forward"]:
+            words += "; its forward is its own: a file may need a function of the objective's name"
+        if len(each["trains"]) < len(model["parameters"]):
+            words += f"; trains {', '.join(each['trains'])}"
+        console.print(words, soft_wrap=True)
+    if model["generation"]:
+        tokens, prompt = model["generation"]["tokens"], model["generation"]["prompt"]
+        console.print(f"generation: decodes {tokens} tokens after {prompt}")
+    console.print(
+        f"{model['parameter_count']:,} parameters; operations of a step:"
+        f" inference {model['inference_operations']:,}, training {model['training_operations']:,}",
+        soft_wrap=True,
+    )
+
+
+_SINGULAR = {"inputs": "input", "parameters": "parameter", "state": "state", "outputs": "output"}
 
 
 def _adapters(given: Mapping[str, Path]) -> list[dict[str, Any]]:

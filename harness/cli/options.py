@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +11,8 @@ import typer
 
 from harness.errors import BadInput
 from harness.plan.arms import arms
-from harness.plan.suite import Suite, expand_arms, validated
-from reference.spec import UnknownName
+from harness.plan.suite import Suite, add_folders, expand_arms, validated
+from reference.spec import UnknownName, outside
 
 PythonOption = Annotated[
     list[str] | None,
@@ -49,6 +50,13 @@ ResidencyOption = Annotated[
     str | None,
     typer.Option(help="resident, or sequential where memory cannot hold all arms at once."),
 ]
+ModelsFromOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder of models that are not built in; may be given several times.",
+    ),
+]
 ThreadsOption = Annotated[int | None, typer.Option(help="Cores that each arm may use.")]
 
 
@@ -66,6 +74,19 @@ def given_interpreters(options: list[str] | None) -> dict[str, Path]:
             raise UnknownName("framework or environment", name, sorted(known), where="--python")
         given[name] = Path(path)
     return given
+
+
+def with_models_from(suite: Suite, folders: Sequence[Path] | None, models: str | None) -> Suite:
+    """The suite with the folders of outside models added. Raises BadInput.
+
+    Without ``models``, the models of the folders are those to compare.
+    """
+    if not folders:
+        return suite
+    added = add_folders(folders)
+    own = [name for each in outside() if str(each.folder) in added for name in each.models]
+    changed = replace(suite, models_from=tuple(dict.fromkeys((*suite.models_from, *added))))
+    return changed if models is not None else replace(changed, models=tuple(own))
 
 
 def narrowed(

@@ -15,6 +15,7 @@ from harness.cli.options import (
     BatchOption,
     LevelOption,
     MarginOption,
+    ModelsFromOption,
     ModelsOption,
     NumericOption,
     OptimizersOption,
@@ -26,6 +27,7 @@ from harness.cli.options import (
     TwinOption,
     given_interpreters,
     narrowed,
+    with_models_from,
 )
 from harness.cli.progress import watched
 from harness.cli.report import show_report
@@ -50,6 +52,7 @@ def run_command(
     ] = None,
     arms: ArmsOption = None,
     models: ModelsOption = None,
+    models_from: ModelsFromOption = None,
     presets: PresetsOption = None,
     phases: PhasesOption = None,
     optimizers: OptimizersOption = None,
@@ -84,7 +87,7 @@ def run_command(
         "residency": residency,
     }
     if resume is not None:
-        if any(each is not None for each in wanted.values()):
+        if models_from or any(each is not None for each in wanted.values()):
             raise BadInput(
                 "--resume finishes a run as it was planned; leave out all options but --python"
             )
@@ -92,7 +95,7 @@ def run_command(
         chosen, cells, resolutions = session.reopened(run, given)
     else:
         assert suite is not None
-        loaded = load_suite(suite)
+        loaded = with_models_from(load_suite(suite), models_from, models)
         chosen = narrowed(loaded, **wanted)  # type: ignore[arg-type]
         available = session.resolve_arms(chosen.arms, given)
         session.refuse_if_nothing_can_run(available, suite)

@@ -167,8 +167,7 @@ class Engine:
             numerics = " and ".join(arm.mode.numerics)
             self._finish(cell, "unsupported", f"{arm.name} computes in {numerics} only")
         elif not arm.framework.generic and not arm.framework.model_file(cell.model).exists():
-            missing = arm.framework.model_file(cell.model).name
-            self._finish(cell, "unwritten", f"{arm.framework.package}: {missing} is missing")
+            self._finish(cell, "unwritten", arm.framework.missing_file(cell.model))
         elif resolution.interpreter is None:
             self._finish(cell, "no-environment", resolution.reason)
         else:

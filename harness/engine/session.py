@@ -14,9 +14,9 @@ from harness.engine.in_hand import InHand, record_death
 from harness.environments.sealed import Resolution, resolve
 from harness.errors import BadInput
 from harness.machine.describe import code_version, describe_machine, difference, shown
-from harness.plan.arms import get_arm
+from harness.plan.arms import get_arm, hash_of_models, models_identity
 from harness.plan.cells import Cell, plan
-from harness.plan.suite import Effort, Limits, Suite, suite_names
+from harness.plan.suite import Effort, Limits, Suite, add_folders, suite_names
 from harness.plan.vocabulary import TWIN
 from harness.records import store
 
@@ -78,6 +78,7 @@ def describe_run(
             for arm, resolution in resolutions.items()
         },
         "adapters": _adapters(cells),
+        "models": models_identity(dict.fromkeys(cell.model for cell in cells)),
         "cells": [asdict(cell) for cell in cells],
     }
 
@@ -108,6 +109,7 @@ def reopened(
         locked = {arm: tuple(run.description["locks"][arm]["lock"]) for arm in arms}
         adapters = {cell.framework: run.description["adapters"][cell.framework] for cell in cells}
         machine = dict(run.description["machine"])
+        models = {name: dict(each) for name, each in run.description.get("models", {}).items()}
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(
             f"{run.path / 'run.json'} cannot be resumed: {error!r}; start a new run"
@@ -117,6 +119,7 @@ def reopened(
             f"this is not the machine that {run.path} began on ({'; '.join(differences)}), and one"
             f" run cannot mix them; resume it there, or {_start_anew(suite)}"
         )
+    _add_models(run, suite, models)
     for framework, identity in _adapters(cells).items():
         if identity != adapters[framework]:
             raise BadInput(
@@ -135,6 +138,22 @@ def reopened(
                 f" them again, or {_start_anew(suite)}"
             )
     return suite, cells, resolutions
+
+
+def _add_models(run: store.Run, suite: Suite, began: Mapping[str, Mapping[str, str]]) -> None:
+    """Add the outside models of a run. Raises BadInput where they are not those it began with."""
+    folders = [Path(each).expanduser() for each in suite.models_from]
+    hashes = {each["hash"] for each in began.values()}
+    # Nothing is imported from folders whose files have changed.
+    now = {hash_of_models(folder) for folder in folders}
+    if hashes <= now:
+        add_folders(folders)
+    if not hashes <= now or models_identity(began) != began:
+        raise BadInput(
+            f"the models {', '.join(began)} are not those that {run.path} began with (the files of"
+            f" {', '.join(suite.models_from)} have changed), and one run cannot mix them; restore"
+            f" them, or {_start_anew(suite)}"
+        )
 
 
 class OtherCode(UserWarning):

@@ -15,7 +15,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-import reference
 from harness.engine.in_hand import InHand
 from harness.engine.process import Launch, WorkerProcess
 from harness.environments.sealed import Resolution
@@ -30,7 +29,7 @@ from harness.machine.resources import (
     memory_limit_bytes,
     worker_variables,
 )
-from harness.plan.arms import Arm
+from harness.plan.arms import Arm, models_identity
 from harness.plan.cells import Cell
 from harness.plan.suite import Effort, Limits
 from harness.proof.cases import CaseFile, remove
@@ -38,6 +37,7 @@ from harness.proof.lessons import Lesson
 from harness.proof.replies import ENTRY_BYTES, described, read_arrays
 from harness.records.kinds import ProcessRecord
 from harness.records.store import Run
+from reference.spec import outside, outside_variables
 
 ROOT = Path(__file__).resolve().parents[2]
 PADDING_BYTES = 4096  # most padding of the environment, which shifts where the stack begins
@@ -94,7 +94,9 @@ class Worker:
             self.limits.load_seconds,
             case=str(case.intact()),
             optimizer=cell.optimizer or "sgd",
-            module=None if self.arm.framework.generic else reference.get(cell.model).file,
+            module=None
+            if self.arm.framework.generic
+            else self.arm.framework.model_module(cell.model),
         )["build_seconds"]
         return seconds
 
@@ -320,6 +322,10 @@ class Workers:
         if framework.identity() != self.run.description["adapters"][framework.name]:
             reason = "the files of its adapter changed since the run began; start a new run"
             raise StartFailure("failed", reason)
+        models = self.run.description.get("models", {})
+        if models_identity(models) != models:
+            reason = "the files of its models changed since the run began; start a new run"
+            raise StartFailure("failed", reason)
         cores = tuple(available_cores()[: cell.threads])
         # A worker is given no folder that holds files of another arm or lies next to such files.
         scratch = self.scratch / "arms" / f"{_file_name(arm.name)}-{cell.threads}"
@@ -336,6 +342,7 @@ class Workers:
             hash_seed=self.generator.randrange(2**32),
             device=cell.device,
         )
+        variables |= outside_variables()
         variables["LEVELFIELD_PADDING"] = "x" * self.generator.randrange(PADDING_BYTES)
         launch = Launch(
             interpreter=resolution.interpreter,
@@ -346,6 +353,7 @@ class Workers:
                 "harness": ROOT / "harness",
                 "reference": ROOT / "reference",
                 framework.package.split(".")[0]: framework.root,
+                **{each.package: each.folder for each in outside()},
             },
             log=self.run.path / "logs" / f"{number:04d}-{_file_name(arm.name)}.log",
             memory_limit_bytes=memory_limit_bytes(limits.memory_gib),

@@ -19,7 +19,7 @@ import os
 import re
 import tomllib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -32,7 +32,7 @@ from packaging.specifiers import SpecifierSet
 import reference
 from harness.errors import BadInput
 from harness.plan.vocabulary import NUMERICS, PHASES, PROFILES, STATISTICS
-from reference.spec import UnknownName
+from reference.spec import UnknownName, outside_of
 
 ENTRY_POINT_GROUP = "levelfield.adapters"
 OWN_DISTRIBUTION = "levelfield"
@@ -156,8 +156,31 @@ class Framework:
         }
 
     def model_file(self, model: str) -> Path:
-        """Path of the file of a model, whether or not the file exists."""
-        return self.folder / f"{reference.get(model).file}.py"
+        """Path of the file of a model, whether or not the file exists.
+
+        The files of an outside model are in the folder of its definition, below the framework's
+        name.
+        """
+        outside = outside_of(model)
+        folder = outside.folder / self._folder_name if outside else self.folder
+        return folder / f"{reference.get(model).file}.py"
+
+    def model_module(self, model: str) -> str:
+        """The dotted name under which a worker imports the file of a model."""
+        outside = outside_of(model)
+        package = f"{outside.package}.{self._folder_name}" if outside else self.package
+        return f"{package}.{reference.get(model).file}"
+
+    def missing_file(self, model: str) -> str:
+        """Say which file of a model is missing, without a path of this machine."""
+        path, outside = self.model_file(model), outside_of(model)
+        place = f"{outside.folder.name}/{self._folder_name}" if outside else self.package
+        return f"{place}: {path.name} is missing"
+
+    @property
+    def _folder_name(self) -> str:
+        """The framework's name as that of a folder of outside models; a dot would part packages."""
+        return self.name.replace(".", "_")
 
 
 @dataclass(frozen=True)
@@ -259,6 +282,26 @@ def _package_folder(entry: EntryPoint) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
+def hash_of_models(folder: Path) -> str:
+    """SHA-256 over the .py files of a folder of models and those of its frameworks' folders."""
+    total = hashlib.sha256()
+    for path in sorted((*folder.glob("*.py"), *folder.glob("*/*.py"))):
+        total.update(_line_of(path, folder))
+    return total.hexdigest()
+
+
+def models_identity(models: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Data that distinguish the outside ones among models from others of their names.
+
+    ``run.json`` keeps them. The keys of each are "folder", the last part of its path, and "hash".
+    """
+    folders = {name: found.folder for name in models if (found := outside_of(name))}
+    hashes = {folder: hash_of_models(folder) for folder in set(folders.values())}
+    return {
+        name: {"folder": folder.name, "hash": hashes[folder]} for name, folder in folders.items()
+    }
+
+
 def _printable(text: str) -> str:
     """One line without characters that steer a terminal."""
     return " ".join("".join(mark if mark.isprintable() else " " for mark in text).split())
@@ -273,14 +316,18 @@ def _hash_of(folder: Path) -> str:
     for at, folders, names in os.walk(folder):
         folders[:] = sorted(each for each in folders if each != "__pycache__")
         for path in (Path(at, name) for name in sorted(names)):
-            if path.suffix not in (".py", ".toml") or not path.is_file():
-                continue
-            try:
-                content = hashlib.sha256(path.read_bytes()).hexdigest()
-            except OSError:
-                content = "unreadable"
-            total.update(f"{path.relative_to(folder).as_posix()!r} {content}\n".encode())
+            if path.suffix in (".py", ".toml") and path.is_file():
+                total.update(_line_of(path, folder))
     return total.hexdigest()
+
+
+def _line_of(path: Path, folder: Path) -> bytes:
+    """Return the name of a file below ``folder`` and the hash of its content, as one line."""
+    try:
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        content = "unreadable"
+    return f"{path.relative_to(folder).as_posix()!r} {content}\n".encode()
 
 
 def read_framework(name: str, package: str, root: Path) -> Framework:

@@ -10,20 +10,21 @@ import difflib
 import math
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import reference
-from harness.errors import BadInput
+from harness.errors import BadInput, clean
+from harness.machine.describe import shown
 from harness.machine.resources import available_cores
 from harness.plan.arms import arms, get_arm
 from harness.plan.vocabulary import DEVICES, NUMERICS, PHASES, RESIDENCIES
 from harness.statistics.decisions import LEVELS
 from reference.optimizers import OPTIMIZERS
-from reference.spec import TIME, UnknownName
+from reference.spec import TIME, Model, UnknownName
 
 SUITES = Path(__file__).with_name("suites")
 
@@ -80,7 +81,8 @@ class Suite:
     or "none". "auto" is the first arm that runs and offers the most kinds of slices of the suite.
     With "none" there are no verdicts. ``residency`` is "resident", or "sequential" for a machine
     whose memory cannot hold all arms at the same time. ``times`` are lengths of sequences that
-    replace the presets' own, in models that have any; decoding keeps its own.
+    replace the presets' own, in models that have any; decoding keeps its own. ``models_from`` are
+    the folders of outside models, as absolute paths.
     """
 
     name: str
@@ -100,12 +102,13 @@ class Suite:
     twin: str = "auto"
     residency: str = "resident"
     seed: int = 0
+    models_from: tuple[str, ...] = ()
     effort: Effort = field(default_factory=Effort)
     limits: Limits = field(default_factory=Limits)
 
     def to_json(self) -> dict[str, Any]:
         """Return a dictionary for the run's description."""
-        return asdict(self)
+        return {**asdict(self), "models_from": [shown(Path(each)) for each in self.models_from]}
 
 
 def suite_names() -> dict[str, Path]:
@@ -154,6 +157,11 @@ class _Reader:
                 checked[key] = self._typed(key, value, _SCALARS[key])
             else:
                 checked[key] = self._list(key, value)
+        folders = [self.path.parent / each for each in checked.get("models_from", ())]
+        try:
+            checked["models_from"] = add_folders(folders)
+        except BadInput as error:
+            raise BadInput(f"{self._place('models_from')}: {error}") from error
         try:
             return validated(Suite(**checked))
         except UnknownName as error:
@@ -275,6 +283,30 @@ def validated(suite: Suite) -> Suite:
         times=tuple(dict.fromkeys(suite.times)),
         threads=tuple(dict.fromkeys(threads)),
     )
+
+
+def add_folders(folders: Iterable[Path]) -> tuple[str, ...]:
+    """Add folders of outside models and return them as a suite keeps them. Raises BadInput."""
+    added = []
+    for folder in folders:
+        try:
+            models = reference.add_models(folder.expanduser())
+        except reference.BadDefinition as error:
+            raise BadInput(clean(str(error))) from error
+        for model in models.models.values():
+            _check_traceable(model)
+        added.append(str(models.folder))
+    return tuple(dict.fromkeys(added))
+
+
+def _check_traceable(model: Model) -> None:
+    """Raise BadInput where the shapes of a preset cannot be computed."""
+    for preset in model.presets:
+        try:
+            reference.summarize(model, preset, 1)
+        except Exception as error:  # a definition from outside may raise anything
+            words = clean(f"{type(error).__name__}: {error}")
+            raise BadInput(f"{model.name}/{preset} cannot be traced: {words}") from error
 
 
 def _all_known(what: str, names: Sequence[str], known: Sequence[str]) -> None:

@@ -24,6 +24,7 @@ from harness.proof.lessons import Expected, Lesson, draw_lesson, expected_curve
 from reference.case import Answers, Case, draw_case, read_answers, write_answers, write_case
 from reference.closing import Closing, closing_case, read_closing
 from reference.learning import RUNS, read_learned
+from reference.spec import outside_variables
 
 Stamp = tuple[int, ...]
 
@@ -145,7 +146,7 @@ class Cases:
         """Run a module of the reference in a process of its own -> what it prints."""
         # -P: nothing from the working folder
         command = [sys.executable, "-P", "-m", module, *arguments]
-        done = completed(command)
+        done = completed(command, variables={**os.environ, **outside_variables()})
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             name = f"{cell.model}/{cell.preset}"

@@ -9,6 +9,7 @@ import tokenize
 
 import reference
 from harness.plan.arms import frameworks
+from reference.spec import outside_of
 
 
 def code_size(source: str) -> tuple[int, int]:
@@ -29,19 +30,24 @@ def code_size(source: str) -> tuple[int, int]:
     return len(found), len({line for t in found for line in range(t.start[0], t.end[0] + 1)})
 
 
-def model_sources(module: str) -> dict[str, tuple[str, str]]:
-    """Name of a framework -> its title and its file of that name, if it has a readable one."""
+def model_sources(model: str) -> dict[str, tuple[str, str]]:
+    """Name of a framework -> its title and its file of a model, if it has a readable one."""
     found = {}
     for name, framework in frameworks().items():
         # A third party's file may be anything.
         with contextlib.suppress(OSError, SyntaxError, ValueError, RecursionError):
-            source = (framework.folder / f"{module}.py").read_text(encoding="utf-8")
+            source = framework.model_file(model).read_text(encoding="utf-8")
             ast.parse(source)
             found[name] = framework.title, source
     return found
 
 
 def module_of(model: str) -> str | None:
-    """The file of a model; None for one that this version does not have."""
-    found = reference.definitions().get(model)
-    return found.file if found else None
+    """The file of a model; None for one that this version does not have.
+
+    Before the file of an outside model stands the name of its folder.
+    """
+    found, outside = reference.definitions().get(model), outside_of(model)
+    if found is None:
+        return None
+    return f"{outside.folder.name}/{found.file}" if outside else found.file

@@ -263,9 +263,12 @@ def _cell(value: Any) -> str:
 def _code(frames: Frames) -> Iterable[dict[str, Any]]:
     used = set(frames.cells["framework"])
     models = frames.cells.drop_duplicates("model")["model"]
-    modules = dict.fromkeys(module for each in models if (module := module_of(str(each))))
-    for module in modules:
-        found = {n: each for n, each in model_sources(module).items() if n in used}
+    modules: dict[str, str] = {}
+    for model in map(str, models):
+        if module := module_of(model):
+            modules.setdefault(clean(module), model)
+    for module, model in modules.items():
+        found = {n: each for n, each in model_sources(model).items() if n in used}
         sizes = [(title, *code_size(text)) for title, text in found.values()]
         if found:
             yield {

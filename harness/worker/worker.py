@@ -17,6 +17,7 @@ INTERPRETER_UP = time.perf_counter()
 del sys.path[0]  # the folder of this file holds modules that must not shadow the framework's own
 
 import functools  # noqa: E402
+import importlib.machinery  # noqa: E402
 import importlib.util  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
@@ -67,6 +68,10 @@ class PackagesByFolder:
         if name not in self.folders:
             return None
         folder = self.folders[name]
+        if not os.path.exists(os.path.join(folder, "__init__.py")):
+            spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
+            spec.submodule_search_locations = [folder]
+            return spec
         return importlib.util.spec_from_file_location(
             name, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
         )
@@ -79,6 +84,7 @@ class Server:
         self.adapter = None
         self.packages = {}
         self.package = None
+        self.module = None  # of the model that was loaded last
         self.case = None
 
     def do_prepare(self, packages, memory_limit_bytes=None):
@@ -109,23 +115,25 @@ class Server:
     def do_load(self, case, optimizer, module):
         """Build the model and load a case.
 
-        ``module``: the model's module in the adapter's package.
+        ``module``: the dotted name of the model's module.
         """
         from adapters.base import read_case
 
         self.case = read_case(case, optimizer)
-        code = None
+        self.module, code = module, None
         if module:
-            code = importlib.import_module(self.package + "." + module)
+            code = importlib.import_module(module)
         begin = time.perf_counter()
         self.adapter.load(code, self.case)
         return {"build_seconds": time.perf_counter() - begin}
 
-    def folder(self):
-        """Return the folder of the adapter's package; None before it is known."""
-        if self.package is None:
-            return None
-        top, _, rest = self.package.partition(".")
+    def folders(self):
+        """Return the folders of the adapter's package and of the model's file, as far as known."""
+        packages = [self.package, self.module and self.module.rpartition(".")[0]]
+        return [self._folder(package) for package in packages if package]
+
+    def _folder(self, package):
+        top, _, rest = package.partition(".")
         return os.path.join(self.packages[top], *rest.split(".")) if rest else self.packages[top]
 
     def _step(self, phase):
@@ -383,14 +391,15 @@ def is_out_of_memory(error):
     return any(word in text for word in words)
 
 
-def place_of(error, folder):
+def place_of(error, folders):
     """Return where an exception came from, as a readable "file:line".
 
-    This is the innermost frame below ``folder``, the adapter's own. Without one, it is the
-    innermost frame of all.
+    This is the innermost frame below one of ``folders``, those of the adapter and of the model's
+    file. Without one, it is the innermost frame of all.
     """
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if folder and frame.filename.startswith(folder + os.sep)]
+    below = tuple(folder + os.sep for folder in folders)
+    own = [frame for frame in frames if frame.filename.startswith(below)]
     frame = (own or frames)[-1]
     # Results are published, so they must not hold paths of this machine.
     parts = frame.filename.split(os.sep)
@@ -414,10 +423,11 @@ def missing_method(error):
     return None
 
 
-def failure(error, package=None, folder=None):
+def failure(error, package=None, folders=()):
     """Return the reply to a request that raised.
 
-    ``package`` is the name of the adapter's package and ``folder`` is its folder, as far as known.
+    ``package`` is the name of the adapter's package, if it is known. ``folders`` are those of the
+    adapter and of the model's file.
     """
     if type(error).__name__ == "Unsupported":
         return {"ok": False, "status": "unsupported", "reason": str(error)}
@@ -433,7 +443,7 @@ def failure(error, package=None, folder=None):
     reason = "%s%s (%s)" % (
         type(error).__name__,
         ": " + words if words else "",
-        place_of(error, folder),
+        place_of(error, folders),
     )
     return {"ok": False, "status": status, "reason": reason}
 
@@ -452,7 +462,7 @@ def main(request_fd, reply_fd):
                 line = json.dumps(reply)  # inside try: an adapter may return what JSON cannot hold
             except Exception as error:  # every failure of a framework is an answer
                 traceback.print_exc()
-                line = json.dumps(failure(error, worker.package, worker.folder()))
+                line = json.dumps(failure(error, worker.package, worker.folders()))
             sys.stdout.flush()
             sys.stderr.flush()
             replies.write(line + "\n")

@@ -1,0 +1,371 @@
+"""What the author of an adapter or of a model outside this repository needs."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import reference
+from harness.cli import app
+from harness.engine import session
+from harness.environments import sealed
+from harness.errors import BadInput
+from harness.plan.arms import arms, frameworks, models_identity
+from harness.plan.suite import add_folders, load_suite, validated
+from harness.records import store
+from harness.report.code import model_sources, module_of
+from reference import spec
+from reference.spec import UnknownName
+from tests.harness.conftest import TINY_EFFORT, Silent
+from tests.harness.test_cli import Done, variables
+from tests.harness.test_third_party import ADAPTER, ENVIRONMENT, careless
+
+ROOT = Path(__file__).parents[2]
+DEFINITION = """
+from reference.spec import ArraySpec, Model, Objective, dimension
+
+
+def inputs(sizes, batch):
+    rows = dimension("batch", batch)
+    return (
+        ArraySpec("features", (rows, dimension("in", sizes["features"]))),
+        ArraySpec("label", (rows,), classes=sizes["classes"]),
+    )
+
+
+def forward(nn, sizes, inputs):
+    x = inputs["features"]
+    deep = nn.relu(nn.dense(x, "hidden", sizes["width"]))
+    logits = nn.add(nn.dense(x, "wide", sizes["classes"]), nn.dense(deep, "deep", sizes["classes"]))
+    return {"logits": logits}
+
+
+MODELS = (
+    Model(
+        name="wide_and_deep",
+        title="Wide and deep",
+        family="dense",
+        source="Cheng et al. 2016",
+        presets={
+            "tiny": {"features": 12, "width": 16, "classes": 5},
+            "small": {"features": 64, "width": 128, "classes": 10},
+        },
+        inputs=inputs,
+        forward=forward,
+        objectives=(Objective("softmax_cross_entropy", ("logits",), ("label",)),),
+    ),
+)
+"""
+TORCH_FILE = """
+from torch import nn
+from torch.nn import functional as F
+
+
+class WideAndDeep(nn.Module):
+    def __init__(self, sizes):
+        super().__init__()
+        self.wide = nn.Linear(sizes["features"], sizes["classes"])
+        self.hidden = nn.Linear(sizes["features"], sizes["width"])
+        self.deep = nn.Linear(sizes["width"], sizes["classes"])
+
+    def forward(self, features):
+        return self.wide(features) + self.deep(F.relu(self.hidden(features)))
+
+
+def build(sizes):
+    return WideAndDeep(sizes)
+"""
+TIDY_FILE = """
+import numpy
+
+
+def build(sizes):
+    def predict(parameters, x):
+        def dense(x, name):
+            return x @ parameters[name + "/kernel"] + parameters[name + "/bias"]
+
+        return dense(x, "wide") + dense(numpy.maximum(dense(x, "hidden"), 0), "deep")
+
+    return predict
+"""
+FILES = {
+    "wide_and_deep.py": DEFINITION,
+    "torch/wide_and_deep.py": TORCH_FILE,
+    "tidy/wide_and_deep.py": TIDY_FILE,
+}
+SUITE = """
+title = "A model of one's own"
+models = ["wide_and_deep"]
+models_from = ["mine"]
+arms = ["tidy:plain", "reference:numpy"]
+presets = ["tiny"]
+phases = ["inference"]
+batches = [4]
+level = "smoke"
+twin = "none"
+
+[effort]
+rounds = 2
+slice_seconds = 0.002
+rewarm_seconds = 0.001
+warm_up_seconds = 0.001
+quiet_seconds = 0.0
+ceilings = false
+memory = false
+accuracy = false
+"""
+
+
+def write(folder: Path, **changed: str) -> Path:
+    """Write the folder of outside models, with some files changed; keys are names of folders."""
+    for name, text in {**FILES, **{f"{k}.py": v for k, v in changed.items()}}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def forgotten() -> None:
+    """Remove outside models from this process."""
+    spec._OUTSIDE.clear()
+    for name in [name for name in sys.modules if name.startswith(spec.OUTSIDE_PACKAGE)]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Iterator[Path]:
+    """A folder with a model; this process forgets it after the test."""
+    yield write(tmp_path / "mine")
+    forgotten()
+
+
+@pytest.fixture(scope="module")
+def third(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of commands in which a third party's framework is installed."""
+    site = tmp_path_factory.mktemp("site")
+    files = {
+        "tidy_company/__init__.py": "unit = 1\n",
+        "tidy_company/tidy/__init__.py": ADAPTER,
+        "tidy_company/tidy/env.toml": ENVIRONMENT,
+    }
+    careless(site, entry="tidy", package="tidy_company.tidy", files=files)
+    return variables(tmp_path_factory, site, PYTHONPATH=f"{site}:{ROOT}")
+
+
+def command(folder: Path, environment: dict[str, str], *words: str) -> Done:
+    """Type a command in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from harness.cli import main; main()", *words],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def typed(*words: str) -> str:
+    """Run a command in this process -> what it prints."""
+    done = CliRunner().invoke(
+        app, words, prog_name="levelfield", env={"COLUMNS": "160"}, catch_exceptions=False
+    )
+    assert done.exit_code == 0, done
+    return done.output
+
+
+@pytest.mark.parametrize("name", reference.definitions())
+def test_a_model_is_listed_with_its_sizes_names_shapes_and_axes(name: str) -> None:
+    found = json.loads(typed("list", "models", name, "--preset", "tiny", "--json", "--batch", "3"))
+    model = reference.get(name)
+    assert found["sizes"] == json.loads(json.dumps(dict(model.sizes("tiny"))))
+    assert found["file"] == f"{model.file}.py"
+    summary = reference.summarize(model, "tiny", 3)
+    for kind in ("inputs", "parameters", "state", "outputs"):
+        assert {n: a["shape"] for n, a in found[kind].items()} == {
+            spec.name: list(spec.shape) for spec in getattr(summary, kind)
+        }
+    for array in found["parameters"].values():
+        for axis, factors in array["flattened"].items():
+            size = array["shape"][array["axes"].index(axis)]
+            assert math.prod(factors.values()) == size
+    trained = [name for each in found["objectives"] for name in each["trains"]]
+    assert sorted(trained) == sorted(found["parameters"])
+    assert (found["generation"] is not None) is (model.generation is not None)
+    shown = typed("list", "models", name, "--preset", "tiny")
+    assert all(word in shown for word in (*found["parameters"], *found["sizes"]))
+    assert f"{found['parameter_count']:,} parameters" in shown
+
+
+def test_a_flattened_axis_is_listed_with_the_axes_that_it_has_come_from() -> None:
+    shown = typed("list", "models", "lenet5")
+    assert "in (height x width x channel), out" in shown
+    assert "shown: small" in shown
+
+
+def test_only_a_known_model_has_details() -> None:
+    with pytest.raises(UnknownName, match="unknown model 'lenett'; did you mean lenet5"):
+        typed("list", "models", "lenett")
+    with pytest.raises(UnknownName, match="unknown preset 'smal' in model mlp; did you mean small"):
+        typed("list", "models", "mlp", "--preset", "smal")
+    for words in (("suites", "quick"), ("models", "--preset", "tiny")):
+        with pytest.raises(BadInput, match="levelfield list models mlp"):
+            typed("list", *words)
+
+
+def test_a_model_from_a_folder_is_known_like_a_built_in_one(mine: Path) -> None:
+    assert add_folders([mine, mine]) == (str(mine),)
+    assert "wide_and_deep" in reference.definitions()
+    assert add_folders([mine / ".." / "mine"]) == (str(mine),)
+    torch = frameworks()["torch"]
+    assert torch.model_file("wide_and_deep") == mine / "torch" / "wide_and_deep.py"
+    assert torch.model_file("mlp") == torch.folder / "mlp.py"
+    assert torch.model_module("mlp") == "adapters.torch.mlp"
+    case = reference.draw_case("wide_and_deep", "tiny", seed=1, batch=2)
+    assert reference.run_numpy(case).outputs[0]["logits"].shape == (2, 5)
+    assert module_of("wide_and_deep") == "mine/wide_and_deep"
+    assert model_sources("wide_and_deep")["torch"][1] == TORCH_FILE
+    shown = typed("list", "models", "wide_and_deep")
+    assert "mine/<framework>/wide_and_deep.py" in shown
+    rows = {row["arm"]: row for row in json.loads(typed("list", "adapters", "--json"))}
+    assert "wide_and_deep" in rows["torch:eager"]["models"]
+    assert "wide_and_deep" not in rows["jax:jit"]["models"]
+
+
+WRONG = {
+    "a built-in name": (DEFINITION.replace('"wide_and_deep"', '"mlp"'), "has the name 'mlp'"),
+    "a bad name": (DEFINITION.replace('"wide_and_deep"', '"a b"'), "'a b' cannot name a model"),
+    "a bad preset": (DEFINITION.replace('"tiny"', '"tiny+time=3"'), "cannot name a model, its fi"),
+    "no Python": ("def", "SyntaxError"),
+    "an error": ("1 / 0", "ZeroDivisionError: division by zero"),
+    "escapes": ("raise ValueError('\\x1b[2J\\nx')", "ValueError"),
+    "a framework": ("import torch", "imports torch; a definition may import numpy and reference"),
+    "no model": ("x = 1", "MODELS is not a tuple of reference.spec.Model"),
+    "other models": ("MODELS = (1,)", "MODELS is not a tuple of reference.spec.Model"),
+    "no presets": (
+        DEFINITION.replace("presets={", "presets={} or {} and {"),
+        "the model 'wide_and_deep' has no presets",
+    ),
+    "no shapes": (DEFINITION.replace("add(", "added("), "wide_and_deep/tiny cannot be traced"),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG)
+def test_a_wrong_definition_is_refused_in_one_line(mine: Path, fault: str) -> None:
+    text, words = WRONG[fault]
+    write(mine, wide_and_deep=text)
+    with pytest.raises(BadInput) as caught:
+        add_folders([mine])
+    assert words in str(caught.value)
+    assert str(caught.value).isprintable()
+    forgotten()
+    write(mine)  # a mended folder can be used
+    add_folders([mine])
+    assert "wide_and_deep" in reference.definitions()
+
+
+def test_folders_that_are_missing_empty_or_clash_are_refused(mine: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"absent: not a folder of models \(No such file"):
+        add_folders([tmp_path / "absent"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match="empty: no file at its top defines a model"):
+        add_folders([tmp_path / "empty"])
+    with pytest.raises(BadInput, match=r"other/wide_and_deep\.py: another model has the name"):
+        add_folders([mine, write(tmp_path / "other")])
+
+
+def test_a_suite_finds_its_folder_next_to_its_file(mine: Path) -> None:
+    path = mine.parent / "own.toml"
+    path.write_text(SUITE.replace('"tidy:plain", ', ""))
+    suite = load_suite(str(path))
+    assert suite.models_from == (str(mine),)
+    path.write_text(path.read_text().replace('["mine"]', '["yours"]'))
+    with pytest.raises(BadInput, match=r"own\.toml:4: .*yours: not a folder of models"):
+        load_suite(str(path))
+
+
+def test_a_cell_fails_where_the_files_of_its_model_changed_since_the_run_began(mine: Path) -> None:
+    path = mine.parent / "own.toml"
+    path.write_text(SUITE.replace('"tidy:plain", ', ""))
+    suite = replace(validated(load_suite(str(path))), effort=TINY_EFFORT)
+    cells, resolutions = session.planned(suite, session.resolve_arms(suite.arms, {}))
+    description = session.describe_run(suite, cells, resolutions)
+    assert description["models"] == models_identity(["wide_and_deep", "mlp"])
+    (mine / "torch" / "wide_and_deep.py").write_text("changed")
+    with store.create(mine.parent, "run", description) as run:
+        session.measure(run, suite, cells, resolutions=resolutions, progress=Silent())
+    (status,) = (r for r in store.read_records(run) if r["record"] == "status")
+    assert status["status"] == "failed"
+    assert "the files of its models changed since the run began" in status["reason"]
+
+
+@pytest.mark.alone
+@pytest.mark.real
+def test_a_model_from_a_folder_passes_the_gate_in_a_real_framework(
+    mine: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    resolution = sealed.resolve(arms()["torch:eager"].mode.environment, {})
+    if resolution.how not in ("sealed", "found"):
+        pytest.skip(f"neither sealed nor found: {resolution.reason}")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = "check --models-from mine --arms reference:numpy,torch:eager,jax:jit --batch 4 --json"
+    done = command(mine.parent, environment, *words.split(), "--optimizers", "adam")
+    assert done.code == 0, done
+    rows = {(row["arm"], row["phase"]): row for row in json.loads(done.output)}
+    assert {row["model"] for row in rows.values()} == {"wide_and_deep"}
+    for phase in ("inference", "training"):
+        assert rows["torch:eager", phase]["status"] == "ok"
+        assert rows["jax:jit", phase]["reason"] == "mine/jax: wide_and_deep.py is missing"
+    assert rows["reference:numpy", "inference"]["status"] == "ok"
+
+
+@pytest.mark.alone
+def test_a_third_partys_framework_runs_a_model_from_a_folder_and_a_run_knows_it_again(
+    tmp_path: Path, third: dict[str, str]
+) -> None:
+    write(tmp_path / "mine")
+    (tmp_path / "own.toml").write_text(SUITE)
+    done = command(tmp_path, third, "run", "own.toml")
+    assert done.code == 0, done
+    (run,) = (tmp_path / "results").iterdir()
+    records = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
+    statuses = [each["status"] for each in records if each["record"] == "status"]
+    assert statuses == ["ok", "ok"], done
+    description: dict[str, Any] = json.loads((run / "run.json").read_text())
+    assert description["models"]["wide_and_deep"]["folder"] == "mine"
+    file = tmp_path / "mine" / "wide_and_deep.py"
+    file.write_text("raise SystemExit('imported')")
+    done = command(tmp_path, third, "run", "--resume", str(run))
+    assert (done.code, done.output) == (2, "")
+    assert "the models wide_and_deep are not those that" in done.errors
+    assert done.errors.count("\n") == 1
+    file.write_text(DEFINITION)
+    assert command(tmp_path, third, "run", "--resume", str(run)).code == 0
+    # A report needs no folder.
+    file.unlink()
+    assert command(tmp_path, third, "report", str(run), "--output", "again").code == 0
+
+
+@pytest.mark.alone
+def test_an_error_in_a_file_of_a_model_names_its_place(
+    tmp_path: Path, third: dict[str, str]
+) -> None:
+    mine = write(tmp_path / "mine")
+    (tmp_path / "own.toml").write_text(SUITE)
+    (mine / "tidy" / "wide_and_deep.py").write_text(
+        "def build(sizes):\n    return sizes['depth']\n"
+    )
+    done = command(tmp_path, third, "check", "own.toml", "--json", "--arms", "tidy:plain")
+    assert done.code == 1, done
+    (row,) = json.loads(done.output)
+    assert row["reason"] == "KeyError: 'depth' (mine/tidy/wide_and_deep.py:2)"
