@@ -20,6 +20,7 @@ from harness.cli import (
     export,
     history,
     list,
+    new,
     plot,
     report,
     run,
@@ -44,6 +45,7 @@ app.command("advise")(advise.advise_command)
 app.command("export")(export.export_command)
 app.command("compare")(compare.compare_command)
 app.command("history")(history.history_command)
+app.add_typer(new.app, name="new")
 app.command("doctor")(doctor.doctor_command)
 app.command("selftest")(selftest.selftest_command)
 

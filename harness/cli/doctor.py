@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import date
 from typing import Annotated
 
 import typer
@@ -11,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.cli.terminal import terminal
+from harness.plan.arms import PINS_LAST, EnvironmentSpec, arms, old_pins
 
 STYLES = {"good": "green", "poor": "yellow", "unknown": "dim"}
 
@@ -23,9 +26,18 @@ def doctor_command(
 
     facts = doctor.examine()
     found = list(doctor.rows(facts))
+    old = old_pins((arm.mode.environment for arm in arms().values()), date.today())
     if as_json:
-        rows = [asdict(row) for row in found]
-        print(json.dumps({"rows": rows, "conclusion": doctor.conclusion(facts)}, indent=1))
+        print(
+            json.dumps(
+                {
+                    "rows": [asdict(row) for row in found],
+                    "old_pins": {spec.label: str(spec.pinned) for spec in old},
+                    "conclusion": doctor.conclusion(facts),
+                },
+                indent=1,
+            )
+        )
         return
     console = terminal()
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -36,3 +48,13 @@ def doctor_command(
         table.add_row(*map(Text, cells), style=STYLES[row.state])  # brackets are no markup
     console.print(table)
     console.print(f"Expect {doctor.conclusion(facts)}.", highlight=False)
+    if old:
+        console.print(_old_words(old), highlight=False, markup=False, soft_wrap=True)
+
+
+def _old_words(old: Sequence[EnvironmentSpec]) -> str:
+    days = ", ".join(f"{spec.label} ({spec.pinned})" for spec in old)
+    return (
+        f"Pinned more than {PINS_LAST.days} days ago, so newer releases may differ: {days};"
+        " CONTRIBUTING.md says how pins are renewed."
+    )

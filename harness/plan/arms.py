@@ -22,6 +22,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import date, timedelta
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
@@ -40,6 +41,8 @@ OWN_DISTRIBUTION = "levelfield"
 # name of an environment "/", and patterns of arms contain "*", "?", "[" and ",".
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 TEXT_CHARACTERS = 500  # the longest title, summary or address
+PINS_LAST = timedelta(days=90)  # the policy of CONTRIBUTING.md
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _NAME = re.compile(
     r"(?P<framework>[^@:#]+)(@(?P<version>[0-9][\w.]*))?:(?P<mode>[^@:#]+)"
     r"(#((?P<copy>[2-9]|[1-9]\d+)|\+(?P<percent>\d+(\.\d+)?)%))?"
@@ -54,7 +57,7 @@ class EnvironmentSpec:
     modules that an interpreter must have to be usable. Without requirements there is nothing to
     build: the harness looks for an interpreter that has the imports. ``programs`` are patterns of
     names, such as those of compilers, one of which must be on PATH. ``hint`` says how to install
-    whatever is missing.
+    whatever is missing. ``pinned`` is the day when the versions were chosen, if it is known.
     """
 
     framework: str
@@ -64,6 +67,7 @@ class EnvironmentSpec:
     imports: tuple[str, ...]
     hint: str = ""
     programs: tuple[str, ...] = ()
+    pinned: date | None = None
 
     @property
     def label(self) -> str:
@@ -87,6 +91,7 @@ class EnvironmentSpec:
             self,
             framework=f"{self.framework}@{version}",
             requirements=(f"{first}=={version}", *follow),
+            pinned=None,
         )
 
 
@@ -345,6 +350,7 @@ def read_framework(name: str, package: str, root: Path) -> Framework:
                 imports=_texts(table["imports"]),
                 hint=_text(table.get("hint", "")),
                 programs=_texts(table.get("programs", ())),
+                pinned=_day(table["pinned"]) if "pinned" in table else None,
             )
             for key, table in text["environments"].items()
         }
@@ -391,6 +397,12 @@ def _truth(value: Any) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{value!r} should be true or false")
     return value
+
+
+def _day(value: Any) -> date:
+    if not isinstance(value, str) or not _DAY.fullmatch(value):
+        raise ValueError(f'{str(value)[:60]!r} should be a day such as "2026-11-21", in quotes')
+    return date.fromisoformat(value)  # raises a ValueError for a day that no month has
 
 
 def _specifier(value: Any) -> str:
@@ -452,6 +464,12 @@ def get_arm(name: str) -> Arm:
         environment = arm.mode.environment.at(version)
         arm = replace(arm, mode=replace(arm.mode, environment=environment), version=version)
     return replace(arm, suffix=name.partition("#")[2])
+
+
+def old_pins(specs: Iterable[EnvironmentSpec], today: date) -> list[EnvironmentSpec]:
+    """Select the environments whose pins are older than PINS_LAST, each once, the oldest first."""
+    dated = {(spec.pinned, spec.label): spec for spec in specs if spec.pinned is not None}
+    return [spec for (day, _), spec in sorted(dated.items()) if today - day > PINS_LAST]
 
 
 @contextmanager

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from harness.cli import app
+from harness.cli import doctor as command
 from harness.machine import doctor
+from harness.plan.arms import PINS_LAST, EnvironmentSpec, arms, old_pins
 
 MACHINE = {
     "cores": 4,
@@ -84,3 +87,44 @@ def test_the_command_tells_this_machine(monkeypatch: pytest.MonkeyPatch) -> None
     assert shown.exit_code == 0
     assert "always [madvise] never" in shown.output
     assert "Expect" in shown.output
+
+
+TODAY = date(2027, 3, 1)
+
+
+def pinned(framework: str, day: date | None) -> EnvironmentSpec:
+    return EnvironmentSpec(framework, "default", ">=3.11", ("x==1",), ("x",), pinned=day)
+
+
+def test_pins_are_old_after_ninety_days_and_the_oldest_come_first() -> None:
+    last = TODAY - PINS_LAST
+    specs = [
+        pinned("young", last),
+        pinned("old", last - timedelta(days=1)),
+        pinned("older", last - timedelta(days=2)),
+        pinned("old", last - timedelta(days=1)),  # of another mode
+        pinned("undated", None),
+    ]
+    assert [spec.label for spec in old_pins(specs, TODAY)] == ["older", "old"]
+    assert old_pins(specs, last) == []
+
+
+def test_every_built_in_environment_with_pins_has_their_day() -> None:
+    specs = {arm.mode.environment for arm in arms().values()}
+    own = [spec for spec in specs if spec.requirements]
+    assert own
+    assert [spec.label for spec in own if spec.pinned is None] == []
+    assert all(spec.at("9.9").pinned is None for spec in own)
+
+
+def test_old_pins_are_one_line_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "examine", lambda: GOOD)
+    old = [pinned("older", date(2026, 1, 2)), pinned("old", date(2026, 1, 3))]
+    for found, words in ((old, "older (2026-01-02), old (2026-01-03); CONTRIBUTING.md"), ([], "")):
+        monkeypatch.setattr(command, "old_pins", lambda specs, today, found=found: found)
+        shown = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "80"}).output
+        lines = [line for line in shown.splitlines() if line.startswith("Pinned more than")]
+        assert len(lines) == (1 if words else 0)
+        assert words in shown
+        told = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).output)
+        assert told["old_pins"] == {spec.label: str(spec.pinned) for spec in found}

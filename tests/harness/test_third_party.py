@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +286,9 @@ WRONG = {
     "number for a title": ('"Tidy"', "5", "5 should be a text"),
     "text for a truth": ("documentation", 'generic = "no"\ndocumentation', "be true or false"),
     "no specifier": ('">=3.6"', '"three"', "Invalid specifier"),
+    "a day in words": ("imports =", 'pinned = "today"\nimports =', "'today' should be a day"),
+    "a day without quotes": ("imports =", "pinned = 2026-11-21\nimports =", "in quotes"),
+    "a day that is none": ("imports =", 'pinned = "2026-02-30"\nimports =', "day is out of range"),
     "no phase": ('["inference"]', "[]", "an empty list where at least one of"),
     "no throughput": ("phases = [", 'statistics = ["latency"]\nphases = [', "throughput"),
     "no mode": ("[modes.plain]", "[modes]\n[other]", "it has no mode"),
@@ -337,3 +341,8 @@ def test_the_good_environment_file_reads_as_written(tmp_path: Path) -> None:
     assert found.modes["plain"].phases == ("inference",)
     assert found.modes["plain"].statistics == ("throughput", "latency")
     assert found.modes["plain"].environment.requirements == ("numpy",)
+    assert found.modes["plain"].environment.pinned is None
+    dated = ENVIRONMENT.replace("imports =", 'pinned = "2026-11-21"\nimports =')
+    (tmp_path / "env.toml").write_text(dated)
+    found = read_framework("tidy", "tidy", tmp_path)
+    assert found.modes["plain"].environment.pinned == date(2026, 11, 21)
