@@ -26,9 +26,9 @@ from harness.records import store
 from harness.report.code import model_sources, module_of
 from reference import spec
 from reference.spec import UnknownName
-from tests.harness.conftest import TINY_EFFORT, Silent
-from tests.harness.test_cli import Done, variables
-from tests.harness.test_third_party import ADAPTER, ENVIRONMENT, careless
+from tests.support.engine import TINY_EFFORT, Silent
+from tests.support.terminal import Done, variables
+from tests.support.third_party import ADAPTER, ENVIRONMENT, careless
 
 ROOT = Path(__file__).parents[2]
 DEFINITION = """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,20 +13,8 @@ import pytest
 from harness.errors import BadInput
 from harness.plan.arms import read_framework
 from tests.support.terminal import Terminal, install, variables, write_project
+from tests.support.third_party import ADAPTER, ENVIRONMENT, careless, project_of
 
-ENVIRONMENT = """
-title = "Tidy"
-documentation = "https://example.org/tidy"
-
-[environments.default]
-python = ">=3.6"
-requirements = ["numpy"]
-imports = ["numpy"]
-
-[modes.plain]
-summary = "dense layers in NumPy"
-phases = ["inference"]
-"""
 # Its package writes down who imports it, and whether that process could import its neighbour.
 TRACE = """
 import json, os, sys
@@ -36,37 +24,6 @@ with open(os.path.join(os.path.dirname(__file__), "imported.jsonl"), "a") as tra
     beside = find_spec("beside") is not None
     json.dump({"program": sys.argv[0], "path": sys.path, "neighbour": beside}, trace)
     trace.write("\\n")
-"""
-ADAPTER = """
-import numpy
-
-from adapters.base import Adapter as Base
-from tidy_company import unit
-
-
-class Adapter(Base):
-    def __init__(self, device, mode, threads, precision):
-        assert (device, mode, precision, unit) == ("cpu", "plain", "float32", 1)
-
-    def describe(self):
-        return {"version": "1.0", "threads": None}
-
-    def load(self, module, case):
-        self.case, self.cursor, self.predict = case, 0, module.build(case.sizes)
-
-    def infer(self):
-        inputs = self.case.sets[self.cursor]
-        self.cursor = (self.cursor + 1) % len(self.case.sets)
-        return {"logits": self.predict(self.case.parameters, inputs["features"])}
-
-    def parameters(self):
-        return {"parameter/" + name: value for name, value in self.case.parameters.items()}
-
-    def wait(self, handle):
-        pass
-
-    def read(self, handle):
-        return handle
 """
 MODEL = """
 import numpy
@@ -130,22 +87,6 @@ def test_it_passes_the_gate_in_a_worker_and_the_host_never_imports_it(
     assert {Path(each["program"]).name for each in importers} == {"worker.py"}
     assert all(str(site) not in each["path"] for each in importers)
     assert not any(each["neighbour"] for each in importers)
-
-
-def project_of(entry: str) -> str:
-    return f"careless_{entry.split()[0]}"
-
-
-def careless(folder: Path, *, entry: str, package: str, files: Mapping[str, str]) -> None:
-    """Such a distribution, as good as pip leaves it."""
-    for path, text in files.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(text)
-    name = project_of(entry)
-    information = folder / f"{name}-1.0.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text(f"[levelfield.adapters]\n{entry} = {package}\n")
 
 
 BROKEN = {
