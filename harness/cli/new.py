@@ -20,7 +20,7 @@ from harness.plan.arms import frameworks, unusable
 from harness.records.store import writing_failed
 
 TEMPLATES = Path(__file__).with_name("templates")
-ROOT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[2]
 # A model's file for each of these frameworks is in templates/model.
 STARTED = ("torch", "jax", "flax", "keras", "tensorflow")
 # Files of a new framework's folder, and their templates.
@@ -89,9 +89,11 @@ def model_command(
     if not _is_checkout():
         raise BadInput(f"Levelfield is installed without its repository; {CLONE}")
     values = {"name": name, "title": name.replace("_", " ").capitalize()}
-    files = [(ROOT / "reference" / "models" / f"{name}.py", _text("model/definition.py", values))]
+    files = [
+        (CHECKOUT / "reference" / "models" / f"{name}.py", _text("model/definition.py", values))
+    ]
     files += [
-        (ROOT / "adapters" / each / f"{name}.py", _text(f"model/{each}.py", values))
+        (CHECKOUT / "adapters" / each / f"{name}.py", _text(f"model/{each}.py", values))
         for each in wanted
     ]
     for path, _ in files:
@@ -115,7 +117,7 @@ def _refuse_bad_name(what: str, name: str) -> None:
 
 
 def _is_checkout() -> bool:
-    return (ROOT / "pyproject.toml").is_file()
+    return (CHECKOUT / "pyproject.toml").is_file()
 
 
 def _framework_files(name: str, folder: Path | None) -> list[tuple[Path, str]]:
@@ -127,7 +129,7 @@ def _framework_files(name: str, folder: Path | None) -> list[tuple[Path, str]]:
         package = f"levelfield_{name}"
         target = folder / package
     elif _is_checkout():
-        package, target = f"adapters.{name}", ROOT / "adapters" / name
+        package, target = f"adapters.{name}", CHECKOUT / "adapters" / name
         for path in (target, target.with_suffix(".py")):
             if path.exists():
                 raise BadInput(f"{path} exists already; choose another name")

@@ -67,7 +67,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
     assert done.returncode == 0, done.stderr
     assert "levelfield check --arms 'aged:*' --models mlp" in done.stdout
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(new, "ROOT", copy.folder)
+        patch.setattr(new, "CHECKOUT", copy.folder)
         for name in OTHER_NAMES:
             new.framework_command(name)
         for model in ("plain", f"m{LONG[1:]}"):
