@@ -320,8 +320,6 @@ def run_jax(
     """
     import jax
 
-    from reference.programs import initial_slots
-
     with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
 
         def placed(arrays: Arrays) -> dict[str, Any]:
@@ -342,20 +340,14 @@ def run_jax(
         start = _numpy({**parameters, **state})
         step_losses, stepped, trained = {}, {}, {}
         for optimizer in optimizers if steps else ():
-            step = _jitted(case.model.name, case.preset, optimizer)
-            moved = placed(case.parameters), placed(both_variances(case.state))
-            slots, found = initial_slots(case.model, optimizer, moved[0]), []
-            for number in range(1, steps + 1):
-                inputs = sets[(number - 1) % len(sets)]
-                *moved, slots, step_loss = step(*moved, slots, inputs, number)
-                found.append(_numpy(step_loss))
-                if number == 1:
-                    stepped[optimizer] = _moves(start, moved)
-            trained[optimizer] = _moves(start, moved)
-            step_losses[optimizer] = {
-                each.name: tuple(float(loss[each.name]) for loss in found)
-                for each in case.model.objectives
-            }
+            step_losses[optimizer], stepped[optimizer], trained[optimizer] = _train(
+                case,
+                optimizer,
+                (placed(case.parameters), placed(both_variances(case.state))),
+                start=start,
+                sets=sets,
+                steps=steps,
+            )
         return Answers(
             outputs=outputs,
             losses=tuple(losses),
@@ -364,6 +356,35 @@ def run_jax(
             stepped=stepped,
             trained=trained,
         )
+
+
+def _train(
+    case: Case,
+    optimizer: str,
+    moved: Sequence[Arrays],
+    *,
+    start: Arrays,
+    sets: Sequence[Arrays],
+    steps: int,
+) -> tuple[dict[str, tuple[float, ...]], Arrays, Arrays]:
+    """Train from parameters and state -> step losses by objective, first and all movements.
+
+    ``moved``: parameters and state, which the steps overwrite. ``start``: the same, in NumPy.
+    """
+    from reference.programs import initial_slots
+
+    step = _jitted(case.model.name, case.preset, optimizer)
+    slots, found = initial_slots(case.model, optimizer, moved[0]), []
+    for number in range(1, steps + 1):
+        inputs = sets[(number - 1) % len(sets)]
+        *moved, slots, step_loss = step(*moved, slots, inputs, number)
+        found.append(_numpy(step_loss))
+        if number == 1:
+            stepped = _moves(start, moved)
+    losses = {
+        each.name: tuple(float(loss[each.name]) for loss in found) for each in case.model.objectives
+    }
+    return losses, stepped, _moves(start, moved)
 
 
 def both_variances(state: Arrays) -> Arrays:
@@ -414,60 +435,112 @@ def settled_case(
     training diverges. Decoded tokens need a margin of ``CLEAR`` times the spread of the logits.
     Raises ``ValueError`` when no draw is good enough.
     """
-    best = None
     summary = summarize(get(model), preset, _positive(batch))
     operations = summary.training_operations
     tries = min(max(int(DRAWN / operations), 1), TRIES)
-    longest = min(max(int(STEPPED / operations), STEPS), MOST_STEPS) if tries > 1 else STEPS
-    graded = range(min(max(int(GRADED / summary.parameter_count), 1), SETS))
+    search = _Search(
+        *(model, preset, seed, batch, optimizers),
+        decodes="generation" in phases,
+        graded=range(min(max(int(GRADED / summary.parameter_count), 1), SETS)),
+        tries=tries,
+        longest=min(max(int(STEPPED / operations), STEPS), MOST_STEPS) if tries > 1 else STEPS,
+    )
+    return search.settled() if "training" in phases else search.first_clear()
 
-    def solve(case: Case, tokens: tuple[NDArray[np.int32], ...], steps: int) -> Answers:
-        answers = run_jax(case, steps=steps, optimizers=optimizers, graded=graded)
+
+@dataclass(frozen=True)
+class _Search:
+    """The search for a draw of one seed that is clear of ties.
+
+    ``decodes``: whether tokens are compared. ``graded``: the sets whose gradients are compared.
+    ``tries``: draws that are paid for. ``longest``: training steps that are compared at most.
+    """
+
+    model: str
+    preset: str
+    seed: int
+    batch: int
+    optimizers: Sequence[str]
+    decodes: bool
+    graded: range
+    tries: int
+    longest: int
+
+    def first_clear(self) -> tuple[Case, Answers]:
+        """Return the first draw with clear tokens, and its answers without training."""
+        for case, tokens in self._clear_draws(range(TRIES)):
+            return case, replace(run_jax(case, steps=0, graded=()), tokens=tokens)
+        raise self._unclear("every one decodes a near tie")
+
+    def settled(self) -> tuple[Case, Answers]:
+        """Return the first draw that is settled under noise, or the best of them if it will do."""
+        best, last = None, TRIES - 1
+        for case, tokens in self._clear_draws(range(TRIES)):
+            worst, answers = self._under_noise(case, tokens)
+            if worst <= 1:
+                return case, answers
+            if best is None or worst < best[0]:
+                best = worst, case, answers
+            if case.attempt + 1 >= self.tries:
+                last = case.attempt
+                break
+        if best is None:
+            raise self._unclear("every one decodes a near tie")
+        return self._under_rounding(best[1], best[2], last + 1)
+
+    def _clear_draws(
+        self, attempts: Iterable[int]
+    ) -> Iterator[tuple[Case, tuple[NDArray[np.int32], ...]]]:
+        """Yield the draws without a near tie of tokens, and their tokens."""
+        for attempt in attempts:
+            case = draw_case(self.model, self.preset, self.seed, batch=self.batch, attempt=attempt)
+            tokens = _clear_tokens(case) if self.decodes else ()
+            if tokens is not None:
+                yield case, tokens
+
+    def _solve(self, case: Case, tokens: tuple[NDArray[np.int32], ...], steps: int) -> Answers:
+        answers = run_jax(case, steps=steps, optimizers=self.optimizers, graded=self.graded)
         return replace(answers, tokens=tokens)
 
-    for attempt in range(TRIES):
-        case = draw_case(model, preset, seed, batch=batch, attempt=attempt)
-        tokens = _clear_tokens(case) if "generation" in phases else ()
-        if tokens is None:
-            continue
-        if "training" not in phases:
-            return case, replace(run_jax(case, steps=0, graded=()), tokens=tokens)
+    def _under_noise(
+        self, case: Case, tokens: tuple[NDArray[np.int32], ...]
+    ) -> tuple[float, Answers]:
+        """Solve a draw -> its largest change by ``NOISE``, over the limit of ``SETTLED``; answers.
+
+        Where only one draw is paid for, it is not tried with this noise: the change is infinite.
+        """
         worst = np.inf
-        for steps in sorted({longest, STEPS}, reverse=True):
-            answers = solve(case, tokens, steps)
-            if tries > 1:
-                scatter = _scatter(case, answers, optimizers, noise=NOISE, limits=SETTLED)
+        for steps in sorted({self.longest, STEPS}, reverse=True):
+            answers = self._solve(case, tokens, steps)
+            if self.tries > 1:
+                scatter = _scatter(case, answers, self.optimizers, noise=NOISE, limits=SETTLED)
                 worst = max(scatter[kind] / SETTLED[kind] for kind in SETTLED)
                 if worst <= 1:
-                    return case, _scattered(case, answers, optimizers, scatter)
-        if best is None or worst < best[0]:
-            best = worst, case, answers
-        if attempt + 1 >= tries:
-            break
-    if best is None:
-        raise ValueError(_unclear(model, preset, seed, batch, "every one decodes a near tie"))
-    _, case, answers = best
-    for further in range(attempt + 1, attempt + 2 + RETRIES):
-        for steps in HORIZONS:
-            if steps < answers.steps:
-                answers = solve(case, answers.tokens, steps)
-            scatter = _scatter(case, answers, optimizers, noise=ROUNDING, limits=LOOSEST)
-            if all(scatter[kind] <= LOOSEST[kind] for kind in LOOSEST):
-                return case, _scattered(case, answers, optimizers, scatter)
-        another = draw_case(model, preset, seed, batch=batch, attempt=further)
-        clear = _clear_tokens(another) if "generation" in phases else ()
-        if clear is not None:
-            case = another
-            answers = solve(case, clear, STEPS)
-    words = ", ".join(f"{kind} {value:.0e}" for kind, value in scatter.items())
-    raise ValueError(_unclear(model, preset, seed, batch, f"rounding parts {words}"))
+                    return worst, _scattered(case, answers, self.optimizers, scatter)
+        return worst, answers
 
+    def _under_rounding(self, case: Case, answers: Answers, following: int) -> tuple[Case, Answers]:
+        """Return the draw with as many steps as ``ROUNDING`` leaves within ``LOOSEST``.
 
-def _unclear(model: str, preset: str, seed: int, batch: int, why: str) -> str:
-    return (
-        f"no draw of seed {seed} for {model}/{preset} at batch {batch} is clear of ties: {why}; "
-        "choose another seed or another batch"
-    )
+        Where it leaves none, the draws from number ``following`` on are tried.
+        """
+        for further in range(following, following + 1 + RETRIES):
+            for steps in HORIZONS:
+                if steps < answers.steps:
+                    answers = self._solve(case, answers.tokens, steps)
+                scatter = _scatter(case, answers, self.optimizers, noise=ROUNDING, limits=LOOSEST)
+                if all(scatter[kind] <= LOOSEST[kind] for kind in LOOSEST):
+                    return case, _scattered(case, answers, self.optimizers, scatter)
+            for another, tokens in self._clear_draws([further]):
+                case, answers = another, self._solve(another, tokens, STEPS)
+        words = ", ".join(f"{kind} {value:.0e}" for kind, value in scatter.items())
+        raise self._unclear(f"rounding parts {words}")
+
+    def _unclear(self, why: str) -> ValueError:
+        return ValueError(
+            f"no draw of seed {self.seed} for {self.model}/{self.preset} at batch {self.batch} is"
+            f" clear of ties: {why}; choose another seed or another batch"
+        )
 
 
 def _scatter(
@@ -484,29 +557,42 @@ def _scatter(
     """
     generator = np.random.default_rng(case.attempt)
     worst = dict.fromkeys(SCATTERED, 0.0)
-    moving = _moving(answers)
     for shake in range(SHAKES + GRADIENT_SHAKES):
-        start = {
-            name: value * (1 + noise * generator.standard_normal(value.shape))
-            for name, value in case.parameters.items()
-        }
-        changed = replace(case, parameters=start)
         # The noises for gradients alone are applied to every other set.
         steps, graded = answers.steps, list(range(len(answers.gradients)))
         if shake >= SHAKES:
             steps, graded = 0, graded[shake % min(2, len(graded)) :: 2]
+        changed = _shaken(case, noise, generator)
         other = run_jax(changed, steps=steps, optimizers=optimizers, graded=graded)
-        for number, gradients in zip(graded, other.gradients, strict=True):
-            expected = answers.gradients[number]
-            for name in moving:
-                _widen(worst, "gradients", _apart(gradients[name], expected[name]))
-                _widen(worst, "gradient_scale", scale_error([(gradients[name], expected[name])]))
+        for kind, apart in _gradients_apart(answers, other, graded):
+            _widen(worst, kind, apart)
         for optimizer in other.step_losses:
             for kind, apart in _steps_apart(case, answers, optimizer, other, optimizer):
                 _widen(worst, kind, apart)
         if any(worst[kind] > limit for kind, limit in limits.items()):
             break
     return worst
+
+
+def _shaken(case: Case, noise: float, generator: np.random.Generator) -> Case:
+    """Return the case with relative noise on its parameters."""
+    start = {
+        name: value * (1 + noise * generator.standard_normal(value.shape))
+        for name, value in case.parameters.items()
+    }
+    return replace(case, parameters=start)
+
+
+def _gradients_apart(
+    answers: Answers, other: Answers, graded: Sequence[int]
+) -> Iterator[tuple[str, float]]:
+    """Yield how far gradients of the sets ``graded`` differ from the answers: (kind, error)."""
+    moving = _moving(answers)
+    for number, gradients in zip(graded, other.gradients, strict=True):
+        expected = answers.gradients[number]
+        for name in moving:
+            yield "gradients", _apart(gradients[name], expected[name])
+            yield "gradient_scale", scale_error([(gradients[name], expected[name])])
 
 
 def _scattered(

@@ -30,7 +30,7 @@ from harness.plan.vocabulary import TWIN
 from harness.records.frames import AUDIT, Frames, load
 from harness.statistics.corrections import holm
 from harness.statistics.decisions import ALPHA_PER_LOOK
-from harness.statistics.estimates import Estimate, estimate, paired_blocks
+from harness.statistics.estimates import Estimate, estimate, paired_blocks, welch_freedom
 
 OTHER_MACHINE = "other machine"  # replaces every verdict
 _SAME = ["model", "preset", "phase", "batch", "optimizer", "numeric", "device", "threads"]
@@ -236,16 +236,11 @@ def _seconds(frames: Frames, comparison: str, arm: str) -> float:
 
 def welch(before: Estimate, after: Estimate) -> Estimate:
     """The difference of two independent means; its blocks give Welch's degrees of freedom."""
-    variances = before.standard_error**2, after.standard_error**2
-    total = variances[0] + variances[1]
-    with np.errstate(all="ignore"):
-        freedom = total**2 / (
-            variances[0] ** 2 / (before.blocks - 1) + variances[1] ** 2 / (after.blocks - 1)
-        )
+    freedom = np.nan_to_num(welch_freedom(before, after))
     return Estimate(
         np.asarray(after.log_ratio - before.log_ratio),
-        np.sqrt(total),
-        np.asarray(1 + np.floor(np.nan_to_num(freedom))).astype(int),
+        np.sqrt(before.standard_error**2 + after.standard_error**2),
+        np.asarray(1 + np.floor(freedom)).astype(int),
     )
 
 

@@ -28,7 +28,14 @@ from harness.statistics.decisions import (
     cell_verdicts,
     effective_margin,
 )
-from harness.statistics.estimates import Estimate, Floats, clean_blocks, estimate, paired_blocks
+from harness.statistics.estimates import (
+    Estimate,
+    Floats,
+    clean_blocks,
+    estimate,
+    paired_blocks,
+    welch_freedom,
+)
 
 SLICE_STATISTICS = ("throughput", "latency", "first_token", "further_token")
 NO_CONTROL = "no A/A control: no arm ran twice"
@@ -217,8 +224,8 @@ def _control(logs: Logs) -> tuple[Control, Estimate] | None:
 def carry_over(resident: Logs, audits: Logs, margin: float) -> tuple[float, list[str]]:
     """The largest audit-minus-resident difference of a pair, and reasons to void the comparison.
 
-    With two audits or more each pair has Welch's interval (Welch 1947, Biometrika 34), and the
-    pairs share its level. One audit has no interval, so it is shown and decides nothing.
+    With two audits or more each pair has Welch's interval, and the pairs share its level. One audit
+    has no interval, so it is shown and decides nothing.
     """
     arms = [arm for arm in resident.arms if arm in audits.arms]
     if len(arms) < 2 or not audits.values.shape[1]:
@@ -237,13 +244,10 @@ def carry_over(resident: Logs, audits: Logs, margin: float) -> tuple[float, list
     worst = int(np.nanargmax(np.abs(difference)))
     failed = []
     if audits.values.shape[1] >= LEAST_AUDITS:
-        variances = here.standard_error**2, there.standard_error**2
-        with np.errstate(all="ignore"):
-            freedom = (variances[0] + variances[1]) ** 2 / (
-                variances[0] ** 2 / (here.blocks - 1) + variances[1] ** 2 / (there.blocks - 1)
-            )
+        freedom = welch_freedom(here, there)
         quantile = special.stdtrit(freedom, 1 - CARRY_OVER_ALPHA / len(first) / 2)
-        beyond = np.abs(difference) - quantile * np.sqrt(variances[0] + variances[1]) > margin
+        error = np.sqrt(here.standard_error**2 + there.standard_error**2)
+        beyond = np.abs(difference) - quantile * error > margin
         failed = [
             f"carry-over: {arms[first[at]]} against {arms[second[at]]} is"
             f" {np.expm1(difference[at]):+.1%} off when each runs alone"

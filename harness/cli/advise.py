@@ -2,25 +2,56 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from harness.advice.needs import CRITERIA, PURPOSES, QUESTIONS, Need, read_need, stated
 from harness.cli.terminal import terminal
 from harness.errors import BadInput
 from reference.spec import UnknownName
 
-if TYPE_CHECKING:
-    from harness.advice.needs import Need
+# Options that are not spelled as their question is called, and what stands for their value.
+_SPELLED = {"purpose": "--for", "memory_mib": "--memory", "startup_seconds": "--startup"}
+_METAVARS = {"memory_mib": "MIB", "startup_seconds": "SECONDS", "licences": "NAME,NAME"}
 
 
+def _with_questions(command: Callable[..., None]) -> Callable[..., None]:
+    """Give ``command`` an option for every question about a need, in place of ``**answers``."""
+    signature = inspect.signature(command, eval_str=True)
+    own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    asked = [_option(name) for name in QUESTIONS if name != "weights"]  # --weight, one at a time
+    parameters = [*own, *asked]
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    return command
+
+
+def _option(name: str) -> inspect.Parameter:
+    """The option of one question; its help is the question with the answers that it knows."""
+    question = QUESTIONS[name]
+    help_text, known = question.metadata["asks"], question.metadata["known"]
+    if known and not callable(known):  # the others depend on what is installed
+        help_text = f"{help_text.removesuffix('.')}: {', '.join(known)}."
+    flag = _SPELLED.get(name, f"--{name.replace('_', '-')}")  # no --no-... for a truth value
+    option = typer.Option(None, flag, metavar=_METAVARS.get(name), help=help_text)
+    kind = str if isinstance(question.default, tuple) else type(question.default)
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None
+    )
+
+
+@_with_questions
 def advise_command(
     runs: Annotated[
         list[Path], typer.Argument(help="Run folders, or a folder that contains run folders.")
     ],
+    *,
     need: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="TOML file with the need. Flags override it."),
@@ -28,63 +59,12 @@ def advise_command(
     ask: Annotated[
         bool, typer.Option("--ask", help="Ask for the need, question by question.")
     ] = False,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            help="Model or family of models: dense, convolutional, recurrent, transformer,"
-            " generative, recommender."
-        ),
-    ] = None,
-    purpose: Annotated[
-        str | None,
-        typer.Option("--for", help="Purpose: prototyping, training, latency, throughput or edge."),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="Device: cpu or cuda.")] = None,
-    profile: Annotated[
-        str | None, typer.Option(help="Profile of the arms: default or tuned.")
-    ] = None,
-    numeric: Annotated[str | None, typer.Option(help="Numeric mode: float32 or int8.")] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Steps per process. Time then includes start-up.")
-    ] = None,
-    memory: Annotated[
-        float | None, typer.Option(metavar="MIB", help="Limit for peak memory.")
-    ] = None,
-    startup: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", help="Limit for the time to the end of the first step."),
-    ] = None,
-    platform: Annotated[
-        str | None, typer.Option(help="Platform that needs a wheel, such as macos-arm64.")
-    ] = None,
-    python: Annotated[
-        str | None, typer.Option(help="Python that needs a wheel, such as 3.12.")
-    ] = None,
-    licences: Annotated[
-        str | None, typer.Option(help="Acceptable licences, separated by commas.")
-    ] = None,
-    exports: Annotated[
-        str | None, typer.Option(help="Format to which the model must be exported, such as ONNX.")
-    ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(help="Numeric type that the framework must document, such as bfloat16."),
-    ] = None,
-    graph: Annotated[
-        str | None, typer.Option(help="Kind of graph: dynamic, static or lazy.")
-    ] = None,
-    distributed: Annotated[
-        bool,
-        typer.Option("--distributed", help="Require training over several devices or processes."),
-    ] = False,
-    maintained: Annotated[
-        bool, typer.Option("--maintained", help="Require a framework that is still maintained.")
-    ] = False,
     weight: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=NUMBER", help="Weight of time, startup, memory or coverage."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    **answers: Any,
 ) -> None:
     """Recommend a framework for a need: by measured verdicts first, by facts second.
 
@@ -95,31 +75,16 @@ def advise_command(
     from rich.markdown import Markdown
 
     from harness.advice.advice import advise
-    from harness.advice.needs import Need, read_need, stated
     from harness.advice.words import advice_text
     from harness.records.frames import load
 
-    said: dict[str, Any] = {
-        "task": task,
-        "purpose": purpose,
-        "device": device,
-        "profile": profile,
-        "numeric": numeric,
-        "steps": steps,
-        "memory_mib": memory,
-        "startup_seconds": startup,
-        "platform": platform,
-        "python": python,
-        "licences": licences.split(",") if licences else None,
-        "exports": exports,
-        "precision": precision,
-        "graph": graph,
-        "distributed": distributed or None,
-        "maintained": maintained or None,
-        "weights": _weights(weight or []) or None,
-    }
+    said = {name: value for name, value in answers.items() if value is not None}
+    if licences := said.pop("licences", ""):
+        said["licences"] = licences.split(",")
+    if weight:
+        said["weights"] = _weights(weight)
     base = read_need(need) if need else Need()
-    chosen = stated({name: value for name, value in said.items() if value is not None}, base)
+    chosen = stated(said, base)
     if ask:
         chosen = _asked(chosen)
     advice = advise(load(runs), chosen)
@@ -155,7 +120,6 @@ def _weights(texts: list[str]) -> dict[str, float]:
 
 def _asked(need: Need) -> Need:
     """Ask every question; return alone keeps the answer so far."""
-    from harness.advice.needs import CRITERIA, PURPOSES, stated
     from harness.advice.words import questions
 
     for name, question, known in questions():

@@ -155,6 +155,15 @@ class Blocks:
             self.ended(cell, failure)
 
 
+@dataclass(frozen=True)
+class _Turn:
+    """The slot of one cell in a round of its own; ``fields``: the noise of its stretch."""
+
+    cell: Cell
+    fields: dict[str, Any]
+    faults: int  # major page faults
+
+
 @dataclass
 class _Block:
     """One block while it runs."""
@@ -253,7 +262,7 @@ class _Block:
 
     def sequential(self, by_arm: Mapping[str, list[Cell]], comparisons: Sequence[str]) -> None:
         """Measure every arm alone, its slices in a row; slots with equal numbers form a round."""
-        met: dict[tuple[str, int], list[tuple[Cell, dict[str, Any], int]]] = {}
+        rounds: dict[tuple[str, int], list[_Turn]] = {}
         for name, cells in by_arm.items():
             with ExitStack() as stack:
                 worker = self._start(stack, get_arm(name), cells)
@@ -266,26 +275,31 @@ class _Block:
                         break
                     if not self._ready(worker, cell):
                         continue
-                    for number in range(self.rounds):
-                        if cell.id in self.parent.failed:
-                            break
-                        stretch = Noise(worker.cores, cell.device)
-                        stretch.begin([worker.process])
-                        worker.process.resume()
-                        slices = self._slot(worker, cell)
-                        if not slices:
-                            break
-                        worker.process.park()
-                        stretch.boundary()
-                        fields = stretch.end([worker.process])
-                        faults = self._keep(worker, cell, number, slices)
-                        key = cell.comparison, number
-                        met.setdefault(key, []).append((cell, fields, faults))
+                    for number, turn in enumerate(self._turns(worker, cell)):
+                        rounds.setdefault((cell.comparison, number), []).append(turn)
                     self._judge(worker, cell)
-        for (comparison, number), slots in met.items():
-            cells = [cell for cell, _, _ in slots]
-            fields = _together([fields for _, fields, _ in slots])
-            self._close(comparison, number, cells, fields, sum(each for _, _, each in slots))
+        for (comparison, number), turns in rounds.items():
+            order = [turn.cell for turn in turns]
+            fields = _together([turn.fields for turn in turns])
+            self._close(comparison, number, order, fields, sum(turn.faults for turn in turns))
+
+    def _turns(self, worker: Worker, cell: Cell) -> list[_Turn]:
+        """Time the slots of one cell in a row, until it fails; one for each round."""
+        turns: list[_Turn] = []
+        for number in range(self.rounds):
+            if cell.id in self.parent.failed:
+                break
+            stretch = Noise(worker.cores, cell.device)
+            stretch.begin([worker.process])
+            worker.process.resume()
+            slices = self._slot(worker, cell)
+            if not slices:
+                break
+            worker.process.park()
+            stretch.boundary()
+            fields = stretch.end([worker.process])
+            turns.append(_Turn(cell, fields, self._keep(worker, cell, number, slices)))
+        return turns
 
     # -- one worker ---------------------------------------------------------------------------
 

@@ -29,7 +29,7 @@ from harness.machine.resources import (
     memory_limit_bytes,
     worker_variables,
 )
-from harness.plan.arms import Arm, models_identity
+from harness.plan.arms import Arm
 from harness.plan.cells import Cell
 from harness.plan.suite import Effort, Limits
 from harness.proof.cases import CaseFile, remove
@@ -314,19 +314,8 @@ class Workers:
     ) -> Iterator[Worker]:
         """Start a worker for the device and threads of ``cell``. Raises StartFailure."""
         self.processes += 1
-        number, limits = self.processes, self.limits
-        in_hand = InHand(self.run.path)
-        resolution = self.resolutions[arm.name]
-        assert resolution.interpreter is not None
-        framework = arm.framework
-        if framework.identity() != self.run.description["adapters"][framework.name]:
-            reason = "the files of its adapter changed since the run began; start a new run"
-            raise StartFailure("failed", reason)
-        models = self.run.description.get("models", {})
-        if models_identity(models) != models:
-            reason = "the files of its models changed since the run began; start a new run"
-            raise StartFailure("failed", reason)
-        cores = tuple(available_cores()[: cell.threads])
+        number, in_hand = self.processes, InHand(self.run.path)
+        self._refuse_changed(arm)
         # A worker is given no folder that holds files of another arm or lies next to such files.
         scratch = self.scratch / "arms" / f"{_file_name(arm.name)}-{cell.threads}"
         cache = scratch / "cache"
@@ -335,6 +324,50 @@ class Workers:
         entries = cache_entries(cache)
         # A short path: multiprocessing puts sockets there, whose paths have 107 bytes at most.
         own = self.scratch / "workers" / str(number)
+        launch = self._launch(arm, cell, number, cache=cache, own=own)
+        with ExitStack() as stack:
+            stack.callback(remove, own)
+            self._living[cache] += 1
+            stack.callback(self._left_by, cache)
+            make_own_folders(own)
+            try:
+                with in_hand.held(arm.name, None):
+                    process = WorkerProcess(launch, timeout_seconds=self.limits.start_seconds)
+                    stack.enter_context(process)
+                    started, stages = self._begin(process, arm, cell, staged=purpose == "memory")
+            except WorkerFailure as failure:
+                raise StartFailure(failure.status, failure.reason, failure.log) from failure
+            worker = Worker(
+                process,
+                arm,
+                number,
+                tuple(launch.cores),
+                scratch,
+                own,
+                self.limits,
+                in_hand,
+                stages,
+            )
+            self._record(
+                worker, cell, launch, started, purpose=purpose, block=block, entries=entries
+            )
+            yield worker
+
+    def _refuse_changed(self, arm: Arm) -> None:
+        """Raise StartFailure if the arm's adapter or an outside model changed in this run."""
+        framework = arm.framework
+        if framework.identity() != self.run.description["adapters"][framework.name]:
+            reason = "the files of its adapter changed since the run began; start a new run"
+            raise StartFailure("failed", reason)
+        models = self.run.description.get("models", {})
+        if models_identity(models) != models:
+            reason = "the files of its models changed since the run began; start a new run"
+            raise StartFailure("failed", reason)
+
+    def _launch(self, arm: Arm, cell: Cell, number: int, *, cache: Path, own: Path) -> Launch:
+        """Return how process ``number`` is started; draws its hash seed, then its padding."""
+        interpreter = self.resolutions[arm.name].interpreter
+        assert interpreter is not None
         variables = worker_variables(
             threads=cell.threads,
             cache=cache,
@@ -344,70 +377,78 @@ class Workers:
         )
         variables |= outside_variables()
         variables["LEVELFIELD_PADDING"] = "x" * self.generator.randrange(PADDING_BYTES)
-        launch = Launch(
-            interpreter=resolution.interpreter,
+        return Launch(
+            interpreter=interpreter,
             variables=variables,
-            cores=cores,
+            cores=tuple(available_cores()[: cell.threads]),
             packages={
                 "adapters": ROOT / "adapters",
                 "harness": ROOT / "harness",
                 "reference": ROOT / "reference",
-                framework.package.split(".")[0]: framework.root,
+                arm.framework.package.split(".")[0]: arm.framework.root,
                 **{each.package: each.folder for each in outside()},
             },
             log=self.run.path / "logs" / f"{number:04d}-{_file_name(arm.name)}.log",
-            memory_limit_bytes=memory_limit_bytes(limits.memory_gib),
+            memory_limit_bytes=memory_limit_bytes(self.limits.memory_gib),
         )
-        with ExitStack() as stack:
-            stack.callback(remove, own)
-            self._living[cache] += 1
-            stack.callback(self._left_by, cache)
-            make_own_folders(own)
-            stages = {}
-            try:
-                with in_hand.held(arm.name, None):
-                    process = WorkerProcess(launch, timeout_seconds=limits.start_seconds)
-                    stack.enter_context(process)
-                    if purpose == "memory":
-                        stages["interpreter"] = process.ask("memory", limits.start_seconds)
-                    started = process.ask(
-                        "start",
-                        limits.start_seconds,
-                        adapter=framework.package,
-                        device=cell.device,
-                        mode=arm.mode.name,
-                        threads=cell.threads,
-                        precision=cell.numeric,
-                    )
-                    if purpose == "memory":
-                        stages["import"] = process.ask("memory", limits.start_seconds)
-            except WorkerFailure as failure:
-                raise StartFailure(failure.status, failure.reason, failure.log) from failure
-            self.run.append(
-                ProcessRecord(
-                    process=number,
-                    arm=arm.name,
-                    purpose=purpose,
-                    block=block,
-                    interpreter=shown(resolution.interpreter),
-                    how=resolution.how,
-                    python=process.python,
-                    lock_hash=resolution.lock_hash,
-                    asked={
-                        "device": cell.device,
-                        "threads": cell.threads,
-                        "numeric": cell.numeric,
-                        "hash_seed": variables["PYTHONHASHSEED"],
-                        "padding_bytes": len(variables["LEVELFIELD_PADDING"]),
-                    },
-                    describe=described(started["describe"]),
-                    interpreter_seconds=process.interpreter_seconds,
-                    import_seconds=started["import_seconds"],
-                    device_seconds=started["device_seconds"],
-                    cache_entries=entries,
-                )
+
+    def _begin(
+        self, process: WorkerProcess, arm: Arm, cell: Cell, *, staged: bool
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Import the framework; return the reply, and the peak memory by stage if ``staged``."""
+        seconds, stages = self.limits.start_seconds, {}
+        if staged:
+            stages["interpreter"] = process.ask("memory", seconds)
+        started = process.ask(
+            "start",
+            seconds,
+            adapter=arm.framework.package,
+            device=cell.device,
+            mode=arm.mode.name,
+            threads=cell.threads,
+            precision=cell.numeric,
+        )
+        if staged:
+            stages["import"] = process.ask("memory", seconds)
+        return started, stages
+
+    def _record(
+        self,
+        worker: Worker,
+        cell: Cell,
+        launch: Launch,
+        started: Mapping[str, Any],
+        *,
+        purpose: str,
+        block: int | None,
+        entries: int,
+    ) -> None:
+        """Append the record of a process that started; ``started``: its reply."""
+        resolution = self.resolutions[worker.arm.name]
+        self.run.append(
+            ProcessRecord(
+                process=worker.number,
+                arm=worker.arm.name,
+                purpose=purpose,
+                block=block,
+                interpreter=shown(launch.interpreter),
+                how=resolution.how,
+                python=worker.process.python,
+                lock_hash=resolution.lock_hash,
+                asked={
+                    "device": cell.device,
+                    "threads": cell.threads,
+                    "numeric": cell.numeric,
+                    "hash_seed": launch.variables["PYTHONHASHSEED"],
+                    "padding_bytes": len(launch.variables["LEVELFIELD_PADDING"]),
+                },
+                describe=described(started["describe"]),
+                interpreter_seconds=worker.process.interpreter_seconds,
+                import_seconds=started["import_seconds"],
+                device_seconds=started["device_seconds"],
+                cache_entries=entries,
             )
-            yield Worker(process, arm, number, cores, scratch, own, limits, in_hand, stages)
+        )
 
     def _check_untouched(self, cache: Path, arm: str) -> None:
         """Empty a cache that has changed since the last process of its arm ended."""

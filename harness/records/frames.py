@@ -76,6 +76,7 @@ _WITHHELD = (
     "epoch",
     "calibration",
 )  # these kinds are withheld unless the answers agree
+_JUDGING = ("gate", "check", "closing")  # these kinds say whether a cell's numbers may be shown
 AUDIT = "audit"
 
 
@@ -130,43 +131,20 @@ def load(paths: Path | str | Iterable[Path | str]) -> Frames:
 
 
 def _loaded(runs: Mapping[str, Run]) -> Frames:
-    cells = [(label, cell) for label, run in runs.items() for cell in run.description["cells"]]
-    owners = [f"run {label}, cell {cell['id']}" for label, cell in cells]
+    planned = [(label, cell) for label, run in runs.items() for cell in run.description["cells"]]
+    owners = [f"run {label}, cell {cell['id']}" for label, cell in planned]
     rows = _collect(runs)
     for kind in _LATEST:
         latest = {row[0]: row[1] for row in rows[kind]}
         rows[kind] = [row for row in rows[kind] if row[1] == latest[row[0]]]
-    ends = {row[0]: row[1:4] for row in rows["status"]}
-    ended = [ends.get(position, ("unfinished", "", "")) for position in range(len(cells))]
-    columns: _Columns = {name: [cell.get(name) for _, cell in cells] for name in CELL}
-    columns |= {
-        "owner": range(len(cells)),
-        "run": [label for label, _ in cells],
-        "cell": [cell["id"] for _, cell in cells],
-        "status": [status for status, _, _ in ended],
-        "reason": [reason for _, reason, _ in ended],
-        "log": [log for _, _, log in ended],
-    }
-    cell_frame = _frame("cells", columns, owners)
-
-    gates = _checks(_columns("gate", rows), owners)
-    checks = _checks(_columns("check", rows), owners)
-    closings = _checks(_columns("closing", rows), owners)
-    agreed = set(gates["owner"])  # a gate without checks proves nothing
-    for kind, found in (("gate", gates), ("check", checks), ("closing", closings)):
-        agreed -= {row[0] for row in rows[kind] if row[2] is not True}
-        agreed -= {
-            owner for owner, ok in zip(found["owner"], found["passed"], strict=True) if not ok
-        }
-    agreed -= {position for position, end in enumerate(ended) if end[0] == "wrong"}
-    for kind in _WITHHELD:
-        rows[kind] = [row for row in rows[kind] if row[0] in agreed]
-    closed = {*closings["owner"], *_never_closed(runs)}
-    rows["slice"] = [row for row in rows["slice"] if row[0] in closed]
+    columns = _cells(planned, rows)
+    cells = _frame("cells", columns, owners)
+    found = {kind: _checks(_columns(kind, rows), owners) for kind in _JUDGING}
+    _withhold(rows, found, columns["status"], _never_closed(runs))
 
     def of_cells(name: str, columns: _Columns) -> pandas.DataFrame:
         owner = numpy.asarray(columns["owner"], dtype=numpy.int64)
-        identity = {column: cell_frame[column].array.take(owner) for column in CELL}
+        identity = {column: cells[column].array.take(owner) for column in CELL}
         return _frame(name, {**identity, **columns}, owners)
 
     processes = _columns("process", rows)
@@ -177,16 +155,17 @@ def _loaded(runs: Mapping[str, Run]) -> Frames:
     served = _Served(processes, run_of)
     slices, steps = _slices(_columns("slice", rows), owners)
     slices |= served.residency(slices)
-    slices = _with_further_tokens(slices, [cell.get("tokens") for _, cell in cells])
+    slices = _with_further_tokens(slices, [cell.get("tokens") for _, cell in planned])
     slices["quarantined"] = _quarantined(slices, rounds, columns["comparison"], run_of)
     slice_frame = of_cells("slices", slices)
     _refuse_doubled(slice_frame, slices["owner"], owners)
+    checks, closings = found["check"], found["closing"]
     return Frames(
         runs=_runs_frame(runs, rows["session"]),
-        cells=cell_frame,
+        cells=cells,
         processes=_of_runs("processes", _texts(processes, "asked", "describe"), runs),
         startup=of_cells("startup", _startup(_columns("startup", rows), served)),
-        gate=of_cells("gate", gates),
+        gate=of_cells("gate", found["gate"]),
         checks=of_cells("checks", {n: [*checks[n], *closings[n]] for n in checks}),
         closings=of_cells("closings", _columns("closing", rows)),
         calibrations=of_cells("calibrations", _columns("calibration", rows)),
@@ -200,6 +179,45 @@ def _loaded(runs: Mapping[str, Run]) -> Frames:
         accuracy=of_cells("accuracy", _columns("accuracy", rows)),
         epochs=of_cells("epochs", _columns("epoch", rows)),
     )
+
+
+def _withhold(
+    rows: _Rows, found: Mapping[str, _Columns], statuses: Sequence[str], never_closed: Sequence[int]
+) -> None:
+    """Remove the numbers of wrong cells from ``rows``: no number of such a cell leaves this file.
+
+    The kinds of ``_WITHHELD`` stay for cells whose answers agree. Such a cell has a gate with
+    checks. All its records of ``_JUDGING`` and all their checks passed, and its status is not
+    "wrong". Its slices also need a closing gate, except in runs that are older than the closing
+    gate. ``found``: the rows of checks, by kind of record. ``statuses``: by position of the cell.
+    ``never_closed``: the positions of the cells of older runs.
+    """
+    agreed = set(found["gate"]["owner"])  # a gate without checks proves nothing
+    for kind, checks in found.items():
+        agreed -= {row[0] for row in rows[kind] if row[2] is not True}
+        agreed -= {
+            owner for owner, ok in zip(checks["owner"], checks["passed"], strict=True) if not ok
+        }
+    agreed -= {position for position, status in enumerate(statuses) if status == "wrong"}
+    for kind in _WITHHELD:
+        rows[kind] = [row for row in rows[kind] if row[0] in agreed]
+    closed = {*found["closing"]["owner"], *never_closed}
+    rows["slice"] = [row for row in rows["slice"] if row[0] in closed]
+
+
+def _cells(planned: Sequence[tuple[str, Mapping[str, Any]]], rows: _Rows) -> _Columns:
+    """Return the columns of ``cells``, a row for every planned cell; ``planned``: (run, cell)."""
+    ends = {row[0]: row[1:4] for row in rows["status"]}
+    ended = [ends.get(position, ("unfinished", "", "")) for position in range(len(planned))]
+    columns: _Columns = {name: [cell.get(name) for _, cell in planned] for name in CELL}
+    return columns | {
+        "owner": range(len(planned)),
+        "run": [label for label, _ in planned],
+        "cell": [cell["id"] for _, cell in planned],
+        "status": [status for status, _, _ in ended],
+        "reason": [reason for _, reason, _ in ended],
+        "log": [log for _, _, log in ended],
+    }
 
 
 def _never_closed(runs: Mapping[str, Run]) -> list[int]:

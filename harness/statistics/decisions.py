@@ -174,6 +174,26 @@ def _statements(pairs: Estimate, margin: float) -> list[tuple[Verdict, int]]:
     return [(word, int(signs[at]) if word in BEATEN else 0) for at, word in enumerate(words)]
 
 
+@dataclass(frozen=True)
+class _Pairs:
+    """The numbers of all pairs of a cell at one look; every array has one entry per pair."""
+
+    names: list[tuple[str, str]]
+    values: Floats  # [pair, block], of the clean rounds
+    estimate: Estimate
+    margin: float  # of the log ratio
+    levels: Floats
+    low: Floats
+    high: Floats
+    p_values: Floats
+    small: Flags
+
+    def one(self, at: int) -> Estimate:
+        """Return the estimate of one pair."""
+        every = self.estimate
+        return Estimate(every.log_ratio[at], every.standard_error[at], every.blocks[at])
+
+
 def cell_verdicts(
     logs: Floats,
     arms: Sequence[str],
@@ -196,63 +216,104 @@ def cell_verdicts(
     if there are so many.
     """
     bad = np.zeros(logs.shape[1:], bool) if quarantined is None else quarantined
-    look = max((at for at in LEVELS[level] if at <= logs.shape[1]), default=None)
-    clean_ones = np.flatnonzero(clean_blocks(logs, bad))
-    end = clean_ones[look - 1] + 1 if look and len(clean_ones) >= look else None
+    look, end = _last_look(logs, bad, level)
     logs, bad = logs[:, :end], bad[:end]
-    clean, present = np.where(bad, np.nan, logs), ~np.isnan(logs).all(axis=0)
-    met = np.array([at for at, arm in enumerate(arms) if twin is None or arm != twin[1]])
-    first, second = met[np.array(np.triu_indices(len(met), 1))]
+    clean = np.where(bad, np.nan, logs)
     control = estimate(paired_blocks(clean, *map(list(arms).index, twin))) if twin else None
-    share = float(np.sum(bad & present)) / max(int(np.sum(present)), 1)
-    void = (*failed_checks, *(_void(control, share) if look else ()))
+    void = (*failed_checks, *(_void(control, _bad_share(logs, bad)) if look else ()))
 
-    values = paired_blocks(clean, first, second)
-    found = estimate(values)
+    compared = np.array([at for at, arm in enumerate(arms) if twin is None or arm != twin[1]])
+    first, second = compared[np.array(np.triu_indices(len(compared), 1))]
+    names = [(arms[one], arms[other]) for one, other in zip(first, second, strict=True)]
     limit = effective_margin(margin, control)
-    levels = holm_levels(found.p_value(limit), ALPHA_PER_LOOK)
-    low, high = np.exp(found.interval(1 - levels))
-    p_values = holm(found.p_value())
-    small = np.abs(found.log_ratio) < np.log1p(SMALL)
+    pairs = _pairs(names, paired_blocks(clean, first, second), limit)
     with_all = _statements(estimate(paired_blocks(logs, first, second)), limit)
-    pairs = []
-    for at, (word, sign) in enumerate(_statements(found, limit)):
-        objections = {
-            f"no look at {logs.shape[1]} blocks": look is None,
-            f"with rounds in quarantine: {with_all[at][0]}": with_all[at] != (word, sign),
-            f"nothing below {SMALL:.0%} at level {level}": level == "quick"
-            and small[at]
-            and word in BEATEN,
-        }
-        reason = "; ".join(void) or next((why for why, so in objections.items() if so), "")
+    verdicts = []
+    for at, statement in enumerate(_statements(pairs.estimate, limit)):
+        reason = "; ".join(void)
+        if not reason and look is None:
+            reason = f"no look at {logs.shape[1]} blocks"
+        elif not reason:
+            reason = _objection(statement, with_all[at], level, small=bool(pairs.small[at]))
         if reason:
-            word = Verdict.VOID if void else Verdict.INCONCLUSIVE
-        names = (arms[first[at]], arms[second[at]])
-        one = Estimate(found.log_ratio[at], found.standard_error[at], found.blocks[at])
-        unsettled = word == Verdict.INCONCLUSIVE
-        pairs.append(
-            PairVerdict(
-                *names,
-                verdict=word,
-                faster=names[sign > 0] if word in BEATEN else None,
-                ratio=float(np.exp(one.log_ratio)),
-                low=float(low[at]),
-                high=float(high[at]),
-                confidence=float(1 - levels[at]),
-                p_value=float(p_values[at]),
-                blocks=int(one.blocks),
-                provisional=bool(small[at]) and sessions < 2 and not (void or unsettled),
-                disputed=generator is not None
-                and disputed(one.interval(), bootstrap_t(values[at], generator)),
-                further_blocks=blocks_needed(one, limit, alpha=levels[at]) if unsettled else None,
-                reason=reason,
-            )
-        )
-    measured = [arms[at] for at in met if not void and not np.isnan(clean[at]).all()]
+            statement = (Verdict.VOID if void else Verdict.INCONCLUSIVE, statement[1])
+        verdict = _pair_verdict(pairs, at, statement, reason, sessions=sessions)
+        if generator is not None:
+            boot = bootstrap_t(pairs.values[at], generator)
+            verdict = replace(verdict, disputed=disputed(pairs.one(at).interval(), boot))
+        verdicts.append(verdict)
+    measured = [arms[at] for at in compared if not void and not np.isnan(clean[at]).all()]
     return CellVerdicts(
         blocks=logs.shape[1],
         margin=float(np.expm1(limit)),
-        pairs=tuple(pairs),
-        fastest=tuple(arm for arm in measured if not any(pair.beats(arm) for pair in pairs)),
+        pairs=tuple(verdicts),
+        fastest=tuple(arm for arm in measured if not any(pair.beats(arm) for pair in verdicts)),
         void=void,
+    )
+
+
+def _last_look(logs: Floats, bad: Flags, level: str) -> tuple[int | None, int | None]:
+    """Return the last look of a level that has its blocks, and the end of the blocks it uses."""
+    look = max((at for at in LEVELS[level] if at <= logs.shape[1]), default=None)
+    clean_ones = np.flatnonzero(clean_blocks(logs, bad))
+    return look, clean_ones[look - 1] + 1 if look and len(clean_ones) >= look else None
+
+
+def _bad_share(logs: Floats, bad: Flags) -> float:
+    """Return the share of the measured rounds that are in quarantine."""
+    present = ~np.isnan(logs).all(axis=0)
+    return float(np.sum(bad & present)) / max(int(np.sum(present)), 1)
+
+
+def _pairs(names: list[tuple[str, str]], values: Floats, margin: float) -> _Pairs:
+    """Compute the numbers of all pairs from block values; ``margin`` of the log ratio."""
+    estimates = estimate(values)
+    levels = holm_levels(estimates.p_value(margin), ALPHA_PER_LOOK)
+    low, high = np.exp(estimates.interval(1 - levels))
+    return _Pairs(
+        names=names,
+        values=values,
+        estimate=estimates,
+        margin=margin,
+        levels=levels,
+        low=low,
+        high=high,
+        p_values=holm(estimates.p_value()),
+        small=np.abs(estimates.log_ratio) < np.log1p(SMALL),
+    )
+
+
+def _objection(
+    clean: tuple[Verdict, int], with_all: tuple[Verdict, int], level: str, *, small: bool
+) -> str:
+    """Return why the statement on the clean rounds does not count, or "" if it does."""
+    if with_all != clean:
+        return f"with rounds in quarantine: {with_all[0]}"
+    if level == "quick" and small and clean[0] in BEATEN:
+        return f"nothing below {SMALL:.0%} at level {level}"
+    return ""
+
+
+def _pair_verdict(
+    pairs: _Pairs, at: int, statement: tuple[Verdict, int], reason: str, *, sessions: int
+) -> PairVerdict:
+    """Return the verdict on one pair, not yet disputed."""
+    word, sign = statement
+    names, one, level = pairs.names[at], pairs.one(at), pairs.levels[at]
+    unsettled = word == Verdict.INCONCLUSIVE
+    stands = word not in (Verdict.VOID, Verdict.INCONCLUSIVE)
+    return PairVerdict(
+        *names,
+        verdict=word,
+        faster=names[sign > 0] if word in BEATEN else None,
+        ratio=float(np.exp(one.log_ratio)),
+        low=float(pairs.low[at]),
+        high=float(pairs.high[at]),
+        confidence=float(1 - level),
+        p_value=float(pairs.p_values[at]),
+        blocks=int(one.blocks),
+        provisional=bool(pairs.small[at]) and sessions < 2 and stands,
+        disputed=False,
+        further_blocks=blocks_needed(one, pairs.margin, alpha=level) if unsettled else None,
+        reason=reason,
     )

@@ -9,7 +9,8 @@ says that the first arm of a pair needs more time. Intervals and p-values are th
 Sources: [1] Student (1908), "The probable error of a mean", Biometrika 6. [2] Davison and Hinkley
 (1997), "Bootstrap methods and their application", sections 2.4 and 5.2.1. [3] Schuirmann (1987),
 "A comparison of the two one-sided tests procedure and the power approach", J. Pharmacokinetics and
-Biopharmaceutics 15.
+Biopharmaceutics 15. [4] Welch (1947), "The generalization of 'Student's' problem when several
+different population variances are involved", Biometrika 34.
 """
 
 from __future__ import annotations
@@ -97,6 +98,18 @@ def estimate(block_values: Floats) -> Estimate:
         mean = np.nansum(block_values, axis=-1) / blocks
         squares = np.nansum((block_values - mean[..., None]) ** 2, axis=-1)
         return Estimate(mean, np.sqrt(squares / (blocks - 1) / blocks), blocks)
+
+
+def welch_freedom(first: Estimate, second: Estimate) -> Floats:
+    """Welch's degrees of freedom of the difference of two independent means [4], not rounded.
+
+    NaN or infinite where an estimate has one block or where both have no error.
+    """
+    variances = first.standard_error**2, second.standard_error**2
+    with np.errstate(all="ignore"):
+        return (variances[0] + variances[1]) ** 2 / (
+            variances[0] ** 2 / (first.blocks - 1) + variances[1] ** 2 / (second.blocks - 1)
+        )
 
 
 def drawn_blocks(
