@@ -29,7 +29,7 @@ from harness.machine.resources import (
     memory_limit_bytes,
     worker_variables,
 )
-from harness.plan.arms import Arm
+from harness.plan.arms import Arm, models_identity
 from harness.plan.cells import Cell
 from harness.plan.suite import Effort, Limits
 from harness.proof.cases import CaseFile, remove
