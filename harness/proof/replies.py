@@ -87,7 +87,7 @@ def _is_amount(value: Any) -> bool:
     return _is_number(value) and 0 <= value <= LARGEST
 
 
-TRUTH = Kind("true or false", lambda value: isinstance(value, bool))
+TRUE_OR_FALSE = Kind("true or false", lambda value: isinstance(value, bool))
 PLAIN_TEXT = Kind("a text", lambda value: isinstance(value, str))
 OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 # The loss of an honest arm that diverges is not finite. Integers are always finite.
@@ -118,7 +118,7 @@ REPLIES: Mapping[str, Mapping[str, Kind]] = {
     "warm_up": {
         "warm_up_steps": WHOLE,
         "warm_up_seconds": AMOUNT,
-        "capped": TRUTH,
+        "capped": TRUE_OR_FALSE,
         "step_seconds": POSITIVE,
     },
     "calibrate": {"fence_seconds": AMOUNT, "slice_steps": STEP_COUNT},
