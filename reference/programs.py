@@ -42,7 +42,7 @@ def losses_and_gradients(
         losses, gradients = {}, {}
         for objective in model.objectives:
             (losses[objective.name], _), found = _value_and_gradient(
-                model, sizes, objective, parameters, state, inputs
+                model, sizes, objective, parameters, state, inputs=inputs
             )
             gradients.update(found)
         return losses, gradients
@@ -65,7 +65,7 @@ def training_step(
         losses, slots = {}, list(slots)
         for place, objective in enumerate(model.objectives):
             (losses[objective.name], moved), gradients = _value_and_gradient(
-                model, sizes, objective, parameters, state, inputs
+                model, sizes, objective, parameters, state, inputs=inputs
             )
             trained = trained_by(objective, parameters)
             trained, slots[place] = update(
@@ -89,6 +89,7 @@ def _value_and_gradient(
     objective: Objective,
     parameters: AnyArrays,
     state: AnyArrays,
+    *,
     inputs: AnyArrays,
 ) -> Any:
     """Compute ((loss, new state), gradients) of one objective."""

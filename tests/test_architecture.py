@@ -188,6 +188,33 @@ def test_a_test_imports_from_no_other_test(path: Path) -> None:
     assert {name for name in ours if not f"{name}.".startswith("tests.support.")} == set()
 
 
+LONGEST = 50  # lines of a function, its docstring aside: about a screen
+# Longer ones, each with its reason; a function that has become short enough must be removed here.
+LONGER = {
+    "harness/cli/run.py run_command": "a line for each of its 16 options, twice",
+    "harness/selftest/real.py planted_slowdowns": "one experiment from the suite to the result",
+}
+
+
+def test_functions_fit_on_a_screen() -> None:
+    long = set()
+    for path in [*sources("harness"), *sources("reference")]:
+        if {"misbehaving", "sleepy"} & set(path.parts):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and lines(node) > LONGEST:
+                long.add(f"{path.relative_to(ROOT)} {node.name}")
+    assert long == set(LONGER)
+
+
+def lines(function: ast.FunctionDef) -> int:
+    """The lines of a function without its docstring."""
+    first, end = function.body[0], function.end_lineno or function.lineno
+    documented = ast.get_docstring(function) is not None
+    docstring = (first.end_lineno or first.lineno) - first.lineno + 1 if documented else 0
+    return end - function.lineno + 1 - docstring
+
+
 # One name may stand in several files only where it is the same part of a common form.
 COMMON_FORMS = {
     "CELLS": "a layer namespace's recurrent cells",

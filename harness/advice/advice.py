@@ -151,9 +151,13 @@ def _against(name: str, need: Need) -> Iterable[str]:
     if arm.framework.name == REFERENCE:
         yield "it is the reference that all other arms are compared with"
         return
-    own, *under = [facts_of(framework) for framework in behind(arm)]
-    everything = [own, *under]
-    name = arm.framework.name
+    everything = [facts_of(framework) for framework in behind(arm)]
+    yield from _against_any(everything, arm.framework.name, need)
+    yield from _against_own(everything[0], arm.framework.name, need)
+
+
+def _against_any(everything: Sequence[Mapping[str, Fact]], name: str, need: Need) -> Iterable[str]:
+    """Yield the facts against a framework, and against those that it runs on."""
     if need.platform:
         for facts in everything:
             yield from _lacks(facts, name, "platforms", need.platform, anything=("any",))
@@ -166,6 +170,10 @@ def _against(name: str, need: Need) -> Iterable[str]:
     if need.maintained:
         for facts in everything:
             yield from _is(facts, name, "maintenance", "active")
+
+
+def _against_own(own: Mapping[str, Fact], name: str, need: Need) -> Iterable[str]:
+    """Yield the facts against a framework itself."""
     if need.exports:
         yield from _lacks(own, name, "exports", need.exports, instead="reads")
     if need.precision:

@@ -21,7 +21,7 @@ from harness.records.store import open_run
 
 
 @dataclass(frozen=True)
-class Moved:
+class HistoryStep:
     """A step of the history: the change of an arm from the run ``since`` to ``run``.
 
     ``versions`` are the versions before and after that the framework itself reports. ``packages``
@@ -46,7 +46,7 @@ class History:
     """
 
     machines: tuple[str, ...]
-    steps: tuple[Moved, ...]
+    steps: tuple[HistoryStep, ...]
     apart: tuple[str, ...]
 
 
@@ -81,7 +81,7 @@ def history(paths: Iterable[Path | str]) -> History:
             f"a history needs two runs of one suite, not {names}; type: levelfield run SUITE"
         )
     machines: list[str] = []
-    steps: list[Moved] = []
+    steps: list[HistoryStep] = []
     apart: list[str] = []
     for before, after in neighbours:
         try:
@@ -95,11 +95,13 @@ def history(paths: Iterable[Path | str]) -> History:
     return History(tuple(machines), tuple(steps), tuple(apart))
 
 
-def _steps(before: _Session, after: _Session, changes: Sequence[Change]) -> Iterator[Moved]:
+def _steps(before: _Session, after: _Session, changes: Sequence[Change]) -> Iterator[HistoryStep]:
     for change in changes:
         versions = before.versions.get(change.before, ""), after.versions.get(change.after, "")
         same = before.locks.get(change.before) == after.locks.get(change.after)
-        yield Moved(after.suite, before.run, after.run, after.created, versions, not same, change)
+        yield HistoryStep(
+            after.suite, before.run, after.run, after.created, versions, not same, change
+        )
 
 
 def _folders(paths: Iterable[Path | str]) -> Iterator[Path]:

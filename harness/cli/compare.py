@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from harness.cli.terminal import terminal
+from harness.errors import clean
+
+if TYPE_CHECKING:
+    from harness.analysis.sessions import Change
 
 
 def compare_command(
@@ -27,8 +32,6 @@ def compare_command(
     """
     # Imported here because pandas takes longer to load than most commands to run.
     from harness.analysis.sessions import OTHER_MACHINE, compare
-    from harness.errors import clean
-    from harness.report.text import significant
 
     compared = compare(before, after)
     changes, agreements = compared.changes, compared.agreements
@@ -46,23 +49,7 @@ def compare_command(
             Text(clean(f"{OTHER_MACHINE}, so no verdicts: {'; '.join(compared.machines)}")),
             soft_wrap=True,
         )
-    table = Table(title="Seconds of the second run over those of the first", title_justify="left")
-    for name in ("comparison", "arm", "against anchor", "95 % interval", "unprotected", "verdict"):
-        table.add_column(name)
-    for change in changes:
-        names = (
-            change.after if change.before == change.after else f"{change.before} -> {change.after}"
-        )
-        cells = (
-            change.comparison,
-            names,
-            significant(change.ratio, 4),
-            f"{significant(change.low, 4)} to {significant(change.high, 4)}",
-            significant(change.raw, 4),
-            change.word,
-        )
-        table.add_row(*(Text(clean(cell)) for cell in cells))
-    console.print(table)
+    console.print(_table(changes))
     console.print(
         f"anchors: {', '.join(sorted({change.anchor for change in changes}))}; the unprotected"
         " ratio also includes changes of the machine between the runs",
@@ -82,3 +69,26 @@ def compare_command(
                     f" {clean(each.second)}: first {clean(each.before)}, then {clean(each.after)}"
                 )
             )
+
+
+def _table(changes: Sequence[Change]) -> Table:
+    """The changes of all arms, a row for each."""
+    from harness.report.text import significant
+
+    table = Table(title="Seconds of the second run over those of the first", title_justify="left")
+    for name in ("comparison", "arm", "against anchor", "95 % interval", "unprotected", "verdict"):
+        table.add_column(name)
+    for change in changes:
+        names = (
+            change.after if change.before == change.after else f"{change.before} -> {change.after}"
+        )
+        cells = (
+            change.comparison,
+            names,
+            significant(change.ratio, 4),
+            f"{significant(change.low, 4)} to {significant(change.high, 4)}",
+            significant(change.raw, 4),
+            change.word,
+        )
+        table.add_row(*(Text(clean(cell)) for cell in cells))
+    return table

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from harness.cli.terminal import terminal
+from harness.errors import clean
+
+if TYPE_CHECKING:
+    from harness.analysis.history import History
 
 
 def history_command(
@@ -33,8 +37,6 @@ def history_command(
     # Imported here because pandas takes longer to load than most commands to run.
     from harness.analysis.history import history
     from harness.analysis.sessions import OTHER_MACHINE
-    from harness.errors import clean
-    from harness.report.text import significant
 
     found = history(runs or [Path("results")])
     if chart is not None:
@@ -47,6 +49,15 @@ def history_command(
     console = terminal()
     for machines in found.machines:
         console.print(Text(clean(f"{OTHER_MACHINE}, so no verdicts: {machines}")), soft_wrap=True)
+    console.print(_table(found))
+    for reason in found.apart:
+        console.print(f"not compared: {reason}", highlight=False, markup=False)
+
+
+def _table(found: History) -> Table:
+    """The steps of all arms, a row for each."""
+    from harness.report.text import significant
+
     table = Table(title="Seconds of each run over those of the run before", title_justify="left")
     for name in ("suite", "comparison", "arm", "run", "version", "against anchor", "verdict"):
         table.add_column(name)
@@ -70,6 +81,4 @@ def history_command(
         )
         style = "bold" if before != after else ""
         table.add_row(*(Text(clean(cell)) for cell in cells), style=style)
-    console.print(table)
-    for reason in found.apart:
-        console.print(f"not compared: {reason}", highlight=False, markup=False)
+    return table

@@ -77,7 +77,13 @@ class ClosingGate:
         reference_seconds = time.perf_counter() - begun
         kept = self._kept(worker, cell)
         answers, clocked = self._answers(
-            worker, cell, solved, kinds, step_seconds, slots, slice_steps
+            worker,
+            cell,
+            solved,
+            kinds=kinds,
+            step_seconds=step_seconds,
+            slots=slots,
+            slice_steps=slice_steps,
         )
         outcomes = {
             "failed": Outcome((*timed, *clocked)),
@@ -116,6 +122,7 @@ class ClosingGate:
         worker: Worker,
         cell: Cell,
         solved: tuple[CaseFile, Case, Closing],
+        *,
         kinds: Sequence[str],
         step_seconds: float,
         slots: Sequence[Mapping[str, Any]],

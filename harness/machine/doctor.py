@@ -36,7 +36,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Facts:
+class MachineFacts:
     """The facts from which the rows are made; ``spreads``: of each watched round's canaries."""
 
     machine: dict[str, Any]
@@ -53,7 +53,7 @@ class Facts:
     gpu: dict[str, Any] | None
 
 
-def examine(sleep: Callable[[float], None] = time.sleep) -> Facts:
+def examine(sleep: Callable[[float], None] = time.sleep) -> MachineFacts:
     """Observe the machine for some seconds."""
     cores = available_cores()
     watched = noise.watched_cores(cores[:1])
@@ -69,7 +69,7 @@ def examine(sleep: Callable[[float], None] = time.sleep) -> Facts:
     count = noise.core_count(watched)
     met = noise.difference(before, noise.read(watched), used, count)
     whole = met["wall_seconds"] * count
-    return Facts(
+    return MachineFacts(
         machine=describe_machine(),
         foreign_share=met["foreign_seconds"] / whole,
         steal_share=met["steal_seconds"] / whole,
@@ -85,9 +85,15 @@ def examine(sleep: Callable[[float], None] = time.sleep) -> Facts:
     )
 
 
-def rows(facts: Facts) -> Iterator[Row]:
+def rows(facts: MachineFacts) -> Iterator[Row]:
     """Yield one row per inspected property, the most important first."""
-    machine = facts.machine
+    yield from _load_rows(facts)
+    yield from _resource_rows(facts)
+    yield from _other_rows(facts)
+
+
+def _load_rows(facts: MachineFacts) -> Iterator[Row]:
+    """Yield the rows on other load of the machine."""
     share = facts.foreign_share
     yield Row(
         "other programs",
@@ -112,6 +118,11 @@ def rows(facts: Facts) -> Iterator[Row]:
         GOOD if stolen <= noise.STEAL_SHARE else POOR,
         "" if stolen <= noise.STEAL_SHARE else "use a machine with dedicated cores",
     )
+
+
+def _resource_rows(facts: MachineFacts) -> Iterator[Row]:
+    """Yield the rows on cores, their frequency and memory."""
+    machine = facts.machine
     cores, physical = machine["cores"], machine["physical_cores"]
     yield Row(
         "cores",
@@ -137,6 +148,10 @@ def rows(facts: Facts) -> Iterator[Row]:
         GOOD if 0.7 * free >= wanted else POOR,
         "" if 0.7 * free >= wanted else "arms will run one after the other (sequential blocks)",
     )
+
+
+def _other_rows(facts: MachineFacts) -> Iterator[Row]:
+    """Yield the rows on limits and settings."""
     yield Row(
         "quota",
         "none" if facts.quota_cores is None else f"{facts.quota_cores:g} cores",
@@ -159,7 +174,7 @@ def rows(facts: Facts) -> Iterator[Row]:
     yield Row(
         "huge pages", facts.huge_pages or "not readable", GOOD if facts.huge_pages else UNKNOWN
     )
-    virtual = machine["hypervisor"]
+    virtual = facts.machine["hypervisor"]
     yield Row(
         "virtual machine",
         "yes" if virtual else "no",
@@ -170,14 +185,14 @@ def rows(facts: Facts) -> Iterator[Row]:
     yield Row("GPU", str(name), GOOD if facts.gpu else UNKNOWN)
 
 
-def disagreeing(facts: Facts) -> float:
+def disagreeing(facts: MachineFacts) -> float:
     """Share of the watched rounds that the canary would put into quarantine."""
     return (
         float(np.mean(np.array(facts.spreads) > quarantine.CANARY_SPREAD)) if facts.spreads else 1.0
     )
 
 
-def conclusion(facts: Facts) -> str:
+def conclusion(facts: MachineFacts) -> str:
     """Return which verdicts to expect.
 
     The rules look for noise that voids comparisons, then for noise that widens intervals.

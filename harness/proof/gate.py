@@ -448,7 +448,12 @@ class _Judging:
                     continue
                 key = f"trained/{kind}/{held}"
                 yield self._moved(
-                    f"trained/{name}", key, name, closing.trained[held], steps, trained
+                    f"trained/{name}",
+                    key,
+                    name,
+                    closing.trained[held],
+                    steps=steps,
+                    tolerance=trained,
                 )
 
     def training(self, optimizer: str) -> Iterator[Check]:
@@ -500,7 +505,10 @@ class _Judging:
             if name in null:
                 yield self._barely_moved(when, name, key, start, farthest)
                 continue
-            check = self._moved(f"{when}/{name}", key, name, moved[name], steps, limits[when])
+            limit = limits[when]
+            check = self._moved(
+                f"{when}/{name}", key, name, moved[name], steps=steps, tolerance=limit
+            )
             yield check
             if not check.note:
                 comparable.append(name)
@@ -514,7 +522,7 @@ class _Judging:
             held = self._held(name)
             title, key = f"{when} statistics/{name}", f"{when}/state/{held}"
             limit = limits[f"{when}_statistics"]
-            yield self._moved(title, key, name, moved[held], steps, limit)
+            yield self._moved(title, key, name, moved[held], steps=steps, tolerance=limit)
 
     def _still(
         self, when: str, name: str, key: str, start: NDArray[Any], expected: NDArray[Any]
@@ -622,6 +630,7 @@ class _Judging:
         key: str,
         name: str,
         expected: NDArray[Any],
+        *,
         steps: int,
         tolerance: float,
     ) -> Check:

@@ -170,7 +170,9 @@ def draw_lesson(model: str, preset: str, *, batch: int, seed: int, epochs: int) 
             {"user": users, "item": items, "label": labels[:, None].astype(np.float32)}
             for users, items, labels in found
         )
-        return _lesson(drawn, train, test, test["label"], ranked, stream, epochs)
+        return _lesson(
+            drawn, train, test, test["label"], measure=ranked, stream=stream, epochs=epochs
+        )
     # Imported here because it takes longer than all other imports of a command.
     from sklearn.datasets import load_digits
 
@@ -190,7 +192,13 @@ def draw_lesson(model: str, preset: str, *, batch: int, seed: int, epochs: int) 
         for part in (order[:TEST_EXAMPLES], order[TEST_EXAMPLES:])
     )
     return _lesson(
-        drawn, train, test, digits.target[order[:TEST_EXAMPLES]], classified, stream, epochs
+        drawn,
+        train,
+        test,
+        digits.target[order[:TEST_EXAMPLES]],
+        measure=classified,
+        stream=stream,
+        epochs=epochs,
     )
 
 
@@ -199,6 +207,7 @@ def _lesson(
     train: Arrays,
     test: Arrays,
     labels: NDArray[Any],
+    *,
     measure: Callable[[NDArray[np.float64], NDArray[Any]], tuple[float, float]],
     stream: np.random.Generator,
     epochs: int,

@@ -55,7 +55,7 @@ def break_even_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
         ends = {}
         for row in part.to_dict("records"):
             seconds = row["startup_seconds"] + steps * row["step_seconds"]
-            _line(axes, steps, seconds, row["arm"], row["framework"], part)
+            _line(axes, steps, seconds, part, arm=row["arm"], framework=row["framework"])
             ends[row["arm"]] = seconds[-1]
         _logarithmic(axes, "steps", "total seconds")
         _names(axes, ends, part)
@@ -209,7 +209,7 @@ def profile_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
             at = [1.0, *mine["factor"], last]
             shares = [0.0, *mine["share"], mine["share"].max()]
             framework = mine["framework"].iloc[0]
-            _line(axes, at, shares, str(arm), framework, part, drawstyle="steps-post")
+            _line(axes, at, shares, part, arm=str(arm), framework=framework, drawstyle="steps-post")
             ends[str(arm)] = shares[-1]
         axes.set_xscale("log")
         axes.set_xlim(1, last)
@@ -229,7 +229,7 @@ def scaling_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
         for arm, mine in part.sort_values("size").groupby("arm", sort=False):
             framework = mine["framework"].iloc[0]
             speeds = mine["examples_per_second"]
-            _line(axes, mine["size"], speeds, str(arm), framework, part, marker="o")
+            _line(axes, mine["size"], speeds, part, arm=str(arm), framework=framework, marker="o")
             ends[str(arm)] = speeds.iloc[-1]
         swept = str(part["sweep"].iloc[0]).rpartition("by ")[2]
         _logarithmic(axes, swept, "examples per second")
@@ -261,7 +261,7 @@ def learning_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
             for number, (_, one) in enumerate(mine.groupby("seed", sort=False)):
                 share = 100 * one["test_accuracy"]
                 options = {"linewidth": 0.7} if number else {"marker": "o", "linewidth": 1.6}
-                _line(axes, one[by], share, str(arm), framework, part, **options)
+                _line(axes, one[by], share, part, arm=str(arm), framework=framework, **options)
                 ends.setdefault(str(arm), share.iloc[-1])
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=by == "epoch"))
         axes.set_xlim(left=0)
@@ -284,7 +284,7 @@ def trend_chart(data: pandas.DataFrame) -> Figure:
         for arm, mine in part.groupby("arm", sort=False):
             at = [runs.index(run) for run in mine["run"]]
             framework = mine["framework"].iloc[0]
-            _line(axes, at, mine["level"], str(arm), framework, part, marker="o")
+            _line(axes, at, mine["level"], part, arm=str(arm), framework=framework, marker="o")
             axes.vlines(at, mine["low"], mine["high"], color=colour(framework), linewidth=1.2)
             for place, high, version in zip(at, mine["high"], mine["version"], strict=True):
                 if version:
@@ -312,9 +312,10 @@ def _line(
     axes: Axes,
     x: Iterable[float],
     y: Iterable[float],
+    part: pandas.DataFrame,
+    *,
     arm: str,
     framework: str,
-    part: pandas.DataFrame,
     **options: Any,
 ) -> None:
     """Draw a line in the framework's colour; arms of one framework differ in the stroke."""

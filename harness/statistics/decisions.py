@@ -194,7 +194,7 @@ class _Pairs:
         return Estimate(every.log_ratio[at], every.standard_error[at], every.blocks[at])
 
 
-def cell_verdicts(
+def cell_verdicts(  # noqa: PLR0913 - facts of the cell: two by position, the rest have defaults
     logs: Floats,
     arms: Sequence[str],
     *,

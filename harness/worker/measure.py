@@ -43,7 +43,7 @@ def median(values):
     return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
-def warm_up(adapter, step, seconds, steps, slice_seconds, cap_seconds):
+def warm_up(adapter, step, *, seconds, steps, slice_seconds, cap_seconds):
     """Run until steady; return how long that took and the seconds of a step after it.
 
     First, slices double from one step until they take a fifth of ``slice_seconds``. Then windows of

@@ -181,23 +181,27 @@ class Server:
                 arrays[key % number] = value
         if phase == "training":
             # After whole rounds the cursor is at set 0 again, here and before the first step.
-            for number in range(graded):
-                for name, value in self._read(self.adapter.gradients()).items():
-                    kind, _, parameter = name.partition("/")
-                    key = "%s/%d/%s" if parameter else "%s/%d%s"
-                    arrays[key % (kind, number, parameter)] = value
-            for _ in range(-graded % sets):
-                self.adapter.wait(self.adapter.infer())
-            for number in range(steps):
-                for name, value in self._read(self.adapter.train_step()).items():
-                    arrays["step/%d/%s" % (number, name)] = value
-                if number == 0:
-                    for name, value in self._read(self.adapter.parameters()).items():
-                        arrays["stepped/" + name] = value
-            for name, value in self._read(self.adapter.parameters()).items():
-                arrays["trained/" + name] = value
+            self._train(graded, steps, arrays)
         numpy.savez(path, **arrays)
         return {"arrays": len(arrays)}
+
+    def _train(self, graded, steps, arrays):
+        """Store the gradients of ``graded`` sets and the effects of ``steps`` steps."""
+        for number in range(graded):
+            for name, value in self._read(self.adapter.gradients()).items():
+                kind, _, parameter = name.partition("/")
+                key = "%s/%d/%s" if parameter else "%s/%d%s"
+                arrays[key % (kind, number, parameter)] = value
+        for _ in range(-graded % len(self.case.sets)):
+            self.adapter.wait(self.adapter.infer())
+        for number in range(steps):
+            for name, value in self._read(self.adapter.train_step()).items():
+                arrays["step/%d/%s" % (number, name)] = value
+            if number == 0:
+                for name, value in self._read(self.adapter.parameters()).items():
+                    arrays["stepped/" + name] = value
+        for name, value in self._read(self.adapter.parameters()).items():
+            arrays["trained/" + name] = value
 
     def _read(self, handle):
         self.adapter.wait(handle)
@@ -226,7 +230,14 @@ class Server:
         if phase == "generation":
             for _ in self.case.sets:
                 self.adapter.wait(self._first_token())
-        return warm_up(self.adapter, step, seconds, steps, slice_seconds, cap_seconds)
+        return warm_up(
+            self.adapter,
+            step,
+            seconds=seconds,
+            steps=steps,
+            slice_seconds=slice_seconds,
+            cap_seconds=cap_seconds,
+        )
 
     def do_calibrate(self, phase, step_seconds, slice_seconds):
         """Return how many steps make a slice."""

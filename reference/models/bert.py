@@ -79,7 +79,7 @@ def layer(nn: Layers, sizes: Sizes, x: Array, mask: Array, name: str) -> Array:
     return nn.layer_norm(nn.add(x, y), f"{name}/norm", epsilon=EPSILON)
 
 
-def _sizes(
+def _sizes(  # noqa: PLR0917 - a call is a row of the table of presets below
     vocabulary: int, positions: int, width: int, layers: int, heads: int, time: int, masked: int
 ) -> Sizes:
     return {

@@ -22,7 +22,7 @@ MACHINE = {
     "memory_available_bytes": 2**35,
     "hypervisor": False,
 }
-GOOD = doctor.Facts(
+GOOD = doctor.MachineFacts(
     machine=MACHINE,
     foreign_share=0.005,
     steal_share=0.0,
