@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,9 @@ from harness.advice.needs import CRITERIA, PURPOSES, QUESTIONS, Need, read_need,
 from harness.cli.terminal import terminal
 from harness.errors import BadInput
 from reference.spec import UnknownName
+
+if TYPE_CHECKING:
+    from harness.advice.advice import Advice
 
 # Options that are not spelled as their question is called, and what stands for their value.
 _SPELLED = {"purpose": "--for", "memory_mib": "--memory", "startup_seconds": "--startup"}
@@ -89,22 +92,26 @@ def advise_command(
         chosen = _asked(chosen)
     advice = advise(load(runs), chosen)
     if as_json:
-        found = {
-            "need": {**vars(chosen), "weights": chosen.weighted},
-            "decided": advice.decided,
-            "contenders": advice.contenders,
-            "ranking": [asdict(each) for each in advice.ranking],
-            "excluded": [asdict(each) for each in advice.excluded],
-            "moves": [asdict(each) for each in advice.moves],
-            "evidence": [f"{each.title}, {each.details}" for each, _ in advice.evidence],
-        }
-        print(json.dumps(found, indent=1))
+        print(json.dumps(_json_of(advice, chosen), indent=1))
         return
     text, console = advice_text(advice), terminal()
     if console.is_terminal:
         console.print(Markdown(text))
     else:
         print(text, end="")
+
+
+def _json_of(advice: Advice, need: Need) -> dict[str, Any]:
+    """The advice for scripts."""
+    return {
+        "need": {**vars(need), "weights": need.weighted},
+        "decided": advice.decided,
+        "contenders": advice.contenders,
+        "ranking": [asdict(each) for each in advice.ranking],
+        "excluded": [asdict(each) for each in advice.excluded],
+        "moves": [asdict(each) for each in advice.moves],
+        "evidence": [f"{each.title}, {each.details}" for each, _ in advice.evidence],
+    }
 
 
 def _weights(texts: list[str]) -> dict[str, float]:

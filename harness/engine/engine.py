@@ -59,7 +59,7 @@ class Progress(Protocol):
 
 @dataclass
 class _Done:
-    """What a run has done so far: in earlier processes of the host, and in this one.
+    """The state of a run so far, in earlier processes of the host, and in this one.
 
     ``calibrations``: cell id -> its frozen slice. ``closed``: ids of the cells that passed the
     closing gate. ``over``: ids of the cells that have their status. ``peaks``: arm name -> peak
