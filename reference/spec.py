@@ -464,12 +464,13 @@ def outside_variables() -> dict[str, str]:
     return {OUTSIDE_VARIABLE: json.dumps({"folders": folders})} if folders else {}
 
 
-def add_models(folder: Path) -> Outside:
+def add_models(folder: Path, check: Callable[[Model], None] = lambda model: None) -> Outside:
     """Add the models of a folder to :func:`definitions`. A folder that was added stays as it was.
 
     Each ``.py`` file at its top whose name does not begin with "_" defines models in ``MODELS``, as
     the files of ``reference.models`` do. It may import NumPy, ``reference`` and the standard
-    library. Raises BadDefinition.
+    library. ``check`` is called for each model and may raise BadDefinition, too. Raises
+    BadDefinition; then no model is added.
     """
     folder = folder.resolve()
     if folder in _OUTSIDE:
@@ -479,11 +480,14 @@ def add_models(folder: Path) -> Outside:
     spec.submodule_search_locations = [str(folder)]
     sys.modules[package] = importlib.util.module_from_spec(spec)
     try:
-        _OUTSIDE[folder] = Outside(folder, package, _models_of(folder, package))
+        found = _models_of(folder, package)
+        for model in found.values():
+            check(model)
     except BadDefinition:
         for name in [name for name in sys.modules if f"{name}.".startswith(f"{package}.")]:
             del sys.modules[name]  # the next folder has the same number
         raise
+    _OUTSIDE[folder] = Outside(folder, package, found)
     return _OUTSIDE[folder]
 
 

@@ -27,6 +27,7 @@ from harness.cli import (
     selftest,
 )
 from harness.errors import LevelfieldError
+from harness.plan.suite import add_installed_models
 from reference.spec import UnknownName
 
 app = typer.Typer(
@@ -71,6 +72,7 @@ def _root(
     ] = False,
 ) -> None:
     """Compares deep-learning frameworks after proving that they compute the same thing."""
+    add_installed_models()
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from harness.plan.cells import Cell, plan
 from harness.plan.suite import Effort, Limits, Suite, add_folders, suite_names
 from harness.plan.vocabulary import TWIN
 from harness.records import store
+from reference.spec import outside
 
 
 def resolve_arms(names: Sequence[str], given: Mapping[str, Path]) -> dict[str, Resolution]:
@@ -145,14 +146,15 @@ def _add_models(run: store.Run, suite: Suite, began: Mapping[str, Mapping[str, s
     folders = [Path(each).expanduser() for each in suite.models_from]
     hashes = {each["hash"] for each in began.values()}
     # Nothing is imported from folders whose files have changed.
-    now = {hash_of_models(folder) for folder in folders}
+    installed = [each.folder for each in outside()]
+    now = {hash_of_models(folder) for folder in (*folders, *installed)}
     if hashes <= now:
         add_folders(folders)
     if not hashes <= now or models_identity(began) != began:
         raise BadInput(
-            f"the models {', '.join(began)} are not those that {run.path} began with (the files of"
-            f" {', '.join(suite.models_from)} have changed), and one run cannot mix them; restore"
-            f" them, or {_start_anew(suite)}"
+            f"the models {', '.join(began)} are not those that {run.path} began with (the files in"
+            f" {', '.join(suite.models_from) or 'their package'} have changed), and one run cannot"
+            f" mix them; restore them, or {_start_anew(suite)}"
         )
 
 

@@ -265,12 +265,13 @@ def _third_party(entry: EntryPoint, known: Mapping[str, Framework]) -> Framework
     """The framework of an entry point. Raises BadInput."""
     if entry.name in known:
         raise BadInput("the name is that of another framework")
+    return read_framework(entry.name, entry.value, top_folder(entry))
+
+
+def top_folder(entry: EntryPoint) -> Path:
+    """The folder of the top-level package that an entry point names. Raises BadInput."""
     if not all(part.isidentifier() for part in entry.value.split(".")):
         raise BadInput(f"its entry point names {entry.value!r}, which is no dotted package")
-    return read_framework(entry.name, entry.value, _package_folder(entry))
-
-
-def _package_folder(entry: EntryPoint) -> Path:
     # find_spec of a top-level name locates it without importing it.
     top = entry.value.split(".")[0]
     try:

@@ -10,9 +10,12 @@ import difflib
 import math
 import re
 import tomllib
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from fnmatch import fnmatchcase
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +23,13 @@ import reference
 from harness.errors import BadInput, clean
 from harness.machine.describe import shown
 from harness.machine.resources import available_cores
-from harness.plan.arms import arms, get_arm
+from harness.plan.arms import arms, get_arm, top_folder
 from harness.plan.vocabulary import DEVICES, NUMERICS, PHASES, RESIDENCIES
 from harness.statistics.decisions import LEVELS
 from reference.optimizers import OPTIMIZERS
 from reference.spec import TIME, Model, UnknownName
 
+MODELS_GROUP = "levelfield.models"
 SUITES = Path(__file__).with_name("suites")
 
 
@@ -290,23 +294,40 @@ def add_folders(folders: Iterable[Path]) -> tuple[str, ...]:
     added = []
     for folder in folders:
         try:
-            models = reference.add_models(folder.expanduser())
+            models = reference.add_models(folder.expanduser(), _check_traceable)
         except reference.BadDefinition as error:
             raise BadInput(clean(str(error))) from error
-        for model in models.models.values():
-            _check_traceable(model)
         added.append(str(models.folder))
     return tuple(dict.fromkeys(added))
 
 
 def _check_traceable(model: Model) -> None:
-    """Raise BadInput where the shapes of a preset cannot be computed."""
+    """Raise BadDefinition where the shapes of a preset cannot be computed."""
     for preset in model.presets:
         try:
             reference.summarize(model, preset, 1)
         except Exception as error:  # a definition from outside may raise anything
-            words = clean(f"{type(error).__name__}: {error}")
-            raise BadInput(f"{model.name}/{preset} cannot be traced: {words}") from error
+            words = f"{model.name}/{preset} cannot be traced: {type(error).__name__}: {error}"
+            raise reference.BadDefinition(words) from error
+
+
+@cache
+def add_installed_models() -> None:
+    """Add the models of installed packages, which entry points of MODELS_GROUP name.
+
+    Those that cannot be used are left out with a warning.
+    """
+    for entry in entry_points(group=MODELS_GROUP):
+        try:
+            add_folders([top_folder(entry).joinpath(*entry.value.split(".")[1:])])
+        except BadInput as error:
+            distribution = entry.dist.name if entry.dist else "its package"
+            words = f"are left out: {error}; mend, update or uninstall {distribution}"
+            warnings.warn(clean(f"the models '{entry.name}' {words}"), UnusableModels, stacklevel=2)
+
+
+class UnusableModels(UserWarning):
+    """The models of an installed package cannot be used; the message says why."""
 
 
 def _all_known(what: str, names: Sequence[str], known: Sequence[str]) -> None:

@@ -369,3 +369,38 @@ def test_an_error_in_a_file_of_a_model_names_its_place(
     assert done.code == 1, done
     (row,) = json.loads(done.output)
     assert row["reason"] == "KeyError: 'depth' (mine/tidy/wide_and_deep.py:2)"
+
+
+def test_models_of_an_installed_package_need_no_option(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    site = tmp_path / "site"
+    packages = {
+        "good": {f"good/models/{name}": text for name, text in FILES.items()},
+        "twice": {"twice/models/x.py": DEFINITION.replace('"wide_and_deep"', '"mlp"')},
+        "untraced": {
+            "untraced/models/x.py": DEFINITION.replace('"wide_', '"u_').replace("add(", "a(")
+        },
+    }
+    for name, files in packages.items():
+        careless(
+            site, entry=name, package=f"{name}.models", files={**files, f"{name}/__init__.py": ""}
+        )
+        points = site / f"careless_{name}-1.0.dist-info" / "entry_points.txt"
+        points.write_text(points.read_text().replace("levelfield.adapters", "levelfield.models"))
+    environment = variables(tmp_path_factory, site, PYTHONPATH=f"{site}:{ROOT}")
+    done = command(tmp_path, environment, "list", "models", "--json")
+    assert done.code == 0, done
+    names = {row["name"] for row in json.loads(done.output)}
+    assert "wide_and_deep" in names
+    assert "u_and_deep" not in names
+    lines = sorted(done.errors.splitlines())
+    assert len(lines) == 2
+    assert lines[0].startswith("levelfield: the models 'twice' are left out: ")
+    assert lines[0].endswith("uninstall careless_twice")
+    assert "u_and_deep/tiny cannot be traced" in lines[1]
+    shown = command(tmp_path, environment, "list", "models", "wide_and_deep")
+    assert "models/<framework>/wide_and_deep.py" in shown.output
+    words = "check --models wide_and_deep --arms reference:numpy --phases inference --batch 4"
+    done = command(tmp_path, environment, *words.split(), "--json")
+    assert [row["status"] for row in json.loads(done.output)] == ["ok"], done
