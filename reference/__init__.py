@@ -10,7 +10,15 @@ An oracle for other programs, from Python alone::
 """
 
 from reference.case import Answers, Case, draw_case, run_jax, run_numpy, settled_case
-from reference.spec import BadDefinition, Model, UnknownName, add_models, definitions, get
+from reference.spec import (
+    BadDefinition,
+    Model,
+    UnknownName,
+    add_models,
+    add_preset,
+    definitions,
+    get,
+)
 from reference.trace import summarize
 
 __all__ = [
@@ -20,6 +28,7 @@ __all__ = [
     "Model",
     "UnknownName",
     "add_models",
+    "add_preset",
     "definitions",
     "draw_case",
     "get",

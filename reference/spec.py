@@ -355,13 +355,17 @@ class Model:
     def sizes(self, preset: str) -> Sizes:
         """The sizes of a preset, also at another sequence length, such as small+time=128.
 
-        Raises :class:`UnknownName` with the nearest valid names.
+        Raises :class:`UnknownName` with the nearest valid names, and :class:`BadDefinition` where
+        a preset of :func:`add_preset` does not fit the model.
         """
         base, swept, time = preset.partition(TIME)
         where = f"model {self.name}"
-        if base not in self.presets:
-            raise UnknownName("preset", preset, self.presets, where=where)
-        sizes = self.presets[base]
+        if base in self.presets:
+            sizes = self.presets[base]
+        elif base in _OWN_PRESETS:
+            sizes = self._own_sizes(base)
+        else:
+            raise UnknownName("preset", preset, [*self.presets, *_OWN_PRESETS], where=where)
         if not swept:
             return sizes
         if "time" not in sizes:
@@ -373,6 +377,40 @@ class Model:
             raise UnknownName("preset", preset, near, where=where)
         return {**sizes, "time": int(time)}
 
+    def _own_sizes(self, preset: str) -> Sizes:
+        own, where = _OWN_PRESETS[preset], f"preset {preset} for model {self.name}"
+        if own.base not in self.presets:
+            raise UnknownName("base", own.base, self.presets, where=where)
+        sizes = self.presets[own.base]
+        for key, value in own.changes.items():
+            if key not in sizes:
+                raise UnknownName("size", key, sizes, where=where)
+            if not _alike(value, sizes[key]):
+                usual = json.dumps(sizes[key])
+                raise BadDefinition(
+                    f"{key} = {json.dumps(value)} in {where}; write it as in {own.base}: {usual}"
+                )
+        return {**sizes, **own.changes}
+
+
+def _alike(value: Any, usual: Any) -> bool:
+    """Whether two sizes are of one kind: positive numbers, texts or lists of such."""
+    if isinstance(usual, tuple):
+        return isinstance(value, tuple) and all(_alike(each, usual[0]) for each in value)
+    if type(value) is not type(usual):
+        return False
+    return isinstance(value, str | bool) or value > 0
+
+
+@dataclass(frozen=True)
+class OwnPreset:
+    """A preset that is not built in: the sizes of ``base`` with ``changes``."""
+
+    base: str
+    changes: Sizes
+
+
+_OWN_PRESETS: dict[str, OwnPreset] = {}
 
 TIME = "+time="
 MOST_TIME = 1 << 16
@@ -443,9 +481,12 @@ def _built_in() -> Mapping[str, Model]:
 
 @cache
 def _add_those_of_the_host() -> None:
-    """Add the outside models of the host that started this process."""
-    for folder in json.loads(os.environ.get(OUTSIDE_VARIABLE, "{}")).get("folders", ()):
+    """Add the outside models and own presets of the host that started this process."""
+    given = json.loads(os.environ.get(OUTSIDE_VARIABLE, "{}"))
+    for folder in given.get("folders", ()):
         add_models(Path(folder))
+    for name, (base, changes) in given.get("presets", {}).items():
+        add_preset(name, base, changes)
 
 
 def outside() -> tuple[Outside, ...]:
@@ -459,9 +500,29 @@ def outside_of(model: str) -> Outside | None:
 
 
 def outside_variables() -> dict[str, str]:
-    """Return the environment variables from which another process learns the outside models."""
+    """Return the variables from which another process learns outside models and own presets."""
     folders = [str(each.folder) for each in outside()]
-    return {OUTSIDE_VARIABLE: json.dumps({"folders": folders})} if folders else {}
+    presets = {name: [own.base, dict(own.changes)] for name, own in _OWN_PRESETS.items()}
+    if not folders and not presets:
+        return {}
+    return {OUTSIDE_VARIABLE: json.dumps({"folders": folders, "presets": presets})}
+
+
+def add_preset(name: str, base: str, changes: Sizes) -> None:
+    """Add a preset: the sizes of the preset ``base`` of a model, with ``changes``.
+
+    It replaces an earlier one of its name. Lists become tuples. Raises BadDefinition for the name
+    of a built-in preset.
+    """
+    models = [*_built_in().values(), *(m for each in outside() for m in each.models.values())]
+    taken = {preset for model in models for preset in model.presets}
+    if name in taken or not MODEL_NAME.fullmatch(name):
+        raise BadDefinition(
+            f"{name!r} cannot name a preset of one's own: use letters, digits and _, and none of"
+            f" {', '.join(sorted(taken))}"
+        )
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
+    _OWN_PRESETS[name] = OwnPreset(base, values)
 
 
 def add_models(folder: Path, check: Callable[[Model], None] = lambda model: None) -> Outside:

@@ -28,7 +28,7 @@ from harness.cli import (
 )
 from harness.errors import LevelfieldError
 from harness.plan.suite import add_installed_models
-from reference.spec import UnknownName
+from reference.spec import BadDefinition, UnknownName
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -82,7 +82,7 @@ def main() -> None:
     warnings.showwarning = _warn
     try:
         app()
-    except UnknownName as error:
+    except (UnknownName, BadDefinition) as error:
         _leave(str(error), 2)
     except LevelfieldError as error:
         _leave(str(error), error.exit_code)

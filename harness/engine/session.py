@@ -16,10 +16,10 @@ from harness.errors import BadInput
 from harness.machine.describe import code_version, describe_machine, difference, shown
 from harness.plan.arms import get_arm, hash_of_models, models_identity
 from harness.plan.cells import Cell, plan
-from harness.plan.suite import Effort, Limits, Suite, add_folders, suite_names
+from harness.plan.suite import Effort, Limits, Suite, add_folders, add_presets, suite_names
 from harness.plan.vocabulary import TWIN
 from harness.records import store
-from reference.spec import outside
+from reference.spec import BadDefinition, outside
 
 
 def resolve_arms(names: Sequence[str], given: Mapping[str, Path]) -> dict[str, Resolution]:
@@ -150,6 +150,10 @@ def _add_models(run: store.Run, suite: Suite, began: Mapping[str, Mapping[str, s
     now = {hash_of_models(folder) for folder in (*folders, *installed)}
     if hashes <= now:
         add_folders(folders)
+    try:
+        add_presets(suite.own_presets)
+    except BadDefinition as error:
+        raise BadInput(f"{run.path / 'run.json'} cannot be resumed: {error}") from error
     if not hashes <= now or models_identity(began) != began:
         raise BadInput(
             f"the models {', '.join(began)} are not those that {run.path} began with (the files in"

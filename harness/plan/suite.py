@@ -86,7 +86,8 @@ class Suite:
     With "none" there are no verdicts. ``residency`` is "resident", or "sequential" for a machine
     whose memory cannot hold all arms at the same time. ``times`` are lengths of sequences that
     replace the presets' own, in models that have any; decoding keeps its own. ``models_from`` are
-    the folders of outside models, as absolute paths.
+    the folders of outside models, as absolute paths. ``own_presets`` are presets that the file
+    defines: name -> its base and the sizes that differ from it.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Suite:
     residency: str = "resident"
     seed: int = 0
     models_from: tuple[str, ...] = ()
+    own_presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     effort: Effort = field(default_factory=Effort)
     limits: Limits = field(default_factory=Limits)
 
@@ -148,7 +150,7 @@ class _Reader:
     text: str
 
     def suite(self, tables: Mapping[str, Any]) -> Suite:
-        known = {each.name for each in fields(Suite)} - {"name"}
+        known = {each.name for each in fields(Suite)} - {"name", "own_presets"}
         values = {key: self._known(key, known) and tables[key] for key in tables}
         for key in ("title", "models", "arms"):
             if key not in values:
@@ -157,6 +159,8 @@ class _Reader:
         for key, value in values.items():
             if key in ("effort", "limits"):
                 checked[key] = self._table(key, value, Effort if key == "effort" else Limits)
+            elif key == "presets" and isinstance(value, dict):
+                checked[key], checked["own_presets"] = self._presets(value)
             elif key in _SCALARS:
                 checked[key] = self._typed(key, value, _SCALARS[key])
             else:
@@ -167,11 +171,35 @@ class _Reader:
         except BadInput as error:
             raise BadInput(f"{self._place('models_from')}: {error}") from error
         try:
+            add_presets(checked.get("own_presets", {}))
             return validated(Suite(**checked))
         except UnknownName as error:
             raise BadInput(f"{self._place(error.name)}: {error}") from error
         except _BadValue as error:
             raise BadInput(f"{self._place(error.key)}: {error}") from error
+        except reference.BadDefinition as error:
+            raise BadInput(f"{self._place('presets')}: {clean(str(error))}") from error
+
+    def _presets(
+        self, tables: Mapping[str, Any]
+    ) -> tuple[tuple[str, ...], dict[str, dict[str, Any]]]:
+        """Return the presets to compare, and those of them that have sizes of their own.
+
+        An empty table names a built-in preset.
+        """
+        own: dict[str, dict[str, Any]] = {}
+        for name, table in tables.items():
+            if not isinstance(table, dict):
+                raise BadInput(
+                    f"{self._place(name)}: write [presets.{name}] above the sizes of the preset"
+                )
+            if table:
+                base = self._typed("base", table.get("base", "small"), str)
+                changes = {key: value for key, value in table.items() if key != "base"}
+                own[name] = {"base": base, "changes": changes}
+        if not tables:
+            raise BadInput(f"{self._place('presets')}: 'presets' names no preset")
+        return tuple(tables), own
 
     def _known(self, key: str, known: Sequence[str] | set[str]) -> bool:
         if key not in known:
@@ -299,6 +327,12 @@ def add_folders(folders: Iterable[Path]) -> tuple[str, ...]:
             raise BadInput(clean(str(error))) from error
         added.append(str(models.folder))
     return tuple(dict.fromkeys(added))
+
+
+def add_presets(own: Mapping[str, Mapping[str, Any]]) -> None:
+    """Add the presets that a suite defines. Raises reference.BadDefinition."""
+    for name, preset in own.items():
+        reference.add_preset(name, preset["base"], preset["changes"])
 
 
 def _check_traceable(model: Model) -> None:

@@ -135,8 +135,9 @@ def write(folder: Path, **changed: str) -> Path:
 
 
 def forgotten() -> None:
-    """Remove outside models from this process."""
+    """Remove outside models and own presets from this process."""
     spec._OUTSIDE.clear()
+    spec._OWN_PRESETS.clear()
     for name in [name for name in sys.modules if name.startswith(spec.OUTSIDE_PACKAGE)]:
         del sys.modules[name]
 
@@ -404,3 +405,107 @@ def test_models_of_an_installed_package_need_no_option(
     words = "check --models wide_and_deep --arms reference:numpy --phases inference --batch 4"
     done = command(tmp_path, environment, *words.split(), "--json")
     assert [row["status"] for row in json.loads(done.output)] == ["ok"], done
+
+
+OWN = """
+title = "Sizes of one's own"
+models = ["mlp"]
+arms = ["reference:numpy"]
+phases = ["inference"]
+batches = [4]
+level = "smoke"
+twin = "none"
+
+[presets.mine]
+base = "tiny"
+hidden = [48, 24]
+features = 20
+
+[presets.tiny]
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Path]:
+    """A suite with a preset of its own; this process forgets it after the test."""
+    (tmp_path / "own.toml").write_text(OWN)
+    yield tmp_path / "own.toml"
+    forgotten()
+
+
+def test_a_preset_of_ones_own_has_the_sizes_of_its_base_with_its_changes(own: Path) -> None:
+    suite = load_suite(str(own))
+    assert suite.presets == ("mine", "tiny")
+    sizes = reference.get("mlp").sizes("mine")
+    assert sizes == {"features": 20, "hidden": (48, 24), "classes": 10}
+    assert reference.get("mlp").sizes("tiny")["features"] == 32
+    found = json.loads(typed("list", "models", "mlp", "--preset", "mine", "--json"))
+    assert found["parameters"]["hidden2/kernel"]["shape"] == [48, 24]
+    with pytest.raises(UnknownName, match="unknown size 'hidden' in preset mine for model gru"):
+        validated(replace(suite, models=("gru",)))
+    own.write_text(OWN.replace('base = "tiny"\n', "").replace("features = 20", ""))
+    load_suite(str(own))
+    assert reference.get("mlp").sizes("mine")["features"] == 64  # of small
+
+
+WRONG_PRESETS = {
+    "unknown key": (
+        "features =",
+        "feature =",
+        ":13: unknown size 'feature' in preset mine for mod",
+    ),
+    "unknown base": ('"tiny"', '"tinny"', ":11: unknown base 'tinny' in preset mine for model mlp"),
+    "base of no text": ('"tiny"', "3", ":11: 'base' is text, not a whole number"),
+    "text for a number": ("= 20", '= "x"', 'features = "x" in preset mine for model mlp; write it'),
+    "number for a list": (
+        "[48, 24]",
+        "48",
+        "hidden = 48 in preset mine for model mlp; write it as",
+    ),
+    "list of texts": ("[48, 24]", '["a"]', 'hidden = ["a"] in preset mine'),
+    "truth for a number": ("= 20", "= true", "features = true in preset mine"),
+    "a size of zero": ("= 20", "= 0", "features = 0 in preset mine for model mlp"),
+    "a built-in name": ("[presets.mine]", "[presets.small]", "'small' cannot name a preset of one"),
+    "a bad name": ("[presets.mine]", '[presets."a+b"]', "'a+b' cannot name a preset of one's own"),
+    "no table": ("[presets.mine]", "[presets]\nx = 3\n[presets.mine]", "write [presets.x] above"),
+    "an unknown empty one": (
+        "[presets.tiny]",
+        "[presets.tinny]",
+        "unknown preset 'tinny' in model",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG_PRESETS)
+def test_a_wrong_preset_is_refused_in_one_line_with_its_place(own: Path, fault: str) -> None:
+    good, wrong, words = WRONG_PRESETS[fault]
+    assert OWN.count(good) == 1
+    own.write_text(OWN.replace(good, wrong))
+    with pytest.raises(BadInput) as caught:
+        load_suite(str(own))
+    assert words in str(caught.value)
+    assert str(caught.value).startswith(f"{own}:")
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.alone
+def test_the_sizes_of_ones_own_reach_the_reference_and_a_resumed_run(
+    own: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    suite = replace(load_suite(str(own)), effort=TINY_EFFORT)
+    cells, resolutions = session.planned(suite, session.resolve_arms(suite.arms, {}))
+    description = session.describe_run(suite, cells, resolutions)
+    with store.create(own.parent, "run", description) as run:
+        session.measure(
+            run, suite, cells, resolutions=resolutions, progress=Silent(), only_gate=True
+        )
+    statuses = [r["status"] for r in store.read_records(run) if r["record"] == "status"]
+    assert statuses == ["ok", "ok"]
+    forgotten()
+    with pytest.raises(UnknownName):
+        reference.get("mlp").sizes("mine")
+    with store.open_run(run.path) as again:
+        resumed, same, _ = session.reopened(again, {})
+    assert same == cells
+    assert resumed.own_presets["mine"]["base"] == "tiny"
+    assert reference.get("mlp").sizes("mine")["hidden"] == (48, 24)
