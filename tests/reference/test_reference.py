@@ -357,7 +357,7 @@ def test_adams_other_form_widens_no_tolerance_where_it_diverges(
 
 
 def test_a_seed_without_a_clear_draw_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference.case, "ATTEMPTS", 2)
+    monkeypatch.setattr(reference.case, "TRIES", 2)
     for noise in ("NOISE", "ROUNDING"):  # more than any case may scatter by
         monkeypatch.setattr(reference.case, noise, 1e-1)
     with pytest.raises(ValueError, match=r"no draw of seed 5 .* choose another seed"):
