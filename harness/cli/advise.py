@@ -19,6 +19,7 @@ from reference.spec import UnknownName
 if TYPE_CHECKING:
     from harness.advice.advice import Advice
 
+LONGEST_LIST = 60  # letters of the answers that the help of an option lists
 # Options that are not spelled as their question is called, and what stands for their value.
 _SPELLED = {"purpose": "--for", "memory_mib": "--memory", "startup_seconds": "--startup"}
 _METAVARS = {"memory_mib": "MIB", "startup_seconds": "SECONDS", "licences": "NAME,NAME"}
@@ -40,7 +41,9 @@ def _option(name: str) -> inspect.Parameter:
     question = QUESTIONS[name]
     help_text, known = question.metadata["asks"], question.metadata["known"]
     if known and not callable(known):  # the others depend on what is installed
-        help_text = f"{help_text.removesuffix('.')}: {', '.join(known)}."
+        words = ", ".join(known)
+        answers = f": {words}" if len(words) <= LONGEST_LIST else f", such as {known[0]}"
+        help_text = f"{help_text.removesuffix('.')}{answers}."
     flag = _SPELLED.get(name, f"--{name.replace('_', '-')}")  # no --no-... for a truth value
     option = typer.Option(None, flag, metavar=_METAVARS.get(name), help=help_text)
     kind = str if isinstance(question.default, tuple) else type(question.default)
