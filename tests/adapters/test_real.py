@@ -144,7 +144,7 @@ SLOW = (
 )
 LOOPED = ("lenet5", "resnet18", "rnn", "lstm", "gru", "vae", "dcgan")
 FOUND = ("mlp", "lenet5", "lstm")  # of what a machine may lack: one net of each kind
-FILES = 3  # that an arm proves of those that another arm of its environment proves all
+FILES = 1  # that an arm proves of those that another arm of its environment proves all
 DEEP = ("resnet18", "resnet50", "dcgan")  # which the slow ones compile for a minute each
 EMBEDDED = ("rnn", "lstm", "gru", "neumf", "bert")  # with tables that no tied head makes dense
 
@@ -522,6 +522,7 @@ def seconds_of(worker: Worker, cell: Cell, kind: str) -> float:
 
 
 @pytest.mark.real
+@pytest.mark.long
 def test_all_arms_learn_the_digits_alike(tmp_path: Path) -> None:
     """Same data, same order, same start: what differs at the end is arithmetic alone."""
     names = ("reference:jax", "torch:eager", "tensorflow:function", "jax:jit", "flax:jit")

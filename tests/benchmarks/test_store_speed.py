@@ -14,6 +14,7 @@ import pytest
 from harness.analysis.groups import groups
 from harness.analysis.summary import summary
 from harness.records.frames import load
+from harness.records.kinds import SliceRecord
 from harness.records.store import open_run, read_records
 from harness.report.tables import comparison_tables, markdown
 from tests.support.synthetic import empty_run, write_run
@@ -88,9 +89,11 @@ def test_read_records(benchmark: Any, runs: Callable[[int], Path]) -> None:
 
 def test_append(benchmark: Any, tmp_path: Path) -> None:
     with empty_run(tmp_path) as run:
-        fields = {"cell": "c0001", "process": 1, "block": 1, "round": 0, "steps": 100}
-        own = {"seconds": 0.2, "cpu_seconds": 0.2}
-        benchmark(run.append, "slice", **fields, **own, statistic="throughput")
+        place = {"cell": "c0001", "process": 1, "block": 1, "round": 0}
+        record = SliceRecord(
+            **place, statistic="throughput", steps=100, seconds=0.2, cpu_seconds=0.2
+        )
+        benchmark(run.append, record)
 
 
 def parse(path: Path) -> None:
