@@ -23,7 +23,7 @@ from harness.engine.blocks import Noise
 from harness.engine.memory import TreeWatch, proportional_bytes
 from harness.engine.process import LOG_LIMIT_BYTES, Launch, WorkerProcess
 from harness.errors import RunFailed, WorkerFailure
-from harness.machine import noise
+from harness.machine import noise, supervised
 from harness.machine.resources import available_cores
 from tests.support.processes import PATIENCE_SECONDS, alive, wait_until
 
@@ -383,7 +383,7 @@ PROGRAM = (
 
 def test_a_program_runs_to_its_end() -> None:
     core = available_cores()[-1]
-    done = process.completed(
+    done = supervised.completed(
         [sys.executable, "-c", PROGRAM], variables={"LC_CTYPE": "C.UTF-8"}, cores=[core]
     )
     assert done.returncode == 3
@@ -393,15 +393,14 @@ def test_a_program_runs_to_its_end() -> None:
 
 def test_a_program_that_is_missing_is_named() -> None:
     with pytest.raises(RunFailed, match="cannot run /nowhere/program: No such file or directory"):
-        process.completed(["/nowhere/program"])
+        supervised.completed(["/nowhere/program"])
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_program_does_not_outlive_its_host(pids: Path, number: int) -> None:
     program = f"echo $$ >> '{pids}'; sleep 600 & echo $! >> '{pids}'; echo ready >&2; wait"
-    host = (
-        f"from harness.engine.process import completed\ncompleted(['/bin/sh', '-c', {program!r}])"
-    )
+    run = f"completed(['/bin/sh', '-c', {program!r}])"
+    host = f"from harness.machine.supervised import completed\n{run}"
     with subprocess.Popen(
         [sys.executable, "-c", host],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -418,8 +417,9 @@ def test_what_cannot_be_killed_is_named(
 ) -> None:
     """Played by a supervisor whose signals go nowhere."""
     powerless = tmp_path / "powerless.py"
+    folder = str(ROOT / "harness" / "machine")
     powerless.write_text(
-        f"import sys\nsys.path.insert(0, {str(ROOT / 'harness')!r})\nimport supervisor\n"
+        f"import sys\nsys.path.insert(0, {folder!r})\nimport supervisor\n"
         "supervisor.END_SECONDS = 0.2\nsupervisor.send = lambda number, pids: None\n"
         "supervisor.main()\n"
     )
