@@ -353,7 +353,7 @@ def test_a_cell_that_ends_its_worker_costs_no_other_cell_of_its_arm(
     started = [
         each["arm"]
         for each in store.read_records(store.open_run(folder))
-        if each["record"] == "process" and each["block"] is not None
+        if each["record"] == "process" and each.get("block") is not None
     ]
     assert sorted(started) == [*2 * ["foreign:null-when-timed"], "foreign:well"]
 
@@ -365,7 +365,7 @@ def test_a_reason_names_the_line_of_the_adapter_and_the_log_has_the_whole_of_it(
     assert statuses(nonsense)["raises"][1].endswith(f"(packages0/foreign/__init__.py:{line})")
     cells = {c["id"]: c["mode"] for c in store.open_run(nonsense).description["cells"]}
     logs = {
-        cells[each["cell"]]: each["log"]
+        cells[each["cell"]]: each.get("log")
         for each in store.read_records(store.open_run(nonsense))
         if each["record"] == "status"
     }

@@ -326,7 +326,7 @@ def test_a_block_cut_short_before_its_first_round_leaves_its_number_to_no_other(
     processes = [r for r in parsed(records_of(run)) if r["record"] == "process"]
     assert max(Counter(process["process"] for process in processes).values()) == 1
     arms = len({cell["arm"] for cell in store.open_run(run).description["cells"]})
-    served = Counter(process["block"] for process in processes if process["block"])
+    served = Counter(process["block"] for process in processes if process.get("block"))
     assert max(served.values()) == arms, "two blocks have one number"
 
 
