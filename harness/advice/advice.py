@@ -19,7 +19,7 @@ import pandas
 from packaging.specifiers import SpecifierSet
 
 import reference
-from harness.advice.facts import REFERENCE, Fact, behind, facts_of
+from harness.advice.facts import REFERENCE, Fact, facts_of, frameworks_of
 from harness.advice.needs import PURPOSES, Need
 from harness.advice.ranking import Move, Place, costs_of, moves_of, ranked
 from harness.analysis.groups import Group, groups
@@ -151,7 +151,7 @@ def _against(name: str, need: Need) -> Iterable[str]:
     if arm.framework.name == REFERENCE:
         yield "it is the reference that all other arms are compared with"
         return
-    everything = [facts_of(framework) for framework in behind(arm)]
+    everything = [facts_of(framework) for framework in frameworks_of(arm)]
     yield from _against_any(everything, arm.framework.name, need)
     yield from _against_own(everything[0], arm.framework.name, need)
 

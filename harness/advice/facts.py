@@ -90,7 +90,7 @@ def _fact(framework: str, key: str, table: Any) -> Fact:
     return Fact(framework, key, value, str(source), day, **more)
 
 
-def behind(arm: Arm) -> list[Framework]:
+def frameworks_of(arm: Arm) -> list[Framework]:
     """The arm's framework and those that pip installs for it, as JAX for Keras on JAX."""
     owners: dict[str, Framework] = {}
     for each in frameworks().values():

@@ -8,7 +8,7 @@ from typing import Any
 import pandas
 
 from harness.advice.advice import CERTAIN, Advice
-from harness.advice.facts import FACTS, Fact, behind, facts_of
+from harness.advice.facts import FACTS, Fact, facts_of, frameworks_of
 from harness.advice.needs import CRITERIA, PURPOSES, QUESTIONS, Need
 from harness.advice.ranking import Move, Place
 from harness.analysis.groups import Group
@@ -176,7 +176,7 @@ def _break_evens(group: Group, advice: Advice) -> Iterable[str]:
 
 
 def _facts(arms: Iterable[str]) -> Iterable[str]:
-    frameworks = {each.name: each for name in arms for each in behind(get_arm(name))}
+    frameworks = {each.name: each for name in arms for each in frameworks_of(get_arm(name))}
     known = {name: facts_of(each) for name, each in frameworks.items()}
     rows = [
         {"framework": name, **{key: _value(facts.get(key)) for key in _SHOWN}}

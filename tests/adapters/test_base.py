@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import json
 import math
+import subprocess
+import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -267,3 +270,16 @@ def test_epsilon_hat_makes_the_first_step_the_same() -> None:
     correction = math.sqrt(1 - constants["beta2"])
     folded = correction * gradient / (math.sqrt(moment) + hat)
     assert folded == pytest.approx(pinned, rel=1e-12)
+
+
+def test_a_worker_replies_with_the_line_of_a_mismatch_and_no_place_in_the_code() -> None:
+    # In a process of its own: importing the worker changes sys.path.
+    program = (
+        "import json; from adapters.base import Mismatch; from harness.worker import worker;"
+        "print(json.dumps(worker.failure(Mismatch('the built mlp lacks hidden1/kernel'))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ADAPTERS.parent, capture_output=True, check=True
+    )
+    reason = "the built mlp lacks hidden1/kernel"
+    assert json.loads(done.stdout) == {"ok": False, "status": "failed", "reason": reason}

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from harness.advice import facts
 from harness.advice.advice import Advice, advise, statistic_of
-from harness.advice.facts import FACTS, behind, facts_of
+from harness.advice.facts import FACTS, facts_of, frameworks_of
 from harness.advice.needs import CRITERIA, PURPOSES, Need, read_need, stated
 from harness.advice.ranking import DRAWS, Costs, moves_of, ranked
 from harness.advice.words import advice_text
@@ -90,7 +90,7 @@ def test_a_file_of_facts_that_is_wrong_is_refused_by_name(
 
 
 def test_keras_stands_on_its_backend_and_nobody_on_himself() -> None:
-    found = {name: [each.name for each in behind(arm)] for name, arm in arms().items()}
+    found = {name: [each.name for each in frameworks_of(arm)] for name, arm in arms().items()}
     assert found["keras:jax"] == ["keras", "jax"]
     assert found["keras:torch-fit"] == ["keras", "torch"]
     assert found["keras2:theano"] == ["keras2", "theano"]
@@ -399,7 +399,7 @@ def test_the_same_records_give_the_same_advice_to_the_letter(example: Frames, pu
 def test_every_fact_that_is_shown_has_its_source(tmp_path: Path) -> None:
     text = advice_text(advise(frames_of(tmp_path), Need()))
     for arm in ARMS:
-        for framework in behind(get_arm(arm)):
+        for framework in frameworks_of(get_arm(arm)):
             for key in ("licence", "graph", "maintenance"):
                 assert f"{key} <{facts_of(framework)[key].source}>" in text
     assert FACTS["releases"][1] in text

@@ -313,15 +313,15 @@ def test_an_arm_is_held_against_the_ceilings_of_its_own_cores(
         cell.model, cell.preset, cell.batch, phase=cell.phase, optimizer=cell.optimizer
     )
     known = ceilings_for(operations)
-    anew = ceilings_for(again * operations, threads)
-    monkeypatch.setattr("harness.machine.ceilings.measured", lambda threads, cores: anew)
+    remeasured = ceilings_for(again * operations, threads)
+    monkeypatch.setattr("harness.machine.ceilings.measured", lambda threads, cores: remeasured)
     slots = [{"slices": {"throughput": {"seconds": 0.5}}}]  # of one step
     with empty_run(tmp_path) as run:
         proof = Qualification(run, suite, None, known, lambda text: None, {})  # type: ignore[arg-type]
         check = proof._roofline(cell, slots, 1)
     assert check.passed is passed
     recorded = [row for row in store.read_records(run) if row["record"] == "ceiling"]
-    assert len(recorded) == measured * len(anew), "the report knows what the check knew"
+    assert len(recorded) == measured * len(remeasured), "the report knows what the check knew"
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ def test_operations_of_inference_follow_the_closed_form(name: str, preset: str) 
 def test_operations_of_training_count_the_gradient_of_each_factor(name: str, preset: str) -> None:
     """The backward pass of a product is one product for the gradient of each factor.
 
-    Nobody needs the gradient of the model's inputs (Griewank and Walther 2008, section 3.2).
+    Training needs no gradient of the model's inputs (Griewank and Walther 2008, section 3.2).
     """
     model = reference.get(name)
     count = CLOSED_FORMS[name](model.sizes(preset))

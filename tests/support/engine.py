@@ -1,4 +1,4 @@
-"""Small runs of the engine: their effort, their progress that nobody reads, and their statuses."""
+"""Small runs of the engine: their effort, their silent progress, and their statuses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RunModes = Callable[..., Path]  # the fixture run_modes
 
 
 class Silent:
-    """Nobody listens."""
+    """Progress without a reader."""
 
     def stage(self, text: str, done: float) -> None:
         pass
@@ -38,7 +38,7 @@ class Silent:
 
 
 def quiet(text: str) -> None:
-    """Progress of the self-test that nobody reads."""
+    """Drop the progress of the self-test."""
 
 
 def statuses(folder: Path) -> dict[str, tuple[str, str]]:

@@ -110,7 +110,7 @@ for line in sys.stdin:
 
 @dataclass(frozen=True)
 class Done:
-    """What a command left behind."""
+    """The exit code, output and errors of a command that ended."""
 
     code: int
     output: str
