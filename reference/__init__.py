@@ -10,15 +10,9 @@ An oracle for other programs, from Python alone::
 """
 
 from reference.case import Answers, Case, draw_case, run_jax, run_numpy, settled_case
-from reference.spec import (
-    BadDefinition,
-    Model,
-    UnknownName,
-    add_models,
-    add_preset,
-    definitions,
-    get,
-)
+from reference.errors import BadDefinition, UnknownName
+from reference.registry import add_models, add_preset, definitions, get
+from reference.spec import Model
 from reference.trace import summarize
 
 __all__ = [

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from reference.layers_numpy import NumpyLayers
 from reference.optimizers import EPSILON_HAT, OPTIMIZERS
-from reference.spec import PHASES, ArraySpec, Model, Sizes, get
+from reference.registry import get
+from reference.spec import PHASES, ArraySpec, Model, Sizes
 from reference.trace import Summary, summarize
 
 Arrays = dict[str, NDArray[Any]]
@@ -188,7 +189,7 @@ def draw_case(
     windows are equally large, and one of them gets the gradient.
 
     The same arguments give the same arrays on every machine. ``attempt`` numbers the draws of one
-    seed. Raises :class:`reference.spec.UnknownName`, and ``ValueError`` for a batch below 1.
+    seed. Raises :class:`reference.errors.UnknownName`, and ``ValueError`` for a batch below 1.
     """
     definition = get(model)
     summary = summarize(definition, preset, _positive(batch))

@@ -26,7 +26,7 @@ from harness.analysis.groups import Group, groups
 from harness.errors import BadInput
 from harness.plan.arms import get_arm
 from harness.records.frames import Frames
-from reference.spec import UnknownName
+from reference.errors import UnknownName
 
 # An arm that leads in a smaller share of the draws is not the winner.
 CERTAIN = 0.95

@@ -13,7 +13,7 @@ import numpy as np
 
 import reference
 from harness.machine.ceilings import COPY, PRODUCT
-from reference.spec import UnknownName
+from reference.errors import UnknownName
 from reference.trace import summarize
 
 IMPOSSIBLE_SHARE = 1.05  # of the roofline: a step above this share was not measured correctly

@@ -13,7 +13,7 @@ from harness.proof.gate import closing_loose, loose
 from harness.records.columns import COLUMNS, STARTUP
 from harness.records.frames import AUDIT, Frames
 from harness.statistics.estimates import Estimate
-from reference.spec import UnknownName
+from reference.errors import UnknownName
 
 _KEY = ["run", "cell"]
 _LATER_STAGES = ("build", "compile", "first_step", "steady")

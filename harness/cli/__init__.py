@@ -28,7 +28,7 @@ from harness.cli import (
 )
 from harness.errors import LevelfieldError
 from harness.plan.suite import add_installed_models
-from reference.spec import BadDefinition, UnknownName
+from reference.errors import BadDefinition, UnknownName
 
 app = typer.Typer(
     no_args_is_help=True,

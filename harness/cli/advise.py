@@ -14,7 +14,7 @@ import typer
 from harness.advice.needs import CRITERIA, PURPOSES, QUESTIONS, Need, read_need, stated
 from harness.cli.terminal import terminal
 from harness.errors import BadInput
-from reference.spec import UnknownName
+from reference.errors import UnknownName
 
 if TYPE_CHECKING:
     from harness.advice.advice import Advice

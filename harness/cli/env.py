@@ -16,7 +16,7 @@ from harness.environments import sealed
 from harness.errors import BadInput, RunFailed
 from harness.plan.arms import EnvironmentSpec, arms, get_arm
 from harness.plan.suite import load_suite
-from reference.spec import UnknownName
+from reference.errors import UnknownName
 
 app = typer.Typer(help="Build, list, lock and remove sealed environments.", no_args_is_help=True)
 

@@ -11,7 +11,7 @@ import reference
 from harness.cli.terminal import terminal
 from harness.errors import BadInput
 from harness.records.store import write_atomically, writing_failed
-from reference.spec import UnknownName
+from reference.errors import UnknownName
 
 
 def export_command(

@@ -20,7 +20,8 @@ from harness.errors import BadInput
 from harness.plan.arms import arms, frameworks, unusable
 from harness.plan.cells import plan
 from harness.plan.suite import add_folders, load_suite, suite_names
-from reference.spec import Model, outside_of
+from reference.registry import outside_of
+from reference.spec import Model
 
 
 class What(StrEnum):

@@ -12,7 +12,8 @@ import typer
 from harness.errors import BadInput
 from harness.plan.arms import arms
 from harness.plan.suite import Suite, add_folders, expand_arms, validated
-from reference.spec import UnknownName, outside
+from reference.errors import UnknownName
+from reference.registry import outside
 
 PythonOption = Annotated[
     list[str] | None,

@@ -19,7 +19,8 @@ from harness.plan.cells import Cell, plan
 from harness.plan.suite import Effort, Limits, Suite, add_folders, add_presets, suite_names
 from harness.plan.vocabulary import TWIN
 from harness.records import store
-from reference.spec import BadDefinition, outside
+from reference.errors import BadDefinition
+from reference.registry import outside
 
 
 def resolve_arms(names: Sequence[str], given: Mapping[str, Path]) -> dict[str, Resolution]:

@@ -37,7 +37,7 @@ from harness.proof.lessons import Lesson
 from harness.proof.replies import ENTRY_BYTES, described, read_arrays
 from harness.records.kinds import ProcessRecord
 from harness.records.store import Run
-from reference.spec import outside, outside_variables
+from reference.registry import outside, outside_variables
 
 ROOT = Path(__file__).resolve().parents[2]
 PADDING_BYTES = 4096  # most padding of the environment, which shifts where the stack begins

@@ -33,7 +33,8 @@ from packaging.specifiers import SpecifierSet
 import reference
 from harness.errors import BadInput
 from harness.plan.vocabulary import NUMERICS, PHASES, PROFILES, STATISTICS
-from reference.spec import UnknownName, outside_of
+from reference.errors import UnknownName
+from reference.registry import outside_of
 
 ENTRY_POINT_GROUP = "levelfield.adapters"
 OWN_DISTRIBUTION = "levelfield"

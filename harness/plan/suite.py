@@ -26,8 +26,10 @@ from harness.machine.resources import available_cores
 from harness.plan.arms import arms, get_arm, top_folder
 from harness.plan.vocabulary import DEVICES, NUMERICS, PHASES, RESIDENCIES
 from harness.statistics.decisions import LEVELS
+from reference.errors import UnknownName
 from reference.optimizers import OPTIMIZERS
-from reference.spec import TIME, Model, UnknownName
+from reference.presets import TIME
+from reference.spec import Model
 
 MODELS_GROUP = "levelfield.models"
 SUITES = Path(__file__).with_name("suites")

@@ -24,7 +24,7 @@ from harness.proof.lessons import Expected, Lesson, draw_lesson, expected_curve
 from reference.case import Answers, Case, draw_case, read_answers, write_answers, write_case
 from reference.closing import Closing, closing_case, read_closing
 from reference.learning import RUNS, read_learned
-from reference.spec import outside_variables
+from reference.registry import outside_variables
 
 Stamp = tuple[int, ...]
 

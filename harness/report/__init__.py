@@ -42,7 +42,7 @@ from harness.report.provenance import provenance
 from harness.report.series import learning_data, scaling_data, trend_data
 from harness.report.tables import comparison_tables, markdown
 from harness.report.text import escape
-from reference.spec import UnknownName
+from reference.errors import UnknownName
 
 FORMATS = ("markdown", "csv", "parquet", "charts", "latex", "benchmark", "html")
 CHARTS: dict[str, tuple[str, Callable[[Frames, Sequence[Group]], Figure]]] = {

@@ -15,7 +15,7 @@ from harness.errors import clean
 from harness.plan.arms import get_arm
 from harness.records.frames import AUDIT, Frames
 from harness.report.text import milliseconds
-from reference.spec import UnknownName
+from reference.errors import UnknownName
 
 RARE_SLOW_STEPS = 1.05  # throughput's mean over latency's median
 WAITING = 0.05  # share of the time in which an arm's threads wait for a core

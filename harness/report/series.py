@@ -19,7 +19,8 @@ from harness.analysis.roofline import work
 from harness.analysis.sessions import OTHER_MACHINE
 from harness.machine.ceilings import COPY, PRODUCT
 from harness.records.frames import Frames
-from reference.spec import TIME, UnknownName
+from reference.errors import UnknownName
+from reference.presets import TIME
 
 SWEPT = ("batch", "threads", "time")
 

@@ -24,7 +24,7 @@ from harness.cli import app
 from harness.errors import BadInput
 from harness.plan.arms import arms, frameworks, get_arm
 from harness.records.frames import Frames, load
-from reference.spec import UnknownName
+from reference.errors import UnknownName
 from tests.support import reports
 from tests.support.synthetic import write_run
 

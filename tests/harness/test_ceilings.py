@@ -10,7 +10,7 @@ import reference
 from harness.analysis.roofline import roofline_share, work
 from harness.machine import ceilings
 from harness.machine.ceilings import COPY, PRODUCT
-from reference.spec import UnknownName
+from reference.errors import UnknownName
 from reference.trace import summarize
 
 ROWS = [

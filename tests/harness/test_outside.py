@@ -24,8 +24,9 @@ from harness.plan.arms import arms, frameworks, models_identity
 from harness.plan.suite import add_folders, load_suite, validated
 from harness.records import store
 from harness.report.code import model_sources, module_of
-from reference import spec
-from reference.spec import UnknownName
+from reference import registry
+from reference.errors import UnknownName
+from reference.presets import OWN_PRESETS
 from tests.support.engine import TINY_EFFORT, Silent
 from tests.support.terminal import Done, variables
 from tests.support.third_party import ADAPTER, ENVIRONMENT, careless
@@ -136,9 +137,9 @@ def write(folder: Path, **changed: str) -> Path:
 
 def forgotten() -> None:
     """Remove outside models and own presets from this process."""
-    spec._OUTSIDE.clear()
-    spec._OWN_PRESETS.clear()
-    for name in [name for name in sys.modules if name.startswith(spec.OUTSIDE_PACKAGE)]:
+    registry._OUTSIDE.clear()
+    OWN_PRESETS.clear()
+    for name in [name for name in sys.modules if name.startswith(registry.OUTSIDE_PACKAGE)]:
         del sys.modules[name]
 
 

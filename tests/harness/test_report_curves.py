@@ -15,7 +15,7 @@ from harness.analysis.groups import groups
 from harness.analysis.summary import summary
 from harness.records.frames import Frames, load
 from harness.report import CHARTS, charts_of, curves, plot, series
-from reference.spec import UnknownName
+from reference.errors import UnknownName
 from tests.support.reports import ARMS, frames_of, texts
 from tests.support.synthetic import write_run
 

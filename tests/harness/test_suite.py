@@ -19,7 +19,7 @@ from harness.machine.resources import available_cores
 from harness.plan.arms import arms, get_arm
 from harness.plan.cells import Cell, plan, with_twin
 from harness.plan.suite import Effort, Limits, Suite, load_suite, suite_names, validated
-from reference.spec import UnknownName
+from reference.errors import UnknownName
 
 GOOD = """\
 title = "Any words: mpl, tinny, adma, trainig, gpu, float23"
