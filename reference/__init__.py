@@ -9,9 +9,11 @@ An oracle for other programs, from Python alone::
     reference.run_jax(case).gradients[0]["conv1/kernel"]  # float64 by default
 """
 
-from reference.case import Answers, Case, draw_case, run_jax, run_numpy, settled_case
+from reference.answers import Answers, run_jax, run_numpy
+from reference.case import Case, draw_case
 from reference.errors import BadDefinition, UnknownName
 from reference.registry import add_models, add_preset, definitions, get
+from reference.settled import settled_case
 from reference.spec import Model
 from reference.trace import summarize
 

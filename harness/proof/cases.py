@@ -21,7 +21,8 @@ from harness.machine.supervised import completed
 from harness.plan.cells import Cell
 from harness.plan.suite import Suite
 from harness.proof.lessons import Expected, Lesson, draw_lesson, expected_curve
-from reference.case import Answers, Case, draw_case, read_answers, write_answers, write_case
+from reference.answers import Answers, read_answers, write_answers
+from reference.case import Case, draw_case, write_case
 from reference.closing import Closing, closing_case, read_closing
 from reference.learning import RUNS, read_learned
 from reference.registry import outside_variables

@@ -33,18 +33,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.proof.replies import ENTRY_BYTES, NUMBERS
-from reference.case import (
-    NEGLIGIBLE,
-    SETTLED,
-    Answers,
-    Arrays,
-    Case,
-    null_names,
-    root_mean_square,
-    scale_error,
-)
+from reference.answers import Answers
+from reference.case import Arrays, Case
 from reference.closing import READ, Closing
 from reference.optimizers import OPTIMIZERS
+from reference.scales import NEGLIGIBLE, null_names, root_mean_square, scale_error
+from reference.settled import SETTLED
 
 
 @dataclass(frozen=True)
@@ -71,7 +65,7 @@ class Tolerance:
 # ``trained`` is wider than rounding needs. In ten steps a ReLU or a maximum of the larger models
 # can come within rounding of a tie, after which correct programs differ by up to 2e-2 of a
 # parameter's way. Draws that do so under noise are skipped if other draws are possible
-# (reference.case.settled_case). Only this check detects a parameter that is never updated or a
+# (reference.settled.settled_case). Only this check detects a parameter that is never updated or a
 # wrong update after the first; their errors are 1e-1 and more.
 #
 # The first step, scales and running statistics do not need that width. Running statistics depend on
@@ -110,7 +104,7 @@ TOLERANCES: Mapping[str, Tolerance] = {
 # share of them as large as itself, and gradients then differ by about its square root. Noise of
 # rounding's size changes the float64 reference's answers by a distance that the case records
 # (``Answers.scatter``). A tolerance is never below three times that. A case that scatters too far
-# to tell right from wrong is refused when it is drawn (``reference.case.LOOSEST``).
+# to tell right from wrong is refused when it is drawn (``reference.settled.LOOSEST``).
 SCATTER_MARGIN = 3
 # Factor on the table's entry: a gate with a wider tolerance says that it was loose. A settled draw
 # may have SCATTER_MARGIN times SETTLED, which is wider than that after the first step.

@@ -26,7 +26,7 @@ from harness.plan.cells import plan
 from harness.plan.suite import Suite, load_suite, validated
 from harness.proof.cases import CaseFile
 from harness.records import store
-from reference.case import run_numpy
+from reference.answers import run_numpy
 from tests.support.long import NETS, long_unless
 
 pytestmark = pytest.mark.alone

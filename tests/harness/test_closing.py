@@ -26,7 +26,8 @@ from harness.proof.gate import Outcome
 from harness.records import frames
 from harness.worker.measure import check_handles
 from reference import closing as closing_module
-from reference.case import Case, draw_case, run_jax, settled_case
+from reference.answers import run_jax
+from reference.case import Case, draw_case
 from reference.closing import (
     CLOSING_LOOSEST,
     CLOSING_STEPS,
@@ -40,6 +41,7 @@ from reference.closing import (
     write_closing,
 )
 from reference.optimizers import EPSILON_HAT, OPTIMIZERS
+from reference.settled import settled_case
 from tests.support.engine import TINY_EFFORT, RunModes
 
 pytestmark = pytest.mark.alone

@@ -19,7 +19,8 @@ import reference
 from adapters.base import read_case
 from harness.proof.gate import relative_error
 from reference import programs
-from reference.case import Answers, read_answers, run_jax, run_numpy, write_answers, write_case
+from reference.answers import Answers, read_answers, run_jax, run_numpy, write_answers
+from reference.case import write_case
 from reference.layers_numpy import NumpyLayers
 from reference.optimizers import EPSILON_HAT, OPTIMIZERS, initial_state, update
 from reference.spec import Sizes
@@ -310,7 +311,7 @@ def test_a_draw_beside_a_tie_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> 
         return case
 
     untouched, _ = reference.settled_case("mlp", "tiny", 5, optimizers=["sgd"])
-    monkeypatch.setattr(reference.case, "draw_case", tied)
+    monkeypatch.setattr(reference.settled, "draw_case", tied)
     case, answers = reference.settled_case("mlp", "tiny", 5, optimizers=["sgd"])
     assert untouched.attempt == 0
     assert case.attempt == 1
@@ -340,15 +341,15 @@ def test_adams_other_form_widens_no_tolerance_where_it_diverges(
         }
         return replace(answers, trained={EPSILON_HAT: moved})
 
-    monkeypatch.setattr(reference.case, "run_jax", diverging)
+    monkeypatch.setattr(reference.settled, "run_jax", diverging)
     _, answers = reference.settled_case("mlp", "tiny", 1, optimizers=["adam"])
     assert all(scatter < 1e-2 for scatter in answers.scatter.values())
 
 
 def test_a_seed_without_a_clear_draw_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference.case, "TRIES", 2)
+    monkeypatch.setattr(reference.settled, "TRIES", 2)
     for noise in ("NOISE", "ROUNDING"):  # more than any case may scatter by
-        monkeypatch.setattr(reference.case, noise, 1e-1)
+        monkeypatch.setattr(reference.settled, noise, 1e-1)
     with pytest.raises(ValueError, match=r"no draw of seed 5 .* choose another seed"):
         reference.settled_case("mlp", "tiny", 5, optimizers=["sgd"])
 
@@ -368,8 +369,8 @@ def test_only_what_is_asked_is_solved(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append(program)
         return compiled(*program)
 
-    compiled = reference.case._jitted
-    monkeypatch.setattr(reference.case, "_jitted", jitted)
+    compiled = reference.answers._jitted
+    monkeypatch.setattr(reference.answers, "_jitted", jitted)
     _, answers = reference.settled_case("mlp", "tiny", 5, phases=["inference"])
     assert len(answers.outputs) == 4
     assert (answers.steps, answers.gradients, answers.losses) == (0, (), ())
