@@ -9,7 +9,7 @@ import numpy
 import pandas
 
 from harness.analysis import roofline
-from harness.proof.gate import closing_loose, loose
+from harness.proof.tolerances import closing_loose, loose
 from harness.records.columns import COLUMNS, STARTUP
 from harness.records.frames import AUDIT, Frames
 from harness.statistics.estimates import Estimate

@@ -27,7 +27,7 @@ from harness.plan.cells import Cell
 from harness.plan.suite import Suite
 from harness.proof.cases import CaseFile
 from harness.proof.checks import affinity_check, recompilation_check, tree_check
-from harness.proof.gate import Outcome
+from harness.proof.outcome import Outcome
 from harness.records.kinds import (
     BlockRecord,
     CheckRecord,

@@ -18,10 +18,11 @@ from harness.engine.workers import Worker
 from harness.errors import WorkerFailure
 from harness.plan.arms import Arm
 from harness.plan.cells import Cell
-from harness.proof import gate
+from harness.proof.answer_size import answer_bytes, closing_bytes
 from harness.proof.cases import CaseFile, Cases
 from harness.proof.checks import first_visit_check, fresh_check, slices_checks
-from harness.proof.gate import Check, Outcome
+from harness.proof.closing_gate import judge_closing, judge_kept
+from harness.proof.outcome import Check, Outcome
 from harness.records.kinds import ClosingRecord
 from harness.records.store import Run
 from reference.case import Case
@@ -114,8 +115,8 @@ class ClosingGate:
         if cell.phase == "training":
             return ()
         _, case, answers = self.cases.solved(cell)
-        got = worker.kept(cell, limit_bytes=gate.answer_bytes(case, answers))
-        return gate.judge_kept(case, answers, got, phase=cell.phase, numeric=cell.numeric).checks
+        got = worker.kept(cell, limit_bytes=answer_bytes(case, answers))
+        return judge_kept(case, answers, got, phase=cell.phase, numeric=cell.numeric).checks
 
     def _answers(
         self,
@@ -142,7 +143,7 @@ class ClosingGate:
                 kinds=kinds,
                 unread=unread,
                 read=READ,
-                limit_bytes=gate.closing_bytes(case, closing),
+                limit_bytes=closing_bytes(case, closing),
             )
             visits = []
             for title, kind in _VISITS[cell.phase].items():
@@ -153,7 +154,7 @@ class ClosingGate:
                     )
                 visits.append(replace(first_visit_check(first, again), name=title))
             visits += _as_fresh(slots, seconds, slice_steps, worker.arm)
-            outcome = gate.judge_closing(case, closing, got, phase=cell.phase, numeric=cell.numeric)
+            outcome = judge_closing(case, closing, got, phase=cell.phase, numeric=cell.numeric)
             # A wrong answer is not due to noise, and on a second try the process has already seen
             # all sets.
             if not outcome.passed or all(check.passed for check in visits):

@@ -15,6 +15,7 @@ from harness.machine.resources import available_cores
 from harness.plan.cells import Cell
 from harness.plan.suite import Suite
 from harness.proof import gate
+from harness.proof.answer_size import answer_bytes
 from harness.proof.cases import CaseFile, Cases
 from harness.proof.checks import (
     COMPUTE_BOUND,
@@ -28,8 +29,8 @@ from harness.proof.checks import (
     slices_checks,
     tree_check,
 )
-from harness.proof.gate import Check, Outcome
 from harness.proof.lessons import judge_curve
+from harness.proof.outcome import Check, Outcome
 from harness.records.kinds import (
     AccuracyRecord,
     CalibrationRecord,
@@ -119,7 +120,7 @@ class Qualification:
                 rounds=gate.ROUNDS,
                 graded=len(answers.gradients),
                 steps=answers.steps,
-                limit_bytes=gate.answer_bytes(case, answers),
+                limit_bytes=answer_bytes(case, answers),
             ),
             phase=cell.phase,
             optimizer=cell.optimizer,

@@ -1,7 +1,7 @@
 """Checks that a measurement can be believed: after the gate, and of the timed slices.
 
-Each check is a :class:`harness.proof.gate.Check`, kept in a ``check`` or ``closing`` record. If one
-check exceeds its tolerance, the cell ends as ``failed`` and none of its timings are reported.
+Each check is a :class:`harness.proof.outcome.Check`, kept in a ``check`` or ``closing`` record. If
+one check exceeds its tolerance, the cell ends as ``failed`` and none of its timings are reported.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from harness.machine.supervised import TreeUse
-from harness.proof.gate import Check
+from harness.proof.outcome import Check
 
 # Share of a step's seconds. Work that a fence lets pass would be counted nowhere.
 FENCE_READ = 0.05

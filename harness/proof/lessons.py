@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.proof.gate import Check
 from harness.proof.interactions import CANDIDATES, draw_interactions, hit_rate
+from harness.proof.outcome import Check
 from reference.case import Arrays, Case, draw_case
 from reference.layers_numpy import NumpyLayers
 from reference.spec import ArraySpec

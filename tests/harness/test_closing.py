@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from harness.plan.cells import Cell
-from harness.proof import gate
 from harness.proof.cases import CaseFile, Cases
 from harness.proof.checks import (
     doubled_check,
@@ -22,7 +21,9 @@ from harness.proof.checks import (
     roofline_check,
     slices_checks,
 )
-from harness.proof.gate import Outcome
+from harness.proof.closing_gate import LEAST_LOSSES, judge_closing
+from harness.proof.outcome import Outcome
+from harness.proof.tolerances import closing_loose
 from harness.records import frames
 from harness.worker.measure import check_handles
 from reference import closing as closing_module
@@ -325,7 +326,7 @@ def given(case: Case, closing: Closing) -> dict[str, Any]:
 
 
 def judged(case: Case, closing: Closing, answers: dict[str, Any]) -> Outcome:
-    return gate.judge_closing(case, closing, answers, phase="training")
+    return judge_closing(case, closing, answers, phase="training")
 
 
 def test_a_perfect_training_passes(mlp: tuple[Case, Closing]) -> None:
@@ -380,7 +381,7 @@ def test_a_training_that_diverges_is_judged_by_its_first_loss(
     case, closing = trained(monkeypatch, learning_rate=1e30)
     assert (closing.unread, dict(closing.trained)) == (0, {})
     assert "the reference's own trainings diverge, by inf of a loss" in closing.note
-    assert tolerances_of(case, closing) == [("step/0/loss of 1 steps", gate.LEAST_LOSSES)]
+    assert tolerances_of(case, closing) == [("step/0/loss of 1 steps", LEAST_LOSSES)]
     (loss,) = closing.losses["loss"]
     assert not judged(case, closing, {"step/0/loss": np.float32(1.001 * loss)}).passed
 
@@ -409,9 +410,9 @@ def test_adams_other_form_widens_nothing_where_it_diverges(
 
 def test_a_closing_gate_says_what_it_judged_loosely(mlp: tuple[Case, Closing]) -> None:
     case, closing = mlp
-    assert gate.closing_loose(tolerances_of(case, closing)) == {}
+    assert closing_loose(tolerances_of(case, closing)) == {}
     wide = replace(closing, scatter={"losses": 2e-3, "trained": 2e-2})
-    assert gate.closing_loose(tolerances_of(case, wide)) == {
+    assert closing_loose(tolerances_of(case, wide)) == {
         "closing losses": pytest.approx(2e-2),
         "closing trained": pytest.approx(0.2),
     }
@@ -423,10 +424,10 @@ def test_the_first_token_is_judged_alone() -> None:
     closing = Closing(tokens=(tokens,))
     first, again = "first/0/tokens", "again/0/tokens"
     right = {first: tokens[:, :1], again: tokens[:, :1], "output/0/tokens": tokens}
-    assert gate.judge_closing(case, closing, right, phase="generation").passed
+    assert judge_closing(case, closing, right, phase="generation").passed
     for key in (first, again):
         lies = {**right, key: 0 * tokens[:, :1]}
-        outcome = gate.judge_closing(case, closing, lies, phase="generation")
+        outcome = judge_closing(case, closing, lies, phase="generation")
         assert outcome.reason.startswith(key)
 
 

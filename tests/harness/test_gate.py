@@ -14,17 +14,10 @@ from numpy.typing import NDArray
 import reference
 from harness.plan.cells import plan
 from harness.plan.suite import load_suite, suite_names
-from harness.proof.gate import (
-    EXACT,
-    EXACT_SIZE,
-    ROUNDS,
-    TOLERANCES,
-    Outcome,
-    judge,
-    loose,
-    relative_error,
-    tolerances,
-)
+from harness.proof.answer_file import relative_error
+from harness.proof.gate import ROUNDS, judge
+from harness.proof.outcome import Outcome
+from harness.proof.tolerances import EXACT, EXACT_SIZE, TOLERANCES, loose, tolerances
 from reference.answers import Answers, run_jax, run_numpy
 from reference.case import Case, draw_case
 from reference.optimizers import EPSILON_HAT, OPTIMIZERS

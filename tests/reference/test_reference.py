@@ -17,7 +17,7 @@ import pytest
 
 import reference
 from adapters.base import read_case
-from harness.proof.gate import relative_error
+from harness.proof.answer_file import relative_error
 from reference import programs
 from reference.answers import Answers, read_answers, run_jax, run_numpy, write_answers
 from reference.case import write_case
