@@ -18,7 +18,7 @@ import typer
 
 import reference
 from harness.analysis.summary import summary as summarised
-from harness.cli import app
+from harness.cli import app, main
 from harness.plan.arms import arms
 from harness.records import frames, store
 from tests.support.terminal import Done, Terminal, installed_misbehaving, variables, write_suite
@@ -203,6 +203,18 @@ def test_the_version_is_that_of_the_package_and_names_the_commit(terminal: Termi
     found = re.fullmatch(r"levelfield (\S+)( \(commit [0-9a-f]{12}(, changed)?\))?\n", done.output)
     assert found is not None
     assert found[1] == version("levelfield")
+
+
+def test_an_installed_wheel_names_its_version_and_no_commit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = {"version": "1.2", "commit": None, "changed": None}
+    monkeypatch.setattr("harness.machine.describe.code_version", lambda: code)
+    monkeypatch.setattr(sys, "argv", ["levelfield", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code in (0, None)
+    assert capsys.readouterr().out == "levelfield 1.2\n"
 
 
 def test_list_gives_the_shapes_and_costs_of_every_model_to_scripts(terminal: Terminal) -> None:
