@@ -41,6 +41,7 @@ import numpy as np
 PHASES = ("inference", "training", "generation")
 BATCH_NORM_EPSILON = 1e-5
 BATCH_NORM_NEW = 0.1  # weight of a new batch in the running statistics
+GATE_COUNTS = {"rnn": 1, "lstm": 4, "gru": 3}
 
 Array = Any  # a NumPy array, a JAX array or a traced shape: the type of the layer namespace
 
@@ -322,7 +323,9 @@ class Model:
     :class:`Layers`. Parameters, state, shapes, operation counts, expected answers and gradients
     all derive from it. ``inputs(sizes, batch)`` lists the arrays of an input set, targets included.
     ``draw(sizes, batch, stream)`` draws those that are neither standard normal nor uniform over
-    classes. ``presets`` holds the sizes of "tiny", "small" and "paper". A training step applies the
+    classes. ``presets`` holds the sizes of "tiny", "small" and "paper". ``derive(sizes)`` gives the
+    sizes that follow from these, such as the width of a flattened image. The definition and every
+    adapter read them like the others, and no preset sets them. A training step applies the
     objectives in their order. Members of one family may share a ``module``: the name of their file
     in every adapter, if it is not the model's own name.
 
@@ -340,6 +343,7 @@ class Model:
     inputs: Callable[[Sizes, int], tuple[ArraySpec, ...]]
     forward: Forward
     objectives: tuple[Objective, ...]
+    derive: Callable[[Sizes], Sizes] = lambda sizes: {}
     data: str | None = None  # the data on which accuracy is measured
     draw: Callable[[Sizes, int, Any], dict[str, Any]] | None = None
     generation: Generation | None = None
@@ -353,11 +357,16 @@ class Model:
         return self.module or self.name
 
     def sizes(self, preset: str) -> Sizes:
-        """The sizes of a preset, also at another sequence length, such as small+time=128.
+        """The sizes of a preset with those derived from them.
 
-        Raises :class:`UnknownName` with the nearest valid names, and :class:`BadDefinition` where
-        a preset of :func:`add_preset` does not fit the model.
+        A preset may have another sequence length, such as small+time=128. Raises
+        :class:`UnknownName` with the nearest valid names, and :class:`BadDefinition` where a preset
+        of :func:`add_preset` does not fit the model.
         """
+        stated = self._stated(preset)
+        return {**stated, **self.derive(stated)}
+
+    def _stated(self, preset: str) -> Sizes:
         base, swept, time = preset.partition(TIME)
         where = f"model {self.name}"
         if base in self.presets:
@@ -382,7 +391,12 @@ class Model:
         if own.base not in self.presets:
             raise UnknownName("base", own.base, self.presets, where=where)
         sizes = self.presets[own.base]
+        derived = self.derive(sizes)
         for key, value in own.changes.items():
+            if key in derived:
+                raise BadDefinition(
+                    f"{key} in {where} follows from its other sizes; set one of {', '.join(sizes)}"
+                )
             if key not in sizes:
                 raise UnknownName("size", key, sizes, where=where)
             if not _alike(value, sizes[key]):

@@ -171,6 +171,36 @@ def test_an_adapter_imports_the_contract_numpy_and_its_framework(path: Path) -> 
     assert all(name.startswith(allowed) for name in ours)
 
 
+def reads_sizes(node: ast.AST) -> bool:
+    """Whether an operand is one of the sizes, or an operation with one."""
+    if isinstance(node, ast.BinOp):
+        return reads_sizes(node.left) or reads_sizes(node.right)
+    return isinstance(node, ast.Subscript) and ast.unparse(node.value) == "sizes"
+
+
+def computed_from_sizes(source: str) -> list[str]:
+    """The sizes that code computes from sizes, except the ends of a range."""
+    tree = ast.parse(source)
+    ranges = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "range"
+    ]
+    ends = {id(node) for call in ranges for node in ast.walk(call)}
+    operations = [node for node in ast.walk(tree) if isinstance(node, ast.BinOp)]
+    return [ast.unparse(node) for node in operations if reads_sizes(node) and id(node) not in ends]
+
+
+@pytest.mark.parametrize("path", sources("adapters"), ids=str)
+def test_an_adapter_reads_sizes_and_derives_none(path: Path) -> None:
+    assert computed_from_sizes(path.read_text(encoding="utf-8")) == []
+
+
+def test_a_size_that_is_derived_again_is_seen() -> None:
+    assert computed_from_sizes("rows = (sizes[side] // 2 - 4) // 2") != []
+    assert computed_from_sizes("for n in range(1, sizes['layers'] + 1): pass") == []
+
+
 @pytest.mark.parametrize(
     "statement", ["import harness.cli", "from harness.cli.list import _adapters; _adapters({})"]
 )
