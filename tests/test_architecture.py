@@ -19,7 +19,14 @@ PACKAGES = {
     for path in sorted((ROOT / "adapters").glob("*/env.toml"))
 }
 # What the folders of several frameworks share, and the packages that it needs.
-SHARED = {"base": set(), "on_jax": {"jax"}, "with_optax": {"jax", "optax"}}
+SHARED = {
+    "base": set(),
+    "on_exported": {"reference"},
+    "on_functions": set(),
+    "on_jax": {"jax"},
+    "on_keras": set(),
+    "with_optax": {"jax", "optax"},
+}
 FRAMEWORKS = set().union(*PACKAGES.values()) - {"reference", "scipy"}
 # The wings of the harness, from the ground up, and what each may import of ours. No wing stands
 # below one that it imports.
