@@ -225,6 +225,24 @@ def test_a_test_imports_from_no_other_test(path: Path) -> None:
     assert {name for name in ours if not f"{name}.".startswith("tests.support.")} == set()
 
 
+# A framework is its folder. Files outside that name one all the same, each with its reason.
+NAMING_FRAMEWORKS = {
+    "harness/cli/new.py": "each of these has a template for a new model's file",
+    "harness/selftest/mutations.py": "mistakes are seeded into copies of these",
+    "harness/selftest/real.py": "verdicts are tested on these arms",
+}
+
+
+def test_nothing_outside_the_folder_of_a_framework_lists_it() -> None:
+    naming = set()
+    for path in [*sources("harness"), *sources("reference")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            text = node.value if isinstance(node, ast.Constant) else None
+            if isinstance(text, str) and text.partition(":")[0] in set(PACKAGES) - {"reference"}:
+                naming.add(str(path.relative_to(ROOT)))
+    assert naming == set(NAMING_FRAMEWORKS)
+
+
 LONGEST = 50  # lines of a function, its docstring aside: about a screen
 # Longer ones, each with its reason; a function that has become short enough must be removed here.
 LONGER = {

@@ -71,7 +71,9 @@ OLD += sorted(
     {
         ADAPTERS / f"{name}.py"
         for path in OLD
-        for name in re.findall(r"^from adapters\.(\w+) import", path.read_text("utf-8"), re.MULTILINE)
+        for name in re.findall(
+            r"^from adapters\.(\w+) import", path.read_text("utf-8"), re.MULTILINE
+        )
         if (ADAPTERS / f"{name}.py").exists()
     }
 )
