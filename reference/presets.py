@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from reference.errors import BadDefinition, UnknownName
+
+Sizes = Mapping[str, Any]
 
 TIME = "+time="
 MOST_TIME = 1 << 16
@@ -18,26 +20,34 @@ class OwnPreset:
     """A preset that is not built in: the sizes of ``base`` with ``changes``."""
 
     base: str
-    changes: Mapping[str, Any]
+    changes: Sizes
 
 
 OWN_PRESETS: dict[str, OwnPreset] = {}  # by name; reference.registry.add_preset fills it
 
 
 def preset_sizes(
-    model: str, presets: Mapping[str, Mapping[str, Any]], preset: str
-) -> Mapping[str, Any]:
+    model: str, presets: Mapping[str, Sizes], preset: str, *, derive: Callable[[Sizes], Sizes]
+) -> Sizes:
     """Return the sizes of a preset of a model, also at another length, such as small+time=128.
 
-    ``presets``: the model's built-in ones. Raises :class:`UnknownName` with the nearest valid
-    names, and :class:`BadDefinition` where a preset that a user added does not fit the model.
+    ``presets``: the model's built-in ones. ``derive`` gives the sizes that follow from others; they
+    are part of the result, and no preset sets them. Raises :class:`UnknownName` with the nearest
+    valid names, and :class:`BadDefinition` where a preset that a user added does not fit the model.
     """
+    stated = _stated(model, presets, preset, derive)
+    return {**stated, **derive(stated)}
+
+
+def _stated(
+    model: str, presets: Mapping[str, Sizes], preset: str, derive: Callable[[Sizes], Sizes]
+) -> Sizes:
     base, swept, time = preset.partition(TIME)
     where = f"model {model}"
     if base in presets:
         sizes = presets[base]
     elif base in OWN_PRESETS:
-        sizes = _own_sizes(model, presets, base)
+        sizes = _own_sizes(model, presets, base, derive)
     else:
         raise UnknownName("preset", preset, [*presets, *OWN_PRESETS], where=where)
     if not swept:
@@ -53,13 +63,18 @@ def preset_sizes(
 
 
 def _own_sizes(
-    model: str, presets: Mapping[str, Mapping[str, Any]], preset: str
-) -> Mapping[str, Any]:
+    model: str, presets: Mapping[str, Sizes], preset: str, derive: Callable[[Sizes], Sizes]
+) -> Sizes:
     own, where = OWN_PRESETS[preset], f"preset {preset} for model {model}"
     if own.base not in presets:
         raise UnknownName("base", own.base, presets, where=where)
     sizes = presets[own.base]
+    derived = derive(sizes)
     for key, value in own.changes.items():
+        if key in derived:
+            raise BadDefinition(
+                f"{key} in {where} follows from its other sizes; set one of {', '.join(sizes)}"
+            )
         if key not in sizes:
             raise UnknownName("size", key, sizes, where=where)
         if not _alike(value, sizes[key]):

@@ -31,6 +31,7 @@ from reference.presets import preset_sizes
 PHASES = ("inference", "training", "generation")
 BATCH_NORM_EPSILON = 1e-5
 BATCH_NORM_NEW = 0.1  # weight of a new batch in the running statistics
+GATE_COUNTS = {"rnn": 1, "lstm": 4, "gru": 3}
 
 Array = Any  # a NumPy array, a JAX array or a traced shape: the type of the layer namespace
 
@@ -312,7 +313,9 @@ class Model:
     :class:`Layers`. Parameters, state, shapes, operation counts, expected answers and gradients
     all derive from it. ``inputs(sizes, batch)`` lists the arrays of an input set, targets included.
     ``draw(sizes, batch, stream)`` draws those that are neither standard normal nor uniform over
-    classes. ``presets`` holds the sizes of "tiny", "small" and "paper". A training step applies the
+    classes. ``presets`` holds the sizes of "tiny", "small" and "paper". ``derive(sizes)`` gives the
+    sizes that follow from these, such as the width of a flattened image. The definition and every
+    adapter read them like the others, and no preset sets them. A training step applies the
     objectives in their order. Members of one family may share a ``module``: the name of their file
     in every adapter, if it is not the model's own name.
 
@@ -330,6 +333,7 @@ class Model:
     inputs: Callable[[Sizes, int], tuple[ArraySpec, ...]]
     forward: Forward
     objectives: tuple[Objective, ...]
+    derive: Callable[[Sizes], Sizes] = lambda sizes: {}
     data: str | None = None  # the data on which accuracy is measured
     draw: Callable[[Sizes, int, Any], dict[str, Any]] | None = None
     generation: Generation | None = None
@@ -343,13 +347,14 @@ class Model:
         return self.module or self.name
 
     def sizes(self, preset: str) -> Sizes:
-        """The sizes of a preset, also at another sequence length, such as small+time=128.
+        """The sizes of a preset with those derived from them.
 
-        Raises :class:`reference.errors.UnknownName` with the nearest valid names, and
+        A preset may have another sequence length, such as small+time=128. Raises
+        :class:`reference.errors.UnknownName` with the nearest valid names, and
         :class:`reference.errors.BadDefinition` where a preset of
         :func:`reference.registry.add_preset` does not fit the model.
         """
-        return preset_sizes(self.name, self.presets, preset)
+        return preset_sizes(self.name, self.presets, preset, derive=self.derive)
 
 
 def draw_rows(count: int, shape: tuple[int, ...], stream: Any, *, first: int = 0) -> Array:

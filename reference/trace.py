@@ -19,9 +19,15 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
-from reference.spec import Array, ArraySpec, Dimension, Model, Objective, dimension
-
-GATE_COUNTS = {"rnn": 1, "lstm": 4, "gru": 3}
+from reference.spec import (
+    GATE_COUNTS,
+    Array,
+    ArraySpec,
+    Dimension,
+    Model,
+    Objective,
+    dimension,
+)
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def _models(batch: int) -> list[dict[str, Any]]:
 def _model(model: Model, preset: str, batch: int) -> dict[str, Any]:
     """Return what the author of an adapter's file needs to know about a model."""
     found = reference.summarize(model, preset, batch)
-    summary, generation = found.to_json(), model.generation
+    summary, generation, sizes = found.to_json(), model.generation, model.sizes(preset)
     outside = outside_of(model.name)
     for kind in _SINGULAR:
         for spec in getattr(found, kind):
@@ -117,7 +117,8 @@ def _model(model: Model, preset: str, batch: int) -> dict[str, Any]:
         "presets": list(model.presets),
         "preset": preset,
         "batch": batch,
-        "sizes": dict(model.sizes(preset)),
+        "sizes": dict(sizes),
+        "derived": list(model.derive(sizes)),
         **summary,
         "objectives": [
             {
@@ -131,7 +132,7 @@ def _model(model: Model, preset: str, batch: int) -> dict[str, Any]:
             for each in model.objectives
         ],
         "generation": generation
-        and {"prompt": generation.prompt, "tokens": generation.count(model.sizes(preset))},
+        and {"prompt": generation.prompt, "tokens": generation.count(sizes)},
     }
 
 
@@ -145,10 +146,11 @@ def _show_model(model: Mapping[str, Any], as_json: bool) -> None:
     place = "adapters" if model["folder"] is None else model["folder"]
     console.print(f"file of a framework: {place}/<framework>/{model['file']}, with build(sizes)")
     sizes = Table(title="Sizes", title_justify="left")
-    for column in ("key", "value"):
+    for column in ("key", "value", "set by"):
         sizes.add_column(column)
     for key, value in model["sizes"].items():
-        sizes.add_row(key, json.dumps(value))
+        origin = "derived" if key in model["derived"] else "the preset"
+        sizes.add_row(key, json.dumps(value), origin)
     console.print(sizes)
     arrays = Table(title=f"Arrays at batch {model['batch']}", title_justify="left")
     for column in ("kind", "name", "shape", "axes"):

@@ -44,6 +44,7 @@ _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
 TEXT_CHARACTERS = 500  # the longest title, summary or address
 PINS_LAST = timedelta(days=90)  # the policy of CONTRIBUTING.md
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_COLOUR = re.compile(r"#[0-9A-F]{6}")
 _NAME = re.compile(
     r"(?P<framework>[^@:#]+)(@(?P<version>[0-9][\w.]*))?:(?P<mode>[^@:#]+)"
     r"(#((?P<copy>[2-9]|[1-9]\d+)|\+(?P<percent>\d+(\.\d+)?)%))?"
@@ -134,7 +135,7 @@ class Framework:
     ``package`` is the dotted name under which the worker imports the adapter. ``root`` is the
     folder of the top-level package of that name. ``generic`` adapters need no file per model.
     ``distribution`` is the installed package that contains the framework, ``version`` the version
-    of that package.
+    of that package. ``colour`` is the one in charts, ``#RRGGBB``, or empty where none is stated.
     """
 
     name: str
@@ -147,6 +148,7 @@ class Framework:
     generic: bool
     distribution: str = OWN_DISTRIBUTION
     version: str = ""
+    colour: str = ""
 
     def identity(self) -> dict[str, str]:
         """Data that distinguish this adapter from another one of its name; ``run.json`` keeps them.
@@ -371,6 +373,7 @@ def read_framework(name: str, package: str, root: Path) -> Framework:
             folder=folder,
             modes=modes,
             generic=_truth(text.get("generic", False)),
+            colour=_colour(text["colour"]) if "colour" in text else "",
         )
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise BadInput(f"{path}: {error}") from error
@@ -405,6 +408,12 @@ def _day(value: Any) -> date:
     if not isinstance(value, str) or not _DAY.fullmatch(value):
         raise ValueError(f'{str(value)[:60]!r} should be a day such as "2026-11-21", in quotes')
     return date.fromisoformat(value)  # raises a ValueError for a day that no month has
+
+
+def _colour(value: Any) -> str:
+    if not isinstance(value, str) or not _COLOUR.fullmatch(value):
+        raise ValueError(f'{str(value)[:60]!r} should be a colour such as "#D55E00"')
+    return value
 
 
 def _specifier(value: Any) -> str:

@@ -281,6 +281,7 @@ def validated(suite: Suite) -> Suite:
     cores = len(available_cores())
     for model in suite.models:
         definition = reference.get(model)
+        _check_traceable(definition, [each for each in suite.presets if each in suite.own_presets])
         for preset in suite.presets:
             definition.sizes(preset)
             for each in presets_of(suite, model, preset, "training"):
@@ -337,11 +338,16 @@ def add_presets(own: Mapping[str, Mapping[str, Any]]) -> None:
         reference.add_preset(name, preset["base"], preset["changes"])
 
 
-def _check_traceable(model: Model) -> None:
-    """Raise BadDefinition where the shapes of a preset cannot be computed."""
-    for preset in model.presets:
+def _check_traceable(model: Model, presets: Iterable[str] | None = None) -> None:
+    """Raise BadDefinition where the shapes of a preset cannot be computed.
+
+    ``presets``: those of the definition by default.
+    """
+    for preset in model.presets if presets is None else presets:
         try:
             reference.summarize(model, preset, 1)
+        except (UnknownName, reference.BadDefinition):
+            raise
         except Exception as error:  # a definition from outside may raise anything
             words = f"{model.name}/{preset} cannot be traced: {type(error).__name__}: {error}"
             raise reference.BadDefinition(words) from error

@@ -66,7 +66,7 @@ def forward(nn: Layers, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, 
 
 
 def layer(nn: Layers, sizes: Sizes, x: Array, mask: Array, name: str) -> Array:
-    """Self-attention and a hidden layer of four times the width; a norm follows each sum."""
+    """Self-attention and a hidden layer; a norm follows each sum."""
     width = sizes["width"]
     query, key, value = (
         nn.dense(x, f"{name}/attention/{part}", width) for part in ("query", "key", "value")
@@ -74,9 +74,14 @@ def layer(nn: Layers, sizes: Sizes, x: Array, mask: Array, name: str) -> Array:
     y = nn.attention(query, key, value, heads=sizes["heads"], mask=mask)
     y = nn.dense(y, f"{name}/attention/out", width)
     x = nn.layer_norm(nn.add(x, y), f"{name}/attention_norm", epsilon=EPSILON)
-    y = nn.gelu(nn.dense(x, f"{name}/hidden", 4 * width))
+    y = nn.gelu(nn.dense(x, f"{name}/hidden", sizes["hidden"]))
     y = nn.dense(y, f"{name}/out", width)
     return nn.layer_norm(nn.add(x, y), f"{name}/norm", epsilon=EPSILON)
+
+
+def derive(sizes: Sizes) -> Sizes:
+    """head_width: of each head of attention; hidden: the width of the hidden layers."""
+    return {"head_width": sizes["width"] // sizes["heads"], "hidden": 4 * sizes["width"]}
 
 
 def _sizes(  # noqa: PLR0917 - a call is a row of the table of presets below
@@ -107,6 +112,7 @@ MODELS = (
         inputs=inputs,
         forward=forward,
         objectives=(Objective("softmax_cross_entropy", ("logits",), ("labels",)),),
+        derive=derive,
         draw=draw,
         still=("position_embed/embedding",),
     ),

@@ -13,7 +13,17 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, dimension, draw_rows
+from reference.spec import (
+    GATE_COUNTS,
+    Array,
+    ArraySpec,
+    Layers,
+    Model,
+    Objective,
+    Sizes,
+    dimension,
+    draw_rows,
+)
 
 PAD = 0  # the token after the end of a sequence
 
@@ -44,6 +54,11 @@ def forward(nn: Layers, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, 
     return {"logits": nn.dense(x, "logits", sizes["classes"])}
 
 
+def derive(sizes: Sizes) -> Sizes:
+    """gates: the columns of a recurrent kernel, all gates together."""
+    return {"gates": GATE_COUNTS[sizes["cell"]] * sizes["units"]}
+
+
 def _model(cell: str, title: str, source: str) -> Model:
     def sizes(vocabulary: int, time: int, width: int, units: int) -> Sizes:
         return {
@@ -68,6 +83,7 @@ def _model(cell: str, title: str, source: str) -> Model:
         inputs=inputs,
         forward=forward,
         objectives=(Objective("softmax_cross_entropy", ("logits",), ("label",)),),
+        derive=derive,
         data="digit rows",
         draw=draw,
         still=("embed/embedding",),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -447,6 +448,64 @@ def test_a_preset_of_ones_own_has_the_sizes_of_its_base_with_its_changes(own: Pa
     own.write_text(OWN.replace('base = "tiny"\n', "").replace("features = 20", ""))
     load_suite(str(own))
     assert reference.get("mlp").sizes("mine")["features"] == 64  # of small
+
+
+@pytest.mark.parametrize("name", reference.definitions())
+def test_a_derived_size_is_listed_as_such_and_no_preset_states_it(name: str) -> None:
+    model = reference.get(name)
+    for preset, stated in model.presets.items():
+        sizes, derived = model.sizes(preset), model.derive(stated)
+        assert sizes == {**stated, **derived}
+        assert stated.keys().isdisjoint(derived)
+        found = json.loads(typed("list", "models", name, "--preset", preset, "--json"))
+        assert found["derived"] == list(derived)
+        shown = typed("list", "models", name, "--preset", preset)
+        origins = dict(re.findall(r"│ (\w+) +│.*│ (derived|the preset) +│", shown))
+        assert origins == {
+            **dict.fromkeys(stated, "the preset"),
+            **dict.fromkeys(derived, "derived"),
+        }
+
+
+def test_derived_sizes_follow_those_of_ones_own(own: Path) -> None:
+    own.write_text(OF_LENET)
+    load_suite(str(own))
+    assert reference.get("lenet5").sizes("mine")["flattened"] == 5 * ((36 // 2 - 4) // 2) * 3
+
+
+OF_LENET = """
+title = "A larger image"
+models = ["lenet5"]
+arms = ["reference:numpy"]
+
+[presets.mine]
+base = "tiny"
+height = 36
+filters = [2, 5]
+"""
+# Sizes that cannot be set, or that do not fit together: the model, the line, the message.
+UNFIT = {
+    "a derived size": (
+        "lenet5",
+        "flattened = 9",
+        "flattened in preset mine for model lenet5 follows from its other sizes; set one of height,"
+        " width, channels, filters, hidden, classes",
+    ),
+    "too few filters": ("lenet5", "filters = [3]", "lenet5/mine cannot be traced: ValueError: not"),
+    "an empty list": ("neumf", "tower = []", "neumf/mine cannot be traced: IndexError: tuple ind"),
+}
+
+
+@pytest.mark.parametrize("fault", UNFIT)
+def test_sizes_that_do_not_fit_are_refused_in_one_line(own: Path, fault: str) -> None:
+    model, line, words = UNFIT[fault]
+    head, _, _ = OF_LENET.partition("[presets.mine]")
+    own.write_text(f"{head.replace('lenet5', model)}[presets.mine]\n{line}\n")
+    with pytest.raises(BadInput) as caught:
+        load_suite(str(own))
+    assert words in str(caught.value)
+    assert str(caught.value).startswith(f"{own}:")
+    assert str(caught.value).isprintable()
 
 
 WRONG_PRESETS = {

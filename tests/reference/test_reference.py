@@ -130,6 +130,33 @@ def test_parameter_counts_follow_the_closed_form(name: str, preset: str) -> None
     assert summary.parameter_count == CLOSED_FORMS[name](model.sizes(preset))
 
 
+# A model's derived size that its forward does not read, and the place where a shape has it.
+PLACES = [
+    ("lenet5", "flattened", "hidden1/kernel", 0),
+    ("resnet18", "pooled", "logits/kernel", 0),
+    ("resnet50", "pooled", "logits/kernel", 0),
+    ("neumf", "joined", "logits/kernel", 0),
+    *((name, "gates", "recurrent/kernel", 1) for name in ("rnn", "lstm", "gru")),
+]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(("name", "size", "kernel", "axis"), PLACES)
+def test_derived_sizes_are_those_of_the_traced_arrays(
+    name: str, size: str, kernel: str, axis: int, preset: str
+) -> None:
+    model = reference.get(name)
+    shapes = {spec.name: spec.shape for spec in reference.summarize(model, preset, 1).parameters}
+    assert model.sizes(preset)[size] == shapes[kernel][axis]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_the_heads_of_attention_fill_the_width(name: str, preset: str) -> None:
+    sizes = reference.get(name).sizes(preset)
+    assert sizes["heads"] * sizes["head_width"] == sizes["width"]
+
+
 @pytest.mark.parametrize(
     ("name", "preset", "published"),
     [
