@@ -21,7 +21,7 @@ import pandas
 import pytest
 
 import reference
-from harness.analysis.groups import groups
+from harness.analysis.comparisons import comparisons_of
 from harness.analysis.summary import summary
 from harness.engine import session
 from harness.engine.workers import Worker, Workers
@@ -414,7 +414,7 @@ def test_first_and_further_tokens_are_told_apart(tmp_path: Path) -> None:
     assert whole == pytest.approx(row["step_seconds"], rel=0.2)
     assert pandas.isna(row["latency_p50_seconds"])
     assert set(loaded.slices["statistic"]) == {"throughput", "first_token", "further_token"}
-    (table,) = comparison_tables(loaded, groups(loaded))
+    (table,) = comparison_tables(loaded, comparisons_of(loaded))
     assert {"first token (ms)", "per further token (ms)"} < set(table.cells)
 
 
