@@ -16,18 +16,11 @@ from rich.table import Table
 
 import reference
 from harness.cli.options import (
-    ArmsOption,
-    BatchOption,
-    ModelsFromOption,
-    ModelsOption,
-    NumericOption,
-    OptimizersOption,
-    PhasesOption,
-    PresetsOption,
     PythonOption,
-    ThreadsOption,
+    Selection,
     given_interpreters,
     narrowed,
+    takes_selection,
     with_models_from,
 )
 from harness.cli.progress import watched
@@ -44,20 +37,14 @@ LOOSE_GATE = "the gate was loose, because rounding alone changes the reference a
 HARMLESS = ("ok", "unsupported", "unwritten", "no-environment")
 
 
+@takes_selection
 def check_command(
     suite: Annotated[str, typer.Argument(help="A suite's name or TOML file.")] = "tiny",
     everything: Annotated[
         bool, typer.Option("--all", help="Check all models and all arms.")
     ] = False,
-    arms: ArmsOption = None,
-    models: ModelsOption = None,
-    models_from: ModelsFromOption = None,
-    presets: PresetsOption = None,
-    phases: PhasesOption = None,
-    optimizers: OptimizersOption = None,
-    batch: BatchOption = None,
-    threads: ThreadsOption = None,
-    numeric: NumericOption = None,
+    *,
+    selection: Selection,
     python: PythonOption = None,
     timed: Annotated[
         bool,
@@ -74,21 +61,14 @@ def check_command(
 
     Exits with 1 if an arm is wrong or failed.
     """
-    chosen = with_models_from(load_suite(suite), models_from, models)
+    chosen = with_models_from(load_suite(suite), selection)
     if everything:
         chosen = replace(chosen, models=tuple(reference.definitions()), arms=("*",))
-    published = presets == "paper"
-    chosen = narrowed(
-        chosen,
-        arms=arms,
-        models=models,
-        presets=presets,
-        phases=phases,
-        optimizers=PAPER_OPTIMIZERS if optimizers is None and published else optimizers,
-        batch=PAPER_BATCH if batch is None and published else batch,
-        threads=threads,
-        numeric=numeric,
-    )
+    if selection.presets == "paper" and selection.optimizers is None:
+        selection = replace(selection, optimizers=PAPER_OPTIMIZERS)
+    if selection.presets == "paper" and selection.batch is None:
+        selection = replace(selection, batch=PAPER_BATCH)
+    chosen = narrowed(chosen, selection)
     rows = _check(chosen, python, suite, timed=timed)
     if as_json:
         print(json.dumps([asdict(row) for row in rows], indent=1))

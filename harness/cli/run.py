@@ -11,22 +11,11 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import (
-    ArmsOption,
-    BatchOption,
-    LevelOption,
-    MarginOption,
-    ModelsFromOption,
-    ModelsOption,
-    NumericOption,
-    OptimizersOption,
-    PhasesOption,
-    PresetsOption,
     PythonOption,
-    ResidencyOption,
-    ThreadsOption,
-    TwinOption,
+    Selection,
     given_interpreters,
     narrowed,
+    takes_selection,
     with_models_from,
 )
 from harness.cli.progress import watched
@@ -45,24 +34,26 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 DEFAULT_RESULTS = Path("results")
 
 
+@takes_selection
 def run_command(
     suite: Annotated[str | None, typer.Argument(help="A suite's name or TOML file.")] = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Finish a run that was interrupted.")
     ] = None,
-    arms: ArmsOption = None,
-    models: ModelsOption = None,
-    models_from: ModelsFromOption = None,
-    presets: PresetsOption = None,
-    phases: PhasesOption = None,
-    optimizers: OptimizersOption = None,
-    batch: BatchOption = None,
-    threads: ThreadsOption = None,
-    numeric: NumericOption = None,
-    level: LevelOption = None,
-    margin: MarginOption = None,
-    twin: TwinOption = None,
-    residency: ResidencyOption = None,
+    *,
+    selection: Selection,
+    level: Annotated[str | None, typer.Option(help="smoke, quick, standard or thorough.")] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(help="Share below which a difference does not matter, such as 0.02."),
+    ] = None,
+    twin: Annotated[
+        str | None, typer.Option(help="Arm that runs twice as the A/A control; auto or none.")
+    ] = None,
+    residency: Annotated[
+        str | None,
+        typer.Option(help="resident, or sequential where memory cannot hold all arms at once."),
+    ] = None,
     python: PythonOption = None,
     results: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder in which run folders are made.")
@@ -72,22 +63,9 @@ def run_command(
     if (suite is None) == (resume is None):
         raise BadInput("name a suite, such as: levelfield run quick; or a run: --resume RUN")
     given = given_interpreters(python)
-    wanted = {
-        "arms": arms,
-        "models": models,
-        "presets": presets,
-        "phases": phases,
-        "optimizers": optimizers,
-        "batch": batch,
-        "threads": threads,
-        "numeric": numeric,
-        "level": level,
-        "margin": margin,
-        "twin": twin,
-        "residency": residency,
-    }
+    options = (level, margin, twin, residency)
     if resume is not None:
-        if models_from or any(each is not None for each in wanted.values()):
+        if selection != Selection() or any(value is not None for value in options):
             raise BadInput(
                 "--resume finishes a run as it was planned; leave out all options but --python"
             )
@@ -95,8 +73,10 @@ def run_command(
         chosen, cells, resolutions = session.reopened(run, given)
     else:
         assert suite is not None
-        loaded = with_models_from(load_suite(suite), models_from, models)
-        chosen = narrowed(loaded, **wanted)  # type: ignore[arg-type]
+        loaded = with_models_from(load_suite(suite), selection)
+        chosen = narrowed(
+            loaded, selection, level=level, margin=margin, twin=twin, residency=residency
+        )
         available = session.resolve_arms(chosen.arms, given)
         session.refuse_if_nothing_can_run(available, suite)
         cells, resolutions = session.planned(chosen, available)

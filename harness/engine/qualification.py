@@ -37,6 +37,7 @@ from harness.records.kinds import (
     AccuracyRecord,
     CalibrationRecord,
     CeilingRecord,
+    CheckedRecord,
     CheckRecord,
     EpochRecord,
     GateRecord,
@@ -321,7 +322,7 @@ class Qualification:
 
     def _record(
         self,
-        kind: type[GateRecord] | type[CheckRecord],
+        kind: type[CheckedRecord],
         worker: Worker,
         cell: Cell,
         outcome: Outcome,
