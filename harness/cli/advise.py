@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.advice.needs import CRITERIA, PURPOSES, QUESTIONS, Need, read_need, stated
+from harness.cli.options import with_options
 from harness.cli.terminal import terminal
 from harness.errors import BadInput
 from reference.spec import UnknownName
@@ -23,17 +23,6 @@ LONGEST_LIST = 60  # letters of the answers that the help of an option lists
 # Options that are not spelled as their question is called, and what stands for their value.
 _SPELLED = {"purpose": "--for", "memory_mib": "--memory", "startup_seconds": "--startup"}
 _METAVARS = {"memory_mib": "MIB", "startup_seconds": "SECONDS", "licences": "NAME,NAME"}
-
-
-def _with_questions(command: Callable[..., None]) -> Callable[..., None]:
-    """Give ``command`` an option for every question about a need, in place of ``**answers``."""
-    signature = inspect.signature(command, eval_str=True)
-    own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
-    asked = [_option(name) for name in QUESTIONS if name != "weights"]  # --weight, one at a time
-    parameters = [*own, *asked]
-    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {each.name: each.annotation for each in parameters}
-    return command
 
 
 def _option(name: str) -> inspect.Parameter:
@@ -52,7 +41,7 @@ def _option(name: str) -> inspect.Parameter:
     )
 
 
-@_with_questions
+@with_options([_option(name) for name in QUESTIONS if name != "weights"])  # --weight, one each
 def advise_command(
     runs: Annotated[
         list[Path], typer.Argument(help="Run folders, or a folder that contains run folders.")

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console, JustifyMethod
@@ -16,12 +16,13 @@ from rich.table import Table
 
 import reference
 from harness.cli.options import (
+    SELECTION,
     PythonOption,
     Selection,
     given_interpreters,
     narrowed,
-    takes_selection,
     with_models_from,
+    with_options,
 )
 from harness.cli.progress import watched
 from harness.cli.terminal import terminal
@@ -37,14 +38,13 @@ LOOSE_GATE = "the gate was loose, because rounding alone changes the reference a
 HARMLESS = ("ok", "unsupported", "unwritten", "no-environment")
 
 
-@takes_selection
+@with_options(SELECTION, before="python")
 def check_command(
     suite: Annotated[str, typer.Argument(help="A suite's name or TOML file.")] = "tiny",
     everything: Annotated[
         bool, typer.Option("--all", help="Check all models and all arms.")
     ] = False,
     *,
-    selection: Selection,
     python: PythonOption = None,
     timed: Annotated[
         bool,
@@ -54,6 +54,7 @@ def check_command(
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    **selected: Any,
 ) -> None:
     """Compare every arm with the reference and show its errors. No time is reported.
 
@@ -61,6 +62,7 @@ def check_command(
 
     Exits with 1 if an arm is wrong or failed.
     """
+    selection = Selection(**selected)
     chosen = with_models_from(load_suite(suite), selection)
     if everything:
         chosen = replace(chosen, models=tuple(reference.definitions()), arms=("*",))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -60,26 +59,32 @@ class Selection:
     ] = None
 
 
-def takes_selection(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of a Selection in place of its parameter ``selection``.
+SELECTION = tuple(inspect.signature(Selection, eval_str=True).parameters.values())
 
-    Typer makes an option of each parameter in the signature of a command.
+
+def with_options(
+    options: Sequence[inspect.Parameter], *, before: str | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command these options, whose values it receives in its ``**`` parameter.
+
+    Its help lists them before its own option ``before``, or last. Typer makes an option of each
+    parameter in a command's signature.
     """
-    options = inspect.signature(Selection, eval_str=True).parameters
-    signature = inspect.signature(command, eval_str=True)
-    parameters: list[inspect.Parameter] = []
-    for parameter in signature.parameters.values():
-        parameters += options.values() if parameter.name == "selection" else [parameter]
 
-    @functools.wraps(command)
-    def with_options(**values: Any) -> None:
-        selection = Selection(**{name: values.pop(name) for name in options})
-        command(selection=selection, **values)
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [
+            parameter
+            for parameter in signature.parameters.values()
+            if parameter.kind is not parameter.VAR_KEYWORD
+        ]
+        at = [parameter.name for parameter in own].index(before) if before else len(own)
+        parameters = [*own[:at], *options, *own[at:]]
+        command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return command
 
-    with_options.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
-    )
-    return with_options
+    return decorate
 
 
 def given_interpreters(options: list[str] | None) -> dict[str, Path]:

@@ -6,17 +6,18 @@ import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from harness.cli.options import (
+    SELECTION,
     PythonOption,
     Selection,
     given_interpreters,
     narrowed,
-    takes_selection,
     with_models_from,
+    with_options,
 )
 from harness.cli.progress import watched
 from harness.cli.report import show_report
@@ -34,14 +35,13 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 DEFAULT_RESULTS = Path("results")
 
 
-@takes_selection
+@with_options(SELECTION, before="level")
 def run_command(
     suite: Annotated[str | None, typer.Argument(help="A suite's name or TOML file.")] = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Finish a run that was interrupted.")
     ] = None,
     *,
-    selection: Selection,
     level: Annotated[str | None, typer.Option(help="smoke, quick, standard or thorough.")] = None,
     margin: Annotated[
         float | None,
@@ -58,14 +58,15 @@ def run_command(
     results: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder in which run folders are made.")
     ] = DEFAULT_RESULTS,
+    **selected: Any,
 ) -> None:
     """Prove, measure and report every cell of a suite. Each measurement is kept at once."""
     if (suite is None) == (resume is None):
         raise BadInput("name a suite, such as: levelfield run quick; or a run: --resume RUN")
     given = given_interpreters(python)
-    options = (level, margin, twin, residency)
     if resume is not None:
-        if selection != Selection() or any(value is not None for value in options):
+        others = (*selected.values(), level, margin, twin, residency)
+        if any(value is not None for value in others):
             raise BadInput(
                 "--resume finishes a run as it was planned; leave out all options but --python"
             )
@@ -73,6 +74,7 @@ def run_command(
         chosen, cells, resolutions = session.reopened(run, given)
     else:
         assert suite is not None
+        selection = Selection(**selected)
         loaded = with_models_from(load_suite(suite), selection)
         chosen = narrowed(
             loaded, selection, level=level, margin=margin, twin=twin, residency=residency
