@@ -56,9 +56,9 @@ def _print_version(wanted: bool) -> None:
         return
     from harness.machine.describe import code_version
 
-    found = code_version()
-    commit = f" (commit {found['commit'][:12]}{', changed' if found['changed'] else ''})"
-    print(f"levelfield {found['version']}{commit if found['commit'] else ''}")
+    code = code_version()
+    commit = f" (commit {code['commit'][:12]}{', changed' if code['changed'] else ''})"
+    print(f"levelfield {code['version']}{commit if code['commit'] else ''}")
     raise typer.Exit
 
 

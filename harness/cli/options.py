@@ -89,7 +89,7 @@ def with_options(
 
 def given_interpreters(options: list[str] | None) -> dict[str, Path]:
     """``NAME=PATH`` options -> name -> path. Raises BadInput or UnknownName."""
-    known = {
+    labels = {
         name for arm in arms().values() for name in (arm.framework.name, arm.mode.environment.label)
     }
     given = {}
@@ -97,8 +97,8 @@ def given_interpreters(options: list[str] | None) -> dict[str, Path]:
         name, equals, path = option.partition("=")
         if not equals:
             raise BadInput(f"--python takes NAME=PATH, such as torch=/opt/bin/python, not {option}")
-        if name not in known:
-            raise UnknownName("framework or environment", name, sorted(known), where="--python")
+        if name not in labels:
+            raise UnknownName("framework or environment", name, sorted(labels), where="--python")
         given[name] = Path(path)
     return given
 

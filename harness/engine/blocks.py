@@ -168,7 +168,7 @@ class Blocks:
             by_arm = {arm: [cell for cell in same if cell.arm == arm] for arm in arms}
             present = {cell.comparison for cell in same}
             measure(
-                {arm: theirs for arm, theirs in by_arm.items() if theirs},
+                {arm: cells_of_arm for arm, cells_of_arm in by_arm.items() if cells_of_arm},
                 [comparison for comparison in comparisons if comparison in present],
             )
         self.run.append(

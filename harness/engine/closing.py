@@ -61,9 +61,9 @@ class ClosingGate:
         """
         self.stage(f"{cell.title}: closing gate")
         timed = slices_checks(slots, steps=slice_steps, threads=cell.threads, device=cell.device)
-        begun = time.perf_counter()
+        start = time.perf_counter()
         solved = self.cases.closing(cell)
-        reference_seconds = time.perf_counter() - begun
+        reference_seconds = time.perf_counter() - start
         kept = self._kept(worker, cell)
         answers, clocked = self._answers(
             worker,
@@ -85,7 +85,7 @@ class ClosingGate:
                 passed=all(outcome.passed for outcome in outcomes.values()),
                 checks=[check for outcome in outcomes.values() for check in outcome.to_json()],
                 reference_seconds=reference_seconds,
-                worker_seconds=time.perf_counter() - begun - reference_seconds,
+                worker_seconds=time.perf_counter() - start - reference_seconds,
                 note=solved[2].note or None,
             )
         )

@@ -388,8 +388,8 @@ class _Timing:
 
     def _fits(self, cells: Sequence[Cell]) -> bool:
         """Return whether the processes of all arms fit into this machine's memory together."""
-        wanted = sum(self.done.peaks.get(arm, 0) for arm in {cell.arm for cell in cells})
-        return wanted <= MEMORY_SHARE * psutil.virtual_memory().available
+        needed_bytes = sum(self.done.peaks.get(arm, 0) for arm in {cell.arm for cell in cells})
+        return needed_bytes <= MEMORY_SHARE * psutil.virtual_memory().available
 
     def _never_timed(self) -> tuple[str, str]:
         """Status and reason of a cell that passed its gate but was measured in no block."""

@@ -66,7 +66,7 @@ class WorkerProcess:
     def __init__(self, launch: Launch, *, timeout_seconds: float) -> None:
         self._token = secrets.token_hex(16)
         self._oom_kills = oom_kills()
-        self._said = b""
+        self._received = b""
         self._used_seconds = 0.0
         self.survivors: tuple[tuple[int, str], ...] = ()
         request_read, self._requests = os.pipe()
@@ -246,7 +246,7 @@ class WorkerProcess:
     def _message(self, timeout_seconds: float) -> dict[str, Any] | None:
         """Return the supervisor's next message: {} if it has ended, None if none came in time."""
         deadline = time.monotonic() + timeout_seconds
-        while b"\n" not in self._said:
+        while b"\n" not in self._received:
             left = deadline - time.monotonic()
             ready, _, _ = select.select([self._status], [], [], max(left, 0))
             if not ready:
@@ -254,8 +254,8 @@ class WorkerProcess:
             chunk = os.read(self._status.fileno(), 1 << 12)
             if not chunk:
                 return {}
-            self._said += chunk
-        line, self._said = self._said.split(b"\n", 1)
+            self._received += chunk
+        line, self._received = self._received.split(b"\n", 1)
         message: dict[str, Any] = json.loads(line)
         return message
 
@@ -348,7 +348,9 @@ def _oom_counters() -> Iterator[Path]:
             _, controllers, group = line.split(":", 2)
             folders = [Path(group), *Path(group).parents]  # a group may lack a count of its own
             if not controllers:
-                yield from (CGROUPS / str(each).lstrip("/") / "memory.events" for each in folders)
+                yield from (
+                    CGROUPS / str(folder).lstrip("/") / "memory.events" for folder in folders
+                )
             elif "memory" in controllers.split(","):
                 # Within a container the path may be the one that the group has outside.
                 for folder in (Path(group), Path("/")):

@@ -231,8 +231,8 @@ class Qualification:
         seconds = median(slot.reply.slices["throughput"].seconds for slot in slots) / steps
         operations, least_bytes = self._work(cell)
         for attempt in range(CEILINGS_ATTEMPTS):
-            known = self._ceilings_of(cell)
-            share = roofline.roofline_share(operations, least_bytes, seconds, known)
+            rates = self._ceilings_of(cell)
+            share = roofline.roofline_share(operations, least_bytes, seconds, rates)
             check = roofline_check(share)
             if check.passed or attempt + 1 == CEILINGS_ATTEMPTS:
                 break
@@ -263,11 +263,11 @@ class Qualification:
         cost of the larger one. Then both are timed again in turn, and the least seconds of each are
         compared.
         """
-        known = self._ceilings_of(cell)
-        if not known:
+        rates = self._ceilings_of(cell)
+        if not rates:
             return []
         work, _ = self._work(cell)
-        bound = roofline.roofline_share(work, 0, calibration.step_seconds, known)
+        bound = roofline.roofline_share(work, 0, calibration.step_seconds, rates)
         if not bound >= COMPUTE_BOUND:
             return []
 

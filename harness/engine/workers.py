@@ -296,7 +296,7 @@ class Worker:
     ) -> tuple[tuple[float, ...], dict[str, NDArray[Any]]]:
         """Train on a loaded lesson -> loss of each epoch's last step, outputs on its tests."""
         specs = lesson.case.summary.outputs
-        wanted = {
+        shapes = {
             f"output/{epoch}/{number}/{spec.name}": spec.shape
             for epoch in range(lesson.epochs)
             for number in range(lesson.test_sets)
@@ -311,11 +311,11 @@ class Worker:
                 test_sets=lesson.test_sets,
                 path=str(path),
             )
-            limit = sum(ENTRY_BYTES + 8 * math.prod(shape) for shape in wanted.values())
+            limit = sum(ENTRY_BYTES + 8 * math.prod(shape) for shape in shapes.values())
             outputs = read_arrays(path, limit_bytes=limit)
-        if {name: value.shape for name, value in outputs.items()} != wanted:
+        if {name: value.shape for name, value in outputs.items()} != shapes:
             raise WorkerFailure(
-                "failed", f"its outputs on the test data are not {len(wanted)} arrays of {specs}"
+                "failed", f"its outputs on the test data are not {len(shapes)} arrays of {specs}"
             )
         return reply.train_losses, outputs
 

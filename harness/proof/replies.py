@@ -375,9 +375,9 @@ def _check_slices(request: Mapping[str, Any], slices: Mapping[str, Slice]) -> No
     if sorted(slices) != sorted(kinds):
         raise Nonsense("slot", f"has slices {shown(sorted(slices))}", f"slices {sorted(kinds)}")
     for kind in kinds:
-        count, wanted = len(slices[kind].step_seconds or ()), steps if kind in FENCED else 0
-        if count != wanted:
-            raise Nonsense("slot", f"has the seconds of {count} steps", f"those of {wanted}")
+        count, expected = len(slices[kind].step_seconds or ()), steps if kind in FENCED else 0
+        if count != expected:
+            raise Nonsense("slot", f"has the seconds of {count} steps", f"those of {expected}")
 
 
 def described(values: Mapping[str, Any]) -> dict[str, str | float | None]:
