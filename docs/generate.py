@@ -19,7 +19,7 @@ import reference
 from harness.advice.advice import advise
 from harness.advice.needs import stated
 from harness.advice.words import advice_text
-from harness.analysis.groups import groups
+from harness.analysis.comparisons import comparisons_of
 from harness.cli import app
 from harness.errors import clean
 from harness.plan.arms import frameworks
@@ -57,7 +57,7 @@ def filled(name: str, *bodies: str) -> str:
 def readme() -> str:
     """README.md with what the published runs show: tables, charts and a piece of advice."""
     loaded = frames.load(EXAMPLE)
-    tables = comparison_tables(loaded, groups(loaded))
+    tables = comparison_tables(loaded, comparisons_of(loaded))
     tables = [table for table in tables if " training " in table.title]
     chart = "![Ratio of every arm to the first, with intervals](results/example/report/ratio.png)"
     shown = markdown(tables, pairs=False).strip()
@@ -90,15 +90,15 @@ def accuracy() -> str:
         " all other differences. Arms that are wrong do not learn;"
         " [differences.md](differences.md) says why.",
     ]
-    for comparison, cells in loaded.cells.groupby("comparison", sort=False):
+    for identity, cells in loaded.cells.groupby("comparison", sort=False):
         rows = ["| arm | test accuracy |", "|---|---|"]
         for cell in cells.itertuples():
-            if (comparison, cell.arm) in learned.index:
-                rows.append(f"| {cell.arm} | {learned[comparison, cell.arm]:.1%} |")
+            if (identity, cell.arm) in learned.index:
+                rows.append(f"| {cell.arm} | {learned[identity, cell.arm]:.1%} |")
             elif cell.status != "ok":  # a twin takes no lesson of its own
                 rows.append(f"| {cell.arm} | {cell.status}: {clean(cell.reason)} |")
-        (group,) = (each for each in groups(loaded) if each.comparison == comparison)
-        words = "\n".join(f"- {text}" for text in findings.spread(loaded, group))
+        (comparison,) = (each for each in comparisons_of(loaded) if each.id == identity)
+        words = "\n".join(f"- {text}" for text in findings.spread(loaded, comparison))
         parts += [f"## {cells['model'].iloc[0]}", "\n".join(rows), words]
     return "\n\n".join(parts) + "\n"
 

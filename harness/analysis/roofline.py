@@ -6,13 +6,12 @@ visual performance model", CACM 52.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 import reference
-from harness.machine.ceilings import COPY, PRODUCT
+from harness.machine.ceilings import COPY, PRODUCT, Ceiling
 from reference.errors import UnknownName
 from reference.trace import summarize
 
@@ -50,16 +49,16 @@ def roofline_share(
     operations: float,
     least_bytes: float,
     step_seconds: float,
-    ceilings: Sequence[Mapping[str, Any]],
+    ceilings: Sequence[Ceiling],
 ) -> float:
     """The time that the ceilings allow over the measured time; NaN without ceilings.
 
     The rate of copying is the best among arrays of at least half the step's bytes. A step whose
     data stay in a cache is therefore compared with that cache and not with memory.
     """
-    peak = max((row["per_second"] for row in ceilings if row["what"] == PRODUCT), default=np.nan)
-    copies = [row for row in ceilings if row["what"] == COPY]
-    largest = max((row["size_bytes"] for row in copies), default=0)
+    peak = max((best.per_second for best in ceilings if best.what == PRODUCT), default=np.nan)
+    copies = [best for best in ceilings if best.what == COPY]
+    largest = max((copy.size_bytes for copy in copies), default=0)
     least = min(least_bytes / 2, largest)
-    rate = max((row["per_second"] for row in copies if row["size_bytes"] >= least), default=np.nan)
+    rate = max((copy.per_second for copy in copies if copy.size_bytes >= least), default=np.nan)
     return float(max(operations / peak, least_bytes / rate) / step_seconds)

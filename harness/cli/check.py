@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Hashable
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,19 +16,13 @@ from rich.table import Table
 
 import reference
 from harness.cli.options import (
-    ArmsOption,
-    BatchOption,
-    ModelsFromOption,
-    ModelsOption,
-    NumericOption,
-    OptimizersOption,
-    PhasesOption,
-    PresetsOption,
+    SELECTION,
     PythonOption,
-    ThreadsOption,
+    Selection,
     given_interpreters,
     narrowed,
     with_models_from,
+    with_options,
 )
 from harness.cli.progress import watched
 from harness.cli.terminal import terminal
@@ -44,20 +38,13 @@ LOOSE_GATE = "the gate was loose, because rounding alone changes the reference a
 HARMLESS = ("ok", "unsupported", "unwritten", "no-environment")
 
 
+@with_options(SELECTION, before="python")
 def check_command(
     suite: Annotated[str, typer.Argument(help="A suite's name or TOML file.")] = "tiny",
     everything: Annotated[
         bool, typer.Option("--all", help="Check all models and all arms.")
     ] = False,
-    arms: ArmsOption = None,
-    models: ModelsOption = None,
-    models_from: ModelsFromOption = None,
-    presets: PresetsOption = None,
-    phases: PhasesOption = None,
-    optimizers: OptimizersOption = None,
-    batch: BatchOption = None,
-    threads: ThreadsOption = None,
-    numeric: NumericOption = None,
+    *,
     python: PythonOption = None,
     timed: Annotated[
         bool,
@@ -67,6 +54,7 @@ def check_command(
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    **selected: Any,
 ) -> None:
     """Compare every arm with the reference and show its errors. No time is reported.
 
@@ -74,33 +62,43 @@ def check_command(
 
     Exits with 1 if an arm is wrong or failed.
     """
-    chosen = with_models_from(load_suite(suite), models_from, models)
+    selection = Selection(**selected)
+    chosen = with_models_from(load_suite(suite), selection)
     if everything:
         chosen = replace(chosen, models=tuple(reference.definitions()), arms=("*",))
-    published = presets == "paper"
-    chosen = narrowed(
-        chosen,
-        arms=arms,
-        models=models,
-        presets=presets,
-        phases=phases,
-        optimizers=PAPER_OPTIMIZERS if optimizers is None and published else optimizers,
-        batch=PAPER_BATCH if batch is None and published else batch,
-        threads=threads,
-        numeric=numeric,
-    )
+    if selection.presets == "paper" and selection.optimizers is None:
+        selection = replace(selection, optimizers=PAPER_OPTIMIZERS)
+    if selection.presets == "paper" and selection.batch is None:
+        selection = replace(selection, batch=PAPER_BATCH)
+    chosen = narrowed(chosen, selection)
     rows = _check(chosen, python, suite, timed=timed)
     if as_json:
-        print(json.dumps(rows, indent=1))
+        print(json.dumps([asdict(row) for row in rows], indent=1))
     else:
         _show(rows, terminal())
-    if any(row["status"] not in HARMLESS for row in rows):
+    if any(row.status not in HARMLESS for row in rows):
         raise typer.Exit(1)
 
 
-def _check(
-    suite: Suite, python: list[str] | None, name: str, *, timed: bool
-) -> list[dict[Hashable, Any]]:
+@dataclass(frozen=True)
+class CheckedCell:
+    """A cell as ``levelfield check`` shows it: columns of the summary, then its log."""
+
+    arm: str
+    model: str
+    preset: str
+    phase: str
+    optimizer: str | None
+    status: str
+    reason: str | None
+    loose: str | None
+    output_error: float | None
+    gradient_error: float | None
+    worst_error_share: float | None
+    log: str | None
+
+
+def _check(suite: Suite, python: list[str] | None, name: str, *, timed: bool) -> list[CheckedCell]:
     # No time is reported, so nothing needs an error bar, and an adapter's author waits for it.
     effort = replace(
         suite.effort,
@@ -136,16 +134,15 @@ def _check(
 
         summary = summarised(frames.load(run.path))
         logs = _kept_logs(run)
-    columns = ("arm", "model", "preset", "phase", "optimizer", "status", "reason", "loose")
-    errors = ("output_error", "gradient_error", "worst_error_share")
-    wanted = summary[[*columns, *errors]].astype(object)
-    rows = wanted.where(wanted.notna(), None).to_dict("records")
-    return [{**row, "log": logs.get(cell)} for row, cell in zip(rows, summary["cell"], strict=True)]
+    columns = [field.name for field in fields(CheckedCell) if field.name != "log"]
+    table = summary[columns].astype(object)
+    table["log"] = [logs.get(cell) for cell in summary["cell"]]
+    return [CheckedCell(*row) for row in table.where(table.notna(), None).itertuples(index=False)]
 
 
 def _kept_logs(run: store.Run) -> dict[str, str]:
     """Copy the logs of cells that did not pass to a folder that stays: cell -> its log there."""
-    named = {
+    log_of = {
         record["cell"]: record["log"]
         for record in store.read_records(run)
         if record["record"] == "status"
@@ -153,15 +150,15 @@ def _kept_logs(run: store.Run) -> dict[str, str]:
         and record.get("log")
         and (run.path / "logs" / record["log"]).exists()
     }
-    if not named:
+    if not log_of:
         return {}
     folder = Path(tempfile.mkdtemp(prefix="levelfield-check-logs-"))
-    for log in set(named.values()):
+    for log in set(log_of.values()):
         shutil.copy(run.path / "logs" / log, folder)
-    return {cell: str(folder / log) for cell, log in named.items()}
+    return {cell: str(folder / log) for cell, log in log_of.items()}
 
 
-def _show(rows: list[dict[Hashable, Any]], console: Console) -> None:
+def _show(rows: Sequence[CheckedCell], console: Console) -> None:
     """One line per cell, and below them every reason once."""
     table = Table(caption="errors are relative norms against float64", caption_justify="left")
     for column in ("arm", "model", "phase", "status", "outputs", "gradients", "of tolerance"):
@@ -169,23 +166,23 @@ def _show(rows: list[dict[Hashable, Any]], console: Console) -> None:
         table.add_column(column, justify=justify, no_wrap=True)
     reasons: dict[str, None] = {}
     for row in rows:
-        phase = row["phase"] + (f" {row['optimizer']}" if row["optimizer"] else "")
-        errors = (row["output_error"], row["gradient_error"])
-        share = row["worst_error_share"]
+        phase = row.phase + (f" {row.optimizer}" if row.optimizer else "")
+        errors = (row.output_error, row.gradient_error)
+        share = row.worst_error_share
         table.add_row(
-            row["arm"],
-            f"{row['model']}/{row['preset']}",
+            row.arm,
+            f"{row.model}/{row.preset}",
             phase,
-            row["status"],
+            row.status,
             *("" if error is None else f"{error:.1e}" for error in errors),
             "" if share is None else f"{share:.1%}",
         )
-        if row["reason"]:
-            log = f" (log: {row['log']})" if row["log"] else ""
-            reasons[f"{row['arm']}: {row['status']}: {row['reason']}{log}"] = None
-        if row["loose"]:
-            cell = f"{row['model']}/{row['preset']} {phase}"
-            reasons[f"{cell}: {LOOSE_GATE}: {row['loose']}"] = None
+        if row.reason:
+            log = f" (log: {row.log})" if row.log else ""
+            reasons[f"{row.arm}: {row.status}: {row.reason}{log}"] = None
+        if row.loose:
+            cell = f"{row.model}/{row.preset} {phase}"
+            reasons[f"{cell}: {LOOSE_GATE}: {row.loose}"] = None
     console.print(table)
     for reason in reasons:
         console.print(reason, highlight=False, markup=False, soft_wrap=True)

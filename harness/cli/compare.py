@@ -36,12 +36,12 @@ def compare_command(
     compared = compare(before, after)
     changes, agreements = compared.changes, compared.agreements
     if as_json:
-        found = {
+        content = {
             "machines": compared.machines,
             "changes": [asdict(change) for change in changes],
             "verdicts": [asdict(agreement) for agreement in agreements],
         }
-        print(json.dumps(found, indent=1))
+        print(json.dumps(content, indent=1))
         return
     console = terminal()
     if compared.machines:
@@ -61,12 +61,13 @@ def compare_command(
     words = [agreement.word for agreement in agreements]
     counts = ", ".join(f"{words.count(word)} {word}" for word in ("agree", "open", "contradict"))
     console.print(f"verdicts on pairs: {counts}", highlight=False)
-    for each in agreements:
-        if each.word == "contradict":
+    for agreement in agreements:
+        if agreement.word == "contradict":
             console.print(
                 Text(
-                    f"contradiction in {clean(each.comparison)}: {clean(each.first)} /"
-                    f" {clean(each.second)}: first {clean(each.before)}, then {clean(each.after)}"
+                    f"contradiction in {clean(agreement.comparison)}: {clean(agreement.first)} /"
+                    f" {clean(agreement.second)}: first {clean(agreement.before)},"
+                    f" then {clean(agreement.after)}"
                 )
             )
 

@@ -25,13 +25,13 @@ def doctor_command(
     from harness.machine import doctor
 
     facts = doctor.examine()
-    found = list(doctor.rows(facts))
+    rows = list(doctor.rows(facts))
     old = old_pins((arm.mode.environment for arm in arms().values()), date.today())
     if as_json:
         print(
             json.dumps(
                 {
-                    "rows": [asdict(row) for row in found],
+                    "rows": [asdict(row) for row in rows],
                     "old_pins": {spec.label: str(spec.pinned) for spec in old},
                     "conclusion": doctor.conclusion(facts),
                 },
@@ -43,7 +43,7 @@ def doctor_command(
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in ("what", "found", "state", "advice"):
         table.add_column(name)
-    for row in found:
+    for row in rows:
         cells = (row.what, row.found, row.state, row.advice)
         table.add_row(*map(Text, cells), style=STYLES[row.state])  # brackets are no markup
     console.print(table)

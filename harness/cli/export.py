@@ -49,11 +49,12 @@ def export_command(
     except OSError as error:
         raise writing_failed(error, onnx, advice="name another file") from error
     graph = exported.proto.graph
+    size = sum(array.size for array in exported.parameters().values())
     terminal().print(
         f"{onnx}: {model}/{preset} {phase}, {len(graph.node)} nodes,"
-        f" {sum(each.size for each in exported.parameters().values()):,} parameters and statistics;"
-        f" {', '.join(each.name for each in graph.input)}"
-        f" -> {', '.join(each.name for each in graph.output)}",
+        f" {size:,} parameters and statistics;"
+        f" {', '.join(array.name for array in graph.input)}"
+        f" -> {', '.join(array.name for array in graph.output)}",
         highlight=False,
         soft_wrap=True,
     )

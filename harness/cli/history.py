@@ -38,23 +38,23 @@ def history_command(
     from harness.analysis.history import history
     from harness.analysis.sessions import OTHER_MACHINE
 
-    found = history(runs or [Path("results")])
+    changes = history(runs or [Path("results")])
     if chart is not None:
         from harness.report import draw_history
 
-        draw_history(found, chart)
+        draw_history(changes, chart)
     if as_json:
-        print(json.dumps(asdict(found), indent=1))
+        print(json.dumps(asdict(changes), indent=1))
         return
     console = terminal()
-    for machines in found.machines:
+    for machines in changes.machines:
         console.print(Text(clean(f"{OTHER_MACHINE}, so no verdicts: {machines}")), soft_wrap=True)
-    console.print(_table(found))
-    for reason in found.apart:
+    console.print(_table(changes))
+    for reason in changes.apart:
         console.print(f"not compared: {reason}", highlight=False, markup=False)
 
 
-def _table(found: History) -> Table:
+def _table(changes: History) -> Table:
     """The steps of all arms, a row for each."""
     from harness.report.text import significant
 
@@ -62,7 +62,8 @@ def _table(found: History) -> Table:
     for name in ("suite", "comparison", "arm", "run", "version", "against anchor", "verdict"):
         table.add_column(name)
     ordered = sorted(
-        found.steps, key=lambda each: (each.suite, each.change.comparison, each.change.after)
+        changes.steps,
+        key=lambda step: (step.suite, step.change.comparison, step.change.after),
     )
     for step in ordered:
         before, after = step.versions

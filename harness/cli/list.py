@@ -67,15 +67,15 @@ def list_command(
         What.adapters: lambda: _adapters(given_interpreters(python)),
         What.suites: _suites,
     }
-    wanted = [what] if what else list(What)
-    found = {each.value: facts[each]() for each in wanted}
+    kinds = [what] if what else list(What)
+    tables = {kind.value: facts[kind]() for kind in kinds}
     if as_json:
-        print(json.dumps(found[what.value] if what else found, indent=1))
+        print(json.dumps(tables[what.value] if what else tables, indent=1))
         return
     console = terminal()
-    for each in wanted:
-        console.print(_table(each, found[each.value]))
-    for row in found.get(What.adapters.value, ()):
+    for kind in kinds:
+        console.print(_table(kind, tables[kind.value]))
+    for row in tables.get(What.adapters.value, ()):
         if not row["runs here"]:
             print(f"{row['arm']}: not here: {row['why']}")
 
@@ -98,14 +98,16 @@ def _models(batch: int) -> list[dict[str, Any]]:
 
 def _model(model: Model, preset: str, batch: int) -> dict[str, Any]:
     """Return what the author of an adapter's file needs to know about a model."""
-    found = reference.summarize(model, preset, batch)
-    summary, generation, sizes = found.to_json(), model.generation, model.sizes(preset)
+    summarized = reference.summarize(model, preset, batch)
+    summary, generation, sizes = summarized.to_json(), model.generation, model.sizes(preset)
     outside = outside_of(model.name)
     for kind in _SINGULAR:
-        for spec in getattr(found, kind):
+        for spec in getattr(summarized, kind):
             # The axes that were flattened into one dimension, in their order.
             summary[kind][spec.name]["flattened"] = {
-                each.label: dict(each.factors) for each in spec.dimensions if len(each.factors) > 1
+                dimension.label: dict(dimension.factors)
+                for dimension in spec.dimensions
+                if len(dimension.factors) > 1
             }
     return {
         "name": model.name,
@@ -122,14 +124,14 @@ def _model(model: Model, preset: str, batch: int) -> dict[str, Any]:
         **summary,
         "objectives": [
             {
-                "name": each.name,
-                "loss": each.loss,
-                "outputs": list(each.outputs),
-                "targets": list(each.targets),
-                "trains": [n for n in summary["parameters"] if n.startswith(each.trains)],
-                "own_forward": each.forward is not None,
+                "name": objective.name,
+                "loss": objective.loss,
+                "outputs": list(objective.outputs),
+                "targets": list(objective.targets),
+                "trains": [n for n in summary["parameters"] if n.startswith(objective.trains)],
+                "own_forward": objective.forward is not None,
             }
-            for each in model.objectives
+            for objective in model.objectives
         ],
         "generation": generation
         and {"prompt": generation.prompt, "tokens": generation.count(sizes)},
@@ -166,13 +168,13 @@ def _show_model(model: Mapping[str, Any], as_json: bool) -> None:
             ]
             arrays.add_row(word, name, shape, ", ".join(axes))
     console.print(arrays)
-    for each in model["objectives"]:
-        arguments = ", ".join((*each["outputs"], *each["targets"]))
-        words = f"objective {each['name']}: {each['loss']}({arguments})"
-        if each["own_forward"]:
+    for objective in model["objectives"]:
+        arguments = ", ".join((*objective["outputs"], *objective["targets"]))
+        words = f"objective {objective['name']}: {objective['loss']}({arguments})"
+        if objective["own_forward"]:
             words += "; its forward is its own: a file may need a function of the objective's name"
-        if len(each["trains"]) < len(model["parameters"]):
-            words += f"; trains {', '.join(each['trains'])}"
+        if len(objective["trains"]) < len(model["parameters"]):
+            words += f"; trains {', '.join(objective['trains'])}"
         console.print(words, soft_wrap=True)
     if model["generation"]:
         tokens, prompt = model["generation"]["tokens"], model["generation"]["prompt"]
@@ -236,11 +238,11 @@ _UNUSABLE: dict[str, Any] = {
 
 
 def _suites() -> list[dict[str, Any]]:
-    found = []
-    for name in suite_names():
-        suite = load_suite(name)
-        found.append({"name": name, "title": suite.title, "cells": len(plan(suite))})
-    return found
+    suites = {name: load_suite(name) for name in suite_names()}
+    return [
+        {"name": name, "title": suite.title, "cells": len(plan(suite))}
+        for name, suite in suites.items()
+    ]
 
 
 def _table(what: What, rows: list[dict[str, Any]]) -> Table:

@@ -38,14 +38,14 @@ def show_report(
 ) -> None:
     """Print the tables and write the report."""
     # Imported here because pandas and Matplotlib take longer to load than most commands to run.
-    from harness.analysis.groups import groups
+    from harness.analysis.comparisons import comparisons_of
     from harness.records import frames
     from harness.report import FORMATS, write_report
     from harness.report.findings import not_quiet
     from harness.report.tables import comparison_tables, to_rich
 
     loaded = frames.load(runs)
-    for table in comparison_tables(loaded, groups(loaded)):
+    for table in comparison_tables(loaded, comparisons_of(loaded)):
         console.print(to_rich(table))
     for line in not_quiet(loaded):
         console.print(line, highlight=False, markup=False)

@@ -6,28 +6,18 @@ import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from harness.cli.options import (
-    ArmsOption,
-    BatchOption,
-    LevelOption,
-    MarginOption,
-    ModelsFromOption,
-    ModelsOption,
-    NumericOption,
-    OptimizersOption,
-    PhasesOption,
-    PresetsOption,
+    SELECTION,
     PythonOption,
-    ResidencyOption,
-    ThreadsOption,
-    TwinOption,
+    Selection,
     given_interpreters,
     narrowed,
     with_models_from,
+    with_options,
 )
 from harness.cli.progress import watched
 from harness.cli.report import show_report
@@ -45,49 +35,38 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 DEFAULT_RESULTS = Path("results")
 
 
+@with_options(SELECTION, before="level")
 def run_command(
     suite: Annotated[str | None, typer.Argument(help="A suite's name or TOML file.")] = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Finish a run that was interrupted.")
     ] = None,
-    arms: ArmsOption = None,
-    models: ModelsOption = None,
-    models_from: ModelsFromOption = None,
-    presets: PresetsOption = None,
-    phases: PhasesOption = None,
-    optimizers: OptimizersOption = None,
-    batch: BatchOption = None,
-    threads: ThreadsOption = None,
-    numeric: NumericOption = None,
-    level: LevelOption = None,
-    margin: MarginOption = None,
-    twin: TwinOption = None,
-    residency: ResidencyOption = None,
+    *,
+    level: Annotated[str | None, typer.Option(help="smoke, quick, standard or thorough.")] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(help="Share below which a difference does not matter, such as 0.02."),
+    ] = None,
+    twin: Annotated[
+        str | None, typer.Option(help="Arm that runs twice as the A/A control; auto or none.")
+    ] = None,
+    residency: Annotated[
+        str | None,
+        typer.Option(help="resident, or sequential where memory cannot hold all arms at once."),
+    ] = None,
     python: PythonOption = None,
     results: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder in which run folders are made.")
     ] = DEFAULT_RESULTS,
+    **selected: Any,
 ) -> None:
     """Prove, measure and report every cell of a suite. Each measurement is kept at once."""
     if (suite is None) == (resume is None):
         raise BadInput("name a suite, such as: levelfield run quick; or a run: --resume RUN")
     given = given_interpreters(python)
-    wanted = {
-        "arms": arms,
-        "models": models,
-        "presets": presets,
-        "phases": phases,
-        "optimizers": optimizers,
-        "batch": batch,
-        "threads": threads,
-        "numeric": numeric,
-        "level": level,
-        "margin": margin,
-        "twin": twin,
-        "residency": residency,
-    }
     if resume is not None:
-        if models_from or any(each is not None for each in wanted.values()):
+        others = (*selected.values(), level, margin, twin, residency)
+        if any(value is not None for value in others):
             raise BadInput(
                 "--resume finishes a run as it was planned; leave out all options but --python"
             )
@@ -95,8 +74,11 @@ def run_command(
         chosen, cells, resolutions = session.reopened(run, given)
     else:
         assert suite is not None
-        loaded = with_models_from(load_suite(suite), models_from, models)
-        chosen = narrowed(loaded, **wanted)  # type: ignore[arg-type]
+        selection = Selection(**selected)
+        loaded = with_models_from(load_suite(suite), selection)
+        chosen = narrowed(
+            loaded, selection, level=level, margin=margin, twin=twin, residency=residency
+        )
         available = session.resolve_arms(chosen.arms, given)
         session.refuse_if_nothing_can_run(available, suite)
         cells, resolutions = session.planned(chosen, available)

@@ -37,10 +37,10 @@ def selftest_command(
     from harness.selftest.goals import as_table
     from harness.selftest.proof import prove, prove_mutations
 
-    told = terminal(stderr=True)
+    stderr = terminal(stderr=True)
 
     def say(text: str) -> None:
-        told.print(text, highlight=False, markup=False)
+        stderr.print(text, highlight=False, markup=False)
 
     folder = results / f"{datetime.now():%Y%m%d-%H%M%S}-selftest"
     try:
@@ -62,5 +62,5 @@ def selftest_command(
     console = terminal()
     console.print(table)
     console.print(f"kept in {path}", highlight=False, soft_wrap=True)
-    if not all(each.met for each in findings):
+    if not all(finding.met for finding in findings):
         raise typer.Exit(1)

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import psutil
 
@@ -32,6 +32,7 @@ from harness.engine.workers import StartFailure, Worker, Workers
 from harness.environments.sealed import Resolution
 from harness.errors import WorkerFailure
 from harness.machine import ceilings, noise
+from harness.machine.ceilings import Ceiling
 from harness.machine.resources import available_cores
 from harness.plan.arms import Arm, get_arm
 from harness.plan.cells import Cell
@@ -170,11 +171,11 @@ class Engine:
             ]
             statuses.units = self._units(left, done)
             untimed = self.only_gate and not self.timed
-            rows = [] if untimed or not left else self._begin_session(left, statuses)
+            rates = [] if untimed or not left else self._begin_session(left, statuses)
             closing = ClosingGate(self.run, cases, statuses.stage, done.closed)
             twins = {cell.arm.removesuffix(TWIN) for cell in cells if cell.arm.endswith(TWIN)}
             qualification = Qualification(
-                *(self.run, self.suite, cases, rows, statuses.stage, done.calibrations, twins)
+                *(self.run, self.suite, cases, rates, statuses.stage, done.calibrations, twins)
             )
             qualifier = _Qualifier(self, workers, cases, closing, qualification, done, statuses)
             for (arm, _), group in groupby(left, key=lambda cell: (cell.arm, cell.threads)):
@@ -224,7 +225,7 @@ class Engine:
             blocks = counted + audits - done.blocks.total()
         return max(1, len(cells) + blocks * comparisons)
 
-    def _begin_session(self, cells: Sequence[Cell], statuses: _Statuses) -> list[dict[str, Any]]:
+    def _begin_session(self, cells: Sequence[Cell], statuses: _Statuses) -> list[Ceiling]:
         """Wait until the machine is quiet, then measure its ceilings; record both."""
         effort = self.suite.effort
         statuses.stage("waiting for a quiet machine")
@@ -232,13 +233,13 @@ class Engine:
         watched = noise.watched_cores(available_cores()[:most])
         quiet = noise.wait_until_quiet(effort.quiet_seconds, watched=watched)
         self.run.append(SessionRecord(watched_cores=watched, **vars(quiet)))
-        rows: list[dict[str, Any]] = []
+        rates: list[Ceiling] = []
         for threads in sorted({cell.threads for cell in cells}) if effort.ceilings else ():
             statuses.stage(f"measuring the best rates of this machine with {threads} thread(s)")
-            rows += ceilings.measured(threads, available_cores()[:threads])
-        for row in rows:
-            self.run.append(CeilingRecord(**row))
-        return rows
+            rates += ceilings.measured(threads, available_cores()[:threads])
+        for ceiling in rates:
+            self.run.append(CeilingRecord(**vars(ceiling)))
+        return rates
 
 
 @dataclass(frozen=True)
@@ -270,7 +271,7 @@ class _Qualifier:
                         self.statuses.units_done += 1
                         self._qualified(arm, cell, *outcome, log=worker.process.log.name)
                     if worker.process.alive:
-                        peak = worker.memory()["peak_bytes"]
+                        peak = worker.memory().peak_bytes
                         self.done.peaks[arm.name] = max(peak or 0, self.done.peaks.get(arm.name, 0))
             except StartFailure as failure:
                 # The failure came before any request for a cell, so all cells share it.
@@ -387,8 +388,8 @@ class _Timing:
 
     def _fits(self, cells: Sequence[Cell]) -> bool:
         """Return whether the processes of all arms fit into this machine's memory together."""
-        wanted = sum(self.done.peaks.get(arm, 0) for arm in {cell.arm for cell in cells})
-        return wanted <= MEMORY_SHARE * psutil.virtual_memory().available
+        needed_bytes = sum(self.done.peaks.get(arm, 0) for arm in {cell.arm for cell in cells})
+        return needed_bytes <= MEMORY_SHARE * psutil.virtual_memory().available
 
     def _never_timed(self) -> tuple[str, str]:
         """Status and reason of a cell that passed its gate but was measured in no block."""

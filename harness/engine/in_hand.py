@@ -59,8 +59,8 @@ class InHand:
     def left(self) -> DeathRecord | None:
         """Return the note that was neither taken back nor cleared, or None."""
         try:
-            found = json.loads(self._path.read_text())
-            return DeathRecord(arm=str(found["arm"]), cell=found["cell"] and str(found["cell"]))
+            note = json.loads(self._path.read_text())
+            return DeathRecord(arm=str(note["arm"]), cell=note["cell"] and str(note["cell"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

@@ -48,7 +48,7 @@ def planned(
     ``resolutions`` are those of the suite's own arms. The A/A twin is one of the arms that can run.
     Raises BadInput if the suite names a twin that cannot run.
     """
-    running = [arm for arm, found in resolutions.items() if found.interpreter is not None]
+    running = [arm for arm, resolution in resolutions.items() if resolution.interpreter is not None]
     if suite.twin not in ("auto", "none", *running):
         raise BadInput(
             f"the A/A twin {suite.twin} cannot run: {resolutions[suite.twin].reason}; or let"
@@ -111,7 +111,9 @@ def reopened(
         locked = {arm: tuple(run.description["locks"][arm]["lock"]) for arm in arms}
         adapters = {cell.framework: run.description["adapters"][cell.framework] for cell in cells}
         machine = dict(run.description["machine"])
-        models = {name: dict(each) for name, each in run.description.get("models", {}).items()}
+        models = {
+            name: dict(identity) for name, identity in run.description.get("models", {}).items()
+        }
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(
             f"{run.path / 'run.json'} cannot be resumed: {error!r}; start a new run"
@@ -144,10 +146,10 @@ def reopened(
 
 def _add_models(run: store.Run, suite: Suite, began: Mapping[str, Mapping[str, str]]) -> None:
     """Add the outside models of a run. Raises BadInput where they are not those it began with."""
-    folders = [Path(each).expanduser() for each in suite.models_from]
-    hashes = {each["hash"] for each in began.values()}
+    folders = [Path(folder).expanduser() for folder in suite.models_from]
+    hashes = {identity["hash"] for identity in began.values()}
     # Nothing is imported from folders whose files have changed.
-    installed = [each.folder for each in outside()]
+    installed = [models.folder for models in outside()]
     now = {hash_of_models(folder) for folder in (*folders, *installed)}
     if hashes <= now:
         add_folders(folders)
@@ -178,7 +180,7 @@ def _tell_of_other_code(run: store.Run) -> None:
         if began.get(key) != now[key]
     ]
     if pairs:
-        before, after = (", ".join(each) for each in zip(*pairs, strict=True))
+        before, after = (", ".join(versions) for versions in zip(*pairs, strict=True))
         words = f"{run.path} began with levelfield of {before} and goes on with {after}"
         warnings.warn(words, OtherCode, stacklevel=3)
 
@@ -194,9 +196,9 @@ def _changed(before: Sequence[str], now: Sequence[str]) -> str:
     """Name, for people, the first packages whose version is in one of the two locks only."""
     gone, come = (sorted(set(one) - set(other)) for one, other in ((before, now), (now, before)))
     return "; ".join(
-        f"{word} {', '.join(each[:2])}{' and more' if len(each) > 2 else ''}"
-        for word, each in (("no longer", gone), ("now", come))
-        if each
+        f"{word} {', '.join(packages[:2])}{' and more' if len(packages) > 2 else ''}"
+        for word, packages in (("no longer", gone), ("now", come))
+        if packages
     )
 
 
@@ -204,10 +206,10 @@ def _difference(before: Any, now: Mapping[str, str]) -> str:
     """Describe, for people, the first difference between two identities of an adapter."""
     old = before if isinstance(before, dict) else {}
     key = next(key for key in (*now, *old) if old.get(key) != now.get(key))
-    was, found = (str(each.get(key, "nothing"))[:40] for each in (old, now))
+    was, value = (str(identity.get(key, "nothing"))[:40] for identity in (old, now))
     if key == "hash":
         return "its files have changed"
-    return f"its {key} was {was} and is {found}"
+    return f"its {key} was {was} and is {value}"
 
 
 def unfinished(run: store.Run, cells: Sequence[Cell]) -> list[Cell]:

@@ -33,8 +33,28 @@ from harness.plan.arms import Arm, models_identity
 from harness.plan.cells import Cell
 from harness.plan.suite import Effort, Limits
 from harness.proof.cases import CaseFile, remove
+from harness.proof.checks import Slot
 from harness.proof.lessons import Lesson
-from harness.proof.replies import ENTRY_BYTES, described, read_arrays
+from harness.proof.replies import (
+    ENTRY_BYTES,
+    AnswerReply,
+    AnyReply,
+    CalibrateReply,
+    CheckFenceReply,
+    CheckHandlesReply,
+    ClosingReply,
+    CompileReply,
+    FirstStepsReply,
+    KeptReply,
+    LearnReply,
+    LoadReply,
+    MemoryReply,
+    SlotReply,
+    StartReply,
+    StepsReply,
+    WarmUpReply,
+    read_arrays,
+)
 from harness.records.kinds import ProcessRecord
 from harness.records.store import Run
 from reference.registry import outside, outside_variables
@@ -52,6 +72,17 @@ class StartFailure(WorkerFailure):
 
 
 @dataclass(frozen=True)
+class StartUp:
+    """The start of a cell in a process; fields of a ``startup`` record."""
+
+    build_seconds: float
+    compile_seconds: float | None
+    first_step_seconds: float
+    second_step_seconds: float
+    new_cache_entries: int
+
+
+@dataclass(frozen=True)
 class Worker:
     """A running worker. Every request may raise WorkerFailure with the status of its cell."""
 
@@ -63,7 +94,7 @@ class Worker:
     own: Path  # the folder of this process alone
     limits: Limits
     in_hand: InHand
-    stages: Mapping[str, Any]  # peak memory of interpreter and import, if it was requested
+    stages: Mapping[str, MemoryReply]  # of interpreter and import, if they were requested
 
     @property
     def cache(self) -> Path:
@@ -75,10 +106,10 @@ class Worker:
         return self.in_hand.held(self.arm.name, cell.id if cell else None)
 
     def _ask(
-        self, cell: Cell | None, do: str, timeout_seconds: float, **arguments: Any
-    ) -> dict[str, Any]:
+        self, kind: type[AnyReply], cell: Cell | None, timeout_seconds: float, **arguments: Any
+    ) -> AnyReply:
         with self._held(cell):
-            return self.process.ask(do, timeout_seconds, **arguments)
+            return self.process.ask(kind, timeout_seconds, **arguments)
 
     def load(self, cell: Cell, case: CaseFile) -> float:
         """Build the model and load a case -> seconds.
@@ -88,31 +119,37 @@ class Worker:
         """
         make_folder(self.cache)
         make_own_folders(self.own)
-        seconds: float = self._ask(
+        reply = self._ask(
+            LoadReply,
             cell,
-            "load",
             self.limits.load_seconds,
             case=str(case.intact()),
             optimizer=cell.optimizer or "sgd",
             module=None
             if self.arm.framework.generic
             else self.arm.framework.model_module(cell.model),
-        )["build_seconds"]
-        return seconds
+        )
+        return reply.build_seconds
 
-    def start_up(self, cell: Cell, case: CaseFile) -> dict[str, Any]:
-        """Load, compile and run the first two steps; return the fields of a ``startup`` record."""
-        built, entries = self.load(cell, case), cache_entries(self.cache)
-        fields = {"build_seconds": built, **self.compile(cell), **self.first_steps(cell)}
-        return {**fields, "new_cache_entries": cache_entries(self.cache) - entries}
+    def start_up(self, cell: Cell, case: CaseFile) -> StartUp:
+        """Load, compile and run the first two steps."""
+        build_seconds, entries = self.load(cell, case), cache_entries(self.cache)
+        compiled, steps = self.compile(cell), self.first_steps(cell)
+        return StartUp(
+            build_seconds=build_seconds,
+            compile_seconds=compiled.compile_seconds,
+            first_step_seconds=steps.first_step_seconds,
+            second_step_seconds=steps.second_step_seconds,
+            new_cache_entries=cache_entries(self.cache) - entries,
+        )
 
-    def compile(self, cell: Cell) -> dict[str, Any]:
+    def compile(self, cell: Cell) -> CompileReply:
         """Compile ahead of time, if the framework offers that."""
-        return self._ask(cell, "compile", self.limits.compile_seconds, phase=cell.phase)
+        return self._ask(CompileReply, cell, self.limits.compile_seconds, phase=cell.phase)
 
-    def first_steps(self, cell: Cell) -> dict[str, Any]:
+    def first_steps(self, cell: Cell) -> FirstStepsReply:
         """Run the first and the second step, each fenced."""
-        return self._ask(cell, "first_steps", self.limits.compile_seconds, phase=cell.phase)
+        return self._ask(FirstStepsReply, cell, self.limits.compile_seconds, phase=cell.phase)
 
     def answer(
         self, cell: Cell, *, rounds: int, graded: int, steps: int, limit_bytes: int
@@ -124,7 +161,7 @@ class Worker:
         """
         with self._answers(cell) as path:
             self.process.ask(
-                "answer",
+                AnswerReply,
                 self.limits.compile_seconds,
                 phase=cell.phase,
                 rounds=rounds,
@@ -148,11 +185,11 @@ class Worker:
             yield folder / "answer.npz"
         remove(folder)
 
-    def warm_up(self, cell: Cell, effort: Effort) -> dict[str, Any]:
-        """Run steps until steady -> warm_up_steps, warm_up_seconds, capped, step_seconds."""
+    def warm_up(self, cell: Cell, effort: Effort) -> WarmUpReply:
+        """Run steps until steady."""
         return self._ask(
+            WarmUpReply,
             cell,
-            "warm_up",
             self.limits.step_seconds + effort.warm_up_cap_seconds,
             phase=cell.phase,
             seconds=effort.warm_up_seconds,
@@ -161,22 +198,22 @@ class Worker:
             cap_seconds=effort.warm_up_cap_seconds,
         )
 
-    def calibrate(self, cell: Cell, step_seconds: float, effort: Effort) -> dict[str, Any]:
-        """Return slice_steps and fence_seconds for steps of ``step_seconds``."""
+    def calibrate(self, cell: Cell, step_seconds: float, effort: Effort) -> CalibrateReply:
+        """Cut slices of steps that take ``step_seconds``."""
         return self._ask(
+            CalibrateReply,
             cell,
-            "calibrate",
             self.limits.step_seconds,
             phase=cell.phase,
             step_seconds=step_seconds,
             slice_seconds=effort.slice_seconds,
         )
 
-    def check_fence(self, cell: Cell, *, repeats: int, budget_seconds: float) -> dict[str, Any]:
-        """Return the seconds fenced, after and later (``harness.worker.measure.check_fence``)."""
+    def check_fence(self, cell: Cell, *, repeats: int, budget_seconds: float) -> CheckFenceReply:
+        """Return seconds that show whether the fence waits for everything."""
         return self._ask(
+            CheckFenceReply,
             cell,
-            "check_fence",
             self.limits.step_seconds + budget_seconds,
             phase=cell.phase,
             repeats=repeats,
@@ -191,19 +228,15 @@ class Worker:
         extra: int,
         kinds: Sequence[str],
         rewarm_seconds: float | None,
-    ) -> dict[str, Any]:
+    ) -> Slot:
         """Time a slice of each kind.
 
-        Returns {"slices": kind -> fields of a slice, "compiled": the number of compilations,
-        "window_seconds": seconds of the throughput slice with the loop around it, "worker_seconds"
-        and "host_seconds": seconds of the whole request by the clocks of the worker and of the
-        host, "use": the use of its process tree}. ``rewarm_seconds``: how long to warm up after
-        parking; None for not at all.
+        ``rewarm_seconds``: how long to warm up after parking; None for not at all.
         """
         with self._held(cell), self.process.counted() as use:
             begin = time.perf_counter()
             reply = self.process.ask(
-                "slot",
+                SlotReply,
                 self.limits.step_seconds,
                 phase=cell.phase,
                 steps=steps,
@@ -211,14 +244,16 @@ class Worker:
                 kinds=list(kinds),
                 rewarm_seconds=rewarm_seconds,
             )
-            waited = time.perf_counter() - begin
-        return {**reply, "host_seconds": waited, "use": use}
+            host_seconds = time.perf_counter() - begin
+        return Slot(reply, host_seconds, use)
 
-    def check_handles(self, cell: Cell, *, repeats: int, budget_seconds: float) -> dict[str, Any]:
-        """Return the seconds earlier, last, fenced (``harness.worker.measure.check_handles``)."""
+    def check_handles(
+        self, cell: Cell, *, repeats: int, budget_seconds: float
+    ) -> CheckHandlesReply:
+        """Return seconds that show whether earlier steps are computed when the last is fenced."""
         return self._ask(
+            CheckHandlesReply,
             cell,
-            "check_handles",
             self.limits.step_seconds + budget_seconds,
             phase=cell.phase,
             repeats=repeats,
@@ -228,19 +263,21 @@ class Worker:
     def kept(self, cell: Cell, *, limit_bytes: int) -> dict[str, NDArray[Any]]:
         """Return the answers of the timed load, by name; they take ``limit_bytes`` at most."""
         with self._answers(cell) as path:
-            self.process.ask("kept", self.limits.compile_seconds, phase=cell.phase, path=str(path))
+            self.process.ask(
+                KeptReply, self.limits.compile_seconds, phase=cell.phase, path=str(path)
+            )
             return read_arrays(path, limit_bytes=limit_bytes)
 
     def closing(
         self, cell: Cell, *, kinds: Sequence[str], unread: int, read: int, limit_bytes: int
-    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Return the arm's answers after its last slice, by name, and its first and again seconds.
+    ) -> tuple[dict[str, NDArray[Any]], ClosingReply]:
+        """Return the arm's answers after its last slice, by name, and the seconds that they took.
 
         The arrays take ``limit_bytes`` at most.
         """
         with self._answers(cell) as path:
             reply = self.process.ask(
-                "closing",
+                ClosingReply,
                 self.limits.compile_seconds,
                 phase=cell.phase,
                 kinds=list(kinds),
@@ -252,12 +289,14 @@ class Worker:
 
     def steps(self, cell: Cell, steps: int) -> None:
         """Run untimed steps, fenced."""
-        self._ask(cell, "steps", self.limits.step_seconds, phase=cell.phase, steps=steps)
+        self._ask(StepsReply, cell, self.limits.step_seconds, phase=cell.phase, steps=steps)
 
-    def learn(self, cell: Cell, lesson: Lesson) -> tuple[list[float], dict[str, NDArray[Any]]]:
+    def learn(
+        self, cell: Cell, lesson: Lesson
+    ) -> tuple[tuple[float, ...], dict[str, NDArray[Any]]]:
         """Train on a loaded lesson -> loss of each epoch's last step, outputs on its tests."""
         specs = lesson.case.summary.outputs
-        wanted = {
+        shapes = {
             f"output/{epoch}/{number}/{spec.name}": spec.shape
             for epoch in range(lesson.epochs)
             for number in range(lesson.test_sets)
@@ -265,24 +304,24 @@ class Worker:
         }
         with self._answers(cell) as path:
             reply = self.process.ask(
-                "learn",
+                LearnReply,
                 self.limits.step_seconds + self.limits.compile_seconds,
                 epochs=lesson.epochs,
                 train_sets=lesson.train_sets,
                 test_sets=lesson.test_sets,
                 path=str(path),
             )
-            limit = sum(ENTRY_BYTES + 8 * math.prod(shape) for shape in wanted.values())
+            limit = sum(ENTRY_BYTES + 8 * math.prod(shape) for shape in shapes.values())
             outputs = read_arrays(path, limit_bytes=limit)
-        if {name: value.shape for name, value in outputs.items()} != wanted:
+        if {name: value.shape for name, value in outputs.items()} != shapes:
             raise WorkerFailure(
-                "failed", f"its outputs on the test data are not {len(wanted)} arrays of {specs}"
+                "failed", f"its outputs on the test data are not {len(shapes)} arrays of {specs}"
             )
-        return reply["train_losses"], outputs
+        return reply.train_losses, outputs
 
-    def memory(self) -> dict[str, Any]:
-        """Return {"peak_bytes", "device"} since the last call, and begin again."""
-        return self._ask(None, "memory", self.limits.load_seconds)
+    def memory(self) -> MemoryReply:
+        """Return the peak memory since the last call, and begin again."""
+        return self._ask(MemoryReply, None, self.limits.load_seconds)
 
 
 @dataclass
@@ -386,7 +425,7 @@ class Workers:
                 "harness": ROOT / "harness",
                 "reference": ROOT / "reference",
                 arm.framework.package.split(".")[0]: arm.framework.root,
-                **{each.package: each.folder for each in outside()},
+                **{models.package: models.folder for models in outside()},
             },
             log=self.run.path / "logs" / f"{number:04d}-{_file_name(arm.name)}.log",
             memory_limit_bytes=memory_limit_bytes(self.limits.memory_gib),
@@ -394,13 +433,13 @@ class Workers:
 
     def _begin(
         self, process: WorkerProcess, arm: Arm, cell: Cell, *, staged: bool
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    ) -> tuple[StartReply, dict[str, MemoryReply]]:
         """Import the framework; return the reply, and the peak memory by stage if ``staged``."""
         seconds, stages = self.limits.start_seconds, {}
         if staged:
-            stages["interpreter"] = process.ask("memory", seconds)
+            stages["interpreter"] = process.ask(MemoryReply, seconds)
         started = process.ask(
-            "start",
+            StartReply,
             seconds,
             adapter=arm.framework.package,
             device=cell.device,
@@ -409,7 +448,7 @@ class Workers:
             precision=cell.numeric,
         )
         if staged:
-            stages["import"] = process.ask("memory", seconds)
+            stages["import"] = process.ask(MemoryReply, seconds)
         return started, stages
 
     def _record(
@@ -417,13 +456,13 @@ class Workers:
         worker: Worker,
         cell: Cell,
         launch: Launch,
-        started: Mapping[str, Any],
+        started: StartReply,
         *,
         purpose: str,
         block: int | None,
         entries: int,
     ) -> None:
-        """Append the record of a process that started; ``started``: its reply."""
+        """Append the record of a process that started."""
         resolution = self.resolutions[worker.arm.name]
         self.run.append(
             ProcessRecord(
@@ -442,10 +481,10 @@ class Workers:
                     "hash_seed": launch.variables["PYTHONHASHSEED"],
                     "padding_bytes": len(launch.variables["LEVELFIELD_PADDING"]),
                 },
-                describe=described(started["describe"]),
+                describe=started.describe,
                 interpreter_seconds=worker.process.interpreter_seconds,
-                import_seconds=started["import_seconds"],
-                device_seconds=started["device_seconds"],
+                import_seconds=started.import_seconds,
+                device_seconds=started.device_seconds,
                 cache_entries=entries,
             )
         )

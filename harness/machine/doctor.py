@@ -14,6 +14,7 @@ import psutil
 
 from harness.machine import gpu, noise, quarantine
 from harness.machine.describe import describe_machine
+from harness.machine.gpu import GpuFacts
 from harness.machine.resources import THREAD_VARIABLES, available_cores
 
 GOOD, POOR, UNKNOWN = "good", "poor", "unknown"
@@ -39,7 +40,7 @@ class Row:
 class MachineFacts:
     """The facts from which the rows are made; ``spreads``: of each watched round's canaries."""
 
-    machine: dict[str, Any]
+    machine: dict[str, Any]  # as in run.json
     foreign_share: float
     steal_share: float
     load: float
@@ -50,7 +51,7 @@ class MachineFacts:
     huge_pages: str | None
     turbo: str | None
     l3_bytes: int | None
-    gpu: dict[str, Any] | None
+    gpu: GpuFacts | None
 
 
 def examine(sleep: Callable[[float], None] = time.sleep) -> MachineFacts:
@@ -67,13 +68,13 @@ def examine(sleep: Callable[[float], None] = time.sleep) -> MachineFacts:
         spreads.append(quarantine.canary_spread(boundaries))
     used = time.process_time() - own
     count = noise.core_count(watched)
-    met = noise.difference(before, noise.read(watched), used, count)
-    whole = met["wall_seconds"] * count
+    other = noise.difference(before, noise.read(watched), used, count)
+    whole_seconds = other.wall_seconds * count
     return MachineFacts(
         machine=describe_machine(),
-        foreign_share=met["foreign_seconds"] / whole,
-        steal_share=met["steal_seconds"] / whole,
-        load=met["load"],
+        foreign_share=other.foreign_seconds / whole_seconds,
+        steal_share=other.steal_seconds / whole_seconds,
+        load=other.load,
         spreads=tuple(spreads),
         swap_used_bytes=psutil.swap_memory().used,
         quota_cores=_quota(),
@@ -181,7 +182,7 @@ def _other_rows(facts: MachineFacts) -> Iterator[Row]:
         GOOD if not virtual else UNKNOWN,
         "other guests may slow it unseen: see the speed of a fixed loop" if virtual else "",
     )
-    name = facts.gpu["name"] if facts.gpu else "none, or no driver"
+    name = facts.gpu.name if facts.gpu else "none, or no driver"
     yield Row("GPU", str(name), GOOD if facts.gpu else UNKNOWN)
 
 

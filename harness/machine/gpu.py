@@ -7,6 +7,7 @@ It uses nvidia-ml-py (https://pypi.org/project/nvidia-ml-py/, imported as pynvml
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -55,24 +56,52 @@ def names() -> list[str | None] | None:
     return [handle and _asked(driver.nvmlDeviceGetName, handle) for handle in handles]
 
 
-def facts(index: int = 0) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class GpuFacts:
     """Name, driver, memory, ECC and MIG of a GPU; None for values that it does not report."""
+
+    name: str | None
+    driver: str | None
+    memory_bytes: int | None
+    ecc: int | None
+    mig: int | None
+    persistence: int | None
+
+
+def facts(index: int = 0) -> GpuFacts | None:
+    """Return the facts of a GPU."""
     driver = _driver()
     if driver is None:
         return None
     handle = driver.nvmlDeviceGetHandleByIndex(index)
-    return {
-        "name": _asked(driver.nvmlDeviceGetName, handle),
-        "driver": _asked(driver.nvmlSystemGetDriverVersion),
-        "memory_bytes": getattr(_asked(driver.nvmlDeviceGetMemoryInfo, handle), "total", None),
-        "ecc": _first(_asked(driver.nvmlDeviceGetEccMode, handle)),
-        "mig": _first(_asked(driver.nvmlDeviceGetMigMode, handle)),
-        "persistence": _asked(driver.nvmlDeviceGetPersistenceMode, handle),
-    }
+    return GpuFacts(
+        name=_asked(driver.nvmlDeviceGetName, handle),
+        driver=_asked(driver.nvmlSystemGetDriverVersion),
+        memory_bytes=getattr(_asked(driver.nvmlDeviceGetMemoryInfo, handle), "total", None),
+        ecc=_first(_asked(driver.nvmlDeviceGetEccMode, handle)),
+        mig=_first(_asked(driver.nvmlDeviceGetMigMode, handle)),
+        persistence=_asked(driver.nvmlDeviceGetPersistenceMode, handle),
+    )
 
 
-def reading(index: int = 0, own_pids: Iterable[int] = ()) -> dict[str, Any] | None:
-    """Clocks (MHz), slowing reasons, temperature (C), power (W), energy (J), foreign processes."""
+@dataclass(frozen=True)
+class GpuReading:
+    """The state of a GPU at one moment; None for values that it does not report.
+
+    ``slowing``: why its clocks are lowered. A ``round`` record has these fields as an object.
+    """
+
+    sm_mhz: int | None
+    memory_mhz: int | None
+    slowing: tuple[str, ...]
+    temperature_c: int | None
+    power_watts: float | None
+    energy_joules: float | None
+    foreign_processes: int
+
+
+def reading(index: int = 0, own_pids: Iterable[int] = ()) -> GpuReading | None:
+    """Read the present state of a GPU; processes other than ``own_pids`` are foreign."""
     driver = _driver()
     if driver is None:
         return None
@@ -81,17 +110,15 @@ def reading(index: int = 0, own_pids: Iterable[int] = ()) -> dict[str, Any] | No
     power = _asked(driver.nvmlDeviceGetPowerUsage, handle)
     energy = _asked(driver.nvmlDeviceGetTotalEnergyConsumption, handle)
     processes = _asked(driver.nvmlDeviceGetComputeRunningProcesses, handle) or []
-    return {
-        "sm_mhz": _asked(driver.nvmlDeviceGetClockInfo, handle, driver.NVML_CLOCK_SM),
-        "memory_mhz": _asked(driver.nvmlDeviceGetClockInfo, handle, driver.NVML_CLOCK_MEM),
-        "slowing": [name for bit, name in SLOWING_REASONS.items() if reasons & bit],
-        "temperature_c": _asked(
-            driver.nvmlDeviceGetTemperature, handle, driver.NVML_TEMPERATURE_GPU
-        ),
-        "power_watts": None if power is None else power / 1000,
-        "energy_joules": None if energy is None else energy / 1000,
-        "foreign_processes": sum(each.pid not in own for each in processes),
-    }
+    return GpuReading(
+        sm_mhz=_asked(driver.nvmlDeviceGetClockInfo, handle, driver.NVML_CLOCK_SM),
+        memory_mhz=_asked(driver.nvmlDeviceGetClockInfo, handle, driver.NVML_CLOCK_MEM),
+        slowing=tuple(name for bit, name in SLOWING_REASONS.items() if reasons & bit),
+        temperature_c=_asked(driver.nvmlDeviceGetTemperature, handle, driver.NVML_TEMPERATURE_GPU),
+        power_watts=None if power is None else power / 1000,
+        energy_joules=None if energy is None else energy / 1000,
+        foreign_processes=sum(each.pid not in own for each in processes),
+    )
 
 
 def process_bytes(index: int, pids: Iterable[int]) -> int | None:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -133,8 +132,21 @@ def cpu_seconds(pid: int) -> float:
         return 0.0
 
 
-def difference(before: Reading, after: Reading, own_seconds: float, cores: int) -> dict[str, Any]:
-    """Return the changes between two readings, as fields of a ``round`` record.
+@dataclass(frozen=True)
+class OtherLoad:
+    """The changes between two readings; fields of a ``round`` record."""
+
+    wall_seconds: float
+    foreign_seconds: float
+    steal_seconds: float
+    throttled_seconds: float | None
+    pressure_seconds: float | None
+    load: float
+    frequency_mhz: tuple[float, ...] | None
+
+
+def difference(before: Reading, after: Reading, own_seconds: float, cores: int) -> OtherLoad:
+    """Return the changes between two readings.
 
     ``own_seconds`` is the CPU time of this program and its workers; all other busy time is foreign.
     ``cores`` is the number of cores that the readings cover. /proc/stat counts whole ticks of
@@ -142,15 +154,15 @@ def difference(before: Reading, after: Reading, own_seconds: float, cores: int) 
     """
     wall = after.clock - before.clock
     foreign = max(after.busy_seconds - before.busy_seconds - own_seconds, 0.0)
-    return {
-        "wall_seconds": wall,
-        "foreign_seconds": min(foreign, wall * cores),
-        "steal_seconds": max(after.steal_seconds - before.steal_seconds, 0.0),
-        "throttled_seconds": _less(after.throttled_seconds, before.throttled_seconds),
-        "pressure_seconds": _less(after.pressure_seconds, before.pressure_seconds),
-        "load": after.load,
-        "frequency_mhz": after.frequency_mhz and list(after.frequency_mhz),
-    }
+    return OtherLoad(
+        wall_seconds=wall,
+        foreign_seconds=min(foreign, wall * cores),
+        steal_seconds=max(after.steal_seconds - before.steal_seconds, 0.0),
+        throttled_seconds=_less(after.throttled_seconds, before.throttled_seconds),
+        pressure_seconds=_less(after.pressure_seconds, before.pressure_seconds),
+        load=after.load,
+        frequency_mhz=after.frequency_mhz,
+    )
 
 
 def _less(after: float | None, before: float | None) -> float | None:
@@ -180,17 +192,17 @@ def wait_until_quiet(
     The wait takes at most ``seconds``; then the session goes on anyway, and its record says so.
     0 does not wait. ``watched`` None watches the whole machine.
     """
-    cores, waited, found = core_count(watched), 0.0, 0.0
+    cores, waited, foreign_share = core_count(watched), 0.0, 0.0
     while waited < seconds:
         before, own = reader(watched), time.process_time()
         sleep(min(window, seconds))
         after = reader(watched)
         used = difference(before, after, time.process_time() - own, cores)
-        found = used["foreign_seconds"] / (used["wall_seconds"] * cores)
-        waited += used["wall_seconds"]
-        if found < share:
-            return Quiet(True, waited, found)
-    return Quiet(seconds == 0, waited, found)
+        foreign_share = used.foreign_seconds / (used.wall_seconds * cores)
+        waited += used.wall_seconds
+        if foreign_share < share:
+            return Quiet(True, waited, foreign_share)
+    return Quiet(seconds == 0, waited, foreign_share)
 
 
 def _pressure() -> float | None:

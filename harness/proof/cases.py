@@ -190,9 +190,9 @@ class Cases:
         optimizer = cell.optimizer or "sgd"
         key = (cell.model, cell.preset, cell.batch, seed, optimizer)
         if key not in self._learned:
-            known = self.lesson(cell, seed)
-            assert not isinstance(known, str)
-            _, lesson = known
+            drawn = self.lesson(cell, seed)
+            assert not isinstance(drawn, str)
+            _, lesson = drawn
             # The file that workers read is not used: a worker may have changed it.
             with tempfile.TemporaryDirectory(prefix="levelfield-reference-") as folder:
                 path = Path(folder, "case.npz")

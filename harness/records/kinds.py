@@ -120,36 +120,35 @@ class StartupRecord(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GateRecord(Record):
+class CheckedRecord(Record):
+    """The fields of every record of checks."""
+
+    cell: str
+    process: Process
+    passed: bool
+    checks: Checks
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateRecord(CheckedRecord):
     """The answers of a cell, compared with the reference's."""
 
     kind = "gate"
-    cell: str
-    process: Process
-    passed: bool
-    checks: Checks
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckRecord(Record):
+class CheckRecord(CheckedRecord):
     """Whether the measurement of a cell can be trusted."""
 
     kind = "check"
-    cell: str
-    process: Process
-    passed: bool
-    checks: Checks
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClosingRecord(Record):
+class ClosingRecord(CheckedRecord):
     """The closing gate of a cell."""
 
     kind = "closing"
-    cell: str
-    process: Process
     passed: Annotated[bool, "whether the cell passed its closing gate"]
-    checks: Checks
     reference_seconds: Annotated[
         float | None,
         "seconds in which the reference solved the closing case; about 0 for all cells of a"

@@ -20,7 +20,7 @@ from harness.plan.arms import get_arm
 from harness.plan.suite import Effort, Suite
 from harness.records.frames import Frames
 from harness.selftest.goals import Finding, share_of
-from harness.statistics.decisions import ALPHA_PER_LOOK, LOOKS, cell_verdicts
+from harness.statistics.decisions import ALPHA_PER_LOOK, LOOKS, comparison_verdicts
 from harness.statistics.estimates import Flags, Floats, paired_blocks
 
 PART = "machine"
@@ -123,7 +123,7 @@ def false_verdicts(found: Frames, what: str) -> Iterator[Finding]:
         twin = next(pair for pair in pairs if pair[1].endswith("#2"))
         said = void = False
         for look in (look for look in LOOKS if look <= logs.shape[1]):
-            words = cell_verdicts(
+            words = comparison_verdicts(
                 logs[:, :look], arms, level="thorough", quarantined=bad[:look], twin=twin
             )
             void |= bool(words.void)
@@ -156,7 +156,7 @@ def planted_slowdowns(found: Frames) -> Iterator[Finding]:
             twin = (base, f"{base}#2")
             said = set()
             for look in (look for look in LOOKS if look <= by):
-                words = cell_verdicts(
+                words = comparison_verdicts(
                     logs[:, :look], arms, level="thorough", quarantined=bad[:look], twin=twin
                 )
                 pair = next(

@@ -9,16 +9,16 @@ import pytest
 import reference
 from harness.analysis.roofline import roofline_share, work
 from harness.machine import ceilings
-from harness.machine.ceilings import COPY, PRODUCT
+from harness.machine.ceilings import COPY, PRODUCT, Ceiling
 from reference.errors import UnknownName
 from reference.trace import summarize
 
 ROWS = [
-    {"what": PRODUCT, "size_bytes": 1, "per_second": 1e9},
-    {"what": PRODUCT, "size_bytes": 2, "per_second": 2e9},
-    {"what": COPY, "size_bytes": 1 << 16, "per_second": 8e9},
-    {"what": COPY, "size_bytes": 1 << 24, "per_second": 4e9},
-    {"what": COPY, "size_bytes": 1 << 28, "per_second": 1e9},
+    Ceiling(1, PRODUCT, 1, 1e9),
+    Ceiling(1, PRODUCT, 2, 2e9),
+    Ceiling(1, COPY, 1 << 16, 8e9),
+    Ceiling(1, COPY, 1 << 24, 4e9),
+    Ceiling(1, COPY, 1 << 28, 1e9),
 ]
 
 
@@ -92,8 +92,8 @@ def test_this_machine_has_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ceilings, "PRODUCT_SECONDS", 0.01)
     monkeypatch.setattr(ceilings, "COPY_SECONDS", 0.01)
     rows = list(ceilings.measure(2))
-    assert [row["what"] for row in rows] == [PRODUCT, COPY]
-    assert all(row["per_second"] > 1e6 for row in rows)
+    assert [row.what for row in rows] == [PRODUCT, COPY]
+    assert all(row.per_second > 1e6 for row in rows)
 
 
 def test_a_phase_that_a_model_does_not_have_has_no_work() -> None:

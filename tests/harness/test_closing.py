@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.machine.supervised import TreeUse
 from harness.plan.cells import Cell
 from harness.proof.cases import CaseFile, Cases
 from harness.proof.checks import (
+    Slot,
     doubled_check,
     first_visit_check,
     fresh_check,
@@ -23,6 +25,7 @@ from harness.proof.checks import (
 )
 from harness.proof.closing_gate import LEAST_LOSSES, judge_closing
 from harness.proof.outcome import Outcome
+from harness.proof.replies import CheckHandlesReply, Slice, SlotReply
 from harness.proof.tolerances import closing_loose
 from harness.records import frames
 from harness.worker.measure import check_handles
@@ -159,22 +162,14 @@ def slot(
     cpu: float = 1.0,
     worker: float = 1.0,
     window: float = 1.0,
-) -> dict[str, Any]:
-    """A reply with 50 steps a slice; ``cpu``: of the throughput slice's CPU seconds."""
+) -> Slot:
+    """A slot with 50 steps a slice; ``cpu``: of the throughput slice's CPU seconds."""
     host = throughput + latency + 0.05
-    return {
-        "slices": {
-            "throughput": {"seconds": throughput, "cpu_seconds": cpu * throughput},
-            "latency": {
-                "seconds": latency,
-                "cpu_seconds": latency,
-                "step_seconds": [latency / 50] * 50,
-            },
-        },
-        "window_seconds": throughput / window,
-        "worker_seconds": worker * host,
-        "host_seconds": host,
+    slices = {
+        "throughput": Slice(throughput, cpu * throughput),
+        "latency": Slice(latency, latency, (latency / 50,) * 50),
     }
+    return Slot(SlotReply(slices, 0, worker * host, throughput / window), host, TreeUse())
 
 
 def failed(**change: float) -> set[str]:
@@ -221,9 +216,8 @@ def test_slots_in_which_the_host_waited_longer_decide_nothing() -> None:
 
 
 def test_an_arm_without_latency_is_not_compared_with_it() -> None:
-    alone = slot(throughput=0.001)
-    del alone["slices"]["latency"]
-    alone["host_seconds"] = alone["worker_seconds"] = 0.02
+    slices = {"throughput": Slice(0.001, 0.001)}
+    alone = Slot(SlotReply(slices, 0, 0.02, 0.001), 0.02, TreeUse())
     checks = slices_checks([alone], steps=50, threads=1, device="cpu")
     assert {check.name for check in checks} == {"clock", "slice seconds", "timed concurrency"}
     assert all(check.passed for check in checks)
@@ -272,7 +266,7 @@ class Lazy:
 @pytest.mark.parametrize("lazy", [False, True])
 def test_a_step_that_waits_to_be_read_is_seen(monkeypatch: pytest.MonkeyPatch, lazy: bool) -> None:
     machine = Lazy(monkeypatch, lazy=lazy)
-    check = handles_check(check_handles(machine, machine.step, 12, 0.5))
+    check = handles_check(CheckHandlesReply(**check_handles(machine, machine.step, 12, 0.5)))
     assert check.passed is not lazy
 
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from harness.cli import app
 from harness.cli import doctor as command
 from harness.machine import doctor
+from harness.machine.gpu import GpuFacts
 from harness.plan.arms import PINS_LAST, EnvironmentSpec, arms, old_pins
 
 MACHINE = {
@@ -34,7 +35,7 @@ GOOD = doctor.MachineFacts(
     huge_pages="always [madvise] never",
     turbo="on",
     l3_bytes=2**25,
-    gpu={"name": "Example GPU"},
+    gpu=GpuFacts("Example GPU", None, None, None, None, None),
 )
 POOR: dict[str, dict[str, Any]] = {
     "other programs": {"foreign_share": 0.2},

@@ -58,14 +58,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_facts(driver: None) -> None:
     assert gpu.count() == 1
     assert gpu.names() == ["Example GPU"]
-    assert gpu.facts() == {
-        "name": "Example GPU",
-        "driver": "555.1",
-        "memory_bytes": 2**30,
-        "ecc": 1,
-        "mig": None,
-        "persistence": 1,
-    }
+    assert gpu.facts() == gpu.GpuFacts("Example GPU", "555.1", 2**30, 1, None, 1)
 
 
 def test_a_gpu_that_the_driver_refuses_has_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,10 +71,10 @@ def test_a_gpu_that_the_driver_refuses_has_no_name(monkeypatch: pytest.MonkeyPat
 def test_a_reading_names_what_slows_and_whose_processes_are_foreign(driver: None) -> None:
     found = gpu.reading(own_pids=[7])
     assert found is not None
-    assert found["slowing"] == ["hardware slowdown", "software thermal slowdown"]
-    assert (found["sm_mhz"], found["memory_mhz"], found["temperature_c"]) == (1000, 2000, 55)
-    assert (found["power_watts"], found["energy_joules"]) == (250.0, None)
-    assert found["foreign_processes"] == 2
+    assert found.slowing == ("hardware slowdown", "software thermal slowdown")
+    assert (found.sm_mhz, found.memory_mhz, found.temperature_c) == (1000, 2000, 55)
+    assert (found.power_watts, found.energy_joules) == (250.0, None)
+    assert found.foreign_processes == 2
 
 
 def test_memory_of_processes(driver: None) -> None:
@@ -98,5 +91,6 @@ def test_without_a_driver_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_real_driver_answers() -> None:
     if not gpu.count():
         pytest.skip("no NVIDIA driver, or nvidia-ml-py is not installed")
-    assert (gpu.facts() or {})["name"]
+    facts = gpu.facts()
+    assert facts is not None and facts.name
     assert gpu.reading() is not None

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from harness.analysis.groups import groups
+from harness.analysis.comparisons import comparisons_of
 from harness.analysis.summary import summary
 from harness.plan.arms import frameworks
 from harness.records.frames import Frames
@@ -26,7 +26,7 @@ Chart = Callable[[Frames], Figure]
 
 def drawn(name: str) -> Chart:
     def draw(frames: Frames) -> Figure:
-        return getattr(report_charts, name)(frames, groups(frames))
+        return getattr(report_charts, name)(frames, comparisons_of(frames))
 
     return draw
 
@@ -141,7 +141,7 @@ def test_memory_bars_end_at_the_highest_peak(tmp_path: Path) -> None:
     frames = frames_of(tmp_path)
     axes = memory_chart(frames).axes[0]
     peaks = summary(frames).drop_duplicates("arm").set_index("arm")["peak_bytes"]
-    for row, arm in enumerate(groups(frames)[0].rows["arm"]):
+    for row, arm in enumerate(comparisons_of(frames)[0].rows["arm"]):
         ends = [bar.get_x() + bar.get_width() for bar in axes.patches if round(bar.get_y()) == row]
         assert max(ends) == pytest.approx(peaks[arm] / 2**20)
 
@@ -179,10 +179,10 @@ def test_no_text_is_cut_or_covers_another(tmp_path: Path, draw: Chart) -> None:
 def test_bars_are_examples_over_seconds_with_their_interval(tmp_path: Path) -> None:
     frames = frames_of(tmp_path, phases=("training",))
     table = summary(frames).set_index("arm")
-    (group,) = groups(frames)
-    (axes,) = report_charts.throughput_chart(frames, [group]).axes
+    (comparison,) = comparisons_of(frames)
+    (axes,) = report_charts.throughput_chart(frames, [comparison]).axes
     bars = [patch.get_width() for patch in axes.patches]
-    rows = table.loc[group.rows["arm"]]
+    rows = table.loc[comparison.rows["arm"]]
     assert bars == pytest.approx(list(rows["batch"] / rows["step_seconds"]))
     spans = [path.vertices[:, 0] for line in axes.collections for path in line.get_paths()]
     low, high = rows["batch"] / rows["step_seconds_high"], rows["batch"] / rows["step_seconds_low"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli.env import _spec_of, specs_by_label
-from harness.cli.options import narrowed
+from harness.cli.options import Selection, narrowed
 from harness.cli.run import _say_what_controls
 from harness.engine.session import planned
 from harness.environments.sealed import Resolution
@@ -277,12 +277,16 @@ def test_cells_that_share_a_process_lie_side_by_side() -> None:
 
 def test_the_command_line_speaks_in_place_of_the_file() -> None:
     suite = load_suite("tiny")
-    found = narrowed(suite, arms=" torch:* ,reference:jax", models="mlp", batch=3, threads=1)
+    found = narrowed(
+        suite, Selection(arms=" torch:* ,reference:jax", models="mlp", batch=3, threads=1)
+    )
     assert found.arms == ("torch:eager", "torch:compile", "torch:tuned", "reference:jax")
     assert (found.models, found.batches, found.threads) == (("mlp",), (3,), (1,))
     assert found.presets == suite.presets
     with pytest.raises(UnknownName, match="unknown model ''"):
-        narrowed(suite, models="")  # an empty variable of a script means nothing, not everything
+        narrowed(
+            suite, Selection(models="")
+        )  # an empty variable of a script means nothing, not everything
 
 
 MORE = {
@@ -411,11 +415,11 @@ def test_a_named_twin_that_cannot_run_is_refused() -> None:
 
 def test_arms_of_the_command_line_without_the_suites_twin_choose_their_own() -> None:
     suite = validated(replace(suite_of("torch:eager", "jax:jit"), twin="torch:eager"))
-    assert narrowed(suite, arms="jax:jit, torch:eager").twin == "torch:eager"
-    assert narrowed(suite, arms="jax:jit").twin == "auto"
-    assert narrowed(replace(suite, twin="none"), arms="jax:jit").twin == "none"
+    assert narrowed(suite, Selection(arms="jax:jit, torch:eager")).twin == "torch:eager"
+    assert narrowed(suite, Selection(arms="jax:jit")).twin == "auto"
+    assert narrowed(replace(suite, twin="none"), Selection(arms="jax:jit")).twin == "none"
     with pytest.raises(BadInput, match=r"twin torch:eager is not among the arms \(jax:jit\): name"):
-        narrowed(suite, arms="jax:jit", twin="torch:eager")
+        narrowed(suite, Selection(arms="jax:jit"), twin="torch:eager")
 
 
 @pytest.mark.parametrize(
@@ -432,7 +436,7 @@ def test_a_run_says_once_which_arm_is_its_control_if_not_the_suites_own(
     capsys: pytest.CaptureFixture[str], arms: str, twin: str | None, words: str
 ) -> None:
     suite = replace(suite_of("torch:eager", "jax:jit"), twin="torch:eager", models=("lstm",))
-    chosen = narrowed(suite, arms=arms, twin=twin)
+    chosen = narrowed(suite, Selection(arms=arms), twin=twin)
     cells, _ = planned(chosen, resolved(*chosen.arms))
     _say_what_controls(suite.twin if twin is None else chosen.twin, chosen, cells)
     said = capsys.readouterr().err
