@@ -9,8 +9,6 @@ from typing import Any
 
 from reference.errors import BadDefinition, UnknownName
 
-Sizes = Mapping[str, Any]
-
 TIME = "+time="
 MOST_TIME = 1 << 16
 
@@ -20,15 +18,19 @@ class OwnPreset:
     """A preset that is not built in: the sizes of ``base`` with ``changes``."""
 
     base: str
-    changes: Sizes
+    changes: Mapping[str, Any]
 
 
 OWN_PRESETS: dict[str, OwnPreset] = {}  # by name; reference.registry.add_preset fills it
 
 
 def preset_sizes(
-    model: str, presets: Mapping[str, Sizes], preset: str, *, derive: Callable[[Sizes], Sizes]
-) -> Sizes:
+    model: str,
+    presets: Mapping[str, Mapping[str, Any]],
+    preset: str,
+    *,
+    derive: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+) -> Mapping[str, Any]:
     """Return the sizes of a preset of a model, also at another length, such as small+time=128.
 
     ``presets``: the model's built-in ones. ``derive`` gives the sizes that follow from others; they
@@ -40,8 +42,11 @@ def preset_sizes(
 
 
 def _stated(
-    model: str, presets: Mapping[str, Sizes], preset: str, derive: Callable[[Sizes], Sizes]
-) -> Sizes:
+    model: str,
+    presets: Mapping[str, Mapping[str, Any]],
+    preset: str,
+    derive: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+) -> Mapping[str, Any]:
     base, swept, time = preset.partition(TIME)
     where = f"model {model}"
     if base in presets:
@@ -63,8 +68,11 @@ def _stated(
 
 
 def _own_sizes(
-    model: str, presets: Mapping[str, Sizes], preset: str, derive: Callable[[Sizes], Sizes]
-) -> Sizes:
+    model: str,
+    presets: Mapping[str, Mapping[str, Any]],
+    preset: str,
+    derive: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+) -> Mapping[str, Any]:
     own, where = OWN_PRESETS[preset], f"preset {preset} for model {model}"
     if own.base not in presets:
         raise UnknownName("base", own.base, presets, where=where)
