@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 import reference
 from adapters import base
 from adapters.base import Adapter, Layout, Mismatch, canonical_name, epsilon_hat, fitted, refines
+from adapters.on_functions import OnFunctions
+from adapters.on_keras import OnKeras
 from reference.case import draw_case
 from reference.layers_onnx import IMAGES
 
@@ -271,6 +273,38 @@ def test_the_file_of_a_model_is_checked_when_it_is_loaded() -> None:
     with pytest.raises(Mismatch, match=r"no function discriminator_loss\(model, inputs\), which"):
         begun("dcgan")
     assert begun("gpt2", generate=lambda model, prompt, count: None).case.generation
+
+
+def test_a_fit_gets_the_next_batches_joined_from_any_cursor() -> None:
+    """Two Keras share this code, whose loops take several batches at once."""
+    keras = OnKeras.__new__(OnKeras)
+    keras.case, keras.cursor, keras.tiles = types.SimpleNamespace(batch=2), 0, 0
+    rows = np.arange(6).reshape(3, 2)
+    keras.batches = [({"x": each, "z": each + 10}, each[:, None]) for each in rows]
+    for first, count in ((0, 4), (1, 4), (2, 1), (0, 2), (2, 7), (0, 7)):
+        assert keras.cursor == first
+        x, y = keras.next_batches(count)
+        expected = np.concatenate([rows[(first + number) % 3] for number in range(count)])
+        np.testing.assert_array_equal(x["x"], expected)
+        np.testing.assert_array_equal(x["z"], expected + 10)
+        np.testing.assert_array_equal(y, expected[:, None])
+
+
+def test_a_function_is_made_once_for_each_kind_and_counted() -> None:
+    class Graph(OnFunctions):
+        def made(self, kind: str) -> Any:
+            results = {"inference": (5,), "training": (7, None)}[kind]  # an update has no name
+            return ["a"], ["out"], lambda a: tuple(each and each * a for each in results)
+
+    graph = Graph.__new__(Graph)
+    graph.functions, graph.cursor, graph.sets = {}, 0, [{"a": 1, "b": 9}, {"a": 2}]
+    assert graph.compile("inference") and graph.compilations() == 1
+    assert [graph.infer(), graph.infer(), graph.train_step()] == [
+        {"out": 5},
+        {"out": 10},
+        {"out": 7},
+    ]
+    assert graph.compilations() == 2
 
 
 def test_members_of_lists_count_from_one() -> None:
