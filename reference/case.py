@@ -188,7 +188,8 @@ def draw_case(
     windows are equally large, and one of them gets the gradient.
 
     The same arguments give the same arrays on every machine. ``attempt`` numbers the draws of one
-    seed. Raises :class:`reference.spec.UnknownName`, and ``ValueError`` for a batch below 1.
+    seed. Raises :class:`reference.spec.UnknownName`, and ``ValueError`` for a batch below 1 or for
+    lengths that the definition does not state.
     """
     definition = get(model)
     summary = summarize(definition, preset, _positive(batch))
@@ -243,10 +244,24 @@ def _draw_inputs(
     drawn = {}
     if model.draw is not None:
         drawn = model.draw(model.sizes(preset), summary.inputs[0].shape[0], stream)
-    return {
+    inputs = {
         spec.name: drawn[spec.name] if spec.name in drawn else _draw_input(spec, stream)
         for spec in summary.inputs
     }
+    for spec in summary.inputs:
+        if spec.lengths is not None:
+            _check_lengths(model, spec, inputs[spec.name])
+    return inputs
+
+
+def _check_lengths(model: Model, spec: ArraySpec, values: NDArray[Any]) -> None:
+    """Raise ValueError where a draw has other lengths than operations are counted for."""
+    found = sorted(values.reshape(len(values), -1).sum(1).tolist())
+    if found != sorted(spec.lengths or ()):
+        raise ValueError(
+            f"{model.name}: a draw of '{spec.name}' has the lengths {found}, its ArraySpec states"
+            f" {sorted(spec.lengths or ())}; draw those, or leave out lengths="
+        )
 
 
 def _draw_input(spec: ArraySpec, stream: np.random.Generator) -> NDArray[Any]:
@@ -436,7 +451,7 @@ def settled_case(
     Raises ``ValueError`` when no draw is good enough.
     """
     summary = summarize(get(model), preset, _positive(batch))
-    operations = summary.training_operations
+    operations = summary.reference_operations
     tries = min(max(int(DRAWN / operations), 1), TRIES)
     search = _Search(
         *(model, preset, seed, batch, optimizers),
