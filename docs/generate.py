@@ -135,9 +135,11 @@ def differences() -> str:
     text = (ROOT / "adapters" / "differences.toml").read_text(encoding="utf-8")
     parts = [
         "# Differences between frameworks that are easy to miss",
-        "Each side is what a probe finds in the framework itself, in the versions that"
-        " `levelfield list adapters` shows: `tests/adapters/test_differences.py` fails where one"
-        " changes sides. The gate would catch each of them in a comparison; most it did.",
+        "Each section is one behaviour in which frameworks differ, with a table of what each does."
+        " A probe finds this out: a program that the framework itself runs, in the version that"
+        " `levelfield list adapters` shows. `tests/adapters/test_differences.py` fails if a result"
+        " changes. In a comparison the gate detects each of these differences. It found most of"
+        " them.",
     ]
     for each in tomllib.loads(text)["differences"]:
         rows = ["| framework | side |", "|---|---|"]

@@ -126,7 +126,8 @@ def draw_case(
     windows are equally large, and one of them gets the gradient.
 
     The same arguments give the same arrays on every machine. ``attempt`` numbers the draws of one
-    seed. Raises :class:`reference.errors.UnknownName`, and ``ValueError`` for a batch below 1.
+    seed. Raises :class:`reference.errors.UnknownName`, and ``ValueError`` for a batch below 1 or
+    for lengths that the definition does not state.
     """
     definition = get(model)
     summary = summarize(definition, preset, positive_batch(batch))
@@ -182,10 +183,24 @@ def _draw_inputs(
     drawn = {}
     if model.draw is not None:
         drawn = model.draw(model.sizes(preset), summary.inputs[0].shape[0], stream)
-    return {
+    inputs = {
         spec.name: drawn[spec.name] if spec.name in drawn else _draw_input(spec, stream)
         for spec in summary.inputs
     }
+    for spec in summary.inputs:
+        if spec.lengths is not None:
+            _check_lengths(model, spec, inputs[spec.name])
+    return inputs
+
+
+def _check_lengths(model: Model, spec: ArraySpec, values: NDArray[Any]) -> None:
+    """Raise ValueError where a draw has other lengths than operations are counted for."""
+    found = sorted(values.reshape(len(values), -1).sum(1).tolist())
+    if found != sorted(spec.lengths or ()):
+        raise ValueError(
+            f"{model.name}: a draw of '{spec.name}' has the lengths {found}, its ArraySpec states"
+            f" {sorted(spec.lengths or ())}; draw those, or leave out lengths="
+        )
 
 
 def _draw_input(spec: ArraySpec, stream: np.random.Generator) -> NDArray[Any]:

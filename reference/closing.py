@@ -124,7 +124,7 @@ def solve(case: Case, phase: str, optimizer: str, gradients: Sequence[Arrays]) -
 
 def _trainings(case: Case, optimizer: str, still: tuple[str, ...]) -> Closing:
     """Find the longest training whose float32 runs stay close to float64, or its judgeable part."""
-    operations = summarize(case.model, case.preset, case.batch).training_operations
+    operations = summarize(case.model, case.preset, case.batch).reference_operations
     least = np.clip(MOST_OPERATIONS / operations, FEWEST_STEPS, USUAL_STEPS)
     lengths = [int(np.clip(OPERATIONS / operations, least, CLOSING_STEPS))]
     while lengths[0] // 2 >= FEWEST_STEPS:

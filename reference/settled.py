@@ -81,7 +81,7 @@ def settled_case(
     Raises ``ValueError`` when no draw is good enough.
     """
     summary = summarize(get(model), preset, positive_batch(batch))
-    operations = summary.training_operations
+    operations = summary.reference_operations
     tries = min(max(int(DRAWN / operations), 1), TRIES)
     search = _Search(
         *(model, preset, seed, batch, optimizers),

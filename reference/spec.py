@@ -20,7 +20,7 @@ Canonical conventions, stated once (every adapter converts to and from these by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -72,12 +72,15 @@ class ArraySpec:
     """Name, dimensions and kind of one array of a model.
 
     ``classes`` is the number of integer values of an index array (labels, token numbers) and
-    ``None`` for real numbers.
+    ``None`` for real numbers. ``lengths`` belongs to an array of lengths and to a mask: the number
+    of positions of each example that count, in any order, where every draw has the same numbers.
+    Operations are then counted for these positions, and otherwise for one of each example.
     """
 
     name: str
     dimensions: tuple[Dimension, ...]
     classes: int | None = None
+    lengths: tuple[int, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -226,7 +229,7 @@ class Layers(Protocol):
         ...
 
     def take(self, x: Array, positions: Array) -> Array:
-        """(batch, time, width), integers (batch, count) -> (batch, count, width)."""
+        """(batch, time, width), different integers (batch, count) -> (batch, count, width)."""
         ...
 
     def first(self, x: Array) -> Array:
@@ -369,4 +372,20 @@ def draw_rows(count: int, shape: tuple[int, ...], stream: Any, *, first: int = 0
     values += values >= middle
     ends = values[0] if values.ndim > 1 else values
     ends[0], ends[-1] = first, count - 1
+    return values
+
+
+def spread_lengths(least: int, most: int, batch: int) -> tuple[int, ...]:
+    """Lengths of the sequences of a batch: from ``most`` down to ``least`` in even steps."""
+    return tuple(most - (most - least) * number // max(batch - 1, 1) for number in range(batch))
+
+
+def draw_lengths(lengths: Sequence[int], stream: Any) -> Array:
+    """Draw the order of the lengths, int32; the first stays the first.
+
+    Every draw has the same lengths, so every step needs the same operations. ``stream``: a NumPy
+    generator.
+    """
+    values = np.array(lengths, np.int32)
+    stream.shuffle(values[1:])
     return values

@@ -17,7 +17,7 @@ from reference.trace import summarize
 
 IMPOSSIBLE_SHARE = 1.05  # of the roofline: a step above this share was not measured correctly
 # The optimiser reads and writes a slot of each of its state arrays. The trace's own count has the
-# parameters and gradients already.
+# parameters with a gradient already.
 STATE_ARRAYS = {"sgd": 0, "momentum": 1, "adam": 2}
 
 
@@ -39,9 +39,9 @@ def work(
             raise UnknownName("phase", phase, ("inference", "training"), f"model '{model}'")
         return found.generation_operations, found.generation_bytes
     arrays = STATE_ARRAYS[optimizer or "sgd"]
-    # An optimiser with state also reads and writes the parameters that have no gradient.
-    untouched = found.parameter_count - found.touched_count if arrays else 0
-    moved = 2 * 4 * (untouched + arrays * found.parameter_count)
+    # An optimiser with state also reads and writes the rows of tables that have no gradient.
+    untouched = found.moved_count - found.touched_count if arrays else 0
+    moved = 2 * 4 * (untouched + arrays * found.moved_count)
     return found.training_operations, found.training_bytes + moved
 
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.advice.needs import CRITERIA, PURPOSES, QUESTIONS, Need, read_need, stated
-from harness.cli.options import with_options
+from harness.cli.options import ModelsFromOption, with_options
 from harness.cli.terminal import terminal
 from harness.errors import BadInput
+from harness.plan.suite import add_folders
 from reference.errors import UnknownName
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def advise_command(
         typer.Option(metavar="NAME=NUMBER", help="Weight of time, startup, memory or coverage."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    models_from: ModelsFromOption = None,
     **answers: Any,
 ) -> None:
     """Recommend a framework for a need: by measured verdicts first, by facts second.
@@ -73,6 +75,7 @@ def advise_command(
     from harness.advice.words import advice_text
     from harness.records.frames import load
 
+    add_folders(models_from or ())
     values = {name: value for name, value in answers.items() if value is not None}
     if licences := values.pop("licences", ""):
         values["licences"] = licences.split(",")

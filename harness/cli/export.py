@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 import reference
+from harness.cli.options import ModelsFromOption
 from harness.cli.terminal import terminal
 from harness.errors import BadInput
+from harness.plan.suite import add_folders
 from harness.records.store import write_atomically, writing_failed
 from reference.errors import UnknownName
 
@@ -28,11 +30,13 @@ def export_command(
         typer.Option(min=1, help="Examples per call. The file leaves it open if not given."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the parameters, as in a suite.")] = 0,
+    models_from: ModelsFromOption = None,
 ) -> None:
     """Write a model's definition as an ONNX graph with the parameters that a seed draws."""
     # onnx takes longer to load than most commands take to run.
     from reference.export import export_generation, export_inference
 
+    add_folders(models_from or ())
     definition = reference.get(model)
     sizes = definition.sizes(preset)
     if phase not in ("inference", "generation"):

@@ -14,7 +14,18 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, dimension, draw_rows
+from reference.spec import (
+    Array,
+    ArraySpec,
+    Layers,
+    Model,
+    Objective,
+    Sizes,
+    dimension,
+    draw_lengths,
+    draw_rows,
+    spread_lengths,
+)
 
 EPSILON = 1e-12
 SEGMENTS = 2
@@ -27,17 +38,21 @@ def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:
     return (
         ArraySpec("tokens", (rows, time), classes=sizes["vocabulary"]),
         ArraySpec("segments", (rows, time), classes=SEGMENTS),
-        ArraySpec("mask", (rows, time), classes=2),
+        ArraySpec("mask", (rows, time), classes=2, lengths=lengths_of(sizes, batch)),
         ArraySpec("positions", masked, classes=sizes["time"]),
         ArraySpec("labels", masked, classes=sizes["vocabulary"]),
     )
 
 
+def lengths_of(sizes: Sizes, batch: int) -> tuple[int, ...]:
+    """From all of the time down to half of it, and at least to the masked positions."""
+    return spread_lengths(max(sizes["time"] // 2, sizes["masked"]), sizes["time"], batch)
+
+
 def draw(sizes: Sizes, batch: int, stream: np.random.Generator) -> dict[str, Array]:
-    """Draw sequences of at least half the time; masked positions are real ones, in order."""
+    """Draw sequences of all lengths; masked positions are real ones, in order."""
     time, count = sizes["time"], sizes["masked"]
-    length = stream.integers(max(time // 2, count), time + 1, batch)
-    length[0] = time
+    length = draw_lengths(lengths_of(sizes, batch), stream)
     mask = np.arange(time) < length[:, None]
     tokens = draw_rows(sizes["vocabulary"], (batch, time), stream)
     second = np.arange(time) >= length[:, None] // 2

@@ -22,7 +22,9 @@ from reference.spec import (
     Objective,
     Sizes,
     dimension,
+    draw_lengths,
     draw_rows,
+    spread_lengths,
 )
 
 PAD = 0  # the token after the end of a sequence
@@ -30,19 +32,22 @@ PAD = 0  # the token after the end of a sequence
 
 def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:
     """tokens (batch, time), padded with 0; length (batch,); label (batch,)."""
-    rows = dimension("batch", batch)
+    rows, lengths = dimension("batch", batch), lengths_of(sizes, batch)
     return (
         ArraySpec("tokens", (rows, dimension("time", sizes["time"])), classes=sizes["vocabulary"]),
-        ArraySpec("length", (rows,), classes=sizes["time"] + 1),
+        ArraySpec("length", (rows,), classes=sizes["time"] + 1, lengths=lengths),
         ArraySpec("label", (rows,), classes=sizes["classes"]),
     )
 
 
+def lengths_of(sizes: Sizes, batch: int) -> tuple[int, ...]:
+    """From all of the time down to a quarter of it."""
+    return spread_lengths(max(sizes["time"] // 4, 1), sizes["time"], batch)
+
+
 def draw(sizes: Sizes, batch: int, stream: np.random.Generator) -> dict[str, Array]:
-    """Draw sequences of at least a quarter of the time; one has full length."""
-    time = sizes["time"]
-    length = stream.integers(max(time // 4, 1), time + 1, batch, dtype=np.int32)
-    length[0] = time
+    """Draw sequences of all lengths; the first has full length."""
+    time, length = sizes["time"], draw_lengths(lengths_of(sizes, batch), stream)
     tokens = draw_rows(sizes["vocabulary"], (batch, time), stream, first=PAD + 1)
     return {"tokens": np.where(np.arange(time) < length[:, None], tokens, PAD), "length": length}
 

@@ -13,7 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+from onnx.reference import ReferenceEvaluator
 from typer.testing import CliRunner
 
 import reference
@@ -29,6 +32,7 @@ from reference import registry
 from reference.errors import UnknownName
 from reference.presets import OWN_PRESETS
 from tests.support.engine import TINY_EFFORT, Silent
+from tests.support.synthetic import write_run
 from tests.support.terminal import Done, variables
 from tests.support.third_party import ADAPTER, ENVIRONMENT, careless
 
@@ -243,6 +247,30 @@ def test_a_model_from_a_folder_is_known_like_a_built_in_one(mine: Path) -> None:
     rows = {row["arm"]: row for row in json.loads(typed("list", "adapters", "--json"))}
     assert "wide_and_deep" in rows["torch:eager"]["models"]
     assert "wide_and_deep" not in rows["jax:jit"]["models"]
+
+
+def test_advice_knows_the_models_of_a_folder(mine: Path, tmp_path: Path) -> None:
+    arms = ("torch:eager", "reference:jax")
+    run = write_run(tmp_path, arms=arms, models=("wide_and_deep",), statuses={})
+    words = ("advise", str(run), "--task", "wide_and_deep", "--json")
+    with pytest.raises(UnknownName, match="unknown task 'wide_and_deep'"):
+        typed(*words)
+    found = json.loads(typed(*words, "--models-from", str(mine)))
+    assert found["need"]["task"] == "wide_and_deep"
+    assert [each.partition(" ")[0] for each in found["evidence"]] == ["wide_and_deep/small"]
+
+
+def test_a_model_of_a_folder_can_be_exported(mine: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    words = ("export", "wide_and_deep", "--onnx", str(path), "--preset", "tiny")
+    with pytest.raises(UnknownName, match="unknown model 'wide_and_deep'"):
+        typed(*words)
+    assert "features -> logits" in typed(*words, "--models-from", str(mine))
+    case = reference.draw_case("wide_and_deep", "tiny", batch=2)
+    features = {"features": case.inputs[0]["features"]}
+    (logits,) = ReferenceEvaluator(onnx.load(path)).run(["logits"], features)
+    expected = reference.run_numpy(case).outputs[0]["logits"]
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
 WRONG = {
