@@ -9,6 +9,7 @@ processes in memory together changes anything.
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ from harness.engine.process import WorkerProcess
 from harness.engine.qualification import Calibration
 from harness.engine.workers import StartFailure, Worker, Workers
 from harness.errors import WorkerFailure
-from harness.machine import gpu, noise, quarantine
+from harness.machine import gpu, noise, quarantine, supervisor
 from harness.plan.arms import Arm, get_arm
 from harness.plan.cells import Cell
 from harness.plan.suite import Suite
@@ -70,8 +71,8 @@ class Noise:
         cores = noise.core_count(self._watched)
         found = noise.difference(self._begin, noise.read(self._watched), own, cores)
         if self.device == "cuda":
-            pids = [pid for process in processes for pid in process.tree()]
-            found["gpu"] = gpu.reading(own_pids=pids)
+            # All workers are descendants of this process, parked ones of other comparisons too.
+            found["gpu"] = gpu.reading(own_pids=supervisor.descendants(os.getpid()))
         return {"canaries": self.canaries, "watched_cores": self._watched, **found}
 
 
