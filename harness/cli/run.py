@@ -17,6 +17,7 @@ from harness.cli.options import (
     MarginOption,
     ModelsFromOption,
     ModelsOption,
+    NoWaitOption,
     NumericOption,
     OptimizersOption,
     PhasesOption,
@@ -27,6 +28,7 @@ from harness.cli.options import (
     TwinOption,
     given_interpreters,
     narrowed,
+    tell_of_dropped_variables,
     with_models_from,
 )
 from harness.cli.progress import watched
@@ -64,6 +66,7 @@ def run_command(
     twin: TwinOption = None,
     residency: ResidencyOption = None,
     python: PythonOption = None,
+    no_wait: NoWaitOption = False,
     results: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder in which run folders are made.")
     ] = DEFAULT_RESULTS,
@@ -89,7 +92,8 @@ def run_command(
     if resume is not None:
         if models_from or any(each is not None for each in wanted.values()):
             raise BadInput(
-                "--resume finishes a run as it was planned; leave out all options but --python"
+                "--resume finishes a run as it was planned; leave out all options but --python and"
+                " --no-wait"
             )
         run = store.open_run(resume)
         chosen, cells, resolutions = session.reopened(run, given)
@@ -103,8 +107,9 @@ def run_command(
         _say_what_controls(loaded.twin if twin is None else chosen.twin, chosen, cells)
         name = f"{datetime.now():%Y%m%d-%H%M%S}-{chosen.name}"
         run = store.create(results, name, session.describe_run(chosen, cells, resolutions))
+    tell_of_dropped_variables(chosen)
     with run:
-        _measure(run, chosen, cells, resolutions)
+        _measure(run, chosen, cells, resolutions, wait=not no_wait)
     show_report([run.path], run.path / "report", terminal())
     if chosen.level == "quick":
         _tell_what_more_would_cost(run.path, chosen)
@@ -151,6 +156,8 @@ def _measure(
     suite: Suite,
     cells: Sequence[Cell],
     resolutions: Mapping[str, Resolution],
+    *,
+    wait: bool,
 ) -> None:
     """Measure with progress. Ctrl-C stops cleanly and says how to go on."""
     console = terminal(stderr=True)
@@ -160,7 +167,9 @@ def _measure(
     left = session.unfinished(run, cells)
     try:
         with watched(console, len(left)) as listener:
-            session.measure(run, suite, cells, resolutions=resolutions, progress=listener)
+            session.measure(
+                run, suite, cells, resolutions=resolutions, progress=listener, wait=wait
+            )
     except KeyboardInterrupt:
         run.close()
         console.print(

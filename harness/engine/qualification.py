@@ -11,7 +11,6 @@ from harness.analysis import roofline
 from harness.engine.workers import Worker
 from harness.errors import WorkerFailure
 from harness.machine import ceilings
-from harness.machine.resources import available_cores
 from harness.plan.cells import Cell
 from harness.plan.suite import Suite
 from harness.proof import gate
@@ -69,7 +68,8 @@ class Qualification:
     """Qualifies the cells of one run.
 
     ``ceilings``: rows of the machine's ceilings, maybe none. ``calibrations``: cell id -> its
-    frozen slice, filled as cells pass. ``twins``: the arms that have an A/A twin.
+    frozen slice, filled as cells pass. ``cores``: those to measure on. ``twins``: the arms that
+    have an A/A twin.
     """
 
     run: Run
@@ -78,6 +78,7 @@ class Qualification:
     ceilings: Sequence[Mapping[str, Any]]  # measured again if an arm seems to exceed them
     stage: Callable[[str], None]
     calibrations: dict[str, Calibration]
+    cores: Sequence[int]
     twins: Collection[str] = ()
 
     def qualify(self, worker: Worker, cell: Cell, *, only_gate: bool) -> tuple[str, str]:
@@ -234,7 +235,7 @@ class Qualification:
             if check.passed or attempt + 1 == CEILINGS_ATTEMPTS:
                 break
             self.stage(f"{cell.title}: best rates of this machine with {cell.threads} thread(s)")
-            again = ceilings.measured(cell.threads, available_cores()[: cell.threads])
+            again = ceilings.measured(cell.threads, self.cores[: cell.threads])
             # Recorded, so that the report compares the arm with the same ceilings as this check.
             for row in again:
                 self.run.append(CeilingRecord(**row))

@@ -517,8 +517,7 @@ def test_the_same_program_is_not_told_apart_and_has_its_error_bar(judged: Path) 
 def test_arms_that_do_not_fit_together_run_one_after_the_other(
     run_modes: RunModes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scarce = SimpleNamespace(available=1 << 20, total=1 << 34)
-    monkeypatch.setattr(engine.psutil, "virtual_memory", lambda: scarce)
+    monkeypatch.setattr(engine, "memory_available_bytes", lambda: 1 << 20)
     effort = Effort(**{**vars(TINY_EFFORT), "memory": False})
     folder = run_modes("well", "own-loop", phases=("training",), effort=effort)
     assert frames.load(folder).blocks["residency"].tolist() == ["sequential"]
