@@ -28,6 +28,7 @@ from harness.cli.options import (
     ThreadsOption,
     given_interpreters,
     narrowed,
+    tell_of_dropped_variables,
     with_models_from,
 )
 from harness.cli.progress import watched
@@ -89,6 +90,7 @@ def check_command(
         threads=threads,
         numeric=numeric,
     )
+    tell_of_dropped_variables(chosen)
     rows = _check(chosen, python, suite, timed=timed)
     if as_json:
         print(json.dumps(rows, indent=1))
