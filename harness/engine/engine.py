@@ -157,12 +157,7 @@ class Engine:
         ) as scratch:
             folder = Path(scratch)
             generator = random.Random(f"{self.suite.seed} {done.processes}")
-            workers = Workers(
-                *(self.run, self.suite.limits, self.resolutions, folder, generator),
-                processes=done.processes,
-                cores=self.cores,
-                variables=self.suite.variables,
-            )
+            workers = self._workers(folder, generator, done.processes)
             cases = Cases(self.suite, folder)
             left = [
                 cell
@@ -176,8 +171,7 @@ class Engine:
             twins = {cell.arm.removesuffix(TWIN) for cell in cells if cell.arm.endswith(TWIN)}
             qualification = Qualification(
                 *(self.run, self.suite, cases, rows, statuses.stage, done.calibrations),
-                cores=self.cores,
-                twins=twins,
+                *(self.cores, twins),
             )
             qualifier = _Qualifier(self, workers, cases, closing, qualification, done, statuses)
             for (arm, _), group in groupby(left, key=lambda cell: (cell.arm, cell.threads)):
@@ -197,6 +191,15 @@ class Engine:
                     stage=statuses.stage,
                 )
                 _Timing(self.run, self.suite, blocks, done, statuses, began).time(done.left(left))
+
+    def _workers(self, folder: Path, generator: random.Random, processes: int) -> Workers:
+        """Return the starter of workers; ``processes``: how many there were before."""
+        return Workers(
+            *(self.run, self.suite.limits, self.resolutions, folder, generator),
+            processes=processes,
+            cores=self.cores,
+            variables=self.suite.variables,
+        )
 
     def _settled_unmeasured(self, arm: Arm, cell: Cell, statuses: _Statuses) -> bool:
         """Give a status to a cell that no process can serve."""

@@ -240,7 +240,7 @@ def measure(
         cores_folder(),
         max((cell.threads for cell in cells), default=1),
         run=str(run.path.absolute()),
-        busy=(locks.WAIT if wait else locks.REFUSE) if timing else locks.SHARE,
+        busy=("wait" if wait else "refuse") if timing else "share",
         before=_cores_before(run),
     ) as cores:
         engine = Engine(run, suite, resolutions, progress, cores, only_gate=only_gate, timed=timed)

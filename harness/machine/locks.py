@@ -18,17 +18,16 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from harness.errors import RunFailed, clean
 from harness.machine import topology
 from harness.machine.resources import available_cores
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
-POLL_SECONDS = 2.0  # how often a waiting run tries again, which takes less than a millisecond
+RETRY_SECONDS = 2.0  # how often a waiting run tries again, which takes less than a millisecond
 OLD_SECONDS = 30 * 86400.0  # locks of a boot that nothing has used since then are deleted
 HOLDER_BYTES = 4096
-
-WAIT, REFUSE, SHARE = "wait", "refuse", "share"
 
 
 class CoresInUse(UserWarning):
@@ -53,7 +52,7 @@ def held_cores(
     threads: int,
     *,
     run: str,
-    busy: str = WAIT,
+    busy: Literal["wait", "refuse", "share"] = "wait",
     before: Sequence[int] = (),
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[tuple[int, ...]]:
@@ -68,15 +67,15 @@ def held_cores(
     best = wanted or topology.choose(available, threads)
     try:
         taken, cores = _attempt(folder, best, bool(wanted), run)
-        if not cores and busy == REFUSE:
+        if not cores and busy == "refuse":
             raise RunFailed(
                 f"{_words(taken, best)}; after its end, type: levelfield run --resume"
                 f" {shlex.quote(run)}"
             )
-        if not cores and busy == WAIT:
+        if not cores and busy == "wait":
             warnings.warn(f"waiting: {_words(taken, best)}", CoresInUse, stacklevel=3)
             while not cores:
-                sleep(POLL_SECONDS)
+                sleep(RETRY_SECONDS)
                 taken, cores = _attempt(folder, best, bool(wanted), run)
         elif cores and cores != best:
             words = f"{_words(taken, best)}; this run takes {_named(cores)}"

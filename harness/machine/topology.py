@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-DEVICES = Path("/sys/devices")
+SYSTEM = Path("/sys/devices")
 # Intel's hybrid processors list their kinds of cores in these folders, the fastest first.
-KINDS = ("cpu_core", "cpu_atom", "cpu_lowpower")
+HYBRID_KINDS = ("cpu_core", "cpu_atom", "cpu_lowpower")
 # The favoured cores of one kind are some per cent faster than the others. Kinds differ by more.
 ANOTHER_KIND = 0.9
 
@@ -61,7 +61,7 @@ def remark(cores: Sequence[int]) -> str:
 
 def _kinds(cores: Sequence[int]) -> dict[int, int]:
     """Return the kind of each core; 0 is the fastest kind."""
-    named = {core: number for number, name in enumerate(KINDS) for core in _of_kind(name)}
+    named = {core: number for number, name in enumerate(HYBRID_KINDS) for core in _of_kind(name)}
     if all(core in named for core in cores):
         return {core: named[core] for core in cores}
     speeds = _speeds(cores)
@@ -95,4 +95,4 @@ def _listed(place: str) -> set[int]:
 
 
 def _text(place: str) -> str:
-    return (DEVICES / place).read_text().strip()
+    return (SYSTEM / place).read_text().strip()

@@ -32,7 +32,7 @@ from reference.learning import RUNS, read_learned
 from reference.spec import outside_variables
 
 Stamp = tuple[int, ...]
-# What NumPy, XLA and their allocators say when memory runs out.
+# Words of NumPy, XLA and their allocators when memory runs out.
 _NO_MEMORY = ("MemoryError", "RESOURCE_EXHAUSTED", "bad_alloc", "Out of memory")
 
 

@@ -18,7 +18,7 @@ from harness.cli import app
 from harness.engine import session
 from harness.errors import RunFailed
 from harness.machine import locks, topology
-from harness.machine.locks import REFUSE, SHARE, CoresInUse, held_cores
+from harness.machine.locks import CoresInUse, held_cores
 from harness.machine.resources import available_cores
 from harness.plan.arms import Framework
 from harness.plan.cells import Cell
@@ -110,22 +110,22 @@ def test_a_second_run_is_refused_by_choice(tmp_path: Path, four: None) -> None:
         pytest.raises(
             RunFailed, match=r"^/results/first \(process \d+\) measures on core 0; after"
         ) as refused,
-        held_cores(tmp_path, 1, run="/my results/second", busy=REFUSE),
+        held_cores(tmp_path, 1, run="/my results/second", busy="refuse"),
     ):
         pytest.fail("it began")
     assert str(refused.value).endswith("levelfield run --resume '/my results/second'")
-    with held_cores(tmp_path, 1, run="/results/second", busy=REFUSE) as cores:
+    with held_cores(tmp_path, 1, run="/results/second", busy="refuse") as cores:
         assert cores == (0,), "a refused run leaves no locks"
 
 
 def test_a_run_that_times_nothing_shares_cores(tmp_path: Path, four: None, silent: None) -> None:
     with (
         held_cores(tmp_path, 4, run="/results/first"),
-        held_cores(tmp_path, 1, run="/results/check", busy=SHARE) as cores,
+        held_cores(tmp_path, 1, run="/results/check", busy="share") as cores,
     ):
         assert cores == (0,)
     with (
-        held_cores(tmp_path, 1, run="/results/check", busy=SHARE),
+        held_cores(tmp_path, 1, run="/results/check", busy="share"),
         pytest.warns(CoresInUse, match="check .* this run takes core 1"),
         held_cores(tmp_path, 1, run="/results/first") as cores,
     ):
@@ -152,7 +152,7 @@ def test_a_run_goes_on_where_it_was(tmp_path: Path, four: None) -> None:
         assert cores == (2,)
         with (
             pytest.raises(RunFailed, match="measures on core 2"),
-            held_cores(tmp_path, 1, run="/results/second", before=[2], busy=REFUSE),
+            held_cores(tmp_path, 1, run="/results/second", before=[2], busy="refuse"),
         ):
             pytest.fail("it began elsewhere")
     for gone in ([9], []):
@@ -173,11 +173,11 @@ def test_a_lock_dies_with_its_holder(tmp_path: Path, four: None) -> None:
         words = rf"/results/first \(process {holder.pid}\) measures on cores 0, 1, 2, 3"
         with (
             pytest.raises(RunFailed, match=words),
-            held_cores(tmp_path, 4, run="/results/second", busy=REFUSE),
+            held_cores(tmp_path, 4, run="/results/second", busy="refuse"),
         ):
             pytest.fail("it began")
         holder.send_signal(signal.SIGKILL)
-    with held_cores(tmp_path, 4, run="/results/second", busy=REFUSE) as cores:
+    with held_cores(tmp_path, 4, run="/results/second", busy="refuse") as cores:
         assert cores == (0, 1, 2, 3)
 
 

@@ -16,7 +16,7 @@ class Machine:
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.folder = folder
-        patch.setattr(topology, "DEVICES", folder)
+        patch.setattr(topology, "SYSTEM", folder)
 
     def write(self, place: str, text: str) -> None:
         path = self.folder / place
