@@ -273,7 +273,7 @@ def test_noise_is_told_from_work_behind_a_fence(left: float, passed: bool, attem
             return {what: took * draw.choice((1, 1.5, 2)) for what, took in truth.items()}
 
     suite = load_suite("tiny")
-    proof = Qualification(None, suite, None, [], print, {})  # type: ignore[arg-type]
+    proof = Qualification(None, suite, None, [], print, {}, [0])  # type: ignore[arg-type]
     found = proof._fence(Noisy(), plan(suite)[0])  # type: ignore[arg-type]
     assert found.passed is passed
     assert len(asked) == attempts
@@ -317,7 +317,7 @@ def test_an_arm_is_held_against_the_ceilings_of_its_own_cores(
     monkeypatch.setattr("harness.machine.ceilings.measured", lambda threads, cores: remeasured)
     slots = [{"slices": {"throughput": {"seconds": 0.5}}}]  # of one step
     with empty_run(tmp_path) as run:
-        proof = Qualification(run, suite, None, known, lambda text: None, {})  # type: ignore[arg-type]
+        proof = Qualification(run, suite, None, known, lambda text: None, {}, [0])  # type: ignore[arg-type]
         check = proof._roofline(cell, slots, 1)
     assert check.passed is passed
     recorded = [row for row in store.read_records(run) if row["record"] == "ceiling"]
@@ -357,7 +357,7 @@ def test_a_machine_that_becomes_faster_is_told_from_a_batch_that_costs_nothing(
     cases = SimpleNamespace(
         doubled=lambda cell: tmp_path / "doubled", solved=lambda cell: (tmp_path / "once", 0, 0)
     )
-    proof = Qualification(None, suite, cases, ceilings, print, {})  # type: ignore[arg-type]
+    proof = Qualification(None, suite, cases, ceilings, print, {}, [0])  # type: ignore[arg-type]
     calibration = Calibration(step_seconds=1.0, slice_steps=1, fence_seconds=0.0)
     (check,) = proof._doubled(Jumping(), cell, calibration)  # type: ignore[arg-type]
     assert check.passed is passed
