@@ -21,6 +21,7 @@ from harness.cli.options import (
     Selection,
     given_interpreters,
     narrowed,
+    tell_of_dropped_variables,
     with_models_from,
     with_options,
 )
@@ -71,6 +72,7 @@ def check_command(
     if selection.presets == "paper" and selection.batch is None:
         selection = replace(selection, batch=PAPER_BATCH)
     chosen = narrowed(chosen, selection)
+    tell_of_dropped_variables(chosen)
     rows = _check(chosen, python, suite, timed=timed)
     if as_json:
         print(json.dumps([asdict(row) for row in rows], indent=1))

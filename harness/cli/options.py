@@ -10,7 +10,9 @@ from typing import Annotated
 
 import typer
 
-from harness.errors import BadInput
+from harness.cli.terminal import terminal
+from harness.errors import BadInput, clean
+from harness.machine.resources import dropped_variables
 from harness.plan.arms import arms
 from harness.plan.suite import Suite, add_folders, expand_arms, validated
 from reference.errors import UnknownName
@@ -30,6 +32,13 @@ ModelsFromOption = Annotated[
     typer.Option(
         metavar="DIR",
         help="Folder of models that are not built in; may be given several times.",
+    ),
+]
+NoWaitOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-wait",
+        help="End at once if another run measures on the cores; otherwise wait for its end.",
     ),
 ]
 
@@ -137,3 +146,17 @@ def narrowed(suite: Suite, selection: Selection, **scalars: str | float | None) 
     if selection.threads is not None:
         changes["threads"] = (selection.threads,)
     return validated(replace(suite, **changes))  # type: ignore[arg-type]
+
+
+def tell_of_dropped_variables(suite: Suite) -> None:
+    """Name the settings in the user's environment that no worker gets, in one line."""
+    if dropped := dropped_variables(suite.variables):
+        one = len(dropped) == 1
+        terminal(stderr=True).print(
+            f"the arms do not get {', '.join(map(clean, dropped))} of your environment; to use"
+            f" {'it' if one else 'them'}, write {'it' if one else 'them'} into the suite's table"
+            " [variables]",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )

@@ -12,10 +12,12 @@ import typer
 
 from harness.cli.options import (
     SELECTION,
+    NoWaitOption,
     PythonOption,
     Selection,
     given_interpreters,
     narrowed,
+    tell_of_dropped_variables,
     with_models_from,
     with_options,
 )
@@ -55,6 +57,7 @@ def run_command(
         typer.Option(help="resident, or sequential where memory cannot hold all arms at once."),
     ] = None,
     python: PythonOption = None,
+    no_wait: NoWaitOption = False,
     results: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder in which run folders are made.")
     ] = DEFAULT_RESULTS,
@@ -68,7 +71,8 @@ def run_command(
         others = (*selected.values(), level, margin, twin, residency)
         if any(value is not None for value in others):
             raise BadInput(
-                "--resume finishes a run as it was planned; leave out all options but --python"
+                "--resume finishes a run as it was planned; leave out all options but --python and"
+                " --no-wait"
             )
         run = store.open_run(resume)
         chosen, cells, resolutions = session.reopened(run, given)
@@ -85,8 +89,9 @@ def run_command(
         _say_what_controls(loaded.twin if twin is None else chosen.twin, chosen, cells)
         name = f"{datetime.now():%Y%m%d-%H%M%S}-{chosen.name}"
         run = store.create(results, name, session.describe_run(chosen, cells, resolutions))
+    tell_of_dropped_variables(chosen)
     with run:
-        _measure(run, chosen, cells, resolutions)
+        _measure(run, chosen, cells, resolutions, wait=not no_wait)
     show_report([run.path], run.path / "report", terminal())
     if chosen.level == "quick":
         _tell_what_more_would_cost(run.path, chosen)
@@ -133,6 +138,8 @@ def _measure(
     suite: Suite,
     cells: Sequence[Cell],
     resolutions: Mapping[str, Resolution],
+    *,
+    wait: bool,
 ) -> None:
     """Measure with progress. Ctrl-C stops cleanly and says how to go on."""
     console = terminal(stderr=True)
@@ -142,7 +149,9 @@ def _measure(
     left = session.unfinished(run, cells)
     try:
         with watched(console, len(left)) as listener:
-            session.measure(run, suite, cells, resolutions=resolutions, progress=listener)
+            session.measure(
+                run, suite, cells, resolutions=resolutions, progress=listener, wait=wait
+            )
     except KeyboardInterrupt:
         run.close()
         console.print(

@@ -9,6 +9,7 @@ processes in memory together changes anything.
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,7 @@ from harness.engine.process import WorkerProcess
 from harness.engine.qualification import Calibration
 from harness.engine.workers import StartFailure, Worker, Workers
 from harness.errors import WorkerFailure
-from harness.machine import gpu, noise, quarantine
+from harness.machine import gpu, noise, quarantine, supervisor
 from harness.machine.gpu import GpuReading
 from harness.machine.noise import OtherLoad, Reading
 from harness.plan.arms import Arm, get_arm
@@ -104,8 +105,8 @@ class Noise:
         other = noise.difference(self._begin, noise.read(self._watched), own, cores)
         reading = None
         if self.device == "cuda":
-            pids = [pid for process in processes for pid in process.tree()]
-            reading = gpu.reading(own_pids=pids)
+            # All workers are descendants of this process, parked ones of other comparisons too.
+            reading = gpu.reading(own_pids=supervisor.descendants(os.getpid()))
         return Stretch(self.canaries, self._watched, other, reading)
 
 

@@ -77,7 +77,7 @@ class TreeWatch:
     def _sample(self) -> None:
         pids = self._pids()
         tree = sum(map(proportional_bytes, pids))
-        device = gpu.process_bytes(0, pids) if self._device == "cuda" else None
+        device = gpu.process_bytes(pids) if self._device == "cuda" else None
         with self._lock:
             self._tree, self._gpu = max(self._tree, tree), max(self._gpu, device or 0)
 

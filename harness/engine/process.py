@@ -21,11 +21,11 @@ from typing import IO, Any
 
 from harness.errors import RunFailed, WorkerFailure
 from harness.machine import noise, supervisor
+from harness.machine.cgroups import oom_kills
 from harness.machine.supervised import SUPERVISE, TreeUse
 from harness.proof.replies import REPLY_LIMIT_BYTES, AnyReply, Nonsense, PrepareReply, parsed
 
 WORKER = Path(__file__).parents[1] / "worker" / "worker.py"
-PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 MARK = "LEVELFIELD_TREE"  # this variable identifies a process tree without its supervisor
 DEATH_SECONDS = 5.0  # how long a worker that closed its pipes may take to end
 # Extra time for the rest of a reply that has begun when its time is over. A reply has some
@@ -325,37 +325,6 @@ class WorkerProcess:
         self._status.close()
         for descriptor in (self._requests, self._replies):
             os.close(descriptor)
-
-
-def oom_kills() -> int | None:
-    """Count the processes that the kernel killed because memory ran out; None if it does not say.
-
-    The count is that of this program's control group, which its workers share: memory.events
-    (kernel's documentation, cgroup-v2) or memory.oom_control (cgroup-v1/memory). Without one, it
-    is that of the whole machine (vmstat, proc(5)).
-    """
-    for place in _oom_counters():
-        with contextlib.suppress(OSError):
-            for line in place.read_text().splitlines():
-                if line.startswith("oom_kill "):
-                    return int(line.split()[1])
-    return None
-
-
-def _oom_counters() -> Iterator[Path]:
-    with contextlib.suppress(OSError):
-        for line in (PROC / "self" / "cgroup").read_text().splitlines():
-            _, controllers, group = line.split(":", 2)
-            folders = [Path(group), *Path(group).parents]  # a group may lack a count of its own
-            if not controllers:
-                yield from (
-                    CGROUPS / str(folder).lstrip("/") / "memory.events" for folder in folders
-                )
-            elif "memory" in controllers.split(","):
-                # Within a container the path may be the one that the group has outside.
-                for folder in (Path(group), Path("/")):
-                    yield CGROUPS / "memory" / str(folder).lstrip("/") / "memory.oom_control"
-    yield PROC / "vmstat"
 
 
 def _keep_log(stream: IO[bytes], path: Path) -> None:

@@ -12,7 +12,6 @@ from harness.engine.workers import Worker
 from harness.errors import WorkerFailure
 from harness.machine import ceilings
 from harness.machine.ceilings import Ceiling
-from harness.machine.resources import available_cores
 from harness.plan.cells import Cell
 from harness.plan.suite import Suite
 from harness.proof import gate
@@ -74,7 +73,7 @@ class Qualification:
     """Qualifies the cells of one run.
 
     ``ceilings``: those of the machine, maybe none. ``calibrations``: cell id -> its frozen slice,
-    filled as cells pass. ``twins``: the arms that have an A/A twin.
+    filled as cells pass. ``cores``: those to measure on. ``twins``: the arms that have an A/A twin.
     """
 
     run: Run
@@ -83,6 +82,7 @@ class Qualification:
     ceilings: Sequence[Ceiling]  # measured again if an arm seems to exceed them
     stage: Callable[[str], None]
     calibrations: dict[str, Calibration]
+    cores: Sequence[int]
     twins: Collection[str] = ()
 
     def qualify(self, worker: Worker, cell: Cell, *, only_gate: bool) -> tuple[str, str]:
@@ -238,7 +238,7 @@ class Qualification:
             if check.passed or attempt + 1 == CEILINGS_ATTEMPTS:
                 break
             self.stage(f"{cell.title}: best rates of this machine with {cell.threads} thread(s)")
-            again = ceilings.measured(cell.threads, available_cores()[: cell.threads])
+            again = ceilings.measured(cell.threads, self.cores[: cell.threads])
             # Recorded, so that the report compares the arm with the same ceilings as this check.
             for ceiling in again:
                 self.run.append(CeilingRecord(**vars(ceiling)))

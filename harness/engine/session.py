@@ -11,8 +11,9 @@ from typing import Any
 
 from harness.engine.engine import Engine, Progress
 from harness.engine.in_hand import InHand, record_death
-from harness.environments.sealed import Resolution, resolve
+from harness.environments.sealed import Resolution, cache_folder, resolve
 from harness.errors import BadInput
+from harness.machine import locks
 from harness.machine.describe import code_version, describe_machine, difference, shown
 from harness.plan.arms import get_arm, hash_of_models, models_identity
 from harness.plan.cells import Cell, plan
@@ -228,12 +229,36 @@ def measure(
     progress: Progress,
     only_gate: bool = False,
     timed: bool = False,
+    wait: bool = True,
 ) -> None:
-    """Bring the cells to their statuses; the measurements of an interrupted run count."""
+    """Bring the cells to their statuses; the measurements of an interrupted run count.
+
+    The cores to measure on are locked. ``wait``: wait if another run measures on them and no others
+    are free; otherwise raise RunFailed. A run that times nothing shares cores instead.
+    """
     store.repair(run)
     record_death(run)
-    engine = Engine(run, suite, resolutions, progress, only_gate=only_gate, timed=timed)
-    try:
-        engine.measure(cells)
-    finally:
-        InHand(run.path).clear()
+    timing = (timed or not only_gate) and bool(unfinished(run, cells))
+    with locks.held_cores(
+        cores_folder(),
+        max((cell.threads for cell in cells), default=1),
+        run=str(run.path.absolute()),
+        busy=("wait" if wait else "refuse") if timing else "share",
+        before=_cores_before(run),
+    ) as cores:
+        engine = Engine(run, suite, resolutions, progress, cores, only_gate=only_gate, timed=timed)
+        try:
+            engine.measure(cells)
+        finally:
+            InHand(run.path).clear()
+
+
+def cores_folder() -> Path:
+    """Return the folder of the locks of cores."""
+    return cache_folder() / "cores"
+
+
+def _cores_before(run: store.Run) -> Sequence[int]:
+    """Return the cores of the last session of a run; none if it has none or names none."""
+    sessions = [record for record in store.read_records(run) if record["record"] == "session"]
+    return [core for core in (sessions or [{}])[-1].get("cores") or () if isinstance(core, int)]

@@ -19,6 +19,7 @@ from harness.engine.in_hand import InHand
 from harness.engine.process import Launch, WorkerProcess
 from harness.environments.sealed import Resolution
 from harness.errors import WorkerFailure
+from harness.machine import topology
 from harness.machine.describe import shown
 from harness.machine.resources import (
     available_cores,
@@ -331,7 +332,9 @@ class Workers:
     ``scratch`` holds a folder for each arm and number of threads. The private cache in it lasts as
     long as the run: the first process of an arm finds it cold, the later ones warm. Each process
     has folders of its own for its home and its temporary files, which are deleted when it ends.
-    ``processes`` counts the processes, including those before a run was resumed.
+    ``processes`` counts the processes, including those before a run was resumed. ``cores``: the
+    cores to measure on; a worker gets as many as it has threads, from the first one on.
+    ``variables``: the environment variables that the suite declares.
 
     Adapters are trusted code, but damage that one does to another by mistake is reported. A cache
     that changed while none of its arm's processes ran is emptied, with a warning. An arm whose
@@ -344,6 +347,8 @@ class Workers:
     scratch: Path
     generator: random.Random
     processes: int = 0
+    cores: Sequence[int] = field(default_factory=available_cores)
+    variables: Mapping[str, str] = field(default_factory=dict)
     _living: Counter[Path] = field(default_factory=Counter)  # processes, by their cache
     _left: dict[Path, set[Any]] = field(default_factory=dict)  # how the last of them left it
 
@@ -414,12 +419,12 @@ class Workers:
             hash_seed=self.generator.randrange(2**32),
             device=cell.device,
         )
-        variables |= outside_variables()
+        variables |= {**self.variables, **arm.mode.variables, **outside_variables()}
         variables["LEVELFIELD_PADDING"] = "x" * self.generator.randrange(PADDING_BYTES)
         return Launch(
             interpreter=interpreter,
             variables=variables,
-            cores=tuple(available_cores()[: cell.threads]),
+            cores=tuple(self.cores[: cell.threads]),
             packages={
                 "adapters": ROOT / "adapters",
                 "harness": ROOT / "harness",
@@ -480,6 +485,9 @@ class Workers:
                     "numeric": cell.numeric,
                     "hash_seed": launch.variables["PYTHONHASHSEED"],
                     "padding_bytes": len(launch.variables["LEVELFIELD_PADDING"]),
+                    "cores": list(launch.cores),
+                    "remark": topology.remark(launch.cores) or None,
+                    "variables": {**self.variables, **worker.arm.mode.variables} or None,
                 },
                 describe=started.describe,
                 interpreter_seconds=worker.process.interpreter_seconds,

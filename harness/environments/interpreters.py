@@ -111,13 +111,19 @@ def _candidates(wanted: SpecifierSet) -> Iterator[Path]:
 
 
 def _usual_folders() -> list[Path]:
-    home = Path.home()
+    folders = [Path("/usr/local/bin"), Path("/usr/bin")]
+    with suppress(RuntimeError):  # a user without HOME and without an entry in passwd(5)
+        folders = [*_folders_below(Path.home()), *folders]
+    return folders
+
+
+def _folders_below(home: Path) -> list[Path]:
     pyenv = Path(os.environ.get("PYENV_ROOT") or home / ".pyenv")
     folders = sorted(pyenv.glob("versions/*/bin"), reverse=True)
     for conda in ("miniconda3", "anaconda3", "miniforge3", "mambaforge", "/opt/conda"):
         folders += [home / conda / "bin", *sorted((home / conda).glob("envs/*/bin"))]
     folders += sorted((home / ".local/share/uv/python").glob("*/bin"), reverse=True)
-    return [*folders, Path("/usr/local/bin"), Path("/usr/bin")]
+    return folders
 
 
 @cache

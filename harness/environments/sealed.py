@@ -85,11 +85,21 @@ class Resolution:
     lock: tuple[str, ...]
 
 
-def environments_folder() -> Path:
-    """Folder of environments, their logs and their locks; LEVELFIELD_CACHE moves it."""
+def cache_folder() -> Path:
+    """Folder of everything that outlives a command; LEVELFIELD_CACHE moves it. Raises BadInput."""
     chosen = os.environ.get("LEVELFIELD_CACHE")
-    cache_folder = Path(chosen).expanduser().absolute() if chosen else user_cache_path("levelfield")
-    return cache_folder / "environments"
+    try:
+        return Path(chosen or user_cache_path("levelfield")).expanduser().absolute()
+    except RuntimeError as error:
+        raise BadInput(
+            f"no home folder is known for {chosen or 'this user'}; name a folder that can be"
+            " written: export LEVELFIELD_CACHE=FOLDER"
+        ) from error
+
+
+def environments_folder() -> Path:
+    """Folder of environments, their logs and their locks."""
+    return cache_folder() / "environments"
 
 
 def environment_folder(spec: EnvironmentSpec, base: Interpreter) -> Path:

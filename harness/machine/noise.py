@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.machine import cgroups, topology
+
 TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")  # resolution of /proc/stat (proc(5))
 # The best of four short loops: a preemption costs one of them, a slower core all of them.
 CANARY_LOOPS, CANARY_TURNS = 4, 3000
@@ -27,7 +29,7 @@ FOREIGN_SHARE, STEAL_SHARE = 0.03, 0.01
 
 @dataclass(frozen=True)
 class Reading:
-    """Counters at one moment: seconds since boot or start, None if the machine has no such counter.
+    """Counters at one moment: seconds since boot or start; None or NaN if there is no such counter.
 
     ``busy_seconds`` and ``steal_seconds`` cover the requested cores, the other counters the whole
     machine.
@@ -75,17 +77,8 @@ def watched_cores(cores: Sequence[int]) -> tuple[int, ...] | None:
     None if /proc/stat lacks one of them, for example in a container that renumbers its cores. Then
     only the whole machine can be watched.
     """
-    watched = set(cores).union(*map(_siblings, cores))
+    watched = topology.with_siblings(cores)
     return tuple(sorted(watched)) if {f"cpu{core}" for core in watched} <= _ticks().keys() else None
-
-
-def _siblings(core: int) -> set[int]:
-    """Return a core's hardware threads, from a list like "0,32" or "0-1"; itself without a list."""
-    with suppress(OSError, ValueError):
-        text = _text(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
-        ranges = [[int(end) for end in part.split("-")] for part in text.split(",")]
-        return {each for ends in ranges for each in range(ends[0], ends[-1] + 1)}
-    return {core}
 
 
 def core_count(watched: Sequence[int] | None) -> int:
@@ -94,9 +87,17 @@ def core_count(watched: Sequence[int] | None) -> int:
 
 
 def _ticks() -> dict[str, list[float]]:
-    """Return the first eight counters of /proc/stat by name: "cpu": machine, "cpu0": a core."""
-    lines = [line.split() for line in _text("/proc/stat").splitlines() if line.startswith("cpu")]
-    return {name: [float(field) for field in fields[:8]] for name, *fields in lines}
+    """Return the first eight counters of /proc/stat by name: "cpu": machine, "cpu0": a core.
+
+    The result is empty on a host that does not count: without the file, or, as in gVisor, with
+    zeros in it.
+    """
+    with suppress(OSError):
+        text = _text("/proc/stat")
+        lines = [line.split() for line in text.splitlines() if line.startswith("cpu")]
+        ticks = {name: [float(field) for field in fields[:8]] for name, *fields in lines}
+        return ticks if any(ticks.get("cpu", ())) else {}
+    return {}
 
 
 def read(watched: Sequence[int] | None = None) -> Reading:
@@ -107,15 +108,15 @@ def read(watched: Sequence[int] | None = None) -> Reading:
     ticks = _ticks()
     names = ["cpu"] if watched is None else [f"cpu{core}" for core in watched]
     # A core that was switched off has no line; it is neither busy nor stolen.
-    counted = [ticks[name] for name in names if name in ticks]
+    counted = [ticks[name] for name in names if name in ticks] or [[np.nan] * 8]
     user, nice, system, _, _, irq, softirq, steal = np.sum(counted, axis=0).tolist()
     return Reading(
         clock=time.perf_counter(),
         busy_seconds=(user + nice + system + irq + softirq) * TICK_SECONDS,
         steal_seconds=steal * TICK_SECONDS,
         pressure_seconds=_pressure(),
-        throttled_seconds=_throttled(),
-        load=os.getloadavg()[0],
+        throttled_seconds=cgroups.throttled_seconds(),
+        load=_load(),
         frequency_mhz=_frequencies(),
     )
 
@@ -171,9 +172,9 @@ def _less(after: float | None, before: float | None) -> float | None:
 
 @dataclass(frozen=True)
 class Quiet:
-    """How a session began; the fields of a ``session`` record."""
+    """How a session began; ``quiet`` is None on a host that does not count what others use."""
 
-    quiet: bool
+    quiet: bool | None
     waited_seconds: float
     foreign_share: float
 
@@ -200,6 +201,8 @@ def wait_until_quiet(
         used = difference(before, after, time.process_time() - own, cores)
         foreign_share = used.foreign_seconds / (used.wall_seconds * cores)
         waited += used.wall_seconds
+        if np.isnan(foreign_share):
+            return Quiet(None, waited, foreign_share)
         if foreign_share < share:
             return Quiet(True, waited, foreign_share)
     return Quiet(seconds == 0, waited, foreign_share)
@@ -212,17 +215,11 @@ def _pressure() -> float | None:
     return None
 
 
-def _throttled() -> float | None:
-    """Seconds in which its quota held back this cgroup, of version 2 or 1."""
-    for path, unit in (
-        ("/sys/fs/cgroup/cpu.stat", 1e6),
-        ("/sys/fs/cgroup/cpu/cpu.stat", 1e9),
-    ):
-        with suppress(OSError):
-            for line in _text(path).splitlines():
-                if line.startswith(("throttled_usec", "throttled_time")):
-                    return float(line.split()[1]) / unit
-    return None
+def _load() -> float:
+    try:
+        return os.getloadavg()[0]
+    except OSError:
+        return np.nan
 
 
 def _frequencies() -> tuple[float, ...] | None:

@@ -21,7 +21,7 @@ import tomllib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points, version
@@ -32,6 +32,7 @@ from packaging.specifiers import SpecifierSet
 
 import reference
 from harness.errors import BadInput
+from harness.machine.resources import is_reserved
 from harness.plan.vocabulary import NUMERICS, PHASES, PROFILES, STATISTICS
 from reference.errors import UnknownName
 from reference.registry import outside_of
@@ -41,6 +42,7 @@ OWN_DISTRIBUTION = "levelfield"
 # Names of frameworks, modes and environments. The name of an arm contains ":", "@" and "#", the
 # name of an environment "/", and patterns of arms contain "*", "?", "[" and ",".
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 TEXT_CHARACTERS = 500  # the longest title, summary or address
 PINS_LAST = timedelta(days=90)  # the policy of CONTRIBUTING.md
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -114,7 +116,8 @@ class Mode:
     "default", or "tuned" for settings that the framework's documentation offers beyond the default.
     The two profiles are never compared in one ranking. ``numerics`` are the numeric modes in which
     it computes. ``overhead`` is what the documentation says about the framework's own work around
-    the arithmetic. ``notes`` say what a way of writing single models costs.
+    the arithmetic. ``notes`` say what a way of writing single models costs. ``variables`` are
+    environment variables of its workers, in addition to those of a suite.
     """
 
     name: str
@@ -126,6 +129,7 @@ class Mode:
     numerics: tuple[str, ...] = ("float32",)
     overhead: str = ""
     notes: tuple[Note, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -448,7 +452,24 @@ def _mode(name: str, table: Mapping[str, Any], environments: Mapping[str, Enviro
         numerics=_texts(table.get("numerics", ["float32"]), NUMERICS),
         overhead=_text(table.get("overhead", "")),
         notes=tuple(_note(each) for each in table.get("notes", ())),
+        variables=_variables(table.get("variables", {})),
     )
+
+
+def _variables(table: Mapping[str, Any]) -> dict[str, str]:
+    for name, value in table.items():
+        if objection := objection_to(name, _text(value)):
+            raise ValueError(objection)
+    return dict(table)
+
+
+def objection_to(name: str, value: str) -> str:
+    """Say why a suite or a mode must not set an environment variable of workers; "" if it may."""
+    if not _VARIABLE.fullmatch(name) or not value.isprintable():
+        return f"{name!r} with the value {value!r} cannot be an environment variable"
+    if is_reserved(name):
+        return f"Levelfield decides what workers get as {name}; leave it out of the variables"
+    return ""
 
 
 def _note(table: Mapping[str, Any]) -> Note:

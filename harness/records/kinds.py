@@ -55,13 +55,16 @@ class SessionRecord(Record):
     """How a session began."""
 
     kind = "session"
-    quiet: Annotated[bool, "whether the machine was quiet when the session began: yes, no or empty"]
+    quiet: Annotated[
+        bool | None, "whether the machine was quiet when the session began: yes, no or empty"
+    ]
     waited_seconds: Annotated[float, "seconds waited for a quiet machine"]
     foreign_share: Annotated[
         float,
         "share of the cores to measure on (older runs: of all cores) that other programs used then",
     ]
     watched_cores: Annotated[Sequence[int] | None, "the cores that the share refers to"] = None
+    cores: Annotated[Sequence[int] | None, "the cores to measure on, the first ones first"] = None
 
 
 @dataclass(frozen=True, kw_only=True)

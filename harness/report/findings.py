@@ -58,9 +58,13 @@ def noise(frames: Frames, comparison: Comparison) -> str:
         return ""
     parts = [
         f"{words} {rounds[name].median():.1%}, worst round {rounds[name].max():.1%}"
+        if rounds[name].notna().any()
+        else f"{words} not counted by this host"
         for name, words in (("foreign_share", "foreign load"), ("canary_spread", "canary spread"))
     ]
-    return f"Noise: {'; '.join(parts)}; stolen {rounds['steal_share'].mean():.2%}."
+    stolen = rounds["steal_share"].mean()
+    parts.append("stolen not counted" if math.isnan(stolen) else f"stolen {stolen:.2%}")
+    return f"Noise: {'; '.join(parts)}."
 
 
 def findings(frames: Frames, comparison: Comparison) -> Iterator[str]:

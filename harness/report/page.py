@@ -297,7 +297,7 @@ def _code(frames: Frames) -> Iterable[dict[str, Any]]:
 def _run(frames: Frames, run: dict[Any, Any]) -> dict[str, Any]:
     return {
         "name": clean(run["run"]),
-        "facts": [(name, clean(text)) for name, text in run_facts(run) if text],
+        "facts": [(name, clean(text)) for name, text in run_facts(run, frames) if text],
         "versions": _table(pandas.DataFrame(versions(frames, run["run"]), dtype="str")),
         "locks": [*_locks(run["locks"])],
         "suite": _pretty(run["suite"]),

@@ -15,6 +15,7 @@ import numpy as np
 import pandas
 from scipy import stats  # type: ignore[import-untyped]
 
+from harness.machine import topology
 from harness.machine.resources import available_cores
 from harness.plan.arms import get_arm
 from harness.plan.suite import Effort, Suite
@@ -98,7 +99,7 @@ def bursts(folder: Path) -> Iterator[Path]:
     command = [sys.executable, "-P", "-m", "harness.selftest.burner", str(SEED), str(log)]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as burner:
         # An unpinned burner would move to an unmeasured core and disturb no arm.
-        os.sched_setaffinity(burner.pid, available_cores()[:1])
+        os.sched_setaffinity(burner.pid, topology.choose(available_cores(), 1))
         try:
             yield log
         finally:

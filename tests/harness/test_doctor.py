@@ -70,6 +70,8 @@ def test_what_is_poor_is_said_with_advice(what: str) -> None:
         ({"foreign_share": 0.05}, "5 % and more"),
         ({"foreign_share": 0.5}, "no verdicts now"),
         ({"steal_share": 0.02}, "5 % and more"),
+        ({"quota_cores": 0.5}, "no verdicts: the quota of 0.5 cores"),
+        ({"quota_cores": 1.5}, "2 % and more"),
     ],
 )
 def test_the_conclusion_follows_from_the_noise(change: dict[str, Any], words: str) -> None:

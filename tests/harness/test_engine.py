@@ -279,7 +279,7 @@ def test_noise_is_told_from_work_behind_a_fence(left: float, passed: bool, attem
             return CheckFenceReply(fenced, after, later)
 
     suite = load_suite("tiny")
-    proof = Qualification(None, suite, None, [], print, {})  # type: ignore[arg-type]
+    proof = Qualification(None, suite, None, [], print, {}, [0])  # type: ignore[arg-type]
     found = proof._fence(Noisy(), plan(suite)[0])  # type: ignore[arg-type]
     assert found.passed is passed
     assert len(asked) == attempts
@@ -324,7 +324,7 @@ def test_an_arm_is_held_against_the_ceilings_of_its_own_cores(
     reply = SlotReply({"throughput": Slice(0.5, 0.5)}, 0, 0.5, 0.5)
     slots = [Slot(reply, 0.5, TreeUse())]  # of one step
     with empty_run(tmp_path) as run:
-        proof = Qualification(run, suite, None, known, lambda text: None, {})  # type: ignore[arg-type]
+        proof = Qualification(run, suite, None, known, lambda text: None, {}, [0])  # type: ignore[arg-type]
         check = proof._roofline(cell, slots, 1)
     assert check.passed is passed
     recorded = [row for row in store.read_records(run) if row["record"] == "ceiling"]
@@ -365,7 +365,7 @@ def test_a_machine_that_becomes_faster_is_told_from_a_batch_that_costs_nothing(
     cases = SimpleNamespace(
         doubled=lambda cell: tmp_path / "doubled", solved=lambda cell: (tmp_path / "once", 0, 0)
     )
-    proof = Qualification(None, suite, cases, ceilings, print, {})  # type: ignore[arg-type]
+    proof = Qualification(None, suite, cases, ceilings, print, {}, [0])  # type: ignore[arg-type]
     calibration = Calibration(step_seconds=1.0, slice_steps=1, fence_seconds=0.0)
     (check,) = proof._doubled(Jumping(), cell, calibration)  # type: ignore[arg-type]
     assert check.passed is passed
@@ -525,8 +525,7 @@ def test_the_same_program_is_not_told_apart_and_has_its_error_bar(judged: Path) 
 def test_arms_that_do_not_fit_together_run_one_after_the_other(
     run_modes: RunModes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scarce = SimpleNamespace(available=1 << 20, total=1 << 34)
-    monkeypatch.setattr(engine.psutil, "virtual_memory", lambda: scarce)
+    monkeypatch.setattr(engine, "memory_available_bytes", lambda: 1 << 20)
     effort = Effort(**{**vars(TINY_EFFORT), "memory": False})
     folder = run_modes("well", "own-loop", phases=("training",), effort=effort)
     assert frames.load(folder).blocks["residency"].tolist() == ["sequential"]

@@ -498,9 +498,9 @@ def test_a_note_stands_while_a_worker_is_asked_and_not_while_the_reference_solve
         asked.setdefault(kind.do, set()).add(note.left() is not None)
         return ask(self, kind, *arguments, **options)
 
-    def solving(self: Cases, cell: Cell, module: str, *arguments: str) -> str:
-        solved[module] = note.left()
-        return reference(self, cell, module, *arguments)
+    def solving(self: Cases, task: tuple[Any, ...], *arguments: str) -> str:
+        solved[task[0]] = note.left()
+        return reference(self, task, *arguments)
 
     monkeypatch.setattr(WorkerProcess, "ask", asking)
     monkeypatch.setattr(Cases, "_reference", solving)

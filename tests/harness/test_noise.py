@@ -15,7 +15,7 @@ import pytest
 
 from harness.engine.blocks import Noise, Stretch
 from harness.engine.process import WorkerProcess
-from harness.machine import noise, quarantine
+from harness.machine import noise, quarantine, topology
 
 pytestmark = pytest.mark.alone
 
@@ -118,9 +118,10 @@ class Machine:
 
     def __init__(self, patch: pytest.MonkeyPatch, *, siblings: bool = True, first: int = 0) -> None:
         self.clock, self.siblings = 0.0, siblings
-        self.busy = dict.fromkeys(range(first, first + 64), 0.0)
+        self.busy = dict.fromkeys(range(first, first + 64), 1.0)  # since the machine started
         clocks = SimpleNamespace(perf_counter=lambda: self.clock, process_time=time.process_time)
         patch.setattr(noise, "_text", self.text)
+        patch.setattr(topology, "_text", self.described)
         patch.setattr(noise, "canary", lambda cores: [0.0002] * len(cores))
         patch.setattr(noise, "time", clocks)
         patch.setattr(os, "cpu_count", lambda: 64)
@@ -130,9 +131,12 @@ class Machine:
             seconds = {"": sum(self.busy.values()), **self.busy}
             lines = [f"cpu{n} {s / noise.TICK_SECONDS:.0f}{' 0' * 9}" for n, s in seconds.items()]
             return "\n".join([*lines, "intr 1 2 3"])
-        siblings = re.fullmatch(r"/sys/.*/cpu(\d+)/topology/thread_siblings_list", path)
+        raise FileNotFoundError(path)
+
+    def described(self, place: str) -> str:
+        siblings = re.fullmatch(r"system/cpu/cpu(\d+)/topology/thread_siblings_list", place)
         if not siblings or not self.siblings:
-            raise FileNotFoundError(path)
+            raise FileNotFoundError(place)
         core = int(siblings[1]) % 32
         return f"{core},{core + 32}\n"
 

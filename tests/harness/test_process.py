@@ -473,48 +473,6 @@ def test_the_kernels_counter_tells_why_a_worker_was_killed(
     assert reason.endswith(expected[1])
 
 
-EVENTS = "low 0\nhigh 0\nmax 9\noom 5\noom_kill {}\noom_group_kill 0\n"
-CONTROL = "oom_kill_disable 0\nunder_oom 0\noom_kill {}\n"
-VMSTAT = "nr_free_pages 5\noom_kill {}\n"
-
-
-@pytest.mark.parametrize(
-    ("groups", "files", "expected"),
-    [
-        ("0::/a/b\n", {"a/b/memory.events": 1, "a/memory.events": 2, "vmstat": 9}, 1),
-        ("0::/a/b\n", {"a/memory.events": 2, "vmstat": 9}, 2),  # counts for the groups within it
-        ("0::/\n", {"memory.events": 3, "vmstat": 9}, 3),  # a container that sees itself as root
-        ("4:cpu,memory:/a\n0::/\n", {"memory/a/memory.oom_control": 4, "vmstat": 9}, 4),
-        ("4:memory:/docker/7\n", {"memory/memory.oom_control": 5, "vmstat": 9}, 5),
-        ("4:cpuset:/a\n0::/\n", {"vmstat": 9}, 9),
-        ("", {"vmstat": 9}, 9),
-        ("0::/\n", {}, None),
-    ],
-)
-def test_the_nearest_counter_of_the_kernel_is_read(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    groups: str,
-    files: dict[str, int],
-    expected: int | None,
-) -> None:
-    texts = {"events": EVENTS, "oom_control": CONTROL, "vmstat": VMSTAT}
-    (tmp_path / "proc" / "self").mkdir(parents=True)
-    (tmp_path / "proc" / "self" / "cgroup").write_text(groups)
-    for name, count in files.items():
-        path = tmp_path / ("proc" if name == "vmstat" else "cgroups") / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(texts[name.split("/")[-1].split(".")[-1]].format(count))
-    monkeypatch.setattr(process, "PROC", tmp_path / "proc")
-    monkeypatch.setattr(process, "CGROUPS", tmp_path / "cgroups")
-    assert process.oom_kills() == expected
-
-
-def test_this_kernel_counts_what_it_killed() -> None:
-    count = process.oom_kills()
-    assert count is not None and count >= 0
-
-
 def test_a_worker_that_was_stopped_is_told_from_one_that_hangs(start: Start) -> None:
     expected = ("timeout", "'start' took longer than 1.5 s, stopped by a signal")
     assert failure_of(start(), "stop itself", 1.5) == expected

@@ -16,6 +16,7 @@ from harness.engine.session import planned
 from harness.environments.sealed import Resolution
 from harness.errors import BadInput
 from harness.machine.resources import available_cores
+from harness.plan import suite as suites
 from harness.plan.arms import arms, get_arm
 from harness.plan.cells import Cell, plan, with_twin
 from harness.plan.suite import Effort, Limits, Suite, load_suite, suite_names, validated
@@ -42,6 +43,9 @@ memory = true
 [limits]
 step_seconds = 10
 memory_gib = 0
+
+[variables]
+XLA_FLAGS = "--xla_cpu_enable_fast_math=false"
 """
 
 # what is replaced, by what, the line where it stands, what the message must name
@@ -94,6 +98,16 @@ WRONG = {
     "negative memory": ("memory_gib = 0", "memory_gib = -1", 20, "'memory_gib' must be", "-1"),
     "no number": ("seconds = 0.5", "seconds = nan", 15, "'slice_seconds' must be above", "nan"),
     "negative wait": ("memory_gib = 0", "memory_gib = -0.5", 20, "'memory_gib' must be zero", "-0"),
+    "reserved variable": ("XLA_FLAGS", "OMP_NUM_THREADS", 23, "Levelfield decides", "leave it out"),
+    "variable of Python": ("XLA_FLAGS", "PYTHONPATH", 23, "workers get as PYTHONPATH", "leave"),
+    "variable of no name": ("XLA_FLAGS", '"A B"', 23, "cannot be an environment variable", ""),
+    "number for a variable": (
+        '"--xla_cpu_enable_fast_math=false"',
+        "1",
+        23,
+        "'XLA_FLAGS'",
+        "text",
+    ),
     "endless": ("seconds = 0.5", "seconds = inf", 15, "'slice_seconds' must be above", "inf"),
 }
 
@@ -130,6 +144,7 @@ def test_the_suite_that_the_faults_are_seeded_into_is_good(tmp_path: Path) -> No
         seed=3,
         effort=Effort(rounds=2, slice_seconds=0.5, memory=True),
         limits=Limits(step_seconds=10, memory_gib=0),
+        variables={"XLA_FLAGS": "--xla_cpu_enable_fast_math=false"},
     )
 
 
@@ -149,11 +164,24 @@ def test_a_key_that_every_suite_needs_is_missed(tmp_path: Path, key: str) -> Non
     assert f"the key '{key}' is missing" in message_of_text(tmp_path, text)
 
 
-@pytest.mark.parametrize("key", ["effort", "limits"])
+@pytest.mark.parametrize("key", ["effort", "limits", "variables"])
 def test_a_table_that_is_none_says_how_to_write_one(tmp_path: Path, key: str) -> None:
     text = f"{key} = 3\n" + GOOD.split("[effort]")[0]
     message = message_of_text(tmp_path, text)
     assert f":1: '{key}' is a table: write [{key}]" in message
+
+
+def test_a_quota_bounds_the_threads_of_a_suite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(GOOD.replace("threads = [1]", 'threads = ["all"]'))
+    monkeypatch.setattr(suites, "most_threads", lambda: 2)
+    monkeypatch.setattr(suites, "available_cores", lambda: [0, 1, 2, 3])
+    assert load_suite(str(path)).threads == (2,)
+    message = message_of_text(tmp_path, GOOD.replace("threads = [1]", "threads = [3]"))
+    words = "from 1 to the 2 available cores within the quota of this control group, not 3"
+    assert words in message
 
 
 def test_a_mistake_of_syntax_is_located(tmp_path: Path) -> None:
