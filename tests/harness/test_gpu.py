@@ -146,7 +146,7 @@ def test_the_board_that_workers_use_is_asked(
         if value is not None:
             monkeypatch.setenv(name, value)
     found = gpu.reading()
-    assert (found and found["power_watts"]) == board
+    assert (found and found.power_watts) == board
     assert (gpu.facts() is None) == (board is None)
     assert (gpu.process_bytes([7]) is None) == (board is None)
 
@@ -158,10 +158,10 @@ def test_the_number_of_an_unlike_board_is_unknown_unless_the_order_is_said(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert gpu.facts() is None
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    assert (gpu.facts() or {})["name"] == "Fast"
+    assert getattr(gpu.facts(), "name", None) == "Fast"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-0b")
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
-    assert (gpu.facts() or {})["name"] == "Slow"
+    assert getattr(gpu.facts(), "name", None) == "Slow"
 
 
 def test_a_part_of_a_board_is_asked_by_its_uuid(
@@ -175,7 +175,7 @@ def test_a_part_of_a_board_is_asked_by_its_uuid(
         nvmlDeviceGetName=lambda handle: handle,
         nvmlDeviceGetMemoryInfo=asked.append,
     )
-    assert (gpu.facts() or {})["name"] == "part MIG-5"
+    assert getattr(gpu.facts(), "name", None) == "part MIG-5"
     assert asked == ["part MIG-5"]
 
 
@@ -194,14 +194,14 @@ def test_where_process_numbers_are_hidden_no_process_is_foreign(driver: Path) ->
     driver.unlink()
     driver.symlink_to("pid:[4026532999]")
     hidden = gpu.reading(own_pids=[1, 2])
-    assert hidden is not None and hidden["foreign_processes"] is None
+    assert hidden is not None and hidden.foreign_processes is None
     assert gpu.process_bytes([1, 2]) is None
     translated = gpu.reading(own_pids=[1, 7])
-    assert translated is not None and translated["foreign_processes"] == 2
+    assert translated is not None and translated.foreign_processes == 2
     assert gpu.process_bytes([1, 7]) == 1000
     driver.unlink()  # a host that says nothing about its numbers
     silent = gpu.reading(own_pids=[1, 2])
-    assert silent is not None and silent["foreign_processes"] is None
+    assert silent is not None and silent.foreign_processes is None
     assert quarantine.judge_rounds([0.0], **CLEAN, gpu=[silent], cores=1) == ["GPU slowed"]
     assert quarantine.judge_rounds([0.0], **CLEAN, gpu=[{**silent, "slowing": []}], cores=1) == [""]
 
@@ -218,10 +218,10 @@ def test_a_parked_worker_of_another_comparison_is_not_foreign(
         monkeypatch.setattr(gpu, "_driver", lambda: alone)
         stretch = Noise(available_cores()[:1], "cuda")
         stretch.begin([])  # no process of its comparison is the parked one
-        assert stretch.end([])["gpu"]["foreign_processes"] == 0
+        assert getattr(stretch.end([]).gpu, "foreign_processes", None) == 0
         listed.append(SimpleNamespace(pid=1, usedGpuMemory=1))
         stretch.begin([])
-        assert stretch.end([])["gpu"]["foreign_processes"] == 1
+        assert getattr(stretch.end([]).gpu, "foreign_processes", None) == 1
     finally:
         parked.kill()
         parked.wait()
