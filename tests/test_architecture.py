@@ -246,7 +246,6 @@ def test_nothing_outside_the_folder_of_a_framework_lists_it() -> None:
 LONGEST = 50  # lines of a function, its docstring aside: about a screen
 # Longer ones, each with its reason; a function that has become short enough must be removed here.
 LONGER = {
-    "harness/cli/run.py run_command": "a line for each of its 16 options, twice",
     "harness/selftest/real.py planted_slowdowns": "one experiment from the suite to the result",
 }
 

@@ -68,8 +68,7 @@ def run_command(
         raise BadInput("name a suite, such as: levelfield run quick; or a run: --resume RUN")
     given = given_interpreters(python)
     if resume is not None:
-        others = (*selected.values(), level, margin, twin, residency)
-        if any(value is not None for value in others):
+        if any(value is not None for value in (*selected.values(), level, margin, twin, residency)):
             raise BadInput(
                 "--resume finishes a run as it was planned; leave out all options but --python and"
                 " --no-wait"
@@ -83,9 +82,7 @@ def run_command(
         chosen = narrowed(
             loaded, selection, level=level, margin=margin, twin=twin, residency=residency
         )
-        available = session.resolve_arms(chosen.arms, given)
-        session.refuse_if_nothing_can_run(available, suite)
-        cells, resolutions = session.planned(chosen, available)
+        cells, resolutions = _planned(chosen, suite, given)
         _say_what_controls(loaded.twin if twin is None else chosen.twin, chosen, cells)
         name = f"{datetime.now():%Y%m%d-%H%M%S}-{chosen.name}"
         run = store.create(results, name, session.describe_run(chosen, cells, resolutions))
@@ -95,6 +92,15 @@ def run_command(
     show_report([run.path], run.path / "report", terminal())
     if chosen.level == "quick":
         _tell_what_more_would_cost(run.path, chosen)
+
+
+def _planned(
+    suite: Suite, name: str, given: Mapping[str, Path]
+) -> tuple[list[Cell], dict[str, Resolution]]:
+    """Return the cells of a suite and their interpreters. Raises BadInput if no arm can run."""
+    available = session.resolve_arms(suite.arms, given)
+    session.refuse_if_nothing_can_run(available, name)
+    return session.planned(suite, available)
 
 
 def _say_what_controls(named: str, suite: Suite, cells: Sequence[Cell]) -> None:

@@ -78,7 +78,8 @@ def condemned(records: Sequence[dict[str, Any]], cells: Sequence[Cell]) -> list[
     """Return the cells that were in hand at two deaths in a row, without progress in between.
 
     A death during the start of a worker, or during a request without a cell, counts for all cells
-    of its arm. The progress of any of these cells then counts for the arm.
+    of its arm. The progress of any of these cells then counts for the arm. ``records`` are as
+    decoded from the file.
     """
     arm_of = {cell.id: cell.arm for cell in cells}
     last: tuple[Any, ...] = ()

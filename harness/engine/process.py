@@ -244,7 +244,10 @@ class WorkerProcess:
         return bytes(line)
 
     def _message(self, timeout_seconds: float) -> dict[str, Any] | None:
-        """Return the supervisor's next message: {} if it has ended, None if none came in time."""
+        """Return the supervisor's next message, decoded JSON.
+
+        It is {} if the supervisor has ended, and None if no message came in time.
+        """
         deadline = time.monotonic() + timeout_seconds
         while b"\n" not in self._received:
             left = deadline - time.monotonic()

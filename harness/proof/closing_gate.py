@@ -53,7 +53,7 @@ def judge_kept(
     Its cursor may be at any input set. The set from which the fewest checks fail is taken as its
     start.
     """
-    found = []
+    outcomes = []
     for begin in range(len(case.inputs)):
         turned = Answers(
             (*answers.outputs[begin:], *answers.outputs[:begin]),
@@ -62,10 +62,10 @@ def judge_kept(
         judging = _ClosingJudging(case, turned, got, TOLERANCES[numeric], set(), exact(numeric))
         with np.errstate(all="ignore"):
             checks = judging.kept_tokens() if phase == "generation" else judging.outputs(1)
-            found.append(
-                Outcome(tuple(replace(each, name=f"as timed, {each.name}") for each in checks))
+            outcomes.append(
+                Outcome(tuple(replace(check, name=f"as timed, {check.name}") for check in checks))
             )
-    return min(found, key=lambda each: sum(not check.passed for check in each.checks))
+    return min(outcomes, key=lambda outcome: sum(not check.passed for check in outcome.checks))
 
 
 @dataclass(frozen=True)

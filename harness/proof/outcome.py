@@ -39,8 +39,8 @@ class Outcome:
         if not failed:
             return ""
         first, more = failed[0], len(failed) - 1
-        found = first.note or f"error {first.error:.2g}, tolerance {first.tolerance:.0e}"
-        return f"{first.name}: {found}" + (f" (and {more} more)" if more else "")
+        cause = first.note or f"error {first.error:.2g}, tolerance {first.tolerance:.0e}"
+        return f"{first.name}: {cause}" + (f" (and {more} more)" if more else "")
 
     def worst(self, *prefixes: str) -> float:
         """The largest error among checks whose name begins so; NaN without any."""

@@ -398,11 +398,15 @@ def described(values: Mapping[str, Any]) -> dict[str, str | float | None]:
 
 
 def _as_text(value: Any) -> str:
-    """Return a JSON value as a text; Python refuses to write an integer of thousands of digits."""
+    """Return a JSON value as a text.
+
+    Python refuses to write an integer of thousands of digits, and a value that is nested almost as
+    deeply as it can read.
+    """
     try:
         return json.dumps(value)
-    except ValueError:
-        return "(a number too large to show)"
+    except (ValueError, RecursionError):
+        return "(a value too large to show)"
 
 
 def cut(text: str, most: int) -> str:
@@ -419,7 +423,7 @@ def cut(text: str, most: int) -> str:
 
 def shown(value: Any) -> str:
     """Return a wrong value as a reason shows it."""
-    return cut(json.dumps(value), SHOWN_CHARACTERS)
+    return cut(_as_text(value), SHOWN_CHARACTERS)
 
 
 # Errors of opening a damaged file, unpacking it and reading NumPy's headers.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
 import json
 import os
 import random
 import struct
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -203,6 +205,20 @@ def test_nonsense_is_a_failure_of_one_line_that_says_what_was_expected(nonsense:
 def test_a_value_of_another_kind_is_refused(do: str, field: str, value: Any) -> None:
     with pytest.raises(Nonsense, match=f"the reply to '{do}' "):
         parse(do, line({**GOOD[do], field: value}))
+
+
+@pytest.mark.parametrize(
+    ("do", "text"),
+    [
+        ("load", '"build_seconds": %s'),
+        ("start", '"import_seconds": 1, "device_seconds": 1, "describe": {"a": %s}'),
+    ],
+)
+def test_a_value_nested_as_deeply_as_json_can_be_read_is_no_traceback(do: str, text: str) -> None:
+    for depth in range(100, sys.getrecursionlimit() + 100):
+        body = text % ("[" * depth + "]" * depth)
+        with contextlib.suppress(WorkerFailure):
+            parse(do, f'{{"ok": true, {body}}}'.encode())
 
 
 def test_no_line_whatever_raises_anything_but_a_failure() -> None:

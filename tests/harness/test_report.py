@@ -433,7 +433,7 @@ def test_provenance_tells_machine_seed_and_what_each_arm_read_back(tmp_path: Pat
 def test_what_seeds_part_is_said_of_every_arm(tmp_path: Path) -> None:
     frames = frames_of(tmp_path, phases=("training",))
     one = comparisons_of(frames)[0]
-    learned = frames.accuracy[frames.accuracy["comparison"] == one.comparison]
+    learned = frames.accuracy[frames.accuracy["comparison"] == one.id]
     arms = list(dict.fromkeys(learned["arm"]))
     assert len(arms) > 1
     first, second = arms[:2]
