@@ -202,8 +202,10 @@ def test_where_process_numbers_are_hidden_no_process_is_foreign(driver: Path) ->
     driver.unlink()  # a host that says nothing about its numbers
     silent = gpu.reading(own_pids=[1, 2])
     assert silent is not None and silent.foreign_processes is None
-    assert quarantine.judge_rounds([0.0], **CLEAN, gpu=[silent], cores=1) == ["GPU slowed"]
-    assert quarantine.judge_rounds([0.0], **CLEAN, gpu=[{**silent, "slowing": []}], cores=1) == [""]
+    assert quarantine.judge_rounds([0.0], **CLEAN, gpu=[vars(silent)], cores=1) == ["GPU slowed"]
+    assert quarantine.judge_rounds(
+        [0.0], **CLEAN, gpu=[{**vars(silent), "slowing": []}], cores=1
+    ) == [""]
 
 
 def test_a_parked_worker_of_another_comparison_is_not_foreign(
