@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 
 from reference.spec import GATE_COUNTS, ArraySpec, Dimension, Model, Objective, dimension
 
-Needed = NDArray[np.bool_]  # which rows of an array are needed; its shape is ``TracedArray.rows``
+RowMask = NDArray[np.bool_]  # which rows of an array are needed; its shape is ``TracedArray.rows``
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Product:
     """
 
     factors: tuple[TracedArray | str, TracedArray | str]
-    operations: Callable[[Needed], int]
+    operations: Callable[[RowMask], int]
     whole: int
 
 
@@ -69,7 +69,7 @@ class TracedArray:
 
     dimensions: tuple[Dimension, ...]
     sources: tuple[TracedArray, ...] = ()
-    reads: Callable[[Needed], tuple[Needed, ...]] | None = None
+    reads: Callable[[RowMask], tuple[RowMask, ...]] | None = None
     parameters: tuple[str, ...] = ()
     table: str = ""
     product: Product | None = None
@@ -93,28 +93,28 @@ class TracedArray:
             return sizes
         return sizes[:-1] if len(sizes) < 4 else sizes[:1]
 
-    def whole(self) -> Needed:
+    def whole(self) -> RowMask:
         """All rows."""
         return np.ones(self.rows, np.bool_)
 
-    def needed_of_sources(self, rows: Needed) -> tuple[Needed, ...]:
+    def needed_of_sources(self, rows: RowMask) -> tuple[RowMask, ...]:
         """The needed rows of each source: by default the same rows, summarised where broadcast."""
         if self.reads is not None:
             return self.reads(rows)
         axes = (tuple(range(rows.ndim - len(source.rows))) for source in self.sources)
         return tuple(np.any(rows, axis=leading, keepdims=False) for leading in axes)
 
-    def part(self, rows: Needed, amount: int) -> int:
+    def part(self, rows: RowMask, amount: int) -> int:
         """The part of an amount, such as the elements of all rows, that falls to these rows."""
         return amount * int(rows.sum()) // rows.size
 
-    def valid(self, batch: int, time: int) -> Needed:
+    def valid(self, batch: int, time: int) -> RowMask:
         """The positions within the lengths, (batch, time).
 
         Without stated lengths only one position of each example is sure to count.
         """
         lengths = self.lengths or (1,) * batch
-        valid: Needed = np.arange(time) < np.array(lengths)[:, None]
+        valid: RowMask = np.arange(time) < np.array(lengths)[:, None]
         return valid
 
 
@@ -292,7 +292,7 @@ class Tracer:
         )
         valid = lengths.valid(batch.size, time.size)
 
-        def operations(rows: Needed) -> int:
+        def operations(rows: RowMask) -> int:
             steps = (valid[:, 1:] & rows[:, None]).sum()  # the first state is zero
             return 2 * int(steps) * units * gates.size
 
@@ -327,11 +327,11 @@ class Tracer:
             valid = mask.valid(batch.size, keys.size)
         whole = 2 * valid.size * time.size * width.size
 
-        def operations(rows: Needed) -> int:
+        def operations(rows: RowMask) -> int:
             seen = valid.cumsum(1) if causal else valid.sum(1, keepdims=True)
             return 2 * int((rows * seen).sum()) * width.size
 
-        def seen_by(rows: Needed) -> Needed:
+        def seen_by(rows: RowMask) -> RowMask:
             if causal:  # a key is seen from its own position on
                 return valid & np.logical_or.accumulate(rows[:, ::-1], 1)[:, ::-1]
             return valid & rows.any(1, keepdims=True)
@@ -405,7 +405,7 @@ class Tracer:
         Which positions are read does not change a count: the first ones take their place.
         """
 
-        def reads(rows: Needed) -> tuple[Needed, Needed]:
+        def reads(rows: RowMask) -> tuple[RowMask, RowMask]:
             found = np.zeros(x.rows, np.bool_)
             found[:, : rows.shape[1]] = rows
             return found, rows
@@ -452,10 +452,10 @@ def _windows(
     return inside, whole - inside
 
 
-Needed = dict[TracedArray, Needed]
+Needed = dict[TracedArray, RowMask]
 
 
-def _needed(tracer: Tracer, outputs: Mapping[TracedArray, Needed]) -> Needed:
+def _needed(tracer: Tracer, outputs: Mapping[TracedArray, RowMask]) -> Needed:
     """The arrays that the needed rows of the outputs depend on, with their needed rows."""
     needed = dict(outputs)
     for array in reversed(tracer.arrays):  # every array that reads another one is made after it
