@@ -68,11 +68,7 @@ def run_command(
         raise BadInput("name a suite, such as: levelfield run quick; or a run: --resume RUN")
     given = given_interpreters(python)
     if resume is not None:
-        if any(value is not None for value in (*selected.values(), level, margin, twin, residency)):
-            raise BadInput(
-                "--resume finishes a run as it was planned; leave out all options but --python and"
-                " --no-wait"
-            )
+        _refuse_changes(*selected.values(), level, margin, twin, residency)
         run = store.open_run(resume)
         chosen, cells, resolutions = session.reopened(run, given)
     else:
@@ -92,6 +88,15 @@ def run_command(
     show_report([run.path], run.path / "report", terminal())
     if chosen.level == "quick":
         _tell_what_more_would_cost(run.path, chosen)
+
+
+def _refuse_changes(*values: Any) -> None:
+    """Raise BadInput if an option that changes a suite was given to a resumed run."""
+    if any(value is not None for value in values):
+        raise BadInput(
+            "--resume finishes a run as it was planned; leave out all options but --python and"
+            " --no-wait"
+        )
 
 
 def _planned(
