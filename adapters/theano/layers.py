@@ -62,7 +62,7 @@ class BatchNorm:
 
     def __init__(self, model, name, channels):
         self.model = model
-        names = ("scale", "bias", "mean", "unbiased_variance")
+        names = ("scale", "bias", "mean", "variance")
         self.arrays = [model.shared(name + "/" + each, channels) for each in names]
 
     def __call__(self, x):

@@ -5,6 +5,7 @@ An arm whose environment is not built is skipped, saying which command builds it
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import queue
@@ -383,6 +384,28 @@ def test_a_process_leaves_nothing_but_the_cache_of_its_run(
             assert list((tmp_path / name).iterdir()) == []
     built = (environment / sealed.MARKER).stat().st_mtime
     assert [p for p in environment.rglob("*") if p.lstat().st_mtime > built] == []
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    "arm", [long_unless(arm == "theano:c", arm) for arm in SLOW if arm in LEADING and arm in TINY]
+)
+def test_the_deep_models_of_a_slow_arm_have_the_arrays_of_their_definitions(
+    arm: str, tmp_path: Path
+) -> None:
+    """Their steps compile for a minute, which is a test for `make test-long`; a load is short."""
+    suite = tiny_of(arm, phases=("training",), optimizers=("sgd",))
+    written = [name for name in DEEP if arms()[arm].framework.model_file(name).exists()]
+    cells = [cell for cell in plan(suite) if cell.model in written]
+    assert cells
+    resolutions = session.resolve_arms(suite.arms, {})
+    description = session.describe_run(suite, cells, resolutions)
+    with store.create(tmp_path, "deep", description) as run:
+        workers = Workers(run, suite.limits, resolutions, tmp_path, random.Random(0))
+        with workers.start(get_arm(arm), cells[0], purpose="qualification") as worker:
+            for cell in cells:
+                draw = functools.partial(draw_case, cell.model, "tiny", 1)
+                worker.load(cell, CaseFile(tmp_path / cell.model / "case.npz", draw))
 
 
 @pytest.mark.real
