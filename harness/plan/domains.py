@@ -46,7 +46,7 @@ class EqualLengths:
 
 AT_LEAST_0, AT_LEAST_1 = Between(0), Between(1)
 ABOVE_0 = Between(math.ulp(0))
-SHARE = Between(0, 1)
+UP_TO_1 = Between(0, 1)
 
 _WORDS = {
     float: "a number",

@@ -15,7 +15,7 @@ from harness.plan.suite import Suite
 
 
 @dataclass(frozen=True, kw_only=True)
-class MachineFacts:
+class RecordedMachine:
     """The facts of a machine with which a report computes; there are more of them."""
 
     processor: str | None = None
@@ -48,7 +48,7 @@ class Description:
     created: str = ""
     seed: Annotated[int | None, AT_LEAST_0] = None
     suite: Suite | None = None
-    machine: MachineFacts = MachineFacts()
+    machine: RecordedMachine = RecordedMachine()
     code_version: Any = None
     locks: Mapping[str, Lock] = field(default_factory=dict)
     adapters: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

@@ -22,7 +22,7 @@ from harness.plan.domains import (
     ABOVE_0,
     AT_LEAST_0,
     AT_LEAST_1,
-    SHARE,
+    UP_TO_1,
     EqualLengths,
     Member,
     OneOf,
@@ -45,7 +45,9 @@ Process = Annotated[Count, "number of the worker process within its run"]
 Block = Annotated[Count, "number of the block within its run"]
 Round = Annotated[Count, "number of the round within its block and comparison"]
 Accuracy = Annotated[
-    float, "share of test examples answered right, 0 to 1; for a recommender, hit rate at 10", SHARE
+    float,
+    "share of test examples answered right, 0 to 1; for a recommender, hit rate at 10",
+    UP_TO_1,
 ]
 TestLoss = Annotated[float, "loss on the test examples", Unlimited()]
 TrainLoss = Annotated[float, "loss of the last training step", Unlimited()]

@@ -24,6 +24,7 @@ from harness.errors import BadInput, RunFailed
 from harness.records.columns import COLUMNS
 from harness.records.frames import Frames, load
 from harness.records.kinds import KINDS
+from harness.records.runs import UnreadableRun
 from harness.records.store import (
     CLOSED_SINCE,
     SCHEMA,
@@ -612,6 +613,24 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "foreign" / "run.json").write_text("{}")
     with pytest.raises(BadInput, match="foreign"):
         load(tmp_path / "foreign")
+
+
+@pytest.mark.parametrize("file", ["run.json", "records.jsonl"])
+def test_an_unreadable_run_in_a_folder_hides_no_other(tmp_path: Path, file: str) -> None:
+    for name in ("bad", "good"):
+        write_run(tmp_path, name=name, blocks=1)
+    bad = tmp_path / "bad" / file
+    bad.write_text(bad.read_text().replace('"cell', '"sell'))
+    with pytest.warns(UnreadableRun, match=f"left out: {bad}") as warned:
+        loaded = load(tmp_path)
+    assert len(warned) == 1
+    assert loaded.runs["run"].tolist() == ["good"]
+    # A run that is named itself is not left out, nor is the only one.
+    with pytest.raises(BadInput, match=str(bad)):
+        load([tmp_path / "bad", tmp_path / "good"])
+    shutil.rmtree(tmp_path / "good")
+    with pytest.raises(BadInput, match=str(bad)):
+        load(tmp_path)
 
 
 # -- what records may hold --------------------------------------------------------------------
