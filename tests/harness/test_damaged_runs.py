@@ -35,6 +35,7 @@ from harness.errors import BadInput
 from harness.machine.describe import code_version
 from harness.plan.cells import plan
 from harness.plan.suite import Suite, load_suite, validated
+from harness.records import frames as records_frames
 from harness.records import store
 from harness.records.frames import Frames, load
 from harness.report import CHARTS, charts_of, series, write_report
@@ -45,11 +46,14 @@ from harness.report.page import html
 from harness.report.provenance import provenance
 from harness.report.tables import comparison_tables, markdown
 from tests.support.damage import Damage, damaged
+from tests.support.long import long_unless
 from tests.support.synthetic import line, write_mlp_run
 
 ARMS = ("torch:eager", "jax:jit")
-DRAWN = 16  # one in so many of the runs that can be read is also drawn and written in every format
-SHORT, CHUNK, LONG = 300, 100, 5000
+DRAWN = 20  # one in so many of the runs that can be read is also drawn and written in every format
+SHORT, LONG, CHUNK = 300, 5000, 50  # numbers of damages: in `make test`, in all, and of one test
+SHARE = 3  # of the damages of `make test`, each goes through one in so many of the readings
+LACKING = ("startup", "gate", "slice", "memory", "ceiling", "all")  # the rest is for test-long
 # A run without its last record, or resumed by another Levelfield: read all the same.
 TOLD = (store.TornRecord, session.OtherCode)
 
@@ -69,6 +73,10 @@ class Shared:
         self.frames = {self.other: other, self.folder: load(self.folder)}
         return self.frames[self.folder]
 
+    def loaded(self, path: Path | list[Path]) -> Frames:
+        """Return what was loaded, instead of loading it again."""
+        return self.frames[path[0] if isinstance(path, list) else path]
+
     def once(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def found(frames: Frames, *more: Any) -> Any:
             key = (function, id(frames))
@@ -87,6 +95,7 @@ class Base:
     description: dict[str, Any]
     records: list[dict[str, Any]]
     other: Path
+    suite: Suite
     shared: Shared
 
 
@@ -99,8 +108,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Base]:
     code, shared = code_version(), Shared(*runs)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "code_version", lambda: code)
-        for module in (sessions, analysis_history):
-            patch.setattr(module, "load", lambda path: shared.frames[path])
+        for module in (sessions, analysis_history, records_frames):
+            patch.setattr(module, "load", shared.loaded)
         for name, modules in (
             ("summary", (sessions, verdicts, comparisons)),
             ("judge", (sessions, comparisons, verdicts)),
@@ -109,7 +118,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Base]:
             only_once = shared.once(getattr(modules[0], name))
             for module in modules:
                 patch.setattr(module, name, only_once)
-        yield Base(runs[0], description, records, runs[1], shared)
+        yield Base(runs[0], description, records, runs[1], load_suite("quick"), shared)
 
 
 def _sound(folder: Path, name: str, seed: int) -> Path:
@@ -156,7 +165,7 @@ def readings(base: Base, frames: Frames) -> Iterator[Callable[[], object]]:
     ):
         yield lambda data=data: data(frames, found)
     yield lambda: (settled(frames), lacking(frames, 6), planned_rounds(frames, 6))
-    yield lambda: forecast(frames, load_suite("tiny"))
+    yield lambda: forecast(frames, base.suite)
     for need in (Need(), Need(steps=1000), Need(purpose="latency")):
         yield lambda need=need: advice_text(advice.advise(frames, need))
     yield lambda: printed(advise_command, [base.folder], as_json=True, steps=1000)
@@ -220,6 +229,8 @@ def complaint(base: Base, damage: Damage, number: int) -> str | None:
             except BadInput as error:
                 return _misplaced(base, damage, str(error))
             works = [*readings(base, frames), lambda: resumed(base)]
+            if number < SHORT:
+                works = works[number % SHARE :: SHARE]
             if random.Random(number).random() < 1 / DRAWN:
                 works += drawings(base, frames)
             for work in works:
@@ -249,11 +260,22 @@ def _not_one_line(text: str) -> str | None:
 
 
 @pytest.mark.parametrize(
+    "kind", [long_unless(kind in LACKING, kind) for kind in (*store.kinds.KINDS, "all")]
+)
+def test_a_run_without_the_records_of_a_kind_is_read(base: Base, kind: str) -> None:
+    path = base.folder / "records.jsonl"
+    sound = path.read_bytes()
+    kept = [record for record in base.records if kind not in ("all", record["record"])]
+    text = "".join(json.dumps(record) + "\n" for record in kept)
+    path.write_text(text)
+    fault = complaint(base, Damage("records.jsonl", text, 0, "", kind), SHORT)
+    path.write_bytes(sound)
+    assert fault is None
+
+
+@pytest.mark.parametrize(
     "first",
-    [
-        *range(0, SHORT, CHUNK),
-        *(pytest.param(each, marks=pytest.mark.long) for each in range(SHORT, LONG, CHUNK)),
-    ],
+    [long_unless(number < SHORT, number) for number in range(0, LONG, CHUNK)],
 )
 def test_a_damaged_run_is_read_or_refused_with_file_line_and_field(base: Base, first: int) -> None:
     paths = {name: base.folder / name for name in ("run.json", "records.jsonl")}
