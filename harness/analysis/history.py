@@ -17,7 +17,7 @@ from pathlib import Path
 from harness.analysis.sessions import Change, compare
 from harness.errors import BadInput
 from harness.records.frames import Frames, load
-from harness.records.runs import distinct
+from harness.records.runs import distinct, read_each
 from harness.records.store import open_run
 
 
@@ -66,10 +66,12 @@ def history(paths: Iterable[Path | str]) -> History:
     """Return the history of runs, or of folders of runs. Raises BadInput if no suite ran twice.
 
     Smoke runs are left out because they have no verdicts. Copies of a run are left out with a
-    warning (``harness.records.runs.CopiedRun``).
+    warning (``harness.records.runs.CopiedRun``), and so are runs below a folder that cannot be
+    read (``harness.records.runs.UnreadableRun``).
     """
-    runs = distinct(map(open_run, _folders(paths)))
-    sessions = [_session(run.path) for run in runs]
+    runs = read_each(paths, lambda path: (open_run(path), _session(path)))
+    first = {run.path for run in distinct(run for run, _ in runs)}
+    sessions = [session for run, session in runs if run.path in first]
     sessions.sort(key=lambda each: (each.created, each.run))
     suites: dict[str, list[_Session]] = {}
     for session in sessions:
@@ -103,16 +105,6 @@ def _steps(before: _Session, after: _Session, changes: Sequence[Change]) -> Iter
         yield HistoryStep(
             after.suite, before.run, after.run, after.created, versions, not same, change
         )
-
-
-def _folders(paths: Iterable[Path | str]) -> Iterator[Path]:
-    for path in map(Path, paths):
-        if (path / "run.json").is_file():
-            yield path
-        elif path.is_dir():
-            yield from sorted(found.parent for found in path.glob("*/run.json"))
-        else:
-            raise BadInput(f"{path} is no run and no folder of runs; see: ls results")
 
 
 def _session(path: Path) -> _Session:

@@ -15,17 +15,18 @@ no verdict.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas
 
 from harness.analysis.summary import summary
 from harness.analysis.verdicts import NO_CONTROL, Logs, judge, logs_of
 from harness.errors import BadInput
 from harness.machine.describe import difference, recorded
-from harness.plan.arms import get_arm
+from harness.plan.arms import unversioned
 from harness.plan.vocabulary import TWIN
 from harness.records.frames import AUDIT, Frames, load
 from harness.statistics.corrections import holm
@@ -72,11 +73,15 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Compared:
-    """Two sessions compared; if ``machines`` lists differences of machines, there is no verdict."""
+    """Two sessions compared; if ``machines`` lists differences of machines, there is no verdict.
+
+    ``left_out`` names the arms of shared comparisons that only one of the sessions has.
+    """
 
     machines: tuple[str, ...]
     changes: tuple[Change, ...]
     agreements: tuple[Agreement, ...]
+    left_out: tuple[str, ...]
 
 
 def compare(before: Path, after: Path) -> Compared:
@@ -98,19 +103,23 @@ def compare(before: Path, after: Path) -> Compared:
             " optimiser, threads); compare two runs of one suite"
         )
     changes: list[Change] = []
+    left_out: dict[str, None] = {}
+    tables = [summary(frames) for frames in sessions]
     for key in shared:
-        changes += _changes(key, sessions, [each[key] for each in keys])
+        ids = [each[key] for each in keys]
+        changes += _changes(key, sessions, tables, ids)
+        left_out |= dict.fromkeys(_only_in_one(sessions, ids))
     if not changes:
         raise BadInput(
             f"{before} and {after} share only an anchor with the same packages, or none, so their"
             " comparison is not protected from changes of the machine; run one suite twice"
         )
-    agreements = [*_agreements(shared, sessions, keys)]
+    agreements = [*_agreements(shared, sessions, tables, keys)]
     machines = difference(*(recorded(each.runs["machine"].iloc[0]) for each in sessions))
     if machines:
         changes = [replace(change, word=OTHER_MACHINE) for change in changes]
         agreements = [replace(agreement, word=OTHER_MACHINE) for agreement in agreements]
-    return Compared(tuple(machines), tuple(changes), tuple(agreements))
+    return Compared(tuple(machines), tuple(changes), tuple(agreements), tuple(left_out))
 
 
 def _comparisons(frames: Frames) -> dict[str, str]:
@@ -131,7 +140,9 @@ def _logs(frames: Frames, comparison: str) -> Logs:
     return logs_of(slices, list(plan))
 
 
-def _changes(key: str, sessions: list[Frames], ids: list[str]) -> list[Change]:
+def _changes(
+    key: str, sessions: list[Frames], tables: list[pandas.DataFrame], ids: list[str]
+) -> list[Change]:
     logs = [_logs(frames, each) for frames, each in zip(sessions, ids, strict=True)]
     anchor = _anchor(sessions, logs)
     if anchor is None:
@@ -144,8 +155,8 @@ def _changes(key: str, sessions: list[Frames], ids: list[str]) -> list[Change]:
             continue
         ends = [_against(each, name, anchor) for each, name in zip(logs, (arm, other), strict=True)]
         raw = [
-            _seconds(frames, each, name)
-            for frames, each, name in zip(sessions, ids, (arm, other), strict=True)
+            _seconds(table, each, name)
+            for table, each, name in zip(tables, ids, (arm, other), strict=True)
         ]
         found.append((arm, other, raw[1] / raw[0], welch(ends[0], ends[1])))
     # A session in which no arm ran twice does not show how small a difference it can detect.
@@ -211,16 +222,23 @@ def _locks(frames: Frames) -> dict[str, str]:
     return {arm: str(each.get("hash")) for arm, each in locks.items()}
 
 
-def _counterpart(arm: str, arms: tuple[str, ...]) -> str | None:
+def _counterpart(arm: str, arms: Sequence[str]) -> str | None:
     """Return the same arm, or else the same framework and mode at another version."""
     if arm in arms:
         return arm
-
-    def unversioned(name: str) -> tuple[str, str, str]:
-        found = get_arm(name)
-        return found.framework.name, found.mode.name, found.suffix
-
     return next((each for each in arms if unversioned(each) == unversioned(arm)), None)
+
+
+def _only_in_one(sessions: list[Frames], ids: list[str]) -> Iterator[str]:
+    """Yield the planned arms of a comparison that have no counterpart in the other session."""
+    arms = [
+        [*frames.cells.loc[frames.cells["comparison"] == each, "arm"]]
+        for frames, each in zip(sessions, ids, strict=True)
+    ]
+    for which, mine, others in (("first", *arms), ("second", *reversed(arms))):
+        for arm in mine:
+            if _counterpart(arm, others) is None and not arm.endswith(TWIN):
+                yield f"{arm} (only in the {which} run)"
 
 
 def _against(logs: Logs, arm: str, anchor: str) -> Estimate:
@@ -228,8 +246,7 @@ def _against(logs: Logs, arm: str, anchor: str) -> Estimate:
     return estimate(paired_blocks(clean, logs.arms.index(arm), logs.arms.index(anchor)))
 
 
-def _seconds(frames: Frames, comparison: str, arm: str) -> float:
-    table = summary(frames)
+def _seconds(table: pandas.DataFrame, comparison: str, arm: str) -> float:
     row = table[(table["comparison"] == comparison) & (table["arm"] == arm)]
     return float(row["step_seconds"].iloc[0])
 
@@ -245,15 +262,18 @@ def welch(before: Estimate, after: Estimate) -> Estimate:
 
 
 def _agreements(
-    shared: list[str], sessions: list[Frames], keys: list[dict[str, str]]
+    shared: list[str],
+    sessions: list[Frames],
+    tables: list[pandas.DataFrame],
+    keys: list[dict[str, str]],
 ) -> Iterator[Agreement]:
     said: list[dict[tuple[str, str, str], str]] = []
-    for frames, ids in zip(sessions, keys, strict=True):
+    for frames, table, ids in zip(sessions, tables, keys, strict=True):
         names = {comparison: key for key, comparison in ids.items()}
         said.append(
             {
                 (names[each.comparison], pair.first, pair.second): pair.faster or str(pair.verdict)
-                for each in judge(frames)
+                for each in judge(frames, table)
                 if each.statistic == "throughput" and names[each.comparison] in shared
                 for pair in each.verdicts.pairs
             }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ import typer
 
 from harness.advice.needs import CRITERIA, PURPOSES, QUESTIONS, Need, read_need, stated
 from harness.cli.options import ModelsFromOption, with_options
+from harness.cli.scripts import print_json
 from harness.cli.terminal import terminal
 from harness.errors import BadInput
 from harness.plan.suite import add_folders
@@ -87,7 +87,7 @@ def advise_command(
         chosen = _asked(chosen)
     advice = advise(load(runs), chosen)
     if as_json:
-        print(json.dumps(_json_of(advice, chosen), indent=1))
+        print_json(_json_of(advice, chosen))
         return
     text, console = advice_text(advice), terminal()
     if console.is_terminal:

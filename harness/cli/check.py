@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from harness.cli.options import (
     with_options,
 )
 from harness.cli.progress import watched
+from harness.cli.scripts import print_json
 from harness.cli.terminal import terminal
 from harness.engine import session
 from harness.plan.cells import plan
@@ -75,7 +75,7 @@ def check_command(
     tell_of_dropped_variables(chosen)
     rows = _check(chosen, python, suite, timed=timed)
     if as_json:
-        print(json.dumps([asdict(row) for row in rows], indent=1))
+        print_json([asdict(row) for row in rows])
     else:
         _show(rows, terminal())
     if any(row.status not in HARMLESS for row in rows):

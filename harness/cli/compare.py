@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from harness.cli.scripts import print_json
 from harness.cli.terminal import terminal
 from harness.errors import clean
 
@@ -38,10 +38,11 @@ def compare_command(
     if as_json:
         content = {
             "machines": compared.machines,
+            "left_out": compared.left_out,
             "changes": [asdict(change) for change in changes],
             "verdicts": [asdict(agreement) for agreement in agreements],
         }
-        print(json.dumps(content, indent=1))
+        print_json(content)
         return
     console = terminal()
     if compared.machines:
@@ -56,6 +57,8 @@ def compare_command(
         highlight=False,
         markup=False,
     )
+    if compared.left_out:
+        console.print(Text(clean(f"not compared: {', '.join(compared.left_out)}")), soft_wrap=True)
     if compared.machines:
         return
     words = [agreement.word for agreement in agreements]

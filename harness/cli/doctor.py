@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
@@ -12,6 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from harness.cli.scripts import print_json
 from harness.cli.terminal import terminal
 from harness.plan.arms import PINS_LAST, EnvironmentSpec, arms, old_pins
 
@@ -28,15 +28,12 @@ def doctor_command(
     rows = list(doctor.rows(facts))
     old = old_pins((arm.mode.environment for arm in arms().values()), date.today())
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "rows": [asdict(row) for row in rows],
-                    "old_pins": {spec.label: str(spec.pinned) for spec in old},
-                    "conclusion": doctor.conclusion(facts),
-                },
-                indent=1,
-            )
+        print_json(
+            {
+                "rows": [asdict(row) for row in rows],
+                "old_pins": {spec.label: str(spec.pinned) for spec in old},
+                "conclusion": doctor.conclusion(facts),
+            }
         )
         return
     console = terminal()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Annotated
 
@@ -11,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from harness.cli.options import PythonOption, given_interpreters
+from harness.cli.scripts import print_json
 from harness.cli.terminal import terminal
 from harness.environments import sealed
 from harness.errors import BadInput, RunFailed
@@ -121,7 +121,7 @@ def list_command(
             }
         )
     if as_json:
-        print(json.dumps(rows, indent=1))
+        print_json(rows)
         return
     table = Table()
     shown = ("arm", "environment", "served by", "why")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from harness.cli.scripts import print_json
 from harness.cli.terminal import terminal
 from harness.errors import clean
 
@@ -44,7 +44,7 @@ def history_command(
 
         draw_history(changes, chart)
     if as_json:
-        print(json.dumps(asdict(changes), indent=1))
+        print_json(asdict(changes))
         return
     console = terminal()
     for machines in changes.machines:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 import reference
 from harness.cli.options import ModelsFromOption, PythonOption, given_interpreters
+from harness.cli.scripts import print_json
 from harness.cli.terminal import terminal
 from harness.environments.sealed import resolve
 from harness.errors import BadInput
@@ -70,7 +71,7 @@ def list_command(
     kinds = [what] if what else list(What)
     tables = {kind.value: facts[kind]() for kind in kinds}
     if as_json:
-        print(json.dumps(tables[what.value] if what else tables, indent=1))
+        print_json(tables[what.value] if what else tables)
         return
     console = terminal()
     for kind in kinds:
@@ -140,7 +141,7 @@ def _model(model: Model, preset: str, batch: int) -> dict[str, Any]:
 
 def _show_model(model: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(model, indent=1))
+        print_json(model)
         return
     console = terminal()
     console.print(f"{model['name']}: {model['title']} ({model['family']}; {model['source']})")

@@ -14,11 +14,11 @@ from harness.machine import gpu
 from harness.plan.arms import Arm
 from harness.plan.cells import Cell
 from harness.plan.suite import Effort
+from harness.plan.vocabulary import MEMORY_STAGES
 from harness.proof.cases import CaseFile
 from harness.records.kinds import MemoryRecord
 from harness.records.store import Run
 
-MEMORY_STAGES = ("interpreter", "import", "build", "compile", "first_step", "steady")
 SAMPLE_SECONDS = 0.01
 
 

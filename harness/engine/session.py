@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import reference
 from harness.engine.engine import Engine, Progress
 from harness.engine.in_hand import InHand, record_death
 from harness.environments.sealed import Resolution, cache_folder, resolve
@@ -17,10 +18,18 @@ from harness.machine import locks
 from harness.machine.describe import code_version, describe_machine, difference, shown
 from harness.plan.arms import get_arm, hash_of_models, models_identity
 from harness.plan.cells import Cell, plan
-from harness.plan.suite import Effort, Limits, Suite, add_folders, add_presets, suite_names
+from harness.plan.suite import (
+    Effort,
+    Limits,
+    Suite,
+    add_folders,
+    add_presets,
+    suite_names,
+    validated,
+)
 from harness.plan.vocabulary import TWIN
 from harness.records import store
-from reference.errors import BadDefinition
+from reference.errors import BadDefinition, UnknownName
 from reference.registry import outside
 
 
@@ -125,6 +134,7 @@ def reopened(
             f" run cannot mix them; resume it there, or {_start_anew(suite)}"
         )
     _add_models(run, suite, models)
+    _refuse_unknown(run, suite, cells)
     for framework, identity in _adapters(cells).items():
         if identity != adapters[framework]:
             raise BadInput(
@@ -164,6 +174,19 @@ def _add_models(run: store.Run, suite: Suite, began: Mapping[str, Mapping[str, s
             f" {', '.join(suite.models_from) or 'their package'} have changed), and one run cannot"
             f" mix them; restore them, or {_start_anew(suite)}"
         )
+
+
+def _refuse_unknown(run: store.Run, suite: Suite, cells: Sequence[Cell]) -> None:
+    """Raise BadInput if the suite or a cell names anything that is not known here."""
+    place = "suite"
+    try:
+        validated(suite)
+        for number, cell in enumerate(cells):
+            place = f"cells[{number}]"
+            get_arm(cell.arm)
+            reference.get(cell.model).sizes(cell.preset)
+    except (BadInput, UnknownName) as error:
+        raise BadInput(f"{run.path / 'run.json'} cannot be resumed: {place}: {error}") from error
 
 
 class OtherCode(UserWarning):

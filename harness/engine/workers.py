@@ -490,7 +490,8 @@ class Workers:
                     "variables": {**self.variables, **worker.arm.mode.variables} or None,
                 },
                 describe=started.describe,
-                interpreter_seconds=worker.process.interpreter_seconds,
+                # By the worker's own word, which may be earlier than its start.
+                interpreter_seconds=max(worker.process.interpreter_seconds, 0.0),
                 import_seconds=started.import_seconds,
                 device_seconds=started.device_seconds,
                 cache_entries=entries,

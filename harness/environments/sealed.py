@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -39,6 +39,7 @@ from harness.environments.interpreters import (
 from harness.environments.pip import failure, pip_steps
 from harness.errors import BadInput, RunFailed
 from harness.plan.arms import EnvironmentSpec
+from harness.plan.domains import Domain, members_of
 
 MARKER = "levelfield.json"
 # The last line of the log of a failed build starts with this, followed by the reason.
@@ -287,12 +288,14 @@ def _write(environment: Environment) -> None:
 def _read(folder: Path) -> Environment | None:
     # None without a valid marker, or if the Python on which the environment depends is gone. Fields
     # that this version does not know come from another version and do no harm.
-    names = [field.name for field in fields(Environment) if field.name != "path"]
+    members = {name: each for name, each in members_of(Environment).items() if name != "path"}
     try:
         content = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-        values = {name: content[name] for name in names}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         return None
+    if not Domain(dict, members=members).holds([content]):
+        return None
+    values = {name: content[name] for name in members}
     for name in ("labels", "requirements", "lock"):
         values[name] = tuple(values[name])
     found = Environment(path=folder, **values)

@@ -498,6 +498,12 @@ def get_arm(name: str) -> Arm:
     return replace(arm, suffix=name.partition("#")[2])
 
 
+def unversioned(name: str) -> str:
+    """Return an arm's name without its version. The arm need not be known here."""
+    parts = _NAME.fullmatch(name)
+    return name.replace(f"@{parts['version']}:", ":", 1) if parts and parts["version"] else name
+
+
 def old_pins(specs: Iterable[EnvironmentSpec], today: date) -> list[EnvironmentSpec]:
     """Select the environments whose pins are older than PINS_LAST, each once, the oldest first."""
     dated = {(spec.pinned, spec.label): spec for spec in specs if spec.pinned is not None}

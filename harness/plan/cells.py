@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import product
+from typing import Annotated
 
 import reference
 from harness.plan.arms import get_arm
+from harness.plan.domains import AT_LEAST_0, AT_LEAST_1, OneOf
 from harness.plan.suite import Suite, presets_of
-from harness.plan.vocabulary import TWIN
+from harness.plan.vocabulary import DEVICES, NUMERICS, PHASES, PROFILES, TWIN
+from reference.optimizers import OPTIMIZERS
 
 
 @dataclass(frozen=True)
 class Cell:
     """One row of the comparison: one task of one arm.
 
-    ``optimizer`` is None except in training. ``tokens`` is the number that a generation decodes, 0
-    otherwise. Cells of one ``comparison`` differ in nothing but the arm.
+    The fields are those of a cell in run.json. ``optimizer`` is None except in training. ``tokens``
+    is the number that a generation decodes, 0 otherwise. Cells of one ``comparison`` differ in
+    nothing but the arm.
     """
 
     id: str
@@ -27,14 +31,14 @@ class Cell:
     mode: str
     model: str
     preset: str
-    phase: str
-    batch: int
-    optimizer: str | None
-    numeric: str
-    device: str
-    threads: int
-    profile: str = "default"
-    tokens: int = 0
+    phase: Annotated[str, OneOf(PHASES)]
+    batch: Annotated[int, AT_LEAST_1]
+    optimizer: Annotated[str | None, OneOf((*OPTIMIZERS,))]
+    numeric: Annotated[str, OneOf(NUMERICS)]
+    device: Annotated[str, OneOf(DEVICES)]
+    threads: Annotated[int, AT_LEAST_1]
+    profile: Annotated[str, OneOf(PROFILES)]
+    tokens: Annotated[int, AT_LEAST_0] = 0
 
     @property
     def title(self) -> str:

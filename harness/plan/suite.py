@@ -7,7 +7,6 @@ line of error, which says the name, its place in the file and the names that wer
 from __future__ import annotations
 
 import difflib
-import math
 import re
 import tomllib
 import warnings
@@ -17,13 +16,21 @@ from fnmatch import fnmatchcase
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import reference
 from harness.errors import BadInput, clean
 from harness.machine.describe import shown
 from harness.machine.resources import available_cores, most_threads
 from harness.plan.arms import arms, get_arm, objection_to, top_folder
+from harness.plan.domains import (
+    ABOVE_0,
+    AT_LEAST_0,
+    AT_LEAST_1,
+    Between,
+    OneOf,
+    members_of,
+)
 from harness.plan.vocabulary import DEVICES, NUMERICS, PHASES, RESIDENCIES
 from harness.statistics.decisions import LEVELS
 from reference.errors import UnknownName
@@ -46,22 +53,22 @@ class Effort:
     the arm with a twin is trained.
     """
 
-    rounds: int = 6
-    rounds_extra: float = 0.5
-    slice_seconds: float = 0.05
-    rewarm_seconds: float = 0.02
-    warm_up_seconds: float = 1.0
-    warm_up_steps: int = 10
-    warm_up_cap_seconds: float = 30.0
+    rounds: Annotated[int, AT_LEAST_1] = 6
+    rounds_extra: Annotated[float, AT_LEAST_0] = 0.5
+    slice_seconds: Annotated[float, ABOVE_0] = 0.05
+    rewarm_seconds: Annotated[float, ABOVE_0] = 0.02
+    warm_up_seconds: Annotated[float, ABOVE_0] = 1.0
+    warm_up_steps: Annotated[int, AT_LEAST_1] = 10
+    warm_up_cap_seconds: Annotated[float, ABOVE_0] = 30.0
     latency: bool = True
-    quiet_seconds: float = 120.0
+    quiet_seconds: Annotated[float, AT_LEAST_0] = 120.0
     ceilings: bool = True
-    time_cap_minutes: float = 0.0
+    time_cap_minutes: Annotated[float, AT_LEAST_0] = 0.0
     memory: bool = True
-    memory_steps: int = 20
+    memory_steps: Annotated[int, AT_LEAST_1] = 20
     accuracy: bool = True
-    accuracy_epochs: int = 10
-    accuracy_seeds: int = 1
+    accuracy_epochs: Annotated[int, AT_LEAST_1] = 10
+    accuracy_seeds: Annotated[int, AT_LEAST_1] = 1
 
 
 @dataclass(frozen=True)
@@ -71,11 +78,11 @@ class Limits:
     ``memory_gib`` limits private memory; 0 means three quarters of the machine's memory.
     """
 
-    start_seconds: float = 180.0
-    load_seconds: float = 120.0
-    compile_seconds: float = 300.0
-    step_seconds: float = 120.0
-    memory_gib: float = 0.0
+    start_seconds: Annotated[float, ABOVE_0] = 180.0
+    load_seconds: Annotated[float, ABOVE_0] = 120.0
+    compile_seconds: Annotated[float, ABOVE_0] = 300.0
+    step_seconds: Annotated[float, ABOVE_0] = 120.0
+    memory_gib: Annotated[float, AT_LEAST_0] = 0.0
 
 
 @dataclass(frozen=True)
@@ -100,16 +107,16 @@ class Suite:
     presets: tuple[str, ...] = ("small",)
     phases: tuple[str, ...] = PHASES
     optimizers: tuple[str, ...] = ("adam",)
-    batches: tuple[int, ...] = (64,)
-    times: tuple[int, ...] = ()
-    threads: tuple[int, ...] = (1,)
-    numeric: str = "float32"
-    device: str = "cpu"
-    level: str = "standard"
-    margin: float = 0.02
+    batches: tuple[Annotated[int, AT_LEAST_1], ...] = (64,)
+    times: tuple[Annotated[int, AT_LEAST_1], ...] = ()
+    threads: tuple[Annotated[int, AT_LEAST_1], ...] = (1,)
+    numeric: Annotated[str, OneOf(NUMERICS)] = "float32"
+    device: Annotated[str, OneOf(DEVICES)] = "cpu"
+    level: Annotated[str, OneOf((*LEVELS,))] = "standard"
+    margin: Annotated[float, Between(ABOVE_0.least, 1)] = 0.02
     twin: str = "auto"
-    residency: str = "resident"
-    seed: int = 0
+    residency: Annotated[str, OneOf(RESIDENCIES)] = "resident"
+    seed: Annotated[int, AT_LEAST_0] = 0
     models_from: tuple[str, ...] = ()
     own_presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -235,12 +242,9 @@ class _Reader:
         defaults = vars(kind())
         for key, value in table.items():
             self._known(key, set(defaults))
-            wanted = type(defaults[key])
-            self._typed(key, value, wanted)
-            least = 0 if key in _MAY_BE_ZERO else math.ulp(0)
-            if not isinstance(value, bool) and not least <= value < math.inf:
-                words = "zero or more" if least == 0 else "above zero"
-                raise BadInput(f"{self._place(key)}: '{key}' must be {words}, not {value}")
+            self._typed(key, value, type(defaults[key]))
+            if fault := members_of(kind)[key].domain.fault(value, key):
+                raise BadInput(f"{self._place(key)}: {fault}")
         return kind(**table)
 
     def _typed(self, key: str, value: Any, wanted: type) -> Any:
@@ -271,7 +275,6 @@ class _Reader:
         return str(self.path)
 
 
-_MAY_BE_ZERO = ("memory_gib", "rounds_extra", "quiet_seconds", "time_cap_minutes")
 _SCALARS: Mapping[str, type] = {
     **dict.fromkeys(("title", "numeric", "device", "level", "twin", "residency"), str),
     "seed": int,
@@ -308,13 +311,6 @@ def validated(suite: Suite) -> Suite:
     _all_known("device", (suite.device,), DEVICES)
     _all_known("level", (suite.level,), tuple(LEVELS))
     _all_known("residency", (suite.residency,), RESIDENCIES)
-    if not 0 < suite.margin < 1:
-        raise _BadValue("margin", f"a margin is a share between 0 and 1, not {suite.margin}")
-    for batch in suite.batches:
-        if batch < 1:
-            raise _BadValue("batches", f"a batch has at least 1 example, not {batch}")
-    if suite.seed < 0:
-        raise _BadValue("seed", f"a seed is zero or more, not {suite.seed}")
     threads = (_threads(each, cores) for each in suite.threads)
     names = expand_arms(suite.arms)
     if suite.twin not in ("auto", "none") and get_arm(suite.twin).name not in names:
@@ -323,7 +319,7 @@ def validated(suite: Suite) -> Suite:
             f"the A/A twin {suite.twin} is not among the arms ({', '.join(names)}): name one of"
             ' them, "auto" or "none"',
         )
-    return replace(
+    found = replace(
         suite,
         models=tuple(dict.fromkeys(suite.models)),
         arms=names,
@@ -334,6 +330,12 @@ def validated(suite: Suite) -> Suite:
         times=tuple(dict.fromkeys(suite.times)),
         threads=tuple(dict.fromkeys(threads)),
     )
+    members = members_of(Suite)
+    for key, value in found.to_json().items():
+        listed = [*value] if isinstance(value, tuple) else value
+        if fault := members[key].domain.fault(listed, key):
+            raise _BadValue(key, fault)
+    return found
 
 
 def add_folders(folders: Iterable[Path]) -> tuple[str, ...]:

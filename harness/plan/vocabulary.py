@@ -5,6 +5,7 @@ from reference.spec import PHASES
 __all__ = [
     "DEVICES",
     "FENCED",
+    "MEMORY_STAGES",
     "NUMERICS",
     "PHASES",
     "PRESETS",
@@ -16,6 +17,7 @@ __all__ = [
 
 STATISTICS = ("throughput", "latency")
 FENCED = ("latency", "first_token")  # kinds of slices with a fence after every step
+MEMORY_STAGES = ("interpreter", "import", "build", "compile", "first_step", "steady")
 PROFILES = ("default", "tuned")
 NUMERICS = ("float32", "int8")  # harness.proof.tolerances has a row for each
 DEVICES = ("cpu", "cuda")

@@ -10,8 +10,9 @@ import numpy
 import pandas
 
 from harness.errors import BadInput
+from harness.plan.domains import NOT_FINITE
 from harness.records.columns import COLUMNS
-from harness.records.kinds import COUNT, COUNT_OR_NA, NOT_FINITE, NUMBER, TEXT, TRUTH
+from harness.records.kinds import COUNT, COUNT_OR_NA, NUMBER, TEXT, TRUTH
 
 Columns = dict[str, Any]  # by name: sequences of equal length, "owner" being the position
 

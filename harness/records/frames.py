@@ -29,9 +29,9 @@ from harness.records.columns import CELL
 from harness.records.processes import Served, startup_columns
 from harness.records.rounds import quarantined, round_columns
 from harness.records.rows import Rows, collect_rows, columns_of
-from harness.records.runs import open_runs
+from harness.records.runs import distinct, labelled, read_each, run_folders
 from harness.records.slices import refuse_doubled, slice_columns, with_further_tokens
-from harness.records.store import CLOSED_SINCE, Run
+from harness.records.store import CLOSED_SINCE, Run, open_run
 
 _CHECK = ("name", "error", "tolerance", "passed")
 _JSON_OF_RUN = ("code_version", "suite", "machine", "locks", "adapters")
@@ -81,23 +81,38 @@ class Frames:
 def load(paths: Path | str | Iterable[Path | str]) -> Frames:
     """Load the frames of run folders, or of folders of run folders such as ``results/``.
 
-    Raises BadInput for a path that is neither and for records that cannot be understood. Warns
-    with TornRecord if a run's last line is torn. Warns with CopiedRun if a folder is left out
+    Raises BadInput for a path that is neither and for a run that cannot be read. Below a folder of
+    run folders such a run is left out, with the warning UnreadableRun, if another can be read.
+    Warns with TornRecord if a run's last line is torn. Warns with CopiedRun if a folder is left out
     because it is a copy of another one.
     """
-    runs = open_runs([paths] if isinstance(paths, str | Path) else paths)
+    given = [paths] if isinstance(paths, str | Path) else [*paths]
+    try:
+        return _loaded([open_run(folder) for folder, _ in run_folders(given)])
+    except BadInput:
+        return _loaded(read_each(given, _readable))
+
+
+def _readable(folder: Path) -> Run:
+    """Return the run of a folder. Raises BadInput if its records cannot be read."""
+    run = open_run(folder)
+    _loaded([run])
+    return run
+
+
+def _loaded(runs: Sequence[Run]) -> Frames:
     # Nothing here makes cycles, and the garbage collector would take half the time to look for them
     # among millions of records.
     collecting = gc.isenabled()
     gc.disable()
     try:
-        return _loaded(runs)
+        return _frames(labelled(distinct(runs)))
     finally:
         if collecting:
             gc.enable()
 
 
-def _loaded(runs: Mapping[str, Run]) -> Frames:
+def _frames(runs: Mapping[str, Run]) -> Frames:
     planned = [(label, cell) for label, run in runs.items() for cell in run.description["cells"]]
     owners = [f"run {label}, cell {cell['id']}" for label, cell in planned]
     rows = collect_rows(runs)
@@ -106,7 +121,7 @@ def _loaded(runs: Mapping[str, Run]) -> Frames:
         rows[kind] = [row for row in rows[kind] if row[1] == latest[row[0]]]
     columns = _cells(planned, rows)
     cells = typed_frame("cells", columns, owners)
-    found = {kind: _checks(columns_of(kind, rows), owners) for kind in _JUDGING}
+    found = {kind: _checks(columns_of(kind, rows)) for kind in _JUDGING}
     _withhold(rows, found, columns["status"], _never_closed(runs))
 
     def of_cells(name: str, columns: Columns) -> pandas.DataFrame:
@@ -125,7 +140,7 @@ def _loaded(runs: Mapping[str, Run]) -> Frames:
     slices = with_further_tokens(slices, [cell.get("tokens") for _, cell in planned])
     slices["quarantined"] = quarantined(slices, rounds, columns["comparison"], run_of)
     slice_frame = of_cells("slices", slices)
-    refuse_doubled(slice_frame, slices["owner"], owners)
+    refuse_doubled(slice_frame, runs)
     checks, closings = found["check"], found["closing"]
     return Frames(
         runs=_runs_frame(runs, rows["session"]),
@@ -197,12 +212,10 @@ def _never_closed(runs: Mapping[str, Run]) -> list[int]:
     return [position for position, never in enumerate(old) if never]
 
 
-def _checks(gate: Columns, owners: Sequence[str]) -> Columns:
+def _checks(gate: Columns) -> Columns:
     """Return the columns of ``gate`` records with a row per check."""
     found = []
     for owner, process, checks in zip(gate["owner"], gate["process"], gate["checks"], strict=True):
-        if not isinstance(checks, list) or not all(isinstance(check, dict) for check in checks):
-            raise BadInput(f"{owners[owner]}: the checks of its gate are not a list of objects")
         found += [(owner, process, *map(check.get, _CHECK)) for check in checks]
     names = ("owner", "process", *_CHECK)
     return {name: [row[place] for row in found] for place, name in enumerate(names)}

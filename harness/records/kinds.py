@@ -13,31 +13,64 @@ from __future__ import annotations
 
 import math
 import time
-import types
-import typing
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
+
+from harness.machine.ceilings import COPY, PRODUCT
+from harness.plan.domains import (
+    ABOVE_0,
+    AT_LEAST_0,
+    AT_LEAST_1,
+    UP_TO_1,
+    Between,
+    EqualLengths,
+    Member,
+    OneOf,
+    Unlimited,
+    members_of,
+    shortened,
+)
+from harness.plan.vocabulary import FENCED, MEMORY_STAGES, RESIDENCIES, STATISTICS
 
 STATUSES = (
     *("ok", "wrong", "failed", "timeout", "out-of-memory"),
     *("unsupported", "unwritten", "no-environment"),
 )
-# JSON (RFC 8259) has no NaN: floats that are not finite are stored as texts.
-NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 NUMBER, TEXT, COUNT, COUNT_OR_NA = "float64", "str", "int64", "Int64"
 TRUTH = "bool"
 
-Process = Annotated[int, "number of the worker process within its run"]
-Block = Annotated[int, "number of the block within its run"]
-Round = Annotated[int, "number of the round within its block and comparison"]
+Seconds = Annotated[float, AT_LEAST_0]
+# NaN on a host that does not count what other programs use.
+CountedSeconds = Annotated[float, Between(0, unknown=True)]
+Count = Annotated[int, AT_LEAST_0]
+Process = Annotated[Count, "number of the worker process within its run"]
+Block = Annotated[Count, "number of the block within its run"]
+Round = Annotated[Count, "number of the round within its block and comparison"]
 Accuracy = Annotated[
-    float, "share of test examples answered right, 0 to 1; for a recommender, hit rate at 10"
+    float,
+    "share of test examples answered right, 0 to 1; for a recommender, hit rate at 10",
+    UP_TO_1,
 ]
-TestLoss = Annotated[float, "loss on the test examples"]
-TrainLoss = Annotated[float, "loss of the last training step"]
+TestLoss = Annotated[float, "loss on the test examples", Unlimited()]
+TrainLoss = Annotated[float, "loss of the last training step", Unlimited()]
 Reason = Annotated[str | None, "reason why it could not be measured"]
-Checks = Sequence[Mapping[str, Any]]  # name, error, tolerance, note, passed of each
+Cores = Sequence[Count] | None
+Residency = OneOf((*RESIDENCIES, "audit"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedCheck:
+    """A check within a record: what was compared, and whether it passed."""
+
+    name: str
+    passed: bool
+    error: Annotated[float | None, Unlimited()] = None
+    tolerance: Annotated[float | None, Unlimited()] = None
+    note: str = ""
+
+
+Checks = Sequence[Annotated[Mapping[str, Any], RecordedCheck]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +91,13 @@ class SessionRecord(Record):
     quiet: Annotated[
         bool | None, "whether the machine was quiet when the session began: yes, no or empty"
     ]
-    waited_seconds: Annotated[float, "seconds waited for a quiet machine"]
+    waited_seconds: Annotated[Seconds, "seconds waited for a quiet machine"]
     foreign_share: Annotated[
-        float,
+        CountedSeconds,
         "share of the cores to measure on (older runs: of all cores) that other programs used then",
     ]
-    watched_cores: Annotated[Sequence[int] | None, "the cores that the share refers to"] = None
-    cores: Annotated[Sequence[int] | None, "the cores to measure on, the first ones first"] = None
+    watched_cores: Annotated[Cores, "the cores that the share refers to"] = None
+    cores: Annotated[Cores, "the cores to measure on, the first ones first"] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +105,16 @@ class CeilingRecord(Record):
     """A rate that the machine reaches at best."""
 
     kind = "ceiling"
-    threads: Annotated[int, "threads used"]
-    what: Annotated[str, "matrix product (flop per second) or copy (bytes per second)"]
-    size_bytes: Annotated[int | None, "size of an array"]
-    per_second: Annotated[float, "best of several: operations, or bytes read and written"]
+    threads: Annotated[int, "threads used", AT_LEAST_1]
+    what: Annotated[
+        str,
+        "matrix product (flop per second) or copy (bytes per second)",
+        OneOf((PRODUCT, COPY)),
+    ]
+    size_bytes: Annotated[Count | None, "size of an array"]
+    per_second: Annotated[
+        float, "best of several: operations, or bytes read and written", AT_LEAST_1
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +124,11 @@ class ProcessRecord(Record):
     kind = "process"
     process: Process
     arm: Annotated[str, "framework:mode"]
-    purpose: Annotated[str, "qualification, memory, gate; resident, sequential or audit block"]
+    purpose: Annotated[
+        str,
+        "qualification, memory, gate; resident, sequential or audit block",
+        OneOf(("qualification", "memory", "gate", "energy", *Residency.words)),
+    ]
     interpreter: Annotated[str, "the Python that ran"]
     how: Annotated[str, "how it was found: given, sealed, running or found"]
     python: Annotated[str, "its version"]
@@ -94,11 +137,13 @@ class ProcessRecord(Record):
     describe: Annotated[
         Mapping[str, Any], "versions and settings that the framework reports, as JSON"
     ]
-    interpreter_seconds: Annotated[float, "seconds until the interpreter was up"]
-    import_seconds: Annotated[float, "seconds to import the framework and its adapter"]
-    device_seconds: Annotated[float, "seconds to configure the framework and open the device"]
-    block: Annotated[int | None, "number of the block that it served"] = None
-    cache_entries: Annotated[int | None, "entries of compilation caches found at the start"] = None
+    interpreter_seconds: Annotated[Seconds, "seconds until the interpreter was up"]
+    import_seconds: Annotated[Seconds, "seconds to import the framework and its adapter"]
+    device_seconds: Annotated[Seconds, "seconds to configure the framework and open the device"]
+    block: Annotated[Count | None, "number of the block that it served"] = None
+    cache_entries: Annotated[Count | None, "entries of compilation caches found at the start"] = (
+        None
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,18 +153,18 @@ class StartupRecord(Record):
     kind = "startup"
     cell: str
     process: Process
-    build_seconds: Annotated[float, "seconds to build the model and copy parameters and inputs"]
-    first_step_seconds: Annotated[float, "seconds of the first step, fenced"]
-    second_step_seconds: Annotated[float, "seconds of the second step, fenced"]
+    build_seconds: Annotated[Seconds, "seconds to build the model and copy parameters and inputs"]
+    first_step_seconds: Annotated[Seconds, "seconds of the first step, fenced"]
+    second_step_seconds: Annotated[Seconds, "seconds of the second step, fenced"]
     compile_seconds: Annotated[
-        float | None, "seconds of ahead-of-time compilation; NaN where there is none"
+        Seconds | None, "seconds of ahead-of-time compilation; NaN where there is none"
     ] = None
-    warm_up_seconds: Annotated[float | None, "seconds from there to the steady state"] = None
-    warm_up_steps: Annotated[int | None, "steps of the warm-up"] = None
+    warm_up_seconds: Annotated[Seconds | None, "seconds from there to the steady state"] = None
+    warm_up_steps: Annotated[Count | None, "steps of the warm-up"] = None
     capped: Annotated[
         bool | None, "whether the warm-up ended at its cap and not steady: yes, no or empty"
     ] = None
-    new_cache_entries: Annotated[int | None, "entries that compilation caches gained"] = None
+    new_cache_entries: Annotated[Count | None, "entries that compilation caches gained"] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,12 +198,12 @@ class ClosingRecord(CheckedRecord):
     kind = "closing"
     passed: Annotated[bool, "whether the cell passed its closing gate"]
     reference_seconds: Annotated[
-        float | None,
+        Seconds | None,
         "seconds in which the reference solved the closing case; about 0 for all cells of a"
         " case but the first",
     ] = None
     worker_seconds: Annotated[
-        float | None, "seconds in which the timed process answered and was judged"
+        Seconds | None, "seconds in which the timed process answered and was judged"
     ] = None
     note: Annotated[
         str | None, "answers that could not be judged, and why; empty if there are none"
@@ -172,9 +217,9 @@ class CalibrationRecord(Record):
     kind = "calibration"
     cell: str
     process: Process
-    step_seconds: Annotated[float, "seconds of a step, from which the slice was cut"]
-    slice_steps: Annotated[int, "steps of a slice, frozen for the run"]
-    fence_seconds: Annotated[float, "seconds of a fence with nothing to wait for"]
+    step_seconds: Annotated[float, "seconds of a step, from which the slice was cut", ABOVE_0]
+    slice_steps: Annotated[int, "steps of a slice, frozen for the run", AT_LEAST_1]
+    fence_seconds: Annotated[Seconds, "seconds of a fence with nothing to wait for"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,9 +227,9 @@ class BlockRecord(Record):
     """A block that ended."""
 
     kind = "block"
-    block: Annotated[int, "number of the block"]
-    residency: Annotated[str, "resident, sequential or audit"]
-    rounds: Annotated[int, "clean rounds asked of each comparison"]
+    block: Annotated[Count, "number of the block"]
+    residency: Annotated[str, "resident, sequential or audit", Residency]
+    rounds: Annotated[Count, "clean rounds asked of each comparison"]
     seed: Annotated[int | None, "seed of its order"]
     arms: Annotated[Sequence[str], "its arms in the order started, as JSON"]
     comparisons: Annotated[Sequence[str], "ids of its comparisons in their order"]
@@ -200,21 +245,25 @@ class RoundRecord(Record):
     round: Round
     order: Annotated[Sequence[str], "ids of the cells in the order of their slots, as JSON"]
     canaries: Annotated[
-        Sequence[Sequence[float]], "seconds of the canary loop, of each boundary and core"
+        Sequence[Sequence[Annotated[float, ABOVE_0]]],
+        "seconds of the canary loop, of each boundary and core",
+        EqualLengths(),
     ]
-    wall_seconds: Annotated[float, "seconds of the round"]
-    foreign_seconds: Annotated[float, "CPU seconds of other programs on the watched cores"]
-    steal_seconds: Annotated[float, "seconds of the watched cores that the hypervisor took"]
-    load: Annotated[float, "load average over one minute"]
+    wall_seconds: Annotated[float, "seconds of the round", ABOVE_0]
+    foreign_seconds: Annotated[CountedSeconds, "CPU seconds of other programs on the watched cores"]
+    steal_seconds: Annotated[
+        CountedSeconds, "seconds of the watched cores that the hypervisor took"
+    ]
+    load: Annotated[float, "load average over one minute", Between(0, unknown=True)]
     throttled_seconds: Annotated[float | None, "seconds held back by a quota"] = None
     pressure_seconds: Annotated[float | None, "seconds in which some task waited for a core"] = None
     frequency_mhz: Annotated[Sequence[float] | None, "frequency of each core"] = None
-    major_faults: Annotated[int | None, "page faults of the slices that went to disk"] = None
+    major_faults: Annotated[Count | None, "page faults of the slices that went to disk"] = None
     gpu: Annotated[Mapping[str, Any] | None, "clocks, throttling and power by the GPU's driver"] = (
         None
     )
     suspect: Annotated[str | None, "the rule of quarantine that it fell under when it ended"] = None
-    watched_cores: Annotated[Sequence[int] | None, "the cores that foreign seconds refer to"] = None
+    watched_cores: Annotated[Cores, "the cores that foreign seconds refer to"] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,18 +279,19 @@ class SliceRecord(Record):
         str,
         "throughput (one fence at the end), latency (a fence per step), first_token (a fence"
         " per prompt and token) or further_token (the tokens after the first)",
+        OneOf(tuple(dict.fromkeys((*STATISTICS, *FENCED)))),  # further_token is computed
     ]
-    steps: Annotated[int, "steps in the slice"]
-    seconds: Annotated[float, "seconds of the whole slice"]
-    cpu_seconds: Annotated[float, "CPU seconds of the worker in the slice"]
-    step_seconds: Annotated[Sequence[float] | None, "seconds of each step, if each is fenced"] = (
+    steps: Annotated[int, "steps in the slice", AT_LEAST_1]
+    seconds: Annotated[float, "seconds of the whole slice", ABOVE_0]
+    cpu_seconds: Annotated[Seconds, "CPU seconds of the worker in the slice"]
+    step_seconds: Annotated[
+        Sequence[Annotated[float, ABOVE_0]] | None, "seconds of each step, if each is fenced"
+    ] = None
+    wait_seconds: Annotated[Seconds | None, "seconds that its threads waited for a core"] = None
+    switches: Annotated[Count | None, "involuntary context switches of the worker in the slice"] = (
         None
     )
-    wait_seconds: Annotated[float | None, "seconds that its threads waited for a core"] = None
-    switches: Annotated[int | None, "involuntary context switches of the worker in the slice"] = (
-        None
-    )
-    major_faults: Annotated[int | None, "page faults that went to disk"] = None
+    major_faults: Annotated[Count | None, "page faults that went to disk"] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,15 +301,17 @@ class MemoryRecord(Record):
     kind = "memory"
     cell: str
     process: Process
-    phase: Annotated[str, "interpreter, import, build, compile, first_step or steady"]
-    peak_bytes: Annotated[int | None, "peak resident bytes of the process in this stage"] = None
+    phase: Annotated[
+        str, "interpreter, import, build, compile, first_step or steady", OneOf(MEMORY_STAGES)
+    ]
+    peak_bytes: Annotated[Count | None, "peak resident bytes of the process in this stage"] = None
     tree_bytes: Annotated[
-        int | None, "largest proportional set size of its process tree, sampled"
+        Count | None, "largest proportional set size of its process tree, sampled"
     ] = None
     device_bytes: Annotated[
-        int | None, "largest device memory of the process by the driver, sampled"
+        Count | None, "largest device memory of the process by the driver, sampled"
     ] = None
-    framework_bytes: Annotated[int | None, "peak of the framework's own device allocator"] = None
+    framework_bytes: Annotated[Count | None, "peak of the framework's own device allocator"] = None
     reason: Reason = None
 
 
@@ -270,8 +322,8 @@ class EnergyRecord(Record):
     kind = "energy"
     cell: str
     process: Process
-    steps: Annotated[int | None, "steps of the loop"] = None
-    seconds: Annotated[float | None, "seconds of the loop"] = None
+    steps: Annotated[Count | None, "steps of the loop"] = None
+    seconds: Annotated[Seconds | None, "seconds of the loop"] = None
     joules_per_step: Annotated[
         float | None, "joules per step by the board's counter, less idling"
     ] = None
@@ -292,7 +344,7 @@ class AccuracyRecord(Record):
     test_accuracy: Accuracy | None = None
     test_loss: TestLoss | None = None
     train_loss: TrainLoss | None = None
-    train_steps: Annotated[int | None, "training steps made"] = None
+    train_steps: Annotated[Count | None, "training steps made"] = None
     reason: Reason = None
 
 
@@ -304,7 +356,7 @@ class EpochRecord(Record):
     cell: str
     process: Process
     seed: Annotated[int, "seed of initial parameters, split and order"]
-    epoch: Annotated[int, "epochs learned by then; the first is 1"]
+    epoch: Annotated[int, "epochs learned by then; the first is 1", AT_LEAST_1]
     test_accuracy: Accuracy
     test_loss: TestLoss
     train_loss: TrainLoss
@@ -326,7 +378,9 @@ class StatusRecord(Record):
     kind = "status"
     cell: str
     status: Annotated[
-        str, "how the cell ended; unfinished if it was interrupted or has not yet run"
+        str,
+        "how the cell ended; unfinished if it was interrupted or has not yet run",
+        OneOf(STATUSES),
     ]
     reason: Annotated[str | None, "why, in one line"] = None
     log: Annotated[
@@ -348,66 +402,28 @@ KINDS: Mapping[str, type[Record]] = {
         *(MemoryRecord, EnergyRecord, AccuracyRecord, EpochRecord, DeathRecord, StatusRecord),
     )
 }
-# Type of a field -> its types in JSON, and the dtype of its column.
-_JSON: Mapping[Any, tuple[tuple[type, ...], str]] = {
-    float: ((float, int, str), NUMBER),  # a float that is not finite is a text
-    int: ((int,), COUNT),
-    str: ((str,), TEXT),
-    bool: ((bool,), TRUTH),
-    Sequence: ((list,), TEXT),
-    Mapping: ((dict,), TEXT),
-}
+# JSON type of a field -> the dtype of its column. If it may be null, one of the second.
+_DTYPES = {float: NUMBER, int: COUNT, bool: TRUTH}
+_OPTIONAL_DTYPES = {COUNT: COUNT_OR_NA, TRUTH: TEXT}
 
 
-@dataclass(frozen=True)
-class Field:
-    """A field of a kind: the JSON types that it may have, and its column."""
-
-    name: str
-    required: bool
-    types: frozenset[type]
-    dtype: str
-    meaning: str
-
-
-def _field(name: str, annotation: Any, *, required: bool) -> Field:
-    meaning = ""
-    optional = False
-    while True:
-        if typing.get_origin(annotation) is Annotated:
-            annotation, found = typing.get_args(annotation)[:2]
-            meaning = meaning or found
-        elif typing.get_origin(annotation) in (types.UnionType, typing.Union):
-            inner = [each for each in typing.get_args(annotation) if each is not type(None)]
-            (annotation,), optional = inner, True
-        else:
-            break
-    accepted, dtype = _JSON[typing.get_origin(annotation) or annotation]
-    if optional:
-        dtype = {COUNT: COUNT_OR_NA, TRUTH: TEXT}.get(dtype, dtype)
-    absent = (type(None),) if optional or not required else ()
-    return Field(name, required, frozenset({*accepted, *absent}), dtype, meaning)
-
-
-def fields_of(kind: str) -> dict[str, Field]:
-    """Return the fields of a kind, in their order, without "record"."""
+def fields_of(kind: str) -> dict[str, Member]:
+    """Return the fields of a kind, "at" last, without "record"."""
     return _FIELDS[kind]
 
 
-def _fields_of(record: type[Record]) -> dict[str, Field]:
-    hints = typing.get_type_hints(record, include_extras=True)
-    found = {
-        each.name: _field(
-            each.name,
-            hints[each.name],
-            required=each.default is MISSING,
-        )
-        for each in fields(record)
-    }
+def _fields_of(record: type[Record]) -> dict[str, Member]:
+    found = members_of(record)
     return {**{name: each for name, each in found.items() if name != "at"}, "at": found["at"]}
 
 
 _FIELDS = {kind: _fields_of(record) for kind, record in KINDS.items()}
+
+
+def dtype_of(each: Member) -> str:
+    """Return the dtype of a field's column."""
+    dtype = _DTYPES.get(each.domain.kind or dict, TEXT)
+    return _OPTIONAL_DTYPES.get(dtype, dtype) if each.domain.optional else dtype
 
 
 def columns_of(record: type[Record], *names: str, **renamed: str) -> dict[str, tuple[str, str]]:
@@ -415,8 +431,24 @@ def columns_of(record: type[Record], *names: str, **renamed: str) -> dict[str, t
     found = {**dict(zip(names, names, strict=True)), **renamed}
     described = _FIELDS[record.kind]
     return {
-        column: (described[name].dtype, described[name].meaning) for column, name in found.items()
+        column: (dtype_of(described[name]), described[name].meaning)
+        for column, name in found.items()
     }
+
+
+def hold(records: Collection[Any]) -> bool:
+    """Return whether decoded lines are records with good values; many at once cost less."""
+    by_kind: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        kind = record.get("record") if isinstance(record, dict) else None
+        if not isinstance(kind, str) or kind not in _FIELDS:
+            return False
+        by_kind.setdefault(kind, []).append(record)
+    return all(
+        each.holds(found, name)
+        for kind, found in by_kind.items()
+        for name, each in _FIELDS[kind].items()
+    )
 
 
 def why_not(record: object) -> str | None:
@@ -426,34 +458,14 @@ def why_not(record: object) -> str | None:
     kind = record.get("record")
     described = _FIELDS.get(kind) if isinstance(kind, str) else None
     if described is None:
-        return f"unknown kind of record {kind!r}"
+        return f"unknown kind of record {shortened(kind)}"
     required = {name for name, each in described.items() if each.required}
     if not required <= record.keys():
         return f"{kind} record without {sorted(required - record.keys())}"
     for name, each in described.items():
-        value = record.get(name)
-        strange = type(value) is str and each.dtype == NUMBER and value not in NOT_FINITE
-        if type(value) not in each.types or strange:
-            return f"{kind} record whose {name} is {shortened(value)}, not {words(each)}"
-    if kind == "status" and record["status"] not in STATUSES:
-        return f"unknown status {record['status']!r}"
+        if name in record and (fault := each.domain.fault(record[name], name)):
+            return f"{kind} record whose {fault}"
     return None
-
-
-def shortened(value: object) -> str:
-    """Return a value as an error shows it."""
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:40]}..."
-
-
-def words(described: Field) -> str:
-    """Return the type of a field as an error names it."""
-    names = {float: "a number", int: "a whole number", str: "a text", bool: "true or false"}
-    names |= {list: "a list", dict: "an object"}
-    kinds = [each for each in names if each in described.types]
-    if float in kinds:
-        kinds = [float]
-    return " or ".join(names[each] for each in kinds)
 
 
 def json_ready(value: Any) -> Any:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy
 
-from harness.errors import BadInput
 from harness.machine import quarantine
 from harness.records.arrays import Columns, json_texts, typed_array
 from harness.records.kinds import NUMBER
@@ -20,7 +19,7 @@ def round_columns(columns: Columns, processes: Columns, runs: Mapping[str, Run])
     every = [each.get("logical_cores") or each.get("cores") or 1 for each in machines]
     # Rounds of older runs name no cores; their seconds cover the whole machine.
     of_run = zip(columns["watched_cores"], columns["owner"], strict=True)
-    cores = numpy.array([_watched(found, every[run]) for found, run in of_run], dtype=numpy.int64)
+    cores = numpy.array([len(c) if c else every[run] for c, run in of_run], dtype=numpy.int64)
     owner = numpy.asarray(columns["owner"], dtype=numpy.int64)
     purposes = zip(*(processes[name] for name in ("owner", "block", "purpose")), strict=True)
     residency = {(run, block): purpose for run, block, purpose in purposes}
@@ -63,28 +62,17 @@ def round_columns(columns: Columns, processes: Columns, runs: Mapping[str, Run])
     }
 
 
-def _watched(recorded: Any, machine: int) -> int:
-    if recorded is None:
-        return machine
-    if not isinstance(recorded, list) or not recorded:
-        raise BadInput(f"the watched cores of a round are not a list of cores: {recorded!r}")
-    return len(recorded)
-
-
 def _canaries(records: Sequence[Any]) -> tuple[Any, Any]:
     """Return spread and median of each round's canaries; rounds of one shape are done together."""
     spread, middle = numpy.zeros(len(records)), numpy.full(len(records), numpy.nan)
     shapes: dict[tuple[int, int], list[int]] = {}
-    try:
-        for at, record in enumerate(records):
-            shapes.setdefault((len(record), len(record[0]) if record else 0), []).append(at)
-        for (boundaries, cores), rows in shapes.items():
-            if boundaries and cores:
-                values = numpy.array([records[at] for at in rows], dtype=float)
-                spread[rows] = quarantine.canary_spreads(values)
-                middle[rows] = numpy.median(values, axis=(1, 2))
-    except (TypeError, ValueError) as error:
-        raise BadInput(f"the canaries of a round are not lists of seconds: {error}") from error
+    for at, record in enumerate(records):
+        shapes.setdefault((len(record), len(record[0]) if record else 0), []).append(at)
+    for (boundaries, cores), rows in shapes.items():
+        if boundaries and cores:
+            values = numpy.array([records[at] for at in rows], dtype=float)
+            spread[rows] = quarantine.canary_spreads(values)
+            middle[rows] = numpy.median(values, axis=(1, 2))
     return spread, middle
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy
@@ -12,13 +12,12 @@ from harness.errors import BadInput
 from harness.plan.vocabulary import FENCED
 from harness.records.arrays import Columns, typed_array
 from harness.records.kinds import COUNT, NUMBER
+from harness.records.store import Run, iterate_records
 
 
 def slice_columns(columns: Columns, owners: Sequence[str]) -> tuple[Columns, Columns]:
     """Return the columns of ``slices`` and of ``steps`` from those of slice records."""
     each = columns["step_seconds"]
-    if strange := {type(steps) for steps in each} - {list, type(None)}:
-        raise BadInput(f"a slice record has {strange.pop().__name__} as step_seconds, not a list")
     lengths = numpy.array([len(steps) if steps else 0 for steps in each], dtype=numpy.int64)
     rows = numpy.repeat(numpy.arange(len(each)), lengths)
     owner = numpy.asarray(columns["owner"], dtype=numpy.int64)[rows]
@@ -51,23 +50,26 @@ def slice_columns(columns: Columns, owners: Sequence[str]) -> tuple[Columns, Col
     return {**columns, "step_seconds": step_seconds}, steps
 
 
-def refuse_doubled(slices: pandas.DataFrame, owner: Any, owners: Sequence[str]) -> None:
+def refuse_doubled(slices: pandas.DataFrame, runs: Mapping[str, Run]) -> None:
     """Raise BadInput if a cell has two slices of one kind in one round, so that none are mixed.
 
     An earlier Levelfield gave the block after an interruption the number of the interrupted one.
     """
-    keys = slices[["block", "round", "statistic"]].assign(owner=owner)
-    doubled = keys.duplicated(keep=False).to_numpy()
+    names = ["cell", "block", "round", "statistic"]
+    doubled = slices.duplicated(["run", *names]).to_numpy()
     if not doubled.any():
         return
-    first = int(doubled.argmax())
-    same = (keys == keys.iloc[first]).all(axis=1).to_numpy()
-    processes = " and ".join(map(str, slices["process"][same]))
-    place = keys.iloc[first]
+    row = slices.iloc[int(doubled.argmax())]
+    run, place = runs[row["run"]], [row[name] for name in names]
+    first, second = [
+        (line, record["process"])
+        for line, record in enumerate(iterate_records(run), 1)
+        if record["record"] == "slice" and [record[name] for name in names] == place
+    ][:2]
     raise BadInput(
-        f"{owners[place['owner']]}: block {place['block']}, round {place['round']} has more than"
-        f" one {place['statistic']} slice, of processes {processes}; it is not known which of them"
-        " is right, so measure it again: levelfield run SUITE"
+        f"{run.records_path}, line {second[0]}: slice record whose cell, block, round and statistic"
+        f" are those of line {first[0]} (processes {first[1]} and {second[1]}); it is not known"
+        " which of them is right, so measure it again: levelfield run SUITE"
     )
 
 

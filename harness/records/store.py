@@ -24,7 +24,7 @@ import os
 import shlex
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,16 +32,14 @@ from typing import Any
 import orjson
 
 from harness.errors import BadInput, LevelfieldError, RunFailed
+from harness.plan.domains import shortened
 from harness.records import kinds
+from harness.records.description import fault_of
 from harness.records.kinds import STATUSES, Record
 
 SCHEMA, KIND = 3, "levelfield-run"
 OLDEST_SCHEMA = 2  # that is read; harness.records.kinds says how the numbers differ
 CLOSED_SINCE = 3  # since this schema no slice counts without a closing gate
-_CELL = (
-    "id comparison arm framework mode model preset phase batch optimizer numeric device threads"
-    " profile"
-)
 _REQUIRED = {
     kind: frozenset(name for name, each in kinds.fields_of(kind).items() if each.required)
     for kind in kinds.KINDS
@@ -151,7 +149,8 @@ def create(results: Path, name: str, description: Mapping[str, Any]) -> Run:
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     content = {"created": now, **kinds.json_ready(description), "schema": SCHEMA, "kind": KIND}
     content["id"] = uuid.uuid4().hex
-    _check_cells(content, "the description of a run")
+    if fault := fault_of(content):
+        raise BadInput(f"the description of a run: {fault}")
     folder = Path(results, name)
     try:
         Path(results).mkdir(parents=True, exist_ok=True)
@@ -175,27 +174,28 @@ def create(results: Path, name: str, description: Mapping[str, Any]) -> Run:
 def open_run(path: Path | str) -> Run:
     """Open the run in a folder, for reading until something is appended. Raises BadInput."""
     folder = Path(path)
-    foreign = f"{folder} is not a run folder of levelfield"
+    file, foreign = folder / "run.json", f"{folder} is not a run folder of levelfield"
     try:
-        content = _parse_object((folder / "run.json").read_bytes())
+        content = _parse_object(file.read_bytes())
     except OSError as error:
         raise BadInput(f"{foreign}: its run.json: {error.strerror}") from error
     except ValueError as error:
-        raise BadInput(f"{foreign}: its run.json is not valid JSON ({error})") from error
+        raise BadInput(f"{file}: not valid JSON ({error}), so {foreign}") from error
     schema = content.get("schema")
     if content.get("kind") != KIND or type(schema) is not int:
-        raise BadInput(f'{foreign}: its run.json does not say "kind": "{KIND}" and its "schema"')
+        raise BadInput(f'{file}: it does not say "kind": "{KIND}" and its "schema", so {foreign}')
     if schema > SCHEMA:
         raise BadInput(
-            f"{folder} has schema {schema} and this levelfield knows schemas up to {SCHEMA}:"
+            f"{file}: it has schema {schema}, and this levelfield knows schemas up to {SCHEMA}:"
             " upgrade levelfield to read it"
         )
     if schema < OLDEST_SCHEMA:
         raise BadInput(
-            f"{folder} has schema {schema}, and this levelfield reads schemas from {OLDEST_SCHEMA}"
-            " on: run its suite again"
+            f"{file}: it has schema {schema}, and this levelfield reads schemas from"
+            f" {OLDEST_SCHEMA} on: run its suite again"
         )
-    _check_cells(content, str(folder / "run.json"))
+    if fault := fault_of(content):
+        raise BadInput(f"{file}: {fault}")
     return Run(folder, content)
 
 
@@ -231,10 +231,11 @@ def repair(run: Run) -> None:
 def iterate_records(run: Run, *, strict: bool = False) -> Iterator[dict[str, Any]]:
     """Yield each record as written, without a torn last one. Raises BadInput naming the line.
 
-    ``strict``: whether to check the types of all fields, which takes several times as long.
+    ``strict``: whether to check all fields, which takes several times as long, and that its cell is
+    in run.json.
     """
-    good = _is_well_typed if strict else _is_record
     path = run.records_path
+    planned = {cell["id"] for cell in run.description["cells"]}
     try:
         data, whole = _whole_lines(path)
     except OSError as error:
@@ -250,10 +251,27 @@ def iterate_records(run: Run, *, strict: bool = False) -> Iterator[dict[str, Any
         # error names its line.
         if len(records) != len(chunk):
             records = [_parsed(path, at, line) for at, line in enumerate(chunk, first + 1)]
-        if not all(map(good, records)):
-            place = next(n for n, record in enumerate(records) if not good(record))
-            raise BadInput(f"{path}, line {first + place + 1}: {kinds.why_not(records[place])}")
+        if not (kinds.hold(records) if strict else all(map(_is_record, records))):
+            _refuse(path, first, records)
+        if strict and not {r["cell"] for r in records if r.get("cell") is not None} <= planned:
+            _refuse(path, first, records, planned)
         yield from records
+
+
+def _refuse(
+    path: Path, before: int, records: Sequence[Any], planned: Collection[str] | None = None
+) -> None:
+    """Raise BadInput for the first line that is no record, or whose cell is not ``planned``.
+
+    ``before``: the number of lines before those of ``records``.
+    """
+    for number, record in enumerate(records, before + 1):
+        fault = kinds.why_not(record)
+        if planned is not None and record.get("cell") not in {*planned, None}:
+            cell = shortened(record["cell"])
+            fault = f"{record['record']} record of cell {cell}, which is not in run.json"
+        if fault:
+            raise BadInput(f"{path}, line {number}: {fault}")
 
 
 _CHUNK = 4096  # this many lines are decoded together, which takes half the time
@@ -263,7 +281,7 @@ def _parsed(path: Path, number: int, line: bytes) -> Any:
     try:
         return orjson.loads(line)
     except ValueError as error:
-        raise BadInput(f"{path}, line {number}: {error}") from error
+        raise BadInput(f"{path}, line {number}: not valid JSON ({error})") from error
 
 
 def _is_record(record: Any) -> bool:
@@ -276,12 +294,8 @@ def _is_record(record: Any) -> bool:
         return False
 
 
-def _is_well_typed(record: Any) -> bool:
-    return kinds.why_not(record) is None
-
-
 def read_records(run: Run) -> list[dict[str, Any]]:
-    """Return every record of a run, in the order written, each with fields of the right types."""
+    """Return every record of a run, in the order written, each with good values in its fields."""
     return list(iterate_records(run, strict=True))
 
 
@@ -342,14 +356,3 @@ def _whole_lines(path: Path) -> tuple[bytes, int]:
         words = f"{path}: dropped a torn last record of {len(data) - whole} bytes"
         warnings.warn(words, TornRecord, stacklevel=3)
     return data, whole
-
-
-def _check_cells(content: Mapping[str, Any], source: str) -> None:
-    cells, fields = content.get("cells"), set(_CELL.split())
-    if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
-        raise BadInput(f'{source}: "cells" is not a list of objects')
-    for number, cell in enumerate(cells):
-        if lacking := sorted(fields - cell.keys()):
-            raise BadInput(f"{source}: cell number {number} lacks {', '.join(lacking)}")
-    if len({cell["id"] for cell in cells if isinstance(cell["id"], str)}) < len(cells):
-        raise BadInput(f"{source}: the ids of cells are not texts that differ")

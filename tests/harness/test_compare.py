@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from harness.analysis.sessions import Change, compare, welch
+from harness.cli.compare import compare_command
 from harness.errors import BadInput
 from harness.statistics.estimates import estimate
 from tests.support.sessions import SAME, session
@@ -98,3 +99,27 @@ def test_welch_against_scipy() -> None:
     assert float(ours.log_ratio) == pytest.approx(b.mean() - a.mean())
     # Degrees of freedom are rounded down, which makes the p-value a little larger.
     assert theirs.pvalue <= float(ours.p_value()) < theirs.pvalue * 1.1
+
+
+def test_arms_that_are_unknown_here_do_not_hide_the_others(tmp_path: Path) -> None:
+    """Of a third party whose package is not installed: matched by name and version as well."""
+    known = ("torch:eager", "jax:jit")
+    before = session(tmp_path, "before", 1, arms=(*known, "novel@1:fast", "gone:fast"))
+    after = session(tmp_path, "after", 2, arms=(*known, "novel@2:fast"))
+    compared = compare(before, after)
+    assert [(change.before, change.after) for change in compared.changes] == [
+        ("jax:jit", "jax:jit"),
+        ("novel@1:fast", "novel@2:fast"),
+    ]
+    assert compared.left_out == ("gone:fast (only in the first run)",)
+
+
+def test_json_has_null_where_nothing_was_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every round is in quarantine: no NaN, which is no JSON, and no warning of NumPy."""
+    loud = [(block, index) for block in range(1, 8) for index in range(6)]
+    runs = [session(tmp_path, name, seed, loud=loud) for seed, name in enumerate(("one", "two"))]
+    compare_command(*runs, as_json=True)
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert {change["ratio"] for change in found["changes"]} == {None}

@@ -243,7 +243,15 @@ def test_the_folder_depends_on_all_that_decides_the_content() -> None:
 def test_without_a_sound_marker_it_is_half_built(built: sealed.Environment) -> None:
     marker = built.path / "levelfield.json"
     whole = marker.read_text()
-    for spoiled in ("", whole[: len(whole) // 2], "[]", "{}"):
+    numbers = json.dumps({**json.loads(whole), "lock": 5})
+    for spoiled in (
+        "",
+        whole[: len(whole) // 2],
+        "[]",
+        "{}",
+        numbers,
+        whole.replace("[", "[1, ", 1),
+    ):
         marker.write_text(spoiled)
         assert sealed.find(ALPHA) is None
         assert sealed.list_environments() == []

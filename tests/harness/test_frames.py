@@ -24,6 +24,7 @@ from harness.errors import BadInput, RunFailed
 from harness.records.columns import COLUMNS
 from harness.records.frames import Frames, load
 from harness.records.kinds import KINDS
+from harness.records.runs import UnreadableRun
 from harness.records.store import (
     CLOSED_SINCE,
     SCHEMA,
@@ -150,7 +151,7 @@ def test_shares_are_of_the_watched_cores_and_in_older_runs_of_the_machine(tmp_pa
     assert found["rule"].tolist()[:2] == ["foreign load"] * 2
 
 
-@pytest.mark.parametrize("watched", [[], "0", 1, {"0": 1}])
+@pytest.mark.parametrize("watched", [["0"], "0", 1, {"0": 1}])
 def test_watched_cores_that_are_no_list_are_refused(tmp_path: Path, watched: Any) -> None:
     with empty_run(tmp_path) as run:
 
@@ -587,16 +588,18 @@ def test_two_slices_of_one_cell_kind_and_round_are_refused(
 ) -> None:
     folder = tmp_path / "run"
     shutil.copytree(path, folder)
-    doubled = next(r for r in read_records(open_run(folder)) if r["record"] == "slice")
+    lines = read_records(open_run(folder))
+    doubled = next(record for record in lines if record["record"] == "slice")
     again = {**doubled, "process": process or doubled["process"]}
     with (folder / "records.jsonl").open("a") as file:
         file.write(json.dumps(again) + "\n")
     with pytest.raises(BadInput) as error:
         load(folder)
     words = str(error.value)
-    assert words.startswith(f"run synthetic, cell {doubled['cell']}: block 1, round 0 has more")
-    assert f"{doubled['statistic']} slice" in words
-    assert f"processes {doubled['process']} and {again['process']};" in words
+    first, last = lines.index(doubled) + 1, len(lines) + 1
+    assert words.startswith(f"{folder}/records.jsonl, line {last}: slice record whose cell, block,")
+    assert f"are those of line {first} (processes" in words
+    assert f"processes {doubled['process']} and {again['process']})" in words
     assert "\n" not in words
 
 
@@ -609,6 +612,24 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "run.json").write_text("{}")
     with pytest.raises(BadInput, match="foreign"):
+        load(tmp_path / "foreign")
+
+
+@pytest.mark.parametrize("file", ["run.json", "records.jsonl"])
+def test_an_unreadable_run_in_a_folder_hides_no_other(tmp_path: Path, file: str) -> None:
+    for name in ("bad", "good"):
+        write_run(tmp_path, name=name, blocks=1)
+    bad = tmp_path / "bad" / file
+    bad.write_text(bad.read_text().replace('"cell', '"sell'))
+    with pytest.warns(UnreadableRun, match=f"left out: {bad}") as warned:
+        loaded = load(tmp_path)
+    assert len(warned) == 1
+    assert loaded.runs["run"].tolist() == ["good"]
+    # A run that is named itself is not left out, nor is the only one.
+    with pytest.raises(BadInput, match=str(bad)):
+        load([tmp_path / "bad", tmp_path / "good"])
+    shutil.rmtree(tmp_path / "good")
+    with pytest.raises(BadInput, match=str(bad)):
         load(tmp_path)
 
 
@@ -619,7 +640,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     ("old", "new", "words"),
     [
         ('"c0001"', '"c9999"', "status record of cell 'c9999'"),
-        ('"c0001"', '["c0001"]', "status record of cell"),
+        ('"c0001"', '["c0001"]', r"line 7: status record whose cell is \['c0001'\], not a text"),
         ('"fine"', "3", "line 7: status record whose reason is 3, not a text"),
         ("0.25", '"fast"', "slice"),
         ("0.25", "true", "line 3: slice record whose seconds is True, not a number"),
@@ -628,7 +649,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
             '"steps":1.5',
             "line 3: slice record whose steps is 1.5, not a whole number",
         ),
-        ("[0.125]", "[[1]]", r"cell c0001, step_seconds: \[1\] is not of type float64"),
+        ("[0.125]", "[[1]]", r"line 5: slice record whose step_seconds\[0\] is \[1\]"),
         ("[0.125]", "0.125", "line 5: slice record whose step_seconds is 0.125, not a list"),
         (
             '"peak_bytes":7',
@@ -637,8 +658,16 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
         ),
         ('"peak_bytes":7', f'"peak_bytes":{2**70}', "line 6: memory record whose peak_bytes is 1"),
         ('"process":1,"block"', f'"process":{2**70},"block"', "process"),
-        ('"canaries":[[', '"canaries":[["x",', "canaries of a round"),
-        ('"checks":[', '"checks":[1,', "checks of its gate"),
+        (
+            '"canaries":[[',
+            '"canaries":[["x",',
+            r"line 4: round record whose canaries\[0\]\[0\] is 'x', not a number",
+        ),
+        (
+            '"checks":[',
+            '"checks":[1,',
+            r"line 2: closing record whose checks\[0\] is 1, not an object",
+        ),
     ],
 )
 def test_records_that_make_no_sense(tmp_path: Path, old: str, new: str, words: str) -> None:
@@ -660,14 +689,13 @@ def test_records_that_make_no_sense(tmp_path: Path, old: str, new: str, words: s
 def test_floats_that_are_not_finite_come_back(tmp_path: Path) -> None:
     with empty_run(tmp_path) as run:
         gate(run, "c0001", 1)
-        throughput(run, "c0001", 1, math.nan, math.inf, -math.inf, 1.0)
-        latency(run, "c0001", 1, 4, [math.inf, 1.0])
+        for loss in (math.nan, math.inf, -math.inf, 1.0):
+            run.append(KINDS["accuracy"](cell="c0001", process=1, test_loss=loss))
         run.append(KINDS["status"](cell="c0001", status="ok", reason="nan"))
     loaded = load(run.path)
     numpy.testing.assert_array_equal(
-        loaded.slices["seconds"], [math.nan, math.inf, -math.inf, 1.0, math.inf]
+        loaded.accuracy["test_loss"], [math.nan, math.inf, -math.inf, 1.0]
     )
-    assert loaded.steps["step_seconds"].tolist() == [math.inf, 1.0]
     assert loaded.cells["reason"][0] == "nan"
 
 

@@ -90,5 +90,5 @@ def test_suites_are_kept_apart_and_smoke_runs_left_out(tmp_path: Path) -> None:
 
 
 def test_what_is_no_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="is no run and no folder of runs"):
+    with pytest.raises(BadInput, match="nowhere is not a run folder of levelfield"):
         history([tmp_path / "nowhere"])

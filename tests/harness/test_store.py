@@ -127,10 +127,10 @@ def test_arrays_become_lists(tmp_path: Path) -> None:
                 steps=2,
                 seconds=3.0,
                 cpu_seconds=3.0,
-                step_seconds=numpy.array([1.0, numpy.nan]),
+                step_seconds=numpy.array([1.0, 2.0]),
             )
         )
-    assert read_records(run)[0]["step_seconds"] == [1.0, "nan"]
+    assert read_records(run)[0]["step_seconds"] == [1.0, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,10 @@ def test_foreign_folders(tmp_path: Path) -> None:
         ('{"kind": "levelfield-run", "schema": true}', '"schema"'),
         ('{"kind": "levelfield-run", "schema": 2}', "cells"),
         ('{"kind": "levelfield-run", "schema": 2, "cells": [1]}', "cells"),
-        ('{"kind": "levelfield-run", "schema": 2, "cells": [{"id": "c1"}]}', "lacks arm, batch"),
+        (
+            '{"kind": "levelfield-run", "schema": 2, "cells": [{"id": "c1"}]}',
+            "cells[0] has no 'comparison'",
+        ),
     ],
 )
 def test_foreign_contents(tmp_path: Path, text: str, words: str) -> None:
@@ -208,10 +211,21 @@ def test_a_newer_schema(tmp_path: Path) -> None:
 
 def test_cell_ids_differ(tmp_path: Path) -> None:
     cells = empty_run(tmp_path).description["cells"]
-    for ids in (["a", "a"], ["a", 3], ["a", ["b"]]):
+    for ids, words in (
+        (["a", "a"], r"cells\[1\] has the id of cells\[0\]"),
+        (["a", 3], r"cells\[1\].id is 3, not a text"),
+        (["a", ["b"]], r"cells\[1\].id is \['b'\], not a text"),
+    ):
         changed = [{**cell, "id": id} for cell, id in zip(cells, ids, strict=False)]
-        with pytest.raises(BadInput, match="ids of cells"):
+        with pytest.raises(BadInput, match=words):
             create(tmp_path, "bad", {"cells": changed})
+
+
+def test_arms_of_a_comparison_differ(tmp_path: Path) -> None:
+    cells = empty_run(tmp_path).description["cells"]
+    changed = [{**cell, "arm": "torch:eager"} for cell in cells]
+    with pytest.raises(BadInput, match=r"cells\[1\] has the comparison and arm of cells\[0\]"):
+        create(tmp_path, "bad", {"cells": changed})
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "-x", "a\nb", "a\0b"])
@@ -254,8 +268,8 @@ def test_a_bad_line_in_the_middle(tmp_path: Path) -> None:
         whole.replace(b"status", b"guess", 1): "unknown kind of record 'guess'",
         whole.replace(b'"status"', b"[]", 1): r"unknown kind of record \[\]",
         whole.replace(b'"cell"', b'"sell"'): r"status record without \['cell'\]",
-        whole.replace(b"ok", b"fine"): "unknown status 'fine'",
-        whole.replace(b'"ok"', b'["ok"]'): r"status record whose status is \['ok'\], not a text",
+        whole.replace(b"ok", b"fine"): "status record whose status is 'fine', not one of ok, wrong",
+        whole.replace(b'"ok"', b'["ok"]'): r"status record whose status is \['ok'\], not one of ok",
     }.items():
         run.records_path.write_bytes(whole + bad + whole)
         with pytest.raises(BadInput, match=rf"records.jsonl, line 2: .*{words}") as error:

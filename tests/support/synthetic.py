@@ -331,7 +331,14 @@ def description(
     arms = sorted({cell["arm"] for cell in cells})
     return {
         "created": "2026-01-02T03:04:05+00:00",
-        "suite": {"name": "synthetic", "level": level, "margin": 0.02},
+        "suite": {
+            "name": "synthetic",
+            "title": "Runs that were never run",
+            "models": sorted({cell["model"] for cell in cells}),
+            "arms": arms,
+            "level": level,
+            "margin": 0.02,
+        },
         "seed": seed,
         "machine": {
             "processor": "Example 9000",
