@@ -37,10 +37,12 @@ class OneOf:
     words: tuple[str, ...]
 
 
+@dataclass(frozen=True)
 class Unlimited:
     """A limit that is none: every number, also those that are not finite."""
 
 
+@dataclass(frozen=True)
 class EqualLengths:
     """A limit of a list of lists: all have the same length."""
 

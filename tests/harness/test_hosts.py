@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.analysis.groups import groups
 
 from harness.analysis import planning
+from harness.analysis.comparisons import comparisons_of
 from harness.engine.blocks import Noise, _suspect
 from harness.environments import interpreters, sealed
 from harness.errors import BadInput
@@ -140,7 +140,7 @@ def test_a_run_on_a_bare_host_whose_clock_steps(
     loaded = frames.load(folder)
     assert loaded.rounds["wall_seconds"].between(0, DAY / 2).all()
     assert not loaded.rounds["quarantined"].any()
-    (group,) = groups(loaded)
+    (group,) = comparisons_of(loaded)
     words = findings.noise(loaded, group)
     assert words.startswith("Noise: foreign load not counted by this host; canary spread ")
     assert words.endswith("; stolen not counted.")
