@@ -9,7 +9,11 @@ An oracle for other programs, from Python alone::
     reference.run_jax(case).gradients[0]["conv1/kernel"]  # float64 by default
 """
 
-from reference.case import Answers, Case, draw_case, run_jax, run_numpy, settled_case
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from reference.spec import (
     BadDefinition,
     Model,
@@ -20,6 +24,9 @@ from reference.spec import (
     get,
 )
 from reference.trace import summarize
+
+if TYPE_CHECKING:
+    from reference.case import Answers, Case, draw_case, run_jax, run_numpy, settled_case
 
 __all__ = [
     "Answers",
@@ -37,3 +44,14 @@ __all__ = [
     "settled_case",
     "summarize",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the cases with the first of their names that is used.
+
+    They bring NumPy and SciPy, which take longer to load than a program that only asks for
+    definitions takes to run.
+    """
+    if name not in __all__:
+        raise AttributeError(f"module 'reference' has no attribute {name!r}")
+    return getattr(importlib.import_module("reference.case"), name)

@@ -36,8 +36,6 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 PHASES = ("inference", "training", "generation")
 BATCH_NORM_EPSILON = 1e-5
 BATCH_NORM_NEW = 0.1  # weight of a new batch in the running statistics
@@ -436,7 +434,7 @@ def draw_rows(count: int, shape: tuple[int, ...], stream: Any, *, first: int = 0
     than four rows has no middle row. ``stream``: a NumPy generator.
     """
     middle = count // 2 if count - first > 3 else count
-    values = stream.integers(first, count - (middle < count), shape, dtype=np.int32)
+    values = stream.integers(first, count - (middle < count), shape, dtype="int32")
     values += values >= middle
     ends = values[0] if values.ndim > 1 else values
     ends[0], ends[-1] = first, count - 1

@@ -39,7 +39,7 @@ from harness.plan.cells import Cell
 from harness.plan.suite import Suite, load_suite
 from harness.plan.vocabulary import TWIN
 from harness.records import store
-from harness.statistics.decisions import LEVELS
+from harness.statistics.levels import LEVELS
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 DEFAULT_RESULTS = Path("results")

@@ -41,7 +41,7 @@ from harness.proof.cases import Cases
 from harness.records import frames
 from harness.records.kinds import CeilingRecord, SessionRecord, StatusRecord
 from harness.records.store import Run, read_records
-from harness.statistics.decisions import LEVELS
+from harness.statistics.levels import LEVELS
 
 MEMORY_SHARE = 0.70  # of the available memory that the resident arms of a block may take
 SMOKE_BLOCKS = 1

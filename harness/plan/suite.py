@@ -25,7 +25,7 @@ from harness.machine.describe import shown
 from harness.machine.resources import available_cores
 from harness.plan.arms import arms, get_arm, top_folder
 from harness.plan.vocabulary import DEVICES, NUMERICS, PHASES, RESIDENCIES
-from harness.statistics.decisions import LEVELS
+from harness.statistics.levels import LEVELS
 from reference.optimizers import OPTIMIZERS
 from reference.spec import TIME, Model, UnknownName
 
