@@ -172,7 +172,8 @@ def test_an_adapter_imports_the_contract_numpy_and_its_framework(path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "statement", ["import harness.cli", "from harness.cli.list import _adapters; _adapters({})"]
+    "statement",
+    ["import harness.cli.application", "from harness.cli.list import _adapters; _adapters({})"],
 )
 def test_importing_the_harness_imports_no_framework(statement: str) -> None:
     program = f"import sys\n{statement}\nprint(sorted({FRAMEWORKS!r} & set(sys.modules)))"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.advice.needs import CRITERIA, PURPOSES, QUESTIONS, Need, read_need, stated
-from harness.cli.terminal import terminal
-from harness.errors import BadInput
+from harness.cli.terminal import print_json, terminal
+from harness.errors import BadInput, clean
 from reference.spec import UnknownName
 
 if TYPE_CHECKING:
@@ -92,16 +91,22 @@ def advise_command(
     base = read_need(need) if need else Need()
     chosen = stated(said, base)
     if ask:
-        chosen = _asked(chosen)
+        try:
+            chosen = _asked(chosen)
+        except typer.Abort as error:
+            raise BadInput(
+                "the input ended before all questions were answered; state the need by options or"
+                " by --need FILE"
+            ) from error
     advice = advise(load(runs), chosen)
     if as_json:
-        print(json.dumps(_json_of(advice, chosen), indent=1))
+        print_json(_json_of(advice, chosen))
         return
     text, console = advice_text(advice), terminal()
     if console.is_terminal:
         console.print(Markdown(text))
     else:
-        print(text, end="")
+        console.print(text, end="", soft_wrap=True)
 
 
 def _json_of(advice: Advice, need: Need) -> dict[str, Any]:
@@ -133,14 +138,14 @@ def _asked(need: Need) -> Need:
     from harness.advice.words import questions
 
     for name, question, known in questions():
-        words = f"{question} ({', '.join(known)})" if known else question
+        words = clean(f"{question} ({', '.join(known)})" if known else question)
         now = getattr(need, name)
         while True:
             try:
                 need = stated({name: _answer(words, now)}, need)
                 break
             except (BadInput, UnknownName) as error:
-                typer.echo(str(error))
+                typer.echo(clean(str(error)))
     now = {**PURPOSES[need.purpose].weights, **need.weights}
     asked = {
         name: typer.prompt(f"Weight of {name} ({what})", default=float(now[name]), type=float)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
 from typing import Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from harness.cli.terminal import terminal
+from harness.cli.terminal import Rows, print_json, terminal
 from harness.plan.arms import PINS_LAST, EnvironmentSpec, arms, old_pins
 
 STYLES = {"good": "green", "poor": "yellow", "unknown": "dim"}
@@ -28,28 +25,21 @@ def doctor_command(
     found = list(doctor.rows(facts))
     old = old_pins((arm.mode.environment for arm in arms().values()), date.today())
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "rows": [asdict(row) for row in found],
-                    "old_pins": {spec.label: str(spec.pinned) for spec in old},
-                    "conclusion": doctor.conclusion(facts),
-                },
-                indent=1,
-            )
+        print_json(
+            {
+                "rows": [asdict(row) for row in found],
+                "old_pins": {spec.label: str(spec.pinned) for spec in old},
+                "conclusion": doctor.conclusion(facts),
+            }
         )
         return
     console = terminal()
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("what", "found", "state", "advice"):
-        table.add_column(name)
-    for row in found:
-        cells = (row.what, row.found, row.state, row.advice)
-        table.add_row(*map(Text, cells), style=STYLES[row.state])  # brackets are no markup
-    console.print(table)
-    console.print(f"Expect {doctor.conclusion(facts)}.", highlight=False)
+    kinds = {"what": "name", "found": "prose", "state": "status", "advice": "prose"}
+    rows = [(row.what, row.found, row.state, row.advice) for row in found]
+    console.print(Rows(kinds, rows, styles=[STYLES[row.state] for row in found]))
+    console.print(f"Expect {doctor.conclusion(facts)}.")
     if old:
-        console.print(_old_words(old), highlight=False, markup=False, soft_wrap=True)
+        console.print(_old_words(old), soft_wrap=True)
 
 
 def _old_words(old: Sequence[EnvironmentSpec]) -> str:

@@ -54,6 +54,5 @@ def export_command(
         f" {sum(each.size for each in exported.parameters().values()):,} parameters and statistics;"
         f" {', '.join(each.name for each in graph.input)}"
         f" -> {', '.join(each.name for each in graph.output)}",
-        highlight=False,
         soft_wrap=True,
     )

@@ -36,7 +36,7 @@ def report_command(
 def show_report(
     runs: Sequence[Path], folder: Path, console: Console, *, html: bool = False
 ) -> None:
-    """Print the tables and write the report."""
+    """Write the report, then print its tables: a screen that is gone costs no file."""
     # Imported here because pandas and Matplotlib take longer to load than most commands to run.
     from harness.analysis.groups import groups
     from harness.records import frames
@@ -44,11 +44,11 @@ def show_report(
     from harness.report.findings import not_quiet
     from harness.report.tables import comparison_tables, to_rich
 
+    write_report(runs, folder, formats=FORMATS if html else FORMATS[:-1])
     loaded = frames.load(runs)
     for table in comparison_tables(loaded, groups(loaded)):
         console.print(to_rich(table))
     for line in not_quiet(loaded):
-        console.print(line, highlight=False, markup=False)
-    write_report(runs, folder, formats=FORMATS if html else FORMATS[:-1])
+        console.print(line)
     name = "report.html" if html else "report.md"
-    console.print(f"report: {folder / name}", highlight=False, soft_wrap=True)
+    console.print(f"report: {folder / name}", soft_wrap=True)

@@ -10,13 +10,11 @@ records.
 from __future__ import annotations
 
 import random
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
@@ -33,6 +31,7 @@ from harness.environments.sealed import Resolution
 from harness.errors import WorkerFailure
 from harness.machine import ceilings, noise
 from harness.machine.resources import available_cores
+from harness.machine.scratch import roomy, scratch_folder
 from harness.plan.arms import Arm, get_arm
 from harness.plan.cells import Cell
 from harness.plan.suite import Suite
@@ -147,16 +146,14 @@ class Engine:
     timed: bool = False
 
     def measure(self, cells: Sequence[Cell]) -> None:
-        """Bring every cell to a status. Raises RunFailed only for faults of the host itself."""
+        """Bring every cell to a status. Raises RunFailed only for faults of the host itself,
+        NoRoom among them."""
         began = time.monotonic()
         done = _Done.read(self.run)
         statuses = _Statuses(self.run, self.progress, done.over)
         for cell in done.left(in_hand.condemned(read_records(self.run), cells)):
             statuses.finish(cell, "failed", in_hand.REASON)
-        with tempfile.TemporaryDirectory(
-            prefix="levelfield-", ignore_cleanup_errors=True
-        ) as scratch:
-            folder = Path(scratch)
+        with scratch_folder() as folder, roomy(folder):
             generator = random.Random(f"{self.suite.seed} {done.processes}")
             workers = Workers(
                 *(self.run, self.suite.limits, self.resolutions, folder, generator),

@@ -14,6 +14,7 @@ from harness.engine.in_hand import InHand, record_death
 from harness.environments.sealed import Resolution, resolve
 from harness.errors import BadInput
 from harness.machine.describe import code_version, describe_machine, difference, shown
+from harness.machine.home import expanded
 from harness.plan.arms import get_arm, hash_of_models, models_identity
 from harness.plan.cells import Cell, plan
 from harness.plan.suite import Effort, Limits, Suite, add_folders, add_presets, suite_names
@@ -143,7 +144,7 @@ def reopened(
 
 def _add_models(run: store.Run, suite: Suite, began: Mapping[str, Mapping[str, str]]) -> None:
     """Add the outside models of a run. Raises BadInput where they are not those it began with."""
-    folders = [Path(each).expanduser() for each in suite.models_from]
+    folders = [expanded(Path(each)) for each in suite.models_from]
     hashes = {each["hash"] for each in began.values()}
     # Nothing is imported from folders whose files have changed.
     installed = [each.folder for each in outside()]

@@ -21,6 +21,7 @@ from pathlib import Path
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from harness.errors import BadInput, RunFailed
+from harness.machine.home import home
 
 MINOR_VERSIONS = range(14, 5, -1)  # of Python 3, newest first: the newest that fits is chosen
 # These programs also run under old Pythons, so they keep to the language of 3.6.
@@ -100,8 +101,9 @@ def _candidates(wanted: SpecifierSet) -> Iterator[Path]:
     named = [
         Path(each) for each in os.environ.get("LEVELFIELD_PYTHONS", "").split(os.pathsep) if each
     ]
-    yield from (path for path in named if path.is_file())
-    folders = [path for path in named if path.is_dir()]
+    # Not Path.is_file, which raises PermissionError below a folder that cannot be searched.
+    yield from filter(os.path.isfile, named)
+    folders = [*filter(os.path.isdir, named)]
     folders += [Path(entry) for entry in os.get_exec_path() if entry]
     folders += _usual_folders()
     for minor in MINOR_VERSIONS:
@@ -111,12 +113,12 @@ def _candidates(wanted: SpecifierSet) -> Iterator[Path]:
 
 
 def _usual_folders() -> list[Path]:
-    home = Path.home()
-    pyenv = Path(os.environ.get("PYENV_ROOT") or home / ".pyenv")
+    own = home() or Path("/nonexistent")  # as Debian names the home of users who have none
+    pyenv = Path(os.environ.get("PYENV_ROOT") or own / ".pyenv")
     folders = sorted(pyenv.glob("versions/*/bin"), reverse=True)
     for conda in ("miniconda3", "anaconda3", "miniforge3", "mambaforge", "/opt/conda"):
-        folders += [home / conda / "bin", *sorted((home / conda).glob("envs/*/bin"))]
-    folders += sorted((home / ".local/share/uv/python").glob("*/bin"), reverse=True)
+        folders += [own / conda / "bin", *sorted((own / conda).glob("envs/*/bin"))]
+    folders += sorted((own / ".local/share/uv/python").glob("*/bin"), reverse=True)
     return [*folders, Path("/usr/local/bin"), Path("/usr/bin")]
 
 

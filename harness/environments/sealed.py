@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,10 +37,12 @@ from harness.environments.interpreters import (
     printed_by,
 )
 from harness.environments.pip import failure, pip_steps
-from harness.errors import BadInput, RunFailed
+from harness.errors import FULL_DISK, BadInput, RunFailed
+from harness.machine.home import expanded
 from harness.plan.arms import EnvironmentSpec
 
 MARKER = "levelfield.json"
+CHOOSE_CACHE = "name a folder of your own: export LEVELFIELD_CACHE=FOLDER"
 # The last line of the log of a failed build starts with this, followed by the reason.
 FAILED = "levelfield: failed: "
 
@@ -86,10 +88,22 @@ class Resolution:
 
 
 def environments_folder() -> Path:
-    """Folder of environments, their logs and their locks; LEVELFIELD_CACHE moves it."""
+    """Folder of environments, their logs and their locks; LEVELFIELD_CACHE moves it.
+
+    Raises BadInput if the folder is unknown or cannot be read.
+    """
     chosen = os.environ.get("LEVELFIELD_CACHE")
-    cache_folder = Path(chosen).expanduser().absolute() if chosen else user_cache_path("levelfield")
-    return cache_folder / "environments"
+    cache_folder = expanded(Path(chosen)).absolute() if chosen else user_cache_path("levelfield")
+    if not cache_folder.is_absolute():  # platformdirs leaves ~ as it is
+        raise BadInput(f"no home folder is known for the environments; {CHOOSE_CACHE}")
+    folder = cache_folder / "environments"
+    try:
+        os.scandir(folder).close()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # whoever writes there says what is wrong
+    except OSError as error:
+        raise BadInput(f"{folder}: cannot read it: {error.strerror}; {CHOOSE_CACHE}") from error
+    return folder
 
 
 def environment_folder(spec: EnvironmentSpec, base: Interpreter) -> Path:
@@ -143,8 +157,11 @@ def remove(which: EnvironmentSpec | Path) -> None:
     if folder not in _folders():
         raise BadInput(f"{name} has no environment to remove; see: levelfield env list")
     with _locked(folder, None):
-        _discard(folder)
-        _log_of(folder).unlink(missing_ok=True)
+        try:
+            _discard(folder)
+            _log_of(folder).unlink(missing_ok=True)
+        except OSError as error:
+            raise RunFailed(f"cannot remove {name}: {error.filename}: {error.strerror}") from error
 
 
 def _discard(folder: Path) -> None:
@@ -159,8 +176,8 @@ def build(spec: EnvironmentSpec, *, on_progress: Callable[[str], None]) -> Envir
     """Return the environment of a specification; make or finish it if necessary.
 
     ``on_progress`` gets one short line at a time. A second build of the same specification waits
-    for the first. Raises EnvironmentFailed if no Python fits, ``venv`` or ``pip`` fails, or the
-    specification has nothing to build. An interrupted build is half-built.
+    for the first. Raises EnvironmentFailed if no Python fits, ``venv`` or ``pip`` fails, the disk
+    is full, or the specification has nothing to build. An interrupted build is half-built.
     """
     if not spec.requirements:
         raise EnvironmentFailed(f"nothing can be built for {spec.label}: {_how_to_get(spec)}")
@@ -173,12 +190,21 @@ def build(spec: EnvironmentSpec, *, on_progress: Callable[[str], None]) -> Envir
     if found is not None and spec.label in found.labels:
         return found
     with _locked(folder, on_progress):
-        found = _read(folder)
-        if found is None:
-            found = _build(spec, base, folder, on_progress)
-        elif spec.label not in found.labels:
-            found = replace(found, labels=tuple(sorted({*found.labels, spec.label})))
-        _write(found)
+        try:
+            found = _read(folder)
+            if found is None:
+                found = _build(spec, base, folder, on_progress)
+            elif spec.label not in found.labels:
+                found = replace(found, labels=tuple(sorted({*found.labels, spec.label})))
+            _write(found)
+        except OSError as error:
+            full = error.errno in FULL_DISK
+            what = "the disk is full" if full else f"cannot write there: {error.strerror}"
+            place = error.filename or folder
+            raise EnvironmentFailed(
+                f"{place}: {what}; make room, or {CHOOSE_CACHE}; then type: levelfield env build"
+                f" {spec.label}"
+            ) from error
         return found
 
 
@@ -300,8 +326,8 @@ def resolve(spec: EnvironmentSpec, given: Mapping[str, Path]) -> Resolution:
         return Resolution(None, "none", reason, None, ())
     for name in (spec.label, spec.framework):
         if name in given:
-            path = given[name].expanduser().absolute()
-            if not (path.is_file() and os.access(path, os.X_OK)):
+            path = expanded(given[name]).absolute()
+            if not (os.path.isfile(path) and os.access(path, os.X_OK)):
                 raise BadInput(
                     f"the interpreter given for {name}, {path}, is not an executable file; give "
                     f"the path of a Python, or none and type: levelfield env build {spec.label}"
@@ -348,7 +374,9 @@ def _why_not_sealed(spec: EnvironmentSpec) -> str:
     except RunFailed:
         return f"no Python {spec.python} was found for a sealed environment"
     log = _log_of(folder)
-    last = log.read_text(encoding="utf-8").splitlines()[-1:] if log.is_file() else []
+    last: list[str] = []
+    with suppress(OSError):  # it is missing, or another user's
+        last = log.read_text(encoding="utf-8").splitlines()[-1:]
     if last and last[0].startswith(FAILED):
         return f"its environment could not be built ({last[0].removeprefix(FAILED)})"
     return "its environment is half-built" if folder.is_dir() else "no sealed environment"

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from harness.machine import gpu
+from harness.machine.home import home
 from harness.machine.resources import available_cores
 
 # The facts that identify a machine, and their names for people. The other facts (load, free
@@ -115,8 +116,10 @@ def _words(fact: str, value: Any) -> str:
 
 def shown(path: Path) -> str:
     """Return a path as results show it, without the name of the user's home."""
-    home = Path.home()
-    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+    folder = home()
+    if folder is None or not path.is_relative_to(folder):
+        return str(path)
+    return f"~/{path.relative_to(folder)}"
 
 
 def code_version() -> dict[str, Any]:

@@ -31,7 +31,7 @@ from typing import Any
 from packaging.specifiers import SpecifierSet
 
 import reference
-from harness.errors import BadInput
+from harness.errors import BadInput, clean
 from harness.plan.vocabulary import NUMERICS, PHASES, PROFILES, STATISTICS
 from reference.spec import UnknownName, outside_of
 
@@ -243,18 +243,16 @@ def _found() -> tuple[Mapping[str, Framework], Mapping[str, str]]:
     }
     refused: dict[str, str] = {}
     for entry in entry_points(group=ENTRY_POINT_GROUP):
-        distribution = _printable(entry.dist.name if entry.dist else "an unknown package")
+        distribution = clean(entry.dist.name if entry.dist else "an unknown package")
         try:
             framework = _third_party(entry, found)
         except BadInput as error:
-            refused[_printable(entry.name)] = _printable(
-                f"{error}; mend, update or uninstall {distribution}"
-            )
+            refused[clean(entry.name)] = clean(f"{error}; mend, update or uninstall {distribution}")
             continue
         found[entry.name] = replace(
             framework,
             distribution=distribution,
-            version=_printable(entry.dist.version if entry.dist else "unknown"),
+            version=clean(entry.dist.version if entry.dist else "unknown"),
         )
     for name, why in refused.items():
         warnings.warn(f"the framework '{name}' is left out: {why}", UnusableAdapter, stacklevel=3)
@@ -308,11 +306,6 @@ def models_identity(models: Iterable[str]) -> dict[str, dict[str, str]]:
     }
 
 
-def _printable(text: str) -> str:
-    """One line without characters that steer a terminal."""
-    return " ".join("".join(mark if mark.isprintable() else " " for mark in text).split())
-
-
 def _hash_of(folder: Path) -> str:
     """SHA-256 over the .py and .toml files of a folder, in the order of their names.
 
@@ -341,7 +334,7 @@ def read_framework(name: str, package: str, root: Path) -> Framework:
     folder = root.joinpath(*package.split(".")[1:])
     path = folder / "env.toml"
     try:
-        text = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         environments = {
             _word(key, "an environment"): EnvironmentSpec(
                 framework=_word(name, "a framework"),

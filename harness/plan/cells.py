@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import reference
+from harness.errors import BadInput
 from harness.plan.arms import get_arm
 from harness.plan.suite import Suite, presets_of
 from harness.plan.vocabulary import TWIN
@@ -90,7 +91,8 @@ def plan(suite: Suite, running: Collection[str] | None = None) -> list[Cell]:
     """Return every cell of a suite.
 
     The cells of one arm and thread count follow each other, because they share a process.
-    ``running`` holds the arms among which the A/A twin is chosen (``twins_of``).
+    ``running`` holds the arms among which the A/A twin is chosen (``twins_of``). Raises BadInput if
+    there is none.
     """
     cells: list[Cell] = []
     comparisons: dict[tuple[object, ...], str] = {}
@@ -136,4 +138,9 @@ def plan(suite: Suite, running: Collection[str] | None = None) -> list[Cell]:
                     tokens=tokens,
                 )
             )
+    if not cells:  # all other phases are planned for every model
+        raise BadInput(
+            "there is nothing to compare, because none of these models generates:"
+            f" {', '.join(suite.models)}; name another phase, such as --phases inference, or gpt2"
+        )
     return cells

@@ -22,6 +22,7 @@ from typing import Any
 import reference
 from harness.errors import BadInput, clean
 from harness.machine.describe import shown
+from harness.machine.home import expanded
 from harness.machine.resources import available_cores
 from harness.plan.arms import arms, get_arm, top_folder
 from harness.plan.vocabulary import DEVICES, NUMERICS, PHASES, RESIDENCIES
@@ -127,10 +128,11 @@ def load_suite(name_or_path: str) -> Suite:
     path = suite_names().get(name_or_path)
     if path is None:
         path = Path(name_or_path)
-        if path.suffix != ".toml":
+        # A word that names no file is probably the mistyped name of a suite.
+        if path.suffix != ".toml" and not path.is_file():
             raise UnknownName("suite", name_or_path, suite_names(), where="the command line")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # editors may begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(
             f"cannot read the suite {path}: {error}; 'levelfield list suites' names the suites"
@@ -277,6 +279,9 @@ class _BadValue(BadInput):
 def validated(suite: Suite) -> Suite:
     """Return the suite with patterns expanded and no duplicates. Raises UnknownName or BadInput."""
     cores = len(available_cores())
+    for time in suite.times:
+        if time < 1:
+            raise _BadValue("times", f"a sequence has at least 1 element, not {time}")
     for model in suite.models:
         definition = reference.get(model)
         for preset in suite.presets:
@@ -322,7 +327,7 @@ def add_folders(folders: Iterable[Path]) -> tuple[str, ...]:
     added = []
     for folder in folders:
         try:
-            models = reference.add_models(folder.expanduser(), _check_traceable)
+            models = reference.add_models(expanded(folder), _check_traceable)
         except reference.BadDefinition as error:
             raise BadInput(clean(str(error))) from error
         added.append(str(models.folder))

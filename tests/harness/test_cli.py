@@ -18,7 +18,7 @@ import typer
 
 import reference
 from harness.analysis.summary import summary as summarised
-from harness.cli import app
+from harness.cli.application import app
 from harness.plan.arms import arms
 from harness.records import frames, store
 from tests.support.terminal import Done, Terminal, installed_misbehaving, variables, write_suite

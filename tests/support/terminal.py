@@ -18,7 +18,10 @@ import pytest
 
 from tests.support.engine import MISBEHAVING
 
+ROOT = Path(__file__).parents[2]
 CONSOLE_SCRIPT = Path(sys.executable).with_name("levelfield")
+# The command line of this checkout, wherever the console script comes from.
+COMMAND = (sys.executable, "-c", "from harness.cli import main; main()")
 
 # A build backend in the project's own folder, so that pip installs without fetching anything.
 BACKEND = """
@@ -159,7 +162,7 @@ def variables(factory: pytest.TempPathFactory, site: Path, **more: str) -> dict[
     base = factory.getbasetemp()
     return {
         **{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
-        "PYTHONPATH": str(site),
+        "PYTHONPATH": os.pathsep.join((str(site), str(ROOT))),
         "LEVELFIELD_CACHE": str(base / "cache"),
         "COLUMNS": "200",
         # The reference compiles the same functions for every command.

@@ -1,0 +1,248 @@
+"""Screens that are narrow, closed, full or of few letters, and texts that steer them."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from harness.analysis.groups import groups
+from harness.cli import application, check, list, terminal
+from harness.cli.progress import watched
+from harness.plan.cells import Cell, plan
+from harness.plan.suite import load_suite
+from harness.records.frames import load
+from harness.records.kinds import STATUSES
+from harness.report.tables import comparison_tables, to_rich
+from tests.support.synthetic import write_mlp_run
+from tests.support.terminal import COMMAND, ROOT
+
+STEERING, HARMLESS = "a\x1b[2Jb\u202ec", "a [2Jb c"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    arms = ("torch:eager", "keras:tensorflow-tuned", "jax:jit")
+    statuses = {1: "no-environment", 2: "out-of-memory"}
+    folder = tmp_path_factory.mktemp("runs")
+    return write_mlp_run(folder, arms=arms, phases=("inference",), statuses=statuses)
+
+
+def typed(*words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("variables", {})}
+    streams = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    return subprocess.run(
+        [*COMMAND, *words], env=variables, text=True, check=False, **{**streams, **options}
+    )
+
+
+# -- streams ----------------------------------------------------------------------------------
+
+
+def closed_pipe() -> int:
+    """The writing end of a pipe whose reader has left, as ``head`` leaves."""
+    read, write = os.pipe()
+    os.close(read)
+    return write
+
+
+def full_disk() -> int:
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+LOST = "levelfield: cannot write to standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize(("opened", "code", "line"), [(closed_pipe, 0, ""), (full_disk, 1, LOST)])
+def test_the_files_of_a_report_come_before_the_screen(
+    run: Path, tmp_path: Path, opened: Callable[[], int], code: int, line: str
+) -> None:
+    output = opened()
+    done = typed("report", run, "--output", tmp_path, stdout=output)
+    os.close(output)
+    assert (done.returncode, done.stderr) == (code, line)
+    assert (tmp_path / "report.md").stat().st_size > 0
+    assert (tmp_path / "ratio.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(("opened", "code", "line"), [(closed_pipe, 0, ""), (full_disk, 1, LOST)])
+def test_help_that_cannot_be_written_is_no_fault(
+    opened: Callable[[], int], code: int, line: str
+) -> None:
+    output = opened()
+    done = typed("--help", stdout=output)
+    os.close(output)
+    assert (done.returncode, done.stderr) == (code, line)
+
+
+@pytest.mark.parametrize("opened", [closed_pipe, full_disk])
+def test_errors_that_no_one_reads_change_no_exit_code(opened: Callable[[], int]) -> None:
+    errors = opened()
+    done = typed("run", "quik", stdout=subprocess.PIPE, stderr=errors)
+    os.close(errors)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+PROGRAM = """
+import os, sys
+for number in {closed}:
+    os.close(number)
+from harness.cli import screen
+screen.protect()
+with open({path!r}, "w") as file:
+    print("to the screen")
+    print("an error", file=sys.stderr)
+    os.write(2, b"another error")
+    file.write(str(file.fileno()))
+screen.protect()
+"""
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+def test_no_file_gets_the_number_of_a_closed_stream(tmp_path: Path, closed: Any) -> None:
+    path = tmp_path / "file"
+    program = PROGRAM.format(closed=closed, path=str(path))
+    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=variables, text=True, check=False, **options
+    )
+    assert done.returncode == 0, done
+    assert int(path.read_text()) > 2
+
+
+def test_a_character_that_the_terminal_lacks_is_replaced(run: Path, tmp_path: Path) -> None:
+    variables = {"PYTHONIOENCODING": "ascii", "COLUMNS": "60"}
+    words = ("list", "models")
+    done = typed(*words, stdout=subprocess.PIPE, variables=variables)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.isascii()
+    output = io.BytesIO()
+    written = typed(
+        *("advise", run, "--output", tmp_path), stdout=subprocess.PIPE, variables=variables
+    )
+    assert output is not written
+
+
+# -- texts of others --------------------------------------------------------------------------
+
+
+def shown(*renderables: Any, width: int = 200) -> str:
+    console = terminal.terminal()
+    console.file, console.width = io.StringIO(), width
+    for renderable in renderables:
+        console.print(renderable)
+    return console.file.getvalue()
+
+
+def test_no_text_steers_the_terminal() -> None:
+    rows = terminal.Rows({"name": "name", "why": "prose"}, [(STEERING, STEERING)], STEERING)
+    output = shown(STEERING, rows)
+    assert output.count(HARMLESS) == 4
+    assert all(mark.isprintable() or mark == "\n" for mark in output)
+
+
+def test_no_text_steers_the_terminal_through_standard_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert application._failed(STEERING, 2) == 2
+    application._warn(STEERING)
+    assert capsys.readouterr().err == f"levelfield: {HARMLESS}\n" * 2
+
+
+def test_a_name_of_others_does_not_steer_the_terminal() -> None:
+    done = typed("report", STEERING, stdout=subprocess.PIPE)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert HARMLESS in done.stderr
+    assert done.stderr.strip().isprintable()
+
+
+def test_progress_without_a_terminal_is_lines(run: Path) -> None:
+    console = Console(file=io.StringIO(), width=20)
+    (cell, *_) = plan(load_suite("quick"))
+    with watched(console, 2) as listener:
+        listener.cell_done(cell)
+        listener.cell_done(cell)
+    assert console.file.getvalue() == f"[1/2] {cell.title}\n[2/2] {cell.title}\n"
+
+
+# -- narrow terminals -------------------------------------------------------------------------
+
+WIDTHS = (40, 80, 200)
+
+
+def check_row(status: str) -> dict[str, Any]:
+    return {
+        "arm": "keras:tensorflow-tuned",
+        "model": "resnet50",
+        "preset": "paper",
+        "phase": "training",
+        "optimizer": "momentum",
+        "status": status,
+        "output_error": 1.234e-7,
+        "gradient_error": 5.678e-9,
+        "worst_error_share": 1.2345,
+        "reason": "",
+        "loose": "",
+        "log": None,
+    }
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_check_cuts_no_number_and_no_status(width: int) -> None:
+    console = terminal.terminal()
+    console.file, console.width = io.StringIO(), width
+    check._show([check_row(status) for status in STATUSES], console)
+    output = console.file.getvalue()
+    words = output.split()
+    assert "\u2026" not in output
+    assert set(STATUSES) <= set(words)
+    assert words.count("1.2e-07") == words.count("5.7e-09") == len(STATUSES)
+    assert words.count("123.4%") == len(STATUSES) or words.count("123.5%") == len(STATUSES)
+    assert max(map(len, output.splitlines())) <= width
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_list_cuts_no_number(width: int) -> None:
+    rows = list._models(1)
+    output = shown(list._table(list.What.models, rows), width=width)
+    counts = [
+        f"{preset['parameter_count']:,}" for row in rows for preset in row["presets"].values()
+    ]
+    assert set(counts) <= set(output.split())
+    assert "\u2026" not in output
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_report_cuts_no_number_and_no_status(run: Path, width: int) -> None:
+    frames = load(run)
+    (table,) = comparison_tables(frames, groups(frames))
+    output = shown(to_rich(table), width=width)
+    assert "\u2026" not in output
+    broken = output.replace("\n", "")
+    for row in table.cells.to_dict("records"):
+        for name in ("status", "step (ms)", "peak (MiB)", "output error"):
+            assert row[name] in broken
+
+
+# -- JSON -------------------------------------------------------------------------------------
+
+
+def test_json_is_strict(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.print_json({"a": math.nan, "b": [math.inf, (1.5, "x")], "c": None})
+
+    def refuse(token: str) -> None:
+        raise AssertionError(token)
+
+    found = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert found == {"a": None, "b": [None, [1.5, "x"]], "c": None}
