@@ -14,7 +14,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from harness.errors import printable
+from harness.errors import clean, printable
 
 GAP = 2  # columns of the terminal between columns of a table
 PROSE_WIDTH = 30  # columns that a longer text gets before the table is broken into bands
@@ -60,30 +60,32 @@ class Rows:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if self.title:
             yield Text(self.title, style="bold")
-        for band in self._bands(options.max_width):
-            yield self._table(band)
+        # Before the layout: a character that steers has no width, and the space in its place has.
+        cells = [tuple(map(clean, row)) for row in self.rows]
+        widths = [
+            max(map(cell_len, [*name.splitlines(), *(row[number] for row in cells)]))
+            for number, name in enumerate(self.columns)
+        ]
+        for band in self._bands(widths, options.max_width):
+            yield self._table(band, cells, widths)
 
-    def _widths(self) -> list[int]:
-        """The columns of the terminal that each column of the table takes if it has room."""
-        cells = zip(self.columns, *self.rows, strict=True)
-        return [max(map(cell_len, texts)) for texts in cells]
-
-    def _bands(self, width: int) -> list[list[int]]:
-        """The numbers of the columns of each band."""
+    def _bands(self, widths: Sequence[int], most: int) -> list[list[int]]:
+        """The numbers of the columns of each band, which takes at most so much of the terminal."""
         sizes = [
-            GAP + (min(size, PROSE_WIDTH) if kind == "prose" else size)
-            for size, kind in zip(self._widths(), self.columns.values(), strict=True)
+            GAP + (min(width, PROSE_WIDTH) if kind == "prose" else width)
+            for width, kind in zip(widths, self.columns.values(), strict=True)
         ]
         bands = [[0]]
         for number in range(1, len(sizes)):
-            if len(bands[-1]) > 1 and sum(sizes[n] for n in (*bands[-1], number)) > width + GAP:
+            if len(bands[-1]) > 1 and sum(sizes[n] for n in (*bands[-1], number)) > most + GAP:
                 bands.append([0])
             bands[-1].append(number)
         return bands
 
-    def _table(self, band: Sequence[int]) -> Table:
+    def _table(
+        self, band: Sequence[int], cells: Sequence[Sequence[str]], widths: Sequence[int]
+    ) -> Table:
         table = Table(box=None, header_style="bold", padding=(0, GAP, 0, 0), pad_edge=False)
-        widths = self._widths()
         for number, (name, kind) in enumerate(self.columns.items()):
             if number in band:
                 whole = kind in ("status", "number")
@@ -94,8 +96,7 @@ class Rows:
                     no_wrap=whole,
                     min_width=widths[number] if whole else None,
                 )
-        styles = self.styles or [""] * len(self.rows)
-        for row, style in zip(self.rows, styles, strict=True):
+        for row, style in zip(cells, self.styles or [""] * len(cells), strict=True):
             table.add_row(*(Text(row[number]) for number in band), style=style)
         return table
 

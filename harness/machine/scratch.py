@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import shutil
@@ -28,12 +27,13 @@ def scratch_folder() -> Iterator[Path]:
     A host that is killed cannot delete its folder. The kernel frees the lock that it has on the
     folder, and the next host that needs a folder deletes those without a lock.
     """
+    # Not gettempdir alone, which takes another folder in silence if the user's own is full.
+    parent = Path(os.environ.get("TMPDIR") or tempfile.gettempdir())
     try:
-        _sweep(Path(tempfile.gettempdir()))
-        folder, lock = _locked_folder()
+        _sweep(parent)
+        folder, lock = _locked_folder(parent)
     except OSError as error:
-        where = error.filename or os.environ.get("TMPDIR", "TMPDIR")
-        raise NoRoom(_words(f"{where}: {error.strerror or error}")) from error
+        raise NoRoom(_words(f"{parent}: cannot write there: {error.strerror}")) from error
     try:
         yield folder
     finally:
@@ -41,9 +41,9 @@ def scratch_folder() -> Iterator[Path]:
         os.close(lock)
 
 
-def _locked_folder() -> tuple[Path, int]:
+def _locked_folder(parent: Path) -> tuple[Path, int]:
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         lock = os.open(folder, os.O_RDONLY)
         fcntl.flock(lock, fcntl.LOCK_SH)
         if folder.exists():
@@ -95,7 +95,7 @@ def refuse_full(folder: Path, reason: str) -> None:
 
 
 def _is_full(folder: Path) -> bool:
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         room = os.statvfs(folder)
         blocks = room.f_bfree if os.geteuid() == 0 else room.f_bavail
         return blocks * room.f_frsize < LEAST_ROOM_BYTES or (room.f_files > 0 == room.f_ffree)
