@@ -183,6 +183,25 @@ def test_importing_the_harness_imports_no_framework(statement: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+# What takes longer to load than a help text may take, and the commands that need none of it.
+HEAVY = ("jax", "matplotlib", "numpy", "onnx", "pandas", "pyarrow", "scipy", "sklearn")
+
+
+@pytest.mark.parametrize("words", ["--help", "--version", "run --help", "report --help"])
+def test_a_command_that_only_says_something_imports_nothing_heavy(words: str) -> None:
+    program = (
+        "import sys\n"
+        "from harness.cli.application import answer\n"
+        f"sys.argv = ['levelfield', *{words.split()!r}]\n"
+        "code = answer()\n"
+        f"print(sorted({set(HEAVY)!r} & set(sys.modules)), code, file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "[] 0\n"
+
+
 @pytest.mark.parametrize("path", sources("tests"), ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_test_imports_from_no_other_test(path: Path) -> None:
     ours = {name for name in imports(path) if top(name) == "tests"}

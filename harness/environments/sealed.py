@@ -8,6 +8,7 @@ were really installed.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import json
@@ -39,6 +40,7 @@ from harness.environments.interpreters import (
 from harness.environments.pip import failure, pip_steps
 from harness.errors import FULL_DISK, BadInput, RunFailed
 from harness.machine.home import expanded
+from harness.machine.scratch import is_full
 from harness.plan.arms import EnvironmentSpec
 
 MARKER = "levelfield.json"
@@ -93,9 +95,7 @@ def environments_folder() -> Path:
     Raises BadInput if the folder is unknown or cannot be read.
     """
     chosen = os.environ.get("LEVELFIELD_CACHE")
-    cache_folder = expanded(Path(chosen)).absolute() if chosen else user_cache_path("levelfield")
-    if not cache_folder.is_absolute():  # platformdirs leaves ~ as it is
-        raise BadInput(f"no home folder is known for the environments; {CHOOSE_CACHE}")
+    cache_folder = expanded(Path(chosen)).absolute() if chosen else _usual_cache()
     folder = cache_folder / "environments"
     try:
         os.scandir(folder).close()
@@ -104,6 +104,15 @@ def environments_folder() -> Path:
     except OSError as error:
         raise BadInput(f"{folder}: cannot read it: {error.strerror}; {CHOOSE_CACHE}") from error
     return folder
+
+
+def _usual_cache() -> Path:
+    """The user's folder for caches. Raises BadInput for a user without a home."""
+    with suppress(RuntimeError):  # by new versions of platformdirs; old ones leave ~ as it is
+        folder = user_cache_path("levelfield")
+        if folder.is_absolute():
+            return folder
+    raise BadInput(f"no home folder is known for the environments; {CHOOSE_CACHE}")
 
 
 def environment_folder(spec: EnvironmentSpec, base: Interpreter) -> Path:
@@ -228,6 +237,8 @@ def _build(
             reason = failure(command, output, on_progress)
             if reason is not None:
                 print(FAILED, reason, sep="", file=output)
+                if is_full(folder, reason):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
                 raise EnvironmentFailed(
                     f"{command[1]} could not make the environment of {spec.label}: {reason}; read "
                     f"{log}, then type: levelfield env build {spec.label}"

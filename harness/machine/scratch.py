@@ -27,8 +27,7 @@ def scratch_folder() -> Iterator[Path]:
     A host that is killed cannot delete its folder. The kernel frees the lock that it has on the
     folder, and the next host that needs a folder deletes those without a lock.
     """
-    # Not gettempdir alone, which takes another folder in silence if the user's own is full.
-    parent = Path(os.environ.get("TMPDIR") or tempfile.gettempdir())
+    parent = _parent()
     try:
         _sweep(parent)
         folder, lock = _locked_folder(parent)
@@ -39,6 +38,11 @@ def scratch_folder() -> Iterator[Path]:
     finally:
         remove(folder)
         os.close(lock)
+
+
+def _parent() -> Path:
+    # Not gettempdir alone, which takes another folder in silence if the user's own is full.
+    return Path(os.environ.get("TMPDIR") or tempfile.gettempdir())
 
 
 def _locked_folder(parent: Path) -> tuple[Path, int]:
@@ -82,7 +86,7 @@ def roomy(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in FULL_DISK:
             raise
-        raise NoRoom(_words(f"{error.filename or folder}: the disk is full")) from error
+        raise NoRoom(_words(f"{_parent()}: the disk is full")) from error
     except WorkerFailure as failure:
         refuse_full(folder, failure.reason)
         raise
@@ -90,11 +94,14 @@ def roomy(folder: Path) -> Iterator[None]:
 
 def refuse_full(folder: Path, reason: str) -> None:
     """Raise NoRoom if a failure for this reason came from a full disk below ``folder``."""
-    if _is_full(folder) or any(os.strerror(number) in reason for number in FULL_DISK):
-        raise NoRoom(_words(f"{folder}: the disk is full"))
+    if is_full(folder, reason):
+        raise NoRoom(_words(f"{_parent()}: the disk is full"))
 
 
-def _is_full(folder: Path) -> bool:
+def is_full(folder: Path, reason: str) -> bool:
+    """Return whether a failure of another program for this reason came from a full disk."""
+    if any(os.strerror(number) in reason for number in FULL_DISK):
+        return True
     with suppress(OSError):
         room = os.statvfs(folder)
         blocks = room.f_bfree if os.geteuid() == 0 else room.f_bavail

@@ -86,6 +86,8 @@ MISTAKES = {
     "check --threads 9999": "threads must be from 1 to the",
     "check --python nonsense": "--python takes NAME=PATH",
     "run quick --numeric int9": "unknown numeric mode 'int9'; did you mean int8?",
+    "check tiny --models mlp --phases generation": "there is nothing to compare",
+    "run tiny --models mlp --phases generation": "there is nothing to compare",
     "export mpl --onnx x.onnx": "unknown model 'mpl'; did you mean mlp?",
     "export mlp --preset papr --onnx x.onnx": "unknown preset 'papr' in model mlp",
     "export mlp --phase trainig --onnx x.onnx": "unknown phase 'trainig' in --phase",
@@ -367,6 +369,16 @@ def test_check_fails_where_an_arm_is_wrong_and_tells_scripts_why(terminal: Termi
     assert rows["misbehaving:well"]["output_error"] < 1e-6
     assert rows["misbehaving:nan"]["status"] == "wrong"
     assert "not finite" in rows["misbehaving:nan"]["reason"]
+
+
+def test_a_run_without_one_good_cell_fails(terminal: Terminal) -> None:
+    suite = write_suite(terminal.folder / "bad.toml", "nan")
+    done = terminal("run", suite, "--phases", "inference", "--results", "bad")
+    (run,) = (terminal.folder / "bad").iterdir()
+    assert done.code == 1
+    line = f"levelfield: no cell of {run.relative_to(terminal.folder)} is ok; its report says why"
+    assert done.errors.splitlines()[-1] == line
+    assert (run / "report" / "report.md").is_file()
 
 
 def test_check_keeps_the_logs_of_what_failed_and_names_them(terminal: Terminal) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,9 @@ import pytest
 from harness.environments import interpreters, pip, sealed
 from harness.environments.sealed import EnvironmentFailed, Interpreter
 from harness.errors import BadInput, RunFailed
+from harness.machine.describe import shown
 from harness.plan.arms import EnvironmentSpec
+from tests.support.disks import fill
 from tests.support.processes import alive, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -415,6 +418,93 @@ def test_a_cache_that_cannot_be_written_is_one_line(
     monkeypatch.setenv("LEVELFIELD_CACHE", str(tmp_path / "file"))
     with pytest.raises(RunFailed, match=r"LEVELFIELD_CACHE=FOLDER$"):
         sealed.build(ALPHA, on_progress=ignore)
+
+
+def test_a_cache_of_an_unknown_user_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEVELFIELD_CACHE", "~no_such_user/cache")
+    with pytest.raises(BadInput, match=r"^~no_such_user/cache: no home folder is known for it"):
+        sealed.find(ALPHA)
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process is of a user without HOME whom the system does not know."""
+
+    def getpwuid(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", getpwuid)
+
+
+@pytest.mark.usefixtures("homeless")
+def test_a_user_without_a_home_can_use_all_but_the_usual_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shown(tmp_path) == str(tmp_path)
+    assert Path("/usr/bin") in interpreters._usual_folders()
+    monkeypatch.setenv("LEVELFIELD_CACHE", str(tmp_path))
+    assert sealed.environments_folder() == tmp_path / "environments"
+    monkeypatch.delenv("LEVELFIELD_CACHE")
+    with pytest.raises(BadInput, match=r"^no home folder is known for the environments; name a"):
+        sealed.environments_folder()
+
+
+# A stranger may not be allowed to read this Python: all is imported before.
+STRANGER = """
+import os, sys
+from harness.cli.application import answer
+sys.argv = ["levelfield", "env", "list", "--json"]
+assert answer() == 0
+os.setgroups([])
+os.setgid(54321)
+os.setuid(54321)
+for name in ("HOME", "XDG_CACHE_HOME", "LEVELFIELD_CACHE"):
+    os.environ.pop(name, None)
+os.environ.update(dict([each.split("=") for each in sys.orig_argv[3:]]))
+os._exit(answer())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize(
+    ("cache", "line"),
+    [
+        (None, "no home folder is known for the environments; name a folder of your own"),
+        ("locked", "environments: cannot read it: Permission denied; name a folder of your own"),
+    ],
+)
+def test_a_stranger_is_told_in_one_line_to_name_a_cache(
+    tmp_path: Path, cache: str | None, line: str
+) -> None:
+    folder = tmp_path / "locked" / "environments"
+    folder.mkdir(parents=True)
+    folder.chmod(0o700)
+    variables = [f"LEVELFIELD_CACHE={tmp_path / cache}"] if cache else []
+    done = subprocess.run(
+        [sys.executable, "-c", STRANGER, *variables],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "LEVELFIELD_CACHE": str(tmp_path / "own")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("levelfield: ")
+    assert done.stderr.endswith(f"{line}: export LEVELFIELD_CACHE=FOLDER\n")
+
+
+def test_an_environment_on_a_full_disk_fails_in_one_line(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEVELFIELD_CACHE", str(small_disk))
+    fill(small_disk, 1 << 16)
+    with pytest.raises(EnvironmentFailed, match="the disk is full") as caught:
+        sealed.build(ALPHA, on_progress=ignore)
+    assert str(caught.value).endswith("then type: levelfield env build first")
+    assert "\n" not in str(caught.value)
+    assert sealed.find(ALPHA) is None
 
 
 def test_the_lock_hash_changes_with_the_lock_alone() -> None:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +16,7 @@ import pytest
 from harness.errors import WorkerFailure
 from harness.machine import scratch
 from harness.records import store
+from tests.support.disks import fill
 from tests.support.terminal import (
     COMMAND,
     ROOT,
@@ -130,32 +130,14 @@ def test_a_failure_for_want_of_room_is_no_arms(tmp_path: Path, error: Exception)
         raise error
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 2 MiB, which only root can mount."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "levelfield-test", str(folder)]
-    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("only root can mount a small disk, where containers allow it")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def fill(disk: Path, room: int) -> None:
-    """Leave so many bytes on a disk."""
-    free = os.statvfs(disk)
-    (disk / "fill").write_bytes(bytes(free.f_bavail * free.f_frsize - room))
-
-
 def test_a_failure_on_a_full_disk_is_no_arms(small_disk: Path) -> None:
     fill(small_disk, 0)
     with pytest.raises(scratch.NoRoom), scratch.roomy(small_disk):
         raise WorkerFailure("failed", "died of SIGBUS during 'load'")
 
 
-# Bytes that are left: for nothing, and for some of the files.
-@pytest.mark.parametrize("room", [0, 1 << 17])
+# Bytes that are left: for nothing, and for the case and not for a worker's answers.
+@pytest.mark.parametrize("room", [0, 500 << 10])
 def test_a_run_on_a_full_disk_ends_in_one_line_and_can_be_resumed(
     small_disk: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, room: int
 ) -> None:
@@ -175,12 +157,15 @@ def test_a_run_on_a_full_disk_ends_in_one_line_and_can_be_resumed(
         )
         return Done(done.returncode, done.stdout, done.stderr)
 
-    done = typed(suite, "--phases", "inference")
+    done = typed(suite, "--phases", "inference", "--presets", "small")
     (run,) = (tmp_path / "results").iterdir()
     said = [line for line in done.errors.splitlines() if line.startswith("levelfield: ")]
-    assert (done.code, done.output, len(said)) == (1, "", 1), done
-    assert "the disk is full; make room, or choose another folder: export TMPDIR=FOLDER" in said[0]
-    assert said[0].endswith(f"levelfield run --resume {run.relative_to(tmp_path)}")
+    assert (done.code, done.output) == (1, ""), done
+    assert said == [
+        f"levelfield: {small_disk}: the disk is full; make room, or choose another folder: export"
+        " TMPDIR=FOLDER; to go on, type: levelfield run --resume"
+        f" {run.relative_to(tmp_path)}"
+    ]
     assert "Traceback" not in done.errors
     assert store.finished(store.open_run(run)) == set()
     (small_disk / "fill").unlink()
