@@ -78,7 +78,6 @@ def show_table(table: ComparisonTable, console: Console) -> None:
     for number, note in enumerate(table.notes, start=1):
         console.print(f"{number}. {note}")
     if table.cells.shape[0] <= FEW_ARMS:
-        for line in table.pairs.to_dict("records"):
-            notes = f" ({line['notes']})" if line["notes"] != ABSENT else ""
-            pair = f"{line['statistic']}: {line['pair']} = {line['ratio']}: {line['verdict']}"
-            console.print(pair + notes)
+        for pair in table.pairs.to_dict("records"):
+            words = f"{pair['statistic']}: {pair['pair']} = {pair['ratio']}: {pair['verdict']}"
+            console.print(words + (f" ({pair['notes']})" if pair["notes"] != ABSENT else ""))

@@ -104,18 +104,40 @@ def _candidates(wanted: SpecifierSet) -> Iterator[Path]:
     # Not Path.is_file, which raises PermissionError below a folder that cannot be searched.
     yield from filter(os.path.isfile, named)
     folders = [*filter(os.path.isdir, named)]
-    folders += [Path(entry) for entry in os.get_exec_path() if entry]
-    folders += _usual_folders()
+    folders += [*_path_folders(), *_usual_folders()]
+    first: dict[str, Path] = {}  # links to a folder, such as /bin, are searched once
+    for folder in folders:
+        first.setdefault(os.path.realpath(folder), folder)
     for minor in MINOR_VERSIONS:
         # A question costs a process, so minor versions without a fitting patch release are skipped.
         if any(f"3.{minor}.{patch}" in wanted for patch in range(50)):
-            yield from (folder / f"python3.{minor}" for folder in folders)
+            yield from (folder / f"python3.{minor}" for folder in first.values())
+
+
+def _path_folders() -> Iterator[Path]:
+    """The folders of PATH, with pyenv's versions in place of its shims, which start slowly."""
+    shims = _pyenv() / "shims"
+    for entry in map(Path, filter(None, os.get_exec_path())):
+        if entry == shims:
+            yield from _pyenv_folders()
+        else:
+            yield entry
+
+
+def _pyenv() -> Path:
+    return Path(os.environ.get("PYENV_ROOT") or _home() / ".pyenv")
+
+
+def _pyenv_folders() -> list[Path]:
+    return sorted(_pyenv().glob("versions/*/bin"), reverse=True)
+
+
+def _home() -> Path:
+    return home() or Path("/nonexistent")  # as Debian names the home of users who have none
 
 
 def _usual_folders() -> list[Path]:
-    own = home() or Path("/nonexistent")  # as Debian names the home of users who have none
-    pyenv = Path(os.environ.get("PYENV_ROOT") or own / ".pyenv")
-    folders = sorted(pyenv.glob("versions/*/bin"), reverse=True)
+    own, folders = _home(), _pyenv_folders()
     for conda in ("miniconda3", "anaconda3", "miniforge3", "mambaforge", "/opt/conda"):
         folders += [own / conda / "bin", *sorted((own / conda).glob("envs/*/bin"))]
     folders += sorted((own / ".local/share/uv/python").glob("*/bin"), reverse=True)

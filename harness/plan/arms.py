@@ -449,11 +449,11 @@ def arms() -> dict[str, Arm]:
 
 def get_arm(name: str) -> Arm:
     """Return the arm of a name. Raises UnknownName with the nearest valid names."""
-    known, parts = arms(), _NAME.fullmatch(name)
-    plain = f"{parts['framework']}:{parts['mode']}" if parts else name
-    if parts is None or plain not in known:
-        raise UnknownName("arm", name, known)
-    arm = known[plain]
+    parts = _NAME.fullmatch(name)
+    framework = parts and {**frameworks(), **_MEANWHILE}.get(parts["framework"])
+    if not parts or not framework or parts["mode"] not in framework.modes:
+        raise UnknownName("arm", name, arms())
+    arm = Arm(framework, framework.modes[parts["mode"]])
     if version := parts["version"]:
         environment = arm.mode.environment.at(version)
         arm = replace(arm, mode=replace(arm.mode, environment=environment), version=version)

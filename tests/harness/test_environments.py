@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from harness.environments import interpreters, pip, sealed
 from harness.environments.sealed import EnvironmentFailed, Interpreter
@@ -557,6 +558,22 @@ def test_path_then_pyenv_are_searched_past_what_fails(
     assert sealed.choose_interpreter("<3.7.5").path == old
     fake_python(real, "python3.9", "3.9.1")
     assert sealed.choose_interpreter("<3.11").version == "3.9.1"
+
+
+def test_pyenvs_versions_are_asked_in_place_of_its_shims(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shim takes several times as long to start, and only starts a version that is selected."""
+    shims, later = tmp_path / "pyenv/shims", tmp_path / "later"
+    shim = fake_python(shims, "python3.7", "3.7.1")
+    version = fake_python(tmp_path / "pyenv/versions/3.7.2/bin", "python3.7", "3.7.2")
+    fake_python(later, "python3.7", "3.7.3")
+    (tmp_path / "link").symlink_to(later)
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "pyenv"))
+    monkeypatch.setenv("PATH", os.pathsep.join(map(str, (shims, later, tmp_path / "link", shims))))
+    asked = [each for each in interpreters._candidates(SpecifierSet("==3.7.*")) if each.exists()]
+    assert asked[1:3] == [version, later / "python3.7"]
+    assert shim not in asked and tmp_path / "link/python3.7" not in asked
 
 
 def test_interpreters_named_by_the_variable_come_before_path(
