@@ -31,7 +31,7 @@ WINGS = {
     "plan": {"errors", "statistics", "machine", "reference"},
     "records": {"errors", "machine", "plan"},
     "proof": {"errors", "machine", "plan", "reference"},
-    "environments": {"errors", "plan"},
+    "environments": {"errors", "machine", "plan"},
     "analysis": {"errors", "statistics", "machine", "plan", "records", "proof", "reference"},
     "engine": {
         *("errors", "statistics", "machine", "plan", "records", "proof", "environments"),

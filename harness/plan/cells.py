@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -138,9 +138,14 @@ def plan(suite: Suite, running: Collection[str] | None = None) -> list[Cell]:
                     tokens=tokens,
                 )
             )
-    if not cells:  # all other phases are planned for every model
+    _refuse_empty(suite, cells)
+    return cells
+
+
+def _refuse_empty(suite: Suite, cells: Sequence[Cell]) -> None:
+    """Raise BadInput if there are no cells; all phases but generation have some in every suite."""
+    if not cells:
         raise BadInput(
             "there is nothing to compare, because none of these models generates:"
             f" {', '.join(suite.models)}; name another phase, such as --phases inference, or gpt2"
         )
-    return cells
