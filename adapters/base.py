@@ -464,6 +464,8 @@ class Layout:
             ("height", "width", "channel"): ("channel", "height", "width"),
         })
 
+    ``CHANNELS_FIRST`` has the orders of images and their kernels that many frameworks share.
+
     ``entries`` maps an axis to the framework's order of its entries, such as the gates of a GRU:
     ``{"gru_gate": (1, 0, 2)}``.
 
@@ -516,3 +518,10 @@ class Layout:
 
 
 Adapter.layout = Layout()  # canonical axes, where an adapter states no others
+
+# The orders of a framework whose images have the channels before height and width.
+CHANNELS_FIRST = {
+    ("height", "width", "in", "out"): ("out", "in", "height", "width"),
+    ("batch", "height", "width", "channel"): ("batch", "channel", "height", "width"),
+    ("height", "width", "channel"): ("channel", "height", "width"),
+}

@@ -19,7 +19,7 @@ import reference
 from harness.advice.advice import advise
 from harness.advice.needs import stated
 from harness.advice.words import advice_text
-from harness.analysis.groups import groups
+from harness.analysis.comparisons import comparisons_of
 from harness.cli.application import app
 from harness.errors import clean
 from harness.plan.arms import frameworks
@@ -57,7 +57,7 @@ def filled(name: str, *bodies: str) -> str:
 def readme() -> str:
     """README.md with what the published runs show: tables, charts and a piece of advice."""
     loaded = frames.load(EXAMPLE)
-    tables = comparison_tables(loaded, groups(loaded))
+    tables = comparison_tables(loaded, comparisons_of(loaded))
     tables = [table for table in tables if " training " in table.title]
     chart = "![Ratio of every arm to the first, with intervals](results/example/report/ratio.png)"
     shown = markdown(tables, pairs=False).strip()
@@ -90,15 +90,15 @@ def accuracy() -> str:
         " all other differences. Arms that are wrong do not learn;"
         " [differences.md](differences.md) says why.",
     ]
-    for comparison, cells in loaded.cells.groupby("comparison", sort=False):
+    for identity, cells in loaded.cells.groupby("comparison", sort=False):
         rows = ["| arm | test accuracy |", "|---|---|"]
         for cell in cells.itertuples():
-            if (comparison, cell.arm) in learned.index:
-                rows.append(f"| {cell.arm} | {learned[comparison, cell.arm]:.1%} |")
+            if (identity, cell.arm) in learned.index:
+                rows.append(f"| {cell.arm} | {learned[identity, cell.arm]:.1%} |")
             elif cell.status != "ok":  # a twin takes no lesson of its own
                 rows.append(f"| {cell.arm} | {cell.status}: {clean(cell.reason)} |")
-        (group,) = (each for each in groups(loaded) if each.comparison == comparison)
-        words = "\n".join(f"- {text}" for text in findings.spread(loaded, group))
+        (comparison,) = (each for each in comparisons_of(loaded) if each.id == identity)
+        words = "\n".join(f"- {text}" for text in findings.spread(loaded, comparison))
         parts += [f"## {cells['model'].iloc[0]}", "\n".join(rows), words]
     return "\n\n".join(parts) + "\n"
 
@@ -135,9 +135,11 @@ def differences() -> str:
     text = (ROOT / "adapters" / "differences.toml").read_text(encoding="utf-8")
     parts = [
         "# Differences between frameworks that are easy to miss",
-        "Each side is what a probe finds in the framework itself, in the versions that"
-        " `levelfield list adapters` shows: `tests/adapters/test_differences.py` fails where one"
-        " changes sides. The gate would catch each of them in a comparison; most it did.",
+        "Each section is one behaviour in which frameworks differ, with a table of what each does."
+        " A probe finds this out: a program that the framework itself runs, in the version that"
+        " `levelfield list adapters` shows. `tests/adapters/test_differences.py` fails if a result"
+        " changes. In a comparison the gate detects each of these differences. It found most of"
+        " them.",
     ]
     for each in tomllib.loads(text)["differences"]:
         rows = ["| framework | side |", "|---|---|"]

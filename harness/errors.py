@@ -3,7 +3,8 @@
 LevelfieldError
 ├── BadInput          the user asked for something impossible: exit 2
 ├── RunFailed         the work could not be finished: exit 1
-└── WorkerFailure     a framework failed: costs its own cell, never leaves the engine
+└── WorkerFailure     a framework failed, or the reference on one case: costs the cells
+                      concerned, never leaves the engine
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class RunFailed(LevelfieldError):
 
 
 class WorkerFailure(LevelfieldError):
-    """A worker did not do what it was asked; ``status`` is one of the statuses of a cell.
+    """A worker or the reference did not do what it was asked; ``status`` is that of the cell.
 
     ``log`` is the name of the file with the worker's output, if there is one.
     """

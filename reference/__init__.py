@@ -14,19 +14,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from reference.spec import (
-    BadDefinition,
-    Model,
-    UnknownName,
-    add_models,
-    add_preset,
-    definitions,
-    get,
-)
-from reference.trace import summarize
+from reference.errors import BadDefinition, UnknownName
+from reference.registry import add_models, add_preset, definitions, get
+from reference.spec import Model
 
 if TYPE_CHECKING:
-    from reference.case import Answers, Case, draw_case, run_jax, run_numpy, settled_case
+    from reference.answers import Answers, run_jax, run_numpy
+    from reference.case import Case, draw_case
+    from reference.settled import settled_case
+    from reference.trace import summarize
 
 __all__ = [
     "Answers",
@@ -46,12 +42,20 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import the cases with the first of their names that is used.
+# Modules that bring NumPy and SciPy, which take longer to load than a program that only asks for
+# definitions takes to run. They are imported with the first of their names that is used.
+_LATER = {
+    "Answers": "reference.answers",
+    "Case": "reference.case",
+    "draw_case": "reference.case",
+    "run_jax": "reference.answers",
+    "run_numpy": "reference.answers",
+    "settled_case": "reference.settled",
+    "summarize": "reference.trace",
+}
 
-    They bring NumPy and SciPy, which take longer to load than a program that only asks for
-    definitions takes to run.
-    """
-    if name not in __all__:
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
         raise AttributeError(f"module 'reference' has no attribute {name!r}")
-    return getattr(importlib.import_module("reference.case"), name)
+    return getattr(importlib.import_module(_LATER[name]), name)

@@ -25,22 +25,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reference.case import (
-    CLEAR,
-    ROUNDING,
-    SETS,
-    Arrays,
-    Case,
-    both_variances,
-    decoded,
-    draw_case,
-    null_names,
-    read_answers,
-    run_numpy,
-    write_arrays,
-)
+from reference.answers import both_variances, decoded, read_answers, run_numpy
+from reference.case import SETS, Arrays, Case, draw_case, write_arrays
 from reference.layers_numpy import NumpyLayers
 from reference.optimizers import EPSILON_HAT
+from reference.scales import null_names
+from reference.settled import CLEAR, ROUNDING
 from reference.trace import summarize
 
 FURTHER = SETS  # input sets that a timed process has not seen
@@ -134,7 +124,7 @@ def solve(case: Case, phase: str, optimizer: str, gradients: Sequence[Arrays]) -
 
 def _trainings(case: Case, optimizer: str, still: tuple[str, ...]) -> Closing:
     """Find the longest training whose float32 runs stay close to float64, or its judgeable part."""
-    operations = summarize(case.model, case.preset, case.batch).training_operations
+    operations = summarize(case.model, case.preset, case.batch).reference_operations
     least = np.clip(MOST_OPERATIONS / operations, FEWEST_STEPS, USUAL_STEPS)
     lengths = [int(np.clip(OPERATIONS / operations, least, CLOSING_STEPS))]
     while lengths[0] // 2 >= FEWEST_STEPS:

@@ -51,7 +51,7 @@ def export_inference(
     layers, inputs, graph_inputs = OnnxLayers(parameters, state), {}, []
     specs = {spec.name: spec for spec in model.inputs(sizes, batch or 1)}
     for name, spec in specs.items():
-        inputs[name] = Tensor(name, TracedArray(spec.dimensions, is_input=True))
+        inputs[name] = Tensor(name, TracedArray(spec.dimensions))
         kind = TensorProto.FLOAT if spec.classes is None else TensorProto.INT32
         graph_inputs.append(_info(name, kind, spec.dimensions, batch))
     # OnnxLayers has no losses, because inference needs none.
@@ -95,7 +95,7 @@ def export_generation(
         return Tensor(size, TracedArray(()))
 
     position, time = length("past_1_key"), length("tokens")
-    tokens = Tensor("tokens", TracedArray((rows, one), is_input=True), time)
+    tokens = Tensor("tokens", TracedArray((rows, one)), time)
     logits, kept = model.generation.advance(layers, sizes, tokens, position, cache)
     found = {"token": layers.most_likely(logits)}
     graph_outputs = [helper.make_tensor_value_info("token", TensorProto.INT32, [name_of])]

@@ -24,7 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from reference.case import ROUNDING, Arrays, Case, both_variances, read_case
+from reference.answers import both_variances
+from reference.case import Arrays, Case, read_case
+from reference.settled import ROUNDING
 
 RUNS = 2  # runs of the lesson: unchanged, and with other rounding
 

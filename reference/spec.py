@@ -20,25 +20,16 @@ Canonical conventions, stated once (every adapter converts to and from these by 
 
 from __future__ import annotations
 
-import ast
-import difflib
-import importlib
-import importlib.util
-import json
-import os
-import pkgutil
-import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.machinery import ModuleSpec
-from pathlib import Path
 from typing import Any, Protocol
+
+from reference.presets import preset_sizes
 
 PHASES = ("inference", "training", "generation")
 BATCH_NORM_EPSILON = 1e-5
 BATCH_NORM_NEW = 0.1  # weight of a new batch in the running statistics
+GATE_COUNTS = {"rnn": 1, "lstm": 4, "gru": 3}
 
 Array = Any  # a NumPy array, a JAX array or a traced shape: the type of the layer namespace
 
@@ -79,12 +70,15 @@ class ArraySpec:
     """Name, dimensions and kind of one array of a model.
 
     ``classes`` is the number of integer values of an index array (labels, token numbers) and
-    ``None`` for real numbers.
+    ``None`` for real numbers. ``lengths`` belongs to an array of lengths and to a mask: the number
+    of positions of each example that count, in any order, where every draw has the same numbers.
+    Operations are then counted for these positions, and otherwise for one of each example.
     """
 
     name: str
     dimensions: tuple[Dimension, ...]
     classes: int | None = None
+    lengths: tuple[int, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -233,7 +227,7 @@ class Layers(Protocol):
         ...
 
     def take(self, x: Array, positions: Array) -> Array:
-        """(batch, time, width), integers (batch, count) -> (batch, count, width)."""
+        """(batch, time, width), different integers (batch, count) -> (batch, count, width)."""
         ...
 
     def first(self, x: Array) -> Array:
@@ -320,7 +314,9 @@ class Model:
     :class:`Layers`. Parameters, state, shapes, operation counts, expected answers and gradients
     all derive from it. ``inputs(sizes, batch)`` lists the arrays of an input set, targets included.
     ``draw(sizes, batch, stream)`` draws those that are neither standard normal nor uniform over
-    classes. ``presets`` holds the sizes of "tiny", "small" and "paper". A training step applies the
+    classes. ``presets`` holds the sizes of "tiny", "small" and "paper". ``derive(sizes)`` gives the
+    sizes that follow from these, such as the width of a flattened image. The definition and every
+    adapter read them like the others, and no preset sets them. A training step applies the
     objectives in their order. Members of one family may share a ``module``: the name of their file
     in every adapter, if it is not the model's own name.
 
@@ -338,6 +334,7 @@ class Model:
     inputs: Callable[[Sizes, int], tuple[ArraySpec, ...]]
     forward: Forward
     objectives: tuple[Objective, ...]
+    derive: Callable[[Sizes], Sizes] = lambda sizes: {}
     data: str | None = None  # the data on which accuracy is measured
     draw: Callable[[Sizes, int, Any], dict[str, Any]] | None = None
     generation: Generation | None = None
@@ -351,79 +348,14 @@ class Model:
         return self.module or self.name
 
     def sizes(self, preset: str) -> Sizes:
-        """The sizes of a preset, also at another sequence length, such as small+time=128.
+        """The sizes of a preset with those derived from them.
 
-        Raises :class:`UnknownName` with the nearest valid names, and :class:`BadDefinition` where
-        a preset of :func:`add_preset` does not fit the model.
+        A preset may have another sequence length, such as small+time=128. Raises
+        :class:`reference.errors.UnknownName` with the nearest valid names, and
+        :class:`reference.errors.BadDefinition` where a preset of
+        :func:`reference.registry.add_preset` does not fit the model.
         """
-        base, swept, time = preset.partition(TIME)
-        where = f"model {self.name}"
-        if base in self.presets:
-            sizes = self.presets[base]
-        elif base in _OWN_PRESETS:
-            sizes = self._own_sizes(base)
-        else:
-            raise UnknownName("preset", preset, [*self.presets, *_OWN_PRESETS], where=where)
-        if not swept:
-            return sizes
-        if "time" not in sizes:
-            raise UnknownName("preset", preset, [base], where=where)
-        # At least as many positions as must be predicted, at most as many as have embeddings.
-        least, most = sizes.get("masked", 1), sizes.get("positions", MOST_TIME)
-        if not time.isdecimal() or not least <= int(time) <= most:
-            near = [f"{base}{TIME}{end}" for end in (least, most)]
-            raise UnknownName("preset", preset, near, where=where)
-        return {**sizes, "time": int(time)}
-
-    def _own_sizes(self, preset: str) -> Sizes:
-        own, where = _OWN_PRESETS[preset], f"preset {preset} for model {self.name}"
-        if own.base not in self.presets:
-            raise UnknownName("base", own.base, self.presets, where=where)
-        sizes = self.presets[own.base]
-        for key, value in own.changes.items():
-            if key not in sizes:
-                raise UnknownName("size", key, sizes, where=where)
-            if not _alike(value, sizes[key]):
-                usual = json.dumps(sizes[key])
-                raise BadDefinition(
-                    f"{key} = {json.dumps(value)} in {where}; write it as in {own.base}: {usual}"
-                )
-        return {**sizes, **own.changes}
-
-
-def _alike(value: Any, usual: Any) -> bool:
-    """Whether two sizes are of one kind: positive numbers, texts or lists of such."""
-    if isinstance(usual, tuple):
-        return isinstance(value, tuple) and all(_alike(each, usual[0]) for each in value)
-    if type(value) is not type(usual):
-        return False
-    return isinstance(value, str | bool) or value > 0
-
-
-@dataclass(frozen=True)
-class OwnPreset:
-    """A preset that is not built in: the sizes of ``base`` with ``changes``."""
-
-    base: str
-    changes: Sizes
-
-
-_OWN_PRESETS: dict[str, OwnPreset] = {}
-
-TIME = "+time="
-MOST_TIME = 1 << 16
-
-
-class UnknownName(ValueError):
-    """An unknown name; the message lists the nearest valid names."""
-
-    def __init__(
-        self, what: str, name: str, known: Sequence[str] | Mapping[str, Any], where: str = ""
-    ) -> None:
-        near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5) or sorted(known)
-        self.what, self.name, self.near = what, name, tuple(near)
-        place = f" in {where}" if where else ""
-        super().__init__(f"unknown {what} '{name}'{place}; did you mean {', '.join(near)}?")
+        return preset_sizes(self.name, self.presets, preset, derive=self.derive)
 
 
 def draw_rows(count: int, shape: tuple[int, ...], stream: Any, *, first: int = 0) -> Array:
@@ -441,182 +373,19 @@ def draw_rows(count: int, shape: tuple[int, ...], stream: Any, *, first: int = 0
     return values
 
 
-# A folder of outside models is imported as a package of this name and its number.
-OUTSIDE_PACKAGE = "outside_models_"
-# Gives the outside models of a host to the processes that it starts, as JSON.
-OUTSIDE_VARIABLE = "LEVELFIELD_OUTSIDE"
-MODEL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+def spread_lengths(least: int, most: int, batch: int) -> tuple[int, ...]:
+    """Lengths of the sequences of a batch: from ``most`` down to ``least`` in even steps."""
+    return tuple(most - (most - least) * number // max(batch - 1, 1) for number in range(batch))
 
 
-class BadDefinition(ValueError):
-    """A folder of models that cannot be used; the message says why in one line."""
+def draw_lengths(lengths: Sequence[int], stream: Any) -> Array:
+    """Draw the order of the lengths, int32; the first stays the first.
 
-
-@dataclass(frozen=True)
-class Outside:
-    """A folder of models that are not built in.
-
-    ``package`` is the name under which the files of the folder are imported.
+    Every draw has the same lengths, so every step needs the same operations. ``stream``: a NumPy
+    generator.
     """
+    import numpy as np
 
-    folder: Path
-    package: str
-    models: Mapping[str, Model]
-
-
-_OUTSIDE: dict[Path, Outside] = {}
-
-
-@cache
-def _built_in() -> Mapping[str, Model]:
-    """Return the models that the modules of ``reference.models`` list in ``MODELS``."""
-    found: dict[str, Model] = {}
-    for module in pkgutil.iter_modules([str(Path(__file__).parent / "models")]):
-        for model in importlib.import_module(f"reference.models.{module.name}").MODELS:
-            found[model.name] = model
-    return found
-
-
-@cache
-def _add_those_of_the_host() -> None:
-    """Add the outside models and own presets of the host that started this process."""
-    given = json.loads(os.environ.get(OUTSIDE_VARIABLE, "{}"))
-    for folder in given.get("folders", ()):
-        add_models(Path(folder))
-    for name, (base, changes) in given.get("presets", {}).items():
-        add_preset(name, base, changes)
-
-
-def outside() -> tuple[Outside, ...]:
-    """Return the folders of outside models, in the order in which they were added."""
-    return tuple(_OUTSIDE.values())
-
-
-def outside_of(model: str) -> Outside | None:
-    """Return the folder that defines a model; None for a built-in model."""
-    return next((each for each in outside() if model in each.models), None)
-
-
-def outside_variables() -> dict[str, str]:
-    """Return the variables from which another process learns outside models and own presets."""
-    folders = [str(each.folder) for each in outside()]
-    presets = {name: [own.base, dict(own.changes)] for name, own in _OWN_PRESETS.items()}
-    if not folders and not presets:
-        return {}
-    return {OUTSIDE_VARIABLE: json.dumps({"folders": folders, "presets": presets})}
-
-
-def add_preset(name: str, base: str, changes: Sizes) -> None:
-    """Add a preset: the sizes of the preset ``base`` of a model, with ``changes``.
-
-    It replaces an earlier one of its name. Lists become tuples. Raises BadDefinition for the name
-    of a built-in preset.
-    """
-    models = [*_built_in().values(), *(m for each in outside() for m in each.models.values())]
-    taken = {preset for model in models for preset in model.presets}
-    if name in taken or not MODEL_NAME.fullmatch(name):
-        raise BadDefinition(
-            f"{name!r} cannot name a preset of one's own: use letters, digits and _, and none of"
-            f" {', '.join(sorted(taken))}"
-        )
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
-    _OWN_PRESETS[name] = OwnPreset(base, values)
-
-
-def add_models(folder: Path, check: Callable[[Model], None] = lambda model: None) -> Outside:
-    """Add the models of a folder to :func:`definitions`. A folder that was added stays as it was.
-
-    Each ``.py`` file at its top whose name does not begin with "_" defines models in ``MODELS``, as
-    the files of ``reference.models`` do. It may import NumPy, ``reference`` and the standard
-    library. ``check`` is called for each model and may raise BadDefinition, too. Raises
-    BadDefinition; then no model is added.
-    """
-    folder = folder.resolve()
-    if folder in _OUTSIDE:
-        return _OUTSIDE[folder]
-    package = f"{OUTSIDE_PACKAGE}{len(_OUTSIDE)}"
-    spec = ModuleSpec(package, None, is_package=True)
-    spec.submodule_search_locations = [str(folder)]
-    sys.modules[package] = importlib.util.module_from_spec(spec)
-    try:
-        found = _models_of(folder, package)
-        for model in found.values():
-            check(model)
-    except BadDefinition:
-        for name in [name for name in sys.modules if f"{name}.".startswith(f"{package}.")]:
-            del sys.modules[name]  # the next folder has the same number
-        raise
-    _OUTSIDE[folder] = Outside(folder, package, found)
-    return _OUTSIDE[folder]
-
-
-def _models_of(folder: Path, package: str) -> dict[str, Model]:
-    """Import the definitions of a folder. Raises BadDefinition."""
-    try:
-        paths = sorted(path for path in folder.iterdir() if path.suffix == ".py")
-    except OSError as error:
-        raise BadDefinition(f"{folder}: not a folder of models ({error.strerror})") from error
-    known = {**_built_in(), **{name: each for o in outside() for name, each in o.models.items()}}
-    found: dict[str, Model] = {}
-    for path in (path for path in paths if not path.name.startswith("_")):
-        for model in _models_in(path, f"{package}.{path.stem}"):
-            if model.name in found or model.name in known:
-                raise BadDefinition(f"{path}: another model has the name '{model.name}'; rename it")
-            found[model.name] = model
-    if not found:
-        raise BadDefinition(f"{folder}: no file at its top defines a model in MODELS")
-    return found
-
-
-def _models_in(path: Path, name: str) -> tuple[Model, ...]:
-    """Import a file of definitions by its dotted name. Raises BadDefinition."""
-    try:
-        if foreign := sorted(_imported(path) - {"numpy", "reference", *sys.stdlib_module_names}):
-            raise BadDefinition(
-                f"{path}: imports {', '.join(foreign)}; a definition may import numpy and"
-                " reference only"
-            )
-        models = getattr(importlib.import_module(name), "MODELS", None)
-    except BadDefinition:
-        raise
-    except Exception as error:  # the code of somebody else may raise anything
-        words = " ".join(str(error).split())
-        raise BadDefinition(f"{path}: {type(error).__name__}: {words}") from error
-    if not isinstance(models, tuple | list) or not all(isinstance(m, Model) for m in models):
-        raise BadDefinition(f"{path}: MODELS is not a tuple of reference.spec.Model")
-    for model in models:
-        for word in (model.name, model.file, *model.presets):
-            if not isinstance(word, str) or not MODEL_NAME.fullmatch(word):
-                raise BadDefinition(
-                    f"{path}: {word!r} cannot name a model, its file or a preset; use letters,"
-                    " digits and _"
-                )
-        if not model.presets:
-            raise BadDefinition(f"{path}: the model '{model.name}' has no presets")
-    return tuple(models)
-
-
-def _imported(path: Path) -> set[str]:
-    """Return the top-level packages that a file imports. Relative imports are its own."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module.partition(".")[0])
-    return names
-
-
-def definitions() -> Mapping[str, Model]:
-    """All models by name: the built-in ones, and those of folders that were added."""
-    _add_those_of_the_host()
-    added = {name: model for each in outside() for name, model in each.models.items()}
-    return dict(sorted({**_built_in(), **added}.items()))
-
-
-def get(name: str) -> Model:
-    """The definition of a model. Raises :class:`UnknownName` with the nearest valid names."""
-    known = definitions()
-    if name not in known:
-        raise UnknownName("model", name, known)
-    return known[name]
+    values = np.array(lengths, np.int32)
+    stream.shuffle(values[1:])
+    return values

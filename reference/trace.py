@@ -1,92 +1,190 @@
 """Counts the parameters, shapes, operations and bytes of a forward without computing it.
 
-Operations: two per multiply-add of dense, convolution, recurrent and attention layers ("matrix"
-operations), one per element for everything else ("elementwise"). The backward pass of a matrix
-operation costs one product for the gradient of each factor. The gradient of the model's own inputs
-is not needed (Griewank and Walther 2008, section 3.2, specialised).
+A traced forward is a graph of arrays. Costs follow from the rows of its outputs that are needed:
+each array says which rows of its sources these rows need. All counts are thus minimal, because the
+roofline check refuses an arm that is faster than they allow. Not counted:
 
-Bytes are minimal: parameters and inputs are read once and outputs are written once, in float32. A
-training step also writes the gradients, and reads and writes parameters and optimiser state. If a
-table of embeddings is only looked up, a step reads as many rows as it has ids, and at most the
-whole table. Plain SGD moves no other row. Under momentum and Adam every row moves by the pinned
-formula (reference.optimizers), with a gradient of zero in rows without an id.
+* arrays on which no output depends, or no loss in training (the pooler of BERT);
+* positions that nothing reads: those beyond a sequence's length, and those of a last layer whose
+  output is read elsewhere only (of a prompt, only the last position has logits);
+* keys that a causal mask hides, and the zeros of padding in a convolution;
+* the product of a recurrent layer with its first state, which is zero;
+* a generator that a second objective of the same step runs again, because no update came between.
+
+A product is counted as it is defined. Algorithms that rewrite it (Strassen's, Winograd's) or merge
+two layers into one may do with less.
+
+Operations: two per multiply-add of dense, convolution, recurrent and attention layers ("matrix"
+operations), one per element for everything else ("elementwise"). The backward pass of a product
+costs one product for the gradient of each factor that depends on a trained parameter. The gradient
+of the model's own inputs is not needed (Griewank and Walther 2008, section 3.2, specialised). Nor
+is the gradient of a parameter that the objective does not train.
+
+Bytes: parameters and inputs are read once and outputs are written once, in float32. A training step
+also writes the parameters that it trains, and reads and writes the optimiser's state. It need not
+write gradients, because an update can use each one where it is computed. If a table of embeddings
+is only looked up, a step reads as many rows as it has ids, and at most the whole table. (A row
+counts again where an id repeats: how often that is depends on the draw.) Plain SGD moves no other
+row. Under momentum and Adam every row moves by the pinned formula (reference.optimizers), with a
+gradient of zero in rows without an id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
-from reference.spec import Array, ArraySpec, Dimension, Model, Objective, dimension
+import numpy as np
+from numpy.typing import NDArray
 
-GATE_COUNTS = {"rnn": 1, "lstm": 4, "gru": 3}
+from reference.spec import GATE_COUNTS, ArraySpec, Dimension, Model, Objective, dimension
+
+RowMask = NDArray[np.bool_]  # which rows of an array are needed; its shape is ``TracedArray.rows``
 
 
 @dataclass(frozen=True)
+class Product:
+    """A matrix product of two factors, each an array or the name of a parameter.
+
+    ``operations`` gives the operations from the needed rows of the product. ``whole``: those of all
+    rows, and also of padding and of pairs that a mask hides.
+    """
+
+    factors: tuple[TracedArray | str, TracedArray | str]
+    operations: Callable[[RowMask], int]
+    whole: int
+
+
+@dataclass(frozen=True, eq=False)
 class TracedArray:
-    """An array without values. ``is_input`` marks the arrays whose gradient is not needed."""
+    """An array without values, and the sources from which it is computed.
+
+    ``reads`` gives the needed rows of each source from those of the array. ``parameters`` are read
+    as a whole. Each row of the array reads one row of ``table``. ``elementwise`` is the number of
+    elementwise operations for all rows. ``index`` marks an input of integers. ``lengths``: see
+    :class:`reference.spec.ArraySpec`.
+    """
 
     dimensions: tuple[Dimension, ...]
-    is_input: bool = False
+    sources: tuple[TracedArray, ...] = ()
+    reads: Callable[[RowMask], tuple[RowMask, ...]] | None = None
+    parameters: tuple[str, ...] = ()
+    table: str = ""
+    product: Product | None = None
+    elementwise: int = 0
+    index: bool = False
+    lengths: tuple[int, ...] | None = None
 
     @property
     def size(self) -> int:
         """Number of elements."""
         return prod(each.size for each in self.dimensions)
 
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """The parts that can be needed alone: examples and positions, or single integers.
+
+        An example of an image is needed as a whole.
+        """
+        sizes = tuple(each.size for each in self.dimensions)
+        if self.index:
+            return sizes
+        return sizes[:-1] if len(sizes) < 4 else sizes[:1]
+
+    def whole(self) -> RowMask:
+        """All rows."""
+        return np.ones(self.rows, np.bool_)
+
+    def needed_of_sources(self, rows: RowMask) -> tuple[RowMask, ...]:
+        """The needed rows of each source: by default the same rows, summarised where broadcast."""
+        if self.reads is not None:
+            return self.reads(rows)
+        axes = (tuple(range(rows.ndim - len(source.rows))) for source in self.sources)
+        return tuple(np.any(rows, axis=leading, keepdims=False) for leading in axes)
+
+    def part(self, rows: RowMask, amount: int) -> int:
+        """The part of an amount, such as the elements of all rows, that falls to these rows."""
+        return amount * int(rows.sum()) // rows.size
+
+    def valid(self, batch: int, time: int) -> RowMask:
+        """The positions within the lengths, (batch, time).
+
+        Without stated lengths only one position of each example is sure to count.
+        """
+        lengths = self.lengths or (1,) * batch
+        valid: RowMask = np.arange(time) < np.array(lengths)[:, None]
+        return valid
+
+
+def traced_input(spec: ArraySpec) -> TracedArray:
+    """An input of a model."""
+    return TracedArray(spec.dimensions, index=spec.classes is not None, lengths=spec.lengths)
+
 
 @dataclass
 class Tracer:
-    """The third implementation of the layer namespace: it counts and does not compute.
+    """The third implementation of the layer namespace: it notes arrays and does not compute.
 
-    A layer that is called again under its name shares its parameters. ``rows``: for every table
-    that is only looked up, the largest number of rows that are.
+    A layer that is called again under its name shares its parameters. ``arrays`` are in the order
+    in which they are made.
     """
 
     parameters: dict[str, ArraySpec] = field(default_factory=dict)
-    rows: dict[str, int] = field(default_factory=dict)
     state: dict[str, ArraySpec] = field(default_factory=dict)
-    forward_matrix_operations: int = 0
-    backward_matrix_operations: int = 0
-    elementwise_operations: int = 0
+    arrays: list[TracedArray] = field(default_factory=list)
 
-    def _parameter(self, name: str, *dimensions: Dimension) -> None:
+    def _parameter(self, name: str, *dimensions: Dimension) -> str:
         spec = ArraySpec(name, dimensions)
         if self.parameters.setdefault(name, spec) != spec:
             raise ValueError(f"two layers declare the parameter '{name}' with different shapes")
+        return name
 
-    def _look_up(self, name: str, count: int, width: int, ids: int) -> None:
-        """Declare a table, (vocabulary, width), of which ``ids`` rows are read."""
-        self._parameter(name, dimension("vocabulary", count), dimension("width", width))
-        self.rows[name] = min(count, self.rows.get(name, 0) + ids)
+    def _made(
+        self, dimensions: tuple[Dimension, ...], *sources: TracedArray, **about: Any
+    ) -> TracedArray:
+        array = TracedArray(dimensions, sources, **about)
+        self.arrays.append(array)
+        return array
 
-    def touched(self) -> dict[str, int]:
-        """The number of elements of each parameter that are read and have a gradient."""
-        return {
-            name: spec.size // spec.shape[0] * self.rows[name] if name in self.rows else spec.size
-            for name, spec in self.parameters.items()
-        }
+    def _each(self, x: TracedArray, operations: int = 1, **about: Any) -> TracedArray:
+        """Note an elementwise layer."""
+        return self._made(x.dimensions, x, elementwise=operations * x.size, **about)
 
-    def _matrix(self, x: TracedArray, operations: int) -> None:
-        self.forward_matrix_operations += operations
-        self.backward_matrix_operations += operations * (1 if x.is_input else 2)
+    def _times(
+        self,
+        x: TracedArray,
+        kernel: str,
+        dimensions: tuple[Dimension, ...],
+        operations: int,
+        *,
+        padding: int = 0,
+        bias: str = "",
+    ) -> TracedArray:
+        """Note the product with a kernel, and the sum with a bias if there is one.
 
-    def _each(self, x: TracedArray, operations: int = 1) -> TracedArray:
-        """Count an elementwise layer."""
-        self.elementwise_operations += operations * x.size
-        return TracedArray(x.dimensions)
+        ``operations``: of all rows. ``padding``: further operations, on zeros.
+        """
+        shape = TracedArray(dimensions)
+        return self._made(
+            dimensions,
+            x,
+            parameters=(kernel, bias) if bias else (kernel,),
+            product=Product(
+                (x, kernel), lambda rows: shape.part(rows, operations), operations + padding
+            ),
+            elementwise=shape.size if bias else 0,
+        )
 
     def dense(self, x: TracedArray, name: str, units: int) -> TracedArray:
         """Declare kernel (in, out) and bias (out,)."""
         *leading, features = x.dimensions
         out = dimension("out", units)
         factors = features.factors if len(features.factors) > 1 else (("in", features.size),)
-        self._parameter(f"{name}/kernel", Dimension("in", factors), out)
-        self._parameter(f"{name}/bias", out)
-        self._matrix(x, 2 * x.size * units)
-        return self._each(TracedArray((*leading, out)))
+        kernel = self._parameter(f"{name}/kernel", Dimension("in", factors), out)
+        bias = self._parameter(f"{name}/bias", out)
+        return self._times(x, kernel, (*leading, out), 2 * x.size * units, bias=bias)
 
     def conv2d(
         self,
@@ -103,20 +201,22 @@ class Tracer:
         batch, height, width, channel = x.dimensions
         side = (dimension("height", window), dimension("width", window))
         out = dimension("out", filters)
-        self._parameter(f"{name}/kernel", *side, dimension("in", channel.size), out)
-        result = TracedArray(
-            (
-                batch,
-                dimension("height", (height.size + 2 * padding - window) // stride + 1),
-                dimension("width", (width.size + 2 * padding - window) // stride + 1),
-                dimension("channel", filters),
-            )
+        kernel = self._parameter(f"{name}/kernel", *side, dimension("in", channel.size), out)
+        dimensions = (
+            batch,
+            dimension("height", (height.size + 2 * padding - window) // stride + 1),
+            dimension("width", (width.size + 2 * padding - window) // stride + 1),
+            dimension("channel", filters),
         )
-        self._matrix(x, 2 * result.size * window * window * channel.size)
-        if not bias:
-            return result
-        self._parameter(f"{name}/bias", out)
-        return self._each(result)
+        operations, zeros = _windows(
+            (height.size, width.size),
+            window,
+            stride,
+            padding,
+            2 * batch.size * channel.size * filters,
+        )
+        added = self._parameter(f"{name}/bias", out) if bias else ""
+        return self._times(x, kernel, dimensions, operations, padding=zeros, bias=added)
 
     def conv2d_transpose(
         self, x: TracedArray, name: str, filters: int, *, window: int, stride: int, padding: int
@@ -124,55 +224,58 @@ class Tracer:
         """Declare kernel (up_height, up_width, in, out)."""
         batch, height, width, channel = x.dimensions
         side = (dimension("up_height", window), dimension("up_width", window))
-        kernel = (*side, dimension("in", channel.size), dimension("out", filters))
-        self._parameter(f"{name}/kernel", *kernel)
-        self._matrix(x, 2 * x.size * window * window * filters)
-        return TracedArray(
-            (
-                batch,
-                dimension("height", (height.size - 1) * stride + window - 2 * padding),
-                dimension("width", (width.size - 1) * stride + window - 2 * padding),
-                dimension("channel", filters),
-            )
+        kernel = self._parameter(
+            f"{name}/kernel", *side, dimension("in", channel.size), dimension("out", filters)
         )
+        sides = [(each.size - 1) * stride + window - 2 * padding for each in (height, width)]
+        dimensions = (
+            batch,
+            dimension("height", sides[0]),
+            dimension("width", sides[1]),
+            dimension("channel", filters),
+        )
+        # The convolution whose gradient this is reads the result.
+        operations, zeros = _windows(
+            sides, window, stride, padding, 2 * batch.size * channel.size * filters
+        )
+        return self._times(x, kernel, dimensions, operations, padding=zeros)
 
     def batch_norm(self, x: TracedArray, name: str) -> TracedArray:
         """Declare scale and bias, and the state mean and variance."""
         channel = dimension("out", x.dimensions[-1].size)
-        for key in ("scale", "bias"):
-            self._parameter(f"{name}/{key}", channel)
+        names = tuple(self._parameter(f"{name}/{key}", channel) for key in ("scale", "bias"))
         for key in ("mean", "variance"):
             self.state[f"{name}/{key}"] = ArraySpec(f"{name}/{key}", (channel,))
-        return self._each(x, 4)
+        return self._each(x, 4, parameters=names)
 
     def layer_norm(self, x: TracedArray, name: str, *, epsilon: float) -> TracedArray:
         """Declare scale and bias."""
-        for key in ("scale", "bias"):
-            self._parameter(f"{name}/{key}", dimension("out", x.dimensions[-1].size))
-        return self._each(x, 8)
+        channel = dimension("out", x.dimensions[-1].size)
+        names = tuple(self._parameter(f"{name}/{key}", channel) for key in ("scale", "bias"))
+        return self._each(x, 8, parameters=names)
 
     def embed(self, ids: TracedArray, name: str, *, count: int, width: int) -> TracedArray:
         """Declare embedding (vocabulary, width)."""
-        self._look_up(f"{name}/embedding", count, width, ids.size)
-        return TracedArray((*ids.dimensions, dimension("channel", width)))
+        table = self._table(name, count, width)
+        return self._made((*ids.dimensions, dimension("channel", width)), ids, table=table)
 
     def first_embeddings(self, like: TracedArray, name: str, *, count: int) -> TracedArray:
         """Declare embedding (vocabulary, width)."""
         _, time, width = like.dimensions
-        self._look_up(f"{name}/embedding", count, width.size, time.size)
-        return TracedArray((time, width))
+        return self._made((time, width), table=self._table(name, count, width.size))
+
+    def _table(self, name: str, count: int, width: int) -> str:
+        dimensions = dimension("vocabulary", count), dimension("width", width)
+        return self._parameter(f"{name}/embedding", *dimensions)
 
     def project_to_embedding(self, x: TracedArray, name: str, *, bias: str = "") -> TracedArray:
         """Declare the bias (out,); the table has been declared already."""
-        vocabulary, width = self.parameters[f"{name}/embedding"].shape
-        self.rows[f"{name}/embedding"] = vocabulary
+        table = f"{name}/embedding"
+        vocabulary, _ = self.parameters[table].shape
         out = dimension("out", vocabulary)
-        self._matrix(x, 2 * x.size // width * width * vocabulary)
-        result = TracedArray((*x.dimensions[:-1], out))
-        if not bias:
-            return result
-        self._parameter(f"{bias}/bias", out)
-        return self._each(result)
+        added = self._parameter(f"{bias}/bias", out) if bias else ""
+        dimensions = (*x.dimensions[:-1], out)
+        return self._times(x, table, dimensions, 2 * x.size * vocabulary, bias=added)
 
     def recurrent(
         self, x: TracedArray, lengths: TracedArray, name: str, *, units: int, cell: str
@@ -180,16 +283,31 @@ class Tracer:
         """Declare kernel (in, gates), recurrent_kernel (units, gates) and bias (gates,)."""
         batch, time, features = x.dimensions
         gates = Dimension("out", ((f"{cell}_gate", GATE_COUNTS[cell]), ("unit", units)))
-        self._parameter(f"{name}/kernel", dimension("in", features.size), gates)
-        self._parameter(f"{name}/recurrent_kernel", dimension("in", units), gates)
-        self._parameter(f"{name}/bias", gates)
-        if cell == "gru":
-            self._parameter(f"{name}/recurrent_bias", gates)
-        self._matrix(x, 2 * x.size * gates.size)
-        states = TracedArray((batch, time, dimension("out", units)))
-        self._matrix(states, 2 * states.size * gates.size)
-        self._each(TracedArray((batch, time, gates)), 4)
-        return TracedArray((batch, dimension("out", units)))
+        kernel = self._parameter(f"{name}/kernel", dimension("in", features.size), gates)
+        again = self._parameter(f"{name}/recurrent_kernel", dimension("in", units), gates)
+        bias = self._parameter(f"{name}/bias", gates)
+        biases = (self._parameter(f"{name}/recurrent_bias", gates),) if cell == "gru" else ()
+        from_inputs = self._times(
+            x, kernel, (batch, time, gates), 2 * x.size * gates.size, bias=bias
+        )
+        valid = lengths.valid(batch.size, time.size)
+
+        def operations(rows: RowMask) -> int:
+            steps = (valid[:, 1:] & rows[:, None]).sum()  # the first state is zero
+            return 2 * int(steps) * units * gates.size
+
+        return self._made(
+            (batch, dimension("out", units)),
+            from_inputs,
+            lengths,
+            reads=lambda rows: (valid & rows[:, None], rows),
+            parameters=(again, *biases),
+            # All states depend on the products of the inputs, whose place they take here.
+            product=Product(
+                (from_inputs, again), operations, 2 * batch.size * time.size * units * gates.size
+            ),
+            elementwise=3 * from_inputs.size,
+        )
 
     def attention(
         self,
@@ -201,13 +319,40 @@ class Tracer:
         mask: TracedArray | None = None,
         causal: bool = False,
     ) -> TracedArray:
-        """Count two products per head, including the part that a causal mask would save."""
+        """Note two products, each over the pairs of a needed query and a key that it sees."""
         batch, time, width = query.dimensions
-        products = batch.size * time.size * key.dimensions[1].size
-        # Both factors of both products have gradients.
-        self._matrix(query, 2 * 2 * products * width.size)
-        self.elementwise_operations += 4 * products * heads
-        return TracedArray(query.dimensions)
+        keys = key.dimensions[1]
+        valid = np.ones((batch.size, keys.size), np.bool_)
+        if mask is not None:
+            valid = mask.valid(batch.size, keys.size)
+        whole = 2 * valid.size * time.size * width.size
+
+        def operations(rows: RowMask) -> int:
+            seen = valid.cumsum(1) if causal else valid.sum(1, keepdims=True)
+            return 2 * int((rows * seen).sum()) * width.size
+
+        def seen_by(rows: RowMask) -> RowMask:
+            if causal:  # a key is seen from its own position on
+                return valid & np.logical_or.accumulate(rows[:, ::-1], 1)[:, ::-1]
+            return valid & rows.any(1, keepdims=True)
+
+        scores = self._made(
+            (batch, time, keys),
+            query,
+            key,
+            reads=lambda rows: (rows, seen_by(rows)),
+            product=Product((query, key), operations, whole),
+            elementwise=4 * batch.size * time.size * keys.size * heads,
+        )
+        masks = () if mask is None else (mask,)
+        return self._made(
+            query.dimensions,
+            scores,
+            value,
+            *masks,
+            reads=lambda rows: (rows, seen_by(rows), *(each.whole() for each in masks)),
+            product=Product((scores, value), operations, whole),
+        )
 
     def max_pool2d(
         self, x: TracedArray, *, window: int, stride: int = 0, padding: int = 0
@@ -215,15 +360,13 @@ class Tracer:
         """(batch, height, width, channel) -> fewer rows and columns."""
         batch, height, width, channel = x.dimensions
         step = stride or window
-        self.elementwise_operations += x.size
         rows = dimension("height", (height.size + 2 * padding - window) // step + 1)
         columns = dimension("width", (width.size + 2 * padding - window) // step + 1)
-        return TracedArray((batch, rows, columns, channel))
+        return self._made((batch, rows, columns, channel), x, elementwise=x.size)
 
     def mean_pool2d(self, x: TracedArray) -> TracedArray:
         """(batch, height, width, channel) -> (batch, channel)."""
-        self.elementwise_operations += x.size
-        return TracedArray((x.dimensions[0], x.dimensions[3]))
+        return self._made((x.dimensions[0], x.dimensions[3]), x, elementwise=x.size)
 
     def relu(self, x: TracedArray) -> TracedArray:
         """Keep the shape."""
@@ -245,7 +388,8 @@ class Tracer:
 
     def add(self, x: TracedArray, y: TracedArray) -> TracedArray:
         """Return the shape of the larger array."""
-        return self._each(max(x, y, key=lambda each: len(each.dimensions)))
+        larger = max(x, y, key=lambda each: len(each.dimensions))
+        return self._made(larger.dimensions, x, y, elementwise=larger.size)
 
     multiply = add
 
@@ -253,46 +397,171 @@ class Tracer:
         """Add the widths."""
         *leading, first = x.dimensions
         width = dimension("channel", first.size + y.dimensions[-1].size)
-        return TracedArray((*leading, width))
+        return self._made((*leading, width), x, y)
 
     def take(self, x: TracedArray, positions: TracedArray) -> TracedArray:
-        """(batch, time, width), (batch, count) -> (batch, count, width)."""
-        return TracedArray((*positions.dimensions, x.dimensions[-1]))
+        """(batch, time, width), (batch, count) -> (batch, count, width).
+
+        Which positions are read does not change a count: the first ones take their place.
+        """
+
+        def reads(rows: RowMask) -> tuple[RowMask, RowMask]:
+            found = np.zeros(x.rows, np.bool_)
+            found[:, : rows.shape[1]] = rows
+            return found, rows
+
+        return self._made((*positions.dimensions, x.dimensions[-1]), x, positions, reads=reads)
 
     def first(self, x: TracedArray) -> TracedArray:
         """(batch, time, width) -> (batch, width)."""
-        batch, _, width = x.dimensions
-        return TracedArray((batch, width))
+        batch, time, width = x.dimensions
+        begin = np.arange(time.size) == 0
+        return self._made((batch, width), x, reads=lambda rows: (rows[:, None] & begin,))
 
     def flatten(self, x: TracedArray) -> TracedArray:
         """Keep the names of the axes that were flattened, in order."""
         batch, *rest = x.dimensions
         factors = tuple(factor for each in rest for factor in each.factors)
-        return TracedArray((batch, Dimension("in", factors)), x.is_input)
+        return self._made((batch, Dimension("in", factors)), x)
 
     def _loss(self, *arrays: TracedArray) -> TracedArray:
-        self.elementwise_operations += 3 * arrays[0].size
-        return TracedArray(())
+        return self._made(
+            (),
+            *arrays,
+            reads=lambda rows: tuple(each.whole() for each in arrays),
+            elementwise=3 * arrays[0].size,
+        )
 
     softmax_cross_entropy = binary_cross_entropy = evidence_lower_bound = _loss
     real_and_fake = fooled = _loss
 
 
-class _Read(Mapping[str, Array]):
-    """A mapping that remembers which of its names were asked for."""
+def _windows(
+    sides: Sequence[int], window: int, stride: int, padding: int, each: int
+) -> tuple[int, int]:
+    """The operations of all windows on elements of the image, and on the zeros around it.
 
-    def __init__(self, arrays: Mapping[str, Array]) -> None:
-        self.arrays, self.asked = arrays, set[str]()
+    ``sides`` of the image. ``each``: the operations of one element of one window.
+    """
+    inside, whole = each, each
+    for size in sides:
+        begins = np.arange((size + 2 * padding - window) // stride + 1) * stride - padding
+        elements = np.minimum(begins + window, size) - np.maximum(begins, 0)
+        inside *= int(elements.clip(0).sum())
+        whole *= begins.size * window
+    return inside, whole - inside
 
-    def __getitem__(self, name: str) -> Array:
-        self.asked.add(name)
-        return self.arrays[name]
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.arrays)
+Needed = dict[TracedArray, RowMask]
 
-    def __len__(self) -> int:
-        return len(self.arrays)
+
+def _needed(tracer: Tracer, outputs: Mapping[TracedArray, RowMask]) -> Needed:
+    """The arrays that the needed rows of the outputs depend on, with their needed rows."""
+    needed = dict(outputs)
+    for array in reversed(tracer.arrays):  # every array that reads another one is made after it
+        if array in needed:
+            rows = array.needed_of_sources(needed[array])
+            for source, more in zip(array.sources, rows, strict=True):
+                needed[source] = needed[source] | more if source in needed else more
+    return needed
+
+
+def _forward(needed: Needed) -> int:
+    """The matrix operations of the needed rows."""
+    return sum(a.product.operations(rows) for a, rows in needed.items() if a.product is not None)
+
+
+def _read(tracer: Tracer, needed: Needed) -> dict[str, int]:
+    """The number of elements of each parameter that the needed rows read."""
+    found: dict[str, int] = {}
+    for array, rows in needed.items():
+        found.update({name: tracer.parameters[name].size for name in array.parameters})
+        if array.table:
+            count, width = tracer.parameters[array.table].shape
+            more = found.get(array.table, 0) + int(rows.sum()) * width
+            found[array.table] = min(more, count * width)
+    return found
+
+
+def _depending(tracer: Tracer, prefixes: tuple[str, ...]) -> set[TracedArray]:
+    """The arrays that depend on a parameter whose name has one of the prefixes."""
+    found: set[TracedArray] = set()
+    for array in tracer.arrays:
+        named = any(name.startswith(prefixes) for name in (*array.parameters, array.table) if name)
+        if named or not found.isdisjoint(array.sources):
+            found.add(array)
+    return found
+
+
+@dataclass(frozen=True)
+class _Step:
+    """The costs of one objective.
+
+    ``fresh``: the operations of a forward that reads parameters of an earlier objective, which it
+    has updated. ``unchanged``: those of the rest of the forward. ``whole``: the operations of
+    forward and backward if nothing is left out. ``read`` and ``trained``: the number of elements of
+    each parameter that are read, and that have a gradient.
+    """
+
+    tracer: Tracer
+    needed: Needed
+    unchanged: int
+    fresh: int
+    backward: int
+    whole: int
+    read: Mapping[str, int]
+    trained: Mapping[str, int]
+
+
+def _step(
+    model: Model,
+    objective: Objective,
+    sizes: Mapping[str, Any],
+    arrays: Mapping[str, TracedArray],
+    earlier: tuple[str, ...],
+) -> _Step:
+    """Trace an objective. ``earlier``: what the objectives before it train."""
+    tracer = Tracer()
+    outputs = (objective.forward or model.forward)(tracer, sizes, arrays)
+    targets = (arrays[name] for name in objective.targets)
+    loss = getattr(tracer, objective.loss)(*(outputs[name] for name in objective.outputs), *targets)
+    needed = _needed(tracer, {loss: loss.whole()})
+    updated = _depending(tracer, earlier)
+    fresh = _forward({array: rows for array, rows in needed.items() if array in updated})
+    moving = _depending(tracer, (objective.trains,))
+    backward = whole = 0
+    for array in tracer.arrays:
+        if array.product is None:
+            continue
+        gradients = sum(
+            factor.startswith(objective.trains) if isinstance(factor, str) else factor in moving
+            for factor in array.product.factors
+        )
+        whole += (1 + gradients) * array.product.whole
+        if array in needed:
+            backward += gradients * array.product.operations(needed[array])
+    read = _read(tracer, needed)
+    return _Step(
+        tracer=tracer,
+        needed=needed,
+        unchanged=_forward(needed) - fresh,
+        fresh=fresh,
+        backward=backward,
+        whole=whole,
+        read=read,
+        trained={n: count for n, count in read.items() if n.startswith(objective.trains)},
+    )
+
+
+def _steps(
+    model: Model, sizes: Mapping[str, Any], arrays: Mapping[str, TracedArray]
+) -> list[_Step]:
+    """Trace the objectives of a training step in their order."""
+    prefixes = [objective.trains for objective in model.objectives]
+    return [
+        _step(model, objective, sizes, arrays, tuple(prefixes[:number]))
+        for number, objective in enumerate(model.objectives)
+    ]
 
 
 @dataclass(frozen=True)
@@ -300,11 +569,13 @@ class Summary:
     """Arrays and costs of a model at one preset and batch; operations and bytes are per step.
 
     ``used`` names the inputs that inference reads, ``held`` the parameters and statistics that it
-    reads. ``touched_count``: the number of parameter elements whose gradient a training step
-    computes. These are all elements except the rows of tables that no id names. ``training_bytes``
-    are those of plain SGD. ``generation_operations`` and ``generation_bytes`` are those of decoding
-    all tokens with a cache, and 0 where nothing is generated. The bytes of the cache are not
-    counted.
+    reads. ``moved_count`` is the number of elements of the parameters that a training step moves.
+    ``touched_count``: those of them whose gradient it computes, which are all elements except the
+    rows of tables that no id names. ``training_bytes`` are those of plain SGD.
+    ``generation_operations`` and ``generation_bytes`` are those of decoding all tokens with a
+    cache, and 0 where nothing is generated. The bytes of the cache are not counted.
+    ``reference_operations`` are those of a training step of the reference, which leaves nothing
+    out: they say what its answers cost.
     """
 
     inputs: tuple[ArraySpec, ...]
@@ -314,10 +585,12 @@ class Summary:
     state: tuple[ArraySpec, ...]
     outputs: tuple[ArraySpec, ...]
     parameter_count: int
+    moved_count: int
     touched_count: int
     inference_operations: int
     training_operations: int
     generation_operations: int
+    reference_operations: int
     elementwise_operations: int
     inference_bytes: int
     training_bytes: int
@@ -338,73 +611,94 @@ def summarize(model: Model, preset: str, batch: int) -> Summary:
     """Trace the model once. Training counts forward, backward and plain SGD's update."""
     sizes = model.sizes(preset)
     inputs = model.inputs(sizes, batch)
-    arrays = {spec.name: TracedArray(spec.dimensions, is_input=True) for spec in inputs}
-    tracer, read = Tracer(), _Read(arrays)
-    outputs = model.forward(tracer, sizes, read)
-    named = tuple(ArraySpec(name, each.dimensions) for name, each in outputs.items())
-    steps = [_objective(model, objective, sizes, arrays) for objective in model.objectives]
-    declared = dict(tracer.parameters)
-    state = dict(tracer.state)
+    arrays = {spec.name: traced_input(spec) for spec in inputs}
+    tracer = Tracer()
+    outputs = model.forward(tracer, sizes, arrays)
+    needed = _needed(tracer, {array: array.whole() for array in outputs.values()})
+    steps = _steps(model, sizes, arrays)
+    parameters, state = dict(tracer.parameters), dict(tracer.state)
     for step in steps:
-        declared.update(step.parameters)
-        state.update(step.state)
-    count = sum(spec.size for spec in declared.values())
-    held = sum(tracer.touched().values()) + sum(spec.size for spec in tracer.state.values())
-    touched = sum(max(step.touched().get(name, 0) for step in steps) for name in declared)
-    # Targets are read only where there is a loss; every element is 4 bytes.
-    used = tuple(spec.name for spec in inputs if spec.name in read.asked)
-    read_elements = sum(spec.size for spec in inputs if spec.name in used)
-    all_elements = sum(spec.size for spec in inputs)
-    written = sum(spec.size for spec in named)
+        parameters.update(step.tracer.parameters)
+        state.update(step.tracer.state)
+    read = sum(_most(step.read for step in steps).values())
+    trained = _most(step.trained for step in steps)
+    held = sum(_read(tracer, needed).values()) + _elements(tracer.state.values())
     generation_operations, generation_bytes = _generation(model, preset, batch)
     return Summary(
         inputs=inputs,
-        used=used,
+        used=tuple(name for name, array in arrays.items() if array in needed),
         held=(*tracer.parameters, *tracer.state),
-        parameters=tuple(declared.values()),
+        parameters=tuple(parameters.values()),
         state=tuple(state.values()),
-        outputs=named,
-        parameter_count=count,
-        touched_count=touched,
-        inference_operations=tracer.forward_matrix_operations,
-        training_operations=sum(
-            each.forward_matrix_operations + each.backward_matrix_operations for each in steps
-        ),
+        outputs=tuple(ArraySpec(name, array.dimensions) for name, array in outputs.items()),
+        parameter_count=_elements(parameters.values()),
+        moved_count=_elements(parameters[name] for name in trained),
+        touched_count=sum(trained.values()),
+        inference_operations=_forward(needed),
+        # Objectives share what no update changed: together they need at least the largest part.
+        training_operations=max(step.unchanged for step in steps)
+        + sum(step.fresh + step.backward for step in steps),
         generation_operations=generation_operations,
-        elementwise_operations=tracer.elementwise_operations,
-        inference_bytes=4 * (held + read_elements + written),
-        training_bytes=4 * (3 * touched + 2 * sum(s.size for s in state.values()) + all_elements),
+        reference_operations=sum(step.whole for step in steps),
+        elementwise_operations=sum(a.part(rows, a.elementwise) for a, rows in needed.items()),
+        # Every element is 4 bytes.
+        inference_bytes=4
+        * (held + _read_inputs(arrays, [needed]) + sum(each.size for each in outputs.values())),
+        training_bytes=4
+        * (
+            read
+            + sum(trained.values())
+            + 2 * _elements(state.values())
+            + _read_inputs(arrays, [step.needed for step in steps])
+        ),
         generation_bytes=generation_bytes,
     )
 
 
-def _objective(
-    model: Model, objective: Objective, sizes: Mapping[str, Any], arrays: Mapping[str, TracedArray]
-) -> Tracer:
-    tracer = Tracer()
-    outputs = (objective.forward or model.forward)(tracer, sizes, arrays)
-    targets = (arrays[name] for name in objective.targets)
-    getattr(tracer, objective.loss)(*(outputs[name] for name in objective.outputs), *targets)
-    return tracer
+def _elements(specs: Iterable[ArraySpec]) -> int:
+    return sum(spec.size for spec in specs)
+
+
+def _most(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The largest count of each name."""
+    found: dict[str, int] = {}
+    for each in counts:
+        found.update({name: max(count, found.get(name, 0)) for name, count in each.items()})
+    return found
+
+
+def _read_inputs(arrays: Mapping[str, TracedArray], needs: Sequence[Needed]) -> int:
+    """The number of elements of the inputs that are read for at least one of several needs."""
+    found = 0
+    for array in arrays.values():
+        rows = np.zeros(array.rows, np.bool_)
+        for needed in needs:
+            rows |= needed.get(array, rows)
+        found += array.part(rows, array.size)
+    return found
 
 
 def _generation(model: Model, preset: str, batch: int) -> tuple[int, int]:
     """Count (operations, bytes) of the prompt once and every further token, with a cache.
 
-    Every token reads the parameters and the rows of one position again.
+    Only positions from the last of the prompt on have logits. Every token reads the parameters and
+    the rows of one position again.
     """
-    if model.generation is None:
+    generation = model.generation
+    if generation is None:
         return 0, 0
     sizes = model.sizes(preset)
-    (prompt,) = (s for s in model.inputs(sizes, batch) if s.name == model.generation.prompt)
+    (prompt,) = (spec for spec in model.inputs(sizes, batch) if spec.name == generation.prompt)
     rows, time = prompt.dimensions
 
-    def traced(length: int) -> Tracer:
+    def needed_for(length: int, tokens: int) -> tuple[Tracer, Needed]:
+        """Trace positions of which the last ones have logits."""
+        dimensions = rows, replace(time, factors=(("time", length),))
         tracer = Tracer()
-        tokens = TracedArray((rows, replace(time, factors=(("time", length),))), is_input=True)
-        model.generation.logits(tracer, sizes, tokens)  # type: ignore[union-attr]
-        return tracer
+        logits = generation.logits(tracer, sizes, TracedArray(dimensions, index=True))
+        last = np.arange(length) >= length - tokens
+        return tracer, _needed(tracer, {logits: logits.whole() & last})
 
-    count = model.generation.count(sizes)
-    operations = traced(time.size + count - 1).forward_matrix_operations
-    return operations, count * 4 * sum(traced(1).touched().values())
+    count = generation.count(sizes)
+    _, needed = needed_for(time.size + count - 1, count)
+    return _forward(needed), count * 4 * sum(_read(*needed_for(1, 1)).values())

@@ -2,18 +2,11 @@
 
 import numpy as np
 
-from adapters.base import Layout
+from adapters.base import CHANNELS_FIRST, Layout
 from adapters.caffe.caffemodel import caffemodel
 from adapters.caffe.layers import blob_of, data
 
-LAYOUT = Layout(
-    {
-        ("in", "out"): ("out", "in"),
-        ("height", "width", "in", "out"): ("out", "in", "height", "width"),
-        ("batch", "height", "width", "channel"): ("batch", "channel", "height", "width"),
-        ("height", "width", "channel"): ("channel", "height", "width"),
-    }
-)
+LAYOUT = Layout({**CHANNELS_FIRST, ("in", "out"): ("out", "in")})
 # Caffe keeps running statistics as sums. With this weight, 1 / (1 - moving_average_fraction), a new
 # batch moves the quotient by one tenth from the first step on.
 WEIGHT = 10.0

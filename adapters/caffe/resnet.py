@@ -12,19 +12,19 @@ def normalized(name, norm, bottom, filters, window, stride=1):
     return text + batch_norm(norm, name)
 
 
-def basic(name, bottom, filters, stride):
+def basic(name, bottom, filters, outer, stride):
     """Two 3x3 kernels; the text and its top."""
     first, second = name + "/conv1", name + "/conv2"
     text = normalized(first, name + "/norm1", bottom, filters, 3, stride) + relu(first)
-    return text + normalized(second, name + "/norm2", first, filters, 3), second, filters
+    return text + normalized(second, name + "/norm2", first, outer, 3), second
 
 
-def bottleneck(name, bottom, filters, stride):
+def bottleneck(name, bottom, filters, outer, stride):
     """1x1, 3x3 with the stride, 1x1; the text and its top."""
     first, second, third = (f"{name}/conv{number}" for number in (1, 2, 3))
     text = normalized(first, name + "/norm1", bottom, filters, 1) + relu(first)
     text += normalized(second, name + "/norm2", first, filters, 3, stride) + relu(second)
-    return text + normalized(third, name + "/norm3", second, 4 * filters, 1), third, 4 * filters
+    return text + normalized(third, name + "/norm3", second, outer, 1), third
 
 
 def stem_pooling(sizes):
@@ -43,22 +43,19 @@ def stem_pooling(sizes):
 def build(sizes):
     """image (batch, channels, height, width) -> logits (batch, classes)."""
     block = bottleneck if sizes["block"] == "bottleneck" else basic
-    channels, number = sizes["width0"], 0
-    text = normalized("stem", "stem_norm", "image", channels, 7, 2) + relu("stem")
+    text = normalized("stem", "stem_norm", "image", sizes["width0"], 7, 2) + relu("stem")
     pooling, bottom = stem_pooling(sizes)
     text += pooling
-    for stage, count in enumerate(sizes["blocks"]):
-        for place in range(count):
-            number += 1
-            name, stride = f"blocks{number}", 2 if stage > 0 and place == 0 else 1
-            inner, top, outer = block(name, bottom, sizes["width0"] * 2**stage, stride)
-            text += inner
-            if stride != 1 or channels != outer:
-                shortcut = name + "/shortcut"
-                text += normalized(shortcut, name + "/shortcut_norm", bottom, outer, 1, stride)
-                bottom = shortcut
-            text += layer(name, "Eltwise", [bottom, top]) + relu(name)
-            bottom, channels = name, outer
+    for number, (channels, filters, outer, stride) in enumerate(sizes["block_sizes"], 1):
+        name = f"blocks{number}"
+        inner, top = block(name, bottom, filters, outer, stride)
+        text += inner
+        if stride != 1 or channels != outer:
+            shortcut = name + "/shortcut"
+            text += normalized(shortcut, name + "/shortcut_norm", bottom, outer, 1, stride)
+            bottom = shortcut
+        text += layer(name, "Eltwise", [bottom, top]) + relu(name)
+        bottom = name
     text += layer(
         "mean", "Pooling", [bottom], settings="pooling_param { pool: AVE global_pooling: true }"
     )

@@ -10,17 +10,10 @@ with warnings.catch_warnings():
     from chainer import functions as F
     from chainer import links as L
 
+from adapters.base import CHANNELS_FIRST, Layout, Unsupported, canonical_name, epsilon_hat
 from adapters.base import Adapter as Base
-from adapters.base import Layout, Unsupported, canonical_name, epsilon_hat
 
-LAYOUT = Layout(
-    {
-        ("in", "out"): ("out", "in"),
-        ("height", "width", "in", "out"): ("out", "in", "height", "width"),
-        ("batch", "height", "width", "channel"): ("batch", "channel", "height", "width"),
-        ("height", "width", "channel"): ("channel", "height", "width"),
-    }
-)
+LAYOUT = Layout({**CHANNELS_FIRST, ("in", "out"): ("out", "in")})
 
 # The order of the gates is that of the definitions, i, f, g, o, although the documentation of
 # n_step_lstm says i, f, o, a (chainer/functions/rnn/n_step_lstm.py, _lstm).

@@ -14,9 +14,7 @@ class LeNet5(chainer.Chain):
     def __init__(self, sizes):
         super().__init__()
         first, second = sizes["filters"]
-        # The size after two poolings by 2; the second convolution has no padding.
-        height, width = ((sizes[side] // 2 - 4) // 2 for side in ("height", "width"))
-        widths = [second * height * width, *sizes["hidden"]]
+        widths = [sizes["flattened"], *sizes["hidden"]]
         with self.init_scope():
             self.conv1 = L.Convolution2D(sizes["channels"], first, ksize=5, pad=2)
             self.conv2 = L.Convolution2D(first, second, ksize=5)

@@ -37,18 +37,16 @@ class Block(chainer.Chain):
 class BasicBlock(Block):
     """Two 3x3 kernels."""
 
-    expansion = 1
-
-    def __init__(self, channels, filters, stride):
-        super().__init__(channels, filters, stride)
+    def __init__(self, channels, filters, outer, stride):
+        super().__init__(channels, outer, stride)
         with self.init_scope():
             self.conv1 = convolution(channels, filters, 3, stride)
             self.norm1 = norm(filters)
-            self.conv2 = convolution(filters, filters, 3)
-            self.norm2 = norm(filters)
+            self.conv2 = convolution(filters, outer, 3)
+            self.norm2 = norm(outer)
 
     def forward(self, x):
-        """(batch, channels, height, width) -> (batch, filters, height', width')."""
+        """(batch, channels, height, width) -> (batch, outer, height', width')."""
         out = F.relu(self.norm1(self.conv1(x)))
         out = self.norm2(self.conv2(out))
         return F.relu(out + self.identity(x))
@@ -57,10 +55,7 @@ class BasicBlock(Block):
 class Bottleneck(Block):
     """1x1, 3x3 with the stride, 1x1."""
 
-    expansion = 4
-
-    def __init__(self, channels, filters, stride):
-        outer = self.expansion * filters
+    def __init__(self, channels, filters, outer, stride):
         super().__init__(channels, outer, stride)
         with self.init_scope():
             self.conv1 = convolution(channels, filters, 1)
@@ -71,7 +66,7 @@ class Bottleneck(Block):
             self.norm3 = norm(outer)
 
     def forward(self, x):
-        """(batch, channels, height, width) -> (batch, 4 filters, height', width')."""
+        """(batch, channels, height, width) -> (batch, outer, height', width')."""
         out = F.relu(self.norm1(self.conv1(x)))
         out = F.relu(self.norm2(self.conv2(out)))
         out = self.norm3(self.conv3(out))
@@ -84,18 +79,12 @@ class ResNet(chainer.Chain):
     def __init__(self, sizes):
         super().__init__()
         block = Bottleneck if sizes["block"] == "bottleneck" else BasicBlock
-        channels, blocks = sizes["width0"], []
-        for stage, count in enumerate(sizes["blocks"]):
-            filters = sizes["width0"] * 2**stage
-            for place in range(count):
-                stride = 2 if stage > 0 and place == 0 else 1
-                blocks.append(block(channels, filters, stride))
-                channels = filters * block.expansion
         with self.init_scope():
             self.stem = convolution(sizes["channels"], sizes["width0"], 7, 2)
             self.stem_norm = norm(sizes["width0"])
-            self.blocks = chainer.ChainList(*blocks)  # Sequential would name them in another order
-            self.logits = L.Linear(channels, sizes["classes"])
+            # Sequential would name them in another order.
+            self.blocks = chainer.ChainList(*(block(*row) for row in sizes["block_sizes"]))
+            self.logits = L.Linear(sizes["pooled"], sizes["classes"])
 
     def forward(self, image):
         """(batch, channels, height, width) -> logits (batch, classes)."""

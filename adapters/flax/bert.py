@@ -12,11 +12,12 @@ EPSILON = 1e-12
 class Layer(nnx.Module):
     """Attention and a hidden layer; a layer norm follows each residual sum."""
 
-    def __init__(self, width, heads, *, rngs):
-        self.attention = nnx.MultiHeadAttention(heads, width, decode=False, rngs=rngs)
+    def __init__(self, sizes, *, rngs):
+        width, hidden = sizes["width"], sizes["hidden"]
+        self.attention = nnx.MultiHeadAttention(sizes["heads"], width, decode=False, rngs=rngs)
         self.attention_norm = nnx.LayerNorm(width, epsilon=EPSILON, rngs=rngs)
-        self.hidden = nnx.Linear(width, 4 * width, rngs=rngs)
-        self.out = nnx.Linear(4 * width, width, rngs=rngs)
+        self.hidden = nnx.Linear(width, hidden, rngs=rngs)
+        self.out = nnx.Linear(hidden, width, rngs=rngs)
         self.norm = nnx.LayerNorm(width, epsilon=EPSILON, rngs=rngs)
 
     def __call__(self, x, mask):
@@ -46,9 +47,7 @@ class BERT(nnx.Module):
         self.segment_embed = nnx.Embed(2, width, rngs=rngs)
         self.position_embed = nnx.Embed(sizes["positions"], width, rngs=rngs)
         self.embeddings_norm = nnx.LayerNorm(width, epsilon=EPSILON, rngs=rngs)
-        self.layers = nnx.List(
-            [Layer(width, sizes["heads"], rngs=rngs) for _ in range(sizes["layers"])]
-        )
+        self.layers = nnx.List([Layer(sizes, rngs=rngs) for _ in range(sizes["layers"])])
         self.pooler = nnx.Linear(width, width, rngs=rngs)
         self.transform = nnx.Linear(width, width, rngs=rngs)
         self.transform_norm = nnx.LayerNorm(width, epsilon=EPSILON, rngs=rngs)

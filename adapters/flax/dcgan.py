@@ -21,14 +21,16 @@ transposed = partial(nnx.ConvTranspose, kernel_size=(4, 4), use_bias=False, tran
 class Generator(nnx.Module):
     """Transposed convolutions from a latent vector to an image."""
 
-    def __init__(self, doublings, filters, latent, channels, *, rngs):
-        widths = [filters * 2**power for power in range(doublings - 1, -1, -1)]
-        up = [transposed(latent, widths[0], strides=(1, 1), padding="VALID", rngs=rngs)]
+    def __init__(self, sizes, *, rngs):
+        widths = sizes["widths"][::-1]
+        up = [transposed(sizes["latent"], widths[0], strides=(1, 1), padding="VALID", rngs=rngs)]
         for before, width in pairwise(widths):
             up.append(transposed(before, width, strides=(2, 2), padding="SAME", rngs=rngs))
         self.up = nnx.List(up)
         self.norm = nnx.List([norm(width, rngs=rngs) for width in widths])
-        self.image = transposed(widths[-1], channels, strides=(2, 2), padding="SAME", rngs=rngs)
+        self.image = transposed(
+            widths[-1], sizes["channels"], strides=(2, 2), padding="SAME", rngs=rngs
+        )
 
     def __call__(self, latent):
         """(batch, 1, 1, latent) -> images (batch, side, side, channels)."""
@@ -41,8 +43,8 @@ class Generator(nnx.Module):
 class Discriminator(nnx.Module):
     """Convolutions from an image to a logit."""
 
-    def __init__(self, doublings, filters, channels, *, rngs):
-        widths = [channels] + [filters * 2**power for power in range(doublings)]
+    def __init__(self, sizes, *, rngs):
+        widths = [sizes["channels"], *sizes["widths"]]
         self.down = nnx.List(
             [
                 conv(before, width, strides=(2, 2), padding=1, rngs=rngs)
@@ -64,9 +66,9 @@ class Discriminator(nnx.Module):
 class DCGAN(nnx.Module):
     """Both nets; a call runs the generator."""
 
-    def __init__(self, doublings, filters, latent, channels, *, rngs):
-        self.generator = Generator(doublings, filters, latent, channels, rngs=rngs)
-        self.discriminator = Discriminator(doublings, filters, channels, rngs=rngs)
+    def __init__(self, sizes, *, rngs):
+        self.generator = Generator(sizes, rngs=rngs)
+        self.discriminator = Discriminator(sizes, rngs=rngs)
 
     def __call__(self, latent):
         """(batch, 1, 1, latent) -> images (batch, side, side, channels)."""
@@ -75,7 +77,7 @@ class DCGAN(nnx.Module):
 
 def build(sizes):
     """Sizes of the preset -> the module."""
-    return DCGAN(**sizes, rngs=nnx.Rngs(0))
+    return DCGAN(sizes, rngs=nnx.Rngs(0))
 
 
 def against(logits, label):

@@ -43,12 +43,13 @@ class Attention(nnx.Module):
 class Block(nnx.Module):
     """Attention and a hidden layer, each after a layer norm."""
 
-    def __init__(self, width, heads, *, rngs):
+    def __init__(self, sizes, *, rngs):
+        width, hidden = sizes["width"], sizes["hidden"]
         self.attention_norm = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
-        self.attention = Attention(width, heads, rngs=rngs)
+        self.attention = Attention(width, sizes["heads"], rngs=rngs)
         self.norm = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
-        self.hidden = nnx.Linear(width, 4 * width, rngs=rngs)
-        self.out = nnx.Linear(4 * width, width, rngs=rngs)
+        self.hidden = nnx.Linear(width, hidden, rngs=rngs)
+        self.out = nnx.Linear(hidden, width, rngs=rngs)
 
     def feed_forward(self, x):
         """Apply the layer norm, then the hidden layer."""
@@ -70,12 +71,10 @@ class GPT2(nnx.Module):
     """Decoder-only Transformer with tied head."""
 
     def __init__(self, sizes, *, rngs):
-        width = sizes["width"]
+        width, self.heads, self.head_width = sizes["width"], sizes["heads"], sizes["head_width"]
         self.token_embed = nnx.Embed(sizes["vocabulary"], width, rngs=rngs)
         self.position_embed = nnx.Embed(sizes["positions"], width, rngs=rngs)
-        self.layers = nnx.List(
-            [Block(width, sizes["heads"], rngs=rngs) for _ in range(sizes["layers"])]
-        )
+        self.layers = nnx.List([Block(sizes, rngs=rngs) for _ in range(sizes["layers"])])
         self.norm = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
 
     def __call__(self, tokens):
@@ -87,8 +86,7 @@ class GPT2(nnx.Module):
 
     def empty_cache(self, batch, time):
         """Keys and values per layer, (batch, time, heads, width / heads) each."""
-        heads = self.layers[0].attention.heads
-        zeros = jnp.zeros((batch, time, heads, self.token_embed.features // heads))
+        zeros = jnp.zeros((batch, time, self.heads, self.head_width))
         return [(zeros, zeros) for _ in self.layers]
 
     def advance(self, tokens, position, cache):

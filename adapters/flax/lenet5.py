@@ -12,14 +12,13 @@ from flax import nnx
 class LeNet5(nnx.Module):
     """Two convolutions with max pooling, then dense layers."""
 
-    def __init__(self, height, width, channels, filters, hidden, classes, *, rngs):
-        first, second = filters
-        self.conv1 = nnx.Conv(channels, first, kernel_size=(5, 5), padding=2, rngs=rngs)
+    def __init__(self, sizes, *, rngs):
+        first, second = sizes["filters"]
+        self.conv1 = nnx.Conv(sizes["channels"], first, kernel_size=(5, 5), padding=2, rngs=rngs)
         self.conv2 = nnx.Conv(first, second, kernel_size=(5, 5), padding="VALID", rngs=rngs)
-        flat = ((height // 2 - 4) // 2) * ((width // 2 - 4) // 2) * second
-        widths = [flat, *hidden]
+        widths = [sizes["flattened"], *sizes["hidden"]]
         self.hidden = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in pairwise(widths)])
-        self.logits = nnx.Linear(widths[-1], classes, rngs=rngs)
+        self.logits = nnx.Linear(widths[-1], sizes["classes"], rngs=rngs)
 
     def __call__(self, image):
         """(batch, height, width, channels) -> logits (batch, classes)."""
@@ -35,4 +34,4 @@ class LeNet5(nnx.Module):
 
 def build(sizes):
     """Sizes of the preset -> the module."""
-    return LeNet5(**sizes, rngs=nnx.Rngs(0))
+    return LeNet5(sizes, rngs=nnx.Rngs(0))

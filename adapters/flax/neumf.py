@@ -12,13 +12,14 @@ from flax import nnx
 class NeuMF(nnx.Module):
     """A product of factors next to a tower of dense layers."""
 
-    def __init__(self, users, items, factors, tower, *, rngs):
+    def __init__(self, sizes, *, rngs):
+        users, items, factors = sizes["users"], sizes["items"], sizes["factors"]
         self.factor_user = nnx.Embed(users, factors, rngs=rngs)
         self.factor_item = nnx.Embed(items, factors, rngs=rngs)
-        self.tower_user = nnx.Embed(users, tower[0] // 2, rngs=rngs)
-        self.tower_item = nnx.Embed(items, tower[0] // 2, rngs=rngs)
-        self.hidden = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in pairwise(tower)])
-        self.logits = nnx.Linear(factors + tower[-1], 1, rngs=rngs)
+        self.tower_user = nnx.Embed(users, sizes["tower_embedding"], rngs=rngs)
+        self.tower_item = nnx.Embed(items, sizes["tower_embedding"], rngs=rngs)
+        self.hidden = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in pairwise(sizes["tower"])])
+        self.logits = nnx.Linear(sizes["joined"], 1, rngs=rngs)
 
     def __call__(self, user, item):
         """(batch,), (batch,) -> logits (batch, 1)."""
@@ -31,4 +32,4 @@ class NeuMF(nnx.Module):
 
 def build(sizes):
     """Sizes of the preset -> the module."""
-    return NeuMF(**sizes, rngs=nnx.Rngs(0))
+    return NeuMF(sizes, rngs=nnx.Rngs(0))

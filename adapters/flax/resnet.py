@@ -41,17 +41,15 @@ class Block(nnx.Module):
 class BasicBlock(Block):
     """Two 3x3 kernels."""
 
-    expansion = 1
-
-    def __init__(self, channels, filters, stride, *, rngs):
-        super().__init__(channels, filters, stride, rngs=rngs)
+    def __init__(self, channels, filters, outer, stride, *, rngs):
+        super().__init__(channels, outer, stride, rngs=rngs)
         self.conv1 = conv(channels, filters, 3, stride=stride, padding=1, rngs=rngs)
         self.norm1 = norm(filters, rngs=rngs)
-        self.conv2 = conv(filters, filters, 3, padding=1, rngs=rngs)
-        self.norm2 = norm(filters, rngs=rngs)
+        self.conv2 = conv(filters, outer, 3, padding=1, rngs=rngs)
+        self.norm2 = norm(outer, rngs=rngs)
 
     def __call__(self, x):
-        """(batch, height, width, channels) -> (batch, height', width', filters)."""
+        """(batch, height, width, channels) -> (batch, height', width', outer)."""
         out = nnx.relu(self.norm1(self.conv1(x)))
         out = self.norm2(self.conv2(out))
         return nnx.relu(out + self.identity(x))
@@ -60,10 +58,7 @@ class BasicBlock(Block):
 class Bottleneck(Block):
     """1x1, 3x3 with the stride, 1x1."""
 
-    expansion = 4
-
-    def __init__(self, channels, filters, stride, *, rngs):
-        outer = self.expansion * filters
+    def __init__(self, channels, filters, outer, stride, *, rngs):
         super().__init__(channels, outer, stride, rngs=rngs)
         self.conv1 = conv(channels, filters, 1, rngs=rngs)
         self.norm1 = norm(filters, rngs=rngs)
@@ -73,7 +68,7 @@ class Bottleneck(Block):
         self.norm3 = norm(outer, rngs=rngs)
 
     def __call__(self, x):
-        """(batch, height, width, channels) -> (batch, height', width', 4 filters)."""
+        """(batch, height, width, channels) -> (batch, height', width', outer)."""
         out = nnx.relu(self.norm1(self.conv1(x)))
         out = nnx.relu(self.norm2(self.conv2(out)))
         out = self.norm3(self.conv3(out))
@@ -85,18 +80,11 @@ class ResNet(nnx.Module):
 
     def __init__(self, sizes, *, rngs):
         block = Bottleneck if sizes["block"] == "bottleneck" else BasicBlock
-        channels = sizes["width0"]
-        self.stem = conv(sizes["channels"], channels, 7, stride=2, padding=3, rngs=rngs)
-        self.stem_norm = norm(channels, rngs=rngs)
-        blocks = []
-        for stage, count in enumerate(sizes["blocks"]):
-            filters = sizes["width0"] * 2**stage
-            for place in range(count):
-                stride = 2 if stage > 0 and place == 0 else 1
-                blocks.append(block(channels, filters, stride, rngs=rngs))
-                channels = filters * block.expansion
-        self.blocks = nnx.List(blocks)
-        self.logits = nnx.Linear(channels, sizes["classes"], rngs=rngs)
+        width = sizes["width0"]
+        self.stem = conv(sizes["channels"], width, 7, stride=2, padding=3, rngs=rngs)
+        self.stem_norm = norm(width, rngs=rngs)
+        self.blocks = nnx.List([block(*row, rngs=rngs) for row in sizes["block_sizes"]])
+        self.logits = nnx.Linear(sizes["pooled"], sizes["classes"], rngs=rngs)
 
     def __call__(self, image):
         """(batch, height, width, channels) -> logits (batch, classes)."""

@@ -68,7 +68,7 @@ def generate(sizes):
 
     def decode(parameters, prompt, count):
         batch, length = prompt.shape
-        empty = jnp.zeros((batch, length + count, heads, sizes["width"] // heads))
+        empty = jnp.zeros((batch, length + count, heads, sizes["head_width"]))
         cache = {name: (empty, empty) for name in names}
         token, cache = advance(parameters, prompt, 0, cache)
 

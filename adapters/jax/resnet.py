@@ -19,14 +19,11 @@ def build(sizes):
             parameters["stem_norm"], state["stem_norm"], x, training=training
         )
         x = max_pool(jax.nn.relu(x), window=3, stride=2, padding=1)
-        number = 0
-        for stage, blocks in enumerate(sizes["blocks"]):
-            for place in range(blocks):
-                number += 1
-                name, stride = f"blocks{number}", 2 if stage > 0 and place == 0 else 1
-                x, moved[name] = block(
-                    parameters[name], state[name], x, stride=stride, training=training
-                )
+        for number, (*_, stride) in enumerate(sizes["block_sizes"], start=1):
+            name = f"blocks{number}"
+            x, moved[name] = block(
+                parameters[name], state[name], x, stride=stride, training=training
+            )
         return dense(parameters["logits"], x.mean((1, 2))), moved
 
     return predict

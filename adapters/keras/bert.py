@@ -49,7 +49,7 @@ def norm(name):
 
 def build(sizes):
     """Sizes of the preset -> model: tokens, segments, mask, positions -> pooled and logits."""
-    width, heads, vocabulary = sizes["width"], sizes["heads"], sizes["vocabulary"]
+    width, vocabulary = sizes["width"], sizes["vocabulary"]
     inputs = {
         name: keras.Input((sizes[time],), dtype="int32", name=name)
         for name, time in (
@@ -66,7 +66,7 @@ def build(sizes):
     x = norm("embeddings_norm")(x)
     keys = ops.expand_dims(inputs["mask"], 1)  # (batch, queries, keys)
     for number in range(1, sizes["layers"] + 1):
-        x = encode(x, keys, width, heads, f"layers{number}")
+        x = encode(x, keys, sizes, f"layers{number}")
     pooled = layers.Dense(width, activation="tanh", name="pooler")(x[:, 0])
     x = MaskedPositions()(x, inputs["positions"])
     x = norm("transform_norm")(layers.Dense(width, activation="gelu", name="transform")(x))
@@ -74,9 +74,10 @@ def build(sizes):
     return keras.Model(inputs, {"pooled": pooled, "logits": logits})
 
 
-def encode(x, mask, width, heads, name):
+def encode(x, mask, sizes, name):
     """Apply one layer; a layer norm follows each residual sum."""
-    attention = layers.MultiHeadAttention(heads, width // heads, name=f"{name}_attention")
+    heads, head_width = sizes["heads"], sizes["head_width"]
+    attention = layers.MultiHeadAttention(heads, head_width, name=f"{name}_attention")
     x = norm(f"{name}_attention_norm")(x + attention(x, x, attention_mask=mask))
-    y = layers.Dense(4 * width, activation="gelu", name=f"{name}_hidden")(x)
-    return norm(f"{name}_norm")(x + layers.Dense(width, name=f"{name}_out")(y))
+    y = layers.Dense(sizes["hidden"], activation="gelu", name=f"{name}_hidden")(x)
+    return norm(f"{name}_norm")(x + layers.Dense(sizes["width"], name=f"{name}_out")(y))

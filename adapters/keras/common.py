@@ -17,7 +17,8 @@ batch.
 
 import numpy as np
 
-from adapters.base import Adapter, Layout, Mismatch, Unsupported, epsilon_hat, fitted
+from adapters.base import Layout, Mismatch, Unsupported, fitted
+from adapters.on_keras import BOTH_BIASES, OnKeras, make_optimizer
 
 LAYOUT = Layout(
     {("up_height", "up_width", "in", "out"): ("up_height", "up_width", "out", "in")},
@@ -34,7 +35,6 @@ WORDS = {
     "attention_output": "out",
 }
 INNER = ("simple_rnn_cell", "lstm_cell", "gru_cell")
-BOTH_BIASES = ("recurrent/bias", "recurrent/recurrent_bias")  # a GRU has one variable of two rows
 
 
 def sum_of_cross_entropies(keras):
@@ -56,20 +56,7 @@ LOSSES = {
 }
 
 
-def make_optimizer(keras, constants):
-    """Make an optimiser of keras.optimizers. Keras documents Adam's epsilon as "epsilon hat".
-
-    https://keras.io/api/optimizers/adam/
-    """
-    rate = constants["learning_rate"]
-    if constants["name"] == "adam":
-        beta1, beta2 = constants["beta1"], constants["beta2"]
-        epsilon = epsilon_hat(constants)
-        return keras.optimizers.Adam(rate, beta_1=beta1, beta_2=beta2, epsilon=epsilon)
-    return keras.optimizers.SGD(rate, momentum=constants.get("momentum", 0.0))
-
-
-class KerasAdapter(Adapter):
+class KerasAdapter(OnKeras):
     """``keras:BACKEND``, ``keras:BACKEND-fit`` and ``keras:tensorflow-tuned``.
 
     A backend's class has ``native`` (the module of the backend), ``set_up(threads)``,
@@ -213,53 +200,14 @@ class KerasAdapter(Adapter):
             return [self.model.inputs[0].name]
         return self.case.used
 
-    def _next_batches(self, count=1):
-        """Return inputs and targets of the next ``count`` input sets, one after the other."""
-        first, sets = self.cursor, len(self.batches)
-        self.cursor = (first + count) % sets
-        if count == 1:
-            return self.batches[first]
-        if self.tiles < first + count:
-            # This is enough for any cursor. The slice before the timed one has the same count,
-            # so that the timed slice only takes views.
-            self.tiles = count + sets - 1
-            tiles = [self.batches[number % sets] for number in range(self.tiles)]
-            self.tiled = self.keras.tree.map_structure(lambda *a: np.concatenate(a), *tiles)
-        rows = slice(first * self.batch, (first + count) * self.batch)
-        return self.keras.tree.map_structure(lambda a: a[rows], self.tiled)
-
-    def infer(self):
-        """Call ``predict_on_batch``, in the fit modes ``predict`` over one batch -> NumPy."""
-        if self.fits:
-            return self.repeat(self.infer, 1)
-        x, _ = self._next_batches()
-        return self.case.named_outputs(self.model.predict_on_batch(x))
-
     def train_step(self):
         """Call ``train_on_batch``, in the fit modes ``fit`` over one batch -> a float."""
         if self.fits:
             return self.repeat(self.train_step, 1)
-        x, y = self._next_batches()
+        x, y = self.next_batches()
         if len(self.case.objectives) > 1:
             return self.step(y)
         return {"loss": self.model.train_on_batch(x, y, return_dict=True)["loss"]}
-
-    def repeat(self, step, count):
-        """In the fit modes, call ``fit`` (``predict``) once over the next ``count`` batches.
-
-        The handle then holds the mean of their losses (the outputs of the last batch).
-        """
-        if not self.fits:
-            return super().repeat(step, count)
-        x, y = self._next_batches(count)
-        if step == self.infer:
-            outputs = self.model.predict(x, batch_size=self.batch, verbose=0)
-            last = self.keras.tree.map_structure(lambda a: a[-self.batch :], outputs)
-            return self.case.named_outputs(last)
-        history = self.model.fit(
-            x, y, batch_size=self.batch, epochs=1, shuffle=False, verbose=0
-        ).history
-        return {"loss": history["loss"][0]}
 
     def generate(self, count):
         """Read the prompt and decode all tokens in one function of the backend."""
@@ -273,7 +221,7 @@ class KerasAdapter(Adapter):
 
         Running statistics are restored afterwards.
         """
-        x, y = self._next_batches()
+        x, y = self.next_batches()
         statistics = [v for v in self.model.variables if not v.trainable]
         before = [np.array(self.keras.ops.convert_to_numpy(v)) for v in statistics]
         handle = {}

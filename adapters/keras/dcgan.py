@@ -17,15 +17,13 @@ def norm(number):
 
 def generator_of(sizes):
     """(batch, 1, 1, latent) -> images (batch, side, side, channels)."""
-    filters = sizes["filters"] * 2 ** (sizes["doublings"] - 1)
     model = keras.Sequential([keras.Input((1, 1, sizes["latent"]))], name="generator")
-    for number in range(1, sizes["doublings"] + 1):
+    for number, filters in enumerate(reversed(sizes["widths"]), start=1):
         options = {"strides": 2, "padding": "same"} if number > 1 else {}
         up = layers.Conv2DTranspose(filters, 4, use_bias=False, name=f"up{number}", **options)
         model.add(up)
         model.add(norm(number))
         model.add(layers.ReLU())
-        filters //= 2
     model.add(
         layers.Conv2DTranspose(
             sizes["channels"],
@@ -42,9 +40,9 @@ def generator_of(sizes):
 
 def discriminator_of(sizes):
     """(batch, side, side, channels) -> logits (batch, 1)."""
-    filters, side = sizes["filters"], 4 * 2 ** sizes["doublings"]
-    model = keras.Sequential([keras.Input((side, side, sizes["channels"]))], name="discriminator")
-    for number in range(1, sizes["doublings"] + 1):
+    image = keras.Input((sizes["side"], sizes["side"], sizes["channels"]))
+    model = keras.Sequential([image], name="discriminator")
+    for number, filters in enumerate(sizes["widths"], start=1):
         # "same" is a padding of 1 on every side for a window of 4, stride 2 and an even size.
         down = layers.Conv2D(
             filters, 4, strides=2, padding="same", use_bias=False, name=f"down{number}"
@@ -53,7 +51,6 @@ def discriminator_of(sizes):
         if number > 1:
             model.add(norm(number))
         model.add(layers.LeakyReLU(negative_slope=0.2))
-        filters *= 2
     model.add(layers.Conv2D(1, 4, use_bias=False, name="logits"))
     model.add(layers.Flatten())
     return model

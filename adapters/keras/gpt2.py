@@ -28,13 +28,13 @@ class CachedAttention(layers.MultiHeadAttention):
 class Block(layers.Layer):
     """Attention and a hidden layer, each after a layer norm."""
 
-    def __init__(self, width, heads, **options):
+    def __init__(self, sizes, **options):
         super().__init__(**options)
         self.attention_norm = layers.LayerNormalization(epsilon=EPSILON, name="attention_norm")
-        self.attention = CachedAttention(heads, width // heads, name="attention")
+        self.attention = CachedAttention(sizes["heads"], sizes["head_width"], name="attention")
         self.norm = layers.LayerNormalization(epsilon=EPSILON, name="norm")
-        self.hidden = layers.Dense(4 * width, activation=gelu, name="hidden")
-        self.out = layers.Dense(width, name="out")
+        self.hidden = layers.Dense(sizes["hidden"], activation=gelu, name="hidden")
+        self.out = layers.Dense(sizes["width"], name="out")
 
     def call(self, x):
         """(batch, time, width) -> (batch, time, width)."""
@@ -59,14 +59,12 @@ class GPT2(keras.Model):
 
     def __init__(self, sizes):
         super().__init__()
-        width, self.heads = sizes["width"], sizes["heads"]
+        width, self.heads, self.head_width = sizes["width"], sizes["heads"], sizes["head_width"]
         self.token_embed = layers.ReversibleEmbedding(
             sizes["vocabulary"], width, name="token_embed"
         )
         self.position_embed = layers.Embedding(sizes["positions"], width, name="position_embed")
-        self.blocks = [
-            Block(width, self.heads, name=f"layers{n}") for n in range(1, sizes["layers"] + 1)
-        ]
+        self.blocks = [Block(sizes, name=f"layers{n}") for n in range(1, sizes["layers"] + 1)]
         self.norm = layers.LayerNormalization(epsilon=EPSILON, name="norm")
 
     def call(self, tokens):
@@ -78,7 +76,7 @@ class GPT2(keras.Model):
 
     def empty_cache(self, batch, time):
         """Keys and values per layer, (batch, time, heads, width / heads) each."""
-        zeros = ops.zeros((batch, time, self.heads, self.token_embed.output_dim // self.heads))
+        zeros = ops.zeros((batch, time, self.heads, self.head_width))
         return [(zeros, zeros) for _ in self.blocks]
 
     def advance(self, tokens, position, cache):

@@ -9,7 +9,6 @@ from keras import layers
 
 def build(sizes):
     """Sizes of the preset -> model: user, item -> logits (batch, 1)."""
-    tower = sizes["tower"]
     user = keras.Input((), dtype="int32", name="user")
     item = keras.Input((), dtype="int32", name="item")
 
@@ -20,8 +19,8 @@ def build(sizes):
         ]
 
     factors = layers.Multiply()(embeddings("factor", sizes["factors"]))
-    x = layers.Concatenate()(embeddings("tower", tower[0] // 2))
-    for number, units in enumerate(tower[1:], start=1):
+    x = layers.Concatenate()(embeddings("tower", sizes["tower_embedding"]))
+    for number, units in enumerate(sizes["tower"][1:], start=1):
         x = layers.Dense(units, activation="relu", name=f"hidden{number}")(x)
     x = layers.Concatenate()([factors, x])
     return keras.Model({"user": user, "item": item}, layers.Dense(1, name="logits")(x))

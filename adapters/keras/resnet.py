@@ -12,18 +12,13 @@ from keras import layers
 def build(sizes):
     """Sizes of the preset -> model: (batch, height, width, channels) -> logits (batch, classes)."""
     block = bottleneck if sizes["block"] == "bottleneck" else basic
-    filters = sizes["width0"]
     image = keras.Input((sizes["height"], sizes["width"], sizes["channels"]), name="image")
-    x = normalised(image, filters, 7, strides=2, name="stem")
+    x = normalised(image, sizes["width0"], 7, strides=2, name="stem")
     x = layers.Activation("relu")(x)
     x = layers.ZeroPadding2D(1)(x)
     x = layers.MaxPooling2D(3, strides=2)(x)
-    number = 0
-    for stage, count in enumerate(sizes["blocks"]):
-        for place in range(count):
-            number += 1
-            strides = 2 if stage > 0 and place == 0 else 1
-            x = block(x, filters * 2**stage, strides, f"blocks{number}")
+    for number, (_, filters, outer, strides) in enumerate(sizes["block_sizes"], start=1):
+        x = block(x, filters, outer, strides, f"blocks{number}")
     x = layers.GlobalAveragePooling2D()(x)
     return keras.Model(image, layers.Dense(sizes["classes"], name="logits")(x))
 
@@ -37,22 +32,22 @@ def normalised(x, filters, window, *, strides=1, name, norm=None):
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=norm)(x)
 
 
-def basic(x, filters, strides, name):
+def basic(x, filters, outer, strides, name):
     """Two 3x3 kernels next to the shortcut."""
     y = normalised(x, filters, 3, strides=strides, name=f"{name}_conv1", norm=f"{name}_norm1")
     y = layers.Activation("relu")(y)
-    y = normalised(y, filters, 3, name=f"{name}_conv2", norm=f"{name}_norm2")
-    return joined(x, y, filters, strides, name)
+    y = normalised(y, outer, 3, name=f"{name}_conv2", norm=f"{name}_norm2")
+    return joined(x, y, outer, strides, name)
 
 
-def bottleneck(x, filters, strides, name):
+def bottleneck(x, filters, outer, strides, name):
     """1x1, 3x3 with the stride and 1x1, next to the shortcut."""
     y = normalised(x, filters, 1, name=f"{name}_conv1", norm=f"{name}_norm1")
     y = layers.Activation("relu")(y)
     y = normalised(y, filters, 3, strides=strides, name=f"{name}_conv2", norm=f"{name}_norm2")
     y = layers.Activation("relu")(y)
-    y = normalised(y, 4 * filters, 1, name=f"{name}_conv3", norm=f"{name}_norm3")
-    return joined(x, y, 4 * filters, strides, name)
+    y = normalised(y, outer, 1, name=f"{name}_conv3", norm=f"{name}_norm3")
+    return joined(x, y, outer, strides, name)
 
 
 def joined(x, y, outer, strides, name):

@@ -11,28 +11,17 @@ import os
 
 import numpy as np
 
-from adapters.base import Adapter as Base
-from adapters.base import Layout, Unsupported, epsilon_hat
+from adapters.base import Layout, Unsupported
+from adapters.on_keras import BOTH_BIASES, OnKeras, make_optimizer
 
 LAYOUT = Layout(entries={"gru_gate": (1, 0, 2)})  # Keras has z, r, h
-BOTH_BIASES = ("recurrent/bias", "recurrent/recurrent_bias")  # a GRU has one variable of two rows
 
 # A gradient is the movement of the weights in a step of plain descent, divided by its rate. With a
 # rate as large as this, the rounding of the weights is negligible.
 PROBING_RATE = 1024.0
 
 
-def make_optimizer(keras, constants):
-    """Make an optimiser of keras.optimizers."""
-    rate = constants["learning_rate"]
-    if constants["name"] == "adam":
-        beta1, beta2 = constants["beta1"], constants["beta2"]
-        epsilon = epsilon_hat(constants)
-        return keras.optimizers.Adam(rate, beta_1=beta1, beta_2=beta2, epsilon=epsilon)
-    return keras.optimizers.SGD(rate, momentum=constants.get("momentum", 0.0))
-
-
-class Adapter(Base):
+class Adapter(OnKeras):
     """``keras2:BACKEND`` and ``keras2:BACKEND-fit``; ``keras2:cntk-unrolled``."""
 
     layout = LAYOUT
@@ -71,7 +60,7 @@ class Adapter(Base):
     def load(self, module, case):
         """Build and compile a new model, then replace its weights with those of the case."""
         self.begin(module, case)
-        self.batch, self.tiles = case.batch, 0
+        self.tiles = 0
         self.model = module.build(dict(case.sizes, unroll=self.unrolled))
         loss = self.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         self.model.compile(optimizer=make_optimizer(self.keras, case.optimizer), loss=loss)
@@ -116,52 +105,17 @@ class Adapter(Base):
         value, row = self.keras.backend.get_value(self.parts[name]), self._row(name)
         return np.array(self._turned(name, value if row is None else value[row]))
 
-    def _next_batches(self, count=1):
-        """Return inputs and targets of the next ``count`` sets, one after the other."""
-        first, sets = self.cursor, len(self.batches)
-        self.cursor = (first + count) % sets
-        if count == 1:
-            return self.batches[first]
-        if self.tiles < first + count:
-            # This is enough for any cursor. The slice before the timed one has the same count, so
-            # that the timed slice only takes views.
-            self.tiles = count + sets - 1
-            chosen = [self.batches[number % sets] for number in range(self.tiles)]
-            self.tiled = [np.concatenate(arrays) for arrays in zip(*chosen)]
-        rows = slice(first * self.batch, (first + count) * self.batch)
-        return [each[rows] for each in self.tiled]
-
-    def infer(self):
-        """Call ``predict_on_batch``, in the fit modes ``predict`` over one batch."""
-        if self.fits:
-            return self.repeat(self.infer, 1)
-        return self.case.named_outputs(self.model.predict_on_batch(self._next_batches()[0]))
-
     def train_step(self):
         """Call ``train_on_batch``, in the fit modes ``fit`` over one batch."""
         if self.fits:
             return self.repeat(self.train_step, 1)
-        return {"loss": self.model.train_on_batch(*self._next_batches())}
-
-    def repeat(self, step, count):
-        """In the fit modes, call ``fit`` (``predict``) once over the next ``count`` batches.
-
-        The handle then holds the mean of their losses (the outputs of the last batch).
-        """
-        if not self.fits:
-            return Base.repeat(self, step, count)
-        x, y = self._next_batches(count)
-        if step == self.infer:
-            outputs = self.model.predict(x, batch_size=self.batch)
-            return self.case.named_outputs(outputs[-self.batch :])
-        settings = {"batch_size": self.batch, "epochs": 1, "shuffle": False, "verbose": 0}
-        return {"loss": self.model.fit(x, y, **settings).history["loss"][0]}
+        return {"loss": self.model.train_on_batch(*self.next_batches())}
 
     def gradients(self):
         """Take a step of plain descent and undo it: CNTK gives gradients in no other way."""
         before = {name: self._value(name) for name in self.parts}
         weights = self.model.get_weights()
-        loss = self.probe.train_on_batch(*self._next_batches())
+        loss = self.probe.train_on_batch(*self.next_batches())
         handle = {
             "gradient/" + name: (value - self._value(name)) / PROBING_RATE
             for name, value in before.items()

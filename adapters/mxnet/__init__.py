@@ -4,17 +4,10 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon, nd
 
+from adapters.base import CHANNELS_FIRST, Layout, Unsupported, canonical_name, epsilon_hat
 from adapters.base import Adapter as Base
-from adapters.base import Layout, Unsupported, canonical_name, epsilon_hat
 
-LAYOUT = Layout(
-    {
-        ("in", "out"): ("out", "in"),
-        ("height", "width", "in", "out"): ("out", "in", "height", "width"),
-        ("batch", "height", "width", "channel"): ("batch", "channel", "height", "width"),
-        ("height", "width", "channel"): ("channel", "height", "width"),
-    }
-)
+LAYOUT = Layout({**CHANNELS_FIRST, ("in", "out"): ("out", "in")})
 
 # Canonical names of the parameters of a block; in all other blocks, "weight" is the kernel.
 KINDS = {

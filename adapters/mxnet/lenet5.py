@@ -12,15 +12,13 @@ class LeNet5(nn.HybridBlock):
     def __init__(self, sizes):
         super().__init__()
         first, second = sizes["filters"]
-        # The size after two poolings by 2; the second convolution has no padding.
-        height, width = ((sizes[side] // 2 - 4) // 2 for side in ("height", "width"))
         self.conv1 = nn.Conv2D(
             first, 5, padding=2, activation="relu", in_channels=sizes["channels"]
         )
         self.conv2 = nn.Conv2D(second, 5, activation="relu", in_channels=first)
         self.pool = nn.MaxPool2D(2)
         self.hidden = nn.HybridSequential()
-        inputs = second * height * width
+        inputs = sizes["flattened"]
         for units in sizes["hidden"]:
             self.hidden.add(nn.Dense(units, activation="relu", in_units=inputs))
             inputs = units

@@ -36,17 +36,15 @@ class Block(nn.HybridBlock):
 class BasicBlock(Block):
     """Two 3x3 kernels."""
 
-    expansion = 1
-
-    def __init__(self, channels, filters, stride):
-        super().__init__(channels, filters, stride)
+    def __init__(self, channels, filters, outer, stride):
+        super().__init__(channels, outer, stride)
         self.conv1 = convolution(channels, filters, 3, stride)
         self.norm1 = norm(filters)
-        self.conv2 = convolution(filters, filters, 3)
-        self.norm2 = norm(filters)
+        self.conv2 = convolution(filters, outer, 3)
+        self.norm2 = norm(outer)
 
     def hybrid_forward(self, F, x):
-        """(batch, channels, height, width) -> (batch, filters, height', width')."""
+        """(batch, channels, height, width) -> (batch, outer, height', width')."""
         out = F.relu(self.norm1(self.conv1(x)))
         out = self.norm2(self.conv2(out))
         return F.relu(out + self.identity(x))
@@ -55,10 +53,7 @@ class BasicBlock(Block):
 class Bottleneck(Block):
     """1x1, 3x3 with the stride, 1x1."""
 
-    expansion = 4
-
-    def __init__(self, channels, filters, stride):
-        outer = self.expansion * filters
+    def __init__(self, channels, filters, outer, stride):
         super().__init__(channels, outer, stride)
         self.conv1 = convolution(channels, filters, 1)
         self.norm1 = norm(filters)
@@ -68,7 +63,7 @@ class Bottleneck(Block):
         self.norm3 = norm(outer)
 
     def hybrid_forward(self, F, x):
-        """(batch, channels, height, width) -> (batch, 4 filters, height', width')."""
+        """(batch, channels, height, width) -> (batch, outer, height', width')."""
         out = F.relu(self.norm1(self.conv1(x)))
         out = F.relu(self.norm2(self.conv2(out)))
         out = self.norm3(self.conv3(out))
@@ -81,19 +76,14 @@ class ResNet(nn.HybridBlock):
     def __init__(self, sizes):
         super().__init__()
         block = Bottleneck if sizes["block"] == "bottleneck" else BasicBlock
-        channels = sizes["width0"]
-        self.stem = convolution(sizes["channels"], channels, 7, 2)
-        self.stem_norm = norm(channels)
+        self.stem = convolution(sizes["channels"], sizes["width0"], 7, 2)
+        self.stem_norm = norm(sizes["width0"])
         self.pool = nn.MaxPool2D(3, strides=2, padding=1)
         self.blocks = nn.HybridSequential()
-        for stage, count in enumerate(sizes["blocks"]):
-            filters = sizes["width0"] * 2**stage
-            for place in range(count):
-                stride = 2 if stage > 0 and place == 0 else 1
-                self.blocks.add(block(channels, filters, stride))
-                channels = filters * block.expansion
+        for row in sizes["block_sizes"]:
+            self.blocks.add(block(*row))
         self.mean = nn.GlobalAvgPool2D()
-        self.logits = nn.Dense(sizes["classes"], in_units=channels)
+        self.logits = nn.Dense(sizes["classes"], in_units=sizes["pooled"])
 
     def hybrid_forward(self, F, image):
         """(batch, channels, height, width) -> logits (batch, classes); Dense flattens."""

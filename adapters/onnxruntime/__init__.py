@@ -11,16 +11,10 @@ import onnx
 import onnxruntime
 from onnxruntime.quantization import quantize_dynamic
 
-import reference
-from adapters.base import Adapter as Base
-from adapters.base import Layout, Unsupported
-from reference.export import export_generation, export_inference
-from reference.layers_onnx import IMAGES
+from adapters.base import Unsupported
+from adapters.on_exported import OnExported
 
 PROVIDERS = ["CPUExecutionProvider"]
-LAYOUT = Layout(IMAGES)
-
-
 # Operators with which dynamic quantisation replaces products.
 QUANTIZED = {"MatMulInteger", "ConvInteger", "DynamicQuantizeLSTM"}
 
@@ -36,13 +30,11 @@ def quantized(proto):
     return found
 
 
-class Adapter(Base):
-    """One session for inference and one for decoding; the latter's cache is input and output.
+class Adapter(OnExported):
+    """One session for inference and one for decoding.
 
     The ``tuned`` mode follows https://onnxruntime.ai/docs/performance/tune-performance/.
     """
-
-    layout = LAYOUT
 
     def __init__(self, device, mode, threads, precision):
         if device != "cpu":
@@ -62,29 +54,19 @@ class Adapter(Base):
             "provider": PROVIDERS[0],
         }
 
-    def load(self, module, case):
-        """Export the graphs. A session is made when its phase is known."""
-        model = reference.get(case.model)
-        self.begin(module, case)
-        self.sessions = {}
-        self.exported = export_inference(
-            model, case.sizes, case.parameters, case.state, batch=case.batch
-        )
-        if case.generation:
-            self.decoder = export_generation(model, case.sizes, case.parameters, batch=case.batch)
-
     def place(self, name, value):
         """Place the array; in ``tuned`` mode as a value of the runtime."""
-        return self._value(super().place(name, value))
+        return self.value(super().place(name, value))
 
-    def _value(self, array):
+    def value(self, array):
+        """Return the array; in ``tuned`` mode a value of the runtime."""
         return onnxruntime.OrtValue.ortvalue_from_numpy(array) if self.tuned else array
 
-    def compile(self, phase):
+    def compiled(self, phase):
         """Make the session, which optimises the graph and packs the weights."""
         if phase == "generation" and self.precision == "int8":
             raise Unsupported("a quantised model decodes tokens of its own")
-        proto = (self.decoder if phase == "generation" else self.exported).proto
+        proto = self.protos[phase]
         if self.precision == "int8":
             proto = quantized(proto)
         session = onnxruntime.InferenceSession(
@@ -92,47 +74,13 @@ class Adapter(Base):
         )
         if session.get_providers() != PROVIDERS:
             raise Unsupported(f"the session runs on {session.get_providers()}")
-        self.sessions[phase] = session, [each.name for each in session.get_outputs()]
-        return True
+        return session, [each.name for each in session.get_outputs()]
 
-    def _run(self, phase, inputs):
-        if phase not in self.sessions:
-            self.compile(phase)
-        session, names = self.sessions[phase]
-        if self.tuned:
-            found = session.run_with_ort_values(names, inputs)
-        else:
-            found = session.run(names, inputs)
-        return dict(zip(names, found, strict=True))
-
-    def infer(self):
-        """Run the session once."""
-        return self._run("inference", self.next(self.used))
-
-    def generate(self, count):
-        """Run the prompt with empty keys and values, then one token after the other."""
-        tokens = self.next(self.sets)[self.case.generation["prompt"]]
-        empty = self._value(np.zeros((self.case.batch, 0, self.case.sizes["width"]), np.float32))
-        cache = {each.name: empty for each in self.decoder.proto.graph.input}
-        found = []
-        for _ in range(count):
-            run = self._run("generation", dict(cache, tokens=tokens))
-            token = run.pop("token")
-            tokens = self._column(token)
-            found.append(token)
-            cache = {name.replace("present", "past"): value for name, value in run.items()}
-        return {"tokens": np.stack([self.to_numpy(each) for each in found], 1)}
-
-    def _column(self, token):
-        return self._value(token.numpy()[:, None]) if self.tuned else token[:, None]
-
-    def parameters(self):
-        """Return the parameters of the exported file, before any quantisation."""
-        held = self.exported.parameters()  # in canonical axes, while read() expects native axes
-        return self.by_kind({name: Base.place(self, name, value) for name, value in held.items()})
-
-    def wait(self, handle):
-        """Do nothing: a run returns when it is done."""
+    def call(self, program, inputs):
+        """Run the session."""
+        session, names = program
+        run = session.run_with_ort_values if self.tuned else session.run
+        return dict(zip(names, run(names, inputs), strict=True))
 
     def to_numpy(self, value):
         """Convert to NumPy, also from values of the runtime."""

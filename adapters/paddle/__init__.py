@@ -4,16 +4,10 @@ import numpy as np
 import paddle
 from paddle.nn import functional as F
 
+from adapters.base import CHANNELS_FIRST, Layout, Unsupported, canonical_name
 from adapters.base import Adapter as Base
-from adapters.base import Layout, Unsupported, canonical_name
 
-LAYOUT = Layout(
-    {
-        ("height", "width", "in", "out"): ("out", "in", "height", "width"),
-        ("batch", "height", "width", "channel"): ("batch", "channel", "height", "width"),
-        ("height", "width", "channel"): ("channel", "height", "width"),
-    }
-)
+LAYOUT = Layout(CHANNELS_FIRST)
 LOSSES = {"softmax_cross_entropy": F.cross_entropy}
 
 

@@ -4,8 +4,8 @@ import os
 
 import numpy as np
 
-from adapters.base import Adapter as Base
 from adapters.base import Unsupported
+from adapters.on_functions import OnSharedVariables
 
 CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME", ""), "pytensor")
 os.environ["PYTENSOR_FLAGS"] = f"floatX=float32,base_compiledir={CACHE}"
@@ -51,18 +51,20 @@ def make_updates(constants, parameters, gradients):
     return updates
 
 
-class Adapter(Base):
+class Adapter(OnSharedVariables):
     """``pytensor:numba`` and ``pytensor:c``.
 
     https://pytensor.readthedocs.io/en/latest/tutorial/modes.html
     """
+
+    losses = LOSSES
 
     def __init__(self, device, mode, threads, precision):
         if device != "cpu":
             raise Unsupported("PyTensor reaches GPUs through JAX alone")
         if mode == "c" and not pytensor.config.cxx:
             raise Unsupported("no C++ compiler was found")
-        self.mode, self.compiled = MODES[mode], 0
+        self.mode = MODES[mode]
 
     def describe(self):
         """Describe the run. The threads are those of the BLAS and cannot be read back."""
@@ -73,32 +75,8 @@ class Adapter(Base):
             "mode": self.mode,
         }
 
-    def compilations(self):
-        """Count the functions compiled in this process."""
-        return self.compiled
-
-    def load(self, module, case):
-        """Set the values of the model's shared variables; functions are made when needed."""
-        self.begin(module, case, LOSSES)
-        self.functions, self.model = {}, module.build(case.sizes)
-        held = self.model.variables
-        for name, value in self.given({n: v.get_value(borrow=True) for n, v in held.items()}):
-            held[name].set_value(value)
-        self.trained = [held[name] for name in case.parameters]
-        ((self.loss_name, self.objective),) = self.objectives.items()
-
-    def compile(self, phase):
+    def made(self, kind):
         """Call pytensor.function, which rewrites the graph; Numba compiles in its first call."""
-        self._function(phase)
-        return True
-
-    def _function(self, kind):
-        if kind not in self.functions:
-            self.compiled += 1
-            self.functions[kind] = self._made(kind)
-        return self.functions[kind]
-
-    def _made(self, kind):
         # Shapes are known here. From them the compiler knows where nothing is broadcast.
         symbols = {
             name: pt.tensor(name, dtype=value.dtype.name, shape=value.shape)
@@ -120,27 +98,3 @@ class Adapter(Base):
             [*symbols.values()], [*outputs.values()], updates=updates, mode=self.mode
         )
         return list(symbols), list(outputs), function
-
-    def _run(self, kind):
-        names, keys, function = self._function(kind)
-        inputs = self.next(self.sets)
-        return dict(zip(keys, function(*(inputs[name] for name in names)), strict=True))
-
-    def infer(self):
-        """Call the compiled function once."""
-        return self._run("inference")
-
-    def train_step(self):
-        """Compute loss, gradients and updates in one function."""
-        return self._run("training")
-
-    def gradients(self):
-        """Call a separate function without updates."""
-        return self._run("gradients")
-
-    def parameters(self):
-        """Return copies of the shared variables' values."""
-        return self.by_kind({n: v.get_value() for n, v in self.model.variables.items()})
-
-    def wait(self, handle):
-        """Do nothing: a call returns when it is done."""

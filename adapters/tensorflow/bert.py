@@ -15,12 +15,13 @@ EPSILON = 1e-12
 class Layer(tf.Module):
     """Attention and a hidden layer; a layer norm follows each residual sum."""
 
-    def __init__(self, width, heads):
+    def __init__(self, sizes):
         super().__init__()
-        self.attention = SelfAttention(width, heads)
+        width, hidden = sizes["width"], sizes["hidden"]
+        self.attention = SelfAttention(width, sizes["heads"])
         self.attention_norm = LayerNorm(width, epsilon=EPSILON)
-        self.hidden = Dense(width, 4 * width, activation=tf.nn.gelu)
-        self.out = Dense(4 * width, width)
+        self.hidden = Dense(width, hidden, activation=tf.nn.gelu)
+        self.out = Dense(hidden, width)
         self.norm = LayerNorm(width, epsilon=EPSILON)
 
     def __call__(self, x, mask):
@@ -39,7 +40,7 @@ class BERT(tf.Module):
         self.segment_embed = Embedding(2, width)
         self.position_embed = Embedding(sizes["positions"], width)
         self.embeddings_norm = LayerNorm(width, epsilon=EPSILON)
-        self.layers = [Layer(width, sizes["heads"]) for _ in range(sizes["layers"])]
+        self.layers = [Layer(sizes) for _ in range(sizes["layers"])]
         self.pooler = Dense(width, width, activation=tf.tanh)
         self.transform = Dense(width, width, activation=tf.nn.gelu)
         self.transform_norm = LayerNorm(width, epsilon=EPSILON)

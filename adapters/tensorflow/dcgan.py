@@ -4,6 +4,8 @@ https://www.tensorflow.org/tutorials/generative/dcgan. Unlike there, the discrim
 before the generator's loss is computed, not at the same time.
 """
 
+from itertools import pairwise
+
 import tensorflow as tf
 
 from adapters.tensorflow.layers import BatchNorm, Conv2D, Conv2DTranspose
@@ -14,15 +16,12 @@ class Generator(tf.Module):
 
     def __init__(self, sizes):
         super().__init__()
-        filters = sizes["filters"] * 2 ** (sizes["doublings"] - 1)
-        self.up = [Conv2DTranspose(sizes["latent"], filters, 4, strides=1, padding="VALID")]
-        self.norm = []
-        for _ in range(1, sizes["doublings"]):
-            self.norm.append(BatchNorm(filters))
-            self.up.append(Conv2DTranspose(filters, filters // 2, 4, strides=2, padding="SAME"))
-            filters //= 2
-        self.norm.append(BatchNorm(filters))
-        self.image = Conv2DTranspose(filters, sizes["channels"], 4, strides=2, padding="SAME")
+        widths = sizes["widths"][::-1]
+        self.up = [Conv2DTranspose(sizes["latent"], widths[0], 4, strides=1, padding="VALID")]
+        for before, width in pairwise(widths):
+            self.up.append(Conv2DTranspose(before, width, 4, strides=2, padding="SAME"))
+        self.norm = [BatchNorm(width) for width in widths]
+        self.image = Conv2DTranspose(widths[-1], sizes["channels"], 4, strides=2, padding="SAME")
 
     def __call__(self, latent, *, training):
         """(batch, 1, 1, latent) -> images (batch, side, side, channels)."""
@@ -37,14 +36,13 @@ class Discriminator(tf.Module):
 
     def __init__(self, sizes):
         super().__init__()
-        filters, channels = sizes["filters"], sizes["channels"]
-        self.down, self.norm = [], [None]
-        for number in range(sizes["doublings"]):
-            self.down.append(Conv2D(channels, filters, 4, strides=2, padding="SAME", bias=False))
-            if number:
-                self.norm.append(BatchNorm(filters))
-            channels, filters = filters, 2 * filters
-        self.logits = Conv2D(channels, 1, 4, bias=False)
+        widths = [sizes["channels"], *sizes["widths"]]
+        self.down = [
+            Conv2D(before, width, 4, strides=2, padding="SAME", bias=False)
+            for before, width in pairwise(widths)
+        ]
+        self.norm = [None, *(BatchNorm(width) for width in widths[2:])]
+        self.logits = Conv2D(widths[-1], 1, 4, bias=False)
 
     def __call__(self, image, *, training):
         """(batch, side, side, channels) -> logits (batch, 1)."""

@@ -16,13 +16,14 @@ EPSILON = 1e-5
 class Block(tf.Module):
     """Attention and a hidden layer, each after a layer norm."""
 
-    def __init__(self, width, heads):
+    def __init__(self, sizes):
         super().__init__()
+        width, hidden = sizes["width"], sizes["hidden"]
         self.attention_norm = LayerNorm(width, epsilon=EPSILON)
-        self.attention = SelfAttention(width, heads)
+        self.attention = SelfAttention(width, sizes["heads"])
         self.norm = LayerNorm(width, epsilon=EPSILON)
-        self.hidden = Dense(width, 4 * width, activation=approximate_gelu)
-        self.out = Dense(4 * width, width)
+        self.hidden = Dense(width, hidden, activation=approximate_gelu)
+        self.out = Dense(hidden, width)
 
     def __call__(self, x, mask):
         """(batch, time, width) -> (batch, time, width)."""
@@ -53,10 +54,10 @@ class GPT2(tf.Module):
 
     def __init__(self, sizes):
         super().__init__()
-        width, self.heads = sizes["width"], sizes["heads"]
+        width, self.heads, self.head_width = sizes["width"], sizes["heads"], sizes["head_width"]
         self.token_embed = Embedding(sizes["vocabulary"], width)
         self.position_embed = Embedding(sizes["positions"], width)
-        self.layers = [Block(width, self.heads) for _ in range(sizes["layers"])]
+        self.layers = [Block(sizes) for _ in range(sizes["layers"])]
         self.norm = LayerNorm(width, epsilon=EPSILON)
 
     def __call__(self, tokens):
@@ -70,8 +71,7 @@ class GPT2(tf.Module):
 
     def empty_cache(self, batch, time):
         """Keys and values per layer, (time, batch, heads, width / heads) each."""
-        width = self.token_embed.embedding.shape[1]
-        zeros = tf.zeros([time, batch, self.heads, width // self.heads])
+        zeros = tf.zeros([time, batch, self.heads, self.head_width])
         return [(zeros, zeros) for _ in self.layers]
 
     def advance(self, tokens, positions, cache):

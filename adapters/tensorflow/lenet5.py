@@ -17,11 +17,9 @@ class LeNet5(tf.Module):
         relu = tf.nn.relu
         first, second = sizes["filters"]
         units1, units2 = sizes["hidden"]
-        # conv1 keeps the image's size, conv2 takes off 4, each pooling halves.
-        rows, columns = ((sizes[side] // 2 - 4) // 2 for side in ("height", "width"))
         self.conv1 = Conv2D(sizes["channels"], first, 5, padding="SAME")
         self.conv2 = Conv2D(first, second, 5)
-        self.hidden1 = Dense(rows * columns * second, units1, activation=relu)
+        self.hidden1 = Dense(sizes["flattened"], units1, activation=relu)
         self.hidden2 = Dense(units1, units2, activation=relu)
         self.logits = Dense(units2, sizes["classes"])
 

@@ -16,12 +16,12 @@ class NeuMF(tf.Module):
         tower, factors = sizes["tower"], sizes["factors"]
         self.factor_user = Embedding(sizes["users"], factors)
         self.factor_item = Embedding(sizes["items"], factors)
-        self.tower_user = Embedding(sizes["users"], tower[0] // 2)
-        self.tower_item = Embedding(sizes["items"], tower[0] // 2)
+        self.tower_user = Embedding(sizes["users"], sizes["tower_embedding"])
+        self.tower_item = Embedding(sizes["items"], sizes["tower_embedding"])
         self.hidden = [
             Dense(tower[i], tower[i + 1], activation=tf.nn.relu) for i in range(len(tower) - 1)
         ]
-        self.logits = Dense(factors + tower[-1], 1)
+        self.logits = Dense(sizes["joined"], 1)
 
     def __call__(self, user, item):
         """(batch,), (batch,) -> logits (batch, 1)."""

@@ -8,17 +8,15 @@ import tensorflow as tf
 
 from adapters.tensorflow.layers import Dense, Embedding
 
-GATES = {"rnn": 1, "lstm": 4, "gru": 3}
-
 
 class RNNLayer(tf.Module):
     """tanh of both products."""
 
-    def __init__(self, in_features, units, gates=1):
+    def __init__(self, in_features, units, gates):
         super().__init__()
-        self.kernel = tf.Variable(tf.random.normal([in_features, gates * units]))
-        self.recurrent_kernel = tf.Variable(tf.random.normal([units, gates * units]))
-        self.bias = tf.Variable(tf.zeros([gates * units]))
+        self.kernel = tf.Variable(tf.random.normal([in_features, gates]))
+        self.recurrent_kernel = tf.Variable(tf.random.normal([units, gates]))
+        self.bias = tf.Variable(tf.zeros([gates]))
         self.units = units
 
     def initial(self, batch):
@@ -61,7 +59,7 @@ class GRULayer(RNNLayer):
 
     def __init__(self, in_features, units, gates):
         super().__init__(in_features, units, gates)
-        self.recurrent_bias = tf.Variable(tf.zeros([gates * units]))
+        self.recurrent_bias = tf.Variable(tf.zeros([gates]))
 
     def step(self, inputs, state):
         """The next state."""
@@ -82,9 +80,9 @@ class Recurrent(tf.Module):
 
     def __init__(self, sizes):
         super().__init__()
-        cell = sizes["cell"]
+        layer = LAYERS[sizes["cell"]]
         self.embed = Embedding(sizes["vocabulary"], sizes["width"])
-        self.recurrent = LAYERS[cell](sizes["width"], sizes["units"], GATES[cell])
+        self.recurrent = layer(sizes["width"], sizes["units"], sizes["gates"])
         self.logits = Dense(sizes["units"], sizes["classes"])
 
     def __call__(self, tokens, length):

@@ -28,17 +28,15 @@ class Block(tf.Module):
 class BasicBlock(Block):
     """Two 3x3 kernels."""
 
-    expansion = 1
-
-    def __init__(self, channels, filters, stride):
-        super().__init__(channels, filters, stride)
+    def __init__(self, channels, filters, outer, stride):
+        super().__init__(channels, outer, stride)
         self.conv1 = Conv2D(channels, filters, 3, strides=stride, padding=1, bias=False)
         self.norm1 = BatchNorm(filters)
-        self.conv2 = Conv2D(filters, filters, 3, padding=1, bias=False)
-        self.norm2 = BatchNorm(filters)
+        self.conv2 = Conv2D(filters, outer, 3, padding=1, bias=False)
+        self.norm2 = BatchNorm(outer)
 
     def __call__(self, x, *, training):
-        """(batch, height, width, channels) -> (batch, height', width', filters)."""
+        """(batch, height, width, channels) -> (batch, height', width', outer)."""
         out = tf.nn.relu(self.norm1(self.conv1(x), training=training))
         out = self.norm2(self.conv2(out), training=training)
         return tf.nn.relu(out + self.identity(x, training))
@@ -47,10 +45,7 @@ class BasicBlock(Block):
 class Bottleneck(Block):
     """1x1, 3x3 with the stride, 1x1."""
 
-    expansion = 4
-
-    def __init__(self, channels, filters, stride):
-        outer = self.expansion * filters
+    def __init__(self, channels, filters, outer, stride):
         super().__init__(channels, outer, stride)
         self.conv1 = Conv2D(channels, filters, 1, bias=False)
         self.norm1 = BatchNorm(filters)
@@ -60,7 +55,7 @@ class Bottleneck(Block):
         self.norm3 = BatchNorm(outer)
 
     def __call__(self, x, *, training):
-        """(batch, height, width, channels) -> (batch, height', width', 4 filters)."""
+        """(batch, height, width, channels) -> (batch, height', width', outer)."""
         out = tf.nn.relu(self.norm1(self.conv1(x), training=training))
         out = tf.nn.relu(self.norm2(self.conv2(out), training=training))
         out = self.norm3(self.conv3(out), training=training)
@@ -73,17 +68,11 @@ class ResNet(tf.Module):
     def __init__(self, sizes):
         super().__init__()
         block = Bottleneck if sizes["block"] == "bottleneck" else BasicBlock
-        channels = sizes["width0"]
-        self.stem = Conv2D(sizes["channels"], channels, 7, strides=2, padding=3, bias=False)
-        self.stem_norm = BatchNorm(channels)
-        self.blocks = []
-        for stage, count in enumerate(sizes["blocks"]):
-            filters = sizes["width0"] * 2**stage
-            for place in range(count):
-                stride = 2 if stage > 0 and place == 0 else 1
-                self.blocks.append(block(channels, filters, stride))
-                channels = filters * block.expansion
-        self.logits = Dense(channels, sizes["classes"])
+        width = sizes["width0"]
+        self.stem = Conv2D(sizes["channels"], width, 7, strides=2, padding=3, bias=False)
+        self.stem_norm = BatchNorm(width)
+        self.blocks = [block(*row) for row in sizes["block_sizes"]]
+        self.logits = Dense(sizes["pooled"], sizes["classes"])
 
     def __call__(self, image, *, training):
         """(batch, height, width, channels) -> logits (batch, classes)."""

@@ -8,7 +8,8 @@ The models are those of the other modes: a tf.Module builds into the default gra
 import numpy as np
 import tensorflow as tf
 
-from adapters.base import Adapter, Unsupported, epsilon_hat
+from adapters.base import Unsupported, epsilon_hat
+from adapters.on_functions import OnFunctions
 from adapters.tensorflow.core import LAYOUT, LOSSES, named_variables
 
 v1 = tf.compat.v1
@@ -26,7 +27,7 @@ def make_optimizer(constants):
     return v1.train.GradientDescentOptimizer(rate)
 
 
-class SessionAdapter(Adapter):
+class SessionAdapter(OnFunctions):
     """One graph and one session; feeding NumPy arrays is part of every step."""
 
     layout = LAYOUT
@@ -40,7 +41,7 @@ class SessionAdapter(Adapter):
             inter_op_parallelism_threads=1,
             device_count={"GPU": 0},
         )
-        self.session, self.built = None, 0
+        self.session = None
 
     def describe(self):
         """Describe the run by the session's configuration."""
@@ -51,10 +52,6 @@ class SessionAdapter(Adapter):
             "interop_threads": self.config.inter_op_parallelism_threads,
         }
 
-    def compilations(self):
-        """Count the computations added to a graph; their first run optimises them."""
-        return self.built
-
     def load(self, module, case):
         """Make a new graph and load the values into its variables."""
         if len(case.objectives) > 1:
@@ -62,7 +59,7 @@ class SessionAdapter(Adapter):
         if self.session:
             self.session.close()
         self.begin(module, case, LOSSES)
-        self.computations, self.graph = {}, tf.Graph()
+        self.functions, self.graph = {}, tf.Graph()
         with self.graph.as_default():
             self.model = module.build(case.sizes)
             self.variables = named_variables(self.model)
@@ -76,21 +73,13 @@ class SessionAdapter(Adapter):
         self.trained = {name: self.variables[name] for name in case.parameters}
         ((self.loss_name, self.objective),) = self.objectives.items()
 
-    def compile(self, phase):
-        """Add the computations of the phase to the graph; the first run optimises them."""
-        self._computation(phase)
-        return True
-
-    def _computation(self, kind):
-        """Return the inputs' names, the fetches' names and the function that runs them."""
-        if kind not in self.computations:
-            self.built += 1
-            with self.graph.as_default():
-                fetches, names = self._added(kind)
-            feeds = [self.inputs[name] for name in names]
-            run = self.session.make_callable([*fetches.values()], feeds)
-            self.computations[kind] = names, [name for name in fetches if name], run
-        return self.computations[kind]
+    def made(self, kind):
+        """Add the computations of a kind to the graph; the first run optimises them."""
+        with self.graph.as_default():
+            fetches, names = self._added(kind)
+        feeds = [self.inputs[name] for name in names]
+        run = self.session.make_callable([*fetches.values()], feeds)
+        return names, [name for name in fetches if name], run
 
     def _added(self, kind):
         if kind == "parameters":
@@ -134,27 +123,7 @@ class SessionAdapter(Adapter):
         call = tf.autograph.to_graph(type(self.model).__call__)
         return lambda **arguments: call(self.model, **arguments)
 
-    def _run(self, kind):
-        names, keys, run = self._computation(kind)
-        inputs = self.next(self.sets)
-        return dict(zip(keys, run(*(inputs[name] for name in names)), strict=False))
-
-    def infer(self):
-        """Run the session once."""
-        return self._run("inference")
-
-    def train_step(self):
-        """Run the loss and the optimiser's operation in one run."""
-        return self._run("training")
-
-    def gradients(self):
-        """Run tf.gradients; the moves of running statistics are not fetched."""
-        return self._run("gradients")
-
     def parameters(self):
         """Fetch the variables."""
-        _, keys, run = self._computation("parameters")
+        _, keys, run = self.function("parameters")
         return dict(zip(keys, run(), strict=True))
-
-    def wait(self, handle):
-        """Do nothing: a run returns its values when it is done."""

@@ -20,8 +20,7 @@ class SelfAttention(tf.Module):
 
     def project(self, x):
         """Query, key and value, (batch, time, heads, width / heads) each."""
-        batch, time, width = x.shape
-        shape = [batch, time, self.heads, width // self.heads]
+        shape = [x.shape[0], x.shape[1], self.heads, -1]
         return [tf.reshape(layer(x), shape) for layer in (self.query, self.key, self.value)]
 
     def attend(self, query, key, value, mask):

@@ -8,8 +8,8 @@ from collections import OrderedDict
 import numpy as np
 import scipy
 
-from adapters.base import Adapter as Base
-from adapters.base import Layout, Unsupported
+from adapters.base import CHANNELS_FIRST, Layout, Unsupported
+from adapters.on_functions import OnSharedVariables
 
 # SciPy's wheel contains the BLAS that Theano's C code calls. Without a BLAS, Theano would call that
 # of NumPy through Python, at half the speed.
@@ -28,13 +28,7 @@ sys.modules["theano.scan_module.scan_perform_ext"] = None
 import theano  # noqa: E402
 import theano.tensor as T  # noqa: E402
 
-LAYOUT = Layout(
-    {
-        ("height", "width", "in", "out"): ("out", "in", "height", "width"),
-        ("batch", "height", "width", "channel"): ("batch", "channel", "height", "width"),
-        ("height", "width", "channel"): ("channel", "height", "width"),
-    }
-)
+LAYOUT = Layout(CHANNELS_FIRST)
 TYPES = {"f": "float32", "i": "int32"}
 
 
@@ -85,7 +79,7 @@ def make_updates(constants, parameters, gradients):
     return updates
 
 
-class Adapter(Base):
+class Adapter(OnSharedVariables):
     """``theano:c``. Theano ended in 2017; this is its last release.
 
     https://theano-pymc.readthedocs.io/en/latest/tutorial/using_gpu.html and
@@ -93,6 +87,7 @@ class Adapter(Base):
     """
 
     layout = LAYOUT
+    losses = LOSSES
     unbiased_variance = True
 
     def __init__(self, device, mode, threads, precision):
@@ -100,7 +95,6 @@ class Adapter(Base):
             raise Unsupported("Theano's GPU library, libgpuarray, is no longer built")
         if not theano.config.cxx:
             raise Unsupported("without g++ Theano falls back to Python, 700 times slower")
-        self.compiled = 0
 
     def describe(self):
         """Describe the run. The threads are those of the BLAS and cannot be read back."""
@@ -112,32 +106,8 @@ class Adapter(Base):
             "blas": theano.config.blas.ldflags.rpartition("/")[2],
         }
 
-    def compilations(self):
-        """Count the functions compiled in this process."""
-        return self.compiled
-
-    def load(self, module, case):
-        """Set the values of the model's shared variables; functions are made when needed."""
-        self.begin(module, case, LOSSES)
-        self.functions, self.model = {}, module.build(case.sizes)
-        held = self.model.variables
-        for name, value in self.given({n: v.get_value(borrow=True) for n, v in held.items()}):
-            held[name].set_value(value)
-        self.trained = [held[name] for name in case.parameters]
-        ((self.loss_name, self.objective),) = self.objectives.items()
-
-    def compile(self, phase):
+    def made(self, kind):
         """Call theano.function: optimise the graph and compile the parts that are not cached."""
-        self._function(phase)
-        return True
-
-    def _function(self, kind):
-        if kind not in self.functions:
-            self.compiled += 1
-            self.functions[kind] = self._made(kind)
-        return self.functions[kind]
-
-    def _made(self, kind):
         symbols = {
             name: T.TensorType(TYPES[value.dtype.kind], [False] * value.ndim)(name)
             for name, value in self.sets[0].items()
@@ -160,27 +130,3 @@ class Adapter(Base):
         updates = make_updates(self.case.optimizer, self.trained, gradients)
         updates.update(self.model.moved)
         return names, [self.loss_name], theano.function(inputs, [loss], updates=updates)
-
-    def _run(self, kind):
-        names, keys, function = self._function(kind)
-        inputs = self.next(self.sets)
-        return dict(zip(keys, function(*(inputs[name] for name in names)), strict=True))
-
-    def infer(self):
-        """Call the compiled function once."""
-        return self._run("inference")
-
-    def train_step(self):
-        """Compute loss, gradients and updates in one function."""
-        return self._run("training")
-
-    def gradients(self):
-        """Call a separate function without updates."""
-        return self._run("gradients")
-
-    def parameters(self):
-        """Return copies of the shared variables' values."""
-        return self.by_kind({n: v.get_value() for n, v in self.model.variables.items()})
-
-    def wait(self, handle):
-        """Do nothing: a call returns when it is done."""

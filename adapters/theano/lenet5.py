@@ -14,9 +14,7 @@ class LeNet5(Model):
     def __init__(self, sizes):
         super().__init__()
         first, second = sizes["filters"]
-        # The size after two poolings by 2; the second convolution has no padding.
-        height, width = ((sizes[side] // 2 - 4) // 2 for side in ("height", "width"))
-        widths = [second * height * width, *sizes["hidden"]]
+        widths = [sizes["flattened"], *sizes["hidden"]]
         self.conv1 = Convolution(self, "conv1", sizes["channels"], first, 5, padding=2)
         self.conv2 = Convolution(self, "conv2", first, second, 5)
         self.hidden = [

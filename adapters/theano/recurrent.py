@@ -9,16 +9,13 @@ import theano.tensor as T
 
 from adapters.theano.layers import Dense, Model
 
-GATES = {"rnn": 1, "lstm": 4, "gru": 3}
-
 
 class Recurrent(Model):
     """Embedding, one recurrent layer, dense head on its last state."""
 
     def __init__(self, sizes):
         super().__init__()
-        self.units, self.cell = sizes["units"], sizes["cell"]
-        gates = GATES[self.cell] * self.units
+        self.units, self.cell, gates = sizes["units"], sizes["cell"], sizes["gates"]
         self.embedding = self.shared("embed/embedding", sizes["vocabulary"], sizes["width"])
         self.kernel = self.shared("recurrent/kernel", sizes["width"], gates)
         self.recurrent_kernel = self.shared("recurrent/recurrent_kernel", self.units, gates)

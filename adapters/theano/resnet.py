@@ -8,8 +8,6 @@ import theano.tensor as T
 
 from adapters.theano.layers import BatchNorm, Convolution, Dense, Model, max_pool
 
-EXPANSION = {"basic": 1, "bottleneck": 4}
-
 
 class Normed:
     """A convolution without bias and its batch norm."""
@@ -29,10 +27,9 @@ class Normed:
 class Block:
     """Two 3x3 kernels, or 1x1, 3x3 with the stride, 1x1; a projection where the shape changes."""
 
-    def __init__(self, model, name, kind, channels, filters, stride):
-        outer = filters * EXPANSION[kind]
+    def __init__(self, model, name, kind, channels, filters, outer, stride):
         if kind == "basic":
-            layers = [(channels, filters, 3, stride), (filters, filters, 3)]
+            layers = [(channels, filters, 3, stride), (filters, outer, 3)]
         else:
             layers = [(channels, filters, 1), (filters, filters, 3, stride), (filters, outer, 1)]
         self.layers = [
@@ -58,17 +55,12 @@ class ResNet(Model):
 
     def __init__(self, sizes):
         super().__init__()
-        channels = sizes["width0"]
-        self.stem = Normed(self, "stem", "stem_norm", sizes["channels"], channels, 7, 2)
+        names = "stem", "stem_norm"
+        self.stem = Normed(self, *names, sizes["channels"], sizes["width0"], 7, 2)
         self.blocks = []
-        for stage, count in enumerate(sizes["blocks"]):
-            filters = sizes["width0"] * 2**stage
-            for place in range(count):
-                stride = 2 if stage > 0 and place == 0 else 1
-                name = f"blocks{len(self.blocks) + 1}"
-                self.blocks.append(Block(self, name, sizes["block"], channels, filters, stride))
-                channels = filters * EXPANSION[sizes["block"]]
-        self.logits = Dense(self, "logits", channels, sizes["classes"])
+        for number, row in enumerate(sizes["block_sizes"], start=1):
+            self.blocks.append(Block(self, f"blocks{number}", sizes["block"], *row))
+        self.logits = Dense(self, "logits", sizes["pooled"], sizes["classes"])
 
     def __call__(self, image):
         """(batch, channel, height, width) -> logits (batch, classes)."""

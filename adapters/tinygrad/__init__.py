@@ -6,8 +6,8 @@ from importlib.metadata import version
 
 import numpy as np
 
+from adapters.base import CHANNELS_FIRST, Layout, Unsupported, canonical_name
 from adapters.base import Adapter as Base
-from adapters.base import Layout, Unsupported, canonical_name
 
 # tinygrad calls the compiler that CC names, with options that only clang supports.
 VERSIONS = ("clang", *(f"clang-{number}" for number in range(24, 10, -1)))
@@ -18,14 +18,7 @@ if CLANG and "clang" not in os.environ.get("CC", ""):
 from tinygrad import Context, Device, Tensor, TinyJit  # noqa: E402
 from tinygrad.nn import optim, state  # noqa: E402
 
-LAYOUT = Layout(
-    {
-        ("in", "out"): ("out", "in"),
-        ("height", "width", "in", "out"): ("out", "in", "height", "width"),
-        ("batch", "height", "width", "channel"): ("batch", "channel", "height", "width"),
-        ("height", "width", "channel"): ("channel", "height", "width"),
-    }
-)
+LAYOUT = Layout({**CHANNELS_FIRST, ("in", "out"): ("out", "in")})
 LOSSES = {"softmax_cross_entropy": Tensor.sparse_categorical_crossentropy}
 
 

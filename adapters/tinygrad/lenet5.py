@@ -10,9 +10,7 @@ class LeNet5:
 
     def __init__(self, sizes):
         first, second = sizes["filters"]
-        # The size after two poolings by 2; the second convolution has no padding.
-        height, width = ((sizes[side] // 2 - 4) // 2 for side in ("height", "width"))
-        widths = [second * height * width, *sizes["hidden"]]
+        widths = [sizes["flattened"], *sizes["hidden"]]
         self.conv1 = nn.Conv2d(sizes["channels"], first, 5, padding=2)
         self.conv2 = nn.Conv2d(first, second, 5)
         self.hidden = [nn.Linear(inputs, units) for inputs, units in pairwise(widths)]

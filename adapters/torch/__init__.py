@@ -5,16 +5,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from adapters.base import CHANNELS_FIRST, Layout, Unsupported, canonical_name
 from adapters.base import Adapter as Base
-from adapters.base import Layout, Unsupported, canonical_name
 
 LAYOUT = Layout(
     {
+        **CHANNELS_FIRST,
         ("in", "out"): ("out", "in"),
-        ("height", "width", "in", "out"): ("out", "in", "height", "width"),
         ("up_height", "up_width", "in", "out"): ("in", "out", "up_height", "up_width"),
-        ("batch", "height", "width", "channel"): ("batch", "channel", "height", "width"),
-        ("height", "width", "channel"): ("channel", "height", "width"),
     }
 )
 

@@ -36,12 +36,13 @@ class SelfAttention(nn.Module):
 class Layer(nn.Module):
     """Attention and a hidden layer; a layer norm follows each residual sum."""
 
-    def __init__(self, width, heads):
+    def __init__(self, sizes):
         super().__init__()
-        self.attention = SelfAttention(width, heads)
+        width, hidden = sizes["width"], sizes["hidden"]
+        self.attention = SelfAttention(width, sizes["heads"])
         self.attention_norm = nn.LayerNorm(width, eps=EPSILON)
-        self.hidden = nn.Linear(width, 4 * width)
-        self.out = nn.Linear(4 * width, width)
+        self.hidden = nn.Linear(width, hidden)
+        self.out = nn.Linear(hidden, width)
         self.norm = nn.LayerNorm(width, eps=EPSILON)
 
     def forward(self, x, mask):
@@ -60,7 +61,7 @@ class BERT(nn.Module):
         self.segment_embed = nn.Embedding(2, width)
         self.position_embed = nn.Embedding(sizes["positions"], width)
         self.embeddings_norm = nn.LayerNorm(width, eps=EPSILON)
-        self.layers = nn.ModuleList(Layer(width, sizes["heads"]) for _ in range(sizes["layers"]))
+        self.layers = nn.ModuleList(Layer(sizes) for _ in range(sizes["layers"]))
         self.pooler = nn.Linear(width, width)
         self.transform = nn.Linear(width, width)
         self.transform_norm = nn.LayerNorm(width, eps=EPSILON)

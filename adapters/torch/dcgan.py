@@ -3,6 +3,8 @@
 https://docs.pytorch.org/tutorials/beginner/dcgan_faces_tutorial.html
 """
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -13,16 +15,14 @@ class Generator(nn.Module):
 
     def __init__(self, sizes):
         super().__init__()
-        filters = sizes["filters"] * 2 ** (sizes["doublings"] - 1)
-        up, norm = [nn.ConvTranspose2d(sizes["latent"], filters, 4, bias=False)], []
-        for _ in range(1, sizes["doublings"]):
-            norm.append(nn.BatchNorm2d(filters))
-            up.append(nn.ConvTranspose2d(filters, filters // 2, 4, stride=2, padding=1, bias=False))
-            filters //= 2
-        norm.append(nn.BatchNorm2d(filters))
-        self.up, self.norm = nn.ModuleList(up), nn.ModuleList(norm)
+        widths = sizes["widths"][::-1]
+        up = [nn.ConvTranspose2d(sizes["latent"], widths[0], 4, bias=False)]
+        for before, width in pairwise(widths):
+            up.append(nn.ConvTranspose2d(before, width, 4, stride=2, padding=1, bias=False))
+        self.up = nn.ModuleList(up)
+        self.norm = nn.ModuleList(nn.BatchNorm2d(width) for width in widths)
         self.image = nn.ConvTranspose2d(
-            filters, sizes["channels"], 4, stride=2, padding=1, bias=False
+            widths[-1], sizes["channels"], 4, stride=2, padding=1, bias=False
         )
 
     def forward(self, latent):
@@ -38,15 +38,14 @@ class Discriminator(nn.Module):
 
     def __init__(self, sizes):
         super().__init__()
-        filters = sizes["filters"]
-        down = [nn.Conv2d(sizes["channels"], filters, 4, stride=2, padding=1, bias=False)]
-        norm = [nn.Identity()]
-        for _ in range(1, sizes["doublings"]):
-            down.append(nn.Conv2d(filters, 2 * filters, 4, stride=2, padding=1, bias=False))
-            norm.append(nn.BatchNorm2d(2 * filters))
-            filters *= 2
-        self.down, self.norm = nn.ModuleList(down), nn.ModuleList(norm)
-        self.logits = nn.Conv2d(filters, 1, 4, bias=False)
+        widths = [sizes["channels"], *sizes["widths"]]
+        self.down = nn.ModuleList(
+            nn.Conv2d(before, width, 4, stride=2, padding=1, bias=False)
+            for before, width in pairwise(widths)
+        )
+        norms = [nn.BatchNorm2d(width) for width in widths[2:]]
+        self.norm = nn.ModuleList([nn.Identity(), *norms])
+        self.logits = nn.Conv2d(widths[-1], 1, 4, bias=False)
 
     def forward(self, image):
         """(batch, channels, side, side) -> logits (batch, 1)."""

@@ -45,13 +45,14 @@ class CausalSelfAttention(nn.Module):
 class Block(nn.Module):
     """Attention and a hidden layer, each after a layer norm."""
 
-    def __init__(self, width, heads):
+    def __init__(self, sizes):
         super().__init__()
+        width, hidden = sizes["width"], sizes["hidden"]
         self.attention_norm = nn.LayerNorm(width)
-        self.attention = CausalSelfAttention(width, heads)
+        self.attention = CausalSelfAttention(width, sizes["heads"])
         self.norm = nn.LayerNorm(width)
-        self.hidden = nn.Linear(width, 4 * width)
-        self.out = nn.Linear(4 * width, width)
+        self.hidden = nn.Linear(width, hidden)
+        self.out = nn.Linear(hidden, width)
 
     def feed_forward(self, x):
         """Apply the layer norm, then the hidden layer."""
@@ -73,10 +74,10 @@ class GPT2(nn.Module):
 
     def __init__(self, sizes):
         super().__init__()
-        width = sizes["width"]
+        width, self.heads, self.head_width = sizes["width"], sizes["heads"], sizes["head_width"]
         self.token_embed = nn.Embedding(sizes["vocabulary"], width)
         self.position_embed = nn.Embedding(sizes["positions"], width)
-        self.layers = nn.ModuleList(Block(width, sizes["heads"]) for _ in range(sizes["layers"]))
+        self.layers = nn.ModuleList(Block(sizes) for _ in range(sizes["layers"]))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, sizes["vocabulary"], bias=False)
         self.head.weight = self.token_embed.weight
@@ -91,8 +92,7 @@ class GPT2(nn.Module):
 
     def empty_cache(self, batch, time):
         """Keys and values per layer, (batch, heads, time, width / heads) each."""
-        heads = self.layers[0].attention.heads
-        shape = (batch, heads, time, self.token_embed.embedding_dim // heads)
+        shape = (batch, self.heads, time, self.head_width)
         weight = self.token_embed.weight
         return [(weight.new_zeros(shape), weight.new_zeros(shape)) for _ in self.layers]
 

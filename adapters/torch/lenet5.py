@@ -15,11 +15,9 @@ class LeNet5(nn.Module):
         super().__init__()
         first, second = sizes["filters"]
         units1, units2 = sizes["hidden"]
-        # conv1 keeps the image's size, conv2 takes off 4, each pooling halves.
-        rows, columns = ((sizes[side] // 2 - 4) // 2 for side in ("height", "width"))
         self.conv1 = nn.Conv2d(sizes["channels"], first, 5, padding=2)
         self.conv2 = nn.Conv2d(first, second, 5)
-        self.hidden1 = nn.Linear(second * rows * columns, units1)
+        self.hidden1 = nn.Linear(sizes["flattened"], units1)
         self.hidden2 = nn.Linear(units1, units2)
         self.logits = nn.Linear(units2, sizes["classes"])
 

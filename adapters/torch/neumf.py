@@ -16,12 +16,12 @@ class NeuMF(nn.Module):
         tower, factors = sizes["tower"], sizes["factors"]
         self.factor_user = nn.Embedding(sizes["users"], factors)
         self.factor_item = nn.Embedding(sizes["items"], factors)
-        self.tower_user = nn.Embedding(sizes["users"], tower[0] // 2)
-        self.tower_item = nn.Embedding(sizes["items"], tower[0] // 2)
+        self.tower_user = nn.Embedding(sizes["users"], sizes["tower_embedding"])
+        self.tower_item = nn.Embedding(sizes["items"], sizes["tower_embedding"])
         self.hidden = nn.ModuleList(
             nn.Linear(tower[i], tower[i + 1]) for i in range(len(tower) - 1)
         )
-        self.logits = nn.Linear(factors + tower[-1], 1)
+        self.logits = nn.Linear(sizes["joined"], 1)
 
     def forward(self, user, item):
         """(batch,), (batch,) -> logits (batch, 1)."""

@@ -36,17 +36,15 @@ class Block(nn.Module):
 class BasicBlock(Block):
     """Two 3x3 kernels."""
 
-    expansion = 1
-
-    def __init__(self, channels, filters, stride):
-        super().__init__(channels, filters, stride)
+    def __init__(self, channels, filters, outer, stride):
+        super().__init__(channels, outer, stride)
         self.conv1 = conv3x3(channels, filters, stride)
         self.norm1 = nn.BatchNorm2d(filters)
-        self.conv2 = conv3x3(filters, filters)
-        self.norm2 = nn.BatchNorm2d(filters)
+        self.conv2 = conv3x3(filters, outer)
+        self.norm2 = nn.BatchNorm2d(outer)
 
     def forward(self, x):
-        """(batch, channels, height, width) -> (batch, filters, height', width')."""
+        """(batch, channels, height, width) -> (batch, outer, height', width')."""
         out = F.relu(self.norm1(self.conv1(x)))
         out = self.norm2(self.conv2(out))
         return F.relu(out + self.identity(x))
@@ -55,10 +53,7 @@ class BasicBlock(Block):
 class Bottleneck(Block):
     """1x1, 3x3 with the stride, 1x1."""
 
-    expansion = 4
-
-    def __init__(self, channels, filters, stride):
-        outer = self.expansion * filters
+    def __init__(self, channels, filters, outer, stride):
         super().__init__(channels, outer, stride)
         self.conv1 = conv1x1(channels, filters)
         self.norm1 = nn.BatchNorm2d(filters)
@@ -68,7 +63,7 @@ class Bottleneck(Block):
         self.norm3 = nn.BatchNorm2d(outer)
 
     def forward(self, x):
-        """(batch, channels, height, width) -> (batch, 4 filters, height', width')."""
+        """(batch, channels, height, width) -> (batch, outer, height', width')."""
         out = F.relu(self.norm1(self.conv1(x)))
         out = F.relu(self.norm2(self.conv2(out)))
         out = self.norm3(self.conv3(out))
@@ -81,18 +76,11 @@ class ResNet(nn.Module):
     def __init__(self, sizes):
         super().__init__()
         block = Bottleneck if sizes["block"] == "bottleneck" else BasicBlock
-        channels = sizes["width0"]
-        self.stem = nn.Conv2d(sizes["channels"], channels, 7, stride=2, padding=3, bias=False)
-        self.stem_norm = nn.BatchNorm2d(channels)
-        blocks = []
-        for stage, count in enumerate(sizes["blocks"]):
-            filters = sizes["width0"] * 2**stage
-            for place in range(count):
-                stride = 2 if stage > 0 and place == 0 else 1
-                blocks.append(block(channels, filters, stride))
-                channels = filters * block.expansion
-        self.blocks = nn.Sequential(*blocks)
-        self.logits = nn.Linear(channels, sizes["classes"])
+        width = sizes["width0"]
+        self.stem = nn.Conv2d(sizes["channels"], width, 7, stride=2, padding=3, bias=False)
+        self.stem_norm = nn.BatchNorm2d(width)
+        self.blocks = nn.Sequential(*(block(*row) for row in sizes["block_sizes"]))
+        self.logits = nn.Linear(sizes["pooled"], sizes["classes"])
 
     def forward(self, image):
         """(batch, channels, height, width) -> logits (batch, classes)."""

@@ -22,11 +22,11 @@ import reference
 from harness.advice.facts import REFERENCE, Fact, facts_of, frameworks_of
 from harness.advice.needs import PURPOSES, Need
 from harness.advice.ranking import Move, Place, costs_of, moves_of, ranked
-from harness.analysis.groups import Group, groups
+from harness.analysis.comparisons import Comparison, comparisons_of
 from harness.errors import BadInput
 from harness.plan.arms import get_arm
 from harness.records.frames import Frames
-from reference.spec import UnknownName
+from reference.errors import UnknownName
 
 # An arm that leads in a smaller share of the draws is not the winner.
 CERTAIN = 0.95
@@ -58,32 +58,34 @@ class Advice:
     contenders: tuple[str, ...]
     margin: float
     moves: tuple[Move, ...]
-    evidence: tuple[tuple[Group, str], ...]
-    unused: tuple[tuple[Group, str], ...]
+    evidence: tuple[tuple[Comparison, str], ...]
+    unused: tuple[tuple[Comparison, str], ...]
 
 
 def advise(frames: Frames, need: Need) -> Advice:
     """Rank the arms for a need. Raises BadInput if no comparison fits the need."""
-    found = groups(frames)
-    fitting = [group for group in found if _fits(group, need)]
+    comparisons = comparisons_of(frames)
+    fitting = [comparison for comparison in comparisons if _fits(comparison, need)]
     if not fitting:
         raise BadInput(
             f"no comparison of these runs fits {need.task or 'any task'}, {need.purpose} on"
             f" {need.device}, {need.profile}, {need.numeric}; there are:"
-            f" {'; '.join(dict.fromkeys(group.title for group in found)) or 'none'}"
+            f" {'; '.join(dict.fromkeys(comparison.title for comparison in comparisons)) or 'none'}"
         )
-    unused = [(group, why) for group in fitting if (why := _useless(group, need))]
+    unused = [(comparison, why) for comparison in fitting if (why := _useless(comparison, need))]
     evidence = [
-        (group, statistic_of(group, need)) for group in fitting if not _useless(group, need)
+        (comparison, statistic_of(comparison, need))
+        for comparison in fitting
+        if not _useless(comparison, need)
     ]
-    arms = list(dict.fromkeys(arm for group in fitting for arm in group.rows["arm"]))
+    arms = list(dict.fromkeys(arm for comparison in fitting for arm in comparison.rows["arm"]))
     excluded = []
     for arm in arms:
         reasons = [*_against(arm, need)]
         reasons += _measured_against(arm, need, evidence) if evidence else ()
         excluded += [Excluded(arm, tuple(reasons))] if reasons else []
     candidates = [arm for arm in arms if arm not in {each.arm for each in excluded}]
-    used = frames.runs["run"].isin([group.run for group, _ in evidence])
+    used = frames.runs["run"].isin([comparison.run for comparison, _ in evidence])
     margin = float(frames.runs.loc[used, "margin"].max()) if evidence else 0.0
     ranking: tuple[Place, ...] = ()
     moves: tuple[Move, ...] = ()
@@ -109,8 +111,8 @@ def advise(frames: Frames, need: Need) -> Advice:
     )
 
 
-def _fits(group: Group, need: Need) -> bool:
-    row = group.rows.iloc[0]
+def _fits(comparison: Comparison, need: Need) -> bool:
+    row = comparison.rows.iloc[0]
     try:
         family = reference.get(row["model"]).family
     except UnknownName:
@@ -123,19 +125,19 @@ def _fits(group: Group, need: Need) -> bool:
     )
 
 
-def statistic_of(group: Group, need: Need) -> str:
+def statistic_of(comparison: Comparison, need: Need) -> str:
     """The kind of slices that counts; for latency, generation counts its first token."""
     statistic = PURPOSES[need.purpose].statistic
-    generates = group.rows.iloc[0]["phase"] == "generation"
+    generates = comparison.rows.iloc[0]["phase"] == "generation"
     return "first_token" if generates and statistic == "latency" else statistic
 
 
-def _useless(group: Group, need: Need) -> str:
+def _useless(comparison: Comparison, need: Need) -> str:
     """Why a comparison cannot rank arms; empty if it can."""
-    statistic = statistic_of(group, need)
-    if statistic not in group.judged:
+    statistic = statistic_of(comparison, need)
+    if statistic not in comparison.judged:
         return f"no verdicts on {statistic}: a smoke run, or nothing was measured of it"
-    return "; ".join(group.judged[statistic].verdicts.void)
+    return "; ".join(comparison.judged[statistic].verdicts.void)
 
 
 # -- constraints ------------------------------------------------------------------------------
@@ -244,12 +246,16 @@ _SECONDS = {
 }
 
 
-def _measured_against(arm: str, need: Need, evidence: Sequence[tuple[Group, str]]) -> Iterable[str]:
+def _measured_against(
+    arm: str, need: Need, evidence: Sequence[tuple[Comparison, str]]
+) -> Iterable[str]:
     """Yield the measurements against an arm, each from its worst comparison."""
     rows = pandas.concat(
         [
-            group.rows[group.rows["arm"] == arm].assign(counts=group.rows[_SECONDS[statistic]])
-            for group, statistic in evidence
+            comparison.rows[comparison.rows["arm"] == arm].assign(
+                counts=comparison.rows[_SECONDS[statistic]]
+            )
+            for comparison, statistic in evidence
         ]
     )
     fine = rows[rows["status"] == "ok"]

@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 
 from harness.errors import BadInput
 from harness.plan.arms import OWN_DISTRIBUTION, Arm, Framework, Mode, UnusableAdapter, frameworks
-from reference.spec import UnknownName
+from reference.errors import UnknownName
 
 # key -> (type of its value, description)
 FACTS: dict[str, tuple[type, str]] = {

@@ -19,7 +19,8 @@ from harness.advice.facts import facts_of
 from harness.errors import BadInput
 from harness.plan.arms import frameworks
 from harness.plan.vocabulary import DEVICES, NUMERICS, PROFILES
-from reference.spec import UnknownName, definitions
+from reference.errors import UnknownName
+from reference.registry import definitions
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import numpy as np
 import pandas
 
 from harness.advice.needs import CRITERIA
-from harness.analysis.groups import Group
+from harness.analysis.comparisons import Comparison
 from harness.analysis.summary import block_seconds, counted, startups
 from harness.records.frames import Frames
 from harness.statistics.estimates import Floats
@@ -78,7 +78,7 @@ class Move:
 
 
 def costs_of(
-    frames: Frames, evidence: Sequence[tuple[Group, str]], arms: Sequence[str], *, steps: int
+    frames: Frames, evidence: Sequence[tuple[Comparison, str]], arms: Sequence[str], *, steps: int
 ) -> Costs:
     """Costs of arms in comparisons, each with the statistic that counts.
 
@@ -94,11 +94,11 @@ def costs_of(
     begun = begun[begun["block"].notna()]
     begins = begun.groupby(["run", "cell", "block"])["startup_seconds"].last()
     found = []
-    for group, statistic in evidence:
-        rows = group.rows.set_index("arm").reindex(list(arms))
+    for comparison, statistic in evidence:
+        rows = comparison.rows.set_index("arm").reindex(list(arms))
         fine = (rows["status"] == "ok").to_numpy()
         cells = [
-            (group.run, str(cell)) if ok else None
+            (comparison.run, str(cell)) if ok else None
             for cell, ok in zip(rows["cell"], fine, strict=True)
         ]
         step = _drawn(_blocks(per_step[statistic], cells), generator, shared=True)
@@ -111,7 +111,7 @@ def costs_of(
         logs = logs - np.fmin.reduce(logs[:, :1], axis=2)[:, :, None]
     measured = (~np.isnan(logs[:, 0, :, 0])).sum(axis=0)
     planned = np.sum(
-        [[arm in set(group.rows["arm"]) for arm in arms] for group, _ in evidence], axis=0
+        [[arm in set(comparison.rows["arm"]) for arm in arms] for comparison, _ in evidence], axis=0
     )
     gaps = np.broadcast_to(np.log(planned / measured), (DRAWS + 1, len(arms)))
     means = np.concatenate([_mean(logs), gaps[..., None]], axis=-1)  # in the order of CRITERIA

@@ -11,7 +11,7 @@ from harness.advice.advice import CERTAIN, Advice
 from harness.advice.facts import FACTS, Fact, facts_of, frameworks_of
 from harness.advice.needs import CRITERIA, PURPOSES, QUESTIONS, Need
 from harness.advice.ranking import Move, Place
-from harness.analysis.groups import Group
+from harness.analysis.comparisons import Comparison
 from harness.plan.arms import get_arm
 from harness.report.tables import STEPS_WORDS, fastest_set
 from harness.report.text import escape, markdown_table, significant
@@ -150,27 +150,29 @@ def _percent(weight: float | None) -> str:
 
 
 def _evidence(advice: Advice) -> Iterable[str]:
-    for group, statistic in advice.evidence:
-        even = "".join(f" {line}" for line in _break_evens(group, advice))
-        judged = group.judged[statistic]
-        yield f"{_title(group)}: {escape(fastest_set(judged))}{even}"
-    for group, why in advice.unused:
-        yield f"{_title(group)}: left out, {escape(why)}"
+    for comparison, statistic in advice.evidence:
+        even = "".join(f" {line}" for line in _break_evens(comparison, advice))
+        judged = comparison.judged[statistic]
+        yield f"{_title(comparison)}: {escape(fastest_set(judged))}{even}"
+    for comparison, why in advice.unused:
+        yield f"{_title(comparison)}: left out, {escape(why)}"
 
 
-def _title(group: Group) -> str:
-    return f"{escape(group.title)}, {escape(group.details)} (run {escape(group.run)})"
+def _title(comparison: Comparison) -> str:
+    return (
+        f"{escape(comparison.title)}, {escape(comparison.details)} (run {escape(comparison.run)})"
+    )
 
 
-def _break_evens(group: Group, advice: Advice) -> Iterable[str]:
+def _break_evens(comparison: Comparison, advice: Advice) -> Iterable[str]:
     """Numbers of steps at which the first of the ranking makes up for its start, or stops to."""
-    if not advice.ranking or group.leader is None:
+    if not advice.ranking or comparison.leader is None:
         return
     for place in advice.ranking[:3]:
-        even = group.breakeven.get(place.arm)
+        even = comparison.breakeven.get(place.arm)
         if even is not None and even.first_ahead in ("above", "below"):
             yield (
-                f"{escape(place.arm)} is faster in total than {escape(group.leader)}"
+                f"{escape(place.arm)} is faster in total than {escape(comparison.leader)}"
                 f" {STEPS_WORDS[even.first_ahead]} {significant(even.steps)} steps."
             )
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from harness.analysis.sessions import Change, compare
 from harness.errors import BadInput
-from harness.records.frames import Frames, distinct, load
+from harness.records.frames import Frames, load
+from harness.records.runs import distinct
 from harness.records.store import open_run
 
 
@@ -65,7 +66,7 @@ def history(paths: Iterable[Path | str]) -> History:
     """Return the history of runs, or of folders of runs. Raises BadInput if no suite ran twice.
 
     Smoke runs are left out because they have no verdicts. Copies of a run are left out with a
-    warning (``harness.records.frames.CopiedRun``).
+    warning (``harness.records.runs.CopiedRun``).
     """
     runs = distinct(map(open_run, _folders(paths)))
     sessions = [_session(run.path) for run in runs]

@@ -65,7 +65,8 @@ def planned_rounds(found: Frames, rounds: int) -> int:
 def forecast(found: Frames, suite: Suite) -> float | None:
     """Estimate the seconds that a suite takes at most, by the costs of a run; None without blocks.
 
-    Arms differ in cost, and the mean over the arms of the run stands for all of them.
+    Arms differ in cost, and the mean over the arms of the run stands for all of them. The median
+    block counts, because the clock of the records may step, and a run may be interrupted.
     """
     processes = found.processes
     begun = processes[processes["block"].notna()].groupby("block")["at_seconds"].min()
@@ -74,8 +75,8 @@ def forecast(found: Frames, suite: Suite) -> float | None:
     if blocks.empty or begun.empty:
         return None
     cells = max(int((found.cells["status"] == "ok").sum()), 1)
-    qualified = float(begun.min() - processes["at_seconds"].min()) / cells
-    block = float(blocks.mean()) / cells
+    qualified = max(float(begun.min() - processes["at_seconds"].min()), 0.0) / cells
+    block = max(float(blocks.median()), 0.0) / cells
     wanted, last = len(plan(suite)), (LEVELS[suite.level] or (1,))[-1]
     return wanted * (qualified + block * (last + last // BLOCKS_PER_AUDIT))
 

@@ -6,19 +6,18 @@ visual performance model", CACM 52.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 import reference
-from harness.machine.ceilings import COPY, PRODUCT
-from reference.spec import UnknownName
+from harness.machine.ceilings import COPY, PRODUCT, Ceiling
+from reference.errors import UnknownName
 from reference.trace import summarize
 
 IMPOSSIBLE_SHARE = 1.05  # of the roofline: a step above this share was not measured correctly
 # The optimiser reads and writes a slot of each of its state arrays. The trace's own count has the
-# parameters and gradients already.
+# parameters with a gradient already.
 STATE_ARRAYS = {"sgd": 0, "momentum": 1, "adam": 2}
 
 
@@ -40,9 +39,9 @@ def work(
             raise UnknownName("phase", phase, ("inference", "training"), f"model '{model}'")
         return found.generation_operations, found.generation_bytes
     arrays = STATE_ARRAYS[optimizer or "sgd"]
-    # An optimiser with state also reads and writes the parameters that have no gradient.
-    untouched = found.parameter_count - found.touched_count if arrays else 0
-    moved = 2 * 4 * (untouched + arrays * found.parameter_count)
+    # An optimiser with state also reads and writes the rows of tables that have no gradient.
+    untouched = found.moved_count - found.touched_count if arrays else 0
+    moved = 2 * 4 * (untouched + arrays * found.moved_count)
     return found.training_operations, found.training_bytes + moved
 
 
@@ -50,16 +49,16 @@ def roofline_share(
     operations: float,
     least_bytes: float,
     step_seconds: float,
-    ceilings: Sequence[Mapping[str, Any]],
+    ceilings: Sequence[Ceiling],
 ) -> float:
     """The time that the ceilings allow over the measured time; NaN without ceilings.
 
     The rate of copying is the best among arrays of at least half the step's bytes. A step whose
     data stay in a cache is therefore compared with that cache and not with memory.
     """
-    peak = max((row["per_second"] for row in ceilings if row["what"] == PRODUCT), default=np.nan)
-    copies = [row for row in ceilings if row["what"] == COPY]
-    largest = max((row["size_bytes"] for row in copies), default=0)
+    peak = max((best.per_second for best in ceilings if best.what == PRODUCT), default=np.nan)
+    copies = [best for best in ceilings if best.what == COPY]
+    largest = max((copy.size_bytes for copy in copies), default=0)
     least = min(least_bytes / 2, largest)
-    rate = max((row["per_second"] for row in copies if row["size_bytes"] >= least), default=np.nan)
+    rate = max((copy.per_second for copy in copies if copy.size_bytes >= least), default=np.nan)
     return float(max(operations / peak, least_bytes / rate) / step_seconds)

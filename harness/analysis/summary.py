@@ -9,11 +9,12 @@ import numpy
 import pandas
 
 from harness.analysis import roofline
-from harness.proof.gate import closing_loose, loose
+from harness.machine.ceilings import Ceiling
+from harness.proof.tolerances import closing_loose, loose
 from harness.records.columns import COLUMNS, STARTUP
 from harness.records.frames import AUDIT, Frames
 from harness.statistics.estimates import Estimate
-from reference.spec import UnknownName
+from reference.errors import UnknownName
 
 _KEY = ["run", "cell"]
 _LATER_STAGES = ("build", "compile", "first_step", "steady")
@@ -206,13 +207,15 @@ def _roofline(frames: Frames, table: pandas.DataFrame) -> pandas.DataFrame:
         if key not in works:
             works[key] = _work(*key)
         operations, least_bytes = works[key]
-        found = frames.ceilings
-        mine = found[(found["run"] == row["run"]) & (found["threads"] == row["threads"])]
+        all_ceilings = frames.ceilings
+        mine = all_ceilings[
+            (all_ceilings["run"] == row["run"]) & (all_ceilings["threads"] == row["threads"])
+        ]
         share = numpy.nan
         if len(mine) and row["step_seconds"] > 0 and row["device"] == "cpu":
-            share = roofline.roofline_share(
-                operations, least_bytes, row["step_seconds"], _rows(mine)
-            )
+            columns = (mine["threads"], mine["what"], mine["size_bytes"], mine["per_second"])
+            ceilings = [Ceiling(*values) for values in zip(*columns, strict=True)]
+            share = roofline.roofline_share(operations, least_bytes, row["step_seconds"], ceilings)
         rows.append((operations, share))
     return pandas.DataFrame(
         rows, index=table.index, columns=["flops", "roofline_share"], dtype=float
@@ -225,7 +228,3 @@ def _work(model: str, preset: str, batch: int, phase: str, optimizer: str) -> tu
         return roofline.work(model, preset, batch, phase=phase, optimizer=optimizer or None)
     except UnknownName:
         return numpy.nan, numpy.nan
-
-
-def _rows(frame: pandas.DataFrame) -> list[dict[str, Any]]:
-    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]

@@ -21,9 +21,9 @@ from harness.plan.vocabulary import TWIN
 from harness.records.columns import COLUMNS
 from harness.records.frames import AUDIT, Frames
 from harness.statistics.decisions import (
-    CellVerdicts,
+    ComparisonVerdicts,
     PairVerdict,
-    cell_verdicts,
+    comparison_verdicts,
     effective_margin,
 )
 from harness.statistics.estimates import (
@@ -85,7 +85,7 @@ class Judged:
     statistic: str
     level: str
     arms: tuple[str, ...]
-    verdicts: CellVerdicts
+    verdicts: ComparisonVerdicts
     control: Control | None
     rounds: int
     rules: dict[str, int]
@@ -151,7 +151,7 @@ def _judged(
     # Without an arm that is compared with itself, nothing shows which differences are real.
     uncontrolled = [NO_CONTROL] if control is None and len(logs.arms) > 1 else []
     clean = int(clean_blocks(logs.values, logs.quarantined).sum())
-    verdicts = cell_verdicts(
+    verdicts = comparison_verdicts(
         logs.values,
         logs.arms,
         margin=margin,

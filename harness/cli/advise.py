@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.advice.needs import CRITERIA, PURPOSES, QUESTIONS, Need, read_need, stated
+from harness.cli.options import ModelsFromOption, with_options
 from harness.cli.terminal import print_json, terminal
 from harness.errors import BadInput, clean
-from reference.spec import UnknownName
+from harness.plan.suite import add_folders
+from reference.errors import UnknownName
 
 if TYPE_CHECKING:
     from harness.advice.advice import Advice
@@ -24,24 +25,13 @@ _SPELLED = {"purpose": "--for", "memory_mib": "--memory", "startup_seconds": "--
 _METAVARS = {"memory_mib": "MIB", "startup_seconds": "SECONDS", "licences": "NAME,NAME"}
 
 
-def _with_questions(command: Callable[..., None]) -> Callable[..., None]:
-    """Give ``command`` an option for every question about a need, in place of ``**answers``."""
-    signature = inspect.signature(command, eval_str=True)
-    own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
-    asked = [_option(name) for name in QUESTIONS if name != "weights"]  # --weight, one at a time
-    parameters = [*own, *asked]
-    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {each.name: each.annotation for each in parameters}
-    return command
-
-
 def _option(name: str) -> inspect.Parameter:
     """The option of one question; its help is the question with the answers that it knows."""
     question = QUESTIONS[name]
-    help_text, known = question.metadata["asks"], question.metadata["known"]
-    if known and not callable(known):  # the others depend on what is installed
-        words = ", ".join(known)
-        answers = f": {words}" if len(words) <= LONGEST_LIST else f", such as {known[0]}"
+    help_text, choices = question.metadata["asks"], question.metadata["known"]
+    if choices and not callable(choices):  # the others depend on what is installed
+        words = ", ".join(choices)
+        answers = f": {words}" if len(words) <= LONGEST_LIST else f", such as {choices[0]}"
         help_text = f"{help_text.removesuffix('.')}{answers}."
     flag = _SPELLED.get(name, f"--{name.replace('_', '-')}")  # no --no-... for a truth value
     option = typer.Option(None, flag, metavar=_METAVARS.get(name), help=help_text)
@@ -51,7 +41,7 @@ def _option(name: str) -> inspect.Parameter:
     )
 
 
-@_with_questions
+@with_options([_option(name) for name in QUESTIONS if name != "weights"])  # --weight, one each
 def advise_command(
     runs: Annotated[
         list[Path], typer.Argument(help="Run folders, or a folder that contains run folders.")
@@ -69,6 +59,7 @@ def advise_command(
         typer.Option(metavar="NAME=NUMBER", help="Weight of time, startup, memory or coverage."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    models_from: ModelsFromOption = None,
     **answers: Any,
 ) -> None:
     """Recommend a framework for a need: by measured verdicts first, by facts second.
@@ -83,21 +74,16 @@ def advise_command(
     from harness.advice.words import advice_text
     from harness.records.frames import load
 
-    said = {name: value for name, value in answers.items() if value is not None}
-    if licences := said.pop("licences", ""):
-        said["licences"] = licences.split(",")
+    add_folders(models_from or ())
+    values = {name: value for name, value in answers.items() if value is not None}
+    if licences := values.pop("licences", ""):
+        values["licences"] = licences.split(",")
     if weight:
-        said["weights"] = _weights(weight)
+        values["weights"] = _weights(weight)
     base = read_need(need) if need else Need()
-    chosen = stated(said, base)
+    chosen = stated(values, base)
     if ask:
-        try:
-            chosen = _asked(chosen)
-        except typer.Abort as error:
-            raise BadInput(
-                "the input ended before all questions were answered; state the need by options or"
-                " by --need FILE"
-            ) from error
+        chosen = _asked(chosen)
     advice = advise(load(runs), chosen)
     if as_json:
         print_json(_json_of(advice, chosen))
@@ -115,30 +101,43 @@ def _json_of(advice: Advice, need: Need) -> dict[str, Any]:
         "need": {**vars(need), "weights": need.weighted},
         "decided": advice.decided,
         "contenders": advice.contenders,
-        "ranking": [asdict(each) for each in advice.ranking],
-        "excluded": [asdict(each) for each in advice.excluded],
-        "moves": [asdict(each) for each in advice.moves],
-        "evidence": [f"{each.title}, {each.details}" for each, _ in advice.evidence],
+        "ranking": [asdict(place) for place in advice.ranking],
+        "excluded": [asdict(exclusion) for exclusion in advice.excluded],
+        "moves": [asdict(move) for move in advice.moves],
+        "evidence": [
+            f"{comparison.title}, {comparison.details}" for comparison, _ in advice.evidence
+        ],
     }
 
 
 def _weights(texts: list[str]) -> dict[str, float]:
-    found = {}
+    weights = {}
     for text in texts:
         name, _, number = text.partition("=")
         try:
-            found[name] = float(number)
+            weights[name] = float(number)
         except ValueError as error:
             raise BadInput(f"--weight takes NAME=NUMBER, such as time=4, not '{text}'") from error
-    return found
+    return weights
 
 
 def _asked(need: Need) -> Need:
+    """Ask every question. Raises BadInput if the answers end before the questions."""
+    try:
+        return _answered(need)
+    except typer.Abort as error:
+        raise BadInput(
+            "the input ended before all questions were answered; state the need by options or by"
+            " --need FILE"
+        ) from error
+
+
+def _answered(need: Need) -> Need:
     """Ask every question; return alone keeps the answer so far."""
     from harness.advice.words import questions
 
-    for name, question, known in questions():
-        words = clean(f"{question} ({', '.join(known)})" if known else question)
+    for name, question, choices in questions():
+        words = clean(f"{question} ({', '.join(choices)})" if choices else question)
         now = getattr(need, name)
         while True:
             try:
@@ -161,5 +160,5 @@ def _answer(words: str, now: Any) -> Any:
         return typer.confirm(words, default=now)
     if isinstance(now, tuple):
         typed = typer.prompt(words, default=",".join(now))
-        return [each for each in typed.split(",") if each]
+        return [name for name in typed.split(",") if name]
     return typer.prompt(words, default=now, type=type(now))

@@ -26,7 +26,7 @@ from harness.cli import (
 from harness.cli.signals import Interrupted
 from harness.errors import FULL_DISK, LevelfieldError, clean
 from harness.plan.suite import add_installed_models
-from reference.spec import BadDefinition, UnknownName
+from reference.errors import BadDefinition, UnknownName
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -54,9 +54,11 @@ def _print_version(wanted: bool) -> None:
         return
     from harness.machine.describe import code_version
 
-    found = code_version()
-    commit = f" (commit {found['commit'][:12]}{', changed' if found['changed'] else ''})"
-    print(f"levelfield {found['version']}{commit if found['commit'] else ''}")
+    code = code_version()
+    words = f"levelfield {code['version']}"
+    if code["commit"]:  # a wheel has none
+        words += f" (commit {code['commit'][:12]}{', changed' if code['changed'] else ''})"
+    print(words)
     raise typer.Exit
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Hashable
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,22 +14,17 @@ from rich.console import Console
 
 import reference
 from harness.cli.options import (
-    ArmsOption,
-    BatchOption,
-    ModelsFromOption,
-    ModelsOption,
-    NumericOption,
-    OptimizersOption,
-    PhasesOption,
-    PresetsOption,
+    SELECTION,
     PythonOption,
-    ThreadsOption,
+    Selection,
     given_interpreters,
     narrowed,
+    tell_of_dropped_variables,
     with_models_from,
+    with_options,
 )
 from harness.cli.progress import watched
-from harness.cli.terminal import Rows, print_json, terminal
+from harness.cli.terminal import TextTable, print_json, terminal
 from harness.errors import clean
 from harness.machine.scratch import scratch_folder
 from harness.plan.cells import plan
@@ -43,20 +38,13 @@ LOOSE_GATE = "the gate was loose, because rounding alone changes the reference a
 HARMLESS = ("ok", "unsupported", "unwritten", "no-environment")
 
 
+@with_options(SELECTION, before="python")
 def check_command(
     suite: Annotated[str, typer.Argument(help="A suite's name or TOML file.")] = "tiny",
     everything: Annotated[
         bool, typer.Option("--all", help="Check all models and all arms.")
     ] = False,
-    arms: ArmsOption = None,
-    models: ModelsOption = None,
-    models_from: ModelsFromOption = None,
-    presets: PresetsOption = None,
-    phases: PhasesOption = None,
-    optimizers: OptimizersOption = None,
-    batch: BatchOption = None,
-    threads: ThreadsOption = None,
-    numeric: NumericOption = None,
+    *,
     python: PythonOption = None,
     timed: Annotated[
         bool,
@@ -66,6 +54,7 @@ def check_command(
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    **selected: Any,
 ) -> None:
     """Compare every arm with the reference and show its errors. No time is reported.
 
@@ -73,33 +62,44 @@ def check_command(
 
     Exits with 1 if an arm is wrong or failed.
     """
-    chosen = with_models_from(load_suite(suite), models_from, models)
+    selection = Selection(**selected)
+    chosen = with_models_from(load_suite(suite), selection)
     if everything:
         chosen = replace(chosen, models=tuple(reference.definitions()), arms=("*",))
-    published = presets == "paper"
-    chosen = narrowed(
-        chosen,
-        arms=arms,
-        models=models,
-        presets=presets,
-        phases=phases,
-        optimizers=PAPER_OPTIMIZERS if optimizers is None and published else optimizers,
-        batch=PAPER_BATCH if batch is None and published else batch,
-        threads=threads,
-        numeric=numeric,
-    )
+    if selection.presets == "paper" and selection.optimizers is None:
+        selection = replace(selection, optimizers=PAPER_OPTIMIZERS)
+    if selection.presets == "paper" and selection.batch is None:
+        selection = replace(selection, batch=PAPER_BATCH)
+    chosen = narrowed(chosen, selection)
+    tell_of_dropped_variables(chosen)
     rows = _check(chosen, python, suite, timed=timed)
     if as_json:
-        print_json(rows)
+        print_json([asdict(row) for row in rows])
     else:
         _show(rows, terminal())
-    if any(row["status"] not in HARMLESS for row in rows):
+    if any(row.status not in HARMLESS for row in rows):
         raise typer.Exit(1)
 
 
-def _check(
-    suite: Suite, python: list[str] | None, name: str, *, timed: bool
-) -> list[dict[Hashable, Any]]:
+@dataclass(frozen=True)
+class CheckedCell:
+    """A cell as ``levelfield check`` shows it: columns of the summary, then its log."""
+
+    arm: str
+    model: str
+    preset: str
+    phase: str
+    optimizer: str | None
+    status: str
+    reason: str | None
+    loose: str | None
+    output_error: float | None
+    gradient_error: float | None
+    worst_error_share: float | None
+    log: str | None
+
+
+def _check(suite: Suite, python: list[str] | None, name: str, *, timed: bool) -> list[CheckedCell]:
     # Imported here because pandas takes longer to load than most commands to run.
     from harness.analysis.summary import summary as summarised
     from harness.engine import session
@@ -134,16 +134,15 @@ def _check(
             )
         summary = summarised(frames.load(run.path))
         logs = _kept_logs(run)
-    columns = ("arm", "model", "preset", "phase", "optimizer", "status", "reason", "loose")
-    errors = ("output_error", "gradient_error", "worst_error_share")
-    wanted = summary[[*columns, *errors]].astype(object)
-    rows = wanted.where(wanted.notna(), None).to_dict("records")
-    return [{**row, "log": logs.get(cell)} for row, cell in zip(rows, summary["cell"], strict=True)]
+    columns = [field.name for field in fields(CheckedCell) if field.name != "log"]
+    table = summary[columns].astype(object)
+    table["log"] = [logs.get(cell) for cell in summary["cell"]]
+    return [CheckedCell(*row) for row in table.where(table.notna(), None).itertuples(index=False)]
 
 
 def _kept_logs(run: store.Run) -> dict[str, str]:
     """Copy the logs of cells that did not pass to a folder that stays: cell -> its log there."""
-    named = {
+    log_of = {
         record["cell"]: record["log"]
         for record in store.read_records(run)
         if record["record"] == "status"
@@ -151,34 +150,34 @@ def _kept_logs(run: store.Run) -> dict[str, str]:
         and record.get("log")
         and (run.path / "logs" / record["log"]).exists()
     }
-    if not named:
+    if not log_of:
         return {}
     folder = Path(tempfile.mkdtemp(prefix="levelfield-check-logs-"))
-    for log in set(named.values()):
+    for log in set(log_of.values()):
         shutil.copy(run.path / "logs" / log, folder)
-    return {cell: str(folder / log) for cell, log in named.items()}
+    return {cell: str(folder / log) for cell, log in log_of.items()}
 
 
-def _show(rows: list[dict[Hashable, Any]], console: Console) -> None:
+def _show(rows: Sequence[CheckedCell], console: Console) -> None:
     """One line per cell, and below them every reason once."""
     kinds = {**dict.fromkeys(("arm", "model", "phase"), "name"), "status": "status"}
     kinds |= dict.fromkeys(("outputs", "gradients", "of tolerance"), "number")
     lines: list[tuple[str, ...]] = []
     reasons: dict[str, None] = {}
     for row in rows:
-        phase = row["phase"] + (f" {row['optimizer']}" if row["optimizer"] else "")
-        model = f"{row['model']}/{row['preset']}"
-        errors = (row["output_error"], row["gradient_error"])
+        phase = row.phase + (f" {row.optimizer}" if row.optimizer else "")
+        model = f"{row.model}/{row.preset}"
+        errors = (row.output_error, row.gradient_error)
         shown = ("" if error is None else f"{error:.1e}" for error in errors)
-        share = row["worst_error_share"]
+        share = row.worst_error_share
         of_tolerance = "" if share is None else f"{share:.1%}"
-        lines.append((row["arm"], model, phase, row["status"], *shown, of_tolerance))
-        if row["reason"]:
-            log = f" (log: {row['log']})" if row["log"] else ""
-            reasons[f"{row['arm']}: {row['status']}: {row['reason']}{log}"] = None
-        if row["loose"]:
-            reasons[f"{model} {phase}: {LOOSE_GATE}: {row['loose']}"] = None
-    console.print(Rows(kinds, lines))
+        lines.append((row.arm, model, phase, row.status, *shown, of_tolerance))
+        if row.reason:
+            log = f" (log: {row.log})" if row.log else ""
+            reasons[f"{row.arm}: {row.status}: {row.reason}{log}"] = None
+        if row.loose:
+            reasons[f"{model} {phase}: {LOOSE_GATE}: {row.loose}"] = None
+    console.print(TextTable(kinds, lines))
     console.print("errors are relative norms against float64")
     for reason in reasons:
         console.print(clean(reason), soft_wrap=True)

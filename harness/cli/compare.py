@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.terminal import Rows, print_json, terminal
+from harness.cli.terminal import TextTable, print_json, terminal
 from harness.errors import clean
 
 if TYPE_CHECKING:
@@ -33,12 +33,12 @@ def compare_command(
     compared = compare(before, after)
     changes, agreements = compared.changes, compared.agreements
     if as_json:
-        found = {
+        content = {
             "machines": compared.machines,
             "changes": [asdict(change) for change in changes],
             "verdicts": [asdict(agreement) for agreement in agreements],
         }
-        print_json(found)
+        print_json(content)
         return
     console = terminal()
     if compared.machines:
@@ -54,14 +54,14 @@ def compare_command(
     words = [agreement.word for agreement in agreements]
     counts = ", ".join(f"{words.count(word)} {word}" for word in ("agree", "open", "contradict"))
     console.print(f"verdicts on pairs: {counts}")
-    for each in agreements:
-        if each.word == "contradict":
-            pair = f"{each.first} / {each.second}"
-            ends = f"first {each.before}, then {each.after}"
-            console.print(clean(f"contradiction in {each.comparison}: {pair}: {ends}"))
+    for agreement in agreements:
+        if agreement.word == "contradict":
+            pair = f"{agreement.first} / {agreement.second}"
+            ends = f"first {agreement.before}, then {agreement.after}"
+            console.print(clean(f"contradiction in {agreement.comparison}: {pair}: {ends}"))
 
 
-def _table(changes: Sequence[Change]) -> Rows:
+def _table(changes: Sequence[Change]) -> TextTable:
     """The changes of all arms, a row for each."""
     from harness.report.text import significant
 
@@ -78,4 +78,4 @@ def _table(changes: Sequence[Change]) -> Rows:
         )
         for change in changes
     ]
-    return Rows(kinds, rows, "Seconds of the second run over those of the first")
+    return TextTable(kinds, rows, "Seconds of the second run over those of the first")

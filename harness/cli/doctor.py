@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.terminal import Rows, print_json, terminal
+from harness.cli.terminal import TextTable, print_json, terminal
 from harness.plan.arms import PINS_LAST, EnvironmentSpec, arms, old_pins
 
 STYLES = {"good": "green", "poor": "yellow", "unknown": "dim"}
@@ -22,12 +22,12 @@ def doctor_command(
     from harness.machine import doctor
 
     facts = doctor.examine()
-    found = list(doctor.rows(facts))
+    rows = list(doctor.rows(facts))
     old = old_pins((arm.mode.environment for arm in arms().values()), date.today())
     if as_json:
         print_json(
             {
-                "rows": [asdict(row) for row in found],
+                "rows": [asdict(row) for row in rows],
                 "old_pins": {spec.label: str(spec.pinned) for spec in old},
                 "conclusion": doctor.conclusion(facts),
             }
@@ -35,8 +35,8 @@ def doctor_command(
         return
     console = terminal()
     kinds = {"what": "name", "found": "prose", "state": "status", "advice": "prose"}
-    rows = [(row.what, row.found, row.state, row.advice) for row in found]
-    console.print(Rows(kinds, rows, styles=[STYLES[row.state] for row in found]))
+    cells = [(row.what, row.found, row.state, row.advice) for row in rows]
+    console.print(TextTable(kinds, cells, styles=[STYLES[row.state] for row in rows]))
     console.print(f"Expect {doctor.conclusion(facts)}.")
     if old:
         console.print(_old_words(old), soft_wrap=True)

@@ -9,12 +9,12 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from harness.cli.options import PythonOption, given_interpreters
-from harness.cli.terminal import Rows, print_json, terminal
+from harness.cli.terminal import TextTable, print_json, terminal
 from harness.environments import sealed
 from harness.errors import BadInput, RunFailed, clean
 from harness.plan.arms import EnvironmentSpec, arms, get_arm
 from harness.plan.suite import load_suite
-from reference.spec import UnknownName
+from reference.errors import UnknownName
 
 app = typer.Typer(help="Build, list, lock and remove sealed environments.", no_args_is_help=True)
 
@@ -34,18 +34,18 @@ def specs_of_arms(names: Iterable[str]) -> list[EnvironmentSpec]:
 
 
 def _chosen(labels: list[str] | None) -> list[EnvironmentSpec]:
-    known = specs_by_label()
-    return [_spec_of(label, known) for label in labels or known]
+    specs = specs_by_label()
+    return [_spec_of(label, specs) for label in labels or specs]
 
 
-def _spec_of(label: str, known: Mapping[str, EnvironmentSpec]) -> EnvironmentSpec:
+def _spec_of(label: str, specs: Mapping[str, EnvironmentSpec]) -> EnvironmentSpec:
     """``jax``, ``keras/jax``, and at a version ``jax@0.9.2`` or ``keras@3.14.0/jax``."""
     framework, at, rest = label.partition("@")
     version, slash, name = rest.partition("/")
     plain = framework + slash + name
-    if plain not in known or bool(at) != bool(version):
-        raise UnknownName("environment", label, known)
-    return known[plain].at(version) if at else known[plain]
+    if plain not in specs or bool(at) != bool(version):
+        raise UnknownName("environment", label, specs)
+    return specs[plain].at(version) if at else specs[plain]
 
 
 @app.command("build")
@@ -59,13 +59,13 @@ def build_command(
 
     One that cannot be built does not stop the others; its arms end as "no-environment".
     """
-    wanted = _chosen(labels) if labels or not suite else []
+    specs = _chosen(labels) if labels or not suite else []
     if suite:
-        wanted += [s for s in specs_of_arms(load_suite(suite).arms) if s not in wanted]
-    build_environments(wanted)
+        specs += [s for s in specs_of_arms(load_suite(suite).arms) if s not in specs]
+    build_environments(specs)
 
 
-def build_environments(wanted: list[EnvironmentSpec]) -> None:
+def build_environments(specs: list[EnvironmentSpec]) -> None:
     """Build with a progress bar. Raises RunFailed at the end if any could not be built."""
     console = terminal()
     failures: list[str] = []
@@ -77,8 +77,8 @@ def build_environments(wanted: list[EnvironmentSpec]) -> None:
         TextColumn("{task.fields[now]}", style="dim", markup=False),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("environments", total=len(wanted), now="")
-        for spec in wanted:
+        task = progress.add_task("environments", total=len(specs), now="")
+        for spec in specs:
             progress.update(task, description=f"environment {spec.label}")
             try:
                 built = sealed.build(
@@ -123,7 +123,7 @@ def list_command(
         return
     kinds = {"arm": "name", "environment": "name", "served by": "status", "why": "prose"}
     console = terminal()
-    console.print(Rows(kinds, [tuple(row[column] for column in kinds) for row in rows]))
+    console.print(TextTable(kinds, [tuple(row[column] for column in kinds) for row in rows]))
     for folder in sealed.half_built():
         console.print(f"half-built, never used: {folder}", soft_wrap=True)
 
@@ -134,10 +134,10 @@ def lock_command(
 ) -> None:
     """Print the packages that are installed in an environment, one pinned package per line."""
     (spec,) = _chosen([label])
-    found = sealed.find(spec)
-    if found is None:
+    environment = sealed.find(spec)
+    if environment is None:
         raise RunFailed(f"{label} is not built; type: levelfield env build {label}")
-    print("\n".join(map(clean, found.lock)))
+    print("\n".join(map(clean, environment.lock)))
 
 
 @app.command("remove")

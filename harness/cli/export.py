@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 import reference
+from harness.cli.options import ModelsFromOption
 from harness.cli.terminal import terminal
 from harness.errors import BadInput
+from harness.plan.suite import add_folders
 from harness.records.store import write_atomically, writing_failed
-from reference.spec import UnknownName
+from reference.errors import UnknownName
 
 
 def export_command(
@@ -28,11 +30,13 @@ def export_command(
         typer.Option(min=1, help="Examples per call. The file leaves it open if not given."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the parameters, as in a suite.")] = 0,
+    models_from: ModelsFromOption = None,
 ) -> None:
     """Write a model's definition as an ONNX graph with the parameters that a seed draws."""
     # onnx takes longer to load than most commands take to run.
     from reference.export import export_generation, export_inference
 
+    add_folders(models_from or ())
     definition = reference.get(model)
     sizes = definition.sizes(preset)
     if phase not in ("inference", "generation"):
@@ -49,10 +53,11 @@ def export_command(
     except OSError as error:
         raise writing_failed(error, onnx, advice="name another file") from error
     graph = exported.proto.graph
+    size = sum(array.size for array in exported.parameters().values())
     terminal().print(
         f"{onnx}: {model}/{preset} {phase}, {len(graph.node)} nodes,"
-        f" {sum(each.size for each in exported.parameters().values()):,} parameters and statistics;"
-        f" {', '.join(each.name for each in graph.input)}"
-        f" -> {', '.join(each.name for each in graph.output)}",
+        f" {size:,} parameters and statistics;"
+        f" {', '.join(array.name for array in graph.input)}"
+        f" -> {', '.join(array.name for array in graph.output)}",
         soft_wrap=True,
     )

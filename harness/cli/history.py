@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.terminal import Rows, print_json, terminal
+from harness.cli.terminal import TextTable, print_json, terminal
 from harness.errors import clean
 
 if TYPE_CHECKING:
@@ -35,30 +35,31 @@ def history_command(
     from harness.analysis.history import history
     from harness.analysis.sessions import OTHER_MACHINE
 
-    found = history(runs or [Path("results")])
+    changes = history(runs or [Path("results")])
     if chart is not None:
         from harness.report import draw_history
 
-        draw_history(found, chart)
+        draw_history(changes, chart)
     if as_json:
-        print_json(asdict(found))
+        print_json(asdict(changes))
         return
     console = terminal()
-    for machines in found.machines:
+    for machines in changes.machines:
         console.print(clean(f"{OTHER_MACHINE}, so no verdicts: {machines}"), soft_wrap=True)
-    console.print(_table(found))
-    for reason in found.apart:
+    console.print(_table(changes))
+    for reason in changes.apart:
         console.print(clean(f"not compared: {reason}"), soft_wrap=True)
 
 
-def _table(found: History) -> Rows:
+def _table(changes: History) -> TextTable:
     """The steps of all arms, a row for each."""
     from harness.report.text import significant
 
     kinds = {"arm": "name", "against anchor": "number", "verdict": "status", "version": "name"}
     kinds |= dict.fromkeys(("run", "comparison", "suite"), "name")
     ordered = sorted(
-        found.steps, key=lambda each: (each.suite, each.change.comparison, each.change.after)
+        changes.steps,
+        key=lambda step: (step.suite, step.change.comparison, step.change.after),
     )
     rows, styles = [], []
     for step in ordered:
@@ -79,4 +80,4 @@ def _table(found: History) -> Rows:
             )
         )
         styles.append("bold" if before != after else "")
-    return Rows(kinds, rows, "Seconds of each run over those of the run before", styles)
+    return TextTable(kinds, rows, "Seconds of each run over those of the run before", styles)

@@ -12,13 +12,14 @@ import typer
 
 import reference
 from harness.cli.options import ModelsFromOption, PythonOption, given_interpreters
-from harness.cli.terminal import Rows, print_json, terminal
+from harness.cli.terminal import TextTable, print_json, terminal
 from harness.environments.sealed import resolve
 from harness.errors import BadInput, clean
 from harness.plan.arms import arms, frameworks, unusable
 from harness.plan.cells import plan
 from harness.plan.suite import add_folders, load_suite, suite_names
-from reference.spec import Model, outside_of
+from reference.registry import outside_of
+from reference.spec import Model
 
 
 class What(StrEnum):
@@ -64,15 +65,15 @@ def list_command(
         What.adapters: lambda: _adapters(given_interpreters(python)),
         What.suites: _suites,
     }
-    wanted = [what] if what else list(What)
-    found = {each.value: facts[each]() for each in wanted}
+    kinds = [what] if what else list(What)
+    tables = {kind.value: facts[kind]() for kind in kinds}
     if as_json:
-        print_json(found[what.value] if what else found)
+        print_json(tables[what.value] if what else tables)
         return
     console = terminal()
-    for each in wanted:
-        console.print(_table(each, found[each.value]))
-    for row in found.get(What.adapters.value, ()):
+    for kind in kinds:
+        console.print(_table(kind, tables[kind.value]))
+    for row in tables.get(What.adapters.value, ()):
         if not row["runs here"]:
             console.print(clean(f"{row['arm']}: not here: {row['why']}"), soft_wrap=True)
 
@@ -95,14 +96,16 @@ def _models(batch: int) -> list[dict[str, Any]]:
 
 def _model(model: Model, preset: str, batch: int) -> dict[str, Any]:
     """Return what the author of an adapter's file needs to know about a model."""
-    found = reference.summarize(model, preset, batch)
-    summary, generation = found.to_json(), model.generation
+    summarized = reference.summarize(model, preset, batch)
+    summary, generation, sizes = summarized.to_json(), model.generation, model.sizes(preset)
     outside = outside_of(model.name)
     for kind in _SINGULAR:
-        for spec in getattr(found, kind):
+        for spec in getattr(summarized, kind):
             # The axes that were flattened into one dimension, in their order.
             summary[kind][spec.name]["flattened"] = {
-                each.label: dict(each.factors) for each in spec.dimensions if len(each.factors) > 1
+                dimension.label: dict(dimension.factors)
+                for dimension in spec.dimensions
+                if len(dimension.factors) > 1
             }
     return {
         "name": model.name,
@@ -114,21 +117,22 @@ def _model(model: Model, preset: str, batch: int) -> dict[str, Any]:
         "presets": list(model.presets),
         "preset": preset,
         "batch": batch,
-        "sizes": dict(model.sizes(preset)),
+        "sizes": dict(sizes),
+        "derived": list(model.derive(sizes)),
         **summary,
         "objectives": [
             {
-                "name": each.name,
-                "loss": each.loss,
-                "outputs": list(each.outputs),
-                "targets": list(each.targets),
-                "trains": [n for n in summary["parameters"] if n.startswith(each.trains)],
-                "own_forward": each.forward is not None,
+                "name": objective.name,
+                "loss": objective.loss,
+                "outputs": list(objective.outputs),
+                "targets": list(objective.targets),
+                "trains": [n for n in summary["parameters"] if n.startswith(objective.trains)],
+                "own_forward": objective.forward is not None,
             }
-            for each in model.objectives
+            for objective in model.objectives
         ],
         "generation": generation
-        and {"prompt": generation.prompt, "tokens": generation.count(model.sizes(preset))},
+        and {"prompt": generation.prompt, "tokens": generation.count(sizes)},
     }
 
 
@@ -141,8 +145,11 @@ def _show_model(model: Mapping[str, Any], as_json: bool) -> None:
     console.print(f"presets: {', '.join(model['presets'])}; shown: {model['preset']}")
     place = "adapters" if model["folder"] is None else model["folder"]
     console.print(f"file of a framework: {place}/<framework>/{model['file']}, with build(sizes)")
-    sizes = [(key, json.dumps(value)) for key, value in model["sizes"].items()]
-    console.print(Rows({"key": "name", "value": "number"}, sizes, "Sizes"))
+    sizes = [
+        (key, json.dumps(value), "derived" if key in model["derived"] else "the preset")
+        for key, value in model["sizes"].items()
+    ]
+    console.print(TextTable({"key": "name", "value": "number", "set by": "name"}, sizes, "Sizes"))
     arrays: list[tuple[str, ...]] = []
     for kind, word in _SINGULAR.items():
         for name, array in model[kind].items():
@@ -155,14 +162,14 @@ def _show_model(model: Mapping[str, Any], as_json: bool) -> None:
             ]
             arrays.append((name, word, shape, ", ".join(axes)))
     kinds = {"name": "name", "kind": "name", "shape": "number", "axes": "prose"}
-    console.print(Rows(kinds, arrays, f"Arrays at batch {model['batch']}"))
-    for each in model["objectives"]:
-        arguments = ", ".join((*each["outputs"], *each["targets"]))
-        words = f"objective {each['name']}: {each['loss']}({arguments})"
-        if each["own_forward"]:
+    console.print(TextTable(kinds, arrays, f"Arrays at batch {model['batch']}"))
+    for objective in model["objectives"]:
+        arguments = ", ".join((*objective["outputs"], *objective["targets"]))
+        words = f"objective {objective['name']}: {objective['loss']}({arguments})"
+        if objective["own_forward"]:
             words += "; its forward is its own: a file may need a function of the objective's name"
-        if len(each["trains"]) < len(model["parameters"]):
-            words += f"; trains {', '.join(each['trains'])}"
+        if len(objective["trains"]) < len(model["parameters"]):
+            words += f"; trains {', '.join(objective['trains'])}"
         console.print(words, soft_wrap=True)
     if model["generation"]:
         tokens, prompt = model["generation"]["tokens"], model["generation"]["prompt"]
@@ -226,19 +233,19 @@ _UNUSABLE: dict[str, Any] = {
 
 
 def _suites() -> list[dict[str, Any]]:
-    found = []
-    for name in suite_names():
-        suite = load_suite(name)
-        found.append({"name": name, "title": suite.title, "cells": len(plan(suite))})
-    return found
+    suites = {name: load_suite(name) for name in suite_names()}
+    return [
+        {"name": name, "title": suite.title, "cells": len(plan(suite))}
+        for name, suite in suites.items()
+    ]
 
 
-def _table(what: What, rows: list[dict[str, Any]]) -> Rows:
+def _table(what: What, rows: list[dict[str, Any]]) -> TextTable:
     title = what.value.capitalize()
     if what is What.models:
         kinds = {"model": "name", "preset": "name", "parameters": "number"}
         kinds |= {"operations per example": "number", "title": "prose"}
-        return Rows(kinds, [line for row in rows for line in _sizes(row)], title)
+        return TextTable(kinds, [line for row in rows for line in _sizes(row)], title)
     if what is What.adapters:
         kinds = {"arm": "name", "here": "status", "phases": "prose", "models": "prose"}
         every = list(reference.definitions())
@@ -252,9 +259,9 @@ def _table(what: What, rows: list[dict[str, Any]]) -> Rows:
             )
             for row in rows
         ]
-        return Rows({**kinds, "description": "prose"}, lines, title)
+        return TextTable({**kinds, "description": "prose"}, lines, title)
     kinds = {"suite": "name", "cells": "number", "title": "prose"}
-    return Rows(kinds, [(row["name"], str(row["cells"]), row["title"]) for row in rows], title)
+    return TextTable(kinds, [(row["name"], str(row["cells"]), row["title"]) for row in rows], title)
 
 
 def _sizes(row: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -79,11 +79,11 @@ def model_command(
     _refuse_bad_name("model", name)
     if name in reference.definitions():
         raise BadInput(f"there is a model '{name}' already; choose another name")
-    wanted = list(dict.fromkeys(each.strip() for each in frameworks.split(",")))
-    for each in wanted:
-        if each not in STARTED:
+    chosen = list(dict.fromkeys(framework.strip() for framework in frameworks.split(",")))
+    for framework in chosen:
+        if framework not in STARTED:
             raise BadInput(
-                f"there is no starting point for the framework '{each}'; choose from"
+                f"there is no starting point for the framework '{framework}'; choose from"
                 f" {', '.join(STARTED)}, and write adapters/FRAMEWORK/{name}.py for others"
             )
     if not _is_checkout():
@@ -93,16 +93,17 @@ def model_command(
         (CHECKOUT / "reference" / "models" / f"{name}.py", _text("model/definition.py", values))
     ]
     files += [
-        (CHECKOUT / "adapters" / each / f"{name}.py", _text(f"model/{each}.py", values))
-        for each in wanted
+        (CHECKOUT / "adapters" / framework / f"{name}.py", _text(f"model/{framework}.py", values))
+        for framework in chosen
     ]
     for path, _ in files:
         if path.exists():
             raise BadInput(f"{path} exists already; choose another name")
     _write(files)
+    patterns = ",".join(f"{framework}:*" for framework in chosen)
     steps = [
-        f"levelfield env build {' '.join(_environments(wanted))}",
-        f"levelfield check --models {name} --arms '{','.join(f'{each}:*' for each in wanted)}'",
+        f"levelfield env build {' '.join(_environments(chosen))}",
+        f"levelfield check --models {name} --arms '{patterns}'",
         "change the lines marked CHANGE, and check after each change",
     ]
     _say_next(files, steps)
@@ -170,8 +171,8 @@ def _text(template: str, values: Mapping[str, str]) -> str:
 
 def _environments(names: list[str]) -> list[str]:
     """The labels of the environments of some frameworks."""
-    known = frameworks()
-    modes = (mode for name in names for mode in known[name].modes.values())
+    all_frameworks = frameworks()
+    modes = (mode for name in names for mode in all_frameworks[name].modes.values())
     return list(dict.fromkeys(mode.environment.label for mode in modes))
 
 

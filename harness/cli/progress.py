@@ -49,11 +49,11 @@ class _Lines:
     """A line per finished cell, and now and then one about what happens."""
 
     def __init__(self, console: Console, total: int) -> None:
-        self._console, self._total = console, total
-        self._done, self._said = 0, time.monotonic()
+        self._console, self._total, self._done = console, total, 0
+        self._line_seconds = time.monotonic()  # when the last line was printed
 
     def stage(self, text: str, done: float) -> None:
-        if time.monotonic() - self._said >= LINE_SECONDS:
+        if time.monotonic() - self._line_seconds >= LINE_SECONDS:
             self._say(f"{done:.0%} {text}")
 
     def cell_done(self, cell: Cell) -> None:
@@ -61,7 +61,7 @@ class _Lines:
         self._say(f"[{self._done}/{self._total}] {cell.title}")
 
     def _say(self, text: str) -> None:
-        self._said = time.monotonic()
+        self._line_seconds = time.monotonic()
         self._console.print(text, soft_wrap=True)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from harness.cli.terminal import Rows, terminal
+from harness.cli.terminal import TextTable, terminal
 
 if TYPE_CHECKING:
     from harness.report.tables import ComparisonTable
@@ -43,7 +43,7 @@ def show_report(
 ) -> None:
     """Write the report, then print its tables: a screen that is gone costs no file."""
     # Imported here because pandas and Matplotlib take longer to load than most commands to run.
-    from harness.analysis.groups import groups
+    from harness.analysis.comparisons import comparisons_of
     from harness.records import frames
     from harness.report import FORMATS, write_report
     from harness.report.findings import not_quiet
@@ -51,7 +51,7 @@ def show_report(
 
     write_report(runs, folder, formats=FORMATS if html else FORMATS[:-1])
     loaded = frames.load(runs)
-    for table in comparison_tables(loaded, groups(loaded)):
+    for table in comparison_tables(loaded, comparisons_of(loaded)):
         show_table(table, console)
     for line in not_quiet(loaded):
         console.print(line)
@@ -72,7 +72,7 @@ def show_table(table: ComparisonTable, console: Console) -> None:
     }
     kinds["status"] = "status"
     styles = ["" if status.startswith("ok") else "yellow" for status in table.cells["status"]]
-    console.print(Rows(kinds, cells["data"], table.title, styles))
+    console.print(TextTable(kinds, cells["data"], table.title, styles))
     for line in table.below:
         console.print(line)
     for number, note in enumerate(table.notes, start=1):

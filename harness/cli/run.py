@@ -5,28 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.cli.options import (
-    ArmsOption,
-    BatchOption,
-    LevelOption,
-    MarginOption,
-    ModelsFromOption,
-    ModelsOption,
-    NumericOption,
-    OptimizersOption,
-    PhasesOption,
-    PresetsOption,
+    SELECTION,
+    NoWaitOption,
     PythonOption,
-    ResidencyOption,
-    ThreadsOption,
-    TwinOption,
+    Selection,
     given_interpreters,
     narrowed,
+    tell_of_dropped_variables,
     with_models_from,
+    with_options,
 )
 from harness.cli.progress import watched
 from harness.cli.report import show_report
@@ -46,28 +38,31 @@ if TYPE_CHECKING:
 DEFAULT_RESULTS = Path("results")
 
 
+@with_options(SELECTION, before="level")
 def run_command(
     suite: Annotated[str | None, typer.Argument(help="A suite's name or TOML file.")] = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Finish a run that was interrupted.")
     ] = None,
-    arms: ArmsOption = None,
-    models: ModelsOption = None,
-    models_from: ModelsFromOption = None,
-    presets: PresetsOption = None,
-    phases: PhasesOption = None,
-    optimizers: OptimizersOption = None,
-    batch: BatchOption = None,
-    threads: ThreadsOption = None,
-    numeric: NumericOption = None,
-    level: LevelOption = None,
-    margin: MarginOption = None,
-    twin: TwinOption = None,
-    residency: ResidencyOption = None,
+    *,
+    level: Annotated[str | None, typer.Option(help="smoke, quick, standard or thorough.")] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(help="Share below which a difference does not matter, such as 0.02."),
+    ] = None,
+    twin: Annotated[
+        str | None, typer.Option(help="Arm that runs twice as the A/A control; auto or none.")
+    ] = None,
+    residency: Annotated[
+        str | None,
+        typer.Option(help="resident, or sequential where memory cannot hold all arms at once."),
+    ] = None,
     python: PythonOption = None,
+    no_wait: NoWaitOption = False,
     results: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder in which run folders are made.")
     ] = DEFAULT_RESULTS,
+    **selected: Any,
 ) -> None:
     """Prove, measure and report every cell of a suite. Each measurement is kept at once."""
     if (suite is None) == (resume is None):
@@ -76,44 +71,54 @@ def run_command(
     from harness.engine import session
 
     given = given_interpreters(python)
-    wanted = {
-        "arms": arms,
-        "models": models,
-        "presets": presets,
-        "phases": phases,
-        "optimizers": optimizers,
-        "batch": batch,
-        "threads": threads,
-        "numeric": numeric,
-        "level": level,
-        "margin": margin,
-        "twin": twin,
-        "residency": residency,
-    }
     if resume is not None:
-        if models_from or any(each is not None for each in wanted.values()):
-            raise BadInput(
-                "--resume finishes a run as it was planned; leave out all options but --python"
-            )
+        _refuse_changes(*selected.values(), level, margin, twin, residency)
         run = store.open_run(resume)
         chosen, cells, resolutions = session.reopened(run, given)
     else:
         assert suite is not None
-        loaded = with_models_from(load_suite(suite), models_from, models)
-        chosen = narrowed(loaded, **wanted)  # type: ignore[arg-type]
-        available = session.resolve_arms(chosen.arms, given)
-        session.refuse_if_nothing_can_run(available, suite)
-        cells, resolutions = session.planned(chosen, available)
+        selection = Selection(**selected)
+        loaded = with_models_from(load_suite(suite), selection)
+        chosen = narrowed(
+            loaded, selection, level=level, margin=margin, twin=twin, residency=residency
+        )
+        cells, resolutions = _planned(chosen, suite, given)
         _say_what_controls(loaded.twin if twin is None else chosen.twin, chosen, cells)
         name = f"{datetime.now():%Y%m%d-%H%M%S}-{chosen.name}"
         run = store.create(results, name, session.describe_run(chosen, cells, resolutions))
+    tell_of_dropped_variables(chosen)
     with run:
-        _measure(run, chosen, cells, resolutions)
+        _measure(run, chosen, cells, resolutions, wait=not no_wait)
+    _finish(run, chosen)
+
+
+def _finish(run: store.Run, suite: Suite) -> None:
+    """Report a run that has measured all that it can. Raises RunFailed if no cell is ok."""
     show_report([run.path], run.path / "report", terminal())
     if "ok" not in store.statuses(run).values():
         raise RunFailed(f"no cell of {run.path} is ok; its report says why")
-    if chosen.level == "quick":
-        _tell_what_more_would_cost(run.path, chosen)
+    if suite.level == "quick":
+        _tell_what_more_would_cost(run.path, suite)
+
+
+def _refuse_changes(*values: Any) -> None:
+    """Raise BadInput if an option that changes a suite was given to a resumed run."""
+    if any(value is not None for value in values):
+        raise BadInput(
+            "--resume finishes a run as it was planned; leave out all options but --python and"
+            " --no-wait"
+        )
+
+
+def _planned(
+    suite: Suite, name: str, given: Mapping[str, Path]
+) -> tuple[list[Cell], dict[str, Resolution]]:
+    """Return the cells of a suite and their interpreters. Raises BadInput if no arm can run."""
+    from harness.engine import session
+
+    available = session.resolve_arms(suite.arms, given)
+    session.refuse_if_nothing_can_run(available, name)
+    return session.planned(suite, available)
 
 
 def _say_what_controls(named: str, suite: Suite, cells: Sequence[Cell]) -> None:
@@ -155,6 +160,8 @@ def _measure(
     suite: Suite,
     cells: Sequence[Cell],
     resolutions: Mapping[str, Resolution],
+    *,
+    wait: bool,
 ) -> None:
     """Measure with progress. Ctrl-C stops cleanly and says how to go on."""
     from harness.engine import session
@@ -166,7 +173,9 @@ def _measure(
     left = session.unfinished(run, cells)
     try:
         with watched(console, len(left)) as listener:
-            session.measure(run, suite, cells, resolutions=resolutions, progress=listener)
+            session.measure(
+                run, suite, cells, resolutions=resolutions, progress=listener, wait=wait
+            )
     except Interrupted as interrupted:
         run.close()
         console.print(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.terminal import Rows, terminal
+from harness.cli.terminal import TextTable, terminal
 from harness.errors import BadInput
 
 
@@ -34,10 +34,10 @@ def selftest_command(
     from harness.selftest import page
     from harness.selftest.proof import prove, prove_mutations
 
-    told = terminal(stderr=True)
+    stderr = terminal(stderr=True)
 
     def say(text: str) -> None:
-        told.print(text)
+        stderr.print(text)
 
     folder = results / f"{datetime.now():%Y%m%d-%H%M%S}-selftest"
     try:
@@ -53,7 +53,7 @@ def selftest_command(
     rows = [(each.what, each.goal, each.figure, "yes" if each.met else "NO") for each in findings]
     styles = ["" if each.met else "yellow" for each in findings]
     console = terminal()
-    console.print(Rows(kinds, rows, styles=styles))
+    console.print(TextTable(kinds, rows, styles=styles))
     console.print(f"kept in {path}", soft_wrap=True)
-    if not all(each.met for each in findings):
+    if not all(finding.met for finding in findings):
         raise typer.Exit(1)

@@ -44,7 +44,7 @@ def terminal(*, stderr: bool = False) -> Console:
 
 
 @dataclass(frozen=True)
-class Rows:
+class TextTable:
     """A table for a terminal of any width: a narrow one shows bands of columns below each other.
 
     ``columns``: name -> "name", "status", "number" or "prose". Numbers and statuses are never cut

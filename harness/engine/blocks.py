@@ -9,25 +9,28 @@ processes in memory together changes anything.
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from harness.engine.closing import ClosingGate
 from harness.engine.process import WorkerProcess
 from harness.engine.qualification import Calibration
 from harness.engine.workers import StartFailure, Worker, Workers
 from harness.errors import WorkerFailure
-from harness.machine import gpu, noise, quarantine
+from harness.machine import gpu, noise, quarantine, supervisor
+from harness.machine.gpu import GpuReading
+from harness.machine.noise import OtherLoad, Reading
 from harness.plan.arms import Arm, get_arm
 from harness.plan.cells import Cell
 from harness.plan.suite import Suite
 from harness.proof.cases import CaseFile
-from harness.proof.checks import affinity_check, recompilation_check, tree_check
-from harness.proof.gate import Outcome
+from harness.proof.checks import Slot, affinity_check, recompilation_check, tree_check
+from harness.proof.outcome import Outcome
+from harness.proof.replies import Slice
 from harness.records.kinds import (
     BlockRecord,
     CheckRecord,
@@ -42,6 +45,36 @@ LEAST_LATENCY_SECONDS = 20e-6
 Ended = Callable[[Cell, WorkerFailure], None]
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """The machine's noise in a stretch of time that ended.
+
+    ``canaries``: seconds of the canary loop, [boundary][core].
+    """
+
+    canaries: Sequence[Sequence[float]]
+    watched_cores: Sequence[int] | None
+    other: OtherLoad
+    gpu: GpuReading | None = None
+
+    def suspect(self, faults: int) -> str | None:
+        """Return the rule by which a round goes into quarantine, or None.
+
+        ``faults``: the major page faults of its slices.
+        """
+        (rule,) = quarantine.judge_rounds(
+            [quarantine.canary_spread(self.canaries)],
+            major_faults=[faults],
+            gpu=[vars(self.gpu) if self.gpu else None],
+            cores=noise.core_count(self.watched_cores),
+            wall_seconds=[self.other.wall_seconds],
+            foreign_seconds=[self.other.foreign_seconds],
+            steal_seconds=[self.other.steal_seconds],
+            throttled_seconds=[self.other.throttled_seconds or 0.0],
+        )
+        return rule or None
+
+
 @dataclass
 class Noise:
     """The machine's noise in a stretch of time, read while all workers are parked or idle."""
@@ -50,7 +83,7 @@ class Noise:
     device: str
     canaries: list[list[float]] = field(default_factory=list)
     _watched: Sequence[int] | None = None
-    _begin: Any = None
+    _begin: Reading | None = None
     _own_begin: float = 0.0
 
     def begin(self, processes: Sequence[WorkerProcess]) -> None:
@@ -64,15 +97,17 @@ class Noise:
         """Time a fixed loop, the canary, between two slots."""
         self.canaries.append(noise.canary(self.cores))
 
-    def end(self, processes: Sequence[WorkerProcess]) -> dict[str, Any]:
-        """End the stretch; return the fields of a ``round`` record that describe the machine."""
+    def end(self, processes: Sequence[WorkerProcess]) -> Stretch:
+        """End the stretch."""
+        assert self._begin is not None
         own = _own_seconds(processes) - self._own_begin
         cores = noise.core_count(self._watched)
-        found = noise.difference(self._begin, noise.read(self._watched), own, cores)
+        other = noise.difference(self._begin, noise.read(self._watched), own, cores)
+        reading = None
         if self.device == "cuda":
-            pids = [pid for process in processes for pid in process.tree()]
-            found["gpu"] = gpu.reading(own_pids=pids)
-        return {"canaries": self.canaries, "watched_cores": self._watched, **found}
+            # All workers are descendants of this process, parked ones of other comparisons too.
+            reading = gpu.reading(own_pids=supervisor.descendants(os.getpid()))
+        return Stretch(self.canaries, self._watched, other, reading)
 
 
 def statistics_of(arm: Arm, suite: Suite, cell: Cell, step_seconds: float) -> list[str]:
@@ -134,8 +169,8 @@ class Blocks:
             by_arm = {arm: [cell for cell in same if cell.arm == arm] for arm in arms}
             present = {cell.comparison for cell in same}
             measure(
-                {arm: theirs for arm, theirs in by_arm.items() if theirs},
-                [each for each in comparisons if each in present],
+                {arm: cells_of_arm for arm, cells_of_arm in by_arm.items() if cells_of_arm},
+                [comparison for comparison in comparisons if comparison in present],
             )
         self.run.append(
             BlockRecord(
@@ -157,10 +192,10 @@ class Blocks:
 
 @dataclass(frozen=True)
 class _Turn:
-    """The slot of one cell in a round of its own; ``fields``: the noise of its stretch."""
+    """The slot of one cell in a round of its own."""
 
     cell: Cell
-    fields: dict[str, Any]
+    stretch: Stretch
     faults: int  # major page faults
 
 
@@ -173,7 +208,7 @@ class _Block:
     residency: str
     rounds: int
     generator: random.Random
-    slots: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # replies by cell
+    slots: dict[str, list[Slot]] = field(default_factory=dict)  # by cell
 
     def resident(self, by_arm: Mapping[str, list[Cell]], comparisons: Sequence[str]) -> None:
         with ExitStack() as stack:
@@ -225,28 +260,28 @@ class _Block:
     ) -> str | None:
         cores = ready[order[0]].cores
         processes = [ready[cell].process for cell in order]
-        met, faults = Noise(cores, order[0].device), 0
-        met.begin(processes)
+        noise_of_round, faults = Noise(cores, order[0].device), 0
+        noise_of_round.begin(processes)
         for cell in order:
             worker = ready[cell]
             worker.process.resume()
             slices = self._slot(worker, cell)
             if worker.process.alive:
                 worker.process.park()
-            met.boundary()
+            noise_of_round.boundary()
             faults += self._keep(worker, cell, number, slices)
-        fields = met.end(processes)
-        return self._close(comparison, number, order, fields, faults)
+        stretch = noise_of_round.end(processes)
+        return self._close(comparison, number, order, stretch, faults)
 
     def _close(
         self,
         comparison: str,
         number: int,
         order: Sequence[Cell],
-        fields: dict[str, Any],
+        stretch: Stretch,
         faults: int,
     ) -> str | None:
-        suspect = _suspect(fields, faults)
+        suspect = stretch.suspect(faults)
         self.parent.run.append(
             RoundRecord(
                 comparison=comparison,
@@ -255,7 +290,10 @@ class _Block:
                 order=[cell.id for cell in order],
                 suspect=suspect,
                 major_faults=faults,
-                **fields,
+                canaries=stretch.canaries,
+                watched_cores=stretch.watched_cores,
+                gpu=vars(stretch.gpu) if stretch.gpu else None,
+                **vars(stretch.other),
             )
         )
         return suspect
@@ -268,7 +306,7 @@ class _Block:
                 worker = self._start(stack, get_arm(name), cells)
                 if worker is None:
                     continue
-                for cell in sorted(cells, key=lambda each: comparisons.index(each.comparison)):
+                for cell in sorted(cells, key=lambda cell: comparisons.index(cell.comparison)):
                     self.parent.stage(f"block {self.number} ({self.residency}), {cell.title}")
                     worker = self._alive(stack, worker, cells)
                     if worker is None:
@@ -280,8 +318,8 @@ class _Block:
                     self._judge(worker, cell)
         for (comparison, number), turns in rounds.items():
             order = [turn.cell for turn in turns]
-            fields = _together([turn.fields for turn in turns])
-            self._close(comparison, number, order, fields, sum(turn.faults for turn in turns))
+            stretch = _together([turn.stretch for turn in turns])
+            self._close(comparison, number, order, stretch, sum(turn.faults for turn in turns))
 
     def _turns(self, worker: Worker, cell: Cell) -> list[_Turn]:
         """Time the slots of one cell in a row, until it fails; one for each round."""
@@ -289,16 +327,16 @@ class _Block:
         for number in range(self.rounds):
             if cell.id in self.parent.failed:
                 break
-            stretch = Noise(worker.cores, cell.device)
-            stretch.begin([worker.process])
+            noise_of_turn = Noise(worker.cores, cell.device)
+            noise_of_turn.begin([worker.process])
             worker.process.resume()
             slices = self._slot(worker, cell)
             if not slices:
                 break
             worker.process.park()
-            stretch.boundary()
-            fields = stretch.end([worker.process])
-            turns.append(_Turn(cell, fields, self._keep(worker, cell, number, slices)))
+            noise_of_turn.boundary()
+            stretch = noise_of_turn.end([worker.process])
+            turns.append(_Turn(cell, stretch, self._keep(worker, cell, number, slices)))
         return turns
 
     # -- one worker ---------------------------------------------------------------------------
@@ -341,21 +379,27 @@ class _Block:
                 worker.process.park()
             return False
         worker.process.park()
-        warm.pop("step_seconds")
         self.parent.run.append(
-            StartupRecord(cell=cell.id, process=worker.number, **startup, **warm)
+            StartupRecord(
+                cell=cell.id,
+                process=worker.number,
+                warm_up_seconds=warm.warm_up_seconds,
+                warm_up_steps=warm.warm_up_steps,
+                capped=warm.capped,
+                **vars(startup),
+            )
         )
         return True
 
     def _extra(self, worker: Worker, cell: Cell) -> int:
         return round(self.parent.calibrations[cell.id].slice_steps * worker.arm.planted)
 
-    def _slot(self, worker: Worker, cell: Cell) -> dict[str, Any]:
+    def _slot(self, worker: Worker, cell: Cell) -> Mapping[str, Slice]:
         """Time one turn; return its slices by kind, or none if the cell failed."""
         kinds = self._kinds(worker, cell)
         self.generator.shuffle(kinds)
         try:
-            reply = worker.slot(
+            slot = worker.slot(
                 cell,
                 self.parent.calibrations[cell.id].slice_steps,
                 extra=self._extra(worker, cell),
@@ -368,8 +412,8 @@ class _Block:
         outcome = Outcome(
             (
                 affinity_check(worker.process.affinity(), worker.cores),
-                tree_check([reply["use"]], cell.threads),
-                recompilation_check(reply["compiled"]),
+                tree_check([slot.use], cell.threads),
+                recompilation_check(slot.reply.compiled),
             )
         )
         if not outcome.passed:
@@ -384,9 +428,8 @@ class _Block:
             )
             self.parent.fail(cell, WorkerFailure("failed", outcome.reason))
             return {}
-        self.slots.setdefault(cell.id, []).append(reply)
-        slices: dict[str, Any] = reply["slices"]
-        return slices
+        self.slots.setdefault(cell.id, []).append(slot)
+        return slot.reply.slices
 
     def _judge(self, worker: Worker, cell: Cell) -> None:
         """Run the closing gate, in the first block that measures the cell."""
@@ -416,11 +459,9 @@ class _Block:
         step_seconds = self.parent.calibrations[cell.id].step_seconds
         return statistics_of(worker.arm, self.parent.suite, cell, step_seconds)
 
-    def _keep(self, worker: Worker, cell: Cell, number: int, slices: Mapping[str, Any]) -> int:
+    def _keep(self, worker: Worker, cell: Cell, number: int, slices: Mapping[str, Slice]) -> int:
         """Append the slices to the records; return their major page faults."""
-        faults = 0
-        for statistic, fields in slices.items():
-            faults += fields.get("major_faults") or 0
+        for statistic, part in slices.items():
             self.parent.run.append(
                 SliceRecord(
                     cell=cell.id,
@@ -429,38 +470,29 @@ class _Block:
                     round=number,
                     statistic=statistic,
                     steps=self.parent.calibrations[cell.id].slice_steps,
-                    **fields,
+                    **vars(part),
                 )
             )
-        return faults
+        return sum(part.major_faults or 0 for part in slices.values())
 
 
-def _suspect(fields: Mapping[str, Any], faults: int) -> str | None:
-    """Return the rule by which a round goes into quarantine, or None."""
-    (rule,) = quarantine.judge_rounds(
-        [quarantine.canary_spread(fields["canaries"])],
-        major_faults=[faults],
-        gpu=[fields.get("gpu")],
-        cores=noise.core_count(fields["watched_cores"]),
-        **{
-            name: [fields[name] or 0.0]
-            for name in ("wall_seconds", "foreign_seconds", "steal_seconds", "throttled_seconds")
-        },
-    )
-    return rule or None
-
-
-def _together(stretches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _together(stretches: Sequence[Stretch]) -> Stretch:
     """Combine the noise of several stretches into that of one; seconds add up.
 
     The canaries of the stretches are listed next to each other, as those of several cores are.
     Only a change within a stretch counts, since no two stretches were at the same time.
     """
-    whole = dict(stretches[-1])
-    whole["canaries"] = [
-        [seconds for each in stretches for seconds in each["canaries"][at]] for at in (0, -1)
+    canaries = [
+        [seconds for stretch in stretches for seconds in stretch.canaries[boundary]]
+        for boundary in (0, -1)
     ]
-    for name in whole:
-        if name.endswith("_seconds"):
-            whole[name] = sum(each[name] or 0.0 for each in stretches)
-    return whole
+    others = [stretch.other for stretch in stretches]
+    added = replace(
+        others[-1],
+        wall_seconds=sum(other.wall_seconds for other in others),
+        foreign_seconds=sum(other.foreign_seconds for other in others),
+        steal_seconds=sum(other.steal_seconds for other in others),
+        throttled_seconds=sum(other.throttled_seconds or 0.0 for other in others),
+        pressure_seconds=sum(other.pressure_seconds or 0.0 for other in others),
+    )
+    return replace(stretches[-1], canaries=canaries, other=added)

@@ -10,18 +10,19 @@ it ends as ``wrong`` or ``failed``.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from harness.engine.workers import Worker
 from harness.errors import WorkerFailure
 from harness.plan.arms import Arm
 from harness.plan.cells import Cell
-from harness.proof import gate
+from harness.proof.answer_size import answer_bytes, closing_bytes
 from harness.proof.cases import CaseFile, Cases
-from harness.proof.checks import first_visit_check, fresh_check, slices_checks
-from harness.proof.gate import Check, Outcome
+from harness.proof.checks import Slot, first_visit_check, fresh_check, slices_checks
+from harness.proof.closing_gate import judge_closing, judge_kept
+from harness.proof.outcome import Check, Outcome
+from harness.proof.replies import ClosingReply
 from harness.records.kinds import ClosingRecord
 from harness.records.store import Run
 from reference.case import Case
@@ -32,18 +33,7 @@ VISIT_ATTEMPTS = 4
 # Passes over the input sets between the first answers and the judged ones, as many as fit into the
 # seconds. Their number is odd, so that a loop that runs half of its steps ends at another set.
 PASSES_SECONDS, MOST_PASSES = 0.5, 25
-# (check, its fresh seconds in the reply, the kind of slice to compare them with).
-_FRESH = (
-    ("as after a load", "again_seconds", "latency"),
-    ("as after a load, first token", "again_token_seconds", "first_token"),
-)
 FEWEST_FRESH = 4  # with fewer fresh steps, their least seconds are not trusted
-# Phase -> check -> the name in the reply of the seconds of first and repeated visits.
-_VISITS: Mapping[str, Mapping[str, str]] = {
-    "training": {},
-    "inference": {"first visit": "seconds"},
-    "generation": {"first visit": "seconds", "first visit, first token": "token_seconds"},
-}
 
 
 @dataclass
@@ -60,21 +50,21 @@ class ClosingGate:
         worker: Worker,
         cell: Cell,
         *,
-        slots: Sequence[Mapping[str, Any]],
+        slots: Sequence[Slot],
         slice_steps: int,
         step_seconds: float,
         kinds: Sequence[str],
     ) -> tuple[str, str]:
         """Return ("ok", "") or the status in which the cell ends, with its reason.
 
-        ``slots``: replies of ``Worker.slot`` of this process. ``step_seconds``: the seconds of a
-        step, which bound the number of unread steps. Raises WorkerFailure.
+        ``slots``: those of this process. ``step_seconds``: the seconds of a step, which bound the
+        number of unread steps. Raises WorkerFailure.
         """
         self.stage(f"{cell.title}: closing gate")
         timed = slices_checks(slots, steps=slice_steps, threads=cell.threads, device=cell.device)
-        begun = time.perf_counter()
+        start = time.perf_counter()
         solved = self.cases.closing(cell)
-        reference_seconds = time.perf_counter() - begun
+        reference_seconds = time.perf_counter() - start
         kept = self._kept(worker, cell)
         answers, clocked = self._answers(
             worker,
@@ -96,7 +86,7 @@ class ClosingGate:
                 passed=all(outcome.passed for outcome in outcomes.values()),
                 checks=[check for outcome in outcomes.values() for check in outcome.to_json()],
                 reference_seconds=reference_seconds,
-                worker_seconds=time.perf_counter() - begun - reference_seconds,
+                worker_seconds=time.perf_counter() - start - reference_seconds,
                 note=solved[2].note or None,
             )
         )
@@ -114,8 +104,8 @@ class ClosingGate:
         if cell.phase == "training":
             return ()
         _, case, answers = self.cases.solved(cell)
-        got = worker.kept(cell, limit_bytes=gate.answer_bytes(case, answers))
-        return gate.judge_kept(case, answers, got, phase=cell.phase, numeric=cell.numeric).checks
+        arrays = worker.kept(cell, limit_bytes=answer_bytes(case, answers))
+        return judge_kept(case, answers, arrays, phase=cell.phase, numeric=cell.numeric).checks
 
     def _answers(
         self,
@@ -125,7 +115,7 @@ class ClosingGate:
         *,
         kinds: Sequence[str],
         step_seconds: float,
-        slots: Sequence[Mapping[str, Any]],
+        slots: Sequence[Slot],
         slice_steps: int,
     ) -> tuple[Outcome, list[Check]]:
         """Check the answers after a fresh load, and the seconds that they took."""
@@ -137,47 +127,58 @@ class ClosingGate:
         for _ in range(VISIT_ATTEMPTS):
             worker.load(cell, path)
             worker.compile(cell)
-            got, seconds = worker.closing(
+            arrays, reply = worker.closing(
                 cell,
                 kinds=kinds,
                 unread=unread,
                 read=READ,
-                limit_bytes=gate.closing_bytes(case, closing),
+                limit_bytes=closing_bytes(case, closing),
             )
-            visits = []
-            for title, kind in _VISITS[cell.phase].items():
-                first, again = seconds[f"first_{kind}"], seconds[f"again_{kind}"]
-                if not len(first) == len(again) == sets:
-                    raise WorkerFailure(
-                        "failed", f"the reply to 'closing' lacks the seconds of {sets} input sets"
-                    )
-                visits.append(replace(first_visit_check(first, again), name=title))
-            visits += _as_fresh(slots, seconds, slice_steps, worker.arm)
-            outcome = gate.judge_closing(case, closing, got, phase=cell.phase, numeric=cell.numeric)
+            checks = [
+                *_visits(reply, cell.phase, sets),
+                *_as_fresh(slots, reply, slice_steps, worker.arm),
+            ]
+            outcome = judge_closing(case, closing, arrays, phase=cell.phase, numeric=cell.numeric)
             # A wrong answer is not due to noise, and on a second try the process has already seen
             # all sets.
-            if not outcome.passed or all(check.passed for check in visits):
+            if not outcome.passed or all(check.passed for check in checks):
                 break
-        return outcome, visits
+        return outcome, checks
+
+
+def _visits(reply: ClosingReply, phase: str, sets: int) -> Iterator[Check]:
+    """Check the first visits of each input set; a training visits no set for the first time."""
+    visits = {
+        "first visit": (reply.first_seconds, reply.again_seconds),
+        "first visit, first token": (reply.first_token_seconds, reply.again_token_seconds),
+    }
+    names = {"training": (), "inference": ("first visit",), "generation": tuple(visits)}
+    for name in names[phase]:
+        first, again = visits[name]
+        if not len(first) == len(again) == sets:
+            raise WorkerFailure(
+                "failed", f"the reply to 'closing' lacks the seconds of {sets} input sets"
+            )
+        yield replace(first_visit_check(first, again), name=name)
 
 
 def _as_fresh(
-    slots: Sequence[Mapping[str, Any]], seconds: Mapping[str, Any], slice_steps: int, arm: Arm
+    slots: Sequence[Slot], reply: ClosingReply, slice_steps: int, arm: Arm
 ) -> Iterator[Check]:
     """Compare the steps of the slices with those after a fresh load, fenced steps if there are any.
 
     A step too short to be fenced alone is compared with an unfenced one. An arm that is never
     fenced after single steps has fixed costs per slice, which a few fresh steps do not amortise.
     """
-    for title, kind, statistic in _FRESH:
-        timed = [
-            each
-            for slot in slots
-            for each in slot["slices"].get(statistic, {}).get("step_seconds") or ()
-        ]
-        if timed and len(seconds[kind]) >= FEWEST_FRESH:
-            yield replace(fresh_check(timed, seconds[kind]), name=title)
-    fenced = any("latency" in slot["slices"] for slot in slots)
-    if "latency" in arm.mode.statistics and not fenced and seconds["fresh_seconds"]:
-        timed = [slot["slices"]["throughput"]["seconds"] / slice_steps for slot in slots]
-        yield fresh_check(timed, [seconds["fresh_seconds"]])
+    for name, statistic, fresh in (
+        ("as after a load", "latency", reply.again_seconds),
+        ("as after a load, first token", "first_token", reply.again_token_seconds),
+    ):
+        slices = [slot.reply.slices[statistic] for slot in slots if statistic in slot.reply.slices]
+        timed = [seconds for part in slices for seconds in part.step_seconds or ()]
+        if timed and len(fresh) >= FEWEST_FRESH:
+            yield replace(fresh_check(timed, fresh), name=name)
+    fenced = any("latency" in slot.reply.slices for slot in slots)
+    if "latency" in arm.mode.statistics and not fenced and reply.fresh_seconds:
+        timed = [slot.reply.slices["throughput"].seconds / slice_steps for slot in slots]
+        yield fresh_check(timed, [reply.fresh_seconds])

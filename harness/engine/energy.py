@@ -59,7 +59,7 @@ def record_energy(
 
 def _joules() -> float | None:
     reading = gpu.reading()
-    return None if reading is None else reading["energy_joules"]
+    return None if reading is None else reading.energy_joules
 
 
 def _watts(seconds: float) -> float:

@@ -15,9 +15,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, Protocol
-
-import psutil
+from pathlib import Path
+from typing import Protocol
 
 from harness.analysis import planning
 from harness.engine import in_hand
@@ -30,13 +29,14 @@ from harness.engine.workers import StartFailure, Worker, Workers
 from harness.environments.sealed import Resolution
 from harness.errors import WorkerFailure
 from harness.machine import ceilings, noise
-from harness.machine.resources import available_cores
+from harness.machine.ceilings import Ceiling
+from harness.machine.resources import memory_available_bytes
 from harness.machine.scratch import roomy, scratch_folder
 from harness.plan.arms import Arm, get_arm
 from harness.plan.cells import Cell
 from harness.plan.suite import Suite
 from harness.plan.vocabulary import TWIN
-from harness.proof.cases import Cases
+from harness.proof.cases import CaseFile, Cases
 from harness.records import frames
 from harness.records.kinds import CeilingRecord, SessionRecord, StatusRecord
 from harness.records.store import Run, read_records
@@ -133,15 +133,16 @@ class _Statuses:
 class Engine:
     """Runs the cells of one run. ``resolutions``: arm name -> the interpreter that serves it.
 
-    ``only_gate``: stop after the gate, for ``levelfield check``. ``timed``: with ``only_gate``,
-    also run the checks of the measurement, and the closing gate on a few slices, for
-    ``levelfield check --timed``.
+    ``cores``: those to measure on. ``only_gate``: stop after the gate, for ``levelfield check``.
+    ``timed``: with ``only_gate``, also run the checks of the measurement, and the closing gate on a
+    few slices, for ``levelfield check --timed``.
     """
 
     run: Run
     suite: Suite
     resolutions: Mapping[str, Resolution]
     progress: Progress
+    cores: Sequence[int]
     only_gate: bool = False
     timed: bool = False
 
@@ -155,10 +156,7 @@ class Engine:
             statuses.finish(cell, "failed", in_hand.REASON)
         with scratch_folder() as folder, roomy(folder):
             generator = random.Random(f"{self.suite.seed} {done.processes}")
-            workers = Workers(
-                *(self.run, self.suite.limits, self.resolutions, folder, generator),
-                processes=done.processes,
-            )
+            workers = self._workers(folder, generator, done.processes)
             cases = Cases(self.suite, folder)
             left = [
                 cell
@@ -167,11 +165,12 @@ class Engine:
             ]
             statuses.units = self._units(left, done)
             untimed = self.only_gate and not self.timed
-            rows = [] if untimed or not left else self._begin_session(left, statuses)
+            rates = [] if untimed or not left else self._begin_session(left, statuses)
             closing = ClosingGate(self.run, cases, statuses.stage, done.closed)
             twins = {cell.arm.removesuffix(TWIN) for cell in cells if cell.arm.endswith(TWIN)}
             qualification = Qualification(
-                *(self.run, self.suite, cases, rows, statuses.stage, done.calibrations, twins)
+                *(self.run, self.suite, cases, rates, statuses.stage, done.calibrations),
+                *(self.cores, twins),
             )
             qualifier = _Qualifier(self, workers, cases, closing, qualification, done, statuses)
             for (arm, _), group in groupby(left, key=lambda cell: (cell.arm, cell.threads)):
@@ -180,17 +179,26 @@ class Engine:
             if self.only_gate:
                 for cell in left:
                     statuses.finish(cell, "ok", "")
-            elif left:
+            elif files := self._case_files(cases, left, statuses):
                 blocks = Blocks(
                     *(self.run, self.suite, workers),
-                    cases={cell.id: cases.solved(cell)[0] for cell in left},
+                    cases=files,
                     calibrations=done.calibrations,
                     closing=closing,
                     generator=generator,
                     ended=statuses.failed,
                     stage=statuses.stage,
                 )
-                _Timing(self.run, self.suite, blocks, done, statuses, began).time(left)
+                _Timing(self.run, self.suite, blocks, done, statuses, began).time(done.left(left))
+
+    def _workers(self, folder: Path, generator: random.Random, processes: int) -> Workers:
+        """Return the starter of workers; ``processes``: how many there were before."""
+        return Workers(
+            *(self.run, self.suite.limits, self.resolutions, folder, generator),
+            processes=processes,
+            cores=self.cores,
+            variables=self.suite.variables,
+        )
 
     def _settled_unmeasured(self, arm: Arm, cell: Cell, statuses: _Statuses) -> bool:
         """Give a status to a cell that no process can serve."""
@@ -209,6 +217,19 @@ class Engine:
             return False
         return True
 
+    @staticmethod
+    def _case_files(
+        cases: Cases, cells: Sequence[Cell], statuses: _Statuses
+    ) -> dict[str, CaseFile]:
+        """Return the files of the cells' cases; a cell whose case is not solved gets its status."""
+        files = {}
+        for cell in cells:
+            try:
+                files[cell.id] = cases.solved(cell)[0]
+            except WorkerFailure as failure:
+                statuses.failed(cell, failure)
+        return files
+
     def _units(self, cells: Sequence[Cell], done: _Done) -> int:
         """Count the units of work: one per cell to qualify, one per comparison of a block."""
         comparisons = len({cell.comparison for cell in cells})
@@ -221,21 +242,21 @@ class Engine:
             blocks = counted + audits - done.blocks.total()
         return max(1, len(cells) + blocks * comparisons)
 
-    def _begin_session(self, cells: Sequence[Cell], statuses: _Statuses) -> list[dict[str, Any]]:
+    def _begin_session(self, cells: Sequence[Cell], statuses: _Statuses) -> list[Ceiling]:
         """Wait until the machine is quiet, then measure its ceilings; record both."""
         effort = self.suite.effort
         statuses.stage("waiting for a quiet machine")
         most = max((cell.threads for cell in cells), default=1)
-        watched = noise.watched_cores(available_cores()[:most])
+        watched = noise.watched_cores(self.cores[:most])
         quiet = noise.wait_until_quiet(effort.quiet_seconds, watched=watched)
-        self.run.append(SessionRecord(watched_cores=watched, **vars(quiet)))
-        rows: list[dict[str, Any]] = []
+        self.run.append(SessionRecord(watched_cores=watched, cores=self.cores, **vars(quiet)))
+        rates: list[Ceiling] = []
         for threads in sorted({cell.threads for cell in cells}) if effort.ceilings else ():
             statuses.stage(f"measuring the best rates of this machine with {threads} thread(s)")
-            rows += ceilings.measured(threads, available_cores()[:threads])
-        for row in rows:
-            self.run.append(CeilingRecord(**row))
-        return rows
+            rates += ceilings.measured(threads, self.cores[:threads])
+        for ceiling in rates:
+            self.run.append(CeilingRecord(**vars(ceiling)))
+        return rates
 
 
 @dataclass(frozen=True)
@@ -267,7 +288,7 @@ class _Qualifier:
                         self.statuses.units_done += 1
                         self._qualified(arm, cell, *outcome, log=worker.process.log.name)
                     if worker.process.alive:
-                        peak = worker.memory()["peak_bytes"]
+                        peak = worker.memory().peak_bytes
                         self.done.peaks[arm.name] = max(peak or 0, self.done.peaks.get(arm.name, 0))
             except StartFailure as failure:
                 # The failure came before any request for a cell, so all cells share it.
@@ -384,8 +405,8 @@ class _Timing:
 
     def _fits(self, cells: Sequence[Cell]) -> bool:
         """Return whether the processes of all arms fit into this machine's memory together."""
-        wanted = sum(self.done.peaks.get(arm, 0) for arm in {cell.arm for cell in cells})
-        return wanted <= MEMORY_SHARE * psutil.virtual_memory().available
+        needed_bytes = sum(self.done.peaks.get(arm, 0) for arm in {cell.arm for cell in cells})
+        return needed_bytes <= MEMORY_SHARE * memory_available_bytes()
 
     def _never_timed(self) -> tuple[str, str]:
         """Status and reason of a cell that passed its gate but was measured in no block."""

@@ -59,8 +59,8 @@ class InHand:
     def left(self) -> DeathRecord | None:
         """Return the note that was neither taken back nor cleared, or None."""
         try:
-            found = json.loads(self._path.read_text())
-            return DeathRecord(arm=str(found["arm"]), cell=found["cell"] and str(found["cell"]))
+            note = json.loads(self._path.read_text())
+            return DeathRecord(arm=str(note["arm"]), cell=note["cell"] and str(note["cell"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -78,7 +78,8 @@ def condemned(records: Sequence[dict[str, Any]], cells: Sequence[Cell]) -> list[
     """Return the cells that were in hand at two deaths in a row, without progress in between.
 
     A death during the start of a worker, or during a request without a cell, counts for all cells
-    of its arm. The progress of any of these cells then counts for the arm.
+    of its arm. The progress of any of these cells then counts for the arm. ``records`` are as
+    decoded from the file.
     """
     arm_of = {cell.id: cell.arm for cell in cells}
     last: tuple[Any, ...] = ()

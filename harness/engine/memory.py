@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from harness.engine.workers import Workers
 from harness.errors import WorkerFailure
@@ -66,9 +66,9 @@ class TreeWatch:
         """Largest (proportional bytes, device bytes) since the last call; None where unknown."""
         self._sample()
         with self._lock:
-            found = self._tree or None, self._gpu or None
+            peaks = self._tree or None, self._gpu or None
             self._tree = self._gpu = 0
-        return found
+        return peaks
 
     def _watch(self) -> None:
         while not self._ended.wait(SAMPLE_SECONDS):
@@ -77,9 +77,19 @@ class TreeWatch:
     def _sample(self) -> None:
         pids = self._pids()
         tree = sum(map(proportional_bytes, pids))
-        device = gpu.process_bytes(0, pids) if self._device == "cuda" else None
+        device = gpu.process_bytes(pids) if self._device == "cuda" else None
         with self._lock:
             self._tree, self._gpu = max(self._tree, tree), max(self._gpu, device or 0)
+
+
+@dataclass(frozen=True)
+class _Peaks:
+    """The peaks of a stage; fields of a ``memory`` record."""
+
+    peak_bytes: int | None = None
+    tree_bytes: int | None = None
+    device_bytes: int | None = None
+    framework_bytes: int | None = None
 
 
 def record_memory(
@@ -87,7 +97,7 @@ def record_memory(
 ) -> None:
     """Append one ``memory`` record per phase. A failure costs only these figures."""
     number, reason = workers.processes + 1, None
-    peaks: dict[str, Mapping[str, Any]] = {}
+    peaks: dict[str, _Peaks] = {}
     try:
         with (
             workers.start(arm, cell, purpose="memory") as worker,
@@ -96,16 +106,12 @@ def record_memory(
 
             def phase_ends(phase: str) -> None:
                 tree_bytes, device_bytes = tree.peaks()
-                own = worker.memory()
-                peaks[phase] = {
-                    "peak_bytes": own["peak_bytes"],
-                    "tree_bytes": tree_bytes,
-                    "device_bytes": device_bytes,
-                    "framework_bytes": (own["device"] or {}).get("used_peak_bytes"),
-                }
+                reply = worker.memory()
+                framework_bytes = reply.device.used_peak_bytes if reply.device else None
+                peaks[phase] = _Peaks(reply.peak_bytes, tree_bytes, device_bytes, framework_bytes)
 
-            for phase, own in worker.stages.items():
-                peaks[phase] = {"peak_bytes": own["peak_bytes"]}
+            for phase, reply in worker.stages.items():
+                peaks[phase] = _Peaks(reply.peak_bytes)
             worker.load(cell, case)
             phase_ends("build")
             worker.compile(cell)
@@ -123,6 +129,6 @@ def record_memory(
                 process=number,
                 phase=phase,
                 reason=None if phase in peaks else reason,
-                **peaks.get(phase, {}),
+                **vars(peaks.get(phase, _Peaks())),
             )
         )

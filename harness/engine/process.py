@@ -21,11 +21,11 @@ from typing import IO, Any
 
 from harness.errors import RunFailed, WorkerFailure
 from harness.machine import noise, supervisor
+from harness.machine.cgroups import oom_kills
 from harness.machine.supervised import SUPERVISE, TreeUse
-from harness.proof.replies import REPLY_LIMIT_BYTES, Nonsense, parsed
+from harness.proof.replies import REPLY_LIMIT_BYTES, AnyReply, Nonsense, PrepareReply, parsed
 
 WORKER = Path(__file__).parents[1] / "worker" / "worker.py"
-PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 MARK = "LEVELFIELD_TREE"  # this variable identifies a process tree without its supervisor
 DEATH_SECONDS = 5.0  # how long a worker that closed its pipes may take to end
 # Extra time for the rest of a reply that has begun when its time is over. A reply has some
@@ -66,7 +66,7 @@ class WorkerProcess:
     def __init__(self, launch: Launch, *, timeout_seconds: float) -> None:
         self._token = secrets.token_hex(16)
         self._oom_kills = oom_kills()
-        self._said = b""
+        self._received = b""
         self._used_seconds = 0.0
         self.survivors: tuple[tuple[int, str], ...] = ()
         request_read, self._requests = os.pipe()
@@ -99,7 +99,7 @@ class WorkerProcess:
         try:
             self._spawn(launch, (request_read, reply_write), timeout_seconds)
             ready = self.ask(
-                "prepare",
+                PrepareReply,
                 timeout_seconds,
                 packages={name: str(folder) for name, folder in launch.packages.items()},
                 memory_limit_bytes=launch.memory_limit_bytes,
@@ -107,8 +107,8 @@ class WorkerProcess:
         except BaseException:  # the caller has no object to close yet
             self.close()
             raise
-        self.python: str = ready["python"]
-        self.interpreter_seconds: float = ready["interpreter_up"] - self.spawned
+        self.python = ready.python
+        self.interpreter_seconds = ready.interpreter_up - self.spawned
 
     def _spawn(self, launch: Launch, descriptors: tuple[int, int], timeout_seconds: float) -> None:
         request = {
@@ -188,22 +188,24 @@ class WorkerProcess:
         """Return the cores on which any thread of the process tree may run."""
         return sorted(set().union(*map(supervisor.affinity, self.tree())))
 
-    def ask(self, do: str, timeout_seconds: float, **arguments: Any) -> dict[str, Any]:
-        """Send one request, wait for its reply without polling, and check the reply by its type.
+    def ask(self, kind: type[AnyReply], timeout_seconds: float, **arguments: Any) -> AnyReply:
+        """Send the request for such a reply, wait for it without polling, and check it.
 
         A worker whose reply does not fit the request is ended, because its next reply may belong
         to an earlier request.
         """
         try:
-            return self._ask({"do": do, **arguments}, timeout_seconds)
+            return self._ask(kind, timeout_seconds, {"do": kind.do, **arguments})
         except WorkerFailure as failure:
             failure.log = self.log.name
             if isinstance(failure, Nonsense):
                 self.close()
             raise
 
-    def _ask(self, request: Mapping[str, Any], timeout_seconds: float) -> dict[str, Any]:
-        do = request["do"]
+    def _ask(
+        self, kind: type[AnyReply], timeout_seconds: float, request: Mapping[str, Any]
+    ) -> AnyReply:
+        do = kind.do
         if select.select([self._replies], [], [], 0)[0]:
             if not os.read(self._replies, 1):
                 raise self._died(do)
@@ -214,7 +216,7 @@ class WorkerProcess:
             raise self._died(do) from None
         line = self._read_line(do, timeout_seconds)
         self._oom_kills = oom_kills()  # the worker was alive when this many were killed
-        return parsed(request, line)
+        return parsed(kind, request, line)
 
     def _read_line(self, do: str, timeout_seconds: float) -> bytes:
         deadline, line, granted = time.monotonic() + timeout_seconds, bytearray(), False
@@ -242,9 +244,12 @@ class WorkerProcess:
         return bytes(line)
 
     def _message(self, timeout_seconds: float) -> dict[str, Any] | None:
-        """Return the supervisor's next message: {} if it has ended, None if none came in time."""
+        """Return the supervisor's next message, decoded JSON.
+
+        It is {} if the supervisor has ended, and None if no message came in time.
+        """
         deadline = time.monotonic() + timeout_seconds
-        while b"\n" not in self._said:
+        while b"\n" not in self._received:
             left = deadline - time.monotonic()
             ready, _, _ = select.select([self._status], [], [], max(left, 0))
             if not ready:
@@ -252,8 +257,8 @@ class WorkerProcess:
             chunk = os.read(self._status.fileno(), 1 << 12)
             if not chunk:
                 return {}
-            self._said += chunk
-        line, self._said = self._said.split(b"\n", 1)
+            self._received += chunk
+        line, self._received = self._received.split(b"\n", 1)
         message: dict[str, Any] = json.loads(line)
         return message
 
@@ -323,35 +328,6 @@ class WorkerProcess:
         self._status.close()
         for descriptor in (self._requests, self._replies):
             os.close(descriptor)
-
-
-def oom_kills() -> int | None:
-    """Count the processes that the kernel killed because memory ran out; None if it does not say.
-
-    The count is that of this program's control group, which its workers share: memory.events
-    (kernel's documentation, cgroup-v2) or memory.oom_control (cgroup-v1/memory). Without one, it
-    is that of the whole machine (vmstat, proc(5)).
-    """
-    for place in _oom_counters():
-        with contextlib.suppress(OSError):
-            for line in place.read_text().splitlines():
-                if line.startswith("oom_kill "):
-                    return int(line.split()[1])
-    return None
-
-
-def _oom_counters() -> Iterator[Path]:
-    with contextlib.suppress(OSError):
-        for line in (PROC / "self" / "cgroup").read_text().splitlines():
-            _, controllers, group = line.split(":", 2)
-            folders = [Path(group), *Path(group).parents]  # a group may lack a count of its own
-            if not controllers:
-                yield from (CGROUPS / str(each).lstrip("/") / "memory.events" for each in folders)
-            elif "memory" in controllers.split(","):
-                # Within a container the path may be the one that the group has outside.
-                for folder in (Path(group), Path("/")):
-                    yield CGROUPS / "memory" / str(folder).lstrip("/") / "memory.oom_control"
-    yield PROC / "vmstat"
 
 
 def _keep_log(stream: IO[bytes], path: Path) -> None:

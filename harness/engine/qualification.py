@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
@@ -11,13 +11,15 @@ from harness.analysis import roofline
 from harness.engine.workers import Worker
 from harness.errors import WorkerFailure
 from harness.machine import ceilings
-from harness.machine.resources import available_cores
+from harness.machine.ceilings import Ceiling
 from harness.plan.cells import Cell
 from harness.plan.suite import Suite
 from harness.proof import gate
+from harness.proof.answer_size import answer_bytes
 from harness.proof.cases import CaseFile, Cases
 from harness.proof.checks import (
     COMPUTE_BOUND,
+    Slot,
     affinity_check,
     concurrency_check,
     doubled_check,
@@ -28,12 +30,14 @@ from harness.proof.checks import (
     slices_checks,
     tree_check,
 )
-from harness.proof.gate import Check, Outcome
 from harness.proof.lessons import judge_curve
+from harness.proof.outcome import Check, Outcome
+from harness.proof.replies import AnyReply, CheckFenceReply, CheckHandlesReply
 from harness.records.kinds import (
     AccuracyRecord,
     CalibrationRecord,
     CeilingRecord,
+    CheckedRecord,
     CheckRecord,
     EpochRecord,
     GateRecord,
@@ -68,16 +72,17 @@ class Calibration:
 class Qualification:
     """Qualifies the cells of one run.
 
-    ``ceilings``: rows of the machine's ceilings, maybe none. ``calibrations``: cell id -> its
-    frozen slice, filled as cells pass. ``twins``: the arms that have an A/A twin.
+    ``ceilings``: those of the machine, maybe none. ``calibrations``: cell id -> its frozen slice,
+    filled as cells pass. ``cores``: those to measure on. ``twins``: the arms that have an A/A twin.
     """
 
     run: Run
     suite: Suite
     cases: Cases
-    ceilings: Sequence[Mapping[str, Any]]  # measured again if an arm seems to exceed them
+    ceilings: Sequence[Ceiling]  # measured again if an arm seems to exceed them
     stage: Callable[[str], None]
     calibrations: dict[str, Calibration]
+    cores: Sequence[int]
     twins: Collection[str] = ()
 
     def qualify(self, worker: Worker, cell: Cell, *, only_gate: bool) -> tuple[str, str]:
@@ -119,7 +124,7 @@ class Qualification:
                 rounds=gate.ROUNDS,
                 graded=len(answers.gradients),
                 steps=answers.steps,
-                limit_bytes=gate.answer_bytes(case, answers),
+                limit_bytes=answer_bytes(case, answers),
             ),
             phase=cell.phase,
             optimizer=cell.optimizer,
@@ -127,7 +132,7 @@ class Qualification:
         )
         self._record(GateRecord, worker, cell, outcome)
         if outcome.passed:
-            self.run.append(StartupRecord(cell=cell.id, process=worker.number, **startup))
+            self.run.append(StartupRecord(cell=cell.id, process=worker.number, **vars(startup)))
         return outcome.reason
 
     def _check(self, worker: Worker, cell: Cell) -> str:
@@ -138,10 +143,11 @@ class Qualification:
         worker.load(cell, path)
         worker.compile(cell)
         warm = worker.warm_up(cell, effort)
-        frozen = worker.calibrate(cell, warm["step_seconds"], effort)
+        frozen = worker.calibrate(cell, warm.step_seconds, effort)
+        steps = frozen.slice_steps
         if worker.arm.planted:
-            frozen["slice_steps"] = -(-frozen["slice_steps"] // PLANTED_STEPS) * PLANTED_STEPS
-        calibration = Calibration(step_seconds=warm["step_seconds"], **frozen)
+            steps = -(-steps // PLANTED_STEPS) * PLANTED_STEPS
+        calibration = Calibration(warm.step_seconds, steps, frozen.fence_seconds)
         checks = [self._fence(worker, cell), self._handles(worker, cell)]
         checks += self._slices(worker, cell, calibration)
         checks.insert(0, affinity_check(worker.process.affinity(), worker.cores))
@@ -159,58 +165,56 @@ class Qualification:
         to the truth. Work that a broken fence lets pass shows in every attempt. The check says how
         many attempts there were.
         """
-        least: dict[str, float] = {}
-        attempts = 0
-        while attempts < FENCE_ATTEMPTS:
-            attempts += 1
-            seconds = worker.check_fence(
-                cell, repeats=FENCE_REPEATS, budget_seconds=FENCE_BUDGET_SECONDS
+        replies: list[CheckFenceReply] = []
+        while len(replies) < FENCE_ATTEMPTS:
+            replies.append(
+                worker.check_fence(cell, repeats=FENCE_REPEATS, budget_seconds=FENCE_BUDGET_SECONDS)
             )
-            least = {what: min(took, least.get(what, took)) for what, took in seconds.items()}
-            check = fence_check(least)
+            check = fence_check(_least_seconds(replies))
             if check.passed or check.error > HOPELESS * check.tolerance:
                 break
-        return _least_of(attempts, check)
+        return _least_of(len(replies), check)
 
     def _handles(self, worker: Worker, cell: Cell) -> Check:
         """Check the handles by the least seconds of as many attempts as it takes.
 
         A busy machine can only add to the seconds.
         """
-        least: dict[str, float] = {}
+        replies: list[CheckHandlesReply] = []
         for _ in range(HANDLES_ATTEMPTS):
-            seconds = worker.check_handles(
-                cell, repeats=HANDLES_REPEATS, budget_seconds=HANDLES_BUDGET_SECONDS
+            replies.append(
+                worker.check_handles(
+                    cell, repeats=HANDLES_REPEATS, budget_seconds=HANDLES_BUDGET_SECONDS
+                )
             )
-            least = {what: min(took, least.get(what, took)) for what, took in seconds.items()}
-            check = handles_check(least)
+            check = handles_check(_least_seconds(replies))
             if check.passed:
                 break
         return check
 
     def _slices(self, worker: Worker, cell: Cell, calibration: Calibration) -> list[Check]:
         """Check a few slices; take more of them before the arm is refused."""
-        slots: list[dict[str, Any]] = []
+        slots: list[Slot] = []
         for _ in range(SLOTS_ATTEMPTS):
             slots += [self.slot(worker, cell, calibration) for _ in range(SLOTS)]
-            timed = slices_checks(
+            checks = slices_checks(
                 slots,
                 steps=calibration.slice_steps,
                 threads=cell.threads,
                 device=cell.device,
             )
-            timed.append(self._roofline(cell, slots, calibration.slice_steps))
-            if all(check.passed for check in timed):
+            checks.append(self._roofline(cell, slots, calibration.slice_steps))
+            if all(check.passed for check in checks):
                 break
         return [
-            *timed,
-            concurrency_check([slot["slices"]["throughput"] for slot in slots], cell.threads),
-            tree_check([slot["use"] for slot in slots], cell.threads),
-            recompilation_check(sum(slot["compiled"] for slot in slots)),
+            *checks,
+            concurrency_check([slot.reply.slices["throughput"] for slot in slots], cell.threads),
+            tree_check([slot.use for slot in slots], cell.threads),
+            recompilation_check(sum(slot.reply.compiled for slot in slots)),
         ]
 
-    def slot(self, worker: Worker, cell: Cell, calibration: Calibration) -> dict[str, Any]:
-        """Time a slice of each kind that the arm offers; return the reply."""
+    def slot(self, worker: Worker, cell: Cell, calibration: Calibration) -> Slot:
+        """Time a slice of each kind that the arm offers."""
         return worker.slot(
             cell,
             calibration.slice_steps,
@@ -219,33 +223,33 @@ class Qualification:
             rewarm_seconds=self.suite.effort.rewarm_seconds,
         )
 
-    def _roofline(self, cell: Cell, slots: Sequence[Mapping[str, Any]], steps: int) -> Check:
+    def _roofline(self, cell: Cell, slots: Sequence[Slot], steps: int) -> Check:
         """Check that the arm is not faster than the machine can be.
 
         If it seems faster, the ceilings are measured again: on a busy machine the measured ceilings
         are too low.
         """
-        seconds = median(slot["slices"]["throughput"]["seconds"] for slot in slots) / steps
+        seconds = median(slot.reply.slices["throughput"].seconds for slot in slots) / steps
         operations, least_bytes = self._work(cell)
         for attempt in range(CEILINGS_ATTEMPTS):
-            known = self._ceilings_of(cell)
-            share = roofline.roofline_share(operations, least_bytes, seconds, known)
+            rates = self._ceilings_of(cell)
+            share = roofline.roofline_share(operations, least_bytes, seconds, rates)
             check = roofline_check(share)
             if check.passed or attempt + 1 == CEILINGS_ATTEMPTS:
                 break
             self.stage(f"{cell.title}: best rates of this machine with {cell.threads} thread(s)")
-            again = ceilings.measured(cell.threads, available_cores()[: cell.threads])
+            again = ceilings.measured(cell.threads, self.cores[: cell.threads])
             # Recorded, so that the report compares the arm with the same ceilings as this check.
-            for row in again:
-                self.run.append(CeilingRecord(**row))
+            for ceiling in again:
+                self.run.append(CeilingRecord(**vars(ceiling)))
             self.ceilings = [*self.ceilings, *again]
         return check
 
-    def _ceilings_of(self, cell: Cell) -> list[Mapping[str, Any]]:
+    def _ceilings_of(self, cell: Cell) -> list[Ceiling]:
         """Ceilings of as many cores as the cell has; none on a GPU, where nothing was measured."""
         if cell.device != "cpu":
             return []
-        return [row for row in self.ceilings if row["threads"] == cell.threads]
+        return [ceiling for ceiling in self.ceilings if ceiling.threads == cell.threads]
 
     @staticmethod
     def _work(cell: Cell) -> tuple[int, int]:
@@ -260,18 +264,18 @@ class Qualification:
         cost of the larger one. Then both are timed again in turn, and the least seconds of each are
         compared.
         """
-        known = self._ceilings_of(cell)
-        if not known:
+        rates = self._ceilings_of(cell)
+        if not rates:
             return []
         work, _ = self._work(cell)
-        bound = roofline.roofline_share(work, 0, calibration.step_seconds, known)
+        bound = roofline.roofline_share(work, 0, calibration.step_seconds, rates)
         if not bound >= COMPUTE_BOUND:
             return []
 
         def seconds(file: CaseFile) -> float:
             worker.load(cell, file)
             worker.compile(cell)
-            return float(worker.warm_up(cell, self.suite.effort)["step_seconds"])
+            return worker.warm_up(cell, self.suite.effort).step_seconds
 
         once, twice = calibration.step_seconds, seconds(self.cases.doubled(cell))
         attempts = 1
@@ -319,7 +323,7 @@ class Qualification:
 
     def _record(
         self,
-        kind: type[GateRecord] | type[CheckRecord],
+        kind: type[CheckedRecord],
         worker: Worker,
         cell: Cell,
         outcome: Outcome,
@@ -334,7 +338,15 @@ class Qualification:
         )
 
 
+def _least_seconds(replies: Sequence[AnyReply]) -> AnyReply:
+    """Return the least of each field of several replies, whose fields are all seconds."""
+    return replace(
+        replies[0],
+        **{name: min(vars(reply)[name] for reply in replies) for name in vars(replies[0])},
+    )
+
+
 def _least_of(attempts: int, check: Check) -> Check:
     """Return the check with a note on the number of attempts, if there were several."""
-    said = f"the least of {attempts} attempts" if attempts > 1 else ""
-    return replace(check, note=", ".join(filter(None, (check.note, said))))
+    note = f"the least of {attempts} attempts" if attempts > 1 else ""
+    return replace(check, note=", ".join(filter(None, (check.note, note))))

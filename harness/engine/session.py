@@ -11,16 +11,18 @@ from typing import Any
 
 from harness.engine.engine import Engine, Progress
 from harness.engine.in_hand import InHand, record_death
-from harness.environments.sealed import Resolution, resolve
+from harness.environments.sealed import Resolution, cache_folder, resolve
 from harness.errors import BadInput
+from harness.machine import locks
 from harness.machine.describe import code_version, describe_machine, difference, shown
-from harness.machine.home import expanded
+from harness.machine.resources import expanded
 from harness.plan.arms import get_arm, hash_of_models, models_identity
 from harness.plan.cells import Cell, plan
 from harness.plan.suite import Effort, Limits, Suite, add_folders, add_presets, suite_names
 from harness.plan.vocabulary import TWIN
 from harness.records import store
-from reference.spec import BadDefinition, outside
+from reference.errors import BadDefinition
+from reference.registry import outside
 
 
 def resolve_arms(names: Sequence[str], given: Mapping[str, Path]) -> dict[str, Resolution]:
@@ -48,7 +50,7 @@ def planned(
     ``resolutions`` are those of the suite's own arms. The A/A twin is one of the arms that can run.
     Raises BadInput if the suite names a twin that cannot run.
     """
-    running = [arm for arm, found in resolutions.items() if found.interpreter is not None]
+    running = [arm for arm, resolution in resolutions.items() if resolution.interpreter is not None]
     if suite.twin not in ("auto", "none", *running):
         raise BadInput(
             f"the A/A twin {suite.twin} cannot run: {resolutions[suite.twin].reason}; or let"
@@ -111,7 +113,9 @@ def reopened(
         locked = {arm: tuple(run.description["locks"][arm]["lock"]) for arm in arms}
         adapters = {cell.framework: run.description["adapters"][cell.framework] for cell in cells}
         machine = dict(run.description["machine"])
-        models = {name: dict(each) for name, each in run.description.get("models", {}).items()}
+        models = {
+            name: dict(identity) for name, identity in run.description.get("models", {}).items()
+        }
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(
             f"{run.path / 'run.json'} cannot be resumed: {error!r}; start a new run"
@@ -144,10 +148,10 @@ def reopened(
 
 def _add_models(run: store.Run, suite: Suite, began: Mapping[str, Mapping[str, str]]) -> None:
     """Add the outside models of a run. Raises BadInput where they are not those it began with."""
-    folders = [expanded(Path(each)) for each in suite.models_from]
-    hashes = {each["hash"] for each in began.values()}
+    folders = [expanded(Path(folder)) for folder in suite.models_from]
+    hashes = {identity["hash"] for identity in began.values()}
     # Nothing is imported from folders whose files have changed.
-    installed = [each.folder for each in outside()]
+    installed = [models.folder for models in outside()]
     now = {hash_of_models(folder) for folder in (*folders, *installed)}
     if hashes <= now:
         add_folders(folders)
@@ -178,7 +182,7 @@ def _tell_of_other_code(run: store.Run) -> None:
         if began.get(key) != now[key]
     ]
     if pairs:
-        before, after = (", ".join(each) for each in zip(*pairs, strict=True))
+        before, after = (", ".join(versions) for versions in zip(*pairs, strict=True))
         words = f"{run.path} began with levelfield of {before} and goes on with {after}"
         warnings.warn(words, OtherCode, stacklevel=3)
 
@@ -194,9 +198,9 @@ def _changed(before: Sequence[str], now: Sequence[str]) -> str:
     """Name, for people, the first packages whose version is in one of the two locks only."""
     gone, come = (sorted(set(one) - set(other)) for one, other in ((before, now), (now, before)))
     return "; ".join(
-        f"{word} {', '.join(each[:2])}{' and more' if len(each) > 2 else ''}"
-        for word, each in (("no longer", gone), ("now", come))
-        if each
+        f"{word} {', '.join(packages[:2])}{' and more' if len(packages) > 2 else ''}"
+        for word, packages in (("no longer", gone), ("now", come))
+        if packages
     )
 
 
@@ -204,10 +208,10 @@ def _difference(before: Any, now: Mapping[str, str]) -> str:
     """Describe, for people, the first difference between two identities of an adapter."""
     old = before if isinstance(before, dict) else {}
     key = next(key for key in (*now, *old) if old.get(key) != now.get(key))
-    was, found = (str(each.get(key, "nothing"))[:40] for each in (old, now))
+    was, value = (str(identity.get(key, "nothing"))[:40] for identity in (old, now))
     if key == "hash":
         return "its files have changed"
-    return f"its {key} was {was} and is {found}"
+    return f"its {key} was {was} and is {value}"
 
 
 def unfinished(run: store.Run, cells: Sequence[Cell]) -> list[Cell]:
@@ -226,12 +230,36 @@ def measure(
     progress: Progress,
     only_gate: bool = False,
     timed: bool = False,
+    wait: bool = True,
 ) -> None:
-    """Bring the cells to their statuses; the measurements of an interrupted run count."""
+    """Bring the cells to their statuses; the measurements of an interrupted run count.
+
+    The cores to measure on are locked. ``wait``: wait if another run measures on them and no others
+    are free; otherwise raise RunFailed. A run that times nothing shares cores instead.
+    """
     store.repair(run)
     record_death(run)
-    engine = Engine(run, suite, resolutions, progress, only_gate=only_gate, timed=timed)
-    try:
-        engine.measure(cells)
-    finally:
-        InHand(run.path).clear()
+    timing = (timed or not only_gate) and bool(unfinished(run, cells))
+    with locks.held_cores(
+        cores_folder(),
+        max((cell.threads for cell in cells), default=1),
+        run=str(run.path.absolute()),
+        busy=("wait" if wait else "refuse") if timing else "share",
+        before=_cores_before(run),
+    ) as cores:
+        engine = Engine(run, suite, resolutions, progress, cores, only_gate=only_gate, timed=timed)
+        try:
+            engine.measure(cells)
+        finally:
+            InHand(run.path).clear()
+
+
+def cores_folder() -> Path:
+    """Return the folder of the locks of cores."""
+    return cache_folder() / "cores"
+
+
+def _cores_before(run: store.Run) -> Sequence[int]:
+    """Return the cores of the last session of a run; none if it has none or names none."""
+    sessions = [record for record in store.read_records(run) if record["record"] == "session"]
+    return [core for core in (sessions or [{}])[-1].get("cores") or () if isinstance(core, int)]

@@ -19,6 +19,7 @@ from harness.engine.in_hand import InHand
 from harness.engine.process import Launch, WorkerProcess
 from harness.environments.sealed import Resolution
 from harness.errors import WorkerFailure
+from harness.machine import topology
 from harness.machine.describe import shown
 from harness.machine.resources import (
     available_cores,
@@ -34,11 +35,31 @@ from harness.plan.arms import Arm, models_identity
 from harness.plan.cells import Cell
 from harness.plan.suite import Effort, Limits
 from harness.proof.cases import CaseFile
+from harness.proof.checks import Slot
 from harness.proof.lessons import Lesson
-from harness.proof.replies import ENTRY_BYTES, described, read_arrays
+from harness.proof.replies import (
+    ENTRY_BYTES,
+    AnswerReply,
+    AnyReply,
+    CalibrateReply,
+    CheckFenceReply,
+    CheckHandlesReply,
+    ClosingReply,
+    CompileReply,
+    FirstStepsReply,
+    KeptReply,
+    LearnReply,
+    LoadReply,
+    MemoryReply,
+    SlotReply,
+    StartReply,
+    StepsReply,
+    WarmUpReply,
+    read_arrays,
+)
 from harness.records.kinds import ProcessRecord
 from harness.records.store import Run
-from reference.spec import outside, outside_variables
+from reference.registry import outside, outside_variables
 
 ROOT = Path(__file__).resolve().parents[2]
 PADDING_BYTES = 4096  # most padding of the environment, which shifts where the stack begins
@@ -53,6 +74,17 @@ class StartFailure(WorkerFailure):
 
 
 @dataclass(frozen=True)
+class StartUp:
+    """The start of a cell in a process; fields of a ``startup`` record."""
+
+    build_seconds: float
+    compile_seconds: float | None
+    first_step_seconds: float
+    second_step_seconds: float
+    new_cache_entries: int
+
+
+@dataclass(frozen=True)
 class Worker:
     """A running worker. Every request may raise WorkerFailure with the status of its cell."""
 
@@ -64,7 +96,7 @@ class Worker:
     own: Path  # the folder of this process alone
     limits: Limits
     in_hand: InHand
-    stages: Mapping[str, Any]  # peak memory of interpreter and import, if it was requested
+    stages: Mapping[str, MemoryReply]  # of interpreter and import, if they were requested
 
     @property
     def cache(self) -> Path:
@@ -81,10 +113,10 @@ class Worker:
             yield
 
     def _ask(
-        self, cell: Cell | None, do: str, timeout_seconds: float, **arguments: Any
-    ) -> dict[str, Any]:
+        self, kind: type[AnyReply], cell: Cell | None, timeout_seconds: float, **arguments: Any
+    ) -> AnyReply:
         with self._held(cell):
-            return self.process.ask(do, timeout_seconds, **arguments)
+            return self.process.ask(kind, timeout_seconds, **arguments)
 
     def load(self, cell: Cell, case: CaseFile) -> float:
         """Build the model and load a case -> seconds.
@@ -94,31 +126,37 @@ class Worker:
         """
         make_folder(self.cache)
         make_own_folders(self.own)
-        seconds: float = self._ask(
+        reply = self._ask(
+            LoadReply,
             cell,
-            "load",
             self.limits.load_seconds,
             case=str(case.intact()),
             optimizer=cell.optimizer or "sgd",
             module=None
             if self.arm.framework.generic
             else self.arm.framework.model_module(cell.model),
-        )["build_seconds"]
-        return seconds
+        )
+        return reply.build_seconds
 
-    def start_up(self, cell: Cell, case: CaseFile) -> dict[str, Any]:
-        """Load, compile and run the first two steps; return the fields of a ``startup`` record."""
-        built, entries = self.load(cell, case), cache_entries(self.cache)
-        fields = {"build_seconds": built, **self.compile(cell), **self.first_steps(cell)}
-        return {**fields, "new_cache_entries": cache_entries(self.cache) - entries}
+    def start_up(self, cell: Cell, case: CaseFile) -> StartUp:
+        """Load, compile and run the first two steps."""
+        build_seconds, entries = self.load(cell, case), cache_entries(self.cache)
+        compiled, steps = self.compile(cell), self.first_steps(cell)
+        return StartUp(
+            build_seconds=build_seconds,
+            compile_seconds=compiled.compile_seconds,
+            first_step_seconds=steps.first_step_seconds,
+            second_step_seconds=steps.second_step_seconds,
+            new_cache_entries=cache_entries(self.cache) - entries,
+        )
 
-    def compile(self, cell: Cell) -> dict[str, Any]:
+    def compile(self, cell: Cell) -> CompileReply:
         """Compile ahead of time, if the framework offers that."""
-        return self._ask(cell, "compile", self.limits.compile_seconds, phase=cell.phase)
+        return self._ask(CompileReply, cell, self.limits.compile_seconds, phase=cell.phase)
 
-    def first_steps(self, cell: Cell) -> dict[str, Any]:
+    def first_steps(self, cell: Cell) -> FirstStepsReply:
         """Run the first and the second step, each fenced."""
-        return self._ask(cell, "first_steps", self.limits.compile_seconds, phase=cell.phase)
+        return self._ask(FirstStepsReply, cell, self.limits.compile_seconds, phase=cell.phase)
 
     def answer(
         self, cell: Cell, *, rounds: int, graded: int, steps: int, limit_bytes: int
@@ -130,7 +168,7 @@ class Worker:
         """
         with self._answers(cell) as path:
             self.process.ask(
-                "answer",
+                AnswerReply,
                 self.limits.compile_seconds,
                 phase=cell.phase,
                 rounds=rounds,
@@ -154,11 +192,11 @@ class Worker:
             yield folder / "answer.npz"
         remove(folder)
 
-    def warm_up(self, cell: Cell, effort: Effort) -> dict[str, Any]:
-        """Run steps until steady -> warm_up_steps, warm_up_seconds, capped, step_seconds."""
+    def warm_up(self, cell: Cell, effort: Effort) -> WarmUpReply:
+        """Run steps until steady."""
         return self._ask(
+            WarmUpReply,
             cell,
-            "warm_up",
             self.limits.step_seconds + effort.warm_up_cap_seconds,
             phase=cell.phase,
             seconds=effort.warm_up_seconds,
@@ -167,22 +205,22 @@ class Worker:
             cap_seconds=effort.warm_up_cap_seconds,
         )
 
-    def calibrate(self, cell: Cell, step_seconds: float, effort: Effort) -> dict[str, Any]:
-        """Return slice_steps and fence_seconds for steps of ``step_seconds``."""
+    def calibrate(self, cell: Cell, step_seconds: float, effort: Effort) -> CalibrateReply:
+        """Cut slices of steps that take ``step_seconds``."""
         return self._ask(
+            CalibrateReply,
             cell,
-            "calibrate",
             self.limits.step_seconds,
             phase=cell.phase,
             step_seconds=step_seconds,
             slice_seconds=effort.slice_seconds,
         )
 
-    def check_fence(self, cell: Cell, *, repeats: int, budget_seconds: float) -> dict[str, Any]:
-        """Return the seconds fenced, after and later (``harness.worker.measure.check_fence``)."""
+    def check_fence(self, cell: Cell, *, repeats: int, budget_seconds: float) -> CheckFenceReply:
+        """Return seconds that show whether the fence waits for everything."""
         return self._ask(
+            CheckFenceReply,
             cell,
-            "check_fence",
             self.limits.step_seconds + budget_seconds,
             phase=cell.phase,
             repeats=repeats,
@@ -197,19 +235,15 @@ class Worker:
         extra: int,
         kinds: Sequence[str],
         rewarm_seconds: float | None,
-    ) -> dict[str, Any]:
+    ) -> Slot:
         """Time a slice of each kind.
 
-        Returns {"slices": kind -> fields of a slice, "compiled": the number of compilations,
-        "window_seconds": seconds of the throughput slice with the loop around it, "worker_seconds"
-        and "host_seconds": seconds of the whole request by the clocks of the worker and of the
-        host, "use": the use of its process tree}. ``rewarm_seconds``: how long to warm up after
-        parking; None for not at all.
+        ``rewarm_seconds``: how long to warm up after parking; None for not at all.
         """
         with self._held(cell), self.process.counted() as use:
             begin = time.perf_counter()
             reply = self.process.ask(
-                "slot",
+                SlotReply,
                 self.limits.step_seconds,
                 phase=cell.phase,
                 steps=steps,
@@ -217,14 +251,16 @@ class Worker:
                 kinds=list(kinds),
                 rewarm_seconds=rewarm_seconds,
             )
-            waited = time.perf_counter() - begin
-        return {**reply, "host_seconds": waited, "use": use}
+            host_seconds = time.perf_counter() - begin
+        return Slot(reply, host_seconds, use)
 
-    def check_handles(self, cell: Cell, *, repeats: int, budget_seconds: float) -> dict[str, Any]:
-        """Return the seconds earlier, last, fenced (``harness.worker.measure.check_handles``)."""
+    def check_handles(
+        self, cell: Cell, *, repeats: int, budget_seconds: float
+    ) -> CheckHandlesReply:
+        """Return seconds that show whether earlier steps are computed when the last is fenced."""
         return self._ask(
+            CheckHandlesReply,
             cell,
-            "check_handles",
             self.limits.step_seconds + budget_seconds,
             phase=cell.phase,
             repeats=repeats,
@@ -234,19 +270,21 @@ class Worker:
     def kept(self, cell: Cell, *, limit_bytes: int) -> dict[str, NDArray[Any]]:
         """Return the answers of the timed load, by name; they take ``limit_bytes`` at most."""
         with self._answers(cell) as path:
-            self.process.ask("kept", self.limits.compile_seconds, phase=cell.phase, path=str(path))
+            self.process.ask(
+                KeptReply, self.limits.compile_seconds, phase=cell.phase, path=str(path)
+            )
             return read_arrays(path, limit_bytes=limit_bytes)
 
     def closing(
         self, cell: Cell, *, kinds: Sequence[str], unread: int, read: int, limit_bytes: int
-    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Return the arm's answers after its last slice, by name, and its first and again seconds.
+    ) -> tuple[dict[str, NDArray[Any]], ClosingReply]:
+        """Return the arm's answers after its last slice, by name, and the seconds that they took.
 
         The arrays take ``limit_bytes`` at most.
         """
         with self._answers(cell) as path:
             reply = self.process.ask(
-                "closing",
+                ClosingReply,
                 self.limits.compile_seconds,
                 phase=cell.phase,
                 kinds=list(kinds),
@@ -258,12 +296,14 @@ class Worker:
 
     def steps(self, cell: Cell, steps: int) -> None:
         """Run untimed steps, fenced."""
-        self._ask(cell, "steps", self.limits.step_seconds, phase=cell.phase, steps=steps)
+        self._ask(StepsReply, cell, self.limits.step_seconds, phase=cell.phase, steps=steps)
 
-    def learn(self, cell: Cell, lesson: Lesson) -> tuple[list[float], dict[str, NDArray[Any]]]:
+    def learn(
+        self, cell: Cell, lesson: Lesson
+    ) -> tuple[tuple[float, ...], dict[str, NDArray[Any]]]:
         """Train on a loaded lesson -> loss of each epoch's last step, outputs on its tests."""
         specs = lesson.case.summary.outputs
-        wanted = {
+        shapes = {
             f"output/{epoch}/{number}/{spec.name}": spec.shape
             for epoch in range(lesson.epochs)
             for number in range(lesson.test_sets)
@@ -271,24 +311,24 @@ class Worker:
         }
         with self._answers(cell) as path:
             reply = self.process.ask(
-                "learn",
+                LearnReply,
                 self.limits.step_seconds + self.limits.compile_seconds,
                 epochs=lesson.epochs,
                 train_sets=lesson.train_sets,
                 test_sets=lesson.test_sets,
                 path=str(path),
             )
-            limit = sum(ENTRY_BYTES + 8 * math.prod(shape) for shape in wanted.values())
+            limit = sum(ENTRY_BYTES + 8 * math.prod(shape) for shape in shapes.values())
             outputs = read_arrays(path, limit_bytes=limit)
-        if {name: value.shape for name, value in outputs.items()} != wanted:
+        if {name: value.shape for name, value in outputs.items()} != shapes:
             raise WorkerFailure(
-                "failed", f"its outputs on the test data are not {len(wanted)} arrays of {specs}"
+                "failed", f"its outputs on the test data are not {len(shapes)} arrays of {specs}"
             )
-        return reply["train_losses"], outputs
+        return reply.train_losses, outputs
 
-    def memory(self) -> dict[str, Any]:
-        """Return {"peak_bytes", "device"} since the last call, and begin again."""
-        return self._ask(None, "memory", self.limits.load_seconds)
+    def memory(self) -> MemoryReply:
+        """Return the peak memory since the last call, and begin again."""
+        return self._ask(MemoryReply, None, self.limits.load_seconds)
 
 
 @dataclass
@@ -298,7 +338,9 @@ class Workers:
     ``scratch`` holds a folder for each arm and number of threads. The private cache in it lasts as
     long as the run: the first process of an arm finds it cold, the later ones warm. Each process
     has folders of its own for its home and its temporary files, which are deleted when it ends.
-    ``processes`` counts the processes, including those before a run was resumed.
+    ``processes`` counts the processes, including those before a run was resumed. ``cores``: the
+    cores to measure on; a worker gets as many as it has threads, from the first one on.
+    ``variables``: the environment variables that the suite declares.
 
     Adapters are trusted code, but damage that one does to another by mistake is reported. A cache
     that changed while none of its arm's processes ran is emptied, with a warning. An arm whose
@@ -311,6 +353,8 @@ class Workers:
     scratch: Path
     generator: random.Random
     processes: int = 0
+    cores: Sequence[int] = field(default_factory=available_cores)
+    variables: Mapping[str, str] = field(default_factory=dict)
     _living: Counter[Path] = field(default_factory=Counter)  # processes, by their cache
     _left: dict[Path, set[Any]] = field(default_factory=dict)  # how the last of them left it
 
@@ -381,18 +425,18 @@ class Workers:
             hash_seed=self.generator.randrange(2**32),
             device=cell.device,
         )
-        variables |= outside_variables()
+        variables |= {**self.variables, **arm.mode.variables, **outside_variables()}
         variables["LEVELFIELD_PADDING"] = "x" * self.generator.randrange(PADDING_BYTES)
         return Launch(
             interpreter=interpreter,
             variables=variables,
-            cores=tuple(available_cores()[: cell.threads]),
+            cores=tuple(self.cores[: cell.threads]),
             packages={
                 "adapters": ROOT / "adapters",
                 "harness": ROOT / "harness",
                 "reference": ROOT / "reference",
                 arm.framework.package.split(".")[0]: arm.framework.root,
-                **{each.package: each.folder for each in outside()},
+                **{models.package: models.folder for models in outside()},
             },
             log=self.run.path / "logs" / f"{number:04d}-{_file_name(arm.name)}.log",
             memory_limit_bytes=memory_limit_bytes(self.limits.memory_gib),
@@ -400,13 +444,13 @@ class Workers:
 
     def _begin(
         self, process: WorkerProcess, arm: Arm, cell: Cell, *, staged: bool
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    ) -> tuple[StartReply, dict[str, MemoryReply]]:
         """Import the framework; return the reply, and the peak memory by stage if ``staged``."""
         seconds, stages = self.limits.start_seconds, {}
         if staged:
-            stages["interpreter"] = process.ask("memory", seconds)
+            stages["interpreter"] = process.ask(MemoryReply, seconds)
         started = process.ask(
-            "start",
+            StartReply,
             seconds,
             adapter=arm.framework.package,
             device=cell.device,
@@ -415,7 +459,7 @@ class Workers:
             precision=cell.numeric,
         )
         if staged:
-            stages["import"] = process.ask("memory", seconds)
+            stages["import"] = process.ask(MemoryReply, seconds)
         return started, stages
 
     def _record(
@@ -423,13 +467,13 @@ class Workers:
         worker: Worker,
         cell: Cell,
         launch: Launch,
-        started: Mapping[str, Any],
+        started: StartReply,
         *,
         purpose: str,
         block: int | None,
         entries: int,
     ) -> None:
-        """Append the record of a process that started; ``started``: its reply."""
+        """Append the record of a process that started."""
         resolution = self.resolutions[worker.arm.name]
         self.run.append(
             ProcessRecord(
@@ -447,11 +491,14 @@ class Workers:
                     "numeric": cell.numeric,
                     "hash_seed": launch.variables["PYTHONHASHSEED"],
                     "padding_bytes": len(launch.variables["LEVELFIELD_PADDING"]),
+                    "cores": list(launch.cores),
+                    "remark": topology.remark(launch.cores) or None,
+                    "variables": {**self.variables, **worker.arm.mode.variables} or None,
                 },
-                describe=described(started["describe"]),
+                describe=started.describe,
                 interpreter_seconds=worker.process.interpreter_seconds,
-                import_seconds=started["import_seconds"],
-                device_seconds=started["device_seconds"],
+                import_seconds=started.import_seconds,
+                device_seconds=started.device_seconds,
                 cache_entries=entries,
             )
         )

@@ -21,7 +21,7 @@ from pathlib import Path
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from harness.errors import BadInput, RunFailed
-from harness.machine.home import home
+from harness.machine.resources import home_folder
 
 MINOR_VERSIONS = range(14, 5, -1)  # of Python 3, newest first: the newest that fits is chosen
 # These programs also run under old Pythons, so they keep to the language of 3.6.
@@ -133,7 +133,7 @@ def _pyenv_folders() -> list[Path]:
 
 
 def _home() -> Path:
-    return home() or Path("/nonexistent")  # as Debian names the home of users who have none
+    return home_folder() or Path("/nonexistent")  # as Debian names the home of users who have none
 
 
 def _usual_folders() -> list[Path]:

@@ -39,7 +39,7 @@ from harness.environments.interpreters import (
 )
 from harness.environments.pip import failure, pip_steps
 from harness.errors import FULL_DISK, BadInput, RunFailed
-from harness.machine.home import expanded
+from harness.machine.resources import expanded
 from harness.machine.scratch import is_full
 from harness.plan.arms import EnvironmentSpec
 
@@ -89,14 +89,19 @@ class Resolution:
     lock: tuple[str, ...]
 
 
-def environments_folder() -> Path:
-    """Folder of environments, their logs and their locks; LEVELFIELD_CACHE moves it.
-
-    Raises BadInput if the folder is unknown or cannot be read.
-    """
+def cache_folder() -> Path:
+    """Folder of everything that outlives a command; LEVELFIELD_CACHE moves it. Raises BadInput."""
     chosen = os.environ.get("LEVELFIELD_CACHE")
-    cache_folder = expanded(Path(chosen)).absolute() if chosen else _usual_cache()
-    folder = cache_folder / "environments"
+    with suppress(RuntimeError):  # by new versions of platformdirs; old ones leave ~ as it is
+        folder = Path(chosen or user_cache_path("levelfield")).expanduser()
+        if chosen or folder.is_absolute():
+            return folder.absolute()
+    raise BadInput(f"no home folder is known for {chosen or 'this user'}; {CHOOSE_CACHE}")
+
+
+def environments_folder() -> Path:
+    """Folder of environments, their logs and their locks. Raises BadInput if it is unreadable."""
+    folder = cache_folder() / "environments"
     try:
         os.scandir(folder).close()
     except (FileNotFoundError, NotADirectoryError):
@@ -104,15 +109,6 @@ def environments_folder() -> Path:
     except OSError as error:
         raise BadInput(f"{folder}: cannot read it: {error.strerror}; {CHOOSE_CACHE}") from error
     return folder
-
-
-def _usual_cache() -> Path:
-    """The user's folder for caches. Raises BadInput for a user without a home."""
-    with suppress(RuntimeError):  # by new versions of platformdirs; old ones leave ~ as it is
-        folder = user_cache_path("levelfield")
-        if folder.is_absolute():
-            return folder
-    raise BadInput(f"no home folder is known for the environments; {CHOOSE_CACHE}")
 
 
 def environment_folder(spec: EnvironmentSpec, base: Interpreter) -> Path:

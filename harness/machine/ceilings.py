@@ -1,6 +1,6 @@
 """The best rates that this machine reaches, measured in each session.
 
-``python -m harness.machine.ceilings THREADS`` prints the rows as JSON. The host runs it in a
+``python -m harness.machine.ceilings THREADS`` prints them as JSON. The host runs it in a
 process of its own, with the affinity and the thread variables of the workers.
 ``harness.analysis.roofline`` compares the rate of a step with these rates.
 """
@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,21 @@ COPY_BYTES = (1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 27, 1 << 29)
 PRODUCT_SECONDS, COPY_SECONDS = 0.4, 0.15  # for each size and library
 
 
-def measured(threads: int, cores: Sequence[int]) -> list[dict[str, Any]]:
-    """Return rows of ``ceiling`` records, from a process on these cores. Raises RunFailed."""
+@dataclass(frozen=True)
+class Ceiling:
+    """A rate that the machine reaches at best; fields of a ``ceiling`` record.
+
+    ``per_second``: operations of a product, or bytes that a copy reads and writes.
+    """
+
+    threads: int
+    what: str
+    size_bytes: int
+    per_second: float
+
+
+def measured(threads: int, cores: Sequence[int]) -> list[Ceiling]:
+    """Return the ceilings, measured by a process on these cores. Raises RunFailed."""
     with scratch_folder() as folder:
         make_own_folders(folder)
         variables = worker_variables(threads=threads, cache=folder, own=folder, hash_seed=0)
@@ -37,11 +51,10 @@ def measured(threads: int, cores: Sequence[int]) -> list[dict[str, Any]]:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise RunFailed(f"could not measure what this machine can do: {last}")
-    rows: list[dict[str, Any]] = json.loads(done.stdout)
-    return rows
+    return [Ceiling(**fields) for fields in json.loads(done.stdout)]
 
 
-def measure(threads: int) -> Iterator[dict[str, Any]]:
+def measure(threads: int) -> Iterator[Ceiling]:
     """Measure in this process the best rates of NumPy's and XLA's products and of threads' copies.
 
     Each rate is the best of several.
@@ -53,7 +66,7 @@ def measure(threads: int) -> Iterator[dict[str, Any]]:
         square = np.ones((size, size), np.float32)
         seconds = min(_best(product, square, PRODUCT_SECONDS) for product in multiply)
         rate = 2 * size**3 / seconds
-        yield _row(threads, PRODUCT, square.nbytes, rate)
+        yield Ceiling(threads, PRODUCT, square.nbytes, rate)
     with ThreadPoolExecutor(threads) as pool:
         for size_bytes in COPY_BYTES:
             source = np.ones(size_bytes // 4, np.float32)
@@ -72,11 +85,7 @@ def measure(threads: int) -> Iterator[dict[str, Any]]:
                     list(pool.map(lambda pair: np.copyto(*pair), parts))
 
             seconds = _best(copy, parts, COPY_SECONDS)
-            yield _row(threads, COPY, size_bytes, 2 * size_bytes / seconds)
-
-
-def _row(threads: int, what: str, size_bytes: int, per_second: float) -> dict[str, Any]:
-    return {"threads": threads, "what": what, "size_bytes": size_bytes, "per_second": per_second}
+            yield Ceiling(threads, COPY, size_bytes, 2 * size_bytes / seconds)
 
 
 def _best(work_on: Callable[[Any], Any], argument: Any, budget_seconds: float) -> float:
@@ -92,4 +101,4 @@ def _best(work_on: Callable[[Any], Any], argument: Any, budget_seconds: float) -
 
 
 if __name__ == "__main__":
-    print(json.dumps(list(measure(int(sys.argv[1])))))
+    print(json.dumps([asdict(ceiling) for ceiling in measure(int(sys.argv[1]))]))

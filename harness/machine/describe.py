@@ -7,16 +7,22 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
-from harness.machine import gpu
-from harness.machine.home import home
-from harness.machine.resources import available_cores
+from harness.machine import cgroups, gpu
+from harness.machine.resources import (
+    available_cores,
+    home_folder,
+    memory_available_bytes,
+    total_memory_bytes,
+)
+
+_Fact = TypeVar("_Fact")
 
 # The facts that identify a machine, and their names for people. The other facts (load, free
 # memory, frequency governor) change on one machine from one boot to the next.
@@ -25,6 +31,7 @@ _IDENTITY = {
     "architecture": "architecture",
     "processor_flags": "instruction sets",
     "cores": "available cores",
+    "quota_cores": "cores by quota",
     "logical_cores": "logical cores",
     "physical_cores": "physical cores",
     "memory_bytes": "memory",
@@ -33,11 +40,11 @@ _IDENTITY = {
 }
 # Each version of a kernel reserves a different part of the same memory.
 MEMORY_DIFFERENCE = 0.02
+NO_LIMIT = "none"  # known to be absent; None stands for unknown
 
 
 def describe_machine() -> dict[str, Any]:
     """Describe processor, memory and operating system; None for unknown values."""
-    memory = psutil.virtual_memory()
     return {
         "processor": _cpu_field("model name") or platform.processor() or None,
         "processor_flags": sorted(
@@ -47,12 +54,14 @@ def describe_machine() -> dict[str, Any]:
         ),
         "architecture": platform.machine(),
         "cores": len(available_cores()),
+        "quota_cores": cgroups.quota_cores() or NO_LIMIT,
         "logical_cores": os.cpu_count(),
-        "physical_cores": psutil.cpu_count(logical=False),
-        "memory_bytes": memory.total,
-        "memory_available_bytes": memory.available,
+        "physical_cores": _known(lambda: psutil.cpu_count(logical=False)),
+        "memory_bytes": total_memory_bytes(),
+        "memory_limit_bytes": cgroups.memory_limit_bytes() or NO_LIMIT,
+        "memory_available_bytes": memory_available_bytes(),
         "gpus": gpu.names(),
-        "load_average": list(os.getloadavg()),
+        "load_average": _known(lambda: list(os.getloadavg())),
         "frequency_governor": _text(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
         "hypervisor": "hypervisor" in (_cpu_field("flags") or "").split(),
         "system": f"{platform.system()} {platform.release()}",
@@ -116,10 +125,8 @@ def _words(fact: str, value: Any) -> str:
 
 def shown(path: Path) -> str:
     """Return a path as results show it, without the name of the user's home."""
-    folder = home()
-    if folder is None or not path.is_relative_to(folder):
-        return str(path)
-    return f"~/{path.relative_to(folder)}"
+    home = home_folder()
+    return f"~/{path.relative_to(home)}" if home and path.is_relative_to(home) else str(path)
 
 
 def code_version() -> dict[str, Any]:
@@ -151,7 +158,12 @@ def _cpu_field(name: str) -> str | None:
 
 
 def _text(path: Path) -> str | None:
+    return _known(lambda: path.read_text().strip())
+
+
+def _known(read: Callable[[], _Fact]) -> _Fact | None:
+    """Return a fact, or None on a host without the file that holds it."""
     try:
-        return path.read_text().strip()
+        return read()
     except OSError:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,9 +11,10 @@ from typing import Any
 import numpy as np
 import psutil
 
-from harness.machine import gpu, noise, quarantine
+from harness.machine import cgroups, gpu, noise, quarantine, topology
 from harness.machine.describe import describe_machine
-from harness.machine.resources import THREAD_VARIABLES, available_cores
+from harness.machine.gpu import GpuFacts
+from harness.machine.resources import available_cores, dropped_variables
 
 GOOD, POOR, UNKNOWN = "good", "poor", "unknown"
 WATCH_SECONDS = 4.0
@@ -39,7 +39,7 @@ class Row:
 class MachineFacts:
     """The facts from which the rows are made; ``spreads``: of each watched round's canaries."""
 
-    machine: dict[str, Any]
+    machine: dict[str, Any]  # as in run.json
     foreign_share: float
     steal_share: float
     load: float
@@ -50,38 +50,41 @@ class MachineFacts:
     huge_pages: str | None
     turbo: str | None
     l3_bytes: int | None
-    gpu: dict[str, Any] | None
+    gpu: GpuFacts | None
+    remark: str = ""
 
 
 def examine(sleep: Callable[[float], None] = time.sleep) -> MachineFacts:
     """Observe the machine for some seconds."""
-    cores = available_cores()
-    watched = noise.watched_cores(cores[:1])
+    available = available_cores()
+    cores = topology.choose(available, 1)
+    watched = noise.watched_cores(cores)
     before, own, spreads = noise.read(watched), time.process_time(), []
     end = time.monotonic() + WATCH_SECONDS
     while time.monotonic() < end:
         boundaries = []
         for _ in range(QUICK_ARMS):
-            boundaries.append(noise.canary(cores[:1]))
+            boundaries.append(noise.canary(cores))
             sleep(0.06)
         spreads.append(quarantine.canary_spread(boundaries))
     used = time.process_time() - own
     count = noise.core_count(watched)
-    met = noise.difference(before, noise.read(watched), used, count)
-    whole = met["wall_seconds"] * count
+    other = noise.difference(before, noise.read(watched), used, count)
+    whole_seconds = other.wall_seconds * count
     return MachineFacts(
         machine=describe_machine(),
-        foreign_share=met["foreign_seconds"] / whole,
-        steal_share=met["steal_seconds"] / whole,
-        load=met["load"],
+        foreign_share=other.foreign_seconds / whole_seconds,
+        steal_share=other.steal_seconds / whole_seconds,
+        load=other.load,
         spreads=tuple(spreads),
-        swap_used_bytes=psutil.swap_memory().used,
-        quota_cores=_quota(),
-        variables=tuple(name for name in THREAD_VARIABLES if name in os.environ),
+        swap_used_bytes=_swap_used_bytes(),
+        quota_cores=cgroups.quota_cores(),
+        variables=tuple(dropped_variables()),
         huge_pages=_text("/sys/kernel/mm/transparent_hugepage/enabled"),
         turbo=_turbo(),
         l3_bytes=_l3(),
         gpu=gpu.facts(),
+        remark=topology.remark(topology.choose(available, min(2, len(available)))),
     )
 
 
@@ -95,12 +98,16 @@ def rows(facts: MachineFacts) -> Iterator[Row]:
 def _load_rows(facts: MachineFacts) -> Iterator[Row]:
     """Yield the rows on other load of the machine."""
     share = facts.foreign_share
-    yield Row(
-        "other programs",
-        f"{share:.1%} of the core to measure on, load {facts.load:.2f}",
-        GOOD if share <= noise.FOREIGN_SHARE else POOR,
-        "" if share <= noise.FOREIGN_SHARE else "stop them, or measure when they are idle",
-    )
+    if np.isnan(share):
+        advice = "this host does not count what other programs use: measure on a host that does"
+        yield Row("other programs", "not readable", UNKNOWN, advice)
+    else:
+        yield Row(
+            "other programs",
+            f"{share:.1%} of the core to measure on, load {facts.load:.2f}",
+            GOOD if share <= noise.FOREIGN_SHARE else POOR,
+            "" if share <= noise.FOREIGN_SHARE else "stop them, or measure when they are idle",
+        )
     disagree = disagreeing(facts)
     yield Row(
         "speed of a fixed loop",
@@ -114,9 +121,9 @@ def _load_rows(facts: MachineFacts) -> Iterator[Row]:
     stolen = facts.steal_share
     yield Row(
         "stolen by the hypervisor",
-        f"{stolen:.2%}",
-        GOOD if stolen <= noise.STEAL_SHARE else POOR,
-        "" if stolen <= noise.STEAL_SHARE else "use a machine with dedicated cores",
+        "not readable" if np.isnan(stolen) else f"{stolen:.2%}",
+        UNKNOWN if np.isnan(stolen) else POOR if stolen > noise.STEAL_SHARE else GOOD,
+        "use a machine with dedicated cores" if stolen > noise.STEAL_SHARE else "",
     )
 
 
@@ -126,7 +133,7 @@ def _resource_rows(facts: MachineFacts) -> Iterator[Row]:
     cores, physical = machine["cores"], machine["physical_cores"]
     yield Row(
         "cores",
-        f"{cores} available, {physical or 'unknown'} physical",
+        f"{cores} available, {physical or 'unknown'} physical{_remark(facts)}",
         GOOD if cores >= 2 else POOR,
         ""
         if cores >= 2
@@ -152,19 +159,22 @@ def _resource_rows(facts: MachineFacts) -> Iterator[Row]:
 
 def _other_rows(facts: MachineFacts) -> Iterator[Row]:
     """Yield the rows on limits and settings."""
+    quota = facts.quota_cores
     yield Row(
         "quota",
-        "none" if facts.quota_cores is None else f"{facts.quota_cores:g} cores",
-        GOOD if facts.quota_cores is None else POOR,
+        "none" if quota is None else f"{quota:g} cores",
+        GOOD if quota is None else POOR,
         ""
-        if facts.quota_cores is None
+        if quota is None
         else "raise the cgroup's cpu.max: throttled steps say nothing about speed",
     )
     yield Row(
-        "thread variables",
+        "variables of frameworks",
         ", ".join(facts.variables) or "none set",
         GOOD,
-        "workers set their own values instead" if facts.variables else "",
+        "workers do not get them: a suite declares variables in its table [variables]"
+        if facts.variables
+        else "",
     )
     yield Row(
         "last-level cache",
@@ -181,8 +191,13 @@ def _other_rows(facts: MachineFacts) -> Iterator[Row]:
         GOOD if not virtual else UNKNOWN,
         "other guests may slow it unseen: see the speed of a fixed loop" if virtual else "",
     )
-    name = facts.gpu["name"] if facts.gpu else "none, or no driver"
+    name = facts.gpu.name if facts.gpu else "none, or no driver"
     yield Row("GPU", str(name), GOOD if facts.gpu else UNKNOWN)
+
+
+def _remark(facts: MachineFacts) -> str:
+    """Say what two threads would share, if they cannot have whole physical cores of one kind."""
+    return f"; two threads get {facts.remark}" if facts.remark else ""
 
 
 def disagreeing(facts: MachineFacts) -> float:
@@ -197,6 +212,11 @@ def conclusion(facts: MachineFacts) -> str:
 
     The rules look for noise that voids comparisons, then for noise that widens intervals.
     """
+    if facts.quota_cores is not None and facts.quota_cores < 1:
+        return (
+            f"no verdicts: the quota of {facts.quota_cores:g} cores holds back every step of one"
+            " thread; raise the cgroup's cpu.max"
+        )
     disagree = disagreeing(facts)
     if disagree > MANY_ROUNDS or facts.foreign_share > 5 * noise.FOREIGN_SHARE:
         return (
@@ -211,9 +231,11 @@ def conclusion(facts: MachineFacts) -> str:
     return "verdicts of 2 % and more, with the blocks of level standard"
 
 
-def _quota() -> float | None:
-    limit = (_text("/sys/fs/cgroup/cpu.max") or "max").split()
-    return None if limit[0] == "max" else float(limit[0]) / float(limit[1])
+def _swap_used_bytes() -> int:
+    try:
+        return int(psutil.swap_memory().used)
+    except OSError:  # a host without /proc/meminfo
+        return 0
 
 
 def _turbo() -> str | None:

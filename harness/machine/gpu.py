@@ -1,12 +1,19 @@
 """Reads the driver of NVIDIA GPUs: clocks, throttling, energy, memory by process.
 
 It uses nvidia-ml-py (https://pypi.org/project/nvidia-ml-py/, imported as pynvml), which the extra
-``gpu`` installs. If this package or a driver is missing, the answers are None.
+``gpu`` installs. If this package or a driver is missing, or the driver refuses the board, the
+answers are None.
+
+All answers are about the board that workers use, the first one of CUDA_VISIBLE_DEVICES (CUDA
+programming guide, environment variables). NVML knows nothing of this variable: it numbers the
+boards by their PCI bus.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -18,6 +25,9 @@ SLOWING_REASONS = {
     0x40: "hardware thermal slowdown",
     0x80: "hardware power brake",
 }
+
+# The pid namespace of the machine itself (kernel's include/linux/proc_ns.h, PROC_PID_INIT_INO).
+PROCESS_NUMBERS, NUMBERS_OF_MACHINE = "/proc/self/ns/pid", "pid:[4026531836]"
 
 
 @cache
@@ -36,8 +46,7 @@ def _driver() -> Any:
 
 def count() -> int:
     """Return the number of GPUs that the driver shows."""
-    driver = _driver()
-    return int(driver.nvmlDeviceGetCount()) if driver else 0
+    return len(_boards())
 
 
 def names() -> list[str | None] | None:
@@ -45,64 +54,145 @@ def names() -> list[str | None] | None:
 
     Without a driver the result is None instead of a list.
     """
+    if _driver() is None:
+        return None
+    return [_of(board, "nvmlDeviceGetName") for board in _boards()]
+
+
+@dataclass(frozen=True)
+class GpuFacts:
+    """Name, driver, memory, ECC and MIG of a board; None for values that it does not report."""
+
+    name: str | None
+    driver: str | None
+    memory_bytes: int | None
+    ecc: int | None
+    mig: int | None
+    persistence: int | None
+
+
+def facts() -> GpuFacts | None:
+    """Return the facts of the board that workers use."""
+    board = _board()
+    if board is None:
+        return None
+    return GpuFacts(
+        name=_of(board, "nvmlDeviceGetName"),
+        driver=_asked(_driver().nvmlSystemGetDriverVersion),
+        memory_bytes=getattr(_of(board, "nvmlDeviceGetMemoryInfo"), "total", None),
+        ecc=_first(_of(board, "nvmlDeviceGetEccMode")),
+        mig=_first(_of(board, "nvmlDeviceGetMigMode")),
+        persistence=_of(board, "nvmlDeviceGetPersistenceMode"),
+    )
+
+
+@dataclass(frozen=True)
+class GpuReading:
+    """The state of a board at one moment; None for values that it does not report.
+
+    ``slowing``: why its clocks are lowered. ``foreign_processes``: None where the driver's process
+    numbers are not those of this program. A ``round`` record has these fields as an object.
+    """
+
+    sm_mhz: int | None
+    memory_mhz: int | None
+    slowing: tuple[str, ...]
+    temperature_c: int | None
+    power_watts: float | None
+    energy_joules: float | None
+    foreign_processes: int | None
+
+
+def reading(own_pids: Iterable[int] = ()) -> GpuReading | None:
+    """Read the present state of the board that workers use.
+
+    ``own_pids``: the processes of this program, parked ones too; all others are foreign.
+    """
+    board, driver = _board(), _driver()
+    if board is None:
+        return None
+    reasons = _of(board, "nvmlDeviceGetCurrentClocksThrottleReasons") or 0
+    power = _of(board, "nvmlDeviceGetPowerUsage")
+    energy = _of(board, "nvmlDeviceGetTotalEnergyConsumption")
+    own, others = _processes(board, own_pids)
+    return GpuReading(
+        sm_mhz=_of(board, "nvmlDeviceGetClockInfo", driver.NVML_CLOCK_SM),
+        memory_mhz=_of(board, "nvmlDeviceGetClockInfo", driver.NVML_CLOCK_MEM),
+        slowing=tuple(name for bit, name in SLOWING_REASONS.items() if reasons & bit),
+        temperature_c=_of(board, "nvmlDeviceGetTemperature", driver.NVML_TEMPERATURE_GPU),
+        power_watts=None if power is None else power / 1000,
+        energy_joules=None if energy is None else energy / 1000,
+        foreign_processes=len(others) if own or _numbers_are_ours() else None,
+    )
+
+
+def process_bytes(pids: Iterable[int]) -> int | None:
+    """Device memory of these processes together, context included; the same for all arms.
+
+    None where the driver's process numbers are not those of this program.
+    """
+    board = _board()
+    if board is None:
+        return None
+    own, _ = _processes(board, pids)
+    if not own and not _numbers_are_ours():
+        return None
+    return sum(each.usedGpuMemory or 0 for each in own)
+
+
+def _processes(board: Any, own_pids: Iterable[int]) -> tuple[list[Any], list[Any]]:
+    """Return the driver's processes on a board: those of ``own_pids``, and all others."""
+    processes, pids = _of(board, "nvmlDeviceGetComputeRunningProcesses") or [], set(own_pids)
+    return (
+        [each for each in processes if each.pid in pids],
+        [each for each in processes if each.pid not in pids],
+    )
+
+
+def _numbers_are_ours() -> bool:
+    """Whether the driver numbers processes as this program does.
+
+    The driver uses the numbers of the machine. In a container the numbers differ, unless the driver
+    translates them. Then a process of ours is among the listed ones, so that this question does not
+    arise.
+    """
+    try:
+        return os.readlink(PROCESS_NUMBERS) == NUMBERS_OF_MACHINE
+    except OSError:
+        return False
+
+
+def _boards() -> list[Any]:
+    """Return the handle of every board in the order of NVML; None for a board that it refuses."""
     driver = _driver()
     if driver is None:
+        return []
+    number = _asked(driver.nvmlDeviceGetCount) or 0
+    return [_asked(driver.nvmlDeviceGetHandleByIndex, index) for index in range(number)]
+
+
+def _board() -> Any:
+    """Return the handle of the board that workers use; None if there is none, or it is unknown."""
+    boards = _boards()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    chosen = "0" if visible is None else visible.split(",")[0].strip()
+    if chosen.startswith("MIG-"):
+        return _asked(_driver().nvmlDeviceGetHandleByUUID, chosen) if boards else None
+    if chosen.startswith("GPU-"):  # the beginning of a UUID is enough for CUDA
+        wanted = [each for each in boards if str(_of(each, "nvmlDeviceGetUUID")).startswith(chosen)]
+        return wanted[0] if len(wanted) == 1 else None
+    if not chosen.isdecimal() or int(chosen) >= len(boards):
+        return None  # CUDA shows no board, either
+    # By default, CUDA numbers unlike boards by their speed.
+    by_bus = os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+    if not by_bus and len({_of(each, "nvmlDeviceGetName") for each in boards}) > 1:
         return None
-    handles = [
-        _asked(driver.nvmlDeviceGetHandleByIndex, index)
-        for index in range(_asked(driver.nvmlDeviceGetCount) or 0)
-    ]
-    return [handle and _asked(driver.nvmlDeviceGetName, handle) for handle in handles]
+    return boards[int(chosen)]
 
 
-def facts(index: int = 0) -> dict[str, Any] | None:
-    """Name, driver, memory, ECC and MIG of a GPU; None for values that it does not report."""
-    driver = _driver()
-    if driver is None:
-        return None
-    handle = driver.nvmlDeviceGetHandleByIndex(index)
-    return {
-        "name": _asked(driver.nvmlDeviceGetName, handle),
-        "driver": _asked(driver.nvmlSystemGetDriverVersion),
-        "memory_bytes": getattr(_asked(driver.nvmlDeviceGetMemoryInfo, handle), "total", None),
-        "ecc": _first(_asked(driver.nvmlDeviceGetEccMode, handle)),
-        "mig": _first(_asked(driver.nvmlDeviceGetMigMode, handle)),
-        "persistence": _asked(driver.nvmlDeviceGetPersistenceMode, handle),
-    }
-
-
-def reading(index: int = 0, own_pids: Iterable[int] = ()) -> dict[str, Any] | None:
-    """Clocks (MHz), slowing reasons, temperature (C), power (W), energy (J), foreign processes."""
-    driver = _driver()
-    if driver is None:
-        return None
-    handle, own = driver.nvmlDeviceGetHandleByIndex(index), set(own_pids)
-    reasons = _asked(driver.nvmlDeviceGetCurrentClocksThrottleReasons, handle) or 0
-    power = _asked(driver.nvmlDeviceGetPowerUsage, handle)
-    energy = _asked(driver.nvmlDeviceGetTotalEnergyConsumption, handle)
-    processes = _asked(driver.nvmlDeviceGetComputeRunningProcesses, handle) or []
-    return {
-        "sm_mhz": _asked(driver.nvmlDeviceGetClockInfo, handle, driver.NVML_CLOCK_SM),
-        "memory_mhz": _asked(driver.nvmlDeviceGetClockInfo, handle, driver.NVML_CLOCK_MEM),
-        "slowing": [name for bit, name in SLOWING_REASONS.items() if reasons & bit],
-        "temperature_c": _asked(
-            driver.nvmlDeviceGetTemperature, handle, driver.NVML_TEMPERATURE_GPU
-        ),
-        "power_watts": None if power is None else power / 1000,
-        "energy_joules": None if energy is None else energy / 1000,
-        "foreign_processes": sum(each.pid not in own for each in processes),
-    }
-
-
-def process_bytes(index: int, pids: Iterable[int]) -> int | None:
-    """Device memory of these processes together, context included; the same for all arms."""
-    driver = _driver()
-    if driver is None:
-        return None
-    wanted = set(pids)
-    handle = driver.nvmlDeviceGetHandleByIndex(index)
-    processes = _asked(driver.nvmlDeviceGetComputeRunningProcesses, handle) or []
-    return sum(each.usedGpuMemory or 0 for each in processes if each.pid in wanted)
+def _of(board: Any, query: str, *arguments: Any) -> Any:
+    """Return the answer of a query about a board; None if the board has been refused."""
+    return None if board is None else _asked(getattr(_driver(), query), board, *arguments)
 
 
 def _asked(query: Any, *arguments: Any) -> Any:

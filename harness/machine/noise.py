@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+
+from harness.machine import cgroups, topology
 
 TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")  # resolution of /proc/stat (proc(5))
 # The best of four short loops: a preemption costs one of them, a slower core all of them.
@@ -28,7 +29,7 @@ FOREIGN_SHARE, STEAL_SHARE = 0.03, 0.01
 
 @dataclass(frozen=True)
 class Reading:
-    """Counters at one moment: seconds since boot or start, None if the machine has no such counter.
+    """Counters at one moment: seconds since boot or start; None or NaN if there is no such counter.
 
     ``busy_seconds`` and ``steal_seconds`` cover the requested cores, the other counters the whole
     machine.
@@ -76,17 +77,8 @@ def watched_cores(cores: Sequence[int]) -> tuple[int, ...] | None:
     None if /proc/stat lacks one of them, for example in a container that renumbers its cores. Then
     only the whole machine can be watched.
     """
-    watched = set(cores).union(*map(_siblings, cores))
+    watched = topology.with_siblings(cores)
     return tuple(sorted(watched)) if {f"cpu{core}" for core in watched} <= _ticks().keys() else None
-
-
-def _siblings(core: int) -> set[int]:
-    """Return a core's hardware threads, from a list like "0,32" or "0-1"; itself without a list."""
-    with suppress(OSError, ValueError):
-        text = _text(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
-        ranges = [[int(end) for end in part.split("-")] for part in text.split(",")]
-        return {each for ends in ranges for each in range(ends[0], ends[-1] + 1)}
-    return {core}
 
 
 def core_count(watched: Sequence[int] | None) -> int:
@@ -95,9 +87,17 @@ def core_count(watched: Sequence[int] | None) -> int:
 
 
 def _ticks() -> dict[str, list[float]]:
-    """Return the first eight counters of /proc/stat by name: "cpu": machine, "cpu0": a core."""
-    lines = [line.split() for line in _text("/proc/stat").splitlines() if line.startswith("cpu")]
-    return {name: [float(field) for field in fields[:8]] for name, *fields in lines}
+    """Return the first eight counters of /proc/stat by name: "cpu": machine, "cpu0": a core.
+
+    The result is empty on a host that does not count: without the file, or, as in gVisor, with
+    zeros in it.
+    """
+    with suppress(OSError):
+        text = _text("/proc/stat")
+        lines = [line.split() for line in text.splitlines() if line.startswith("cpu")]
+        ticks = {name: [float(field) for field in fields[:8]] for name, *fields in lines}
+        return ticks if any(ticks.get("cpu", ())) else {}
+    return {}
 
 
 def read(watched: Sequence[int] | None = None) -> Reading:
@@ -108,15 +108,15 @@ def read(watched: Sequence[int] | None = None) -> Reading:
     ticks = _ticks()
     names = ["cpu"] if watched is None else [f"cpu{core}" for core in watched]
     # A core that was switched off has no line; it is neither busy nor stolen.
-    counted = [ticks[name] for name in names if name in ticks]
+    counted = [ticks[name] for name in names if name in ticks] or [[np.nan] * 8]
     user, nice, system, _, _, irq, softirq, steal = np.sum(counted, axis=0).tolist()
     return Reading(
         clock=time.perf_counter(),
         busy_seconds=(user + nice + system + irq + softirq) * TICK_SECONDS,
         steal_seconds=steal * TICK_SECONDS,
         pressure_seconds=_pressure(),
-        throttled_seconds=_throttled(),
-        load=os.getloadavg()[0],
+        throttled_seconds=cgroups.throttled_seconds(),
+        load=_load(),
         frequency_mhz=_frequencies(),
     )
 
@@ -133,8 +133,21 @@ def cpu_seconds(pid: int) -> float:
         return 0.0
 
 
-def difference(before: Reading, after: Reading, own_seconds: float, cores: int) -> dict[str, Any]:
-    """Return the changes between two readings, as fields of a ``round`` record.
+@dataclass(frozen=True)
+class OtherLoad:
+    """The changes between two readings; fields of a ``round`` record."""
+
+    wall_seconds: float
+    foreign_seconds: float
+    steal_seconds: float
+    throttled_seconds: float | None
+    pressure_seconds: float | None
+    load: float
+    frequency_mhz: tuple[float, ...] | None
+
+
+def difference(before: Reading, after: Reading, own_seconds: float, cores: int) -> OtherLoad:
+    """Return the changes between two readings.
 
     ``own_seconds`` is the CPU time of this program and its workers; all other busy time is foreign.
     ``cores`` is the number of cores that the readings cover. /proc/stat counts whole ticks of
@@ -142,15 +155,15 @@ def difference(before: Reading, after: Reading, own_seconds: float, cores: int) 
     """
     wall = after.clock - before.clock
     foreign = max(after.busy_seconds - before.busy_seconds - own_seconds, 0.0)
-    return {
-        "wall_seconds": wall,
-        "foreign_seconds": min(foreign, wall * cores),
-        "steal_seconds": max(after.steal_seconds - before.steal_seconds, 0.0),
-        "throttled_seconds": _less(after.throttled_seconds, before.throttled_seconds),
-        "pressure_seconds": _less(after.pressure_seconds, before.pressure_seconds),
-        "load": after.load,
-        "frequency_mhz": after.frequency_mhz and list(after.frequency_mhz),
-    }
+    return OtherLoad(
+        wall_seconds=wall,
+        foreign_seconds=min(foreign, wall * cores),
+        steal_seconds=max(after.steal_seconds - before.steal_seconds, 0.0),
+        throttled_seconds=_less(after.throttled_seconds, before.throttled_seconds),
+        pressure_seconds=_less(after.pressure_seconds, before.pressure_seconds),
+        load=after.load,
+        frequency_mhz=after.frequency_mhz,
+    )
 
 
 def _less(after: float | None, before: float | None) -> float | None:
@@ -159,9 +172,9 @@ def _less(after: float | None, before: float | None) -> float | None:
 
 @dataclass(frozen=True)
 class Quiet:
-    """How a session began; the fields of a ``session`` record."""
+    """How a session began; ``quiet`` is None on a host that does not count what others use."""
 
-    quiet: bool
+    quiet: bool | None
     waited_seconds: float
     foreign_share: float
 
@@ -180,17 +193,19 @@ def wait_until_quiet(
     The wait takes at most ``seconds``; then the session goes on anyway, and its record says so.
     0 does not wait. ``watched`` None watches the whole machine.
     """
-    cores, waited, found = core_count(watched), 0.0, 0.0
+    cores, waited, foreign_share = core_count(watched), 0.0, 0.0
     while waited < seconds:
         before, own = reader(watched), time.process_time()
         sleep(min(window, seconds))
         after = reader(watched)
         used = difference(before, after, time.process_time() - own, cores)
-        found = used["foreign_seconds"] / (used["wall_seconds"] * cores)
-        waited += used["wall_seconds"]
-        if found < share:
-            return Quiet(True, waited, found)
-    return Quiet(seconds == 0, waited, found)
+        foreign_share = used.foreign_seconds / (used.wall_seconds * cores)
+        waited += used.wall_seconds
+        if np.isnan(foreign_share):
+            return Quiet(None, waited, foreign_share)
+        if foreign_share < share:
+            return Quiet(True, waited, foreign_share)
+    return Quiet(seconds == 0, waited, foreign_share)
 
 
 def _pressure() -> float | None:
@@ -200,17 +215,11 @@ def _pressure() -> float | None:
     return None
 
 
-def _throttled() -> float | None:
-    """Seconds in which its quota held back this cgroup, of version 2 or 1."""
-    for path, unit in (
-        ("/sys/fs/cgroup/cpu.stat", 1e6),
-        ("/sys/fs/cgroup/cpu/cpu.stat", 1e9),
-    ):
-        with suppress(OSError):
-            for line in _text(path).splitlines():
-                if line.startswith(("throttled_usec", "throttled_time")):
-                    return float(line.split()[1]) / unit
-    return None
+def _load() -> float:
+    try:
+        return os.getloadavg()[0]
+    except OSError:
+        return np.nan
 
 
 def _frequencies() -> tuple[float, ...] | None:

@@ -41,7 +41,7 @@ def judge_rounds(
 
     ``spreads`` are those of the canaries. All arrays have shape [round]. ``cores`` is the number of
     cores that the foreign and the stolen seconds cover, for all rounds or [round]. ``gpu`` holds
-    the results of ``harness.machine.gpu.reading`` at the end of each round, if a GPU was used.
+    the fields "gpu" of the records (a ``GpuReading`` as JSON), None where no GPU was used.
     """
     readings = [reading or {} for reading in gpu or [None] * len(wall_seconds)]
     wall, foreign, steal, throttled, faults = (

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,15 +33,17 @@ def completed(
     *,
     variables: Mapping[str, str] | None = None,
     cores: Sequence[int] | None = None,
+    memory_limit_bytes: int | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end -> exit code, output, errors. It does not outlive the host.
 
     ``variables``: its whole environment; ``cores``: the CPUs it may run on. Without them it has
-    those of the host. Raises RunFailed if the program cannot be started.
+    those of the host. ``memory_limit_bytes``: the private memory that it may have. Raises RunFailed
+    if the program cannot be started.
     """
     with (
-        open(os.memfd_create("output"), "w+", encoding="utf-8", errors="replace") as output,
-        open(os.memfd_create("errors"), "w+", encoding="utf-8", errors="replace") as errors,
+        open(_nameless_file(), "w+", encoding="utf-8", errors="replace") as output,
+        open(_nameless_file(), "w+", encoding="utf-8", errors="replace") as errors,
         subprocess.Popen(
             SUPERVISE,
             stdin=subprocess.PIPE,
@@ -58,6 +61,7 @@ def completed(
             "cores": list(os.sched_getaffinity(0) if cores is None else cores),
             "descriptors": [output.fileno()],
             "output": output.fileno(),
+            "memory_limit_bytes": memory_limit_bytes,
         }
         process.stdin.write(json.dumps(request).encode() + b"\n")
         message: dict[str, Any] = {}
@@ -71,3 +75,12 @@ def completed(
         for stream in (output, errors):
             stream.seek(0)
         return subprocess.CompletedProcess(command, message["code"], output.read(), errors.read())
+
+
+def _nameless_file() -> int:
+    """Open a file without a name: in memory, or on disk where the kernel has no memfd_create(2)."""
+    try:
+        return os.memfd_create("levelfield")
+    except (AttributeError, OSError):
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())

@@ -7,12 +7,13 @@ also if it is in a session of its own. So the worker's process tree is exactly t
 descendants, and no two workers share a process. This needs no privileges or control groups. A
 process escapes the tree only if a service of the machine (systemd, Docker, cron) starts it.
 
-Standard input brings one JSON object {"command", "variables", "cores", "descriptors", "output"} in
-one line and stays open. When it ends, because the host closed it or died, every descendant is
-killed. One JSON object per line goes out: {"pid", "spawned"} or {"error"}, then {"code"} when the
-worker ends, then {"survivors": [[pid, name], ...]} for processes that could not be killed. Standard
-error is the worker's log. It is also the worker's standard output if no descriptor is given as
-"output". The host imports the functions that inspect a process tree. Standard library only.
+Standard input brings one JSON object {"command", "variables", "cores", "descriptors", "output",
+"memory_limit_bytes"} in one line and stays open; the last two may be missing. When it ends, because
+the host closed it or died, every descendant is killed. One JSON object per line goes out: {"pid",
+"spawned"} or {"error"}, then {"code"} when the worker ends, then {"survivors": [[pid, name], ...]}
+for processes that could not be killed. Standard error is the worker's log. It is also the worker's
+standard output if no descriptor is given as "output". The host imports the functions that inspect a
+process tree. Standard library only.
 """
 
 from __future__ import annotations
@@ -189,7 +190,10 @@ def _say(message: dict[str, Any]) -> None:
 
 def _start(request: dict[str, Any]) -> tuple[int, float]:
     """Start the worker; return its pid and when it was spawned, on the clock of all processes."""
-    os.sched_setaffinity(0, request["cores"])  # inherited, so it holds from the first instruction
+    # Both are inherited, so they hold from the first instruction.
+    os.sched_setaffinity(0, request["cores"])
+    if request.get("memory_limit_bytes"):
+        _limit_memory(request["memory_limit_bytes"])
     spawned = time.perf_counter()
     pid = os.posix_spawn(
         request["command"][0],
@@ -203,6 +207,15 @@ def _start(request: dict[str, Any]) -> tuple[int, float]:
         setsigdef=[*IGNORED, signal.SIGPIPE, signal.SIGXFSZ],
     )
     return pid, spawned
+
+
+def _limit_memory(limit_bytes: int) -> None:
+    """Limit private memory (setrlimit(2), RLIMIT_DATA); a lower limit of the user stays."""
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    soft = limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def _reap(worker: int) -> None:

@@ -21,7 +21,7 @@ import tomllib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points, version
@@ -32,17 +32,21 @@ from packaging.specifiers import SpecifierSet
 
 import reference
 from harness.errors import BadInput, clean
+from harness.machine.resources import is_reserved
 from harness.plan.vocabulary import NUMERICS, PHASES, PROFILES, STATISTICS
-from reference.spec import UnknownName, outside_of
+from reference.errors import UnknownName
+from reference.registry import outside_of
 
 ENTRY_POINT_GROUP = "levelfield.adapters"
 OWN_DISTRIBUTION = "levelfield"
 # Names of frameworks, modes and environments. The name of an arm contains ":", "@" and "#", the
 # name of an environment "/", and patterns of arms contain "*", "?", "[" and ",".
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 TEXT_CHARACTERS = 500  # the longest title, summary or address
 PINS_LAST = timedelta(days=90)  # the policy of CONTRIBUTING.md
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_COLOUR = re.compile(r"#[0-9A-F]{6}")
 _NAME = re.compile(
     r"(?P<framework>[^@:#]+)(@(?P<version>[0-9][\w.]*))?:(?P<mode>[^@:#]+)"
     r"(#((?P<copy>[2-9]|[1-9]\d+)|\+(?P<percent>\d+(\.\d+)?)%))?"
@@ -112,7 +116,8 @@ class Mode:
     "default", or "tuned" for settings that the framework's documentation offers beyond the default.
     The two profiles are never compared in one ranking. ``numerics`` are the numeric modes in which
     it computes. ``overhead`` is what the documentation says about the framework's own work around
-    the arithmetic. ``notes`` say what a way of writing single models costs.
+    the arithmetic. ``notes`` say what a way of writing single models costs. ``variables`` are
+    environment variables of its workers, in addition to those of a suite.
     """
 
     name: str
@@ -124,6 +129,7 @@ class Mode:
     numerics: tuple[str, ...] = ("float32",)
     overhead: str = ""
     notes: tuple[Note, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,7 @@ class Framework:
     ``package`` is the dotted name under which the worker imports the adapter. ``root`` is the
     folder of the top-level package of that name. ``generic`` adapters need no file per model.
     ``distribution`` is the installed package that contains the framework, ``version`` the version
-    of that package.
+    of that package. ``colour`` is the one in charts, ``#RRGGBB``, or empty where none is stated.
     """
 
     name: str
@@ -146,6 +152,7 @@ class Framework:
     generic: bool
     distribution: str = OWN_DISTRIBUTION
     version: str = ""
+    colour: str = ""
 
     def identity(self) -> dict[str, str]:
         """Data that distinguish this adapter from another one of its name; ``run.json`` keeps them.
@@ -363,6 +370,7 @@ def read_framework(name: str, package: str, root: Path) -> Framework:
             folder=folder,
             modes=modes,
             generic=_truth(text.get("generic", False)),
+            colour=_colour(text["colour"]) if "colour" in text else "",
         )
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise BadInput(f"{path}: {error}") from error
@@ -399,6 +407,12 @@ def _day(value: Any) -> date:
     return date.fromisoformat(value)  # raises a ValueError for a day that no month has
 
 
+def _colour(value: Any) -> str:
+    if not isinstance(value, str) or not _COLOUR.fullmatch(value):
+        raise ValueError(f'{str(value)[:60]!r} should be a colour such as "#D55E00"')
+    return value
+
+
 def _specifier(value: Any) -> str:
     SpecifierSet(_text(value))  # raises a ValueError that names an invalid PEP 440 specifier
     return str(value)
@@ -431,7 +445,24 @@ def _mode(name: str, table: Mapping[str, Any], environments: Mapping[str, Enviro
         numerics=_texts(table.get("numerics", ["float32"]), NUMERICS),
         overhead=_text(table.get("overhead", "")),
         notes=tuple(_note(each) for each in table.get("notes", ())),
+        variables=_variables(table.get("variables", {})),
     )
+
+
+def _variables(table: Mapping[str, Any]) -> dict[str, str]:
+    for name, value in table.items():
+        if objection := objection_to(name, _text(value)):
+            raise ValueError(objection)
+    return dict(table)
+
+
+def objection_to(name: str, value: str) -> str:
+    """Say why a suite or a mode must not set an environment variable of workers; "" if it may."""
+    if not _VARIABLE.fullmatch(name) or not value.isprintable():
+        return f"{name!r} with the value {value!r} cannot be an environment variable"
+    if is_reserved(name):
+        return f"Levelfield decides what workers get as {name}; leave it out of the variables"
+    return ""
 
 
 def _note(table: Mapping[str, Any]) -> Note:

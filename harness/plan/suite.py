@@ -22,13 +22,14 @@ from typing import Any
 import reference
 from harness.errors import BadInput, clean
 from harness.machine.describe import shown
-from harness.machine.home import expanded
-from harness.machine.resources import available_cores
-from harness.plan.arms import arms, get_arm, top_folder
+from harness.machine.resources import available_cores, expanded, most_threads
+from harness.plan.arms import arms, get_arm, objection_to, top_folder
 from harness.plan.vocabulary import DEVICES, NUMERICS, PHASES, RESIDENCIES
 from harness.statistics.levels import LEVELS
+from reference.errors import UnknownName
 from reference.optimizers import OPTIMIZERS
-from reference.spec import TIME, Model, UnknownName
+from reference.presets import TIME
+from reference.spec import Model
 
 MODELS_GROUP = "levelfield.models"
 SUITES = Path(__file__).with_name("suites")
@@ -88,7 +89,8 @@ class Suite:
     whose memory cannot hold all arms at the same time. ``times`` are lengths of sequences that
     replace the presets' own, in models that have any; decoding keeps its own. ``models_from`` are
     the folders of outside models, as absolute paths. ``own_presets`` are presets that the file
-    defines: name -> its base and the sizes that differ from it.
+    defines: name -> its base and the sizes that differ from it. ``variables`` are environment
+    variables of all workers.
     """
 
     name: str
@@ -110,6 +112,7 @@ class Suite:
     seed: int = 0
     models_from: tuple[str, ...] = ()
     own_presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
     effort: Effort = field(default_factory=Effort)
     limits: Limits = field(default_factory=Limits)
 
@@ -163,6 +166,8 @@ class _Reader:
                 checked[key] = self._table(key, value, Effort if key == "effort" else Limits)
             elif key == "presets" and isinstance(value, dict):
                 checked[key], checked["own_presets"] = self._presets(value)
+            elif key == "variables":
+                checked[key] = self._variables(value)
             elif key in _SCALARS:
                 checked[key] = self._typed(key, value, _SCALARS[key])
             else:
@@ -202,6 +207,18 @@ class _Reader:
         if not tables:
             raise BadInput(f"{self._place('presets')}: 'presets' names no preset")
         return tuple(tables), own
+
+    def _variables(self, table: Any) -> dict[str, str]:
+        if not isinstance(table, dict):
+            raise BadInput(
+                f"{self._place('variables')}: 'variables' is a table: write [variables] above its"
+                " names"
+            )
+        for name, value in table.items():
+            self._typed(name, value, str)
+            if objection := objection_to(name, value):
+                raise BadInput(f"{self._place(name)}: {objection}")
+        return table
 
     def _known(self, key: str, known: Sequence[str] | set[str]) -> bool:
         if key not in known:
@@ -278,12 +295,13 @@ class _BadValue(BadInput):
 
 def validated(suite: Suite) -> Suite:
     """Return the suite with patterns expanded and no duplicates. Raises UnknownName or BadInput."""
-    cores = len(available_cores())
+    cores = most_threads()
     for time in suite.times:
         if time < 1:
             raise _BadValue("times", f"a sequence has at least 1 element, not {time}")
     for model in suite.models:
         definition = reference.get(model)
+        _check_traceable(definition, [each for each in suite.presets if each in suite.own_presets])
         for preset in suite.presets:
             definition.sizes(preset)
             for each in presets_of(suite, model, preset, "training"):
@@ -340,11 +358,16 @@ def add_presets(own: Mapping[str, Mapping[str, Any]]) -> None:
         reference.add_preset(name, preset["base"], preset["changes"])
 
 
-def _check_traceable(model: Model) -> None:
-    """Raise BadDefinition where the shapes of a preset cannot be computed."""
-    for preset in model.presets:
+def _check_traceable(model: Model, presets: Iterable[str] | None = None) -> None:
+    """Raise BadDefinition where the shapes of a preset cannot be computed.
+
+    ``presets``: those of the definition by default.
+    """
+    for preset in model.presets if presets is None else presets:
         try:
             reference.summarize(model, preset, 1)
+        except (UnknownName, reference.BadDefinition):
+            raise
         except Exception as error:  # a definition from outside may raise anything
             words = f"{model.name}/{preset} cannot be traced: {type(error).__name__}: {error}"
             raise reference.BadDefinition(words) from error
@@ -382,9 +405,14 @@ def _threads(wanted: int | str, cores: int) -> int:
         raise UnknownName("number of threads", str(wanted), ("all",))
     if not 1 <= wanted <= cores:
         raise _BadValue(
-            "threads", f"threads must be from 1 to the {cores} available cores, not {wanted}"
+            "threads",
+            f"threads must be from 1 to the {cores} available cores{_quota(cores)}, not {wanted}",
         )
     return wanted
+
+
+def _quota(cores: int) -> str:
+    return " within the quota of this control group" if cores < len(available_cores()) else ""
 
 
 def expand_arms(patterns: Sequence[str]) -> tuple[str, ...]:

@@ -9,23 +9,31 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
-from harness.errors import RunFailed
+from harness.errors import WorkerFailure
+from harness.machine.cgroups import oom_kills
+from harness.machine.resources import memory_limit_bytes, reference_variables
 from harness.machine.scratch import refuse_full, remove, scratch_folder
 from harness.machine.supervised import completed
 from harness.plan.cells import Cell
 from harness.plan.suite import Suite
 from harness.proof.lessons import Expected, Lesson, draw_lesson, expected_curve
-from reference.case import Answers, Case, draw_case, read_answers, write_answers, write_case
+from reference.answers import Answers, read_answers, write_answers
+from reference.case import Case, draw_case, write_case
 from reference.closing import Closing, closing_case, read_closing
 from reference.learning import RUNS, read_learned
-from reference.spec import outside_variables
+from reference.registry import outside_variables
 
 Stamp = tuple[int, ...]
+# Words of NumPy, XLA and their allocators when memory runs out.
+_NO_MEMORY = ("MemoryError", "RESOURCE_EXHAUSTED", "bad_alloc", "Out of memory")
 
 
 @dataclass
@@ -59,6 +67,18 @@ def _stamp(path: Path) -> Stamp:
     return ()
 
 
+def _failed(
+    done: subprocess.CompletedProcess[str], *, out_of_memory: bool
+) -> tuple[Literal["out-of-memory", "failed"], str]:
+    """Return the status of a cell whose case was not solved, and why."""
+    last = (done.stderr.strip().splitlines() or [""])[-1]
+    if done.returncode < 0:
+        last = f"it died of {signal.Signals(-done.returncode).name}"
+    if out_of_memory or any(word in done.stderr for word in _NO_MEMORY):
+        return "out-of-memory", f"memory ran out ({last})"
+    return "failed", last or f"it left with exit code {done.returncode}"
+
+
 @dataclass
 class Cases:
     """Writes case files below ``scratch`` and remembers them; the answers stay with the host."""
@@ -76,11 +96,12 @@ class Cases:
         default_factory=dict
     )
     _learned: dict[tuple[str, str, int, int, str], Expected] = field(default_factory=dict)
+    _unsolved: dict[tuple[Any, ...], WorkerFailure] = field(default_factory=dict)
 
     def solved(self, cell: Cell) -> tuple[CaseFile, Case, Answers]:
         """Return the case of a cell, solved by the reference in a process of its own.
 
-        Raises RunFailed if the reference cannot.
+        Raises WorkerFailure if the reference cannot: that costs the cells of this case alone.
         """
         key = (cell.model, cell.preset, cell.batch)
         if key not in self._solved:
@@ -92,8 +113,7 @@ class Cases:
         # This folder is unknown to the workers, and deleted before the case is available to them.
         with scratch_folder() as folder:
             printed = self._reference(
-                cell,
-                "reference",
+                ("reference", cell.model, cell.preset, cell.batch),
                 *(cell.model, cell.preset, str(cell.batch), str(self.suite.seed), str(folder)),
                 ",".join(self.suite.phases),
                 *self.suite.optimizers,
@@ -111,7 +131,7 @@ class Cases:
     def closing(self, cell: Cell) -> tuple[CaseFile, Case, Closing]:
         """Return the closing case of a cell, solved by the reference in a process of its own.
 
-        Raises RunFailed if the reference cannot.
+        Raises WorkerFailure if the reference cannot.
         """
         optimizer = cell.optimizer or ""
         key = (cell.model, cell.preset, cell.batch, cell.phase, optimizer)
@@ -121,8 +141,7 @@ class Cases:
                 gate, closing = folder / "gate.npz", folder / "answers.npz"
                 write_answers(answers, gate)
                 self._reference(
-                    cell,
-                    "reference.closing",
+                    ("reference.closing", *key),
                     *(cell.model, cell.preset, str(cell.batch), str(self.suite.seed)),
                     *(str(case.attempt), cell.phase, optimizer),
                     *(str(gate), str(closing)),
@@ -132,16 +151,30 @@ class Cases:
             self._closings[key] = (self._file("closing", key, lambda: further), further, expected)
         return self._closings[key]
 
-    def _reference(self, cell: Cell, module: str, *arguments: str) -> str:
-        """Run a module of the reference in a process of its own -> what it prints."""
-        # -P: nothing from the working folder
-        command = [sys.executable, "-P", "-m", module, *arguments]
-        done = completed(command, variables={**os.environ, **outside_variables()})
+    def _reference(self, task: tuple[Any, ...], *arguments: str) -> str:
+        """Run a module of the reference in a process of its own -> what it prints.
+
+        ``task``: the module, model, preset and batch, and whatever else distinguishes the task. A
+        task that failed is not tried again for the next arm. The process may use as much memory as
+        a worker, so that too large a case does not end other programs.
+        """
+        if task in self._unsolved:
+            raise self._unsolved[task]
+        module, model, preset, batch = task[:4]
+        killed = oom_kills()
+        done = completed(
+            # -P: nothing from the working folder
+            [sys.executable, "-P", "-m", module, *arguments],
+            variables={**reference_variables(), **outside_variables()},
+            memory_limit_bytes=memory_limit_bytes(self.suite.limits.memory_gib),
+        )
         if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            refuse_full(self.scratch, last)
-            name = f"{cell.model}/{cell.preset}"
-            raise RunFailed(f"the reference could not solve {name}: {last}")
+            status, reason = _failed(done, out_of_memory=oom_kills() != killed)
+            refuse_full(self.scratch, reason)
+            name = f"{model}/{preset} with batch {batch}"
+            failure = WorkerFailure(status, f"the reference could not solve {name}: {reason}")
+            self._unsolved[task] = failure
+            raise failure
         return done.stdout
 
     def doubled(self, cell: Cell) -> CaseFile:
@@ -175,21 +208,21 @@ class Cases:
     def learned(self, cell: Cell, seed: int) -> Expected:
         """Return the expected curve of a seed's lesson, by the reference in a process of its own.
 
-        The lesson must fit the model. Raises RunFailed if the reference cannot learn it.
+        The lesson must fit the model. Raises WorkerFailure if the reference cannot learn it.
         """
         optimizer = cell.optimizer or "sgd"
         key = (cell.model, cell.preset, cell.batch, seed, optimizer)
         if key not in self._learned:
-            known = self.lesson(cell, seed)
-            assert not isinstance(known, str)
-            _, lesson = known
+            drawn = self.lesson(cell, seed)
+            assert not isinstance(drawn, str)
+            _, lesson = drawn
             # The file that workers read is not used: a worker may have changed it.
             with scratch_folder() as folder:
                 path = folder / "case.npz"
                 write_case(lesson.case, path)
                 counts = str(lesson.epochs), str(lesson.train_sets)
                 self._reference(
-                    cell, "reference.learning", *(str(path), optimizer, *counts, str(folder))
+                    ("reference.learning", *key), *(str(path), optimizer, *counts, str(folder))
                 )
                 runs = [read_learned(folder / f"learned-{n}.npz") for n in range(RUNS)]
             curves = [lesson.curve(run.train_losses, run.outputs) for run in runs]

@@ -1,17 +1,18 @@
 """Checks that a measurement can be believed: after the gate, and of the timed slices.
 
-Each check is a :class:`harness.proof.gate.Check`, kept in a ``check`` or ``closing`` record. If one
-check exceeds its tolerance, the cell ends as ``failed`` and none of its timings are reported.
+Each check is a :class:`harness.proof.outcome.Check`, kept in a ``check`` or ``closing`` record. If
+one check exceeds its tolerance, the cell ends as ``failed`` and none of its timings are reported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 from harness.machine.supervised import TreeUse
-from harness.proof.gate import Check
+from harness.proof.outcome import Check
+from harness.proof.replies import CheckFenceReply, CheckHandlesReply, Slice, SlotReply
 
 # Share of a step's seconds. Work that a fence lets pass would be counted nowhere.
 FENCE_READ = 0.05
@@ -50,17 +51,21 @@ READING_SECONDS = 1e-6
 IMPOSSIBLE = 1.25
 
 
-def fence_check(seconds: Mapping[str, float]) -> Check:
-    """Check that a fence lets no work pass.
+@dataclass(frozen=True)
+class Slot:
+    """A slot: the worker's reply, the seconds that the host waited, the use of the process tree."""
 
-    ``seconds`` are those of ``harness.worker.measure.check_fence``.
-    """
-    fenced = seconds["fenced"]
-    late = max(seconds["after"] - seconds["later"] - CLOCK_SECONDS, 0.0)
-    note = f"{late:.3g} s of work of a step of {fenced:.3g} s were left after the fence"
-    return Check(
-        "fence read", late / fenced, FENCE_READ, note if late / fenced > FENCE_READ else ""
-    )
+    reply: SlotReply
+    host_seconds: float
+    use: TreeUse
+
+
+def fence_check(seconds: CheckFenceReply) -> Check:
+    """Check that a fence lets no work pass."""
+    late = max(seconds.after - seconds.later - CLOCK_SECONDS, 0.0)
+    share = late / seconds.fenced
+    note = f"{late:.3g} s of work of a step of {seconds.fenced:.3g} s were left after the fence"
+    return Check("fence read", share, FENCE_READ, note if share > FENCE_READ else "")
 
 
 def affinity_check(allowed: Sequence[int], given: Sequence[int]) -> Check:
@@ -73,9 +78,9 @@ def affinity_check(allowed: Sequence[int], given: Sequence[int]) -> Check:
     return Check("affinity", float(len(others)), 0.0, note)
 
 
-def concurrency_check(slices: Sequence[Mapping[str, Any]], threads: int) -> Check:
+def concurrency_check(slices: Sequence[Slice], threads: int) -> Check:
     """Check the highest concurrency of the slices, since a busy machine only ever lowers it."""
-    share = max(each["cpu_seconds"] / each["seconds"] for each in slices) / threads
+    share = max(part.cpu_seconds / part.seconds for part in slices) / threads
     note = f"used {share * threads:.2f} cores, was given {threads}" if share > CONCURRENCY else ""
     return Check("concurrency", share, CONCURRENCY, note)
 
@@ -109,13 +114,10 @@ def doubled_check(step_seconds: float, doubled_seconds: float) -> Check:
     return Check("batch doubled", error, 1.0, note)
 
 
-def handles_check(seconds: Mapping[str, float]) -> Check:
-    """Check that earlier steps are computed before they are read.
-
-    ``seconds`` are those of ``harness.worker.measure.check_handles``.
-    """
-    later = seconds["earlier"] - seconds["last"] - READING_SECONDS
-    postponed = max(later, 0.0) / seconds["fenced"]
+def handles_check(seconds: CheckHandlesReply) -> Check:
+    """Check that earlier steps are computed before they are read."""
+    longer = seconds.earlier - seconds.last - READING_SECONDS
+    postponed = max(longer, 0.0) / seconds.fenced
     note = (
         f"reading an earlier step takes {postponed:.2f} steps longer than reading the last:"
         " steps are computed when they are read, and slices read only the last"
@@ -147,46 +149,44 @@ def fresh_check(timed: Sequence[float], fresh: Sequence[float]) -> Check:
     return Check("as after a load", AS_FRESH / ratio, 1.0, note if ratio < AS_FRESH else "")
 
 
-def slices_checks(
-    slots: Sequence[Mapping[str, Any]], *, steps: int, threads: int, device: str
-) -> list[Check]:
+def slices_checks(slots: Sequence[Slot], *, steps: int, threads: int, device: str) -> list[Check]:
     """Compare the slices of a cell in one process with each other.
 
-    ``slots``: replies of ``harness.engine.workers.Worker.slot`` with ``steps`` steps a slice. Each
-    check uses the median of the slots, so that a disturbed slot decides nothing.
+    ``steps``: steps of a slice. Each check uses the median of the slots, so that a disturbed slot
+    decides nothing.
     """
-    found = _clock_checks(slots, steps)
+    checks = _clock_checks(slots, steps)
     pairs = [
-        (slot["slices"]["throughput"], slot["slices"]["latency"])
+        (slot.reply.slices["throughput"], slot.reply.slices["latency"])
         for slot in slots
-        if {"throughput", "latency"} <= slot["slices"].keys()
+        if {"throughput", "latency"} <= slot.reply.slices.keys()
     ]
     if pairs:
-        found.append(_overlap_check(pairs, steps, device))
+        checks.append(_overlap_check(pairs, steps, device))
         if device == "cpu":  # on other devices the processor only launches work and waits
-            found.append(_cpu_check(pairs, steps))
+            checks.append(_cpu_check(pairs, steps))
     share = median(
-        part["cpu_seconds"] / part["seconds"] / threads
+        part.cpu_seconds / part.seconds / threads
         for slot in slots
-        for part in slot["slices"].values()
+        for part in slot.reply.slices.values()
     )
     note = f"used {share * threads:.2f} cores, was given {threads}" if share > CONCURRENCY else ""
-    return [*found, Check("timed concurrency", share, CONCURRENCY, note)]
+    return [*checks, Check("timed concurrency", share, CONCURRENCY, note)]
 
 
-def _clock_checks(slots: Sequence[Mapping[str, Any]], steps: int) -> list[Check]:
+def _clock_checks(slots: Sequence[Slot], steps: int) -> list[Check]:
     """Compare the seconds that a worker reports with those around them.
 
     On a busy machine the host waits longer than the worker took, so the slot in which the two agree
     best counts. No machine makes the host wait less.
     """
     request = REQUEST_SECONDS + steps * REPLY_STEP_SECONDS
-    told = max((slot["worker_seconds"] + request) / slot["host_seconds"] for slot in slots)
-    fast = median(slot["worker_seconds"] / slot["host_seconds"] for slot in slots)
-    error = max(CLOCK_LEAST / told, fast / CLOCK_MOST)
-    clock = f"its clock showed {fast:.0%} of the time that the host waited"
+    largest = max((slot.reply.worker_seconds + request) / slot.host_seconds for slot in slots)
+    usual = median(slot.reply.worker_seconds / slot.host_seconds for slot in slots)
+    error = max(CLOCK_LEAST / largest, usual / CLOCK_MOST)
+    clock = f"its clock showed {usual:.0%} of the time that the host waited"
     whole = median(
-        (slot["slices"]["throughput"]["seconds"] + CLOCK_SECONDS) / slot["window_seconds"]
+        (slot.reply.slices["throughput"].seconds + CLOCK_SECONDS) / slot.reply.window_seconds
         for slot in slots
     )
     lost = f"its throughput slices are said to take {whole:.0%} of the time that they took"
@@ -196,12 +196,12 @@ def _clock_checks(slots: Sequence[Mapping[str, Any]], steps: int) -> list[Check]
     ]
 
 
-Pairs = Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]  # (throughput, latency) slices
+Pairs = Sequence[tuple[Slice, Slice]]  # (throughput, latency)
 
 
 def _overlap_check(pairs: Pairs, steps: int, device: str) -> Check:
     ratio = median(
-        (throughput["seconds"] / steps + LAUNCH_SECONDS[device]) / median(latency["step_seconds"])
+        (throughput.seconds / steps + LAUNCH_SECONDS[device]) / median(latency.step_seconds or ())
         for throughput, latency in pairs
     )
     note = (
@@ -214,7 +214,7 @@ def _overlap_check(pairs: Pairs, steps: int, device: str) -> Check:
 def _cpu_check(pairs: Pairs, steps: int) -> Check:
     allowed = steps * CLOCK_SECONDS
     ratio = median(
-        (throughput["cpu_seconds"] + allowed) / (latency["cpu_seconds"] + allowed)
+        (throughput.cpu_seconds + allowed) / (latency.cpu_seconds + allowed)
         for throughput, latency in pairs
     )
     note = f"a step takes {ratio:.2f} of its CPU seconds in a throughput slice"

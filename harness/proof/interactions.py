@@ -34,19 +34,20 @@ def draw_interactions(
     taste, nature = (stream.standard_normal((n, FACTORS)) for n in (users, items))
     score = taste @ nature.T + stream.standard_normal(items) + stream.gumbel(size=(users, items))
     order = np.argsort(-score, axis=1)
-    met, unmet = order[:, :INTERACTIONS], stream.permuted(order[:, INTERACTIONS:], axis=1)
-    held = stream.permuted(met, axis=1)
-    learned, ranked = held[:, 1:], np.concatenate((held[:, :1], unmet[:, : CANDIDATES - 1]), axis=1)
-    wrong = unmet[np.arange(users)[:, None], _others(unmet, learned.shape[1], stream)]
+    others = stream.permuted(order[:, INTERACTIONS:], axis=1)
+    positives = stream.permuted(order[:, :INTERACTIONS], axis=1)
+    learned = positives[:, 1:]
+    ranked = np.concatenate((positives[:, :1], others[:, : CANDIDATES - 1]), axis=1)
+    negatives = others[np.arange(users)[:, None], _places(others, learned.shape[1], stream)]
     return (
-        _examples(np.concatenate((learned, wrong), axis=1), learned.shape[1]),
+        _examples(np.concatenate((learned, negatives), axis=1), learned.shape[1]),
         _examples(ranked, 1),
     )
 
 
-def _others(unmet: NDArray[Any], learned: int, stream: np.random.Generator) -> NDArray[np.int64]:
+def _places(others: NDArray[Any], learned: int, stream: np.random.Generator) -> NDArray[np.int64]:
     """Draw the places of the negatives, each independently; ranked items may be among them."""
-    return stream.integers(0, unmet.shape[1], (len(unmet), NEGATIVES * learned))
+    return stream.integers(0, others.shape[1], (len(others), NEGATIVES * learned))
 
 
 def _examples(items: NDArray[Any], positives: int) -> Examples:

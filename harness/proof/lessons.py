@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.proof.gate import Check
 from harness.proof.interactions import CANDIDATES, draw_interactions, hit_rate
+from harness.proof.outcome import Check
 from reference.case import Arrays, Case, draw_case
 from reference.layers_numpy import NumpyLayers
 from reference.spec import ArraySpec
@@ -165,10 +165,10 @@ def draw_lesson(model: str, preset: str, *, batch: int, seed: int, epochs: int) 
         sizes = drawn.sizes
         if sizes["items"] < 2 * CANDIDATES:
             return f"{sizes['items']} items are too few to rank {CANDIDATES} of them"
-        found = draw_interactions(sizes["users"], sizes["items"], stream)
+        splits = draw_interactions(sizes["users"], sizes["items"], stream)
         train, test = (
             {"user": users, "item": items, "label": labels[:, None].astype(np.float32)}
-            for users, items, labels in found
+            for users, items, labels in splits
         )
         return _lesson(
             drawn, train, test, test["label"], measure=ranked, stream=stream, epochs=epochs

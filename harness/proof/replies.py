@@ -1,9 +1,9 @@
 """Checks the replies and answer files of workers, which are foreign data.
 
-A worker runs code that Levelfield did not write. ``REPLIES`` is the table of the replies that
-``harness.worker.worker`` may give, one row per request. :func:`parsed` checks a reply by this
-table, and :func:`read_arrays` checks a file of arrays. The engine therefore only sees values of the
-types that it expects. Nonsense raises :class:`harness.errors.WorkerFailure`, which costs the cell.
+A worker runs code that Levelfield did not write, and sends JSON. There is one class for each kind
+of reply of ``harness.worker.worker``. :func:`parsed` checks a reply by the fields of its class and
+makes the object, and :func:`read_arrays` checks a file of arrays. No other module sees the JSON.
+Nonsense raises :class:`harness.errors.WorkerFailure`, which costs the cell.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,35 +47,49 @@ FAILURES = ("failed", "out-of-memory", "unsupported")
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of JSON value: its name for people and the test for it."""
+    """A kind of JSON value: its name for people, the test for it, and how it is converted."""
 
     name: str
     fits: Callable[[Any], bool]
+    convert: Callable[[Any], Any] = lambda value: value
 
 
 def optional(kind: Kind) -> Kind:
     """Return a kind that accepts null, too."""
-    return Kind(f"{kind.name} or null", lambda value: value is None or kind.fits(value))
-
-
-def list_of(kind: Kind) -> Kind:
-    """Return the kind of a list with such elements."""
     return Kind(
-        f"a list, each {kind.name}",
-        lambda value: isinstance(value, list) and all(map(kind.fits, value)),
+        f"{kind.name} or null",
+        lambda value: value is None or kind.fits(value),
+        lambda value: None if value is None else kind.convert(value),
     )
 
 
-def table_of(**fields: Kind) -> Kind:
-    """Return the kind of an object with exactly these fields.
+def list_of(kind: Kind) -> Kind:
+    """Return the kind of a list with such elements, which becomes a tuple."""
+    return Kind(
+        f"a list, each {kind.name}",
+        lambda value: isinstance(value, list) and all(map(kind.fits, value)),
+        lambda value: tuple(map(kind.convert, value)),
+    )
 
-    Fields whose kind accepts null may be missing.
+
+def by_name(kind: Kind) -> Kind:
+    """Return the kind of an object with such values under any names."""
+    return Kind(
+        f"an object, each {kind.name}",
+        lambda value: isinstance(value, dict) and all(map(kind.fits, value.values())),
+        lambda value: {name: kind.convert(part) for name, part in value.items()},
+    )
+
+
+def object_of(shape: type) -> Kind:
+    """Return the kind of an object with the fields of a dataclass, which becomes one.
+
+    Fields that have a default may be missing.
     """
     return Kind(
-        f"an object of {', '.join(fields)}",
-        lambda value: (
-            isinstance(value, dict) and not _misfit({**dict.fromkeys(fields), **value}, fields)
-        ),
+        f"an object of {', '.join(_kinds(shape))}",
+        lambda value: isinstance(value, dict) and not _misfit(value, shape),
+        lambda value: _made(shape, value),
     )
 
 
@@ -89,88 +104,219 @@ def _is_amount(value: Any) -> bool:
 
 YES_OR_NO = Kind("true or false", lambda value: isinstance(value, bool))
 PLAIN_TEXT = Kind("a text", lambda value: isinstance(value, str))
-OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 # The loss of an honest arm that diverges is not finite. Integers are always finite.
 REAL = Kind("a number", lambda value: isinstance(value, float) or _is_amount(value))
 AMOUNT = Kind("a finite number, zero or more", _is_amount)
 POSITIVE = Kind("a finite number above zero", lambda value: _is_amount(value) and value > 0)
 WHOLE = Kind("a whole number, zero or more", lambda v: isinstance(v, int) and _is_amount(v))
 STEP_COUNT = Kind("a whole number above zero", lambda value: WHOLE.fits(value) and value > 0)
-
-SLICE = table_of(
-    seconds=POSITIVE,
-    step_seconds=optional(list_of(POSITIVE)),
-    cpu_seconds=AMOUNT,
-    wait_seconds=optional(AMOUNT),
-    switches=optional(WHOLE),
-    major_faults=optional(WHOLE),
+DESCRIPTION = Kind(
+    "an object", lambda value: isinstance(value, dict), lambda value: described(value)
 )
 
 
-# Request -> the only fields that its reply may have, without "ok".
-REPLIES: Mapping[str, Mapping[str, Kind]] = {
-    "prepare": {"interpreter_up": AMOUNT, "python": PLAIN_TEXT},
-    "start": {"import_seconds": AMOUNT, "device_seconds": AMOUNT, "describe": OBJECT},
-    "load": {"build_seconds": AMOUNT},
-    "compile": {"compile_seconds": optional(AMOUNT)},
-    "first_steps": {"first_step_seconds": POSITIVE, "second_step_seconds": POSITIVE},
-    "answer": {"arrays": WHOLE},
-    "warm_up": {
-        "warm_up_steps": WHOLE,
-        "warm_up_seconds": AMOUNT,
-        "capped": YES_OR_NO,
-        "step_seconds": POSITIVE,
-    },
-    "calibrate": {"fence_seconds": AMOUNT, "slice_steps": STEP_COUNT},
-    "check_fence": {"fenced": POSITIVE, "after": AMOUNT, "later": AMOUNT},
-    "check_handles": {"earlier": AMOUNT, "last": AMOUNT, "fenced": POSITIVE},
-    "kept": {},
-    "closing": {
-        "first_seconds": list_of(AMOUNT),
-        "again_seconds": list_of(AMOUNT),
-        "first_token_seconds": list_of(AMOUNT),
-        "again_token_seconds": list_of(AMOUNT),
-        "fresh_seconds": AMOUNT,
-    },
-    "slot": {
-        "slices": OBJECT,
-        "compiled": WHOLE,
-        "worker_seconds": AMOUNT,
-        "window_seconds": POSITIVE,
-    },
-    "steps": {},
-    "learn": {"train_losses": list_of(REAL)},
-    "memory": {
-        "peak_bytes": optional(WHOLE),
-        "device": optional(
-            table_of(used_peak_bytes=optional(WHOLE), reserved_peak_bytes=optional(WHOLE))
-        ),
-    },
-}
+@dataclass(frozen=True)
+class Reply:
+    """The reply to the request ``do``. The annotation of a field has the kind of its JSON value.
 
-
-def parsed(request: Mapping[str, Any], line: bytes) -> dict[str, Any]:
-    """Return the fields of a reply, without "ok".
-
-    ``request`` is the request as sent: {"do": its name, ...arguments}; ``line`` is the reply as
-    received. Raises WorkerFailure with the worker's own status and reason. Raises
-    :class:`Nonsense`, a WorkerFailure, if the line is no reply to the request.
+    The methods of ``harness.worker.worker.Server`` say how each value is measured.
     """
-    do = request["do"]
+
+    do: ClassVar[str]
+
+
+AnyReply = TypeVar("AnyReply", bound=Reply)
+
+
+@dataclass(frozen=True)
+class PrepareReply(Reply):
+    """The interpreter of a worker; ``interpreter_up`` is when it started to run its file."""
+
+    do = "prepare"
+    interpreter_up: Annotated[float, AMOUNT]
+    python: Annotated[str, PLAIN_TEXT]
+
+
+@dataclass(frozen=True)
+class StartReply(Reply):
+    """A framework that was imported and configured, and the adapter's description of it."""
+
+    do = "start"
+    import_seconds: Annotated[float, AMOUNT]
+    device_seconds: Annotated[float, AMOUNT]
+    describe: Annotated[Mapping[str, str | float | None], DESCRIPTION]
+
+
+@dataclass(frozen=True)
+class LoadReply(Reply):
+    """A case that was loaded."""
+
+    do = "load"
+    build_seconds: Annotated[float, AMOUNT]
+
+
+@dataclass(frozen=True)
+class CompileReply(Reply):
+    """The seconds of ahead-of-time compilation; None where there is none."""
+
+    do = "compile"
+    compile_seconds: Annotated[float | None, optional(AMOUNT)]
+
+
+@dataclass(frozen=True)
+class FirstStepsReply(Reply):
+    """The seconds of the first two steps, each fenced."""
+
+    do = "first_steps"
+    first_step_seconds: Annotated[float, POSITIVE]
+    second_step_seconds: Annotated[float, POSITIVE]
+
+
+@dataclass(frozen=True)
+class AnswerReply(Reply):
+    """The number of arrays in the file of answers."""
+
+    do = "answer"
+    arrays: Annotated[int, WHOLE]
+
+
+@dataclass(frozen=True)
+class WarmUpReply(Reply):
+    """A warm-up, and the seconds of a step after it."""
+
+    do = "warm_up"
+    warm_up_steps: Annotated[int, WHOLE]
+    warm_up_seconds: Annotated[float, AMOUNT]
+    capped: Annotated[bool, YES_OR_NO]
+    step_seconds: Annotated[float, POSITIVE]
+
+
+@dataclass(frozen=True)
+class CalibrateReply(Reply):
+    """The number of steps that make a slice, and the seconds of a fence."""
+
+    do = "calibrate"
+    fence_seconds: Annotated[float, AMOUNT]
+    slice_steps: Annotated[int, STEP_COUNT]
+
+
+@dataclass(frozen=True)
+class CheckFenceReply(Reply):
+    """The seconds of ``harness.worker.measure.check_fence``."""
+
+    do = "check_fence"
+    fenced: Annotated[float, POSITIVE]
+    after: Annotated[float, AMOUNT]
+    later: Annotated[float, AMOUNT]
+
+
+@dataclass(frozen=True)
+class CheckHandlesReply(Reply):
+    """The seconds of ``harness.worker.measure.check_handles``."""
+
+    do = "check_handles"
+    earlier: Annotated[float, AMOUNT]
+    last: Annotated[float, AMOUNT]
+    fenced: Annotated[float, POSITIVE]
+
+
+@dataclass(frozen=True)
+class KeptReply(Reply):
+    """The answers of the timed load were written."""
+
+    do = "kept"
+
+
+@dataclass(frozen=True)
+class ClosingReply(Reply):
+    """The seconds of the closing gate; a tuple has those of each step, or nothing."""
+
+    do = "closing"
+    first_seconds: Annotated[tuple[float, ...], list_of(AMOUNT)]
+    again_seconds: Annotated[tuple[float, ...], list_of(AMOUNT)]
+    first_token_seconds: Annotated[tuple[float, ...], list_of(AMOUNT)]
+    again_token_seconds: Annotated[tuple[float, ...], list_of(AMOUNT)]
+    fresh_seconds: Annotated[float, AMOUNT]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A timed slice and the use of the worker during it; fields of a ``slice`` record."""
+
+    seconds: Annotated[float, POSITIVE]
+    cpu_seconds: Annotated[float, AMOUNT]
+    step_seconds: Annotated[tuple[float, ...] | None, optional(list_of(POSITIVE))] = None
+    wait_seconds: Annotated[float | None, optional(AMOUNT)] = None
+    switches: Annotated[int | None, optional(WHOLE)] = None
+    major_faults: Annotated[int | None, optional(WHOLE)] = None
+
+
+@dataclass(frozen=True)
+class SlotReply(Reply):
+    """The slices of a slot by their kind; ``compiled`` is the number of compilations in them."""
+
+    do = "slot"
+    slices: Annotated[Mapping[str, Slice], by_name(object_of(Slice))]
+    compiled: Annotated[int, WHOLE]
+    worker_seconds: Annotated[float, AMOUNT]
+    window_seconds: Annotated[float, POSITIVE]
+
+
+@dataclass(frozen=True)
+class StepsReply(Reply):
+    """Untimed steps that have ended."""
+
+    do = "steps"
+
+
+@dataclass(frozen=True)
+class LearnReply(Reply):
+    """The loss of the last training step of each epoch."""
+
+    do = "learn"
+    train_losses: Annotated[tuple[float, ...], list_of(REAL)]
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """The peaks of a framework's own allocator."""
+
+    used_peak_bytes: Annotated[int | None, optional(WHOLE)] = None
+    reserved_peak_bytes: Annotated[int | None, optional(WHOLE)] = None
+
+
+@dataclass(frozen=True)
+class MemoryReply(Reply):
+    """The peak of resident memory since the last request for it, and that of the device."""
+
+    do = "memory"
+    peak_bytes: Annotated[int | None, optional(WHOLE)]
+    device: Annotated[DeviceMemory | None, optional(object_of(DeviceMemory))]
+
+
+def parsed(kind: type[AnyReply], request: Mapping[str, Any], line: bytes) -> AnyReply:
+    """Return a reply of this kind from ``line``, the JSON as received.
+
+    ``request`` is the request as sent: {"do": its name, ...arguments}. Raises WorkerFailure with
+    the worker's own status and reason. Raises :class:`Nonsense`, a WorkerFailure, if the line is no
+    reply to the request.
+    """
+    do = kind.do
     try:
-        reply = json.loads(line)
+        content = json.loads(line)
     except (ValueError, RecursionError):
         raise Nonsense(do, "is not JSON", "one JSON object") from None
-    if not isinstance(reply, dict) or not isinstance(reply.get("ok"), bool):
-        raise Nonsense(do, f"is {shown(reply)}", 'an object whose "ok" is true or false')
-    if not reply.pop("ok"):
-        _raise_failure(do, reply)
-    if misfit := _misfit(reply, REPLIES[do]):
+    if not isinstance(content, dict) or not isinstance(content.get("ok"), bool):
+        raise Nonsense(do, f"is {shown(content)}", 'an object whose "ok" is true or false')
+    if not content.pop("ok"):
+        _raise_failure(do, content)
+    if misfit := _misfit(content, kind):
         raise Nonsense(do, *misfit)
-    if do == "slot":
-        _check_slices(request, reply["slices"])
-    if do == "learn" and len(reply["train_losses"]) != request["epochs"]:
-        count = len(reply["train_losses"])
+    reply: AnyReply = _made(kind, content)
+    if isinstance(reply, SlotReply):
+        _check_slices(request, reply.slices)
+    if isinstance(reply, LearnReply) and len(reply.train_losses) != request["epochs"]:
+        count = len(reply.train_losses)
         raise Nonsense(do, f"has the losses of {count} epochs", f"those of {request['epochs']}")
     return reply
 
@@ -178,12 +324,12 @@ def parsed(request: Mapping[str, Any], line: bytes) -> dict[str, Any]:
 class Nonsense(WorkerFailure):
     """A reply that does not fit its request."""
 
-    def __init__(self, do: str, found: str, expected: str) -> None:
-        super().__init__("failed", f"the reply to '{do}' {found}; expected {expected}")
+    def __init__(self, do: str, mistake: str, expected: str) -> None:
+        super().__init__("failed", f"the reply to '{do}' {mistake}; expected {expected}")
 
 
-def _raise_failure(do: str, reply: Mapping[str, Any]) -> None:
-    status, reason = reply.get("status"), reply.get("reason")
+def _raise_failure(do: str, content: Mapping[str, Any]) -> None:
+    status, reason = content.get("status"), content.get("reason")
     if status not in FAILURES:
         raise Nonsense(do, f"fails with the status {shown(status)}", " or ".join(FAILURES))
     if not isinstance(reason, str):
@@ -191,40 +337,56 @@ def _raise_failure(do: str, reply: Mapping[str, Any]) -> None:
     raise WorkerFailure(status, cut(reason, REASON_CHARACTERS))
 
 
-def _misfit(reply: Mapping[str, Any], fields: Mapping[str, Kind]) -> tuple[str, str] | None:
-    """Return (the mistake of the reply, what was expected), or None."""
-    for name in reply:
-        if name not in fields:
-            return f"has the field {shown(name)}", f"only {', '.join(fields) or 'ok'}"
-    for name, kind in fields.items():
-        if name not in reply:
+@cache
+def _kinds(shape: type) -> Mapping[str, Kind]:
+    """Return the kind of each field of a dataclass."""
+    hints = get_type_hints(shape, include_extras=True)
+    return {field.name: get_args(hints[field.name])[1] for field in fields(shape)}
+
+
+@cache
+def _may_be_missing(shape: type) -> frozenset[str]:
+    return frozenset(field.name for field in fields(shape) if field.default is not MISSING)
+
+
+def _misfit(content: Mapping[str, Any], shape: type) -> tuple[str, str] | None:
+    """Return (the mistake of a JSON object, what was expected), or None."""
+    kinds = _kinds(shape)
+    for name in content:
+        if name not in kinds:
+            return f"has the field {shown(name)}", f"only {', '.join(kinds) or 'ok'}"
+    for name, kind in kinds.items():
+        if name in content and not kind.fits(content[name]):
+            return f"has {shown(content[name])} for '{name}'", kind.name
+        if name not in content and name not in _may_be_missing(shape):
             return f"has no field '{name}'", kind.name
-        if not kind.fits(reply[name]):
-            return f"has {shown(reply[name])} for '{name}'", kind.name
     return None
 
 
-def _check_slices(request: Mapping[str, Any], slices: Mapping[str, Any]) -> None:
+def _made(shape: type, content: Mapping[str, Any]) -> Any:
+    """Return the dataclass of a JSON object that has no misfit."""
+    kinds = _kinds(shape)
+    return shape(**{name: kinds[name].convert(value) for name, value in content.items()})
+
+
+def _check_slices(request: Mapping[str, Any], slices: Mapping[str, Slice]) -> None:
     """Require a slice of each requested kind, with the seconds of each step that was fenced."""
     kinds, steps = list(request["kinds"]), request["steps"]
     if sorted(slices) != sorted(kinds):
         raise Nonsense("slot", f"has slices {shown(sorted(slices))}", f"slices {sorted(kinds)}")
     for kind in kinds:
-        if not SLICE.fits(slices[kind]):
-            raise Nonsense("slot", f"has the slice {shown(slices[kind])}", SLICE.name)
-        each = slices[kind].get("step_seconds") or []
-        wanted = steps if kind in FENCED else 0
-        if len(each) != wanted:
-            raise Nonsense("slot", f"has the seconds of {len(each)} steps", f"those of {wanted}")
+        count, expected = len(slices[kind].step_seconds or ()), steps if kind in FENCED else 0
+        if count != expected:
+            raise Nonsense("slot", f"has the seconds of {count} steps", f"those of {expected}")
 
 
-def described(values: Mapping[str, Any]) -> dict[str, Any]:
+def described(values: Mapping[str, Any]) -> dict[str, str | float | None]:
     """Return an adapter's description of itself, as a flat object of bounded JSON values.
 
     Numbers, truth values and null stay as they are; everything else becomes a text of one line.
     A value that exceeds the limits is cut, and says so.
     """
-    kept: dict[str, Any] = {}
+    kept: dict[str, str | float | None] = {}
     for name in list(values)[:DESCRIBE_ENTRIES]:
         value = values[name]
         plain = value is None or isinstance(value, bool) or REAL.fits(value)
@@ -236,11 +398,15 @@ def described(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_text(value: Any) -> str:
-    """Return a JSON value as a text; Python refuses to write an integer of thousands of digits."""
+    """Return a JSON value as a text.
+
+    Python refuses to write an integer of thousands of digits, and a value that is nested almost as
+    deeply as it can read.
+    """
     try:
         return json.dumps(value)
-    except ValueError:
-        return "(a number too large to show)"
+    except (ValueError, RecursionError):
+        return "(a value too large to show)"
 
 
 def cut(text: str, most: int) -> str:
@@ -257,7 +423,7 @@ def cut(text: str, most: int) -> str:
 
 def shown(value: Any) -> str:
     """Return a wrong value as a reason shows it."""
-    return cut(json.dumps(value), SHOWN_CHARACTERS)
+    return cut(_as_text(value), SHOWN_CHARACTERS)
 
 
 # Errors of opening a damaged file, unpacking it and reading NumPy's headers.
@@ -291,8 +457,8 @@ def read_arrays(path: Path, *, limit_bytes: int) -> dict[str, NDArray[Any]]:
             with np.load(file, allow_pickle=False) as stored:
                 return {name: _numbers(name, stored[name]) for name in stored.files}
     except _UNREADABLE as error:
-        found = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        reason = f"its answers cannot be read: {found or type(error).__name__}"
+        cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = f"its answers cannot be read: {cause or type(error).__name__}"
         words = f"{reason}; expected an .npz file with arrays of real numbers"
         raise WorkerFailure("failed", cut(words, REASON_CHARACTERS)) from error
 

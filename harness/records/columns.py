@@ -240,7 +240,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "test_accuracy": (NUMBER, "share of test examples answered right, 0 to 1"),
         "test_loss": (NUMBER, "loss on the test examples"),
-        "flops": (NUMBER, "floating-point operations of a step by the model definition"),
+        "flops": (NUMBER, "floating-point operations that a step needs, by the model definition"),
         "roofline_share": (NUMBER, "time that the machine's ceilings allow over step_seconds"),
         "blocks": (COUNT, "blocks that count: fresh processes of this arm"),
         "slices": (COUNT, "throughput slices of these blocks outside quarantine"),

@@ -55,13 +55,16 @@ class SessionRecord(Record):
     """How a session began."""
 
     kind = "session"
-    quiet: Annotated[bool, "whether the machine was quiet when the session began: yes, no or empty"]
+    quiet: Annotated[
+        bool | None, "whether the machine was quiet when the session began: yes, no or empty"
+    ]
     waited_seconds: Annotated[float, "seconds waited for a quiet machine"]
     foreign_share: Annotated[
         float,
         "share of the cores to measure on (older runs: of all cores) that other programs used then",
     ]
     watched_cores: Annotated[Sequence[int] | None, "the cores that the share refers to"] = None
+    cores: Annotated[Sequence[int] | None, "the cores to measure on, the first ones first"] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,36 +123,35 @@ class StartupRecord(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GateRecord(Record):
+class CheckedRecord(Record):
+    """The fields of every record of checks."""
+
+    cell: str
+    process: Process
+    passed: bool
+    checks: Checks
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateRecord(CheckedRecord):
     """The answers of a cell, compared with the reference's."""
 
     kind = "gate"
-    cell: str
-    process: Process
-    passed: bool
-    checks: Checks
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckRecord(Record):
+class CheckRecord(CheckedRecord):
     """Whether the measurement of a cell can be trusted."""
 
     kind = "check"
-    cell: str
-    process: Process
-    passed: bool
-    checks: Checks
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClosingRecord(Record):
+class ClosingRecord(CheckedRecord):
     """The closing gate of a cell."""
 
     kind = "closing"
-    cell: str
-    process: Process
     passed: Annotated[bool, "whether the cell passed its closing gate"]
-    checks: Checks
     reference_seconds: Annotated[
         float | None,
         "seconds in which the reference solved the closing case; about 0 for all cells of a"

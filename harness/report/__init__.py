@@ -14,7 +14,7 @@ import harness.report.agg  # noqa: F401  before any import of Matplotlib
 # isort: split
 from matplotlib.figure import Figure
 
-from harness.analysis.groups import Group, groups
+from harness.analysis.comparisons import Comparison, comparisons_of
 from harness.analysis.history import History
 from harness.errors import BadInput
 from harness.records.frames import Frames, load
@@ -45,10 +45,10 @@ from harness.report.provenance import provenance
 from harness.report.series import learning_data, scaling_data, trend_data
 from harness.report.tables import comparison_tables, markdown
 from harness.report.text import escape
-from reference.spec import UnknownName
+from reference.errors import UnknownName
 
 FORMATS = ("markdown", "csv", "parquet", "charts", "latex", "benchmark", "html")
-CHARTS: dict[str, tuple[str, Callable[[Frames, Sequence[Group]], Figure]]] = {
+CHARTS: dict[str, tuple[str, Callable[[Frames, Sequence[Comparison]], Figure]]] = {
     "ratio": ("Ratio to the first", ratio_chart),
     "step-time": ("Time per step", step_time_chart),
     "throughput": ("Examples per second", throughput_chart),
@@ -63,12 +63,12 @@ CHARTS: dict[str, tuple[str, Callable[[Frames, Sequence[Group]], Figure]]] = {
 }
 
 
-def charts_of(frames: Frames, found: Sequence[Group]) -> list[str]:
+def charts_of(frames: Frames, comparisons: Sequence[Comparison]) -> list[str]:
     """The charts that these runs have data for."""
     lacking = {
         name
         for name, data in (("scaling", scaling_data), ("learning", learning_data))
-        if data(frames, found).empty
+        if data(frames, comparisons).empty
     }
     return [name for name in CHARTS if name not in lacking]
 
@@ -91,26 +91,26 @@ def write_report(
         if name not in FORMATS:
             raise BadInput(f"unknown format '{name}' of a report; known are {', '.join(FORMATS)}")
     frames = load(paths)
-    found = groups(frames)
+    comparisons = comparisons_of(frames)
     target = Path(folder)
     written: list[Path] = []
     try:
         target.mkdir(parents=True, exist_ok=True)
         if "markdown" in formats:
             written.append(target / "report.md")
-            write_atomically(written[-1], _markdown(frames, found, formats).encode())
+            write_atomically(written[-1], _markdown(frames, comparisons, formats).encode())
         if "latex" in formats:
             written.append(target / "tables.tex")
-            write_atomically(written[-1], latex(comparison_tables(frames, found)).encode())
+            write_atomically(written[-1], latex(comparison_tables(frames, comparisons)).encode())
         if "benchmark" in formats:
             written.append(target / "pytest-benchmark.json")
-            write_atomically(written[-1], benchmark_json(frames, found).encode())
+            write_atomically(written[-1], benchmark_json(frames, comparisons).encode())
         if "html" in formats:
             written.append(target / "report.html")
-            page = html(frames, found, data=_beside(target, formats))
+            page = html(frames, comparisons, data=_beside(target, formats))
             write_atomically(written[-1], page.encode())
-        for name in charts_of(frames, found) if "charts" in formats else ():
-            written += _drawn(name, frames, found, target)
+        for name in charts_of(frames, comparisons) if "charts" in formats else ():
+            written += _drawn(name, frames, comparisons, target)
     except OSError as error:
         advice = "choose a folder that you may write to"
         raise writing_failed(error, target, advice=advice) from error
@@ -133,8 +133,10 @@ def _beside(target: Path, formats: Sequence[str]) -> list[tuple[str, str]]:
     return found
 
 
-def _drawn(name: str, frames: Frames, found: Sequence[Group], target: Path) -> list[Path]:
-    return _saved(CHARTS[name][1](frames, found), target, name)
+def _drawn(
+    name: str, frames: Frames, comparisons: Sequence[Comparison], target: Path
+) -> list[Path]:
+    return _saved(CHARTS[name][1](frames, comparisons), target, name)
 
 
 def _saved(figure: Figure, folder: Path, name: str) -> list[Path]:
@@ -155,7 +157,7 @@ def plot(kind: str, paths: Sequence[Path], folder: Path) -> list[Path]:
     if kind not in CHARTS:
         raise UnknownName("chart", kind, CHARTS)
     frames = load(paths)
-    return _drawn(kind, frames, groups(frames), folder)
+    return _drawn(kind, frames, comparisons_of(frames), folder)
 
 
 def draw_history(found: History, folder: Path) -> list[Path]:
@@ -163,15 +165,15 @@ def draw_history(found: History, folder: Path) -> list[Path]:
     return _saved(trend_chart(trend_data(found)), folder, "history")
 
 
-def _markdown(frames: Frames, found: Sequence[Group], formats: Sequence[str]) -> str:
+def _markdown(frames: Frames, comparisons: Sequence[Comparison], formats: Sequence[str]) -> str:
     parts = ["# Report", provenance(frames).rstrip()]
     parts += [escape(line) for line in not_quiet(frames)]
-    whole = overview(frames, found)
+    whole = overview(frames, comparisons)
     parts += [whole] if whole else []
-    parts += ["## Comparisons", markdown(comparison_tables(frames, found)).rstrip()]
+    parts += ["## Comparisons", markdown(comparison_tables(frames, comparisons)).rstrip()]
     if "charts" in formats:
         parts += ["## Charts"]
-        parts += [f"![{CHARTS[name][0]}]({name}.svg)" for name in charts_of(frames, found)]
+        parts += [f"![{CHARTS[name][0]}]({name}.svg)" for name in charts_of(frames, comparisons)]
     data = [f"[{name}]({name}/summary.{name})" for name in ("csv", "parquet") if name in formats]
     if data:
         parts += [

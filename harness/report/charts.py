@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from harness.analysis.groups import Group
+from harness.analysis.comparisons import Comparison
 from harness.analysis.verdicts import pair_of
 from harness.records.frames import AUDIT, Frames
 from harness.report.colours import STAGE_TINTS, colour, tint
@@ -44,16 +44,16 @@ _FAR = 30.0  # times an estimate
 _MOST_DOTS = 2000  # of an arm: more dots show nothing more and take long to draw
 
 
-def step_time_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
+def step_time_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
     """Milliseconds per step: a dot per slice, hollow in quarantine; the 95 % interval."""
     slices = frames.slices
     slices = slices[(slices["statistic"] == "throughput") & (slices["residency"] != AUDIT)]
     columns = ["step_seconds", "quarantined"]
     times = {key: each[columns] for key, each in slices.groupby(["run", "cell"])}
 
-    def draw(axes: Axes, group: Group) -> None:
+    def draw(axes: Axes, comparison: Comparison) -> None:
         shown: list[float] = []
-        for row, cell in enumerate(group.rows.to_dict("records")):
+        for row, cell in enumerate(comparison.rows.to_dict("records")):
             mine = times.get((cell["run"], cell["cell"]))
             if cell["status"] != "ok" or mine is None:
                 absent(axes, row, why(cell, "not timed"))
@@ -80,18 +80,18 @@ def step_time_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
     dot = Line2D([], [], marker="o", color="#444444", linestyle="", markersize=4, label="a slice")
     ring = Line2D([], [], marker="o", color="#444444", linestyle="", markersize=4)
     ring.set(markerfacecolor="none", label="in quarantine")
-    return panels(groups, "Time per step", draw, [dot, ring, _estimate()], "median")
+    return panels(comparisons, "Time per step", draw, [dot, ring, _estimate()], "median")
 
 
 _INTERVAL = ("step_seconds", "step_seconds_low", "step_seconds_high")
 
 
-def throughput_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
+def throughput_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
     """Examples per second as bars, with the 95 % interval."""
 
-    def draw(axes: Axes, group: Group) -> None:
+    def draw(axes: Axes, comparison: Comparison) -> None:
         shown: list[float] = []
-        for row, cell in enumerate(group.rows.to_dict("records")):
+        for row, cell in enumerate(comparison.rows.to_dict("records")):
             if cell["status"] != "ok" or pandas.isna(cell["step_seconds"]):
                 absent(axes, row, why(cell, "not timed"))
                 continue
@@ -104,7 +104,7 @@ def throughput_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
             shown += [each for each in (middle, high) if numpy.isfinite(each)]
         value_axis(axes, shown, "examples per second", logarithmic=False)
 
-    return panels(groups, "Examples per second", draw, [_estimate()], "median")
+    return panels(comparisons, "Examples per second", draw, [_estimate()], "median")
 
 
 def _estimate() -> Line2D:
@@ -113,22 +113,22 @@ def _estimate() -> Line2D:
     return bar
 
 
-def ratio_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
+def ratio_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
     """Seconds of each arm over those of the first, with the pair's interval and the margin."""
 
-    def draw(axes: Axes, group: Group) -> None:
-        judged = group.judged.get("throughput")
+    def draw(axes: Axes, comparison: Comparison) -> None:
+        judged = comparison.judged.get("throughput")
         shown: list[float] = []
-        for row, cell in enumerate(group.rows.to_dict("records")):
-            if judged is None or cell["status"] != "ok" or group.leader is None:
+        for row, cell in enumerate(comparison.rows.to_dict("records")):
+            if judged is None or cell["status"] != "ok" or comparison.leader is None:
                 absent(axes, row, why(cell, "no verdict: smoke run"))
                 continue
-            if cell["arm"] == group.leader:
+            if cell["arm"] == comparison.leader:
                 interval(axes, row, 1.0, 1.0, 1.0)
                 at_end(axes, row, "1")
                 shown.append(1.0)
                 continue
-            pair = pair_of(judged, cell["arm"], group.leader)
+            pair = pair_of(judged, cell["arm"], comparison.leader)
             if pair is None:
                 absent(axes, row, "not timed together")
                 continue
@@ -146,10 +146,10 @@ def ratio_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
             axes.axvspan(1 / (1 + margin), 1 + margin, color="#DDDDDD", zorder=0)
 
     band = Patch(facecolor="#DDDDDD", label="within the margin")
-    return panels(groups, "Ratio to the first", draw, [_estimate(), band], "ratio")
+    return panels(comparisons, "Ratio to the first", draw, [_estimate(), band], "ratio")
 
 
-def memory_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
+def memory_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
     """MiB of peak resident memory: the amount that each stage added to the highest peak before."""
     memory = frames.memory
     peaks = dict(
@@ -165,17 +165,19 @@ def memory_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
         return _increments([peaks.get(key) for key in keys])
 
     title = "Peak memory, by the stage that raised it"
-    return _stacked(groups, title, parts, list(STAGES.values()), "MiB")
+    return _stacked(comparisons, title, parts, list(STAGES.values()), "MiB")
 
 
-def startup_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
+def startup_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
     """Seconds from the start of the process to the end of the first step, by stage."""
 
     def parts(cell: Mapping[Any, Any]) -> list[float]:
         seconds = [cell[name] for name in STARTUP_STAGES]
         return [0.0 if pandas.isna(each) else float(each) for each in seconds]
 
-    return _stacked(groups, "Start-up, by stage", parts, list(STARTUP_STAGES.values()), "seconds")
+    return _stacked(
+        comparisons, "Start-up, by stage", parts, list(STARTUP_STAGES.values()), "seconds"
+    )
 
 
 def _increments(peak_bytes: Sequence[Any]) -> list[float]:
@@ -189,7 +191,7 @@ def _increments(peak_bytes: Sequence[Any]) -> list[float]:
 
 
 def _stacked(
-    groups: Sequence[Group],
+    comparisons: Sequence[Comparison],
     title: str,
     parts: Callable[[Mapping[Any, Any]], list[float]],
     names: Sequence[str],
@@ -197,9 +199,9 @@ def _stacked(
 ) -> Figure:
     tints = STAGE_TINTS[len(STAGE_TINTS) - len(names) :]
 
-    def draw(axes: Axes, group: Group) -> None:
+    def draw(axes: Axes, comparison: Comparison) -> None:
         totals: list[float] = []
-        for row, cell in enumerate(group.rows.to_dict("records")):
+        for row, cell in enumerate(comparison.rows.to_dict("records")):
             sizes = parts(cell) if cell["status"] == "ok" else []
             if not sum(sizes):
                 absent(axes, row, why(cell, "not measured"))
@@ -220,4 +222,4 @@ def _stacked(
         Patch(facecolor=tint("#444444", whiteness), edgecolor="#333333", linewidth=0.6, label=name)
         for name, whiteness in zip(names, tints, strict=True)
     ]
-    return panels(groups, title, draw, legend, "total")
+    return panels(comparisons, title, draw, legend, "total")

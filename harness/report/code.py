@@ -9,7 +9,7 @@ import tokenize
 
 import reference
 from harness.plan.arms import frameworks
-from reference.spec import outside_of
+from reference.registry import outside_of
 
 
 def code_size(source: str) -> tuple[int, int]:

@@ -1,53 +1,65 @@
-"""One colour per framework in every chart, distinct for colour-blind readers too.
+"""One colour per framework in every chart, stated in its folder or chosen by its name.
 
-Okabe and Ito's colours are for the most frequent frameworks, Tol's muted and light schemes for the
-others: https://jfly.uni-koeln.de/color/ and https://sronpersonalpages.nl/~pault/. Every row of a
-chart also carries its name, so that no colour is ever the only sign.
+The colours of the built-in frameworks are distinct for colour-blind readers too. Okabe and Ito's
+are for the most frequent frameworks, Tol's muted and light schemes for the others:
+https://jfly.uni-koeln.de/color/ and https://sronpersonalpages.nl/~pault/. Every row of a chart also
+carries its name, so that no colour is ever the only sign.
 """
 
 from __future__ import annotations
 
 import colorsys
 import hashlib
+import math
+from collections.abc import Iterable
 
-FRAMEWORKS = {
-    "torch": "#D55E00",
-    "tensorflow": "#E69F00",
-    "keras": "#CC79A7",
-    "jax": "#0072B2",
-    "flax": "#56B4E9",
-    "reference": "#222222",
-    "onnxruntime": "#009E73",
-    "openvino": "#999933",
-    "theano": "#882255",
-    "caffe": "#CC6677",
-    "mxnet": "#117733",
-    "cntk": "#332288",
-    "chainer": "#44AA99",
-    "pytensor": "#AA4499",
-    "keras2": "#FFAABB",
-    "tinygrad": "#661100",
-    "paddle": "#77AADD",
-    "tensorrt": "#EEDD88",
-}
+from harness.plan.arms import frameworks
+
 GREY = "#6E6E6E"
 STAGE_TINTS = (0.8, 0.64, 0.48, 0.32, 0.16, 0.0)
+APART = 0.2  # distance in the RGB cube below which two colours look like one
+CHOICES = 64
 
 
 def colour(framework: str) -> str:
-    """``#RRGGBB`` of a framework; for one not listed, a constant colour by its name alone."""
-    if framework in FRAMEWORKS:
-        return FRAMEWORKS[framework]
-    digest = hashlib.sha256(framework.encode()).digest()
+    """``#RRGGBB`` of a framework, the same in every report of one installation.
+
+    A framework without a colour gets one by its name, apart from all others in use.
+    """
+    known = {name: each.colour for name, each in frameworks().items() if each.colour}
+    for name in (*frameworks(), framework):
+        if name not in known:
+            known[name] = chosen(name, known.values())
+    return known[framework]
+
+
+def chosen(framework: str, used: Iterable[str]) -> str:
+    """The first of a name's colours that is apart from the used ones, else the farthest one."""
+    taken = [_parts(each) for each in used]
+
+    def gap(parts: tuple[float, ...]) -> float:
+        return min((math.dist(parts, other) for other in taken), default=math.inf)
+
+    choices = [_by_name(framework, number) for number in range(CHOICES)]
+    farthest = max(choices, key=gap)
+    return _hexadecimal(next((parts for parts in choices if gap(parts) >= APART), farthest))
+
+
+def _by_name(framework: str, number: int) -> tuple[float, ...]:
+    digest = hashlib.sha256(f"{framework}{number or ''}".encode()).digest()
     lightness = 0.3 + 0.3 * digest[2] / 255
     hue = int.from_bytes(digest[:2], "big") / 65536
-    return _hexadecimal(colorsys.hls_to_rgb(hue, lightness, 0.45))
+    return colorsys.hls_to_rgb(hue, lightness, 0.45)
 
 
 def tint(base: str, whiteness: float) -> str:
     """A colour mixed with white: 0 is the colour, 1 is white."""
-    parts = (int(base[at : at + 2], 16) / 255 for at in (1, 3, 5))
-    return _hexadecimal(tuple(part + (1 - part) * whiteness for part in parts))
+    return _hexadecimal(tuple(part + (1 - part) * whiteness for part in _parts(base)))
+
+
+def _parts(text: str) -> tuple[float, ...]:
+    """``#RRGGBB`` as red, green and blue from 0 to 1."""
+    return tuple(int(text[at : at + 2], 16) / 255 for at in (1, 3, 5))
 
 
 def _hexadecimal(parts: tuple[float, ...]) -> str:

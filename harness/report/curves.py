@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from harness.analysis.groups import Group
+from harness.analysis.comparisons import Comparison
 from harness.errors import clean
 from harness.records.frames import Frames
 from harness.report.colours import GREY, colour
@@ -43,9 +43,9 @@ _MANY = 10  # columns of a heat map, beyond which its tiles are narrow
 CURVE_STEPS = 10**6
 
 
-def break_even_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
+def break_even_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
     """Total seconds, start-up included, against the number of steps."""
-    data = break_even_data(frames, groups)
+    data = break_even_data(frames, comparisons)
 
     def draw(axes: Axes, part: pandas.DataFrame) -> None:
         met = part["break_even_steps"].replace([numpy.inf, 0], numpy.nan).max()
@@ -63,9 +63,9 @@ def break_even_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
     return _figure("Total time against the number of steps", data, "comparison", draw)
 
 
-def roofline_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
+def roofline_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
     """Operations per second against operations per byte, below the limits of the machine."""
-    data = roofline_data(frames, groups)
+    data = roofline_data(frames, comparisons)
 
     def draw(axes: Axes, part: pandas.DataFrame) -> None:
         ridge = part["ceiling_operations"].iloc[0] / part["ceiling_bytes"].iloc[0]
@@ -116,9 +116,9 @@ def roofline_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
     )
 
 
-def heat_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
+def heat_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
     """Arms by comparisons: times the seconds of the fastest; the geometric mean at the end."""
-    data = heat_data(frames, groups)
+    data = heat_data(frames, comparisons)
     if data.empty:
         return _figure("Times the fastest", data, "comparison", lambda axes, part: None)
     means = geometric_means(data)
@@ -198,9 +198,9 @@ def _status(status: str) -> str:
     return {**short, "unfinished": "unfin.", "unwritten": "unwr."}.get(status, status)
 
 
-def profile_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
+def profile_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
     """Performance profile: at the left the share of wins, at the right the share of successes."""
-    data = profile_data(frames, groups).assign(all="")
+    data = profile_data(frames, comparisons).assign(all="")
 
     def draw(axes: Axes, part: pandas.DataFrame) -> None:
         last = max(2.0, 1.3 * part["factor"].max())
@@ -220,9 +220,9 @@ def profile_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
     return _figure("Performance profile", data, "all", draw)
 
 
-def scaling_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
+def scaling_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
     """Examples per second against the size that was swept."""
-    data = scaling_data(frames, groups)
+    data = scaling_data(frames, comparisons)
 
     def draw(axes: Axes, part: pandas.DataFrame) -> None:
         ends = {}
@@ -239,13 +239,13 @@ def scaling_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
     return _figure("Scaling", data, "sweep", draw)
 
 
-def learning_chart(frames: Frames, groups: Sequence[Group]) -> Figure:
+def learning_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
     """Test accuracy against epochs, where arms should agree, and against seconds.
 
     An arm that was trained from several seeds has thin lines for the further seeds; the spread
     between its seeds is chance.
     """
-    data = learning_data(frames, groups)
+    data = learning_data(frames, comparisons)
     parts = [
         part.assign(by=by, panel=f"{comparison}; by {by}")
         for comparison, part in data.groupby("comparison", sort=False)

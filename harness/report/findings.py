@@ -9,13 +9,13 @@ from typing import Any
 
 import pandas
 
-from harness.analysis.groups import Group
+from harness.analysis.comparisons import Comparison
 from harness.analysis.verdicts import Judged
 from harness.errors import clean
 from harness.plan.arms import get_arm
 from harness.records.frames import AUDIT, Frames
 from harness.report.text import milliseconds
-from reference.spec import UnknownName
+from reference.errors import UnknownName
 
 RARE_SLOW_STEPS = 1.05  # throughput's mean over latency's median
 WAITING = 0.05  # share of the time in which an arm's threads wait for a core
@@ -49,29 +49,33 @@ def error_bar(judged: Judged) -> str:
     return "; ".join(parts) + "."
 
 
-def noise(frames: Frames, group: Group) -> str:
+def noise(frames: Frames, comparison: Comparison) -> str:
     """Other load on the machine during the comparison, in medians and worst rounds."""
     rounds = frames.rounds
-    rounds = rounds[(rounds["run"] == group.run) & (rounds["comparison"] == group.comparison)]
+    rounds = rounds[(rounds["run"] == comparison.run) & (rounds["comparison"] == comparison.id)]
     rounds = rounds[rounds["residency"] != AUDIT]
     if rounds.empty:
         return ""
     parts = [
         f"{words} {rounds[name].median():.1%}, worst round {rounds[name].max():.1%}"
+        if rounds[name].notna().any()
+        else f"{words} not counted by this host"
         for name, words in (("foreign_share", "foreign load"), ("canary_spread", "canary spread"))
     ]
-    return f"Noise: {'; '.join(parts)}; stolen {rounds['steal_share'].mean():.2%}."
+    stolen = rounds["steal_share"].mean()
+    parts.append("stolen not counted" if math.isnan(stolen) else f"stolen {stolen:.2%}")
+    return f"Noise: {'; '.join(parts)}."
 
 
-def findings(frames: Frames, group: Group) -> Iterator[str]:
+def findings(frames: Frames, comparison: Comparison) -> Iterator[str]:
     """Yield notes on single arms, and on a loose gate."""
-    for words in dict.fromkeys(filter(None, group.rows["loose"])):
+    for words in dict.fromkeys(filter(None, comparison.rows["loose"])):
         yield (
             f"The gate was loose by today's tolerances: {words}. A mistake with a smaller effect"
             " would not have been seen."
         )
-    foreign = _foreign_cores(frames, group)
-    for row in group.rows.to_dict("records"):
+    foreign = _foreign_cores(frames, comparison)
+    for row in comparison.rows.to_dict("records"):
         if row["mean_over_median"] > RARE_SLOW_STEPS:
             yield (
                 f"{row['arm']}: the mean of throughput ({milliseconds(row['step_seconds'])} ms) is"
@@ -83,22 +87,22 @@ def findings(frames: Frames, group: Group) -> Iterator[str]:
                 f"{row['arm']}: {row['capped_share']:.0%} of its processes were not steady when"
                 " their warm-up ended at its cap"
             )
-        if row["wait_share"] - foreign > WAITING and _quiet(frames, group):
+        if row["wait_share"] - foreign > WAITING and _quiet(frames, comparison):
             yield (
                 f"{row['arm']}: its threads waited for a core {row['wait_share']:.0%} of the time"
                 " on a quiet machine: it runs more threads than it has cores"
             )
-        yield from _overhead(row, group)
+        yield from _overhead(row, comparison)
         yield from _notes(row)
         yield from _differences(frames, row)
-    yield from spread(frames, group)
+    yield from spread(frames, comparison)
 
 
-def _overhead(row: dict[Any, Any], group: Group) -> Iterator[str]:
+def _overhead(row: dict[Any, Any], comparison: Comparison) -> Iterator[str]:
     """For a surprisingly slow arm, say how small a part of its step is arithmetic."""
     seconds, share = row["step_seconds"], row["roofline_share"]
-    fine = group.rows["status"] == "ok"
-    times = seconds / group.rows.loc[fine, "step_seconds"].min()
+    fine = comparison.rows["status"] == "ok"
+    times = seconds / comparison.rows.loc[fine, "step_seconds"].min()
     if row["status"] == "ok" and times > SLOW and share < IDLE:
         yield (
             f"{row['arm']}: its step takes {times:.1f} times as long as the fastest. At the"
@@ -130,18 +134,18 @@ def _documented(name: str) -> str:
     return f". Its documentation: {said}" if said else ""
 
 
-def spread(frames: Frames, group: Group) -> Iterator[str]:
+def spread(frames: Frames, comparison: Comparison) -> Iterator[str]:
     """Compare the arms' test accuracies with the spread between the seeds of one arm.
 
     The spread between seeds is chance.
     """
     learned = frames.accuracy
     learned = learned[
-        (learned["run"] == group.run)
-        & (learned["comparison"] == group.comparison)
+        (learned["run"] == comparison.run)
+        & (learned["comparison"] == comparison.id)
         & learned["test_accuracy"].notna()
     ]
-    # A group covers its whole plan; a comparison that was not learned has no rows here.
+    # A comparison covers its whole plan; a comparison that was not learned has no rows here.
     seeds = learned.groupby("arm")["seed"].nunique()
     for arm in seeds.index[seeds > 1]:
         own = learned.loc[learned["arm"] == arm, "test_accuracy"]
@@ -156,22 +160,22 @@ def spread(frames: Frames, group: Group) -> Iterator[str]:
         )
 
 
-def _quiet(frames: Frames, group: Group) -> bool:
+def _quiet(frames: Frames, comparison: Comparison) -> bool:
     rounds = frames.rounds
-    rounds = rounds[(rounds["run"] == group.run) & (rounds["comparison"] == group.comparison)]
+    rounds = rounds[(rounds["run"] == comparison.run) & (rounds["comparison"] == comparison.id)]
     return bool(
         rounds["foreign_share"].median() < QUIET_SHARE and rounds["steal_share"].median() < 0.01
     )
 
 
-def _foreign_cores(frames: Frames, group: Group) -> float:
+def _foreign_cores(frames: Frames, comparison: Comparison) -> float:
     """Cores that other processes kept busy in the median round, for which threads may have to wait.
 
     A share of all cores hides this load if there are many cores, as in runs that watched the whole
     machine.
     """
     rounds = frames.rounds
-    rounds = rounds[(rounds["run"] == group.run) & (rounds["comparison"] == group.comparison)]
+    rounds = rounds[(rounds["run"] == comparison.run) & (rounds["comparison"] == comparison.id)]
     return float((rounds["foreign_share"] * rounds["watched_cores"]).median())
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy
 import pandas
 
-from harness.analysis.groups import Group
+from harness.analysis.comparisons import Comparison
 from harness.analysis.summary import counted
 from harness.records.frames import Frames
 from harness.report.tables import ComparisonTable
@@ -65,7 +65,7 @@ def _escaped(text: str) -> str:
     return str(text).translate(_LATEX)
 
 
-def benchmark_json(frames: Frames, groups: Sequence[Group]) -> str:
+def benchmark_json(frames: Frames, comparisons: Sequence[Comparison]) -> str:
     """Seconds per step of every clean throughput slice, as ``pytest-benchmark compare`` reads them.
 
     A slice is a round with one iteration per step. pytest-benchmark shows summaries of slices; it
@@ -74,12 +74,12 @@ def benchmark_json(frames: Frames, groups: Sequence[Group]) -> str:
     slices = counted(frames.slices, "throughput", "steps", "seconds")
     mine = {key: part for key, part in slices.groupby(["run", "cell"], sort=False)}
     found = []
-    for group in groups:
-        for cell in group.rows.to_dict("records"):
+    for comparison in comparisons:
+        for cell in comparison.rows.to_dict("records"):
             part = mine.get((cell["run"], cell["cell"]))
             if cell["status"] == "ok" and part is not None:
-                name = f"{group.title}, {group.details}"
-                found.append(_benchmark(name, cell, part))
+                title = f"{comparison.title}, {comparison.details}"
+                found.append(_benchmark(title, cell, part))
     runs = frames.runs.to_dict("records")
     machine = json.loads(runs[0]["machine"]) if runs and runs[0]["machine"] else {}
     document = {
@@ -98,7 +98,7 @@ def benchmark_json(frames: Frames, groups: Sequence[Group]) -> str:
     return json.dumps(document, indent=1) + "\n"
 
 
-def _benchmark(group: str, cell: dict[Any, Any], slices: pandas.DataFrame) -> dict[str, Any]:
+def _benchmark(title: str, cell: dict[Any, Any], slices: pandas.DataFrame) -> dict[str, Any]:
     seconds = slices["step_seconds"].to_numpy(float)
     quarters = [float(each) for each in numpy.percentile(seconds, [25, 50, 75])]
     middle, spread = float(seconds.mean()), quarters[2] - quarters[0]
@@ -128,7 +128,7 @@ def _benchmark(group: str, cell: dict[Any, Any], slices: pandas.DataFrame) -> di
         "data": seconds.tolist(),
     }
     return {
-        "group": group,
+        "group": title,
         "name": cell["arm"],
         "fullname": f"{cell['comparison']}::{cell['arm']}",
         "params": None,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy
 import pandas
 
-from harness.analysis.groups import Group
+from harness.analysis.comparisons import Comparison
 from harness.analysis.verdicts import pair_of
 from harness.errors import clean
 from harness.records.frames import Frames
@@ -23,10 +23,10 @@ WORDS = (
 )
 
 
-def overview(frames: Frames, groups: Sequence[Group]) -> str:
+def overview(frames: Frames, comparisons: Sequence[Comparison]) -> str:
     """A table per run as Markdown: geometric means with wins, ties, losses and coverage."""
     parts = []
-    for run, anchor, table in overviews(frames, groups):
+    for run, anchor, table in overviews(frames, comparisons):
         parts += [
             f"### All comparisons of run {clean(run)} together",
             f"Against {clean(anchor)}, {WORDS}",
@@ -35,14 +35,18 @@ def overview(frames: Frames, groups: Sequence[Group]) -> str:
     return "\n\n".join(parts)
 
 
-def overviews(frames: Frames, groups: Sequence[Group]) -> list[tuple[str, str, pandas.DataFrame]]:
+def overviews(
+    frames: Frames, comparisons: Sequence[Comparison]
+) -> list[tuple[str, str, pandas.DataFrame]]:
     """Run, anchor arm and table of texts for each run of several comparisons.
 
     The anchor is the arm with which all others are compared.
     """
     found = []
     for run in frames.runs["run"]:
-        mine = [group for group in groups if group.run == run and group.judged]
+        mine = [
+            comparison for comparison in comparisons if comparison.run == run and comparison.judged
+        ]
         if len(mine) > 1:
             anchor = _anchor(mine)
             table = pandas.DataFrame(_rows(mine, anchor, _seed(frames, run)), dtype="str")
@@ -55,21 +59,23 @@ def _seed(frames: Frames, run: str) -> int:
     return 0 if pandas.isna(seed) else int(seed)
 
 
-def _anchor(groups: Sequence[Group]) -> str:
+def _anchor(comparisons: Sequence[Comparison]) -> str:
     """The arm that runs twice; else the first that most comparisons have."""
-    for group in groups:
-        control = group.judged["throughput"].control
+    for comparison in comparisons:
+        control = comparison.judged["throughput"].control
         if control is not None:
             return control.arm
-    return str(pandas.concat([group.rows["arm"] for group in groups]).mode().iloc[0])
+    return str(pandas.concat([comparison.rows["arm"] for comparison in comparisons]).mode().iloc[0])
 
 
-def _rows(groups: Sequence[Group], anchor: str, seed: int) -> list[dict[str, str]]:
+def _rows(comparisons: Sequence[Comparison], anchor: str, seed: int) -> list[dict[str, str]]:
     found: dict[str, list[PairVerdict]] = {}
-    arms = dict.fromkeys(arm for group in groups for arm in group.rows["arm"] if arm != anchor)
+    arms = dict.fromkeys(
+        arm for comparison in comparisons for arm in comparison.rows["arm"] if arm != anchor
+    )
     for arm in arms:
-        for group in groups:
-            pair = pair_of(group.judged["throughput"], arm, anchor)
+        for comparison in comparisons:
+            pair = pair_of(comparison.judged["throughput"], arm, anchor)
             if pair is not None and numpy.isfinite(pair.ratio):
                 found.setdefault(arm, []).append(pair)
     p_values = numpy.array([pair.p_value for pairs in found.values() for pair in pairs])
@@ -79,9 +85,9 @@ def _rows(groups: Sequence[Group], anchor: str, seed: int) -> list[dict[str, str
         pairs = found.get(arm, [])
         held = sum(next(holds) for _ in pairs)
         if not [pair for pair in pairs if pair.verdict != "void"]:
-            rows.append({"arm": clean(arm), **_empty(len(groups))})
+            rows.append({"arm": clean(arm), **_empty(len(comparisons))})
             continue
-        summary = summarise(pairs, len(groups), numpy.random.default_rng(seed))
+        summary = summarise(pairs, len(comparisons), numpy.random.default_rng(seed))
         rows.append({"arm": clean(arm), **_texts(summary, held)})
     return rows
 

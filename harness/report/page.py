@@ -15,7 +15,7 @@ import pandas
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from harness.analysis.groups import Group
+from harness.analysis.comparisons import Comparison
 from harness.errors import clean
 from harness.plan.vocabulary import TWIN
 from harness.records.frames import Frames
@@ -39,12 +39,14 @@ _IN_ROWS = ("arm", "status", "step_seconds", "step_seconds_low", "step_seconds_h
 _STARTED = ("arm", "status", *charts.STARTUP_STAGES)
 
 
-def html(frames: Frames, groups: Sequence[Group], *, data: Sequence[tuple[str, str]] = ()) -> str:
+def html(
+    frames: Frames, comparisons: Sequence[Comparison], *, data: Sequence[tuple[str, str]] = ()
+) -> str:
     """Return the page; ``data`` are names and relative addresses of files next to it."""
     environment = Environment(
         loader=PackageLoader("harness.report"), autoescape=True, undefined=StrictUndefined
     )
-    tables = comparison_tables(frames, groups)
+    tables = comparison_tables(frames, comparisons)
     cells = frames.cells[~frames.cells["arm"].str.endswith(TWIN)]
     runs = ", ".join(dict.fromkeys(map(clean, frames.runs["run"])))
     fine = int((cells["status"] == "ok").sum())
@@ -53,25 +55,29 @@ def html(frames: Frames, groups: Sequence[Group], *, data: Sequence[tuple[str, s
         subtitle=f"{'Runs' if len(frames.runs) != 1 else 'Run'} {runs}",
         compared=(
             f"{cells['arm'].nunique()} arms of {cells['framework'].nunique()} frameworks in"
-            f" {len(groups)} comparisons of {cells['model'].nunique()} models; {fine} of"
+            f" {len(comparisons)} comparisons of {cells['model'].nunique()} models; {fine} of"
             f" {len(cells)} cells are ok: they compute the same as the reference and were measured."
         ),
-        concluded=_table(_concluded(groups)),
-        alike=groups[0].details if len({group.details for group in groups}) == 1 else "",
-        open=[*_open(frames, groups)],
-        bars=[*_bars(frames, groups)],
+        concluded=_table(_concluded(comparisons)),
+        alike=comparisons[0].details
+        if len({comparison.details for comparison in comparisons}) == 1
+        else "",
+        open=[*_open(frames, comparisons)],
+        bars=[*_bars(frames, comparisons)],
         overviews=[
             {
                 "title": f"All comparisons of run {clean(run)} together",
                 "words": f"Against {clean(anchor)}, {WORDS}",
                 "table": _table(table),
             }
-            for run, anchor, table in overviews(frames, groups)
+            for run, anchor, table in overviews(frames, comparisons)
         ],
-        whole=[*_whole(frames, groups)],
-        groups=[
-            _section(number, frames, group, table)
-            for number, (group, table) in enumerate(zip(groups, tables, strict=True), start=1)
+        whole=[*_whole(frames, comparisons)],
+        comparisons=[
+            _section(number, frames, comparison, table)
+            for number, (comparison, table) in enumerate(
+                zip(comparisons, tables, strict=True), start=1
+            )
         ],
         coverage=_table(_coverage(frames)),
         code=[*_code(frames)],
@@ -80,12 +86,12 @@ def html(frames: Frames, groups: Sequence[Group], *, data: Sequence[tuple[str, s
     )
 
 
-def _concluded(groups: Sequence[Group]) -> pandas.DataFrame:
+def _concluded(comparisons: Sequence[Comparison]) -> pandas.DataFrame:
     """A row per comparison with verdicts: arms that no arm beats, and their possible error."""
-    alike = len({group.details for group in groups}) == 1
+    alike = len({comparison.details for comparison in comparisons}) == 1
     rows = []
-    for group in groups:
-        judged = group.judged.get("throughput")
+    for comparison in comparisons:
+        judged = comparison.judged.get("throughput")
         if judged is None:
             continue
         verdicts, control = judged.verdicts, judged.control
@@ -93,7 +99,9 @@ def _concluded(groups: Sequence[Group]) -> pandas.DataFrame:
         fastest = ", ".join(verdicts.fastest) or "none"
         rows.append(
             {
-                "comparison": group.title if alike else f"{group.title}, {group.details}",
+                "comparison": comparison.title
+                if alike
+                else f"{comparison.title}, {comparison.details}",
                 "fastest set": f"void: {'; '.join(verdicts.void)}" if verdicts.void else fastest,
                 "pairs still open": "-"
                 if verdicts.void
@@ -109,11 +117,15 @@ def _concluded(groups: Sequence[Group]) -> pandas.DataFrame:
     return pandas.DataFrame(rows)
 
 
-def _open(frames: Frames, groups: Sequence[Group]) -> Iterable[str]:
-    smoke = sum("throughput" not in group.judged for group in groups)
+def _open(frames: Frames, comparisons: Sequence[Comparison]) -> Iterable[str]:
+    smoke = sum("throughput" not in comparison.judged for comparison in comparisons)
     if smoke:
-        yield f"{smoke} of {len(groups)} comparisons: {SMOKE}"
-    judged = [group.judged["throughput"] for group in groups if "throughput" in group.judged]
+        yield f"{smoke} of {len(comparisons)} comparisons: {SMOKE}"
+    judged = [
+        comparison.judged["throughput"]
+        for comparison in comparisons
+        if "throughput" in comparison.judged
+    ]
     void = sum(bool(each.verdicts.void) for each in judged)
     if void:
         yield f"{void} of {len(judged)} comparisons are void: the table says why."
@@ -131,9 +143,9 @@ def _open(frames: Frames, groups: Sequence[Group]) -> Iterable[str]:
     yield "Results on another machine, with other versions or other sizes may differ."
 
 
-def _bars(frames: Frames, groups: Sequence[Group]) -> Iterable[str]:
+def _bars(frames: Frames, comparisons: Sequence[Comparison]) -> Iterable[str]:
     yield from not_quiet(frames)
-    if any("throughput" in group.judged for group in groups):
+    if any("throughput" in comparison.judged for comparison in comparisons):
         yield (
             "In every comparison one arm runs twice, under two names (A/A). The difference"
             " between the two, with its 95 % half-width, is this session's own error; no margin is"
@@ -143,7 +155,7 @@ def _bars(frames: Frames, groups: Sequence[Group]) -> Iterable[str]:
         yield "A smoke run does not measure its own error."
 
 
-def _whole(frames: Frames, groups: Sequence[Group]) -> Iterable[dict[str, Any]]:
+def _whole(frames: Frames, comparisons: Sequence[Comparison]) -> Iterable[dict[str, Any]]:
     """Yield the charts over all comparisons."""
     kinds: tuple[tuple[str, Callable[..., Figure], Callable[..., pandas.DataFrame]], ...] = (
         ("Times the fastest, for every comparison", curves.heat_chart, series.heat_data),
@@ -152,45 +164,49 @@ def _whole(frames: Frames, groups: Sequence[Group]) -> Iterable[dict[str, Any]]:
         ("Scaling", curves.scaling_chart, series.scaling_data),
     )
     for title, draw, tell in kinds:
-        found = tell(frames, groups)
+        found = tell(frames, comparisons)
         if len(found):
             arms = ", ".join(dict.fromkeys(map(clean, found["arm"])))
             alternative = f"{title}: {arms}. The data follow as a table."
-            yield _chart(title, draw(frames, groups), found, alternative)
+            yield _chart(title, draw(frames, comparisons), found, alternative)
 
 
-def _section(number: int, frames: Frames, group: Group, table: ComparisonTable) -> dict[str, Any]:
+def _section(
+    number: int, frames: Frames, comparison: Comparison, table: ComparisonTable
+) -> dict[str, Any]:
     return {
         "id": f"comparison-{number}",
-        "title": group.title,
-        "details": group.details,
+        "title": comparison.title,
+        "details": comparison.details,
         "table": _table(table.cells),
         "below": [line for line in table.below if line],
         "notes": table.notes,
         "pairs": _table(table.pairs),
-        "charts": [*_charts(frames, group, table)],
+        "charts": [*_charts(frames, comparison, table)],
     }
 
 
-def _charts(frames: Frames, group: Group, table: ComparisonTable) -> Iterable[dict[str, Any]]:
+def _charts(
+    frames: Frames, comparison: Comparison, table: ComparisonTable
+) -> Iterable[dict[str, Any]]:
     """Yield the charts of one comparison, except those without anything to show."""
-    fine = group.rows["status"] == "ok"
+    fine = comparison.rows["status"] == "ok"
     measured = ["step_seconds", "step_seconds_low", "step_seconds_high", *charts.STARTUP_STAGES]
-    rows = group.rows.assign(**{name: group.rows[name].where(fine) for name in measured})
+    rows = comparison.rows.assign(**{name: comparison.rows[name].where(fine) for name in measured})
     memory = frames.memory
-    mine = (memory["run"] == group.run) & (memory["comparison"] == group.comparison)
+    mine = (memory["run"] == comparison.run) & (memory["comparison"] == comparison.id)
     memory = memory[mine & memory["arm"].isin(rows.loc[fine, "arm"])]
     peaks = (memory["peak_bytes"].astype(float) / 2**20).rename("peak (MiB)")
     peak_table = pandas.concat([memory[["arm", "stage"]], peaks], axis=1)
     timed = rows["step_seconds"].notna().any()
-    learned = series.learning_data(frames, [group])
+    learned = series.learning_data(frames, [comparison])
     kinds: tuple[tuple[str, Callable[..., Figure], pandas.DataFrame, bool], ...] = (
         ("Ratio to the first", charts.ratio_chart, table.pairs, len(table.pairs) > 0),
         ("Time per step", charts.step_time_chart, rows[[*_IN_ROWS]], bool(timed)),
         (
             "Total time against the number of steps",
             curves.break_even_chart,
-            series.break_even_data(frames, [group]).drop(columns=["comparison", "framework"]),
+            series.break_even_data(frames, [comparison]).drop(columns=["comparison", "framework"]),
             bool(timed),
         ),
         (
@@ -204,14 +220,14 @@ def _charts(frames: Frames, group: Group, table: ComparisonTable) -> Iterable[di
     )
     for title, draw, told, shown in kinds:
         if shown:
-            title = f"{title}: {group.title}"
-            alternative = f"{title}. {_words(group)}"
-            yield _chart(title, draw(frames, [group]), told, alternative)
+            title = f"{title}: {comparison.title}"
+            alternative = f"{title}. {_words(comparison)}"
+            yield _chart(title, draw(frames, [comparison]), told, alternative)
 
 
-def _words(group: Group) -> str:
+def _words(comparison: Comparison) -> str:
     """Each arm's number in a sentence, for readers who cannot see the picture."""
-    rows = group.rows[group.rows["status"] == "ok"]
+    rows = comparison.rows[comparison.rows["status"] == "ok"]
     told = [
         f"{clean(arm)} {significant(1000 * seconds)} ms"
         for arm, seconds in zip(rows["arm"], rows["step_seconds"], strict=True)
@@ -281,7 +297,7 @@ def _code(frames: Frames) -> Iterable[dict[str, Any]]:
 def _run(frames: Frames, run: dict[Any, Any]) -> dict[str, Any]:
     return {
         "name": clean(run["run"]),
-        "facts": [(name, clean(text)) for name, text in run_facts(run) if text],
+        "facts": [(name, clean(text)) for name, text in run_facts(run, frames) if text],
         "versions": _table(pandas.DataFrame(versions(frames, run["run"]), dtype="str")),
         "locks": [*_locks(run["locks"])],
         "suite": _pretty(run["suite"]),

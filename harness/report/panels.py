@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from harness.analysis.groups import Group
+from harness.analysis.comparisons import Comparison
 from harness.errors import clean
 from harness.records.store import write_atomically
 from harness.report.colours import GREY
@@ -39,26 +39,26 @@ _WIDTH, _ROW, _LINE, _HEAD, _FOOT = 10.0, 0.27, 0.19, 1.02, 0.62
 _MARGIN, _END, _GAP = 0.12, 0.62, 0.25
 _LONGEST_NAME, _LONGEST_LINE = 26, 68  # characters
 _LARGEST_PIXELS = 60_000  # of an image's side, a limit of the backend
-Draw = Callable[[Axes, Group], None]
+Draw = Callable[[Axes, Comparison], None]
 
 
 def panels(
-    found: Sequence[Group], title: str, draw: Draw, legend: Sequence[Artist], end: str
+    comparisons: Sequence[Comparison], title: str, draw: Draw, legend: Sequence[Artist], end: str
 ) -> Figure:
     """Panels two by two in the order of the plan; ``end`` describes the numbers at the right."""
-    columns = 2 if len(found) > 1 else 1
-    lines = [found[at : at + columns] for at in range(0, len(found), columns)]
+    columns = 2 if len(comparisons) > 1 else 1
+    lines = [comparisons[at : at + columns] for at in range(0, len(comparisons), columns)]
     with style():
         height = _HEAD + sum(_line_inches(line) for line in lines)
         figure = Figure(figsize=(_WIDTH, height), facecolor="white")
         FigureCanvasAgg(figure)
-        _headline(figure, title if found else f"{title}: no cells were planned", legend)
+        _headline(figure, title if comparisons else f"{title}: no cells were planned", legend)
         width = (_WIDTH - _MARGIN - _GAP * (columns - 1)) / columns
         top = _HEAD
         for line in lines:
-            for column, group in enumerate(line):
+            for column, comparison in enumerate(line):
                 left = _MARGIN + column * (width + _GAP)
-                _panel(figure, group, draw, (left, top, width), end)
+                _panel(figure, comparison, draw, (left, top, width), end)
             top += _line_inches(line)
     return figure
 
@@ -88,13 +88,13 @@ def style() -> Any:
     return matplotlib.style.context(["default", _STYLE])
 
 
-def _details(group: Group) -> list[str]:
-    return textwrap.wrap(group.details, _LONGEST_LINE)
+def _details(comparison: Comparison) -> list[str]:
+    return textwrap.wrap(comparison.details, _LONGEST_LINE)
 
 
-def _line_inches(line: Sequence[Group]) -> float:
-    details = max(len(_details(group)) for group in line)
-    rows = max(len(group.rows) for group in line)
+def _line_inches(line: Sequence[Comparison]) -> float:
+    details = max(len(_details(comparison)) for comparison in line)
+    rows = max(len(comparison.rows) for comparison in line)
     return _LINE * (details + 2) + rows * _ROW + _FOOT
 
 
@@ -117,13 +117,13 @@ def _headline(figure: Figure, title: str, legend: Sequence[Artist]) -> None:
 
 
 def _panel(
-    figure: Figure, group: Group, draw: Draw, place: tuple[float, float, float], end: str
+    figure: Figure, comparison: Comparison, draw: Draw, place: tuple[float, float, float], end: str
 ) -> None:
     """One panel at ``place``: inches from the left, inches from the top, inches wide."""
     left, top, width = place
     height = figure.get_figheight()
-    details = _details(group)
-    names = [_shortened(arm) for arm in group.rows["arm"]]
+    details = _details(comparison)
+    names = [_shortened(arm) for arm in comparison.rows["arm"]]
     text_inches = max(TextPath((0, 0), name, size=10).get_extents().width for name in names) / 72
     under = top + _LINE * (len(details) + 2)
     rows = len(names) * _ROW
@@ -136,7 +136,7 @@ def _panel(
         )
     )
     figure.text(
-        left / _WIDTH, 1 - top / height, group.title, fontsize=11, fontweight="bold", va="top"
+        left / _WIDTH, 1 - top / height, comparison.title, fontsize=11, fontweight="bold", va="top"
     )
     figure.text(
         left / _WIDTH,
@@ -151,7 +151,7 @@ def _panel(
     axes.grid(axis="x", color="#E4E4E4", linewidth=0.8)
     axes.set_yticks(range(len(names)), names)
     axes.tick_params(axis="y", length=0)
-    draw(axes, group)
+    draw(axes, comparison)
     axes.set_ylim(len(names) - 0.5, -0.5)
     if axes.get_xlabel():
         axes.annotate(

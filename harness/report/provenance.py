@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas
 
+from harness.machine.describe import NO_LIMIT
 from harness.records.frames import Frames
 from harness.report.text import ABSENT, escape, markdown_table, significant
 
@@ -21,17 +22,18 @@ def provenance(frames: Frames) -> str:
     """Provenance as Markdown: date, seed and machine of each run, versions of each arm."""
     parts = ["## Runs and versions"]
     for run in frames.runs.to_dict("records"):
-        facts = [f"- {name}: {escape(text)}" for name, text in run_facts(run) if text]
+        facts = [f"- {name}: {escape(text)}" for name, text in run_facts(run, frames) if text]
         parts += [f"### Run {escape(run['run'])}", "\n".join(facts)]
         told = pandas.DataFrame(versions(frames, run["run"]), dtype="str")
         parts += [markdown_table(told, left=_LEFT)] if len(told) else []
     return "\n\n".join(parts) + "\n"
 
 
-def run_facts(run: dict[Any, Any]) -> list[tuple[str, str]]:
-    """Facts on a run and its machine: a row of ``runs`` as names and texts."""
+def run_facts(run: dict[Any, Any], frames: Frames) -> list[tuple[str, str]]:
+    """Facts on a run and its machine, as names and texts. ``run``: a row of ``frames.runs``."""
     suite, machine = _parsed(run["suite"]), _parsed(run["machine"])
-    memory = machine.get("memory_bytes")
+    memory, limit = machine.get("memory_bytes"), machine.get("memory_limit_bytes")
+    quota = machine.get("quota_cores")
     system = [machine.get("system"), machine.get("architecture")]
     seed = run["seed"]
     return [
@@ -41,8 +43,15 @@ def run_facts(run: dict[Any, Any]) -> list[tuple[str, str]]:
         ("suite", ": ".join(str(suite[key]) for key in ("name", "title") if suite.get(key))),
         ("effort per cell", _inline(suite.get("effort"))),
         ("processor", _inline(machine.get("processor"))),
+        ("variables of all arms", _inline(suite.get("variables"))),
         ("available cores", _inline(machine.get("cores"))),
+        ("cores by quota", "" if quota == NO_LIMIT else _inline(quota)),
+        ("measured on", _measured_on(frames, run["run"])),
         ("memory", f"{significant(memory / 2**30)} GiB" if memory else ""),
+        (
+            "memory by limit",
+            f"{significant(limit / 2**30)} GiB" if isinstance(limit, int | float) else "",
+        ),
         ("system", " ".join(str(each) for each in system if each)),
         ("hypervisor", _inline(machine.get("hypervisor"))),
     ]
@@ -78,6 +87,18 @@ def versions(frames: Frames, run: str) -> list[dict[str, str]]:
                 {**empty, "arm": arm, "adapter": adapter, "read back": "no process was started"}
             )
     return rows
+
+
+def _measured_on(frames: Frames, run: str) -> str:
+    """Say which cores the workers of a run had, and what these cores share."""
+    asked = frames.processes.loc[frames.processes["run"] == run, "asked"].map(_parsed)
+    texts = []
+    for each in asked:
+        cores = each.get("cores")
+        if isinstance(cores, list) and cores:
+            remark = f" ({each['remark']})" if each.get("remark") else ""
+            texts.append(f"{'core' if len(cores) == 1 else 'cores'} {_inline(cores)}{remark}")
+    return "; ".join(dict.fromkeys(texts))
 
 
 def _adapter(identity: Any) -> str:

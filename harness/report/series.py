@@ -13,51 +13,52 @@ from typing import Any
 import numpy
 import pandas
 
-from harness.analysis.groups import Group
+from harness.analysis.comparisons import Comparison
 from harness.analysis.history import History
 from harness.analysis.roofline import work
 from harness.analysis.sessions import OTHER_MACHINE
 from harness.machine.ceilings import COPY, PRODUCT
 from harness.records.frames import Frames
-from reference.spec import TIME, UnknownName
+from reference.errors import UnknownName
+from reference.presets import TIME
 
 SWEPT = ("batch", "threads", "time")
 
 
-def _ok(group: Group) -> pandas.DataFrame:
-    rows = group.rows
+def _ok(comparison: Comparison) -> pandas.DataFrame:
+    rows = comparison.rows
     return rows[(rows["status"] == "ok") & rows["step_seconds"].notna()]
 
 
-def break_even_data(frames: Frames, groups: Sequence[Group]) -> pandas.DataFrame:
+def break_even_data(frames: Frames, comparisons: Sequence[Comparison]) -> pandas.DataFrame:
     """Per arm: seconds before the first step is done, seconds per step, and break-even steps.
 
     The break-even point is the number of steps at which the arm and the leader need equal time.
     """
     rows = [
         {
-            "comparison": f"{group.title}, {group.details}",
+            "comparison": f"{comparison.title}, {comparison.details}",
             "arm": cell["arm"],
             "framework": cell["framework"],
             "startup_seconds": cell["startup_seconds"],
             "step_seconds": cell["step_seconds"],
-            "break_even_steps": group.breakeven[cell["arm"]].steps
-            if cell["arm"] in group.breakeven
+            "break_even_steps": comparison.breakeven[cell["arm"]].steps
+            if cell["arm"] in comparison.breakeven
             else numpy.nan,
         }
-        for group in groups
-        for cell in _ok(group).to_dict("records")
+        for comparison in comparisons
+        for cell in _ok(comparison).to_dict("records")
         if not pandas.isna(cell["startup_seconds"])
     ]
     columns = ["comparison", "arm", "framework", "startup_seconds", "step_seconds"]
     return pandas.DataFrame(rows, columns=[*columns, "break_even_steps"])
 
 
-def roofline_data(frames: Frames, groups: Sequence[Group]) -> pandas.DataFrame:
+def roofline_data(frames: Frames, comparisons: Sequence[Comparison]) -> pandas.DataFrame:
     """Per arm: operations per byte of its step by the definition, and operations per second."""
     rows = []
-    for group in groups:
-        for cell in _ok(group).to_dict("records"):
+    for comparison in comparisons:
+        for cell in _ok(comparison).to_dict("records"):
             optimizer = cell["optimizer"] or None
             try:
                 operations, size = work(
@@ -95,22 +96,22 @@ def _ceilings(frames: Frames, run: str, threads: int) -> dict[str, float]:
     }
 
 
-def heat_data(frames: Frames, groups: Sequence[Group]) -> pandas.DataFrame:
+def heat_data(frames: Frames, comparisons: Sequence[Comparison]) -> pandas.DataFrame:
     """Per comparison and arm: seconds over those of the fastest, or the status without a number.
 
     Comparisons without verdicts are left out, because a smoke run shows no arm to be faster.
     """
     rows = []
-    for group in groups:
-        judged = group.judged.get("throughput")
+    for comparison in comparisons:
+        judged = comparison.judged.get("throughput")
         if judged is None or judged.verdicts.void:
             continue
-        best = _ok(group)["step_seconds"].min()
-        for cell in group.rows.to_dict("records"):
+        best = _ok(comparison)["step_seconds"].min()
+        for cell in comparison.rows.to_dict("records"):
             fine = cell["status"] == "ok" and not pandas.isna(cell["step_seconds"])
             rows.append(
                 {
-                    "comparison": f"{group.title}, {group.details}",
+                    "comparison": f"{comparison.title}, {comparison.details}",
                     "arm": cell["arm"],
                     "framework": cell["framework"],
                     "ratio": cell["step_seconds"] / best if fine else numpy.nan,
@@ -138,9 +139,9 @@ def geometric_means(data: pandas.DataFrame) -> pandas.DataFrame:
     return means.assign(gaps=gaps).sort_values(["gaps", "geometric_mean"]).drop(columns="gaps")
 
 
-def profile_data(frames: Frames, groups: Sequence[Group]) -> pandas.DataFrame:
+def profile_data(frames: Frames, comparisons: Sequence[Comparison]) -> pandas.DataFrame:
     """Per arm and factor: the share of its comparisons within that factor of the fastest."""
-    data = heat_data(frames, groups)
+    data = heat_data(frames, comparisons)
     planned = data.groupby("arm", sort=False)["status"].size()
     rows = []
     for arm, part in data.groupby("arm", sort=False):
@@ -157,10 +158,10 @@ def profile_data(frames: Frames, groups: Sequence[Group]) -> pandas.DataFrame:
     return pandas.DataFrame(rows, columns=["arm", "framework", "factor", "share"])
 
 
-def scaling_data(frames: Frames, groups: Sequence[Group]) -> pandas.DataFrame:
+def scaling_data(frames: Frames, comparisons: Sequence[Comparison]) -> pandas.DataFrame:
     """Per arm and size, if comparisons of a run differ in batch, threads or length alone."""
     parts = []
-    for swept, rows in _swept(groups):
+    for swept, rows in _swept(comparisons):
         size = rows[swept].to_numpy(float)
         parts.append(
             pandas.DataFrame(
@@ -177,10 +178,10 @@ def scaling_data(frames: Frames, groups: Sequence[Group]) -> pandas.DataFrame:
     return pandas.concat(parts) if parts else pandas.DataFrame(columns=columns)
 
 
-def _swept(groups: Sequence[Group]) -> Iterable[tuple[str, pandas.DataFrame]]:
-    if not groups:
+def _swept(comparisons: Sequence[Comparison]) -> Iterable[tuple[str, pandas.DataFrame]]:
+    if not comparisons:
         return
-    rows = pandas.concat([_ok(group) for group in groups])
+    rows = pandas.concat([_ok(comparison) for comparison in comparisons])
     bases = [str(preset).partition(TIME) for preset in rows["preset"]]
     rows = rows.assign(
         preset=[base for base, _, _ in bases],
@@ -197,14 +198,14 @@ def _swept(groups: Sequence[Group]) -> Iterable[tuple[str, pandas.DataFrame]]:
                 yield swept, part.assign(words=words)
 
 
-def learning_data(frames: Frames, groups: Sequence[Group]) -> pandas.DataFrame:
+def learning_data(frames: Frames, comparisons: Sequence[Comparison]) -> pandas.DataFrame:
     """Per arm, seed and epoch: loss and accuracy after that epoch, and the seconds until then.
 
     Seconds are start-up and the steps at their median, without the tests in between.
     """
     parts = []
-    for group in groups:
-        for cell in _ok(group).to_dict("records"):
+    for comparison in comparisons:
+        for cell in _ok(comparison).to_dict("records"):
             mine = _of_cell(frames.epochs, cell)
             steps = _of_cell(frames.accuracy, cell)["train_steps"].max()
             if mine.empty or pandas.isna(cell["startup_seconds"]):
@@ -213,7 +214,7 @@ def learning_data(frames: Frames, groups: Sequence[Group]) -> pandas.DataFrame:
             parts.append(
                 pandas.DataFrame(
                     {
-                        "comparison": f"{group.title}, {group.details}",
+                        "comparison": f"{comparison.title}, {comparison.details}",
                         "arm": mine["arm"],
                         "framework": mine["framework"],
                         "seed": mine["seed"],

@@ -14,7 +14,7 @@ from typing import Any
 import numpy
 import pandas
 
-from harness.analysis.groups import Group
+from harness.analysis.comparisons import Comparison
 from harness.analysis.verdicts import Judged, pair_of
 from harness.errors import clean
 from harness.records.frames import Frames
@@ -57,21 +57,25 @@ class ComparisonTable:
     notes: tuple[str, ...]
 
 
-def comparison_tables(frames: Frames, groups: Sequence[Group]) -> list[ComparisonTable]:
+def comparison_tables(frames: Frames, comparisons: Sequence[Comparison]) -> list[ComparisonTable]:
     """A table for each comparison, in the order of the plan."""
     why: dict[tuple[str, str, str], str] = {}
     for column, frame in ((_PEAK, frames.memory), (_ACCURACY, frames.accuracy)):
         for run, cell, reason in zip(frame["run"], frame["cell"], frame["reason"], strict=True):
             if reason:
                 why[run, cell, column] = reason
-    return [_table(frames, group, why) for group in groups]
+    return [_table(frames, comparison, why) for comparison in comparisons]
 
 
-def _table(frames: Frames, group: Group, why: dict[tuple[str, str, str], str]) -> ComparisonTable:
+def _table(
+    frames: Frames, comparison: Comparison, why: dict[tuple[str, str, str], str]
+) -> ComparisonTable:
     notes = _Notes()
     rows = []
-    for row in group.rows.to_dict("records"):
-        cells = _measured(row, group) if row["status"] == "ok" else _unmeasured(row, group)
+    for row in comparison.rows.to_dict("records"):
+        cells = (
+            _measured(row, comparison) if row["status"] == "ok" else _unmeasured(row, comparison)
+        )
         if row["status"] != "ok":
             reason = row["reason"] or _NO_REASON.get(row["status"], "no reason was recorded")
             log = f" (log: logs/{row['log']})" if row["log"] else ""
@@ -82,34 +86,34 @@ def _table(frames: Frames, group: Group, why: dict[tuple[str, str, str], str]) -
                 cells[column] += notes.mark(f"{column.split(' (')[0]}: {reason}")
         rows.append({name: clean(cell) for name, cell in cells.items()})
     frame = pandas.DataFrame(rows, dtype="str")
-    generates = group.rows["phase"].iloc[0] == "generation"  # it has first tokens instead
+    generates = comparison.rows["phase"].iloc[0] == "generation"  # it has first tokens instead
     optional = (_ACCURACY, _EVEN, _RATIO, _VERDICT, _FIRST, _FURTHER, "of roofline (%)")
     for column in (*optional, *([_LATENCY] if generates else [])):
         if column in frame and (frame[column] == ABSENT).all():
             frame = frame.drop(columns=column)
     return ComparisonTable(
-        title=f"{group.title}, {group.details}",
+        title=f"{comparison.title}, {comparison.details}",
         cells=frame.reset_index(drop=True),
-        pairs=_pairs(group),
-        below=tuple(clean(line) for line in _below(frames, group)),
+        pairs=_pairs(comparison),
+        below=tuple(clean(line) for line in _below(frames, comparison)),
         notes=tuple(notes.texts),
     )
 
 
-def _below(frames: Frames, group: Group) -> Iterable[str]:
-    fine = int((group.rows["status"] == "ok").sum())
-    yield f"{fine} of {len(group.rows)} arm{'s' if len(group.rows) != 1 else ''} ok."
-    judged = group.judged.get("throughput")
+def _below(frames: Frames, comparison: Comparison) -> Iterable[str]:
+    fine = int((comparison.rows["status"] == "ok").sum())
+    yield f"{fine} of {len(comparison.rows)} arm{'s' if len(comparison.rows) != 1 else ''} ok."
+    judged = comparison.judged.get("throughput")
     if judged is None:
         yield SMOKE
     else:
         yield fastest_set(judged)
         for statistic in ("first_token", "further_token"):
-            if statistic in group.judged:
-                yield fastest_set(group.judged[statistic])
+            if statistic in comparison.judged:
+                yield fastest_set(comparison.judged[statistic])
         yield error_bar(judged)
-        yield noise(frames, group)
-    yield from findings(frames, group)
+        yield noise(frames, comparison)
+    yield from findings(frames, comparison)
 
 
 def fastest_set(judged: Judged) -> str:
@@ -123,13 +127,13 @@ def fastest_set(judged: Judged) -> str:
     return f"{words}; {pairs}."
 
 
-def _verdict(row: dict[Any, Any], group: Group) -> dict[str, str]:
+def _verdict(row: dict[Any, Any], comparison: Comparison) -> dict[str, str]:
     """Comparison with the leader: ratio with interval, word, break-even."""
-    judged = group.judged.get("throughput")
+    judged = comparison.judged.get("throughput")
     empty = {_RATIO: ABSENT, _VERDICT: ABSENT, _EVEN: ABSENT}
-    if judged is None or group.leader is None or pandas.isna(row["step_seconds"]):
+    if judged is None or comparison.leader is None or pandas.isna(row["step_seconds"]):
         return empty
-    arm, leader = row["arm"], group.leader
+    arm, leader = row["arm"], comparison.leader
     if arm == leader:
         words = "void" if judged.verdicts.void else "fastest set"
         return {**empty, _RATIO: "1", _VERDICT: words}
@@ -139,7 +143,7 @@ def _verdict(row: dict[Any, Any], group: Group) -> dict[str, str]:
     return {
         _RATIO: _ratio(pair),
         _VERDICT: verdict_words(pair, arm, in_set=arm in judged.verdicts.fastest),
-        _EVEN: _even_words(group.breakeven.get(arm)),
+        _EVEN: _even_words(comparison.breakeven.get(arm)),
     }
 
 
@@ -183,10 +187,10 @@ def _even_words(even: BreakEven | None) -> str:
     return f"faster {STEPS_WORDS[even.first_ahead]} {significant(even.steps)} [{low}, {high}]"
 
 
-def _measured(row: dict[Any, Any], group: Group) -> dict[str, str]:
+def _measured(row: dict[Any, Any], comparison: Comparison) -> dict[str, str]:
     latency = [milliseconds(row[f"latency_p{p}_seconds"]) for p in (50, 95, 99)]
     low, high = milliseconds(row["step_seconds_low"]), milliseconds(row["step_seconds_high"])
-    step, verdict = milliseconds(row["step_seconds"]), _verdict(row, group)
+    step, verdict = milliseconds(row["step_seconds"]), _verdict(row, comparison)
     return {
         "arm": row["arm"],
         "status": row["status"],
@@ -207,13 +211,13 @@ def _measured(row: dict[Any, Any], group: Group) -> dict[str, str]:
     }
 
 
-def _unmeasured(row: dict[Any, Any], group: Group) -> dict[str, str]:
-    empty = dict.fromkeys(_measured(row, group), ABSENT)
+def _unmeasured(row: dict[Any, Any], comparison: Comparison) -> dict[str, str]:
+    empty = dict.fromkeys(_measured(row, comparison), ABSENT)
     error = scientific(row["output_error"])
     return {**empty, "arm": row["arm"], "status": row["status"], "output error": error}
 
 
-def _pairs(group: Group) -> pandas.DataFrame:
+def _pairs(comparison: Comparison) -> pandas.DataFrame:
     """Every pair of every kind of slice as texts."""
     rows = [
         {
@@ -223,7 +227,7 @@ def _pairs(group: Group) -> pandas.DataFrame:
             "verdict": pair.verdict + (f": {pair.faster}" if pair.faster else ""),
             "notes": "; ".join(_pair_notes(pair)) or ABSENT,
         }
-        for judged in group.judged.values()
+        for judged in comparison.judged.values()
         for pair in judged.verdicts.pairs
     ]
     return pandas.DataFrame(rows, dtype="str")

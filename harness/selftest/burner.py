@@ -24,9 +24,9 @@ def main(seed: str, path: str) -> None:
             burst = SHORTEST * (LONGEST / SHORTEST) ** generator.random()
             if select.select([sys.stdin], [], [], burst * QUIET * generator.uniform(0.5, 1.5))[0]:
                 return
-            begin = time.time()
+            begin, start = time.time(), time.monotonic()
             number = 1
-            while time.time() - begin < burst:
+            while time.monotonic() - start < burst:
                 for _ in range(10_000):
                     number = (number * 1103515245 + 12345) & 0x7FFFFFFF
             log.write(f"{begin} {time.time()}\n")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import pandas
 from scipy import stats  # type: ignore[import-untyped]
@@ -25,10 +24,6 @@ class Finding:
     value: float
     met: bool
     note: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a dictionary for the file of the proof."""
-        return asdict(self)
 
 
 def at_most(part: str, what: str, value: float, limit: float, *, note: str = "") -> Finding:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,33 +22,45 @@ PARTS = {
 }
 
 
-def write(folder: Path, findings: Sequence[Finding], facts: dict[str, Any]) -> Path:
+@dataclass(frozen=True)
+class ProofFacts:
+    """When, by what and where a proof was made. ``code_version`` is as in run.json."""
+
+    created: str
+    level: str
+    code_version: Mapping[str, Any]
+    processor: str | None
+    cores: int
+
+
+def write(folder: Path, findings: Sequence[Finding], facts: ProofFacts) -> Path:
     """Write the proof next to its runs."""
     path = folder / FILE
-    content = {**facts, "findings": [each.to_json() for each in findings]}
+    content = {**asdict(facts), "findings": [asdict(finding) for finding in findings]}
     write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
     return path
 
 
-def read(folder: Path) -> tuple[list[Finding], dict[str, Any]]:
+def read(folder: Path) -> tuple[list[Finding], ProofFacts]:
     """Read a proof that ``write`` kept. Raises BadInput."""
     try:
         content = json.loads((folder / FILE).read_bytes())
-        return [Finding(**each) for each in content.pop("findings")], content
+        findings = [Finding(**fields) for fields in content.pop("findings")]
+        return findings, ProofFacts(**content)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise BadInput(
             f"{folder} holds no proof ({error}); make one: levelfield selftest --full"
         ) from error
 
 
-def markdown(findings: Sequence[Finding], facts: dict[str, Any]) -> str:
+def markdown(findings: Sequence[Finding], facts: ProofFacts) -> str:
     """Return the page as Markdown."""
     missed = [each for each in findings if not each.met]
     parts = [
         "# Does the measurement hold?",
         "Written by the program from the records of a run of `levelfield selftest --full`"
-        f" ({escape(str(facts.get('created', '')))}, {escape(str(facts.get('processor', '')))},"
-        f" {facts.get('cores', '?')} cores). How it measures: ARCHITECTURE.md.",
+        f" ({escape(facts.created)}, {escape(str(facts.processor))},"
+        f" {facts.cores} cores). How it measures: ARCHITECTURE.md.",
         f"{len(findings) - len(missed)} of {len(findings)} goals are met."
         + ("" if not missed else f" Missed: {escape('; '.join(each.what for each in missed))}."),
     ]

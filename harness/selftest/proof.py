@@ -6,7 +6,6 @@ import datetime
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from harness.machine.describe import code_version, describe_machine
 from harness.machine.scratch import scratch_folder
@@ -44,7 +43,7 @@ def prove_mutations(folder: Path, say: Say) -> tuple[list[Finding], Path]:
     return found, page.write(folder, found, _facts(MUTATIONS))
 
 
-def published(folder: Path) -> tuple[list[Finding], dict[str, Any]]:
+def published(folder: Path) -> tuple[list[Finding], page.ProofFacts]:
     """Read a published proof, with its mutations judged from the records of their own run.
 
     That run may be younger than the rest of the proof, because it follows every change of the gate.
@@ -54,15 +53,15 @@ def published(folder: Path) -> tuple[list[Finding], dict[str, Any]]:
     return [*found, *mutations.judged(folder / MUTATIONS)], facts
 
 
-def _facts(level: str) -> dict[str, Any]:
+def _facts(level: str) -> page.ProofFacts:
     machine = describe_machine()
-    return {
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "level": level,
-        "code_version": code_version(),
-        "processor": machine["processor"],
-        "cores": machine["cores"],
-    }
+    return page.ProofFacts(
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        level=level,
+        code_version=code_version(),
+        processor=machine["processor"],
+        cores=machine["cores"],
+    )
 
 
 def _measure(folder: Path, say: Say) -> None:

@@ -15,12 +15,13 @@ import numpy as np
 import pandas
 from scipy import stats  # type: ignore[import-untyped]
 
+from harness.machine import topology
 from harness.machine.resources import available_cores
 from harness.plan.arms import get_arm
 from harness.plan.suite import Effort, Suite
 from harness.records.frames import Frames
 from harness.selftest.goals import Finding, share_of
-from harness.statistics.decisions import ALPHA_PER_LOOK, cell_verdicts
+from harness.statistics.decisions import ALPHA_PER_LOOK, comparison_verdicts
 from harness.statistics.estimates import Flags, Floats, paired_blocks
 from harness.statistics.levels import LOOKS
 
@@ -99,7 +100,7 @@ def bursts(folder: Path) -> Iterator[Path]:
     command = [sys.executable, "-P", "-m", "harness.selftest.burner", str(SEED), str(log)]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as burner:
         # An unpinned burner would move to an unmeasured core and disturb no arm.
-        os.sched_setaffinity(burner.pid, available_cores()[:1])
+        os.sched_setaffinity(burner.pid, topology.choose(available_cores(), 1))
         try:
             yield log
         finally:
@@ -124,7 +125,7 @@ def false_verdicts(found: Frames, what: str) -> Iterator[Finding]:
         twin = next(pair for pair in pairs if pair[1].endswith("#2"))
         said = void = False
         for look in (look for look in LOOKS if look <= logs.shape[1]):
-            words = cell_verdicts(
+            words = comparison_verdicts(
                 logs[:, :look], arms, level="thorough", quarantined=bad[:look], twin=twin
             )
             void |= bool(words.void)
@@ -157,7 +158,7 @@ def planted_slowdowns(found: Frames) -> Iterator[Finding]:
             twin = (base, f"{base}#2")
             said = set()
             for look in (look for look in LOOKS if look <= by):
-                words = cell_verdicts(
+                words = comparison_verdicts(
                     logs[:, :look], arms, level="thorough", quarantined=bad[:look], twin=twin
                 )
                 pair = next(

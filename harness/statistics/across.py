@@ -17,7 +17,7 @@ from harness.statistics.estimates import bootstrap_t, estimate
 
 @dataclass(frozen=True)
 class Across:
-    """One arm compared with another over many cells; ``open`` counts cells without a verdict."""
+    """Two arms over many comparisons; ``open`` counts the comparisons without a verdict."""
 
     ratio: float
     low: float
@@ -26,15 +26,16 @@ class Across:
     ties: int
     losses: int
     open: int
-    coverage: float  # cells with a ratio as a share of the cells planned
+    coverage: float  # comparisons with a ratio as a share of all planned ones
 
 
 def summarise(pairs: Sequence[PairVerdict], planned: int, generator: Generator) -> Across:
-    """Geometric mean of the ratios of one pair of arms, with the cell as the resampling unit.
+    """Geometric mean of the ratios of one pair of arms, with the comparison as the resampling unit.
 
-    ``pairs`` holds one verdict per cell that has any, all with the same ``first``. ``planned``
-    counts all cells, so that failures lower the coverage. The interval is the bootstrap-t interval
-    [1] over cells, because the ratios of different cells are not normally distributed.
+    ``pairs`` holds one verdict per comparison that has any, all with the same ``first``.
+    ``planned`` counts all comparisons, so that failures lower the coverage. The interval is the
+    bootstrap-t interval [1] over comparisons, because the ratios of different comparisons are not
+    normally distributed.
     """
     logs = np.log([pair.ratio for pair in pairs if pair.verdict != Verdict.VOID])
     ends = (estimate(logs).log_ratio, *bootstrap_t(logs, generator))

@@ -36,7 +36,7 @@ def holm_levels(p_values: Floats, alpha: float) -> Floats:
 
 
 def benjamini_hochberg(p_values: Floats) -> Floats:
-    """Adjusted p-values of the step-up procedure [2] over the last axis, for many cells."""
+    """Adjusted p-values of the step-up procedure [2] over the last axis, for many comparisons."""
     order = np.argsort(-p_values, axis=-1)
     factors = p_values.shape[-1] / np.arange(p_values.shape[-1], 0, -1)
     steps = np.take_along_axis(p_values, order, axis=-1) * factors

@@ -30,7 +30,8 @@ from harness.statistics.levels import LEVELS, LOOKS
 
 ALPHA_PER_LOOK = 0.0125  # also in quick runs, because they may be continued as longer ones
 TIE_ALPHA = 0.05  # for each of the two one-sided tests
-# A cell is void if the A/A twin differs at this level, or above this share of rounds in quarantine.
+# A comparison is void if the A/A twin differs at this level, or above this share of rounds in
+# quarantine.
 VOID_ALPHA, VOID_SHARE = 0.01, 0.30
 # A verdict below this difference is provisional after one session; a quick run does not give it.
 SMALL = 0.05
@@ -76,7 +77,7 @@ def effective_margin(margin: float, twin: Estimate | None) -> float:
 
 
 def decide(pairs: Estimate, margin: float, *, alpha: float = ALPHA_PER_LOOK) -> NDArray[np.str_]:
-    """Words for all pairs of a cell (the last axis) at one look; ``margin`` of the log ratio.
+    """Words for all pairs of a comparison (the last axis) at one look; ``margin`` of the log ratio.
 
     ``faster``: Holm rejects |log ratio| <= margin. ``faster, size uncertain``: Holm rejects a log
     ratio of 0, and the estimate is beyond the margin. Each of the two kinds of statement is wrong
@@ -142,8 +143,8 @@ class PairVerdict:
 
 
 @dataclass(frozen=True)
-class CellVerdicts:
-    """One look at a cell; ``margin`` is the effective one, as a fraction."""
+class ComparisonVerdicts:
+    """One look at a comparison; ``margin`` is the effective one, as a fraction."""
 
     blocks: int
     margin: float
@@ -175,7 +176,7 @@ def _statements(pairs: Estimate, margin: float) -> list[tuple[Verdict, int]]:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """The numbers of all pairs of a cell at one look; every array has one entry per pair."""
+    """The numbers of all pairs of a comparison at one look; every array has one entry per pair."""
 
     names: list[tuple[str, str]]
     values: Floats  # [pair, block], of the clean rounds
@@ -193,7 +194,7 @@ class _Pairs:
         return Estimate(every.log_ratio[at], every.standard_error[at], every.blocks[at])
 
 
-def cell_verdicts(  # noqa: PLR0913 - facts of the cell: two by position, the rest have defaults
+def comparison_verdicts(  # noqa: PLR0913 - two by position, the rest have defaults
     logs: Floats,
     arms: Sequence[str],
     *,
@@ -204,15 +205,15 @@ def cell_verdicts(  # noqa: PLR0913 - facts of the cell: two by position, the re
     failed_checks: Sequence[str] = (),
     sessions: int = 1,
     generator: Generator | None = None,
-) -> CellVerdicts:
-    """Verdicts on all pairs of a cell at the last look of its level; ``logs`` [arm, block, round].
+) -> ComparisonVerdicts:
+    """Return verdicts on all pairs of a comparison at the last look of its level.
 
-    ``margin`` is a fraction. ``quarantined`` [block, round] applies to all arms. A verdict must be
-    the same with and without those rounds. ``twin`` is the A/A pair; its second arm is compared
-    with no other arm. ``sessions`` is the number of sessions that agree. With a ``generator``,
-    bootstrap-t may dispute 95 % intervals. Blocks after a look wait for the next look: a verdict on
-    them would be one look more. A look uses as many blocks with a clean round as its number says,
-    if there are so many.
+    ``logs`` has shape [arm, block, round]. ``margin`` is a fraction. ``quarantined`` [block, round]
+    applies to all arms. A verdict must be the same with and without those rounds. ``twin`` is the
+    A/A pair; its second arm is compared with no other arm. ``sessions`` is the number of sessions
+    that agree. With a ``generator``, bootstrap-t may dispute 95 % intervals. Blocks after a look
+    wait for the next look: a verdict on them would be one look more. A look uses as many blocks
+    with a clean round as its number says, if there are so many.
     """
     bad = np.zeros(logs.shape[1:], bool) if quarantined is None else quarantined
     look, end = _last_look(logs, bad, level)
@@ -242,7 +243,7 @@ def cell_verdicts(  # noqa: PLR0913 - facts of the cell: two by position, the re
             verdict = replace(verdict, disputed=disputed(pairs.one(at).interval(), boot))
         verdicts.append(verdict)
     measured = [arms[at] for at in compared if not void and not np.isnan(clean[at]).all()]
-    return CellVerdicts(
+    return ComparisonVerdicts(
         blocks=logs.shape[1],
         margin=float(np.expm1(limit)),
         pairs=tuple(verdicts),

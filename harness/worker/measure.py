@@ -215,15 +215,15 @@ def own_use():
     import resource
 
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    waited = 0
+    waited = []
     try:
         for task in os.listdir("/proc/self/task"):
             try:
                 with open("/proc/self/task/" + task + "/schedstat") as stat:
-                    waited += int(stat.read().split()[1])
+                    waited.append(int(stat.read().split()[1]))
             except (FileNotFoundError, ProcessLookupError):
-                continue  # the thread has ended
-        wait = waited / 1e9
+                continue  # the thread has ended, or this kernel has no such files
+        wait = sum(waited) / 1e9 if waited else None
     except (OSError, IndexError):
         wait = None
     return wait, usage.ru_nivcsw, usage.ru_majflt

@@ -14,7 +14,18 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, dimension, draw_rows
+from reference.spec import (
+    Array,
+    ArraySpec,
+    Layers,
+    Model,
+    Objective,
+    Sizes,
+    dimension,
+    draw_lengths,
+    draw_rows,
+    spread_lengths,
+)
 
 EPSILON = 1e-12
 SEGMENTS = 2
@@ -27,17 +38,21 @@ def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:
     return (
         ArraySpec("tokens", (rows, time), classes=sizes["vocabulary"]),
         ArraySpec("segments", (rows, time), classes=SEGMENTS),
-        ArraySpec("mask", (rows, time), classes=2),
+        ArraySpec("mask", (rows, time), classes=2, lengths=lengths_of(sizes, batch)),
         ArraySpec("positions", masked, classes=sizes["time"]),
         ArraySpec("labels", masked, classes=sizes["vocabulary"]),
     )
 
 
+def lengths_of(sizes: Sizes, batch: int) -> tuple[int, ...]:
+    """From all of the time down to half of it, and at least to the masked positions."""
+    return spread_lengths(max(sizes["time"] // 2, sizes["masked"]), sizes["time"], batch)
+
+
 def draw(sizes: Sizes, batch: int, stream: np.random.Generator) -> dict[str, Array]:
-    """Draw sequences of at least half the time; masked positions are real ones, in order."""
+    """Draw sequences of all lengths; masked positions are real ones, in order."""
     time, count = sizes["time"], sizes["masked"]
-    length = stream.integers(max(time // 2, count), time + 1, batch)
-    length[0] = time
+    length = draw_lengths(lengths_of(sizes, batch), stream)
     mask = np.arange(time) < length[:, None]
     tokens = draw_rows(sizes["vocabulary"], (batch, time), stream)
     second = np.arange(time) >= length[:, None] // 2
@@ -66,7 +81,7 @@ def forward(nn: Layers, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, 
 
 
 def layer(nn: Layers, sizes: Sizes, x: Array, mask: Array, name: str) -> Array:
-    """Self-attention and a hidden layer of four times the width; a norm follows each sum."""
+    """Self-attention and a hidden layer; a norm follows each sum."""
     width = sizes["width"]
     query, key, value = (
         nn.dense(x, f"{name}/attention/{part}", width) for part in ("query", "key", "value")
@@ -74,9 +89,14 @@ def layer(nn: Layers, sizes: Sizes, x: Array, mask: Array, name: str) -> Array:
     y = nn.attention(query, key, value, heads=sizes["heads"], mask=mask)
     y = nn.dense(y, f"{name}/attention/out", width)
     x = nn.layer_norm(nn.add(x, y), f"{name}/attention_norm", epsilon=EPSILON)
-    y = nn.gelu(nn.dense(x, f"{name}/hidden", 4 * width))
+    y = nn.gelu(nn.dense(x, f"{name}/hidden", sizes["hidden"]))
     y = nn.dense(y, f"{name}/out", width)
     return nn.layer_norm(nn.add(x, y), f"{name}/norm", epsilon=EPSILON)
+
+
+def derive(sizes: Sizes) -> Sizes:
+    """head_width: of each head of attention; hidden: the width of the hidden layers."""
+    return {"head_width": sizes["width"] // sizes["heads"], "hidden": 4 * sizes["width"]}
 
 
 def _sizes(  # noqa: PLR0917 - a call is a row of the table of presets below
@@ -107,6 +127,7 @@ MODELS = (
         inputs=inputs,
         forward=forward,
         objectives=(Objective("softmax_cross_entropy", ("logits",), ("labels",)),),
+        derive=derive,
         draw=draw,
         still=("position_embed/embedding",),
     ),

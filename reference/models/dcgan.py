@@ -20,7 +20,7 @@ from reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, di
 
 def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:
     """image (batch, height, width, channel); latent (batch, 1, 1, channel)."""
-    rows, side = dimension("batch", batch), 4 * 2 ** sizes["doublings"]
+    rows, side = dimension("batch", batch), sizes["side"]
     image = (rows, dimension("height", side), dimension("width", side))
     latent = (rows, dimension("height", 1), dimension("width", 1))
     return (
@@ -31,11 +31,10 @@ def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:
 
 def generator(nn: Layers, sizes: Sizes, latent: Array) -> Array:
     """(batch, 1, 1, latent) -> images (batch, side, side, channels) from -1 to 1."""
-    filters = sizes["filters"] * 2 ** (sizes["doublings"] - 1)
-    x = nn.conv2d_transpose(latent, "generator/up1", filters, window=4, stride=1, padding=0)
+    first, *others = reversed(sizes["widths"])
+    x = nn.conv2d_transpose(latent, "generator/up1", first, window=4, stride=1, padding=0)
     x = nn.relu(nn.batch_norm(x, "generator/norm1"))
-    for number in range(2, sizes["doublings"] + 1):
-        filters //= 2
+    for number, filters in enumerate(others, start=2):
         x = nn.conv2d_transpose(x, f"generator/up{number}", filters, window=4, stride=2, padding=1)
         x = nn.relu(nn.batch_norm(x, f"generator/norm{number}"))
     x = nn.conv2d_transpose(x, "generator/image", sizes["channels"], window=4, stride=2, padding=1)
@@ -44,11 +43,10 @@ def generator(nn: Layers, sizes: Sizes, latent: Array) -> Array:
 
 def discriminator(nn: Layers, sizes: Sizes, image: Array) -> Array:
     """(batch, side, side, channels) -> logits (batch, 1)."""
-    filters = sizes["filters"]
-    x = nn.conv2d(image, "discriminator/down1", filters, window=4, stride=2, padding=1, bias=False)
+    first, *others = sizes["widths"]
+    x = nn.conv2d(image, "discriminator/down1", first, window=4, stride=2, padding=1, bias=False)
     x = nn.leaky_relu(x, 0.2)
-    for number in range(2, sizes["doublings"] + 1):
-        filters *= 2
+    for number, filters in enumerate(others, start=2):
         x = nn.conv2d(
             x, f"discriminator/down{number}", filters, window=4, stride=2, padding=1, bias=False
         )
@@ -73,6 +71,15 @@ def both(nn: Layers, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, Arr
 def fooling(nn: Layers, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """The discriminator's logits of generated images."""
     return {"fake": discriminator(nn, sizes, generator(nn, sizes, inputs["latent"]))}
+
+
+def derive(sizes: Sizes) -> Sizes:
+    """side: of the images; widths: the discriminator's filters, the generator's in reverse."""
+    doublings = range(sizes["doublings"])
+    return {
+        "side": 4 * 2 ** sizes["doublings"],
+        "widths": tuple(sizes["filters"] * 2**number for number in doublings),
+    }
 
 
 def _sizes(doublings: int, filters: int, latent: int, channels: int) -> Sizes:
@@ -105,6 +112,7 @@ MODELS = (
                 "fooled", ("fake",), name="generator_loss", forward=fooling, trains="generator/"
             ),
         ),
+        derive=derive,
         idle="generator/norm1/bias",
         still=("generator/up1/kernel",),
     ),

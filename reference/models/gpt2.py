@@ -61,7 +61,7 @@ def forward(nn: Layers, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, 
 
 
 def layer(nn: Layers, sizes: Sizes, x: Array, name: str, attend: Attend) -> Array:
-    """Causal self-attention and a hidden layer of four times the width, each after a norm."""
+    """Causal self-attention and a hidden layer, each after a norm."""
     width = sizes["width"]
     y = nn.layer_norm(x, f"{name}/attention_norm", epsilon=EPSILON)
     query, key, value = (
@@ -70,7 +70,7 @@ def layer(nn: Layers, sizes: Sizes, x: Array, name: str, attend: Attend) -> Arra
     y = attend(query, key, value)
     x = nn.add(x, nn.dense(y, f"{name}/attention/out", width))
     y = nn.layer_norm(x, f"{name}/norm", epsilon=EPSILON)
-    y = nn.gelu_tanh(nn.dense(y, f"{name}/hidden", 4 * width))
+    y = nn.gelu_tanh(nn.dense(y, f"{name}/hidden", sizes["hidden"]))
     return nn.add(x, nn.dense(y, f"{name}/out", width))
 
 
@@ -97,6 +97,11 @@ def advance(nn: Any, sizes: Sizes, tokens: Array, position: Any, cache: Any) -> 
         x = layer(nn, sizes, x, f"layers{number}", attend)
     x = nn.layer_norm(nn.last(x), "norm", epsilon=EPSILON)
     return nn.project_to_embedding(x, "token_embed"), kept
+
+
+def derive(sizes: Sizes) -> Sizes:
+    """head_width: of each head of attention; hidden: the width of the hidden layers."""
+    return {"head_width": sizes["width"] // sizes["heads"], "hidden": 4 * sizes["width"]}
 
 
 def _sizes(
@@ -129,6 +134,7 @@ MODELS = (
         inputs=inputs,
         forward=forward,
         objectives=(Objective("softmax_cross_entropy", ("logits",), ("labels",)),),
+        derive=derive,
         generation=Generation(
             prompt="prompt",
             count=lambda sizes: int(sizes["new_tokens"]),

@@ -37,6 +37,12 @@ def forward(nn: Layers, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, 
     return {"logits": nn.dense(x, "logits", sizes["classes"])}
 
 
+def derive(sizes: Sizes) -> Sizes:
+    """flattened: the values of an image after both poolings by 2; conv2 has no padding."""
+    height, width = ((sizes[side] // 2 - 4) // 2 for side in ("height", "width"))
+    return {"flattened": height * width * sizes["filters"][-1]}
+
+
 def _sizes(height: int, width: int, filters: tuple[int, int], hidden: tuple[int, int]) -> Sizes:
     return {
         "height": height,
@@ -62,6 +68,7 @@ MODELS = (
         inputs=inputs,
         forward=forward,
         objectives=(Objective("softmax_cross_entropy", ("logits",), ("label",)),),
+        derive=derive,
         data="digits",
         idle="hidden1/bias",
         still=("hidden1/kernel",),

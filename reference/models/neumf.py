@@ -44,10 +44,16 @@ def forward(nn: Layers, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, 
         )
 
     factors = nn.multiply(*embeddings("factor", sizes["factors"]))
-    x = nn.concatenate(*embeddings("tower", tower[0] // 2))
+    x = nn.concatenate(*embeddings("tower", sizes["tower_embedding"]))
     for number, units in enumerate(tower[1:], start=1):
         x = nn.relu(nn.dense(x, f"hidden{number}", units))
     return {"logits": nn.dense(nn.concatenate(factors, x), "logits", 1)}
+
+
+def derive(sizes: Sizes) -> Sizes:
+    """tower_embedding: the width of each of the tower's two tables; joined: of the head's input."""
+    tower = sizes["tower"]
+    return {"tower_embedding": tower[0] // 2, "joined": sizes["factors"] + tower[-1]}
 
 
 MODELS = (
@@ -64,6 +70,7 @@ MODELS = (
         inputs=inputs,
         forward=forward,
         objectives=(Objective("binary_cross_entropy", ("logits",), ("label",)),),
+        derive=derive,
         data="interactions",
         draw=draw,
         still=tuple(

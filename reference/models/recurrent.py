@@ -13,26 +13,41 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, dimension, draw_rows
+from reference.spec import (
+    GATE_COUNTS,
+    Array,
+    ArraySpec,
+    Layers,
+    Model,
+    Objective,
+    Sizes,
+    dimension,
+    draw_lengths,
+    draw_rows,
+    spread_lengths,
+)
 
 PAD = 0  # the token after the end of a sequence
 
 
 def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:
     """tokens (batch, time), padded with 0; length (batch,); label (batch,)."""
-    rows = dimension("batch", batch)
+    rows, lengths = dimension("batch", batch), lengths_of(sizes, batch)
     return (
         ArraySpec("tokens", (rows, dimension("time", sizes["time"])), classes=sizes["vocabulary"]),
-        ArraySpec("length", (rows,), classes=sizes["time"] + 1),
+        ArraySpec("length", (rows,), classes=sizes["time"] + 1, lengths=lengths),
         ArraySpec("label", (rows,), classes=sizes["classes"]),
     )
 
 
+def lengths_of(sizes: Sizes, batch: int) -> tuple[int, ...]:
+    """From all of the time down to a quarter of it."""
+    return spread_lengths(max(sizes["time"] // 4, 1), sizes["time"], batch)
+
+
 def draw(sizes: Sizes, batch: int, stream: np.random.Generator) -> dict[str, Array]:
-    """Draw sequences of at least a quarter of the time; one has full length."""
-    time = sizes["time"]
-    length = stream.integers(max(time // 4, 1), time + 1, batch, dtype=np.int32)
-    length[0] = time
+    """Draw sequences of all lengths; the first has full length."""
+    time, length = sizes["time"], draw_lengths(lengths_of(sizes, batch), stream)
     tokens = draw_rows(sizes["vocabulary"], (batch, time), stream, first=PAD + 1)
     return {"tokens": np.where(np.arange(time) < length[:, None], tokens, PAD), "length": length}
 
@@ -42,6 +57,11 @@ def forward(nn: Layers, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, 
     x = nn.embed(inputs["tokens"], "embed", count=sizes["vocabulary"], width=sizes["width"])
     x = nn.recurrent(x, inputs["length"], "recurrent", units=sizes["units"], cell=sizes["cell"])
     return {"logits": nn.dense(x, "logits", sizes["classes"])}
+
+
+def derive(sizes: Sizes) -> Sizes:
+    """gates: the columns of a recurrent kernel, all gates together."""
+    return {"gates": GATE_COUNTS[sizes["cell"]] * sizes["units"]}
 
 
 def _model(cell: str, title: str, source: str) -> Model:
@@ -68,6 +88,7 @@ def _model(cell: str, title: str, source: str) -> Model:
         inputs=inputs,
         forward=forward,
         objectives=(Objective("softmax_cross_entropy", ("logits",), ("label",)),),
+        derive=derive,
         data="digit rows",
         draw=draw,
         still=("embed/embedding",),

@@ -37,41 +37,48 @@ def forward(nn: Layers, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, 
     x = nn.conv2d(inputs["image"], "stem", width, window=7, stride=2, padding=3, bias=False)
     x = nn.relu(nn.batch_norm(x, "stem_norm"))
     x = nn.max_pool2d(x, window=3, stride=2, padding=1)
-    number, before = 0, width
-    for stage, blocks in enumerate(sizes["blocks"]):
-        inner = width * 2**stage
-        outer = inner * EXPANSION[sizes["block"]]
-        for block in range(blocks):
-            number += 1
-            stride = 2 if stage > 0 and block == 0 else 1
-            block_of = basic if sizes["block"] == "basic" else bottleneck
-            y = block_of(nn, x, f"blocks{number}", inner, stride)
-            if stride != 1 or before != outer:
-                x = nn.conv2d(
-                    x, f"blocks{number}/shortcut", outer, window=1, stride=stride, bias=False
-                )
-                x = nn.batch_norm(x, f"blocks{number}/shortcut_norm")
-            x = nn.relu(nn.add(x, y))
-            before = outer
+    block_of = basic if sizes["block"] == "basic" else bottleneck
+    for number, (before, filters, outer, stride) in enumerate(sizes["block_sizes"], start=1):
+        name = f"blocks{number}"
+        y = block_of(nn, x, name, filters=filters, outer=outer, stride=stride)
+        if stride != 1 or before != outer:
+            x = nn.conv2d(x, f"{name}/shortcut", outer, window=1, stride=stride, bias=False)
+            x = nn.batch_norm(x, f"{name}/shortcut_norm")
+        x = nn.relu(nn.add(x, y))
     return {"logits": nn.dense(nn.mean_pool2d(x), "logits", sizes["classes"])}
 
 
-def basic(nn: Layers, x: Array, name: str, filters: int, stride: int) -> Array:
+def basic(nn: Layers, x: Array, name: str, *, filters: int, outer: int, stride: int) -> Array:
     """Two 3x3 kernels."""
     x = nn.conv2d(x, f"{name}/conv1", filters, window=3, stride=stride, padding=1, bias=False)
     x = nn.relu(nn.batch_norm(x, f"{name}/norm1"))
-    x = nn.conv2d(x, f"{name}/conv2", filters, window=3, padding=1, bias=False)
+    x = nn.conv2d(x, f"{name}/conv2", outer, window=3, padding=1, bias=False)
     return nn.batch_norm(x, f"{name}/norm2")
 
 
-def bottleneck(nn: Layers, x: Array, name: str, filters: int, stride: int) -> Array:
-    """1x1, 3x3 with the stride, and 1x1 to four times the width."""
+def bottleneck(nn: Layers, x: Array, name: str, *, filters: int, outer: int, stride: int) -> Array:
+    """1x1, 3x3 with the stride, and 1x1 to the outer channels."""
     x = nn.conv2d(x, f"{name}/conv1", filters, window=1, bias=False)
     x = nn.relu(nn.batch_norm(x, f"{name}/norm1"))
     x = nn.conv2d(x, f"{name}/conv2", filters, window=3, stride=stride, padding=1, bias=False)
     x = nn.relu(nn.batch_norm(x, f"{name}/norm2"))
-    x = nn.conv2d(x, f"{name}/conv3", 4 * filters, window=1, bias=False)
+    x = nn.conv2d(x, f"{name}/conv3", outer, window=1, bias=False)
     return nn.batch_norm(x, f"{name}/norm3")
+
+
+def derive(sizes: Sizes) -> Sizes:
+    """block_sizes: for each block its input channels, filters, outer channels and stride.
+
+    pooled: the outer channels of the last block, which the dense head reads.
+    """
+    rows, before = [], sizes["width0"]
+    for stage, count in enumerate(sizes["blocks"]):
+        filters = sizes["width0"] * 2**stage
+        outer = filters * EXPANSION[sizes["block"]]
+        for block in range(count):
+            rows.append((before, filters, outer, 2 if stage > 0 and block == 0 else 1))
+            before = outer
+    return {"block_sizes": tuple(rows), "pooled": before}
 
 
 def _sizes(
@@ -103,6 +110,7 @@ def _model(layers: int, block: str, blocks: tuple[int, ...]) -> Model:
         inputs=inputs,
         forward=forward,
         objectives=(Objective("softmax_cross_entropy", ("logits",), ("label",)),),
+        derive=derive,
         data="digits",
         idle="blocks1/norm1/bias",
         still=("blocks1/conv1/kernel",),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+import re
 import subprocess
 import sys
 import types
@@ -18,18 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import reference
+from adapters import base
 from adapters.base import Adapter, Layout, Mismatch, canonical_name, epsilon_hat, fitted, refines
+from adapters.on_functions import OnFunctions
+from adapters.on_keras import OnKeras
 from reference.case import draw_case
 from reference.layers_onnx import IMAGES
 
-CHANNELS_FIRST = Layout(
-    {
-        ("in", "out"): ("out", "in"),
-        ("height", "width", "in", "out"): ("out", "in", "height", "width"),
-        ("batch", "height", "width", "channel"): ("batch", "channel", "height", "width"),
-        ("height", "width", "channel"): ("channel", "height", "width"),
-    }
-)
+CHANNELS_FIRST = Layout({**base.CHANNELS_FIRST, ("in", "out"): ("out", "in")})
 
 
 def dims(*names_and_sizes: tuple[str, int]) -> list[list[object]]:
@@ -104,20 +101,39 @@ def test_gates_are_reordered_by_the_name_of_their_axis() -> None:
 ADAPTERS = Path(__file__).parents[2] / "adapters"
 
 
+# The constants from which layouts are written.
+ORDERS = {"IMAGES": IMAGES, "CHANNELS_FIRST": base.CHANNELS_FIRST}
+
+
+def orders_of(node: ast.expr) -> dict[Any, Any]:
+    """The orders that a layout is given: a constant, or a dict that may unpack constants."""
+    if isinstance(node, ast.Name):
+        return ORDERS[node.id]
+    assert isinstance(node, ast.Dict)
+    found: dict[Any, Any] = {}
+    for key, value in zip(node.keys, node.values, strict=True):
+        one = {ast.literal_eval(key): ast.literal_eval(value)} if key else orders_of(value)
+        found.update(one)
+    return found
+
+
+def folder_or_file(path: Path) -> str:
+    """The framework of a file, or the name of a file that several frameworks share."""
+    return path.stem if path.parent == ADAPTERS else path.parent.name
+
+
 def layouts() -> dict[str, Layout]:
     """The layout of every adapter, read from its sources: importing them needs the frameworks."""
     found = {}
-    for path in sorted(ADAPTERS.glob("*/*.py")):
+    for path in ADAPTERS.rglob("*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             named = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LAYOUT"
             if named and isinstance(node.value, ast.Call):  # type: ignore[union-attr]
                 call = node.value  # type: ignore[union-attr]
                 assert ast.unparse(call.func) == "Layout"
-                positional = [
-                    IMAGES if ast.unparse(a) == "IMAGES" else ast.literal_eval(a) for a in call.args
-                ]
+                positional = [orders_of(each) for each in call.args]
                 named_ones = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
-                found[path.parent.name] = Layout(*positional, **named_ones)
+                found[folder_or_file(path)] = Layout(*positional, **named_ones)
     return found
 
 
@@ -126,7 +142,9 @@ LAYOUTS = layouts()
 
 def test_every_layout_was_found() -> None:
     written = {
-        path.parent.name for path in ADAPTERS.glob("*/*.py") if "Layout(" in path.read_text()
+        folder_or_file(path)
+        for path in ADAPTERS.rglob("*.py")
+        if re.search(r"^LAYOUT = Layout\(", path.read_text(), re.MULTILINE)
     }
     assert set(LAYOUTS) == written
     assert len(written) >= 12
@@ -255,6 +273,38 @@ def test_the_file_of_a_model_is_checked_when_it_is_loaded() -> None:
     with pytest.raises(Mismatch, match=r"no function discriminator_loss\(model, inputs\), which"):
         begun("dcgan")
     assert begun("gpt2", generate=lambda model, prompt, count: None).case.generation
+
+
+def test_a_fit_gets_the_next_batches_joined_from_any_cursor() -> None:
+    """Two Keras share this code, whose loops take several batches at once."""
+    keras = OnKeras.__new__(OnKeras)
+    keras.case, keras.cursor, keras.tiles = types.SimpleNamespace(batch=2), 0, 0
+    rows = np.arange(6).reshape(3, 2)
+    keras.batches = [({"x": each, "z": each + 10}, each[:, None]) for each in rows]
+    for first, count in ((0, 4), (1, 4), (2, 1), (0, 2), (2, 7), (0, 7)):
+        assert keras.cursor == first
+        x, y = keras.next_batches(count)
+        expected = np.concatenate([rows[(first + number) % 3] for number in range(count)])
+        np.testing.assert_array_equal(x["x"], expected)
+        np.testing.assert_array_equal(x["z"], expected + 10)
+        np.testing.assert_array_equal(y, expected[:, None])
+
+
+def test_a_function_is_made_once_for_each_kind_and_counted() -> None:
+    class Graph(OnFunctions):
+        def made(self, kind: str) -> Any:
+            results = {"inference": (5,), "training": (7, None)}[kind]  # an update has no name
+            return ["a"], ["out"], lambda a: tuple(each and each * a for each in results)
+
+    graph = Graph.__new__(Graph)
+    graph.functions, graph.cursor, graph.sets = {}, 0, [{"a": 1, "b": 9}, {"a": 2}]
+    assert graph.compile("inference") and graph.compilations() == 1
+    assert [graph.infer(), graph.infer(), graph.train_step()] == [
+        {"out": 5},
+        {"out": 10},
+        {"out": 7},
+    ]
+    assert graph.compilations() == 2
 
 
 def test_members_of_lists_count_from_one() -> None:

@@ -21,7 +21,7 @@ import pandas
 import pytest
 
 import reference
-from harness.analysis.groups import groups
+from harness.analysis.comparisons import comparisons_of
 from harness.analysis.summary import summary
 from harness.engine import session
 from harness.engine.workers import Worker, Workers
@@ -336,8 +336,8 @@ def test_what_compiles_counts_its_compilations(arm: str, tmp_path: Path) -> None
             ]
             worker.load(cell, case)  # functions made anew, which the slice is the first to call
             cold = worker.slot(cell, 3, extra=0, kinds=["throughput"], rewarm_seconds=None)
-    assert slots[1]["compiled"] == 0
-    assert cold["compiled"] > 0
+    assert slots[1].reply.compiled == 0
+    assert cold.reply.compiled > 0
 
 
 # Arm -> whether it fills the cache of its run; docs/cold.md has what each of them would leave.
@@ -374,7 +374,7 @@ def test_a_process_leaves_nothing_but_the_cache_of_its_run(
             workers = Workers(run, suite.limits, resolutions, scratch, random.Random(0))
             with workers.start(get_arm(arm), cell, purpose="qualification") as worker:
                 startup = worker.start_up(cell, case)
-        assert (startup["new_cache_entries"] > 0) is fills
+        assert (startup.new_cache_entries > 0) is fills
         # Where nothing is compiled, nothing else may pass for a filled cache.
         assert (cache_entries(worker.cache) > 0) is fills
         files = [path for path in scratch.rglob("*") if path.is_file()]
@@ -414,7 +414,7 @@ def test_first_and_further_tokens_are_told_apart(tmp_path: Path) -> None:
     assert whole == pytest.approx(row["step_seconds"], rel=0.2)
     assert pandas.isna(row["latency_p50_seconds"])
     assert set(loaded.slices["statistic"]) == {"throughput", "first_token", "further_token"}
-    (table,) = comparison_tables(loaded, groups(loaded))
+    (table,) = comparison_tables(loaded, comparisons_of(loaded))
     assert {"first token (ms)", "per further token (ms)"} < set(table.cells)
 
 
@@ -517,8 +517,8 @@ def test_the_tuned_recurrent_models_of_torch_pass_the_gate(tmp_path: Path) -> No
 def seconds_of(worker: Worker, cell: Cell, kind: str) -> float:
     # Every slot has a throughput slice; where another kind is asked for it comes first.
     kinds = list(dict.fromkeys([kind, "throughput"]))
-    reply = worker.slot(cell, 4, extra=0, kinds=kinds, rewarm_seconds=0)
-    return float(reply["slices"][kind]["seconds"]) / 4
+    slot = worker.slot(cell, 4, extra=0, kinds=kinds, rewarm_seconds=0)
+    return slot.reply.slices[kind].seconds / 4
 
 
 @pytest.mark.real

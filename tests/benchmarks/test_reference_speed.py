@@ -26,7 +26,7 @@ from harness.plan.cells import plan
 from harness.plan.suite import Suite, load_suite, validated
 from harness.proof.cases import CaseFile
 from harness.records import store
-from reference.case import run_numpy
+from reference.answers import run_numpy
 from tests.support.long import NETS, long_unless
 
 pytestmark = pytest.mark.alone
@@ -133,12 +133,12 @@ def ratio(suite: Suite, case: CaseFile, folder: Path) -> float:
         for worker in pair:
             worker.load(cell, case)
             warm = worker.warm_up(cell, suite.effort)
-            steps.append(max(1, round(SLICE_SECONDS / warm["step_seconds"])))
+            steps.append(max(1, round(SLICE_SECONDS / warm.step_seconds)))
         for _ in range(ROUNDS):
             seconds = []
             for worker, count in zip(pair, steps, strict=True):
-                reply = worker.slot(cell, count, extra=0, kinds=["throughput"], rewarm_seconds=0.02)
-                seconds.append(reply["slices"]["throughput"]["seconds"] / count)
+                slot = worker.slot(cell, count, extra=0, kinds=["throughput"], rewarm_seconds=0.02)
+                seconds.append(slot.reply.slices["throughput"].seconds / count)
             ratios.append(seconds[0] / seconds[1])
     return statistics.median(ratios)
 

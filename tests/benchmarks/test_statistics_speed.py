@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.statistics.decisions import cell_verdicts
+from harness.statistics.decisions import comparison_verdicts
 from harness.statistics.estimates import Floats
 from harness.statistics.variances import variance_components
 
@@ -31,14 +31,14 @@ def logs() -> Floats:
 def test_verdicts(benchmark: Any, logs: Floats) -> None:
     quarantined = np.zeros((BLOCKS, ROUNDS), bool)
     quarantined[:, ::7] = True
-    result = benchmark(cell_verdicts, logs, NAMES, level="thorough", quarantined=quarantined)
+    result = benchmark(comparison_verdicts, logs, NAMES, level="thorough", quarantined=quarantined)
     assert len(result.pairs) == 28
 
 
 def test_verdicts_with_bootstrap(benchmark: Any, logs: Floats) -> None:
     def look() -> Any:
         generator = np.random.default_rng(1)
-        return cell_verdicts(logs, NAMES, level="thorough", generator=generator)
+        return comparison_verdicts(logs, NAMES, level="thorough", generator=generator)
 
     assert benchmark.pedantic(look, rounds=3, warmup_rounds=1).blocks == BLOCKS
 

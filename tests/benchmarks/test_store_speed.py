@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from harness.analysis.groups import groups
+from harness.analysis.comparisons import comparisons_of
 from harness.analysis.summary import summary
 from harness.records.frames import load
 from harness.records.kinds import SliceRecord
@@ -70,7 +70,7 @@ def tables(path: Path) -> int:
 
 def report(path: Path) -> str:
     frames = load(path)
-    return markdown(comparison_tables(frames, groups(frames)))
+    return markdown(comparison_tables(frames, comparisons_of(frames)))
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -17,6 +17,15 @@ from harness.records import store
 from tests.support.engine import HARNESS, NO_LIMITS, TINY_EFFORT, RunModes, Silent
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_locks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The runs of tests and of this machine's user do not wait for each other."""
+    folder = tmp_path_factory.mktemp("cores")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "cores_folder", lambda: folder)
+        yield
+
+
 @pytest.fixture(scope="module")
 def misbehaving() -> Iterator[Framework]:
     """The misbehaving framework, registered beside the real ones."""

@@ -19,12 +19,12 @@ from harness.advice.facts import FACTS, facts_of, frameworks_of
 from harness.advice.needs import CRITERIA, PURPOSES, Need, read_need, stated
 from harness.advice.ranking import DRAWS, Costs, moves_of, ranked
 from harness.advice.words import advice_text
-from harness.analysis.groups import groups
+from harness.analysis.comparisons import comparisons_of
 from harness.cli.application import app
 from harness.errors import BadInput
 from harness.plan.arms import arms, frameworks, get_arm
 from harness.records.frames import Frames, load
-from reference.spec import UnknownName
+from reference.errors import UnknownName
 from tests.support import reports
 from tests.support.synthetic import write_run
 
@@ -345,12 +345,12 @@ def test_what_is_not_known_is_no_yes(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_who_generates_is_waited_for_until_the_first_token(tmp_path: Path) -> None:
     frames = frames_of(tmp_path)
-    (group, _) = groups(frames)
-    rows = group.rows.assign(phase="generation")
-    generates = replace(group, rows=rows)
+    (comparison, _) = comparisons_of(frames)
+    rows = comparison.rows.assign(phase="generation")
+    generates = replace(comparison, rows=rows)
     for purpose, statistic in (("latency", "first_token"), ("throughput", "throughput")):
         assert statistic_of(generates, stated({"purpose": purpose})) == statistic
-        assert statistic_of(group, stated({"purpose": purpose})) == purpose
+        assert statistic_of(comparison, stated({"purpose": purpose})) == purpose
 
 
 def test_a_wide_error_bar_does_not_make_everybody_a_contender(tmp_path: Path) -> None:

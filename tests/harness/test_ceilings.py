@@ -9,16 +9,16 @@ import pytest
 import reference
 from harness.analysis.roofline import roofline_share, work
 from harness.machine import ceilings
-from harness.machine.ceilings import COPY, PRODUCT
-from reference.spec import UnknownName
+from harness.machine.ceilings import COPY, PRODUCT, Ceiling
+from reference.errors import UnknownName
 from reference.trace import summarize
 
 ROWS = [
-    {"what": PRODUCT, "size_bytes": 1, "per_second": 1e9},
-    {"what": PRODUCT, "size_bytes": 2, "per_second": 2e9},
-    {"what": COPY, "size_bytes": 1 << 16, "per_second": 8e9},
-    {"what": COPY, "size_bytes": 1 << 24, "per_second": 4e9},
-    {"what": COPY, "size_bytes": 1 << 28, "per_second": 1e9},
+    Ceiling(1, PRODUCT, 1, 1e9),
+    Ceiling(1, PRODUCT, 2, 2e9),
+    Ceiling(1, COPY, 1 << 16, 8e9),
+    Ceiling(1, COPY, 1 << 24, 4e9),
+    Ceiling(1, COPY, 1 << 28, 1e9),
 ]
 
 
@@ -32,8 +32,8 @@ def test_work_of_the_multilayer_perceptron_is_its_closed_form() -> None:
     operations, least = work("mlp", "paper", batch, phase="training", optimizer="adam")
     # Nothing needs the gradient of the first layer's input.
     assert operations == 3 * sum(products) - products[0]
-    # Parameters read, gradients written, parameters written; two state arrays read and written.
-    assert least == 4 * (3 * count + batch * 784 + batch) + 4 * 4 * count
+    # Parameters read and written; two state arrays read and written. Gradients need no memory.
+    assert least == 4 * (2 * count + batch * 784 + batch) + 4 * 4 * count
     _, without = work("mlp", "paper", batch, phase="training", optimizer="sgd")
     assert least - without == 4 * 4 * count
 
@@ -45,7 +45,7 @@ def test_a_table_that_is_looked_up_costs_the_rows_of_its_ids() -> None:
     _, least = work("neumf", "paper", batch, phase="inference", optimizer=None)
     assert least == 4 * (touched + 2 * batch + batch)  # user and item, and the logit
     _, least = work("neumf", "paper", batch, phase="training", optimizer="sgd")
-    assert least == 4 * (3 * touched + 3 * batch)  # rows read, their gradients, rows written
+    assert least == 4 * (2 * touched + 3 * batch)  # rows read and written
     _, adam = work("neumf", "paper", batch, phase="training", optimizer="adam")
     _, momentum = work("neumf", "paper", batch, phase="training", optimizer="momentum")
     assert adam - least == 2 * 4 * (count - touched) + 2 * 2 * 4 * count
@@ -56,6 +56,35 @@ def test_no_more_rows_are_read_than_a_table_has() -> None:
     _, least = work("neumf", "tiny", 1000, phase="inference", optimizer=None)
     tables, dense = (11 + 13) * (3 + 4), 8 * 6 + 6 + 6 * 4 + 4 + 7 + 1
     assert least == 4 * (tables + dense + 3 * 1000)
+
+
+def test_positions_beyond_a_length_read_nothing() -> None:
+    sizes, batch = reference.get("rnn").sizes("paper"), 2
+    width, units, classes = sizes["width"], sizes["units"], sizes["classes"]
+    dense = (width + units + 1) * units + (units + 1) * classes
+    tokens = 100 + 25  # the longest and the shortest sequence
+    _, least = work("rnn", "paper", batch, phase="inference", optimizer=None)
+    # Rows of the table, the rest of the parameters, tokens and lengths; logits.
+    assert least == 4 * (tokens * width + dense + tokens + batch + batch * classes)
+
+
+def test_a_step_does_not_move_parameters_that_no_loss_depends_on() -> None:
+    """BERT's loss does not depend on its pooler."""
+    sizes = reference.get("bert").sizes("paper")
+    summary = summarize(reference.get("bert"), "paper", 4)
+    pooler = sizes["width"] ** 2 + sizes["width"]
+    assert summary.moved_count == summary.parameter_count - pooler
+    _, sgd = work("bert", "paper", 4, phase="training", optimizer="sgd")
+    _, momentum = work("bert", "paper", 4, phase="training", optimizer="momentum")
+    untouched = summary.moved_count - summary.touched_count
+    assert momentum - sgd == 2 * 4 * (untouched + summary.moved_count)
+
+
+def test_training_reads_no_input_of_another_phase() -> None:
+    """A training step of GPT-2 reads tokens and labels, and not the prompt of generation."""
+    sizes, batch = reference.get("gpt2").sizes("tiny"), 4
+    summary = summarize(reference.get("gpt2"), "tiny", batch)
+    assert summary.training_bytes == 4 * (2 * summary.touched_count + 2 * batch * sizes["time"])
 
 
 def test_a_tied_table_is_read_whole_and_positions_as_far_as_the_sequence() -> None:
@@ -92,8 +121,8 @@ def test_this_machine_has_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ceilings, "PRODUCT_SECONDS", 0.01)
     monkeypatch.setattr(ceilings, "COPY_SECONDS", 0.01)
     rows = list(ceilings.measure(2))
-    assert [row["what"] for row in rows] == [PRODUCT, COPY]
-    assert all(row["per_second"] > 1e6 for row in rows)
+    assert [row.what for row in rows] == [PRODUCT, COPY]
+    assert all(row.per_second > 1e6 for row in rows)
 
 
 def test_a_phase_that_a_model_does_not_have_has_no_work() -> None:

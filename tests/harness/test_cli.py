@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,10 +21,17 @@ import typer
 
 import reference
 from harness.analysis.summary import summary as summarised
-from harness.cli.application import app
+from harness.cli.application import answer, app
 from harness.plan.arms import arms
 from harness.records import frames, store
-from tests.support.terminal import Done, Terminal, installed_misbehaving, variables, write_suite
+from tests.support.terminal import (
+    COMMAND,
+    Done,
+    Terminal,
+    installed_misbehaving,
+    variables,
+    write_suite,
+)
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +217,17 @@ def test_the_version_is_that_of_the_package_and_names_the_commit(terminal: Termi
     assert found[1] == version("levelfield")
 
 
+def test_an_installed_wheel_names_its_version_and_no_commit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = {"version": "1.2", "commit": None, "changed": None}
+    monkeypatch.setattr("harness.machine.describe.code_version", lambda: code)
+    monkeypatch.setattr(sys, "argv", ["levelfield", "--version"])
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # which answer() replaces
+    assert answer() == 0
+    assert capsys.readouterr().out == "levelfield 1.2\n"
+
+
 def test_list_gives_the_shapes_and_costs_of_every_model_to_scripts(terminal: Terminal) -> None:
     done = terminal("list", "models", "--json")
     assert (done.code, done.errors) == (0, "")
@@ -369,6 +390,26 @@ def test_check_fails_where_an_arm_is_wrong_and_tells_scripts_why(terminal: Termi
     assert rows["misbehaving:well"]["output_error"] < 1e-6
     assert rows["misbehaving:nan"]["status"] == "wrong"
     assert "not finite" in rows["misbehaving:nan"]["reason"]
+
+
+def test_screens_that_no_one_reads_stop_no_run(terminal: Terminal) -> None:
+    suite = write_suite(terminal.folder / "unread.toml", "well")
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [*COMMAND, "run", suite, "--phases", "inference", "--results", "unread"],
+        cwd=terminal.folder,
+        env=terminal.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=write,
+        stderr=write,
+        check=False,
+    )
+    os.close(write)
+    (run,) = (terminal.folder / "unread").iterdir()
+    assert done.returncode == 0
+    assert set(store.statuses(store.open_run(run)).values()) == {"ok"}
+    assert (run / "report" / "report.md").is_file()
 
 
 def test_a_run_without_one_good_cell_fails(terminal: Terminal) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.machine.supervised import TreeUse
 from harness.plan.cells import Cell
-from harness.proof import gate
 from harness.proof.cases import CaseFile, Cases
 from harness.proof.checks import (
+    Slot,
     doubled_check,
     first_visit_check,
     fresh_check,
@@ -22,11 +23,15 @@ from harness.proof.checks import (
     roofline_check,
     slices_checks,
 )
-from harness.proof.gate import Outcome
+from harness.proof.closing_gate import LEAST_LOSSES, judge_closing
+from harness.proof.outcome import Outcome
+from harness.proof.replies import CheckHandlesReply, Slice, SlotReply
+from harness.proof.tolerances import closing_loose
 from harness.records import frames
 from harness.worker.measure import check_handles
 from reference import closing as closing_module
-from reference.case import Case, draw_case, run_jax, settled_case
+from reference.answers import run_jax
+from reference.case import Case, draw_case
 from reference.closing import (
     CLOSING_LOOSEST,
     CLOSING_STEPS,
@@ -40,6 +45,7 @@ from reference.closing import (
     write_closing,
 )
 from reference.optimizers import EPSILON_HAT, OPTIMIZERS
+from reference.settled import settled_case
 from tests.support.engine import TINY_EFFORT, RunModes
 
 pytestmark = pytest.mark.alone
@@ -156,22 +162,14 @@ def slot(
     cpu: float = 1.0,
     worker: float = 1.0,
     window: float = 1.0,
-) -> dict[str, Any]:
-    """A reply with 50 steps a slice; ``cpu``: of the throughput slice's CPU seconds."""
+) -> Slot:
+    """A slot with 50 steps a slice; ``cpu``: of the throughput slice's CPU seconds."""
     host = throughput + latency + 0.05
-    return {
-        "slices": {
-            "throughput": {"seconds": throughput, "cpu_seconds": cpu * throughput},
-            "latency": {
-                "seconds": latency,
-                "cpu_seconds": latency,
-                "step_seconds": [latency / 50] * 50,
-            },
-        },
-        "window_seconds": throughput / window,
-        "worker_seconds": worker * host,
-        "host_seconds": host,
+    slices = {
+        "throughput": Slice(throughput, cpu * throughput),
+        "latency": Slice(latency, latency, (latency / 50,) * 50),
     }
+    return Slot(SlotReply(slices, 0, worker * host, throughput / window), host, TreeUse())
 
 
 def failed(**change: float) -> set[str]:
@@ -218,9 +216,8 @@ def test_slots_in_which_the_host_waited_longer_decide_nothing() -> None:
 
 
 def test_an_arm_without_latency_is_not_compared_with_it() -> None:
-    alone = slot(throughput=0.001)
-    del alone["slices"]["latency"]
-    alone["host_seconds"] = alone["worker_seconds"] = 0.02
+    slices = {"throughput": Slice(0.001, 0.001)}
+    alone = Slot(SlotReply(slices, 0, 0.02, 0.001), 0.02, TreeUse())
     checks = slices_checks([alone], steps=50, threads=1, device="cpu")
     assert {check.name for check in checks} == {"clock", "slice seconds", "timed concurrency"}
     assert all(check.passed for check in checks)
@@ -269,7 +266,7 @@ class Lazy:
 @pytest.mark.parametrize("lazy", [False, True])
 def test_a_step_that_waits_to_be_read_is_seen(monkeypatch: pytest.MonkeyPatch, lazy: bool) -> None:
     machine = Lazy(monkeypatch, lazy=lazy)
-    check = handles_check(check_handles(machine, machine.step, 12, 0.5))
+    check = handles_check(CheckHandlesReply(**check_handles(machine, machine.step, 12, 0.5)))
     assert check.passed is not lazy
 
 
@@ -323,7 +320,7 @@ def given(case: Case, closing: Closing) -> dict[str, Any]:
 
 
 def judged(case: Case, closing: Closing, answers: dict[str, Any]) -> Outcome:
-    return gate.judge_closing(case, closing, answers, phase="training")
+    return judge_closing(case, closing, answers, phase="training")
 
 
 def test_a_perfect_training_passes(mlp: tuple[Case, Closing]) -> None:
@@ -378,7 +375,7 @@ def test_a_training_that_diverges_is_judged_by_its_first_loss(
     case, closing = trained(monkeypatch, learning_rate=1e30)
     assert (closing.unread, dict(closing.trained)) == (0, {})
     assert "the reference's own trainings diverge, by inf of a loss" in closing.note
-    assert tolerances_of(case, closing) == [("step/0/loss of 1 steps", gate.LEAST_LOSSES)]
+    assert tolerances_of(case, closing) == [("step/0/loss of 1 steps", LEAST_LOSSES)]
     (loss,) = closing.losses["loss"]
     assert not judged(case, closing, {"step/0/loss": np.float32(1.001 * loss)}).passed
 
@@ -407,9 +404,9 @@ def test_adams_other_form_widens_nothing_where_it_diverges(
 
 def test_a_closing_gate_says_what_it_judged_loosely(mlp: tuple[Case, Closing]) -> None:
     case, closing = mlp
-    assert gate.closing_loose(tolerances_of(case, closing)) == {}
+    assert closing_loose(tolerances_of(case, closing)) == {}
     wide = replace(closing, scatter={"losses": 2e-3, "trained": 2e-2})
-    assert gate.closing_loose(tolerances_of(case, wide)) == {
+    assert closing_loose(tolerances_of(case, wide)) == {
         "closing losses": pytest.approx(2e-2),
         "closing trained": pytest.approx(0.2),
     }
@@ -421,10 +418,10 @@ def test_the_first_token_is_judged_alone() -> None:
     closing = Closing(tokens=(tokens,))
     first, again = "first/0/tokens", "again/0/tokens"
     right = {first: tokens[:, :1], again: tokens[:, :1], "output/0/tokens": tokens}
-    assert gate.judge_closing(case, closing, right, phase="generation").passed
+    assert judge_closing(case, closing, right, phase="generation").passed
     for key in (first, again):
         lies = {**right, key: 0 * tokens[:, :1]}
-        outcome = gate.judge_closing(case, closing, lies, phase="generation")
+        outcome = judge_closing(case, closing, lies, phase="generation")
         assert outcome.reason.startswith(key)
 
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from harness.cli import doctor as command
 from harness.cli.application import app
 from harness.machine import doctor
+from harness.machine.gpu import GpuFacts
 from harness.plan.arms import PINS_LAST, EnvironmentSpec, arms, old_pins
 
 MACHINE = {
@@ -34,7 +35,7 @@ GOOD = doctor.MachineFacts(
     huge_pages="always [madvise] never",
     turbo="on",
     l3_bytes=2**25,
-    gpu={"name": "Example GPU"},
+    gpu=GpuFacts("Example GPU", None, None, None, None, None),
 )
 POOR: dict[str, dict[str, Any]] = {
     "other programs": {"foreign_share": 0.2},
@@ -69,6 +70,8 @@ def test_what_is_poor_is_said_with_advice(what: str) -> None:
         ({"foreign_share": 0.05}, "5 % and more"),
         ({"foreign_share": 0.5}, "no verdicts now"),
         ({"steal_share": 0.02}, "5 % and more"),
+        ({"quota_cores": 0.5}, "no verdicts: the quota of 0.5 cores"),
+        ({"quota_cores": 1.5}, "2 % and more"),
     ],
 )
 def test_the_conclusion_follows_from_the_noise(change: dict[str, Any], words: str) -> None:

@@ -17,14 +17,17 @@ from harness.analysis.roofline import work
 from harness.analysis.summary import summary as summarised
 from harness.analysis.verdicts import judge
 from harness.engine import blocks, engine
-from harness.engine.blocks import Blocks
+from harness.engine.blocks import Blocks, Stretch
 from harness.engine.qualification import Calibration, Qualification
 from harness.machine import noise, quarantine
+from harness.machine.ceilings import Ceiling
+from harness.machine.noise import OtherLoad
 from harness.machine.resources import available_cores
 from harness.machine.supervised import TreeUse
 from harness.plan.cells import Cell, plan
 from harness.plan.suite import Effort, Limits, load_suite
 from harness.proof.checks import (
+    Slot,
     affinity_check,
     concurrency_check,
     doubled_check,
@@ -32,6 +35,7 @@ from harness.proof.checks import (
     recompilation_check,
     tree_check,
 )
+from harness.proof.replies import CheckFenceReply, Slice, SlotReply, WarmUpReply
 from harness.records import frames, store
 from tests.support.engine import TINY_EFFORT, RunModes, statuses
 from tests.support.synthetic import empty_run
@@ -241,7 +245,7 @@ def test_no_number_of_an_unbelievable_arm_leaves(unbelievable: Path) -> None:
         assert set(frame["mode"]) == {"well"}
 
 
-SOUND = {"fenced": 1e-3, "after": 1e-4, "later": 1e-4}
+SOUND = CheckFenceReply(fenced=1e-3, after=1e-4, later=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +257,7 @@ SOUND = {"fenced": 1e-3, "after": 1e-4, "later": 1e-4}
     ],
 )
 def test_fences_are_judged(change: dict[str, float], passed: bool) -> None:
-    assert fence_check({**SOUND, **change}).passed is passed
+    assert fence_check(replace(SOUND, **change)).passed is passed
 
 
 @pytest.mark.parametrize(
@@ -267,24 +271,26 @@ def test_noise_is_told_from_work_behind_a_fence(left: float, passed: bool, attem
     asked = []
 
     class Noisy:
-        def check_fence(self, cell: Cell, **given: float) -> dict[str, float]:
+        def check_fence(self, cell: Cell, **given: float) -> CheckFenceReply:
             asked.append(cell)
-            truth = {"fenced": 1e-3, "after": 1e-4 + left, "later": 1e-4}
-            return {what: took * draw.choice((1, 1.5, 2)) for what, took in truth.items()}
+            fenced, after, later = (
+                seconds * draw.choice((1, 1.5, 2)) for seconds in (1e-3, 1e-4 + left, 1e-4)
+            )
+            return CheckFenceReply(fenced, after, later)
 
     suite = load_suite("tiny")
-    proof = Qualification(None, suite, None, [], print, {})  # type: ignore[arg-type]
+    proof = Qualification(None, suite, None, [], print, {}, [0])  # type: ignore[arg-type]
     found = proof._fence(Noisy(), plan(suite)[0])  # type: ignore[arg-type]
     assert found.passed is passed
     assert len(asked) == attempts
     assert (f"the least of {attempts} attempts" in found.note) is (attempts > 1)
 
 
-def ceilings_for(operations_per_second: float, threads: int = 1) -> list[dict[str, Any]]:
+def ceilings_for(operations_per_second: float, threads: int = 1) -> list[Ceiling]:
     """Of a machine that copies at no cost."""
     return [
-        {"threads": threads, "what": what, "size_bytes": 1, "per_second": rate}
-        for what, rate in (("matrix product", operations_per_second), ("copy", 1e30))
+        Ceiling(threads, "matrix product", 1, operations_per_second),
+        Ceiling(threads, "copy", 1, 1e30),
     ]
 
 
@@ -315,9 +321,10 @@ def test_an_arm_is_held_against_the_ceilings_of_its_own_cores(
     known = ceilings_for(operations)
     remeasured = ceilings_for(again * operations, threads)
     monkeypatch.setattr("harness.machine.ceilings.measured", lambda threads, cores: remeasured)
-    slots = [{"slices": {"throughput": {"seconds": 0.5}}}]  # of one step
+    reply = SlotReply({"throughput": Slice(0.5, 0.5)}, 0, 0.5, 0.5)
+    slots = [Slot(reply, 0.5, TreeUse())]  # of one step
     with empty_run(tmp_path) as run:
-        proof = Qualification(run, suite, None, known, lambda text: None, {})  # type: ignore[arg-type]
+        proof = Qualification(run, suite, None, known, lambda text: None, {}, [0])  # type: ignore[arg-type]
         check = proof._roofline(cell, slots, 1)
     assert check.passed is passed
     recorded = [row for row in store.read_records(run) if row["record"] == "ceiling"]
@@ -351,13 +358,14 @@ def test_a_machine_that_becomes_faster_is_told_from_a_batch_that_costs_nothing(
 
         def compile(self, cell: Cell) -> None: ...
 
-        def warm_up(self, cell: Cell, effort: Effort) -> dict[str, float]:
-            return {"step_seconds": speed * (costs if timed[-1].name == "doubled" else 1.0)}
+        def warm_up(self, cell: Cell, effort: Effort) -> WarmUpReply:
+            seconds = speed * (costs if timed[-1].name == "doubled" else 1.0)
+            return WarmUpReply(1, seconds, capped=False, step_seconds=seconds)
 
     cases = SimpleNamespace(
         doubled=lambda cell: tmp_path / "doubled", solved=lambda cell: (tmp_path / "once", 0, 0)
     )
-    proof = Qualification(None, suite, cases, ceilings, print, {})  # type: ignore[arg-type]
+    proof = Qualification(None, suite, cases, ceilings, print, {}, [0])  # type: ignore[arg-type]
     calibration = Calibration(step_seconds=1.0, slice_steps=1, fence_seconds=0.0)
     (check,) = proof._doubled(Jumping(), cell, calibration)  # type: ignore[arg-type]
     assert check.passed is passed
@@ -371,8 +379,8 @@ def test_threads_that_left_their_cores_are_noticed() -> None:
 
 
 def test_cores_beyond_those_given_are_noticed() -> None:
-    def slices(*cpu_seconds: float) -> list[dict[str, float]]:
-        return [{"cpu_seconds": each, "seconds": 1.0} for each in cpu_seconds]
+    def slices(*cpu_seconds: float) -> list[Slice]:
+        return [Slice(1.0, seconds) for seconds in cpu_seconds]
 
     assert concurrency_check(slices(1.0, 0.9, 1.04), 1).passed
     assert not concurrency_check(slices(1.0, 1.9, 1.0), 1).passed
@@ -425,10 +433,10 @@ class Neighbour:
             self.number = number
             run_block(this, number, *arguments, **options)
 
-        def read(*arguments: Any) -> dict[str, Any]:
-            fields = difference(*arguments)
-            loud = 1 + fields["wall_seconds"] if self.number in blocks else 0.0
-            return {**fields, "foreign_seconds": loud, "steal_seconds": 0.0}
+        def read(*arguments: Any) -> OtherLoad:
+            other = difference(*arguments)
+            loud = 1 + other.wall_seconds if self.number in blocks else 0.0
+            return replace(other, foreign_seconds=loud, steal_seconds=0.0)
 
         patch.setattr(Blocks, "run_block", noted)
         patch.setattr(noise, "difference", read)
@@ -517,8 +525,7 @@ def test_the_same_program_is_not_told_apart_and_has_its_error_bar(judged: Path) 
 def test_arms_that_do_not_fit_together_run_one_after_the_other(
     run_modes: RunModes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scarce = SimpleNamespace(available=1 << 20, total=1 << 34)
-    monkeypatch.setattr(engine.psutil, "virtual_memory", lambda: scarce)
+    monkeypatch.setattr(engine, "memory_available_bytes", lambda: 1 << 20)
     effort = Effort(**{**vars(TINY_EFFORT), "memory": False})
     folder = run_modes("well", "own-loop", phases=("training",), effort=effort)
     assert frames.load(folder).blocks["residency"].tolist() == ["sequential"]
@@ -549,11 +556,13 @@ def test_a_sequential_run_keeps_one_worker_at_a_time(run_modes: RunModes) -> Non
 
 
 def test_stretches_at_unlike_times_are_not_held_against_each_other() -> None:
-    def stretch(*canaries: float) -> dict[str, Any]:
-        return {"canaries": [[each] for each in canaries], "wall_seconds": 1.0, "load": 0.5}
+    def stretch(*canaries: float) -> Stretch:
+        other = OtherLoad(1.0, 0.1, 0.2, None, 0.3, 0.5, None)
+        return Stretch([[seconds] for seconds in canaries], (0,), other)
 
     whole = blocks._together([stretch(1.0, 1.02), stretch(2.0, 2.02)])
-    assert whole["wall_seconds"] == 2.0
-    assert quarantine.canary_spread(whole["canaries"]) == pytest.approx(0.02)
+    assert whole.other == OtherLoad(2.0, 0.2, 0.4, 0.0, 0.6, 0.5, None)
+    assert whole.watched_cores == (0,)
+    assert quarantine.canary_spread(whole.canaries) == pytest.approx(0.02)
     whole = blocks._together([stretch(1.0, 1.02), stretch(2.0, 2.6)])
-    assert quarantine.canary_spread(whole["canaries"]) == pytest.approx(0.3)
+    assert quarantine.canary_spread(whole.canaries) == pytest.approx(0.3)

@@ -20,6 +20,7 @@ from harness.plan.arms import read_framework
 from harness.plan.cells import Cell, plan
 from harness.plan.suite import Suite, validated
 from harness.proof.cases import Cases
+from harness.proof.replies import Reply
 from harness.records import frames, store
 from tests.support.engine import TINY_EFFORT, Silent, statuses
 from tests.support.processes import PATIENCE_SECONDS
@@ -493,13 +494,13 @@ def test_a_note_stands_while_a_worker_is_asked_and_not_while_the_reference_solve
     ask, reference = WorkerProcess.ask, Cases._reference
     note = in_hand.InHand(tmp_path / "run")
 
-    def asking(self: WorkerProcess, do: str, *arguments: Any, **options: Any) -> Any:
-        asked.setdefault(do, set()).add(note.left() is not None)
-        return ask(self, do, *arguments, **options)
+    def asking(self: WorkerProcess, kind: type[Reply], *arguments: Any, **options: Any) -> Reply:
+        asked.setdefault(kind.do, set()).add(note.left() is not None)
+        return ask(self, kind, *arguments, **options)
 
-    def solving(self: Cases, cell: Cell, module: str, *arguments: str) -> str:
-        solved[module] = note.left()
-        return reference(self, cell, module, *arguments)
+    def solving(self: Cases, task: tuple[Any, ...], *arguments: str) -> str:
+        solved[task[0]] = note.left()
+        return reference(self, task, *arguments)
 
     monkeypatch.setattr(WorkerProcess, "ask", asking)
     monkeypatch.setattr(Cases, "_reference", solving)

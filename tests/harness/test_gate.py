@@ -14,29 +14,15 @@ from numpy.typing import NDArray
 import reference
 from harness.plan.cells import plan
 from harness.plan.suite import load_suite, suite_names
-from harness.proof.gate import (
-    EXACT,
-    EXACT_SIZE,
-    ROUNDS,
-    TOLERANCES,
-    Outcome,
-    judge,
-    loose,
-    relative_error,
-    tolerances,
-)
-from reference.case import (
-    SETTLED,
-    Answers,
-    Case,
-    draw_case,
-    null_names,
-    run_jax,
-    run_numpy,
-    scale_error,
-    settled_case,
-)
+from harness.proof.answer_file import relative_error
+from harness.proof.gate import ROUNDS, judge
+from harness.proof.outcome import Outcome
+from harness.proof.tolerances import EXACT, EXACT_SIZE, TOLERANCES, loose, tolerances
+from reference.answers import Answers, run_jax, run_numpy
+from reference.case import Case, draw_case
 from reference.optimizers import EPSILON_HAT, OPTIMIZERS
+from reference.scales import null_names, scale_error
+from reference.settled import SETTLED, settled_case
 from tests.support.long import NETS, long_unless
 
 Arrays = dict[str, NDArray[Any]]
@@ -476,9 +462,9 @@ def mutant(monkeypatch: pytest.MonkeyPatch, optimizer: str, **constants: float) 
     with monkeypatch.context() as patch:
         for name, value in constants.items():
             patch.setitem(OPTIMIZERS[optimizer], name, value)  # type: ignore[arg-type]
-        reference.case._jitted.cache_clear()
+        reference.answers._jitted.cache_clear()
         wrong = run_jax(case, steps=answers.steps, optimizers=[optimizer])
-    reference.case._jitted.cache_clear()
+    reference.answers._jitted.cache_clear()
     got = as_answered(case, wrong, optimizer)
     return judge(case, answers, got, phase="training", optimizer=optimizer)
 
@@ -499,9 +485,9 @@ def test_the_first_step_shows_another_epsilon(
     case, answers = attentive()
     with monkeypatch.context() as patch:
         patch.setitem(OPTIMIZERS["adam"], "epsilon", epsilon)  # type: ignore[arg-type]
-        reference.case._jitted.cache_clear()
+        reference.answers._jitted.cache_clear()
         wrong = run_jax(case, steps=answers.steps, optimizers=["adam"])
-    reference.case._jitted.cache_clear()
+    reference.answers._jitted.cache_clear()
     got = as_answered(case, wrong, "adam")
     outcome = judge(case, answers, got, phase="training", optimizer="adam")
     assert outcome.reason.startswith("stepped/")

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from harness.proof import gate
-from harness.proof.gate import Outcome
+from harness.proof.outcome import Outcome
 from tests.support.engine import TINY_EFFORT, RunModes
 
 Change = Callable[[NDArray[Any]], Any]

@@ -21,7 +21,8 @@ from harness.engine import session
 from harness.errors import BadInput
 from harness.machine.describe import describe_machine, difference
 from harness.records import store
-from harness.records.frames import CopiedRun, load
+from harness.records.frames import load
+from harness.records.runs import CopiedRun
 from harness.report.curves import trend_chart
 from harness.report.series import trend_data
 from tests.support.reports import texts

@@ -162,9 +162,10 @@ def test_the_page_takes_mutations_from_their_own_run(
     old = Finding(mutations.PART, "old", "100%", "0 of 1", 0.0, False)
     other = Finding("probe", "other", "100%", "1 of 1", 1.0, True)
     new = Finding(mutations.PART, "new", "100%", "1 of 1", 1.0, True)
-    page.write(tmp_path, [old, other], {"created": "today"})
+    facts = page.ProofFacts("today", "full", {"version": "1"}, None, 2)
+    page.write(tmp_path, [old, other], facts)
     monkeypatch.setattr(mutations, "judged", lambda run: [new])
-    assert proof.published(tmp_path) == ([other, new], {"created": "today"})
+    assert proof.published(tmp_path) == ([other, new], facts)
 
 
 def test_the_published_run_is_of_the_mistakes_of_today() -> None:

@@ -24,6 +24,7 @@ COMMAND = "from harness.cli import main; main()"
 LONG = "a_name_as_long_as_it_may_be_30"
 # A framework's name sorts before or after that of the contract, which changes the imports.
 OTHER_NAMES = ("zesty", LONG)
+FOLDERS = ("harness", "adapters", "reference")
 
 
 class Copy:
@@ -32,14 +33,20 @@ class Copy:
     def __init__(self, folder: Path, cache: Path, *, checkout: bool = True) -> None:
         self.folder, self.cache = folder, cache
         without = shutil.ignore_patterns("__pycache__")
-        for name in ("harness", "adapters", "reference"):
+        for name in FOLDERS:
             shutil.copytree(ROOT / name, folder / name, ignore=without)
         if checkout:
             shutil.copy(ROOT / "pyproject.toml", folder)
 
     def __call__(self, *arguments: str | Path, path: str = "") -> subprocess.CompletedProcess[str]:
+        return self.python(COMMAND, *arguments, path=path)
+
+    def python(
+        self, program: str, *arguments: str | Path, path: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program that imports the copy."""
         return subprocess.run(
-            [sys.executable, "-c", COMMAND, *arguments],
+            [sys.executable, "-c", program, *arguments],
             cwd=self.folder,
             env={
                 **os.environ,
@@ -98,6 +105,30 @@ def test_what_is_written_is_listed(written: Copy) -> None:
         "small": 257 * 10,
         "paper": 785 * 10,
     }
+
+
+def test_a_new_framework_changes_no_file_outside_its_folder(written: Copy) -> None:
+    before = {path.relative_to(ROOT) for name in FOLDERS for path in (ROOT / name).rglob("*.*")}
+    after = {path.relative_to(written.folder) for path in written.folder.rglob("*.*")}
+    added = {path for path in after - before if "__pycache__" not in path.parts}
+    models = {path for path in added if path.stem in ("plain", f"m{LONG[1:]}")}
+    assert {path.parts[:2] for path in added - models - {Path("pyproject.toml")}} == {
+        ("adapters", name) for name in ("aged", *OTHER_NAMES)
+    }
+    kept = {path for path in before & after if (ROOT / path).is_file()}
+    assert all((ROOT / each).read_bytes() == (written.folder / each).read_bytes() for each in kept)
+
+
+def test_a_new_framework_has_a_colour_of_its_own(written: Copy) -> None:
+    program = (
+        "from harness.plan.arms import frameworks; from harness.report.colours import colour;"
+        "print(*(colour(name) for name in frameworks()))"
+    )
+    found = written.python(program).stdout.split()
+    assert len(set(found)) == len(found)
+    folders = [path.parent.name for path in written.folder.glob("adapters/*/env.toml")]
+    assert {"aged", *OTHER_NAMES} < set(folders)
+    assert len(found) >= len(folders)
 
 
 def test_every_template_is_used(written: Copy) -> None:

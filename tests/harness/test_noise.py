@@ -13,9 +13,9 @@ from typing import Any, cast
 
 import pytest
 
-from harness.engine.blocks import Noise, _suspect
+from harness.engine.blocks import Noise, Stretch
 from harness.engine.process import WorkerProcess
-from harness.machine import noise, quarantine
+from harness.machine import noise, quarantine, topology
 
 pytestmark = pytest.mark.alone
 
@@ -107,10 +107,10 @@ def test_a_burning_neighbour_is_foreign_and_own_work_is_not() -> None:
         finally:
             os.sched_setaffinity(0, before_pinning)
             burner.kill()
-    counted, ticks = found["foreign_seconds"] + found["steal_seconds"], 5 * noise.TICK_SECONDS
+    counted, ticks = found.foreign_seconds + found.steal_seconds, 5 * noise.TICK_SECONDS
     assert theirs > 0.1
     assert counted > theirs - ticks
-    assert found["foreign_seconds"] < found["wall_seconds"] - used + ticks
+    assert found.foreign_seconds < found.wall_seconds - used + ticks
 
 
 class Machine:
@@ -118,9 +118,10 @@ class Machine:
 
     def __init__(self, patch: pytest.MonkeyPatch, *, siblings: bool = True, first: int = 0) -> None:
         self.clock, self.siblings = 0.0, siblings
-        self.busy = dict.fromkeys(range(first, first + 64), 0.0)
+        self.busy = dict.fromkeys(range(first, first + 64), 1.0)  # since the machine started
         clocks = SimpleNamespace(perf_counter=lambda: self.clock, process_time=time.process_time)
         patch.setattr(noise, "_text", self.text)
+        patch.setattr(topology, "_text", self.described)
         patch.setattr(noise, "canary", lambda cores: [0.0002] * len(cores))
         patch.setattr(noise, "time", clocks)
         patch.setattr(os, "cpu_count", lambda: 64)
@@ -130,22 +131,25 @@ class Machine:
             seconds = {"": sum(self.busy.values()), **self.busy}
             lines = [f"cpu{n} {s / noise.TICK_SECONDS:.0f}{' 0' * 9}" for n, s in seconds.items()]
             return "\n".join([*lines, "intr 1 2 3"])
-        siblings = re.fullmatch(r"/sys/.*/cpu(\d+)/topology/thread_siblings_list", path)
+        raise FileNotFoundError(path)
+
+    def described(self, place: str) -> str:
+        siblings = re.fullmatch(r"system/cpu/cpu(\d+)/topology/thread_siblings_list", place)
         if not siblings or not self.siblings:
-            raise FileNotFoundError(path)
+            raise FileNotFoundError(place)
         core = int(siblings[1]) % 32
         return f"{core},{core + 32}\n"
 
-    def round(self, burnt: int, seconds: float) -> dict[str, Any]:
+    def round(self, burnt: int, seconds: float) -> Stretch:
         """A round of 10 s on core 3, in which a burner takes so many of a core."""
         used = [0.0, 10.0 - seconds if burnt == 3 else 10.0]
         worker = cast(WorkerProcess, SimpleNamespace(cpu_seconds=lambda: used.pop(0)))
-        stretch = Noise([3], "cpu")
-        stretch.begin([worker])
+        watch = Noise([3], "cpu")
+        watch.begin([worker])
         self.clock += 10.0
         self.busy[min(self.busy) + 3] += used[0]
         self.busy[min(self.busy) + burnt] += seconds
-        return stretch.end([worker])
+        return watch.end([worker])
 
 
 @pytest.mark.parametrize(
@@ -160,21 +164,20 @@ class Machine:
 def test_foreign_load_is_a_share_of_the_measured_cores(
     monkeypatch: pytest.MonkeyPatch, burnt: int, seconds: float, share: float
 ) -> None:
-    fields = Machine(monkeypatch).round(burnt, seconds)
-    assert fields["watched_cores"] == (3, 35)
-    assert fields["foreign_seconds"] / (2 * fields["wall_seconds"]) == pytest.approx(
-        share, abs=0.02
-    )
-    assert _suspect(fields, 0) == ("foreign load" if share else None)
+    stretch = Machine(monkeypatch).round(burnt, seconds)
+    assert stretch.watched_cores == (3, 35)
+    foreign_share = stretch.other.foreign_seconds / (2 * stretch.other.wall_seconds)
+    assert foreign_share == pytest.approx(share, abs=0.02)
+    assert stretch.suspect(0) == ("foreign load" if share else None)
 
 
 def test_a_core_whose_siblings_are_unknown_is_watched_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     machine = Machine(monkeypatch, siblings=False)
-    assert machine.round(35, 10.0)["watched_cores"] == (3,)
-    assert _suspect(machine.round(35, 10.0), 0) is None
-    assert _suspect(machine.round(3, 5.0), 0) == "foreign load"
+    assert machine.round(35, 10.0).watched_cores == (3,)
+    assert machine.round(35, 10.0).suspect(0) is None
+    assert machine.round(3, 5.0).suspect(0) == "foreign load"
 
 
 def test_where_cores_are_numbered_otherwise_the_whole_machine_is_watched(
@@ -182,10 +185,10 @@ def test_where_cores_are_numbered_otherwise_the_whole_machine_is_watched(
 ) -> None:
     """A container may show counters of cores 100 to 163 to a program that runs on core 3."""
     machine = Machine(monkeypatch, first=100)
-    fields = machine.round(40, 10.0)
-    assert fields["watched_cores"] is None
-    assert fields["foreign_seconds"] == pytest.approx(10.0, abs=0.1)
-    assert _suspect(fields, 0) is None, "10 of 640 seconds"
+    stretch = machine.round(40, 10.0)
+    assert stretch.watched_cores is None
+    assert stretch.other.foreign_seconds == pytest.approx(10.0, abs=0.1)
+    assert stretch.suspect(0) is None, "10 of 640 seconds"
 
 
 def test_the_real_cores_are_watched() -> None:

@@ -6,6 +6,7 @@ What else is written for such a Python, the adapters that CNTK and Caffe need, i
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -58,11 +59,23 @@ def test_the_worker_runs_under_the_oldest_python(
     assert trained["step_seconds"] > 0 and trained["peak_bytes"] > 0
 
 
+ADAPTERS = Path(__file__).parents[2] / "adapters"
 OLD = sorted(
     path
     for framework in frameworks().values()
     if any("3.6.15" in SpecifierSet(mode.environment.python) for mode in framework.modes.values())
     for path in framework.folder.glob("*.py")
+)
+# What these share with others.
+OLD += sorted(
+    {
+        ADAPTERS / f"{name}.py"
+        for path in OLD
+        for name in re.findall(
+            r"^from adapters\.(\w+) import", path.read_text("utf-8"), re.MULTILINE
+        )
+        if (ADAPTERS / f"{name}.py").exists()
+    }
 )
 
 
@@ -73,3 +86,4 @@ def test_adapters_of_old_pythons_are_in_their_language(path: Path) -> None:
 
 def test_there_are_adapters_of_old_pythons() -> None:
     assert {path.parent.name for path in OLD} >= {"caffe", "cntk"}
+    assert {path.name for path in OLD if path.parent == ADAPTERS} == {"base.py", "on_keras.py"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+from onnx.reference import ReferenceEvaluator
 from typer.testing import CliRunner
 
 import reference
@@ -24,9 +28,11 @@ from harness.plan.arms import arms, frameworks, models_identity
 from harness.plan.suite import add_folders, load_suite, validated
 from harness.records import store
 from harness.report.code import model_sources, module_of
-from reference import spec
-from reference.spec import UnknownName
+from reference import registry
+from reference.errors import UnknownName
+from reference.presets import OWN_PRESETS
 from tests.support.engine import TINY_EFFORT, Silent
+from tests.support.synthetic import write_run
 from tests.support.terminal import Done, variables
 from tests.support.third_party import ADAPTER, ENVIRONMENT, careless
 
@@ -136,9 +142,9 @@ def write(folder: Path, **changed: str) -> Path:
 
 def forgotten() -> None:
     """Remove outside models and own presets from this process."""
-    spec._OUTSIDE.clear()
-    spec._OWN_PRESETS.clear()
-    for name in [name for name in sys.modules if name.startswith(spec.OUTSIDE_PACKAGE)]:
+    registry._OUTSIDE.clear()
+    OWN_PRESETS.clear()
+    for name in [name for name in sys.modules if name.startswith(registry.OUTSIDE_PACKAGE)]:
         del sys.modules[name]
 
 
@@ -241,6 +247,30 @@ def test_a_model_from_a_folder_is_known_like_a_built_in_one(mine: Path) -> None:
     rows = {row["arm"]: row for row in json.loads(typed("list", "adapters", "--json"))}
     assert "wide_and_deep" in rows["torch:eager"]["models"]
     assert "wide_and_deep" not in rows["jax:jit"]["models"]
+
+
+def test_advice_knows_the_models_of_a_folder(mine: Path, tmp_path: Path) -> None:
+    arms = ("torch:eager", "reference:jax")
+    run = write_run(tmp_path, arms=arms, models=("wide_and_deep",), statuses={})
+    words = ("advise", str(run), "--task", "wide_and_deep", "--json")
+    with pytest.raises(UnknownName, match="unknown task 'wide_and_deep'"):
+        typed(*words)
+    found = json.loads(typed(*words, "--models-from", str(mine)))
+    assert found["need"]["task"] == "wide_and_deep"
+    assert [each.partition(" ")[0] for each in found["evidence"]] == ["wide_and_deep/small"]
+
+
+def test_a_model_of_a_folder_can_be_exported(mine: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    words = ("export", "wide_and_deep", "--onnx", str(path), "--preset", "tiny")
+    with pytest.raises(UnknownName, match="unknown model 'wide_and_deep'"):
+        typed(*words)
+    assert "features -> logits" in typed(*words, "--models-from", str(mine))
+    case = reference.draw_case("wide_and_deep", "tiny", batch=2)
+    features = {"features": case.inputs[0]["features"]}
+    (logits,) = ReferenceEvaluator(onnx.load(path)).run(["logits"], features)
+    expected = reference.run_numpy(case).outputs[0]["logits"]
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
 WRONG = {
@@ -446,6 +476,64 @@ def test_a_preset_of_ones_own_has_the_sizes_of_its_base_with_its_changes(own: Pa
     own.write_text(OWN.replace('base = "tiny"\n', "").replace("features = 20", ""))
     load_suite(str(own))
     assert reference.get("mlp").sizes("mine")["features"] == 64  # of small
+
+
+@pytest.mark.parametrize("name", reference.definitions())
+def test_a_derived_size_is_listed_as_such_and_no_preset_states_it(name: str) -> None:
+    model = reference.get(name)
+    for preset, stated in model.presets.items():
+        sizes, derived = model.sizes(preset), model.derive(stated)
+        assert sizes == {**stated, **derived}
+        assert stated.keys().isdisjoint(derived)
+        found = json.loads(typed("list", "models", name, "--preset", preset, "--json"))
+        assert found["derived"] == list(derived)
+        shown = typed("list", "models", name, "--preset", preset)
+        origins = dict(re.findall(r"│ (\w+) +│.*│ (derived|the preset) +│", shown))
+        assert origins == {
+            **dict.fromkeys(stated, "the preset"),
+            **dict.fromkeys(derived, "derived"),
+        }
+
+
+def test_derived_sizes_follow_those_of_ones_own(own: Path) -> None:
+    own.write_text(OF_LENET)
+    load_suite(str(own))
+    assert reference.get("lenet5").sizes("mine")["flattened"] == 5 * ((36 // 2 - 4) // 2) * 3
+
+
+OF_LENET = """
+title = "A larger image"
+models = ["lenet5"]
+arms = ["reference:numpy"]
+
+[presets.mine]
+base = "tiny"
+height = 36
+filters = [2, 5]
+"""
+# Sizes that cannot be set, or that do not fit together: the model, the line, the message.
+UNFIT = {
+    "a derived size": (
+        "lenet5",
+        "flattened = 9",
+        "flattened in preset mine for model lenet5 follows from its other sizes; set one of height,"
+        " width, channels, filters, hidden, classes",
+    ),
+    "too few filters": ("lenet5", "filters = [3]", "lenet5/mine cannot be traced: ValueError: not"),
+    "an empty list": ("neumf", "tower = []", "neumf/mine cannot be traced: IndexError: tuple ind"),
+}
+
+
+@pytest.mark.parametrize("fault", UNFIT)
+def test_sizes_that_do_not_fit_are_refused_in_one_line(own: Path, fault: str) -> None:
+    model, line, words = UNFIT[fault]
+    head, _, _ = OF_LENET.partition("[presets.mine]")
+    own.write_text(f"{head.replace('lenet5', model)}[presets.mine]\n{line}\n")
+    with pytest.raises(BadInput) as caught:
+        load_suite(str(own))
+    assert words in str(caught.value)
+    assert str(caught.value).startswith(f"{own}:")
+    assert str(caught.value).isprintable()
 
 
 WRONG_PRESETS = {

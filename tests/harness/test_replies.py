@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
 import json
 import os
 import random
 import struct
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +20,22 @@ import pytest
 
 from harness.errors import WorkerFailure
 from harness.proof import replies
-from harness.proof.replies import REPLIES, Nonsense, described, parsed, read_arrays
+from harness.proof.replies import (
+    DeviceMemory,
+    LoadReply,
+    MemoryReply,
+    Nonsense,
+    Reply,
+    Slice,
+    SlotReply,
+    StartReply,
+    described,
+    parsed,
+    read_arrays,
+)
 
 HARNESS = Path(replies.__file__).parents[1]
+REPLIES = {kind.do: kind for kind in Reply.__subclasses__()}
 REQUESTS: dict[str, dict[str, Any]] = {
     "slot": {"kinds": ["latency", "throughput"], "steps": 2},
     "learn": {"epochs": 2},
@@ -121,15 +136,15 @@ WRONG_FIELDS = [
 ]
 
 
-def request_of(do: str) -> dict[str, Any]:
-    return {"do": do, **REQUESTS.get(do, {})}
+def parse(do: str, line: bytes) -> Reply:
+    return parsed(REPLIES[do], {"do": do, **REQUESTS.get(do, {})}, line)
 
 
 def line(fields: dict[str, Any]) -> bytes:
     return (json.dumps({**fields, "ok": True}) + "\n").encode()
 
 
-def test_every_request_of_a_worker_has_its_row_in_the_table() -> None:
+def test_every_request_of_a_worker_has_its_kind_of_reply() -> None:
     tree = ast.parse((HARNESS / "worker" / "worker.py").read_text())
     names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     assert {name.removeprefix("do_") for name in names if name.startswith("do_")} == set(REPLIES)
@@ -137,23 +152,48 @@ def test_every_request_of_a_worker_has_its_row_in_the_table() -> None:
 
 @pytest.mark.parametrize("do", REPLIES)
 def test_a_good_reply_comes_through_as_it_is(do: str) -> None:
-    assert repr(parsed(request_of(do), line(GOOD[do]))) == repr(GOOD[do])
+    reply = parse(do, line(GOOD[do]))
+    assert type(reply) is REPLIES[do]
+    assert set(vars(reply)) == set(GOOD[do])
+    plain = {name: value for name, value in GOOD[do].items() if not isinstance(value, dict | list)}
+    assert {name: vars(reply)[name] for name in plain} == plain
+
+
+def test_lists_and_objects_of_a_reply_become_tuples_and_dataclasses() -> None:
+    slot = parse("slot", line(GOOD["slot"]))
+    assert isinstance(slot, SlotReply)
+    assert slot.slices == {
+        "throughput": Slice(0.5, 0.5, switches=0, major_faults=0),
+        "latency": Slice(0.5, 0.5, step_seconds=(0.2, 0.3), switches=0, major_faults=0),
+    }
+    assert parse("memory", line(GOOD["memory"])) == MemoryReply(1 << 40, DeviceMemory(5))
+    nothing = {"peak_bytes": None, "device": None}
+    assert parse("memory", line(nothing)) == MemoryReply(None, None)
+    closing = parse("closing", line(GOOD["closing"]))
+    assert vars(closing)["first_seconds"] == (0.1, 0.1)
+
+
+def test_the_description_of_an_adapter_is_cleaned_where_the_reply_is_made() -> None:
+    describe = {"version": "1\x1b[2J", "cores": [0]}
+    start = parse("start", line({**GOOD["start"], "describe": describe}))
+    assert isinstance(start, StartReply)
+    assert start.describe == {"version": "1 [2J", "cores": "[0]"}
 
 
 @pytest.mark.parametrize("do", REPLIES)
 def test_a_field_too_many_and_one_too_few_are_refused(do: str) -> None:
     with pytest.raises(Nonsense, match=f"the reply to '{do}' has the field \"extra\""):
-        parsed(request_of(do), line({**GOOD[do], "extra": 1}))
+        parse(do, line({**GOOD[do], "extra": 1}))
     for name in GOOD[do]:
         reply = {key: value for key, value in GOOD[do].items() if key != name}
         with pytest.raises(Nonsense, match=f"has no field '{name}'"):
-            parsed(request_of(do), line(reply))
+            parse(do, line(reply))
 
 
 @pytest.mark.parametrize("nonsense", NONSENSE)
 def test_nonsense_is_a_failure_of_one_line_that_says_what_was_expected(nonsense: str) -> None:
     with pytest.raises(Nonsense) as caught:
-        parsed({"do": "load"}, NONSENSE[nonsense])
+        parse("load", NONSENSE[nonsense])
     assert caught.value.status == "failed"
     assert caught.value.reason.startswith("the reply to 'load' ")
     assert "expected" in caught.value.reason
@@ -164,7 +204,21 @@ def test_nonsense_is_a_failure_of_one_line_that_says_what_was_expected(nonsense:
 @pytest.mark.parametrize(("do", "field", "value"), WRONG_FIELDS)
 def test_a_value_of_another_kind_is_refused(do: str, field: str, value: Any) -> None:
     with pytest.raises(Nonsense, match=f"the reply to '{do}' "):
-        parsed(request_of(do), line({**GOOD[do], field: value}))
+        parse(do, line({**GOOD[do], field: value}))
+
+
+@pytest.mark.parametrize(
+    ("do", "text"),
+    [
+        ("load", '"build_seconds": %s'),
+        ("start", '"import_seconds": 1, "device_seconds": 1, "describe": {"a": %s}'),
+    ],
+)
+def test_a_value_nested_as_deeply_as_json_can_be_read_is_no_traceback(do: str, text: str) -> None:
+    for depth in range(100, sys.getrecursionlimit() + 100):
+        body = text % ("[" * depth + "]" * depth)
+        with contextlib.suppress(WorkerFailure):
+            parse(do, f'{{"ok": true, {body}}}'.encode())
 
 
 def test_no_line_whatever_raises_anything_but_a_failure() -> None:
@@ -177,7 +231,7 @@ def test_no_line_whatever_raises_anything_but_a_failure() -> None:
             at = stream.randrange(len(text))
             text[at : at + stream.randrange(3)] = bytes(stream.choices(range(256), k=2))
         try:
-            parsed(request_of(stream.choice(list(REPLIES))), bytes(text))
+            parse(stream.choice(list(REPLIES)), bytes(text))
         except WorkerFailure:
             refused += 1
     assert refused > 2000
@@ -186,7 +240,7 @@ def test_no_line_whatever_raises_anything_but_a_failure() -> None:
 def test_an_honest_failure_keeps_its_status_and_its_reason_in_one_clean_line() -> None:
     text = {"ok": False, "status": "unsupported", "reason": "no\x1b[31m \u202e" + "x" * 10_000}
     with pytest.raises(WorkerFailure) as caught:
-        parsed({"do": "load"}, json.dumps(text).encode())
+        parsed(LoadReply, {"do": "load"}, json.dumps(text).encode())
     assert not isinstance(caught.value, Nonsense)
     assert caught.value.status == "unsupported"
     assert caught.value.reason.startswith("no [31m xxx")

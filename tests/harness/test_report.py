@@ -12,7 +12,7 @@ import pandas
 import pytest
 from markdown_it import MarkdownIt
 
-from harness.analysis.groups import groups
+from harness.analysis.comparisons import comparisons_of
 from harness.analysis.summary import summary
 from harness.cli.report import show_table
 from harness.cli.terminal import terminal
@@ -35,7 +35,7 @@ HOSTILE = (
 
 
 def comparison_tables(frames: Frames) -> list[ComparisonTable]:
-    return report_tables.comparison_tables(frames, groups(frames))
+    return report_tables.comparison_tables(frames, comparisons_of(frames))
 
 
 def with_reason(frames: Frames, cell: int, status: str, reason: str) -> Frames:
@@ -129,8 +129,8 @@ def test_an_arm_is_not_blamed_for_waiting_while_others_used_its_core(
     slices = loaded.slices.assign(wait_seconds=0.48 * loaded.slices["seconds"])
     rounds = loaded.rounds.assign(foreign_share=share, watched_cores=cores)
     loaded = dataclasses.replace(loaded, slices=slices, rounds=rounds)
-    (group,) = groups(loaded)
-    said = [line for line in findings(loaded, group) if "waited for a core 48%" in line]
+    (comparison,) = comparisons_of(loaded)
+    said = [line for line in findings(loaded, comparison) if "waited for a core 48%" in line]
     assert bool(said) is blamed
 
 
@@ -157,12 +157,14 @@ def test_a_surprisingly_slow_arm_is_told_how_little_is_arithmetic(
     tmp_path: Path, times: float, share: float, told: bool
 ) -> None:
     frames = load(write_run(tmp_path, arms=("jax:jit", "flax:jit"), models=("mlp",)))
-    group = groups(frames)[0]
+    comparison = comparisons_of(frames)[0]
     seconds = {"jax:jit": 1e-3, "flax:jit": 1e-3 * times}
-    rows = group.rows.assign(step_seconds=group.rows["arm"].map(seconds), roofline_share=share)
+    rows = comparison.rows.assign(
+        step_seconds=comparison.rows["arm"].map(seconds), roofline_share=share
+    )
     found = [
         text
-        for text in findings(frames, dataclasses.replace(group, rows=rows))
+        for text in findings(frames, dataclasses.replace(comparison, rows=rows))
         if "arithmetic" in text
     ]
     assert bool(found) is told
@@ -180,23 +182,27 @@ def test_a_way_of_writing_a_model_that_costs_time_is_noted_below_its_number(
     tmp_path: Path, arm: str, model: str, noted: bool
 ) -> None:
     frames = load(write_run(tmp_path, arms=(arm,), models=(model,), statuses={}))
-    found = [text for text in findings(frames, groups(frames)[0]) if "pack_padded_sequence" in text]
+    found = [
+        text
+        for text in findings(frames, comparisons_of(frames)[0])
+        if "pack_padded_sequence" in text
+    ]
     assert [text.startswith(f"{arm}: it packs sequences") for text in found] == [True] * noted
 
 
 def test_an_arm_without_a_number_has_no_note(tmp_path: Path) -> None:
     frames = load(write_run(tmp_path, arms=("torch:eager",), models=("lstm",), statuses={}))
-    group = groups(frames)[0]
-    failed = dataclasses.replace(group, rows=group.rows.assign(status="failed"))
+    comparison = comparisons_of(frames)[0]
+    failed = dataclasses.replace(comparison, rows=comparison.rows.assign(status="failed"))
     assert not [text for text in findings(frames, failed) if "pack_padded_sequence" in text]
 
 
 def test_a_loose_gate_is_told_once_for_all_arms(tmp_path: Path) -> None:
     frames = load(write_run(tmp_path, models=("mlp",)))
-    group = groups(frames)[0]
-    assert not [line for line in findings(frames, group) if "gate was loose" in line]
-    rows = group.rows.assign(loose="trained up to 0.67")
-    lines = [*findings(frames, dataclasses.replace(group, rows=rows))]
+    comparison = comparisons_of(frames)[0]
+    assert not [line for line in findings(frames, comparison) if "gate was loose" in line]
+    rows = comparison.rows.assign(loose="trained up to 0.67")
+    lines = [*findings(frames, dataclasses.replace(comparison, rows=rows))]
     told = [line for line in lines if "gate was loose" in line]
     assert len(rows) > 1
     assert len(told) == 1
@@ -207,21 +213,21 @@ def test_two_blocks_make_a_report_whose_intervals_say_nothing(tmp_path: Path) ->
     """As of a run that was interrupted early: an interval's end may be 0 to the machine."""
     run = write_run(tmp_path, models=("mlp",), blocks=2, statuses={}, twin=False)
     frames = load(run)
-    judged = groups(frames)[0].judged["throughput"]
+    judged = comparisons_of(frames)[0].judged["throughput"]
     pairs = judged.verdicts.pairs
     assert min(pair.low for pair in pairs) < 0.1
     wide = [dataclasses.replace(pair, low=0.0, high=1e300) for pair in pairs]
     for pair in wide:
         assert pair.turned().low == pytest.approx(1e-300) and pair.turned().high == float("inf")
     verdicts = dataclasses.replace(judged.verdicts, pairs=tuple(wide))
-    group = groups(frames)[0]
-    group = dataclasses.replace(
-        group, judged={"throughput": dataclasses.replace(judged, verdicts=verdicts)}
+    comparison = comparisons_of(frames)[0]
+    comparison = dataclasses.replace(
+        comparison, judged={"throughput": dataclasses.replace(judged, verdicts=verdicts)}
     )
-    shown = markdown(report_tables.comparison_tables(frames, [group]))
+    shown = markdown(report_tables.comparison_tables(frames, [comparison]))
     assert "[0.000, out of range]" in shown.replace("\\", "")
     assert max(map(len, shown.split())) < 120
-    ratio_chart(frames, [group]).canvas.draw()
+    ratio_chart(frames, [comparison]).canvas.draw()
     assert write_report([run], tmp_path / "report", formats=("markdown", "charts", "html"))
 
 
@@ -429,8 +435,8 @@ def test_provenance_tells_machine_seed_and_what_each_arm_read_back(tmp_path: Pat
 
 def test_what_seeds_part_is_said_of_every_arm(tmp_path: Path) -> None:
     frames = frames_of(tmp_path, phases=("training",))
-    one = groups(frames)[0]
-    learned = frames.accuracy[frames.accuracy["comparison"] == one.comparison]
+    one = comparisons_of(frames)[0]
+    learned = frames.accuracy[frames.accuracy["comparison"] == one.id]
     arms = list(dict.fromkeys(learned["arm"]))
     assert len(arms) > 1
     first, second = arms[:2]

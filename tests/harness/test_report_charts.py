@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
+import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
 
-from harness.analysis.groups import groups
+from harness.analysis.comparisons import comparisons_of
 from harness.analysis.summary import summary
-from harness.plan.arms import arms
+from harness.plan.arms import frameworks
 from harness.records.frames import Frames
 from harness.report import charts as report_charts
 from harness.report import colours
@@ -23,7 +26,7 @@ Chart = Callable[[Frames], Figure]
 
 def drawn(name: str) -> Chart:
     def draw(frames: Frames) -> Figure:
-        return getattr(report_charts, name)(frames, groups(frames))
+        return getattr(report_charts, name)(frames, comparisons_of(frames))
 
     return draw
 
@@ -38,19 +41,53 @@ CHARTS = (
 )
 
 
-def test_every_framework_has_a_colour_of_its_own() -> None:
-    built_in = {
-        arm.framework.name
-        for arm in arms().values()
-        if arm.framework.package.startswith("adapters.")
+def stated() -> dict[str, str]:
+    """The colours of the built-in frameworks, from their folders."""
+    return {
+        name: tomllib.loads((framework.folder / "env.toml").read_text("utf-8"))["colour"]
+        for name, framework in frameworks().items()
+        if framework.package.startswith("adapters.")
     }
-    assert set(colours.FRAMEWORKS) == built_in
-    known = [colours.colour(name) for name in built_in]
-    assert len(set(known)) == len(built_in)
-    assert all(re.fullmatch("#[0-9A-F]{6}", each) for each in known)
-    strange = [colours.colour(f"framework{number}") for number in range(50)]
-    assert strange == [colours.colour(f"framework{number}") for number in range(50)]
-    assert len({*strange, *known}) == len(strange) + len(known)
+
+
+def test_every_built_in_framework_has_the_colour_of_its_folder() -> None:
+    own = stated()
+    assert {name: colours.colour(name) for name in own} == own
+    assert all(re.fullmatch("#[0-9A-F]{6}", each) for each in own.values())
+    assert len(set(own.values())) == len(own) >= 18
+
+
+def distance(one: str, other: str) -> float:
+    """Of two colours in the RGB cube, whose side is 1."""
+    parts = [[int(each[at : at + 2], 16) / 255 for at in (1, 3, 5)] for each in (one, other)]
+    return math.dist(*parts)
+
+
+def test_a_framework_without_a_colour_gets_a_constant_one_apart_from_those_in_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = frameworks()
+    strange = {f"framework{n}": replace(known["torch"], colour="") for n in range(8)}
+    monkeypatch.setattr(colours, "frameworks", lambda: {**known, **strange})
+    chosen = {name: colours.colour(name) for name in (*strange, "uninstalled")}
+    assert chosen == {name: colours.colour(name) for name in (*strange, "uninstalled")}
+    for name, own in chosen.items():
+        others = [*stated().values(), *(each for other, each in chosen.items() if other != name)]
+        assert min(distance(own, other) for other in others) >= colours.APART
+    # A colour that a folder states is kept, and another framework makes way for it.
+    first = chosen["framework0"]
+    moved = {**known, "new": replace(known["torch"], colour=first), **strange}
+    monkeypatch.setattr(colours, "frameworks", lambda: moved)
+    assert colours.colour("new") == first
+    assert distance(colours.colour("framework0"), first) >= colours.APART
+
+
+def test_colours_never_run_out() -> None:
+    everything = [
+        f"#{red:02X}{green:02X}80" for red in range(0, 256, 15) for green in range(0, 256, 15)
+    ]
+    assert re.fullmatch("#[0-9A-F]{6}", colours.chosen("late", everything))
+    assert colours.chosen("late", everything) not in everything
 
 
 def test_tints_run_from_the_colour_to_white() -> None:
@@ -104,7 +141,7 @@ def test_memory_bars_end_at_the_highest_peak(tmp_path: Path) -> None:
     frames = frames_of(tmp_path)
     axes = memory_chart(frames).axes[0]
     peaks = summary(frames).drop_duplicates("arm").set_index("arm")["peak_bytes"]
-    for row, arm in enumerate(groups(frames)[0].rows["arm"]):
+    for row, arm in enumerate(comparisons_of(frames)[0].rows["arm"]):
         ends = [bar.get_x() + bar.get_width() for bar in axes.patches if round(bar.get_y()) == row]
         assert max(ends) == pytest.approx(peaks[arm] / 2**20)
 
@@ -142,10 +179,10 @@ def test_no_text_is_cut_or_covers_another(tmp_path: Path, draw: Chart) -> None:
 def test_bars_are_examples_over_seconds_with_their_interval(tmp_path: Path) -> None:
     frames = frames_of(tmp_path, phases=("training",))
     table = summary(frames).set_index("arm")
-    (group,) = groups(frames)
-    (axes,) = report_charts.throughput_chart(frames, [group]).axes
+    (comparison,) = comparisons_of(frames)
+    (axes,) = report_charts.throughput_chart(frames, [comparison]).axes
     bars = [patch.get_width() for patch in axes.patches]
-    rows = table.loc[group.rows["arm"]]
+    rows = table.loc[comparison.rows["arm"]]
     assert bars == pytest.approx(list(rows["batch"] / rows["step_seconds"]))
     spans = [path.vertices[:, 0] for line in axes.collections for path in line.get_paths()]
     low, high = rows["batch"] / rows["step_seconds_high"], rows["batch"] / rows["step_seconds_low"]

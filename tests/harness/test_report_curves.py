@@ -11,11 +11,11 @@ import pandas
 import pytest
 from matplotlib.figure import Figure
 
-from harness.analysis.groups import groups
+from harness.analysis.comparisons import comparisons_of
 from harness.analysis.summary import summary
 from harness.records.frames import Frames, load
 from harness.report import CHARTS, charts_of, curves, plot, series
-from reference.spec import UnknownName
+from reference.errors import UnknownName
 from tests.support.reports import ARMS, frames_of, texts
 from tests.support.synthetic import write_run
 
@@ -23,7 +23,7 @@ KINDS = ("break-even", "roofline", "heat", "profile")
 
 
 def heat(frames: Frames) -> pandas.DataFrame:
-    return series.heat_data(frames, groups(frames))
+    return series.heat_data(frames, comparisons_of(frames))
 
 
 def test_ratios_are_to_the_fastest_and_failures_have_none(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_ratios_are_to_the_fastest_and_failures_have_none(tmp_path: Path) -> Non
 def test_a_smoke_run_ranks_nobody(tmp_path: Path) -> None:
     frames = frames_of(tmp_path, level="smoke", blocks=1)
     assert heat(frames).empty
-    assert series.profile_data(frames, groups(frames)).empty
+    assert series.profile_data(frames, comparisons_of(frames)).empty
 
 
 def test_a_mean_of_fewer_comparisons_stands_behind(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_mean_of_fewer_comparisons_stands_behind(tmp_path: Path) -> None:
 
 def test_a_profile_counts_failures_against_the_arm(tmp_path: Path) -> None:
     frames = frames_of(tmp_path, statuses={2: "failed"})
-    data = series.profile_data(frames, groups(frames))
+    data = series.profile_data(frames, comparisons_of(frames))
     assert data.groupby("arm")["share"].max()[ARMS[1]] == 0.5
     others = data[data["arm"] != ARMS[1]].groupby("arm")["share"].max()
     assert (others == 1).all()
@@ -74,7 +74,7 @@ def test_a_profile_counts_failures_against_the_arm(tmp_path: Path) -> None:
 
 def test_the_roofline_is_the_sessions_own(tmp_path: Path) -> None:
     frames = load("results/example")
-    data = series.roofline_data(frames, groups(frames))
+    data = series.roofline_data(frames, comparisons_of(frames))
     assert len(data) == 24
     best = frames.ceilings.groupby("what")["per_second"].max()
     assert set(data["ceiling_operations"]) == {best["matrix product"]}
@@ -87,9 +87,9 @@ def test_the_roofline_is_the_sessions_own(tmp_path: Path) -> None:
 
 def test_scaling_needs_something_swept(tmp_path: Path) -> None:
     frames = frames_of(tmp_path)
-    assert series.scaling_data(frames, groups(frames)).empty
-    assert "scaling" not in charts_of(frames, groups(frames))
-    small = groups(frames)[0]
+    assert series.scaling_data(frames, comparisons_of(frames)).empty
+    assert "scaling" not in charts_of(frames, comparisons_of(frames))
+    small = comparisons_of(frames)[0]
     large = replace(small, rows=small.rows.assign(batch=4 * small.rows["batch"]))
     data = series.scaling_data(frames, [small, large])
     assert len(data) == 2 * len(ARMS)
@@ -101,7 +101,7 @@ def test_scaling_needs_something_swept(tmp_path: Path) -> None:
 
 def test_learning_is_shown_by_epoch_and_by_time(tmp_path: Path) -> None:
     frames = frames_of(tmp_path, statuses={1: "failed"})
-    found = groups(frames)
+    found = comparisons_of(frames)
     data = series.learning_data(frames, found)
     learned = summary(frames).query("phase == 'training' and status == 'ok'")
     learned = learned[~learned["arm"].str.endswith("#2")]
@@ -122,7 +122,7 @@ def test_seeds_beyond_the_first_are_thin_lines(tmp_path: Path) -> None:
     frames = replace(frames, epochs=pandas.concat([frames.epochs, again]))
     widths = [
         line.get_linewidth()
-        for axes in curves.learning_chart(frames, groups(frames)).axes
+        for axes in curves.learning_chart(frames, comparisons_of(frames)).axes
         for line in axes.get_lines()
     ]
     assert widths.count(1.6) == widths.count(0.7) == 2 * len(ARMS)
@@ -131,7 +131,7 @@ def test_seeds_beyond_the_first_are_thin_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_arm_has_its_name(tmp_path: Path, kind: str) -> None:
     frames = load("results/example")
-    shown = [text.get_text() for text in texts(CHARTS[kind][1](frames, groups(frames)))]
+    shown = [text.get_text() for text in texts(CHARTS[kind][1](frames, comparisons_of(frames)))]
     panels = {"break-even": 4, "roofline": 1, "heat": 1, "profile": 1}[kind]
     for arm in set(frames.cells["arm"]) - {"reference:jax#2"}:
         assert shown.count(arm) == panels
@@ -140,7 +140,7 @@ def test_every_arm_has_its_name(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", [*KINDS, "scaling", "learning"])
 def test_nothing_to_show_is_said(tmp_path: Path, kind: str) -> None:
     frames = frames_of(tmp_path, statuses=dict.fromkeys(range(20), "failed"))
-    figure = CHARTS[kind][1](frames, groups(frames))
+    figure = CHARTS[kind][1](frames, comparisons_of(frames))
     assert isinstance(figure, Figure)
     shown = " ".join(text.get_text() for text in texts(figure))
     assert "no data" in shown
@@ -149,7 +149,7 @@ def test_nothing_to_show_is_said(tmp_path: Path, kind: str) -> None:
 def test_names_keep_apart_where_arms_are_many(tmp_path: Path) -> None:
     arms = tuple(f"framework{number}:mode" for number in range(24))
     frames = frames_of(tmp_path, arms=arms, blocks=2, rounds=2)
-    figure = CHARTS["break-even"][1](frames, groups(frames))
+    figure = CHARTS["break-even"][1](frames, comparisons_of(frames))
     for axes in figure.axes:
         boxes = sorted((text.get_window_extent() for text in axes.texts), key=lambda box: box.y0)
         assert len(boxes) == 24

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.analysis.groups import groups
+from harness.analysis.comparisons import comparisons_of
 from harness.analysis.summary import counted, summary
 from harness.report import write_report
 from harness.report.interchange import benchmark_json, latex
@@ -36,7 +36,7 @@ def test_pytest_benchmark_compares_what_we_write(tmp_path: Path) -> None:
 
 def test_a_benchmark_has_every_clean_slice(tmp_path: Path) -> None:
     frames = frames_of(tmp_path, statuses={2: "wrong"}, loud=[(1, 0)])
-    found = json.loads(benchmark_json(frames, groups(frames)))["benchmarks"]
+    found = json.loads(benchmark_json(frames, comparisons_of(frames)))["benchmarks"]
     slices = counted(frames.slices, "throughput", "arm", "phase")
     slices = slices[~slices["arm"].str.endswith("#2")]
     told = summary(frames)
@@ -54,7 +54,7 @@ def test_a_benchmark_has_every_clean_slice(tmp_path: Path) -> None:
 def test_latex_has_every_arm_and_no_character_of_its_own(tmp_path: Path) -> None:
     arms = (*ARMS, "third_party:100%_mode")
     frames = frames_of(tmp_path, arms=arms, statuses={3: "no-environment"})
-    text = latex(comparison_tables(frames, groups(frames)))
+    text = latex(comparison_tables(frames, comparisons_of(frames)))
     assert text.count(r"\begin{tabular}") == text.count(r"\bottomrule") == 2
     assert text.count(r"third\_party:100\%\_mode &") == 2
     for table in text.split(r"\begin{tabular}")[1:]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from harness.analysis.groups import groups
+from harness.analysis.comparisons import comparisons_of
 from harness.analysis.summary import summary
 from harness.records.frames import load
 from harness.report import write_report
@@ -66,7 +66,7 @@ def shown(page: str, folder: Path, script: str = "null") -> Shown:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     frames = frames_of(tmp_path_factory.mktemp("run"), statuses={2: "wrong", 10: "failed"})
-    return html(frames, groups(frames))
+    return html(frames, comparisons_of(frames))
 
 
 def test_the_page_loads_without_an_error_and_fetches_nothing(page: str, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_hostile_texts_are_shown_as_text(tmp_path: Path) -> None:
     records.write_text("\n".join(lines) + "\n")
     frames = load(run)
     assert HOSTILE in set(frames.cells["reason"])
-    page = html(frames, groups(frames))
+    page = html(frames, comparisons_of(frames))
     assert "<script>document" not in page and "<img src=x" not in page
     assert page.count(markup.escape(HOSTILE).replace("&#x27;", "&#39;"))
     found = shown(
@@ -152,11 +152,11 @@ def test_the_summary_says_what_can_be_concluded_and_what_cannot(tmp_path: Path) 
     )
     for run, void in ((calm, 0), (loud, 2)):
         frames = load(run)
-        found = groups(frames)
+        found = comparisons_of(frames)
         summary_part = html(frames, found).partition("Error of this session")[0]
         assert summary_part.count(">void: ") == void
         assert (f"{void} of 2 comparisons are void" in summary_part) is bool(void)
-        sets = [group.judged["throughput"].verdicts.fastest for group in found]
+        sets = [comparison.judged["throughput"].verdicts.fastest for comparison in found]
         assert all(sets) is not bool(void)
         assert all(f">{', '.join(fastest)}<" in summary_part for fastest in sets if fastest)
 
@@ -176,7 +176,7 @@ def test_charts_have_words_and_data(page: str) -> None:
 
 def test_every_cell_is_in_the_page_with_its_reason(tmp_path: Path) -> None:
     frames = frames_of(tmp_path, statuses={2: "wrong", 4: "no-environment", 9: "timeout"})
-    page = html(frames, groups(frames))
+    page = html(frames, comparisons_of(frames))
     coverage = page.partition('id="coverage"')[2].partition("</section>")[0]
     assert coverage.count("<tr") == len(frames.cells) + 1
     for reason in filter(None, frames.cells["reason"]):
@@ -188,7 +188,7 @@ def test_no_number_of_a_failed_cell_is_in_the_page(tmp_path: Path) -> None:
     told = summary(frames)
     failed = told[(told["status"] != "ok") & told["step_seconds"].notna()]
     assert len(failed), "a cell that failed after it was timed"
-    page = html(frames, groups(frames))
+    page = html(frames, comparisons_of(frames))
     for row in failed.to_dict("records"):
         for name in ("step_seconds", "first_step_seconds"):
             assert f">{significant(row[name], 4)}<" not in page

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness.analysis.groups import groups
+from harness.analysis.comparisons import comparisons_of
 from harness.cli import application, check, list, terminal
 from harness.cli.progress import watched
 from harness.cli.report import show_table
@@ -129,6 +129,12 @@ def test_a_character_that_the_terminal_lacks_is_replaced() -> None:
     assert "levelfield: ma? is not a run folder" in done.stderr
 
 
+def test_questions_without_a_reader_cost_one_line(run: Path) -> None:
+    done = typed("advise", run, "--ask")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("levelfield: the input ended before all")
+
+
 # -- texts of others --------------------------------------------------------------------------
 
 
@@ -146,7 +152,7 @@ def shown(*renderables: Any, width: int = 200) -> str:
 
 
 def test_no_text_steers_the_terminal() -> None:
-    rows = terminal.Rows({"name": "name", "why": "prose"}, [(STEERING, STEERING)], STEERING)
+    rows = terminal.TextTable({"name": "name", "why": "prose"}, [(STEERING, STEERING)], STEERING)
     output = shown(STEERING, rows)
     assert output.count(HARMLESS) == 4
     assert all(mark.isprintable() or mark == "\n" for mark in output)
@@ -181,21 +187,21 @@ def test_progress_without_a_terminal_is_lines(run: Path) -> None:
 WIDTHS = (40, 80, 200)
 
 
-def check_row(status: str) -> dict[str, Any]:
-    return {
-        "arm": "keras:tensorflow-tuned",
-        "model": "resnet50",
-        "preset": "paper",
-        "phase": "training",
-        "optimizer": "momentum",
-        "status": status,
-        "output_error": 1.234e-7,
-        "gradient_error": 5.678e-9,
-        "worst_error_share": 1.2345,
-        "reason": "",
-        "loose": "",
-        "log": None,
-    }
+def check_row(status: str) -> check.CheckedCell:
+    return check.CheckedCell(
+        arm="keras:tensorflow-tuned",
+        model="resnet50",
+        preset="paper",
+        phase="training",
+        optimizer="momentum",
+        status=status,
+        reason="",
+        loose="",
+        output_error=1.234e-7,
+        gradient_error=5.678e-9,
+        worst_error_share=1.2345,
+        log=None,
+    )
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -225,7 +231,7 @@ def test_list_cuts_no_number(width: int) -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_report_cuts_no_number_and_no_status(run: Path, width: int) -> None:
     frames = load(run)
-    (table,) = comparison_tables(frames, groups(frames))
+    (table,) = comparison_tables(frames, comparisons_of(frames))
     console = screen(width)
     show_table(table, console)
     output = console.file.getvalue()

@@ -22,6 +22,8 @@ from tests.support.synthetic import write_mlp_run
 
 pytestmark = pytest.mark.alone
 
+FACTS = page.ProofFacts("today", "full", {"version": "1"}, "a processor", 2)
+
 
 @pytest.fixture(scope="module")
 def probed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finding]:
@@ -136,9 +138,9 @@ def test_the_report_is_recomputed(tmp_path: Path) -> None:
 
 def test_the_page_names_what_was_missed(tmp_path: Path) -> None:
     findings = [at_most("probe", "a <b>", 0.1, 0.2), at_most("machine", "missed", 0.3, 0.2)]
-    page.write(tmp_path, findings, {"created": "today"})
+    page.write(tmp_path, findings, FACTS)
     again, facts = page.read(tmp_path)
-    assert again == findings
+    assert (again, facts) == (findings, FACTS)
     text = page.markdown(again, facts)
     assert "1 of 2 goals are met. Missed: missed." in text
     assert "a &lt;b&gt;" in text
@@ -152,7 +154,7 @@ def test_the_command_ends_with_1_for_a_miss(
 ) -> None:
     def prove(folder: Path, say: object, *, full: bool) -> tuple[list[Finding], Path]:
         findings = [at_most("probe", "missed", 0.3, 0.2)]
-        return findings, page.write(folder, findings, {})
+        return findings, page.write(folder, findings, FACTS)
 
     monkeypatch.setattr(proof, "prove", prove)
     done = CliRunner().invoke(app, ["selftest", "--results", str(tmp_path)])

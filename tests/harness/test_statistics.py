@@ -14,10 +14,10 @@ from harness.statistics.break_even import break_even
 from harness.statistics.corrections import benjamini_hochberg, holm, holm_levels
 from harness.statistics.decisions import (
     ALPHA_PER_LOOK,
-    CellVerdicts,
+    ComparisonVerdicts,
     Verdict,
     blocks_needed,
-    cell_verdicts,
+    comparison_verdicts,
     decide,
     disputed,
     effective_margin,
@@ -52,7 +52,7 @@ def names(count: int) -> list[str]:
     return [f"arm{index}" for index in range(count)]
 
 
-def words(result: CellVerdicts) -> list[Verdict]:
+def words(result: ComparisonVerdicts) -> list[Verdict]:
     return [pair.verdict for pair in result.pairs]
 
 
@@ -275,7 +275,7 @@ def test_faster_is_an_interval_beyond_the_margin(generator: np.random.Generator)
     for _ in range(200):
         arms = int(generator.integers(2, 7))
         logs = generator.normal(0, 0.01, (arms, 10, 3)) + generator.normal(0, 0.02, (arms, 1, 1))
-        for pair in cell_verdicts(logs, names(arms)).pairs:
+        for pair in comparison_verdicts(logs, names(arms)).pairs:
             outside = pair.low > 1.02 or pair.high < 1 / 1.02
             assert outside == (pair.verdict == Verdict.FASTER)
             if pair.verdict == Verdict.SIZE_UNCERTAIN:
@@ -308,7 +308,7 @@ def test_blocks_needed_gives_up() -> None:
 
 
 def test_a_cell_has_a_fastest_set() -> None:
-    result = cell_verdicts(flat(1.0, 1.001, 1.10, 1.30), names(4))
+    result = comparison_verdicts(flat(1.0, 1.001, 1.10, 1.30), names(4))
     assert result.fastest == ("arm0", "arm1")
     table = {(pair.first, pair.second): (str(pair.verdict), pair.faster) for pair in result.pairs}
     assert table["arm0", "arm1"] == ("tie", None)
@@ -321,7 +321,7 @@ def test_a_cell_has_a_fastest_set() -> None:
 
 @pytest.mark.parametrize("count", range(1, 9))
 def test_identical_arms_tie(count: int) -> None:
-    result = cell_verdicts(np.zeros((count, 6, 4)), names(count))
+    result = comparison_verdicts(np.zeros((count, 6, 4)), names(count))
     assert words(result) == [Verdict.TIE] * (count * (count - 1) // 2)
     assert result.fastest == tuple(names(count))
 
@@ -330,7 +330,7 @@ def test_a_verdict_does_not_depend_on_the_order_of_arms(generator: np.random.Gen
     logs = flat(1.0, 1.03, 1.06, deviation=0.006) + generator.normal(0, 0.004, (3, 6, 4))
     told = []
     for order in itertools.permutations(range(3)):
-        result = cell_verdicts(logs[list(order)], [names(3)[at] for at in order])
+        result = comparison_verdicts(logs[list(order)], [names(3)[at] for at in order])
         pairs = {frozenset((pair.first, pair.second)): pair for pair in result.pairs}
         told.append({key: (pair.verdict, pair.faster) for key, pair in pairs.items()})
     assert all(each == told[0] for each in told)
@@ -338,15 +338,15 @@ def test_a_verdict_does_not_depend_on_the_order_of_arms(generator: np.random.Gen
 
 def test_blocks_past_a_look_wait() -> None:
     logs = np.concatenate([flat(1.0, 1.1, blocks=6), flat(1.0, 0.5, blocks=3)], axis=1)
-    result = cell_verdicts(logs, names(2))
-    assert result.blocks == 6 and result == cell_verdicts(logs[:, :6], names(2))
-    assert cell_verdicts(flat(1.0, 1.1, blocks=30), names(2)).blocks == 20
-    assert cell_verdicts(flat(1.0, 1.1, blocks=30), names(2), level="thorough").blocks == 30
+    result = comparison_verdicts(logs, names(2))
+    assert result.blocks == 6 and result == comparison_verdicts(logs[:, :6], names(2))
+    assert comparison_verdicts(flat(1.0, 1.1, blocks=30), names(2)).blocks == 20
+    assert comparison_verdicts(flat(1.0, 1.1, blocks=30), names(2), level="thorough").blocks == 30
 
 
 @pytest.mark.parametrize(("level", "blocks"), [("smoke", 30), ("standard", 5), ("quick", 1)])
 def test_no_verdict_without_a_look(level: str, blocks: int) -> None:
-    result = cell_verdicts(flat(1.0, 2.0, blocks=blocks), names(2), level=level)
+    result = comparison_verdicts(flat(1.0, 2.0, blocks=blocks), names(2), level=level)
     assert words(result) == [Verdict.INCONCLUSIVE] and not result.settled
     assert result.pairs[0].reason == f"no look at {blocks} blocks"
     assert result.fastest == ("arm0", "arm1")
@@ -356,7 +356,7 @@ def test_no_verdict_without_a_look(level: str, blocks: int) -> None:
     ("ratio", "word"), [(1.0, "tie"), (1.04, "inconclusive"), (1.08, "faster")]
 )
 def test_a_quick_run_calls_nobody_a_little_faster(ratio: float, word: str) -> None:
-    pair = cell_verdicts(flat(1.0, ratio), names(2), level="quick").pairs[0]
+    pair = comparison_verdicts(flat(1.0, ratio), names(2), level="quick").pairs[0]
     assert pair.verdict == word
     assert pair.reason == ("nothing below 5% at level quick" if word == "inconclusive" else "")
 
@@ -368,20 +368,20 @@ def test_a_quick_run_calls_nobody_a_little_faster(ratio: float, word: str) -> No
 def test_small_verdicts_of_one_session_are_provisional(
     ratio: float, sessions: int, provisional: bool
 ) -> None:
-    result = cell_verdicts(flat(1.0, ratio), names(2), sessions=sessions)
+    result = comparison_verdicts(flat(1.0, ratio), names(2), sessions=sessions)
     assert result.pairs[0].provisional == provisional
 
 
 def test_what_is_inconclusive_is_not_provisional_and_says_how_far() -> None:
-    pair = cell_verdicts(flat(1.0, 1.01, deviation=0.02), names(2)).pairs[0]
+    pair = comparison_verdicts(flat(1.0, 1.01, deviation=0.02), names(2)).pairs[0]
     assert pair.verdict == Verdict.INCONCLUSIVE and not pair.provisional
     assert pair.further_blocks is not None and pair.further_blocks > 0
-    assert cell_verdicts(flat(1.0, 1.0), names(2)).pairs[0].further_blocks is None
+    assert comparison_verdicts(flat(1.0, 1.0), names(2)).pairs[0].further_blocks is None
 
 
 def test_further_blocks_are_counted_at_the_pairs_own_level() -> None:
     logs = flat(1.0, 1.04, 1.2, deviation=0.03)
-    cell = cell_verdicts(logs, names(3))
+    cell = comparison_verdicts(logs, names(3))
     pair = cell.pairs[0]
     values = estimate(paired_blocks(logs, 0, 1))
     expected = blocks_needed(values, TWO_PERCENT, alpha=1 - pair.confidence)
@@ -399,12 +399,12 @@ def quarantined_case(share: float, shift: float) -> dict[str, Any]:
 
 
 def test_a_verdict_holds_with_and_without_rounds_in_quarantine() -> None:
-    assert words(cell_verdicts(**quarantined_case(0.3, 0.5))) == [Verdict.FASTER]
+    assert words(comparison_verdicts(**quarantined_case(0.3, 0.5))) == [Verdict.FASTER]
     case = quarantined_case(0.3, 0.0)
     case["logs"][1][case["quarantined"]] -= 5.0
     case["logs"][1, :3, 3:5] = np.nan  # two of five: now the median of three blocks is a bad round
     case["logs"][1, :3, 5:8] = np.nan
-    result = cell_verdicts(**case)
+    result = comparison_verdicts(**case)
     assert words(result) == [Verdict.INCONCLUSIVE]
     assert result.pairs[0].reason.startswith("with rounds in quarantine: ")
     assert result.pairs[0].low > 0.8  # the interval is of the clean rounds
@@ -412,7 +412,7 @@ def test_a_verdict_holds_with_and_without_rounds_in_quarantine() -> None:
 
 def test_too_many_rounds_in_quarantine_are_void() -> None:
     for share in (0.4, 1.0):
-        result = cell_verdicts(**quarantined_case(share, 0.0))
+        result = comparison_verdicts(**quarantined_case(share, 0.0))
         assert words(result) == [Verdict.VOID] and result.fastest == ()
         assert result.void == (f"{share:.0%} of the rounds are in quarantine",)
 
@@ -420,14 +420,14 @@ def test_too_many_rounds_in_quarantine_are_void() -> None:
 def test_a_twin_that_differs_is_void_and_meets_nobody() -> None:
     logs = flat(1.0, 1.3, 1.001)
     twin = ("arm0", "arm2")
-    result = cell_verdicts(logs, names(3), twin=twin)
+    result = comparison_verdicts(logs, names(3), twin=twin)
     assert [(pair.first, pair.second) for pair in result.pairs] == [("arm0", "arm1")]
     assert words(result) == [Verdict.FASTER] and result.fastest == ("arm0",)
-    void = cell_verdicts(flat(1.0, 1.3, 1.02), names(3), twin=twin)
+    void = comparison_verdicts(flat(1.0, 1.3, 1.02), names(3), twin=twin)
     assert words(void) == [Verdict.VOID] and void.fastest == ()
     assert void.void == ("the A/A twin differs by -1.96%",)
     logs[2, 1:] = np.nan
-    assert "only 1 block" in cell_verdicts(logs, names(3), twin=twin).void[0]
+    assert "only 1 block" in comparison_verdicts(logs, names(3), twin=twin).void[0]
 
 
 @pytest.mark.parametrize(("p_value", "void"), [(0.009, True), (0.011, False)])
@@ -437,18 +437,18 @@ def test_a_twin_is_void_where_its_99_percent_interval_excludes_0(
     wobble = np.array([1.0, -1.0, 2.0, -2.0, 0.5, -0.5]) * 0.01
     shift = stats.t.ppf(1 - p_value / 2, 5) * stats.sem(wobble)
     logs = np.stack([wobble + shift, np.zeros(6)])[..., None]
-    assert bool(cell_verdicts(logs, names(2), twin=("arm0", "arm1")).void) == void
+    assert bool(comparison_verdicts(logs, names(2), twin=("arm0", "arm1")).void) == void
 
 
 def test_a_noisy_twin_widens_the_margin() -> None:
     logs = np.concatenate([flat(1.0, 1.04), flat(1.0, deviation=0.05)])
-    assert words(cell_verdicts(logs[:2], names(2))) == [Verdict.FASTER]
-    result = cell_verdicts(logs, names(3), twin=("arm0", "arm2"))
+    assert words(comparison_verdicts(logs[:2], names(2))) == [Verdict.FASTER]
+    result = comparison_verdicts(logs, names(3), twin=("arm0", "arm2"))
     assert words(result) == [Verdict.TIE] and result.margin > 0.04
 
 
 def test_a_failed_check_is_void() -> None:
-    result = cell_verdicts(flat(1.0, 1.3), names(2), failed_checks=["the fence is partial"])
+    result = comparison_verdicts(flat(1.0, 1.3), names(2), failed_checks=["the fence is partial"])
     assert words(result) == [Verdict.VOID] and result.pairs[0].reason == "the fence is partial"
     assert result.settled and not result.pairs[0].provisional
 
@@ -456,7 +456,7 @@ def test_a_failed_check_is_void() -> None:
 def test_an_arm_without_data_is_not_among_the_fastest() -> None:
     logs = flat(1.0, 1.3, 1.0)
     logs[2] = np.nan
-    result = cell_verdicts(logs, names(3))
+    result = comparison_verdicts(logs, names(3))
     assert words(result) == [Verdict.FASTER, Verdict.INCONCLUSIVE, Verdict.INCONCLUSIVE]
     assert result.fastest == ("arm0",)
 
@@ -464,11 +464,11 @@ def test_an_arm_without_data_is_not_among_the_fastest() -> None:
 def test_bootstrap_marks_but_does_not_decide(generator: np.random.Generator) -> None:
     logs = flat(1.0, 1.1)
     logs[1] += np.array([0, 0, 0, 0, 0, 0.08])[:, None]
-    with_bootstrap = cell_verdicts(logs, names(2), generator=generator)
-    without = cell_verdicts(logs, names(2))
+    with_bootstrap = comparison_verdicts(logs, names(2), generator=generator)
+    without = comparison_verdicts(logs, names(2))
     assert with_bootstrap.pairs[0].disputed and not without.pairs[0].disputed
     assert words(with_bootstrap) == words(without)
-    again = cell_verdicts(logs, names(2), generator=np.random.default_rng(1979))
+    again = comparison_verdicts(logs, names(2), generator=np.random.default_rng(1979))
     assert again == with_bootstrap
 
 
@@ -608,8 +608,8 @@ def test_break_even_needs_every_value_of_two_blocks(generator: np.random.Generat
 
 
 def summary_of(ratios: list[float], planned: int) -> Across:
-    pairs = [cell_verdicts(flat(ratio, 1.0), names(2)).pairs[0] for ratio in ratios]
-    pairs.append(cell_verdicts(flat(3.0, 1.0), names(2), failed_checks=["no fence"]).pairs[0])
+    pairs = [comparison_verdicts(flat(ratio, 1.0), names(2)).pairs[0] for ratio in ratios]
+    pairs.append(comparison_verdicts(flat(3.0, 1.0), names(2), failed_checks=["no fence"]).pairs[0])
     return summarise(pairs, planned, np.random.default_rng(8))
 
 

@@ -22,7 +22,7 @@ from harness.statistics.decisions import (
     ALPHA_PER_LOOK,
     BEATEN,
     Verdict,
-    cell_verdicts,
+    comparison_verdicts,
     decide,
 )
 from harness.statistics.estimates import estimate
@@ -189,7 +189,7 @@ def test_the_simulated_words_are_those_of_real_cells() -> None:
     simulated = decide(estimate(pairs_of(logs)), MARGIN)
     arms = ["planted", "b", "c", "d"]
     for each, expected in zip(logs, simulated, strict=True):
-        cell: Any = cell_verdicts(each, arms)
+        cell: Any = comparison_verdicts(each, arms)
         assert [str(pair.verdict) for pair in cell.pairs] == expected.tolist()
         assert all(pair.faster != "planted" for pair in cell.pairs)
 
@@ -197,7 +197,7 @@ def test_the_simulated_words_are_those_of_real_cells() -> None:
 def test_twins_void_a_session_in_1_percent_of_the_looks() -> None:
     """Of 1500 sessions at one look: standard error 0.26 percentage points; bounds are four."""
     logs = sessions(61, EVERYTHING, count=1500, blocks=10)
-    void = [bool(cell_verdicts(each, ["a", "b"], twin=("a", "b")).void) for each in logs]
+    void = [bool(comparison_verdicts(each, ["a", "b"], twin=("a", "b")).void) for each in logs]
     assert np.mean(void) <= 0.01 + 4 * 0.0026
 
 

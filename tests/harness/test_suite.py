@@ -10,16 +10,17 @@ from pathlib import Path
 import pytest
 
 from harness.cli.env import _spec_of, specs_by_label
-from harness.cli.options import narrowed
+from harness.cli.options import Selection, narrowed
 from harness.cli.run import _say_what_controls
 from harness.engine.session import planned
 from harness.environments.sealed import Resolution
 from harness.errors import BadInput
 from harness.machine.resources import available_cores
+from harness.plan import suite as suites
 from harness.plan.arms import arms, get_arm
 from harness.plan.cells import Cell, plan, with_twin
 from harness.plan.suite import Effort, Limits, Suite, load_suite, suite_names, validated
-from reference.spec import UnknownName
+from reference.errors import UnknownName
 
 GOOD = """\
 title = "Any words: mpl, tinny, adma, trainig, gpu, float23"
@@ -42,6 +43,9 @@ memory = true
 [limits]
 step_seconds = 10
 memory_gib = 0
+
+[variables]
+XLA_FLAGS = "--xla_cpu_enable_fast_math=false"
 """
 
 # what is replaced, by what, the line where it stands, what the message must name
@@ -94,6 +98,16 @@ WRONG = {
     "negative memory": ("memory_gib = 0", "memory_gib = -1", 20, "'memory_gib' must be", "-1"),
     "no number": ("seconds = 0.5", "seconds = nan", 15, "'slice_seconds' must be above", "nan"),
     "negative wait": ("memory_gib = 0", "memory_gib = -0.5", 20, "'memory_gib' must be zero", "-0"),
+    "reserved variable": ("XLA_FLAGS", "OMP_NUM_THREADS", 23, "Levelfield decides", "leave it out"),
+    "variable of Python": ("XLA_FLAGS", "PYTHONPATH", 23, "workers get as PYTHONPATH", "leave"),
+    "variable of no name": ("XLA_FLAGS", '"A B"', 23, "cannot be an environment variable", ""),
+    "number for a variable": (
+        '"--xla_cpu_enable_fast_math=false"',
+        "1",
+        23,
+        "'XLA_FLAGS'",
+        "text",
+    ),
     "endless": ("seconds = 0.5", "seconds = inf", 15, "'slice_seconds' must be above", "inf"),
 }
 
@@ -130,6 +144,7 @@ def test_the_suite_that_the_faults_are_seeded_into_is_good(tmp_path: Path) -> No
         seed=3,
         effort=Effort(rounds=2, slice_seconds=0.5, memory=True),
         limits=Limits(step_seconds=10, memory_gib=0),
+        variables={"XLA_FLAGS": "--xla_cpu_enable_fast_math=false"},
     )
 
 
@@ -149,11 +164,24 @@ def test_a_key_that_every_suite_needs_is_missed(tmp_path: Path, key: str) -> Non
     assert f"the key '{key}' is missing" in message_of_text(tmp_path, text)
 
 
-@pytest.mark.parametrize("key", ["effort", "limits"])
+@pytest.mark.parametrize("key", ["effort", "limits", "variables"])
 def test_a_table_that_is_none_says_how_to_write_one(tmp_path: Path, key: str) -> None:
     text = f"{key} = 3\n" + GOOD.split("[effort]")[0]
     message = message_of_text(tmp_path, text)
     assert f":1: '{key}' is a table: write [{key}]" in message
+
+
+def test_a_quota_bounds_the_threads_of_a_suite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(GOOD.replace("threads = [1]", 'threads = ["all"]'))
+    monkeypatch.setattr(suites, "most_threads", lambda: 2)
+    monkeypatch.setattr(suites, "available_cores", lambda: [0, 1, 2, 3])
+    assert load_suite(str(path)).threads == (2,)
+    message = message_of_text(tmp_path, GOOD.replace("threads = [1]", "threads = [3]"))
+    words = "from 1 to the 2 available cores within the quota of this control group, not 3"
+    assert words in message
 
 
 def test_a_mistake_of_syntax_is_located(tmp_path: Path) -> None:
@@ -294,12 +322,16 @@ def test_cells_that_share_a_process_lie_side_by_side() -> None:
 
 def test_the_command_line_speaks_in_place_of_the_file() -> None:
     suite = load_suite("tiny")
-    found = narrowed(suite, arms=" torch:* ,reference:jax", models="mlp", batch=3, threads=1)
+    found = narrowed(
+        suite, Selection(arms=" torch:* ,reference:jax", models="mlp", batch=3, threads=1)
+    )
     assert found.arms == ("torch:eager", "torch:compile", "torch:tuned", "reference:jax")
     assert (found.models, found.batches, found.threads) == (("mlp",), (3,), (1,))
     assert found.presets == suite.presets
     with pytest.raises(UnknownName, match="unknown model ''"):
-        narrowed(suite, models="")  # an empty variable of a script means nothing, not everything
+        narrowed(
+            suite, Selection(models="")
+        )  # an empty variable of a script means nothing, not everything
 
 
 MORE = {
@@ -429,11 +461,11 @@ def test_a_named_twin_that_cannot_run_is_refused() -> None:
 
 def test_arms_of_the_command_line_without_the_suites_twin_choose_their_own() -> None:
     suite = validated(replace(suite_of("torch:eager", "jax:jit"), twin="torch:eager"))
-    assert narrowed(suite, arms="jax:jit, torch:eager").twin == "torch:eager"
-    assert narrowed(suite, arms="jax:jit").twin == "auto"
-    assert narrowed(replace(suite, twin="none"), arms="jax:jit").twin == "none"
+    assert narrowed(suite, Selection(arms="jax:jit, torch:eager")).twin == "torch:eager"
+    assert narrowed(suite, Selection(arms="jax:jit")).twin == "auto"
+    assert narrowed(replace(suite, twin="none"), Selection(arms="jax:jit")).twin == "none"
     with pytest.raises(BadInput, match=r"twin torch:eager is not among the arms \(jax:jit\): name"):
-        narrowed(suite, arms="jax:jit", twin="torch:eager")
+        narrowed(suite, Selection(arms="jax:jit"), twin="torch:eager")
 
 
 @pytest.mark.parametrize(
@@ -450,7 +482,7 @@ def test_a_run_says_once_which_arm_is_its_control_if_not_the_suites_own(
     capsys: pytest.CaptureFixture[str], arms: str, twin: str | None, words: str
 ) -> None:
     suite = replace(suite_of("torch:eager", "jax:jit"), twin="torch:eager", models=("lstm",))
-    chosen = narrowed(suite, arms=arms, twin=twin)
+    chosen = narrowed(suite, Selection(arms=arms), twin=twin)
     cells, _ = planned(chosen, resolved(*chosen.arms))
     _say_what_controls(suite.twin if twin is None else chosen.twin, chosen, cells)
     said = capsys.readouterr().err

@@ -227,6 +227,12 @@ WRONG = {
     "number for a title": ('"Tidy"', "5", "5 should be a text"),
     "text for a truth": ("documentation", 'generic = "no"\ndocumentation', "be true or false"),
     "no specifier": ('">=3.6"', '"three"', "Invalid specifier"),
+    "a colour in words": (
+        "[environments",
+        'colour = "red"\n[environments',
+        "'red' should be a colour",
+    ),
+    "a colour of numbers": ("[environments", "colour = [1]\n[environments", "should be a colour"),
     "a day in words": ("imports =", 'pinned = "today"\nimports =', "'today' should be a day"),
     "a day without quotes": ("imports =", "pinned = 2026-11-21\nimports =", "in quotes"),
     "a day that is none": ("imports =", 'pinned = "2026-02-30"\nimports =', "day is out of range"),

@@ -14,7 +14,8 @@ from onnx.reference import ReferenceEvaluator
 
 import reference
 from reference import layers_onnx
-from reference.case import Case, run_numpy
+from reference.answers import run_numpy
+from reference.case import Case
 from reference.export import Exported, export_generation, export_inference
 
 NAMES = list(reference.definitions())

@@ -17,9 +17,10 @@ import pytest
 
 import reference
 from adapters.base import read_case
-from harness.proof.gate import relative_error
+from harness.proof.answer_file import relative_error
 from reference import programs
-from reference.case import Answers, read_answers, run_jax, run_numpy, write_answers, write_case
+from reference.answers import Answers, read_answers, run_jax, run_numpy, write_answers
+from reference.case import write_case
 from reference.layers_numpy import NumpyLayers
 from reference.optimizers import EPSILON_HAT, OPTIMIZERS, initial_state, update
 from reference.spec import Sizes
@@ -127,6 +128,33 @@ def test_parameter_counts_follow_the_closed_form(name: str, preset: str) -> None
     model = reference.get(name)
     summary = reference.summarize(model, preset, 3)
     assert summary.parameter_count == CLOSED_FORMS[name](model.sizes(preset))
+
+
+# A model's derived size that its forward does not read, and the place where a shape has it.
+PLACES = [
+    ("lenet5", "flattened", "hidden1/kernel", 0),
+    ("resnet18", "pooled", "logits/kernel", 0),
+    ("resnet50", "pooled", "logits/kernel", 0),
+    ("neumf", "joined", "logits/kernel", 0),
+    *((name, "gates", "recurrent/kernel", 1) for name in ("rnn", "lstm", "gru")),
+]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(("name", "size", "kernel", "axis"), PLACES)
+def test_derived_sizes_are_those_of_the_traced_arrays(
+    name: str, size: str, kernel: str, axis: int, preset: str
+) -> None:
+    model = reference.get(name)
+    shapes = {spec.name: spec.shape for spec in reference.summarize(model, preset, 1).parameters}
+    assert model.sizes(preset)[size] == shapes[kernel][axis]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_the_heads_of_attention_fill_the_width(name: str, preset: str) -> None:
+    sizes = reference.get(name).sizes(preset)
+    assert sizes["heads"] * sizes["head_width"] == sizes["width"]
 
 
 @pytest.mark.parametrize(
@@ -310,7 +338,7 @@ def test_a_draw_beside_a_tie_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> 
         return case
 
     untouched, _ = reference.settled_case("mlp", "tiny", 5, optimizers=["sgd"])
-    monkeypatch.setattr(reference.case, "draw_case", tied)
+    monkeypatch.setattr(reference.settled, "draw_case", tied)
     case, answers = reference.settled_case("mlp", "tiny", 5, optimizers=["sgd"])
     assert untouched.attempt == 0
     assert case.attempt == 1
@@ -340,15 +368,15 @@ def test_adams_other_form_widens_no_tolerance_where_it_diverges(
         }
         return replace(answers, trained={EPSILON_HAT: moved})
 
-    monkeypatch.setattr(reference.case, "run_jax", diverging)
+    monkeypatch.setattr(reference.settled, "run_jax", diverging)
     _, answers = reference.settled_case("mlp", "tiny", 1, optimizers=["adam"])
     assert all(scatter < 1e-2 for scatter in answers.scatter.values())
 
 
 def test_a_seed_without_a_clear_draw_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference.case, "TRIES", 2)
+    monkeypatch.setattr(reference.settled, "TRIES", 2)
     for noise in ("NOISE", "ROUNDING"):  # more than any case may scatter by
-        monkeypatch.setattr(reference.case, noise, 1e-1)
+        monkeypatch.setattr(reference.settled, noise, 1e-1)
     with pytest.raises(ValueError, match=r"no draw of seed 5 .* choose another seed"):
         reference.settled_case("mlp", "tiny", 5, optimizers=["sgd"])
 
@@ -368,8 +396,8 @@ def test_only_what_is_asked_is_solved(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append(program)
         return compiled(*program)
 
-    compiled = reference.case._jitted
-    monkeypatch.setattr(reference.case, "_jitted", jitted)
+    compiled = reference.answers._jitted
+    monkeypatch.setattr(reference.answers, "_jitted", jitted)
     _, answers = reference.settled_case("mlp", "tiny", 5, phases=["inference"])
     assert len(answers.outputs) == 4
     assert (answers.steps, answers.gradients, answers.losses) == (0, (), ())

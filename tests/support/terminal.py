@@ -87,6 +87,7 @@ accuracy = false
 """
 FORKS = """
 import gc, json, os, sys, traceback
+import harness.cli.application, harness.engine.session
 from harness.cli import main
 gc.freeze()
 for line in sys.stdin:

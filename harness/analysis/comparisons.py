@@ -19,8 +19,8 @@ _KEY = ["run", "comparison"]
 
 
 @dataclass(frozen=True)
-class Group:
-    """Cells that differ in nothing but the arm.
+class Comparison:
+    """Cells that differ in nothing but the arm; ``id`` is the ``comparison`` of their records.
 
     ``rows`` are the rows of these cells in the summary. They are ordered by verdict, the fastest
     first, those without a number last; in a smoke run they keep the order of the plan. ``rows`` has
@@ -29,7 +29,7 @@ class Group:
     """
 
     run: str
-    comparison: str
+    id: str
     title: str
     details: str
     rows: pandas.DataFrame
@@ -44,7 +44,7 @@ class Group:
         return str(measured.iloc[0]) if found and len(measured) else None
 
 
-def groups(frames: Frames) -> list[Group]:
+def comparisons_of(frames: Frames) -> list[Comparison]:
     """Return all comparisons, in the order of the plan."""
     everyone = summary(frames)
     twins = [arm.endswith(TWIN) for arm in everyone["arm"]]
@@ -58,16 +58,16 @@ def groups(frames: Frames) -> list[Group]:
     totals = begun.groupby(["run", "cell", "block"])["startup_seconds"].last()
     steps = block_seconds(counted(frames.slices, "throughput"))
     seeds: dict[str, Any] = dict(zip(frames.runs["run"], frames.runs["seed"], strict=True))
-    found = []
+    comparisons = []
     for key, rows in table.groupby(_KEY, sort=False):
-        run, comparison = map(str, key if isinstance(key, tuple) else (key, ""))
-        verdicts = judged.get((run, comparison), {})
+        run, identity = map(str, key if isinstance(key, tuple) else (key, ""))
+        verdicts = judged.get((run, identity), {})
         rows = _ordered(rows, verdicts)
         seed = 0 if pandas.isna(seeds[run]) else int(seeds[run])
         even = _break_evens(rows, totals, steps, seed) if verdicts else {}
         title, details = _words(rows.iloc[0], several)
-        found.append(Group(run, comparison, title, details, rows, verdicts, even))
-    return found
+        comparisons.append(Comparison(run, identity, title, details, rows, verdicts, even))
+    return comparisons
 
 
 def _words(one: Any, several: bool) -> tuple[str, str]:

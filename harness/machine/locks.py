@@ -1,0 +1,178 @@
+"""Keeps two runs from measuring on the same cores: a lock file for each hardware thread.
+
+A lock (flock(2)) ends with its holder, however the holder dies. A run locks whole physical cores.
+The lock files are in the user's cache folder, so the runs of other users are not seen; they appear
+as foreign load.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import platform
+import shlex
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from harness.errors import RunFailed, clean
+from harness.machine import topology
+from harness.machine.resources import available_cores
+
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+RETRY_SECONDS = 2.0  # how often a waiting run tries again, which takes less than a millisecond
+OLD_SECONDS = 30 * 86400.0  # locks of a boot that nothing has used since then are deleted
+HOLDER_BYTES = 4096
+
+
+class CoresInUse(UserWarning):
+    """Another run measures on cores that this run would have taken."""
+
+
+@dataclass
+class _Taken:
+    """The locks of one attempt: core -> descriptor; ``holders``: core -> who has it instead."""
+
+    own: dict[int, int] = field(default_factory=dict)
+    holders: dict[int, str] = field(default_factory=dict)
+
+    def release(self, *, keep: Sequence[int] | set[int] = ()) -> None:
+        for core in [core for core in self.own if core not in keep]:
+            os.close(self.own.pop(core))
+
+
+@contextlib.contextmanager
+def held_cores(
+    folder: Path,
+    threads: int,
+    *,
+    run: str,
+    busy: Literal["wait", "refuse", "share"] = "wait",
+    before: Sequence[int] = (),
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[tuple[int, ...]]:
+    """Yield ``threads`` cores that no other run of this user measures on, and keep them locked.
+
+    ``run``: the path of the run, which other runs show. ``busy``: what to do if too few cores are
+    free: wait, refuse (raise RunFailed), or share them without a lock. ``before``: the cores that
+    an earlier part of the same run had; if they are available, the run goes on there.
+    """
+    available = available_cores()
+    wanted = tuple(before) if len(before) >= threads and {*before} <= {*available} else ()
+    best = wanted or topology.choose(available, threads)
+    try:
+        taken, cores = _attempt(folder, best, bool(wanted), run)
+        if not cores and busy == "refuse":
+            raise RunFailed(
+                f"{_words(taken, best)}; after its end, type: levelfield run --resume"
+                f" {shlex.quote(run)}"
+            )
+        if not cores and busy == "wait":
+            warnings.warn(f"waiting: {_words(taken, best)}", CoresInUse, stacklevel=3)
+            while not cores:
+                sleep(RETRY_SECONDS)
+                taken, cores = _attempt(folder, best, bool(wanted), run)
+        elif cores and cores != best:
+            words = f"{_words(taken, best)}; this run takes {_named(cores)}"
+            warnings.warn(words, CoresInUse, stacklevel=3)
+    except OSError as error:
+        words = (
+            f"cannot lock cores in {folder} ({error.strerror}), so another run may take them too"
+        )
+        warnings.warn(words, CoresInUse, stacklevel=3)
+        taken, cores = _Taken(), best
+    try:
+        yield cores or best
+    finally:
+        taken.release()
+
+
+def _attempt(
+    folder: Path, best: tuple[int, ...], fixed: bool, run: str
+) -> tuple[_Taken, tuple[int, ...]]:
+    """Lock ``best``, or as many other cores unless ``fixed``; the cores are () if too few are free.
+
+    Raises OSError if the folder has no locks.
+    """
+    place = folder / _boot()
+    place.mkdir(parents=True, exist_ok=True)
+    os.utime(place)  # it is in use, whatever the age of its files
+    _sweep(folder, place)
+    candidates = best if fixed else available_cores()
+    with _file(place / "choosing") as choosing:
+        fcntl.flock(choosing, fcntl.LOCK_EX)  # for milliseconds, while a run chooses its cores
+        taken = _lock(place, topology.with_siblings(candidates))
+        free = [core for core in candidates if not topology.siblings(core) & {*taken.holders}]
+        cores: tuple[int, ...] = ()
+        if {*best} <= {*free}:
+            cores = best
+        elif len(free) >= len(best) and not fixed:
+            cores = topology.choose(free, len(best))
+        taken.release(keep=topology.with_siblings(cores))
+        for descriptor in taken.own.values():
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{run} (process {os.getpid()})".encode(), 0)
+    return taken, cores
+
+
+def _lock(place: Path, threads: set[int]) -> _Taken:
+    taken = _Taken()
+    try:
+        for core in sorted(threads):
+            descriptor = os.open(place / f"core-{core}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                taken.own[core] = descriptor
+            except BlockingIOError:
+                taken.holders[core] = os.pread(descriptor, HOLDER_BYTES, 0).decode(errors="replace")
+                os.close(descriptor)
+    except OSError:
+        taken.release()
+        raise
+    return taken
+
+
+@contextlib.contextmanager
+def _file(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _words(taken: _Taken, best: Sequence[int]) -> str:
+    """Say which of the cores are in use, and by whom."""
+    mine = topology.with_siblings(best)
+    holders = dict.fromkeys(
+        clean(holder) or "another run" for core, holder in taken.holders.items() if core in mine
+    )
+    return f"{' and '.join(holders)} measures on {_named(best)}"
+
+
+def _named(cores: Sequence[int]) -> str:
+    return f"{'core' if len(cores) == 1 else 'cores'} {', '.join(map(str, cores))}"
+
+
+def _boot() -> str:
+    """Return a name of this machine since it was started, which its containers share.
+
+    A cache folder may be shared by several machines.
+    """
+    try:
+        return BOOT.read_text().strip()
+    except OSError:
+        return platform.node() or "machine"
+
+
+def _sweep(folder: Path, own: Path) -> None:
+    """Delete the locks of boots that are long past."""
+    for place in folder.iterdir():
+        with contextlib.suppress(OSError):
+            if place != own and time.time() - place.stat().st_mtime > OLD_SECONDS:
+                shutil.rmtree(place)

@@ -1,0 +1,23 @@
+"""Errors that the reference raises for what a user wrote: an unknown name, a bad definition."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+class UnknownName(ValueError):
+    """An unknown name; the message lists the nearest valid names."""
+
+    def __init__(
+        self, what: str, name: str, known: Sequence[str] | Mapping[str, Any], where: str = ""
+    ) -> None:
+        near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5) or sorted(known)
+        self.what, self.name, self.near = what, name, tuple(near)
+        place = f" in {where}" if where else ""
+        super().__init__(f"unknown {what} '{name}'{place}; did you mean {', '.join(near)}?")
+
+
+class BadDefinition(ValueError):
+    """A folder of models that cannot be used; the message says why in one line."""
