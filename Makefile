@@ -35,7 +35,7 @@ lint: $(VENV)/.installed
 docs: $(VENV)/.installed
 	$(BIN)/python docs/generate.py
 
-# What the runs in the repository say, to the bit: only where one was made again, or results are
+# What the runs in the repository say, in full digits: only where one was made again, or results are
 # meant to change.
 published: $(VENV)/.installed
 	$(BIN)/python docs/published.py

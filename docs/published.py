@@ -1,4 +1,4 @@
-"""Writes what the published runs say, to the bit: one summary and one table of verdicts per run.
+"""Writes what the published runs say, in full digits: one summary and one table of verdicts per run.
 
 ``make published`` rewrites ``tests/published``; ``tests/test_docs.py`` fails where a run in the
 repository gives another table. Rewrite them only where a run was made again or a result is

@@ -1,4 +1,4 @@
-"""The outcome of a gate: its comparisons, each with an error and a tolerance."""
+"""The outcome of a gate: its checks, each with an error and a tolerance."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison. ``error`` is infinite if the two sides cannot be compared at all."""
+    """One check. ``error`` is infinite if the two sides cannot be compared at all."""
 
     name: str
     error: float
@@ -23,7 +23,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Outcome:
-    """All comparisons of one cell."""
+    """All checks of one cell."""
 
     checks: tuple[Check, ...]
 
