@@ -116,31 +116,33 @@ def _candidates(wanted: SpecifierSet) -> Iterator[Path]:
 
 def _path_folders() -> Iterator[Path]:
     """The folders of PATH, with pyenv's versions in place of its shims, which start slowly."""
-    shims = _pyenv() / "shims"
+    shims = {root / "shims" for root in _pyenv_roots()}
     for entry in map(Path, filter(None, os.get_exec_path())):
-        if entry == shims:
+        if entry in shims:
             yield from _pyenv_folders()
         else:
             yield entry
 
 
-def _pyenv() -> Path:
-    return Path(os.environ.get("PYENV_ROOT") or _home() / ".pyenv")
+def _pyenv_roots() -> list[Path]:
+    """The folder of pyenv; none for a user without a home."""
+    if chosen := os.environ.get("PYENV_ROOT"):
+        return [Path(chosen)]
+    home = home_folder()
+    return [home / ".pyenv"] if home else []
 
 
 def _pyenv_folders() -> list[Path]:
-    return sorted(_pyenv().glob("versions/*/bin"), reverse=True)
-
-
-def _home() -> Path:
-    return home_folder() or Path("/nonexistent")  # as Debian names the home of users who have none
+    found = (path for root in _pyenv_roots() for path in root.glob("versions/*/bin"))
+    return sorted(found, reverse=True)
 
 
 def _usual_folders() -> list[Path]:
-    own, folders = _home(), _pyenv_folders()
-    for conda in ("miniconda3", "anaconda3", "miniforge3", "mambaforge", "/opt/conda"):
-        folders += [own / conda / "bin", *sorted((own / conda).glob("envs/*/bin"))]
-    folders += sorted((own / ".local/share/uv/python").glob("*/bin"), reverse=True)
+    folders, home = _pyenv_folders(), home_folder()
+    if home is not None:
+        for conda in ("miniconda3", "anaconda3", "miniforge3", "mambaforge", "/opt/conda"):
+            folders += [home / conda / "bin", *sorted((home / conda).glob("envs/*/bin"))]
+        folders += sorted((home / ".local/share/uv/python").glob("*/bin"), reverse=True)
     return [*folders, Path("/usr/local/bin"), Path("/usr/bin")]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -24,7 +23,6 @@ from packaging.specifiers import SpecifierSet
 from harness.environments import interpreters, pip, sealed
 from harness.environments.sealed import EnvironmentFailed, Interpreter
 from harness.errors import BadInput, RunFailed
-from harness.machine.describe import shown
 from harness.plan.arms import EnvironmentSpec
 from tests.support.disks import fill
 from tests.support.processes import alive, wait_until
@@ -421,36 +419,6 @@ def test_a_cache_that_cannot_be_written_is_one_line(
         sealed.build(ALPHA, on_progress=ignore)
 
 
-def test_a_cache_of_an_unknown_user_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LEVELFIELD_CACHE", "~no_such_user/cache")
-    with pytest.raises(BadInput, match=r"^~no_such_user/cache: no home folder is known for it"):
-        sealed.find(ALPHA)
-
-
-@pytest.fixture
-def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process is of a user without HOME whom the system does not know."""
-
-    def getpwuid(number: int) -> None:
-        raise KeyError(number)
-
-    monkeypatch.delenv("HOME")
-    monkeypatch.setattr(pwd, "getpwuid", getpwuid)
-
-
-@pytest.mark.usefixtures("homeless")
-def test_a_user_without_a_home_can_use_all_but_the_usual_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert shown(tmp_path) == str(tmp_path)
-    assert Path("/usr/bin") in interpreters._usual_folders()
-    monkeypatch.setenv("LEVELFIELD_CACHE", str(tmp_path))
-    assert sealed.environments_folder() == tmp_path / "environments"
-    monkeypatch.delenv("LEVELFIELD_CACHE")
-    with pytest.raises(BadInput, match=r"^no home folder is known for the environments; name a"):
-        sealed.environments_folder()
-
-
 # A stranger may not be allowed to read this Python: all is imported before.
 STRANGER = """
 import os, sys
@@ -471,7 +439,7 @@ os._exit(answer())
 @pytest.mark.parametrize(
     ("cache", "line"),
     [
-        (None, "no home folder is known for the environments; name a folder of your own"),
+        (None, "no home folder is known for this user; name a folder of your own"),
         ("locked", "environments: cannot read it: Permission denied; name a folder of your own"),
     ],
 )
