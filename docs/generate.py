@@ -20,7 +20,7 @@ from harness.advice.advice import advise
 from harness.advice.needs import stated
 from harness.advice.words import advice_text
 from harness.analysis.comparisons import comparisons_of
-from harness.cli import app
+from harness.cli.application import app
 from harness.errors import clean
 from harness.plan.arms import frameworks
 from harness.records import frames

@@ -9,6 +9,10 @@ LevelfieldError
 
 from __future__ import annotations
 
+import errno
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)  # errors of a write that has no room
+
 
 class LevelfieldError(Exception):
     """The base of all errors.
@@ -42,5 +46,9 @@ class WorkerFailure(LevelfieldError):
 
 def clean(text: str) -> str:
     """Return one line without characters that steer a terminal or the direction of writing."""
-    shown = "".join(mark if mark.isprintable() else " " for mark in str(text))
-    return " ".join(shown.split())
+    return " ".join(printable(str(text)).split())
+
+
+def printable(text: str) -> str:
+    """Return lines in which spaces replace what steers a terminal or the direction of writing."""
+    return "".join(mark if mark.isprintable() or mark == "\n" else " " for mark in text)

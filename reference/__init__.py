@@ -9,13 +9,20 @@ An oracle for other programs, from Python alone::
     reference.run_jax(case).gradients[0]["conv1/kernel"]  # float64 by default
 """
 
-from reference.answers import Answers, run_jax, run_numpy
-from reference.case import Case, draw_case
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from reference.errors import BadDefinition, UnknownName
 from reference.registry import add_models, add_preset, definitions, get
-from reference.settled import settled_case
 from reference.spec import Model
-from reference.trace import summarize
+
+if TYPE_CHECKING:
+    from reference.answers import Answers, run_jax, run_numpy
+    from reference.case import Case, draw_case
+    from reference.settled import settled_case
+    from reference.trace import summarize
 
 __all__ = [
     "Answers",
@@ -33,3 +40,22 @@ __all__ = [
     "settled_case",
     "summarize",
 ]
+
+
+# Modules that bring NumPy and SciPy, which take longer to load than a program that only asks for
+# definitions takes to run. They are imported with the first of their names that is used.
+_LATER = {
+    "Answers": "reference.answers",
+    "Case": "reference.case",
+    "draw_case": "reference.case",
+    "run_jax": "reference.answers",
+    "run_numpy": "reference.answers",
+    "settled_case": "reference.settled",
+    "summarize": "reference.trace",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'reference' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LATER[name]), name)

@@ -178,7 +178,7 @@ def _models_in(path: Path, name: str) -> tuple[Model, ...]:
 def _imported(path: Path) -> set[str]:
     """Return the top-level packages that a file imports. Relative imports are its own."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

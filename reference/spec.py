@@ -24,8 +24,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-
 from reference.presets import preset_sizes
 
 PHASES = ("inference", "training", "generation")
@@ -368,7 +366,7 @@ def draw_rows(count: int, shape: tuple[int, ...], stream: Any, *, first: int = 0
     than four rows has no middle row. ``stream``: a NumPy generator.
     """
     middle = count // 2 if count - first > 3 else count
-    values = stream.integers(first, count - (middle < count), shape, dtype=np.int32)
+    values = stream.integers(first, count - (middle < count), shape, dtype="int32")
     values += values >= middle
     ends = values[0] if values.ndim > 1 else values
     ends[0], ends[-1] = first, count - 1
@@ -386,6 +384,8 @@ def draw_lengths(lengths: Sequence[int], stream: Any) -> Array:
     Every draw has the same lengths, so every step needs the same operations. ``stream``: a NumPy
     generator.
     """
+    import numpy as np
+
     values = np.array(lengths, np.int32)
     stream.shuffle(values[1:])
     return values

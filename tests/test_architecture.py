@@ -38,7 +38,7 @@ WINGS = {
     "plan": {"errors", "statistics", "machine", "reference"},
     "records": {"errors", "machine", "plan"},
     "proof": {"errors", "machine", "plan", "reference"},
-    "environments": {"errors", "plan"},
+    "environments": {"errors", "machine", "plan"},
     "analysis": {"errors", "statistics", "machine", "plan", "records", "proof", "reference"},
     "engine": {
         *("errors", "statistics", "machine", "plan", "records", "proof", "environments"),
@@ -209,7 +209,8 @@ def test_a_size_that_is_derived_again_is_seen() -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["import harness.cli", "from harness.cli.list import _adapters; _adapters({})"]
+    "statement",
+    ["import harness.cli.application", "from harness.cli.list import _adapters; _adapters({})"],
 )
 def test_importing_the_harness_imports_no_framework(statement: str) -> None:
     program = f"import sys\n{statement}\nprint(sorted({FRAMEWORKS!r} & set(sys.modules)))"
@@ -217,6 +218,25 @@ def test_importing_the_harness_imports_no_framework(statement: str) -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+# What takes longer to load than a help text may take, and the commands that need none of it.
+HEAVY = ("jax", "matplotlib", "numpy", "onnx", "pandas", "pyarrow", "scipy", "sklearn")
+
+
+@pytest.mark.parametrize("words", ["--help", "--version", "run --help", "report --help"])
+def test_a_command_that_only_says_something_imports_nothing_heavy(words: str) -> None:
+    program = (
+        "import sys\n"
+        "from harness.cli.application import answer\n"
+        f"sys.argv = ['levelfield', *{words.split()!r}]\n"
+        "code = answer()\n"
+        f"print(sorted({set(HEAVY)!r} & set(sys.modules)), code, file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "[] 0\n"
 
 
 @pytest.mark.parametrize("path", sources("tests"), ids=lambda path: str(path.relative_to(ROOT)))

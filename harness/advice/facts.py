@@ -64,7 +64,7 @@ def facts_of(framework: Framework) -> dict[str, Fact]:
     if not path.exists():
         return {}
     try:
-        text = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         return {key: _fact(framework.name, key, table) for key, table in text.items()}
     except (OSError, ValueError, RecursionError, UnknownName) as error:
         message = f"{path}: {error}; compare with another facts.toml"

@@ -140,7 +140,7 @@ def stated(answers: Mapping[str, Any], base: Need | None = None) -> Need:
 def read_need(path: Path) -> Need:
     """Read a need from a TOML file. Raises BadInput naming the file and its error."""
     try:
-        return stated(tomllib.loads(path.read_text(encoding="utf-8")))
+        return stated(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except (OSError, ValueError, UnknownName, BadInput) as error:
         raise BadInput(f"{path}: {error}") from error
 

@@ -13,7 +13,7 @@ from harness.plan.cells import plan
 from harness.plan.suite import Suite
 from harness.records import frames as records
 from harness.records.frames import AUDIT, Frames
-from harness.statistics.decisions import LEVELS, LOOKS
+from harness.statistics.levels import LEVELS, LOOKS
 from harness.statistics.variances import rounds_per_block, variance_components
 
 BLOCKS_PER_AUDIT = 5  # resident blocks before each audit; the audit is the sixth

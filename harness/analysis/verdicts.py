@@ -21,8 +21,6 @@ from harness.plan.vocabulary import TWIN
 from harness.records.columns import COLUMNS
 from harness.records.frames import AUDIT, Frames
 from harness.statistics.decisions import (
-    LEVELS,
-    LOOKS,
     ComparisonVerdicts,
     PairVerdict,
     comparison_verdicts,
@@ -36,6 +34,7 @@ from harness.statistics.estimates import (
     paired_blocks,
     welch_freedom,
 )
+from harness.statistics.levels import LEVELS, LOOKS
 
 SLICE_STATISTICS = ("throughput", "latency", "first_token", "further_token")
 NO_CONTROL = "no A/A control: no arm ran twice"

@@ -11,9 +11,8 @@ import typer
 
 from harness.advice.needs import CRITERIA, PURPOSES, QUESTIONS, Need, read_need, stated
 from harness.cli.options import ModelsFromOption, with_options
-from harness.cli.scripts import print_json
-from harness.cli.terminal import terminal
-from harness.errors import BadInput
+from harness.cli.terminal import print_json, terminal
+from harness.errors import BadInput, clean
 from harness.plan.suite import add_folders
 from reference.errors import UnknownName
 
@@ -93,7 +92,7 @@ def advise_command(
     if console.is_terminal:
         console.print(Markdown(text))
     else:
-        print(text, end="")
+        console.print(text, end="", soft_wrap=True)
 
 
 def _json_of(advice: Advice, need: Need) -> dict[str, Any]:
@@ -123,18 +122,29 @@ def _weights(texts: list[str]) -> dict[str, float]:
 
 
 def _asked(need: Need) -> Need:
+    """Ask every question. Raises BadInput if the answers end before the questions."""
+    try:
+        return _answered(need)
+    except typer.Abort as error:
+        raise BadInput(
+            "the input ended before all questions were answered; state the need by options or by"
+            " --need FILE"
+        ) from error
+
+
+def _answered(need: Need) -> Need:
     """Ask every question; return alone keeps the answer so far."""
     from harness.advice.words import questions
 
     for name, question, choices in questions():
-        words = f"{question} ({', '.join(choices)})" if choices else question
+        words = clean(f"{question} ({', '.join(choices)})" if choices else question)
         now = getattr(need, name)
         while True:
             try:
                 need = stated({name: _answer(words, now)}, need)
                 break
             except (BadInput, UnknownName) as error:
-                typer.echo(str(error))
+                typer.echo(clean(str(error)))
     now = {**PURPOSES[need.purpose].weights, **need.weights}
     asked = {
         name: typer.prompt(f"Weight of {name} ({what})", default=float(now[name]), type=float)

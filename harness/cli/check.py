@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, JustifyMethod
-from rich.table import Table
+from rich.console import Console
 
 import reference
 from harness.cli.options import (
@@ -25,9 +24,9 @@ from harness.cli.options import (
     with_options,
 )
 from harness.cli.progress import watched
-from harness.cli.scripts import print_json
-from harness.cli.terminal import terminal
-from harness.engine import session
+from harness.cli.terminal import TextTable, print_json, terminal
+from harness.errors import clean
+from harness.machine.scratch import scratch_folder
 from harness.plan.cells import plan
 from harness.plan.suite import Suite, load_suite
 from harness.records import store
@@ -101,6 +100,11 @@ class CheckedCell:
 
 
 def _check(suite: Suite, python: list[str] | None, name: str, *, timed: bool) -> list[CheckedCell]:
+    # Imported here because pandas takes longer to load than most commands to run.
+    from harness.analysis.summary import summary as summarised
+    from harness.engine import session
+    from harness.records import frames
+
     # No time is reported, so nothing needs an error bar, and an adapter's author waits for it.
     effort = replace(
         suite.effort,
@@ -114,11 +118,9 @@ def _check(suite: Suite, python: list[str] | None, name: str, *, timed: bool) ->
     cells = plan(suite)
     resolutions = session.resolve_arms(suite.arms, given_interpreters(python))
     session.refuse_if_nothing_can_run(resolutions, name)
-    with tempfile.TemporaryDirectory(prefix="levelfield-check-") as folder:
+    with scratch_folder() as folder:
         with (
-            store.create(
-                Path(folder), "check", session.describe_run(suite, cells, resolutions)
-            ) as run,
+            store.create(folder, "check", session.describe_run(suite, cells, resolutions)) as run,
             watched(terminal(stderr=True), len(cells)) as listener,
         ):
             session.measure(
@@ -130,10 +132,6 @@ def _check(suite: Suite, python: list[str] | None, name: str, *, timed: bool) ->
                 only_gate=True,
                 timed=timed,
             )
-        # These bring pandas, which takes longer than to refuse a mistake.
-        from harness.analysis.summary import summary as summarised
-        from harness.records import frames
-
         summary = summarised(frames.load(run.path))
         logs = _kept_logs(run)
     columns = [field.name for field in fields(CheckedCell) if field.name != "log"]
@@ -162,29 +160,24 @@ def _kept_logs(run: store.Run) -> dict[str, str]:
 
 def _show(rows: Sequence[CheckedCell], console: Console) -> None:
     """One line per cell, and below them every reason once."""
-    table = Table(caption="errors are relative norms against float64", caption_justify="left")
-    for column in ("arm", "model", "phase", "status", "outputs", "gradients", "of tolerance"):
-        justify: JustifyMethod = "right" if column[0] in "og" else "left"
-        table.add_column(column, justify=justify, no_wrap=True)
+    kinds = {**dict.fromkeys(("arm", "model", "phase"), "name"), "status": "status"}
+    kinds |= dict.fromkeys(("outputs", "gradients", "of tolerance"), "number")
+    lines: list[tuple[str, ...]] = []
     reasons: dict[str, None] = {}
     for row in rows:
         phase = row.phase + (f" {row.optimizer}" if row.optimizer else "")
+        model = f"{row.model}/{row.preset}"
         errors = (row.output_error, row.gradient_error)
+        shown = ("" if error is None else f"{error:.1e}" for error in errors)
         share = row.worst_error_share
-        table.add_row(
-            row.arm,
-            f"{row.model}/{row.preset}",
-            phase,
-            row.status,
-            *("" if error is None else f"{error:.1e}" for error in errors),
-            "" if share is None else f"{share:.1%}",
-        )
+        of_tolerance = "" if share is None else f"{share:.1%}"
+        lines.append((row.arm, model, phase, row.status, *shown, of_tolerance))
         if row.reason:
             log = f" (log: {row.log})" if row.log else ""
             reasons[f"{row.arm}: {row.status}: {row.reason}{log}"] = None
         if row.loose:
-            cell = f"{row.model}/{row.preset} {phase}"
-            reasons[f"{cell}: {LOOSE_GATE}: {row.loose}"] = None
-    console.print(table)
+            reasons[f"{model} {phase}: {LOOSE_GATE}: {row.loose}"] = None
+    console.print(TextTable(kinds, lines))
+    console.print("errors are relative norms against float64")
     for reason in reasons:
-        console.print(reason, highlight=False, markup=False, soft_wrap=True)
+        console.print(clean(reason), soft_wrap=True)

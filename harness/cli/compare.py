@@ -8,11 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from harness.cli.scripts import print_json
-from harness.cli.terminal import terminal
+from harness.cli.terminal import TextTable, print_json, terminal
 from harness.errors import clean
 
 if TYPE_CHECKING:
@@ -46,53 +43,42 @@ def compare_command(
         return
     console = terminal()
     if compared.machines:
-        console.print(
-            Text(clean(f"{OTHER_MACHINE}, so no verdicts: {'; '.join(compared.machines)}")),
-            soft_wrap=True,
-        )
+        machines = "; ".join(compared.machines)
+        console.print(clean(f"{OTHER_MACHINE}, so no verdicts: {machines}"), soft_wrap=True)
     console.print(_table(changes))
     console.print(
         f"anchors: {', '.join(sorted({change.anchor for change in changes}))}; the unprotected"
-        " ratio also includes changes of the machine between the runs",
-        highlight=False,
-        markup=False,
+        " ratio also includes changes of the machine between the runs"
     )
     if compared.left_out:
-        console.print(Text(clean(f"not compared: {', '.join(compared.left_out)}")), soft_wrap=True)
+        console.print(clean(f"not compared: {', '.join(compared.left_out)}"), soft_wrap=True)
     if compared.machines:
         return
     words = [agreement.word for agreement in agreements]
     counts = ", ".join(f"{words.count(word)} {word}" for word in ("agree", "open", "contradict"))
-    console.print(f"verdicts on pairs: {counts}", highlight=False)
+    console.print(f"verdicts on pairs: {counts}")
     for agreement in agreements:
         if agreement.word == "contradict":
-            console.print(
-                Text(
-                    f"contradiction in {clean(agreement.comparison)}: {clean(agreement.first)} /"
-                    f" {clean(agreement.second)}: first {clean(agreement.before)},"
-                    f" then {clean(agreement.after)}"
-                )
-            )
+            pair = f"{agreement.first} / {agreement.second}"
+            ends = f"first {agreement.before}, then {agreement.after}"
+            console.print(clean(f"contradiction in {agreement.comparison}: {pair}: {ends}"))
 
 
-def _table(changes: Sequence[Change]) -> Table:
+def _table(changes: Sequence[Change]) -> TextTable:
     """The changes of all arms, a row for each."""
     from harness.report.text import significant
 
-    table = Table(title="Seconds of the second run over those of the first", title_justify="left")
-    for name in ("comparison", "arm", "against anchor", "95 % interval", "unprotected", "verdict"):
-        table.add_column(name)
-    for change in changes:
-        names = (
-            change.after if change.before == change.after else f"{change.before} -> {change.after}"
-        )
-        cells = (
+    kinds = {**dict.fromkeys(("comparison", "arm"), "name"), "against anchor": "number"}
+    kinds |= {"95 % interval": "number", "unprotected": "number", "verdict": "status"}
+    rows = [
+        (
             change.comparison,
-            names,
+            change.after if change.before == change.after else f"{change.before} -> {change.after}",
             significant(change.ratio, 4),
             f"{significant(change.low, 4)} to {significant(change.high, 4)}",
             significant(change.raw, 4),
             change.word,
         )
-        table.add_row(*(Text(clean(cell)) for cell in cells))
-    return table
+        for change in changes
+    ]
+    return TextTable(kinds, rows, "Seconds of the second run over those of the first")

@@ -8,11 +8,8 @@ from datetime import date
 from typing import Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from harness.cli.scripts import print_json
-from harness.cli.terminal import terminal
+from harness.cli.terminal import TextTable, print_json, terminal
 from harness.plan.arms import PINS_LAST, EnvironmentSpec, arms, old_pins
 
 STYLES = {"good": "green", "poor": "yellow", "unknown": "dim"}
@@ -37,16 +34,12 @@ def doctor_command(
         )
         return
     console = terminal()
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("what", "found", "state", "advice"):
-        table.add_column(name)
-    for row in rows:
-        cells = (row.what, row.found, row.state, row.advice)
-        table.add_row(*map(Text, cells), style=STYLES[row.state])  # brackets are no markup
-    console.print(table)
-    console.print(f"Expect {doctor.conclusion(facts)}.", highlight=False)
+    kinds = {"what": "name", "found": "prose", "state": "status", "advice": "prose"}
+    cells = [(row.what, row.found, row.state, row.advice) for row in rows]
+    console.print(TextTable(kinds, cells, styles=[STYLES[row.state] for row in rows]))
+    console.print(f"Expect {doctor.conclusion(facts)}.")
     if old:
-        console.print(_old_words(old), highlight=False, markup=False, soft_wrap=True)
+        console.print(_old_words(old), soft_wrap=True)
 
 
 def _old_words(old: Sequence[EnvironmentSpec]) -> str:

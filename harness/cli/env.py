@@ -7,13 +7,11 @@ from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from harness.cli.options import PythonOption, given_interpreters
-from harness.cli.scripts import print_json
-from harness.cli.terminal import terminal
+from harness.cli.terminal import TextTable, print_json, terminal
 from harness.environments import sealed
-from harness.errors import BadInput, RunFailed
+from harness.errors import BadInput, RunFailed, clean
 from harness.plan.arms import EnvironmentSpec, arms, get_arm
 from harness.plan.suite import load_suite
 from reference.errors import UnknownName
@@ -87,10 +85,10 @@ def build_environments(specs: list[EnvironmentSpec]) -> None:
                     spec, on_progress=lambda line: progress.update(task, now=line[:60])
                 )
                 done = f"{built.python}, {len(built.lock)} packages, {built.build_seconds:.0f} s"
-                console.print(f"environment {spec.label}: ready ({done})", highlight=False)
+                console.print(f"environment {spec.label}: ready ({done})", soft_wrap=True)
             except sealed.EnvironmentFailed as error:
                 failures.append(spec.label)
-                console.print(f"environment {spec.label}: {error}", highlight=False, markup=False)
+                console.print(clean(f"environment {spec.label}: {error}"), soft_wrap=True)
             progress.advance(task)
     if failures:
         raise RunFailed(
@@ -123,16 +121,11 @@ def list_command(
     if as_json:
         print_json(rows)
         return
-    table = Table()
-    shown = ("arm", "environment", "served by", "why")
-    for column in shown:
-        table.add_column(column, no_wrap=column != "why")
-    for row in rows:
-        table.add_row(*(row[column] for column in shown))
+    kinds = {"arm": "name", "environment": "name", "served by": "status", "why": "prose"}
     console = terminal()
-    console.print(table)
+    console.print(TextTable(kinds, [tuple(row[column] for column in kinds) for row in rows]))
     for folder in sealed.half_built():
-        console.print(f"half-built, never used: {folder}", highlight=False)
+        console.print(f"half-built, never used: {folder}", soft_wrap=True)
 
 
 @app.command("lock")
@@ -144,7 +137,7 @@ def lock_command(
     environment = sealed.find(spec)
     if environment is None:
         raise RunFailed(f"{label} is not built; type: levelfield env build {label}")
-    print("\n".join(environment.lock))
+    print("\n".join(map(clean, environment.lock)))
 
 
 @app.command("remove")

@@ -59,6 +59,5 @@ def export_command(
         f" {size:,} parameters and statistics;"
         f" {', '.join(array.name for array in graph.input)}"
         f" -> {', '.join(array.name for array in graph.output)}",
-        highlight=False,
         soft_wrap=True,
     )

@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from harness.cli.scripts import print_json
-from harness.cli.terminal import terminal
+from harness.cli.terminal import TextTable, print_json, terminal
 from harness.errors import clean
 
 if TYPE_CHECKING:
@@ -48,38 +45,39 @@ def history_command(
         return
     console = terminal()
     for machines in changes.machines:
-        console.print(Text(clean(f"{OTHER_MACHINE}, so no verdicts: {machines}")), soft_wrap=True)
+        console.print(clean(f"{OTHER_MACHINE}, so no verdicts: {machines}"), soft_wrap=True)
     console.print(_table(changes))
     for reason in changes.apart:
-        console.print(f"not compared: {reason}", highlight=False, markup=False)
+        console.print(clean(f"not compared: {reason}"), soft_wrap=True)
 
 
-def _table(changes: History) -> Table:
+def _table(changes: History) -> TextTable:
     """The steps of all arms, a row for each."""
     from harness.report.text import significant
 
-    table = Table(title="Seconds of each run over those of the run before", title_justify="left")
-    for name in ("suite", "comparison", "arm", "run", "version", "against anchor", "verdict"):
-        table.add_column(name)
+    kinds = {"arm": "name", "against anchor": "number", "verdict": "status", "version": "name"}
+    kinds |= dict.fromkeys(("run", "comparison", "suite"), "name")
     ordered = sorted(
         changes.steps,
         key=lambda step: (step.suite, step.change.comparison, step.change.after),
     )
+    rows, styles = [], []
     for step in ordered:
         before, after = step.versions
         version = after if before == after else f"{before or '?'} -> {after or '?'}"
         packages = ", other packages" if step.packages and before == after else ""
         change = step.change
         ends = f"[{significant(change.low, 4)}, {significant(change.high, 4)}]"
-        cells = (
-            step.suite,
-            change.comparison,
-            change.after,
-            step.run,
-            version + packages,
-            f"{significant(change.ratio, 4)} {ends}",
-            change.word,
+        rows.append(
+            (
+                change.after,
+                f"{significant(change.ratio, 4)} {ends}",
+                change.word,
+                version + packages,
+                step.run,
+                change.comparison,
+                step.suite,
+            )
         )
-        style = "bold" if before != after else ""
-        table.add_row(*(Text(clean(cell)) for cell in cells), style=style)
-    return table
+        styles.append("bold" if before != after else "")
+    return TextTable(kinds, rows, "Seconds of each run over those of the run before", styles)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import JustifyMethod
-from rich.table import Table
 
 import reference
 from harness.cli.options import ModelsFromOption, PythonOption, given_interpreters
-from harness.cli.scripts import print_json
-from harness.cli.terminal import terminal
+from harness.cli.terminal import TextTable, print_json, terminal
 from harness.environments.sealed import resolve
-from harness.errors import BadInput
+from harness.errors import BadInput, clean
 from harness.plan.arms import arms, frameworks, unusable
 from harness.plan.cells import plan
 from harness.plan.suite import add_folders, load_suite, suite_names
@@ -78,7 +75,7 @@ def list_command(
         console.print(_table(kind, tables[kind.value]))
     for row in tables.get(What.adapters.value, ()):
         if not row["runs here"]:
-            print(f"{row['arm']}: not here: {row['why']}")
+            console.print(clean(f"{row['arm']}: not here: {row['why']}"), soft_wrap=True)
 
 
 def _models(batch: int) -> list[dict[str, Any]]:
@@ -148,16 +145,12 @@ def _show_model(model: Mapping[str, Any], as_json: bool) -> None:
     console.print(f"presets: {', '.join(model['presets'])}; shown: {model['preset']}")
     place = "adapters" if model["folder"] is None else model["folder"]
     console.print(f"file of a framework: {place}/<framework>/{model['file']}, with build(sizes)")
-    sizes = Table(title="Sizes", title_justify="left")
-    for column in ("key", "value", "set by"):
-        sizes.add_column(column)
-    for key, value in model["sizes"].items():
-        origin = "derived" if key in model["derived"] else "the preset"
-        sizes.add_row(key, json.dumps(value), origin)
-    console.print(sizes)
-    arrays = Table(title=f"Arrays at batch {model['batch']}", title_justify="left")
-    for column in ("kind", "name", "shape", "axes"):
-        arrays.add_column(column, no_wrap=column == "name")
+    sizes = [
+        (key, json.dumps(value), "derived" if key in model["derived"] else "the preset")
+        for key, value in model["sizes"].items()
+    ]
+    console.print(TextTable({"key": "name", "value": "number", "set by": "name"}, sizes, "Sizes"))
+    arrays: list[tuple[str, ...]] = []
     for kind, word in _SINGULAR.items():
         for name, array in model[kind].items():
             shape = " x ".join(map(str, array["shape"]))
@@ -167,8 +160,9 @@ def _show_model(model: Mapping[str, Any], as_json: bool) -> None:
                 else axis
                 for axis in array["axes"]
             ]
-            arrays.add_row(word, name, shape, ", ".join(axes))
-    console.print(arrays)
+            arrays.append((name, word, shape, ", ".join(axes)))
+    kinds = {"name": "name", "kind": "name", "shape": "number", "axes": "prose"}
+    console.print(TextTable(kinds, arrays, f"Arrays at batch {model['batch']}"))
     for objective in model["objectives"]:
         arguments = ", ".join((*objective["outputs"], *objective["targets"]))
         words = f"objective {objective['name']}: {objective['loss']}({arguments})"
@@ -246,33 +240,32 @@ def _suites() -> list[dict[str, Any]]:
     ]
 
 
-def _table(what: What, rows: list[dict[str, Any]]) -> Table:
-    table = Table(title=what.value.capitalize(), title_justify="left")
+def _table(what: What, rows: list[dict[str, Any]]) -> TextTable:
+    title = what.value.capitalize()
     if what is What.models:
-        for column in ("model", "title", "preset", "parameters", "operations per example"):
-            justify: JustifyMethod = (
-                "right" if column[0] == "o" or column == "parameters" else "left"
-            )
-            table.add_column(column, justify=justify)
-        for row in rows:
-            for preset, summary in row["presets"].items():
-                counts = summary["parameter_count"], summary["inference_operations"]
-                table.add_row(row["name"], row["title"], preset, *(f"{n:,}" for n in counts))
-    elif what is What.adapters:
-        for column in ("arm", "description", "phases", "models", "here"):
-            table.add_column(column, no_wrap=column in ("arm", "here"))
+        kinds = {"model": "name", "preset": "name", "parameters": "number"}
+        kinds |= {"operations per example": "number", "title": "prose"}
+        return TextTable(kinds, [line for row in rows for line in _sizes(row)], title)
+    if what is What.adapters:
+        kinds = {"arm": "name", "here": "status", "phases": "prose", "models": "prose"}
         every = list(reference.definitions())
-        for row in rows:
-            table.add_row(
+        lines = [
+            (
                 row["arm"],
-                f"{row['title']}: {row['summary']}" if row["adapter"] else "cannot be used",
+                "yes" if row["runs here"] else "no",
                 ", ".join(row["phases"]),
                 "all" if row["models"] == every else ", ".join(row["models"]),
-                "yes" if row["runs here"] else "no",
+                f"{row['title']}: {row['summary']}" if row["adapter"] else "cannot be used",
             )
-    else:
-        for column in ("suite", "title", "cells"):
-            table.add_column(column)
-        for row in rows:
-            table.add_row(row["name"], row["title"], str(row["cells"]))
-    return table
+            for row in rows
+        ]
+        return TextTable({**kinds, "description": "prose"}, lines, title)
+    kinds = {"suite": "name", "cells": "number", "title": "prose"}
+    return TextTable(kinds, [(row["name"], str(row["cells"]), row["title"]) for row in rows], title)
+
+
+def _sizes(row: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The lines of a model, one for each preset."""
+    for preset, summary in row["presets"].items():
+        counts = summary["parameter_count"], summary["inference_operations"]
+        yield row["name"], preset, *(f"{count:,}" for count in counts), row["title"]

@@ -188,4 +188,4 @@ def _write(files: list[tuple[Path, str]]) -> None:
 def _say_next(files: list[tuple[Path, str]], steps: list[str]) -> None:
     lines = [f"wrote {path}" for path, _ in files]
     lines += ["Next:", *(f"  {step}" for step in steps)]
-    terminal().print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    terminal().print("\n".join(lines), soft_wrap=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -16,8 +17,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from harness.engine.engine import Progress as Listener
-from harness.plan.cells import Cell
+if TYPE_CHECKING:
+    from harness.engine.engine import Progress as Listener
+    from harness.plan.cells import Cell
 
 LINE_SECONDS = 15.0  # between lines about stages, where no terminal shows a bar
 
@@ -47,7 +49,7 @@ class _Lines:
     """A line per finished cell, and now and then one about what happens."""
 
     def __init__(self, console: Console, total: int) -> None:
-        self._file, self._total, self._done = console.file, total, 0
+        self._console, self._total, self._done = console, total, 0
         self._line_seconds = time.monotonic()  # when the last line was printed
 
     def stage(self, text: str, done: float) -> None:
@@ -60,7 +62,7 @@ class _Lines:
 
     def _say(self, text: str) -> None:
         self._line_seconds = time.monotonic()
-        print(text, file=self._file, flush=True)
+        self._console.print(text, soft_wrap=True)
 
 
 class _Bar:

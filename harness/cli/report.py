@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from harness.cli.terminal import terminal
+from harness.cli.terminal import TextTable, terminal
+
+if TYPE_CHECKING:
+    from harness.report.tables import ComparisonTable
+
+FEW_ARMS = 4  # a terminal shows every pair of at most so many arms
 
 
 def report_command(
@@ -36,19 +41,43 @@ def report_command(
 def show_report(
     runs: Sequence[Path], folder: Path, console: Console, *, html: bool = False
 ) -> None:
-    """Print the tables and write the report."""
+    """Write the report, then print its tables: a screen that is gone costs no file."""
     # Imported here because pandas and Matplotlib take longer to load than most commands to run.
     from harness.analysis.comparisons import comparisons_of
     from harness.records import frames
     from harness.report import FORMATS, write_report
     from harness.report.findings import not_quiet
-    from harness.report.tables import comparison_tables, to_rich
+    from harness.report.tables import comparison_tables
 
+    write_report(runs, folder, formats=FORMATS if html else FORMATS[:-1])
     loaded = frames.load(runs)
     for table in comparison_tables(loaded, comparisons_of(loaded)):
-        console.print(to_rich(table))
+        show_table(table, console)
     for line in not_quiet(loaded):
-        console.print(line, highlight=False, markup=False)
-    write_report(runs, folder, formats=FORMATS if html else FORMATS[:-1])
+        console.print(line)
     name = "report.html" if html else "report.md"
-    console.print(f"report: {folder / name}", highlight=False, soft_wrap=True)
+    console.print(f"report: {folder / name}", soft_wrap=True)
+
+
+def show_table(table: ComparisonTable, console: Console) -> None:
+    """Print a comparison with its notes and, for a few arms, with the verdict on every pair."""
+    from harness.report.tables import TEXT_COLUMNS
+    from harness.report.text import ABSENT
+
+    cells = table.cells.to_dict("split")
+    kinds = {
+        # A unit stands below the name of its column.
+        name.replace(" (", "\n("): "name" if name in TEXT_COLUMNS else "number"
+        for name in cells["columns"]
+    }
+    kinds["status"] = "status"
+    styles = ["" if status.startswith("ok") else "yellow" for status in table.cells["status"]]
+    console.print(TextTable(kinds, cells["data"], table.title, styles))
+    for line in table.below:
+        console.print(line)
+    for number, note in enumerate(table.notes, start=1):
+        console.print(f"{number}. {note}")
+    if table.cells.shape[0] <= FEW_ARMS:
+        for pair in table.pairs.to_dict("records"):
+            words = f"{pair['statistic']}: {pair['pair']} = {pair['ratio']}: {pair['verdict']}"
+            console.print(words + (f" ({pair['notes']})" if pair["notes"] != ABSENT else ""))

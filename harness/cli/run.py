@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,17 +22,19 @@ from harness.cli.options import (
 )
 from harness.cli.progress import watched
 from harness.cli.report import show_report
+from harness.cli.signals import Interrupted
 from harness.cli.terminal import terminal
-from harness.engine import session
-from harness.environments.sealed import Resolution
-from harness.errors import BadInput
-from harness.plan.cells import Cell
+from harness.errors import BadInput, RunFailed, clean
+from harness.machine.scratch import NoRoom
 from harness.plan.suite import Suite, load_suite
 from harness.plan.vocabulary import TWIN
 from harness.records import store
-from harness.statistics.decisions import LEVELS
+from harness.statistics.levels import LEVELS
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+if TYPE_CHECKING:
+    from harness.environments.sealed import Resolution
+    from harness.plan.cells import Cell
+
 DEFAULT_RESULTS = Path("results")
 
 
@@ -66,6 +67,9 @@ def run_command(
     """Prove, measure and report every cell of a suite. Each measurement is kept at once."""
     if (suite is None) == (resume is None):
         raise BadInput("name a suite, such as: levelfield run quick; or a run: --resume RUN")
+    # Imported here because pandas takes longer to load than most commands to run.
+    from harness.engine import session
+
     given = given_interpreters(python)
     if resume is not None:
         _refuse_changes(*selected.values(), level, margin, twin, residency)
@@ -85,9 +89,16 @@ def run_command(
     tell_of_dropped_variables(chosen)
     with run:
         _measure(run, chosen, cells, resolutions, wait=not no_wait)
+    _finish(run, chosen)
+
+
+def _finish(run: store.Run, suite: Suite) -> None:
+    """Report a run that has measured all that it can. Raises RunFailed if no cell is ok."""
     show_report([run.path], run.path / "report", terminal())
-    if chosen.level == "quick":
-        _tell_what_more_would_cost(run.path, chosen)
+    if "ok" not in store.statuses(run).values():
+        raise RunFailed(f"no cell of {run.path} is ok; its report says why")
+    if suite.level == "quick":
+        _tell_what_more_would_cost(run.path, suite)
 
 
 def _refuse_changes(*values: Any) -> None:
@@ -103,6 +114,8 @@ def _planned(
     suite: Suite, name: str, given: Mapping[str, Path]
 ) -> tuple[list[Cell], dict[str, Resolution]]:
     """Return the cells of a suite and their interpreters. Raises BadInput if no arm can run."""
+    from harness.engine import session
+
     available = session.resolve_arms(suite.arms, given)
     session.refuse_if_nothing_can_run(available, name)
     return session.planned(suite, available)
@@ -121,7 +134,7 @@ def _say_what_controls(named: str, suite: Suite, cells: Sequence[Cell]) -> None:
         words = f"{given}instead, this arm runs twice: {', '.join(dict.fromkeys(twins))}"
     else:
         return
-    terminal(stderr=True).print(words, highlight=False, markup=False, soft_wrap=True)
+    terminal(stderr=True).print(words, soft_wrap=True)
 
 
 def _tell_what_more_would_cost(run: Path, suite: Suite) -> None:
@@ -138,8 +151,6 @@ def _tell_what_more_would_cost(run: Path, suite: Suite) -> None:
         f"levelfield run standard adds {len(others)} arms ({', '.join(others)}), verdicts below"
         f" 5 % and up to {LEVELS['standard'][-1]} blocks for pairs that are open; on this machine"
         f" at most about {max(1, round(seconds / 60))} minutes",
-        highlight=False,
-        markup=False,
         soft_wrap=True,
     )
 
@@ -153,23 +164,25 @@ def _measure(
     wait: bool,
 ) -> None:
     """Measure with progress. Ctrl-C stops cleanly and says how to go on."""
+    from harness.engine import session
+
     console = terminal(stderr=True)
     for arm, resolution in resolutions.items():
         if resolution.interpreter is None:
-            console.print(f"{arm}: {resolution.reason}", highlight=False, markup=False)
+            console.print(clean(f"{arm}: {resolution.reason}"), soft_wrap=True)
     left = session.unfinished(run, cells)
     try:
         with watched(console, len(left)) as listener:
             session.measure(
                 run, suite, cells, resolutions=resolutions, progress=listener, wait=wait
             )
-    except KeyboardInterrupt:
+    except Interrupted as interrupted:
         run.close()
         console.print(
             "interrupted; the measurements so far are kept; to continue, type: "
-            f"levelfield run --resume {shlex.quote(str(run.path))}",
-            highlight=False,
-            markup=False,
+            f"{run.resume_command}",
             soft_wrap=True,
         )
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(interrupted.code) from None
+    except NoRoom as error:
+        raise RunFailed(f"{error}; to go on, type: {run.resume_command}") from error

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from harness.cli.terminal import terminal
+from harness.cli.terminal import TextTable, terminal
 from harness.errors import BadInput
 
 
@@ -34,13 +32,12 @@ def selftest_command(
 ) -> None:
     """Test the measurement itself: every goal next to its figure. Exits with 1 for a miss."""
     from harness.selftest import page
-    from harness.selftest.goals import as_table
     from harness.selftest.proof import prove, prove_mutations
 
     stderr = terminal(stderr=True)
 
     def say(text: str) -> None:
-        stderr.print(text, highlight=False, markup=False)
+        stderr.print(text)
 
     folder = results / f"{datetime.now():%Y%m%d-%H%M%S}-selftest"
     try:
@@ -52,15 +49,11 @@ def selftest_command(
     findings, path = prove_mutations(folder, say) if mutations else prove(folder, say, full=full)
     _, facts = page.read(folder)
     (folder / "measurement.md").write_text(page.markdown(findings, facts), encoding="utf-8")
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    rows = as_table(findings).drop(columns=["part", "note"])
-    for name in rows.columns:
-        table.add_column(name)
-    for row in rows.to_dict("records"):
-        style = "" if row["met"] == "yes" else "yellow"
-        table.add_row(*(Text(text) for text in row.values()), style=style)
+    kinds = {"what": "prose", "goal": "status", "found": "prose", "met": "status"}
+    rows = [(each.what, each.goal, each.figure, "yes" if each.met else "NO") for each in findings]
+    styles = ["" if each.met else "yellow" for each in findings]
     console = terminal()
-    console.print(table)
-    console.print(f"kept in {path}", highlight=False, soft_wrap=True)
+    console.print(TextTable(kinds, rows, styles=styles))
+    console.print(f"kept in {path}", soft_wrap=True)
     if not all(finding.met for finding in findings):
         raise typer.Exit(1)

@@ -10,7 +10,6 @@ records.
 from __future__ import annotations
 
 import random
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -32,6 +31,7 @@ from harness.errors import WorkerFailure
 from harness.machine import ceilings, noise
 from harness.machine.ceilings import Ceiling
 from harness.machine.resources import memory_available_bytes
+from harness.machine.scratch import roomy, scratch_folder
 from harness.plan.arms import Arm, get_arm
 from harness.plan.cells import Cell
 from harness.plan.suite import Suite
@@ -40,7 +40,7 @@ from harness.proof.cases import CaseFile, Cases
 from harness.records import frames
 from harness.records.kinds import CeilingRecord, SessionRecord, StatusRecord
 from harness.records.store import Run, read_records
-from harness.statistics.decisions import LEVELS
+from harness.statistics.levels import LEVELS
 
 MEMORY_SHARE = 0.70  # of the available memory that the resident arms of a block may take
 SMOKE_BLOCKS = 1
@@ -147,16 +147,14 @@ class Engine:
     timed: bool = False
 
     def measure(self, cells: Sequence[Cell]) -> None:
-        """Bring every cell to a status. Raises RunFailed only for faults of the host itself."""
+        """Bring every cell to a status. Raises RunFailed only for faults of the host itself,
+        NoRoom among them."""
         began = time.monotonic()
         done = _Done.read(self.run)
         statuses = _Statuses(self.run, self.progress, done.over)
         for cell in done.left(in_hand.condemned(read_records(self.run), cells)):
             statuses.finish(cell, "failed", in_hand.REASON)
-        with tempfile.TemporaryDirectory(
-            prefix="levelfield-", ignore_cleanup_errors=True
-        ) as scratch:
-            folder = Path(scratch)
+        with scratch_folder() as folder, roomy(folder):
             generator = random.Random(f"{self.suite.seed} {done.processes}")
             workers = self._workers(folder, generator, done.processes)
             cases = Cases(self.suite, folder)

@@ -16,6 +16,7 @@ from harness.environments.sealed import Resolution, cache_folder, resolve
 from harness.errors import BadInput
 from harness.machine import locks
 from harness.machine.describe import code_version, describe_machine, difference, shown
+from harness.machine.resources import expanded
 from harness.plan.arms import get_arm, hash_of_models, models_identity
 from harness.plan.cells import Cell, plan
 from harness.plan.suite import (
@@ -157,7 +158,7 @@ def reopened(
 
 def _add_models(run: store.Run, suite: Suite, began: Mapping[str, Mapping[str, str]]) -> None:
     """Add the outside models of a run. Raises BadInput where they are not those it began with."""
-    folders = [Path(folder).expanduser() for folder in suite.models_from]
+    folders = [expanded(Path(folder)) for folder in suite.models_from]
     hashes = {identity["hash"] for identity in began.values()}
     # Nothing is imported from folders whose files have changed.
     installed = [models.folder for models in outside()]

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,11 @@ from harness.machine.resources import (
     memory_limit_bytes,
     worker_variables,
 )
+from harness.machine.scratch import remove, roomy
 from harness.plan.arms import Arm, models_identity
 from harness.plan.cells import Cell
 from harness.plan.suite import Effort, Limits
-from harness.proof.cases import CaseFile, remove
+from harness.proof.cases import CaseFile
 from harness.proof.checks import Slot
 from harness.proof.lessons import Lesson
 from harness.proof.replies import (
@@ -102,9 +103,14 @@ class Worker:
         """The arm's private cache."""
         return self.scratch / "cache"
 
-    def _held(self, cell: Cell | None) -> AbstractContextManager[None]:
-        """Keep a note in the run that names this arm, and ``cell`` if one is given."""
-        return self.in_hand.held(self.arm.name, cell.id if cell else None)
+    @contextmanager
+    def _held(self, cell: Cell | None) -> Iterator[None]:
+        """Keep a note in the run that names this arm, and ``cell`` if one is given.
+
+        Raises NoRoom if a request fails because the disk is full.
+        """
+        with self.in_hand.held(self.arm.name, cell.id if cell else None), roomy(self.own):
+            yield
 
     def _ask(
         self, kind: type[AnyReply], cell: Cell | None, timeout_seconds: float, **arguments: Any
@@ -375,7 +381,7 @@ class Workers:
             stack.callback(self._left_by, cache)
             make_own_folders(own)
             try:
-                with in_hand.held(arm.name, None):
+                with in_hand.held(arm.name, None), roomy(self.scratch):
                     process = WorkerProcess(launch, timeout_seconds=self.limits.start_seconds)
                     stack.enter_context(process)
                     started, stages = self._begin(process, arm, cell, staged=purpose == "memory")

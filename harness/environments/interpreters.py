@@ -21,6 +21,7 @@ from pathlib import Path
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from harness.errors import BadInput, RunFailed
+from harness.machine.resources import home_folder
 
 MINOR_VERSIONS = range(14, 5, -1)  # of Python 3, newest first: the newest that fits is chosen
 # These programs also run under old Pythons, so they keep to the language of 3.6.
@@ -100,30 +101,49 @@ def _candidates(wanted: SpecifierSet) -> Iterator[Path]:
     named = [
         Path(each) for each in os.environ.get("LEVELFIELD_PYTHONS", "").split(os.pathsep) if each
     ]
-    yield from (path for path in named if path.is_file())
-    folders = [path for path in named if path.is_dir()]
-    folders += [Path(entry) for entry in os.get_exec_path() if entry]
-    folders += _usual_folders()
+    # Not Path.is_file, which raises PermissionError below a folder that cannot be searched.
+    yield from filter(os.path.isfile, named)
+    folders = [*filter(os.path.isdir, named)]
+    folders += [*_path_folders(), *_usual_folders()]
+    first: dict[str, Path] = {}  # links to a folder, such as /bin, are searched once
+    for folder in folders:
+        first.setdefault(os.path.realpath(folder), folder)
     for minor in MINOR_VERSIONS:
         # A question costs a process, so minor versions without a fitting patch release are skipped.
         if any(f"3.{minor}.{patch}" in wanted for patch in range(50)):
-            yield from (folder / f"python3.{minor}" for folder in folders)
+            yield from (folder / f"python3.{minor}" for folder in first.values())
+
+
+def _path_folders() -> Iterator[Path]:
+    """The folders of PATH, with pyenv's versions in place of its shims, which start slowly."""
+    shims = {root / "shims" for root in _pyenv_roots()}
+    for entry in map(Path, filter(None, os.get_exec_path())):
+        if entry in shims:
+            yield from _pyenv_folders()
+        else:
+            yield entry
+
+
+def _pyenv_roots() -> list[Path]:
+    """The folder of pyenv; none for a user without a home."""
+    if chosen := os.environ.get("PYENV_ROOT"):
+        return [Path(chosen)]
+    home = home_folder()
+    return [home / ".pyenv"] if home else []
+
+
+def _pyenv_folders() -> list[Path]:
+    found = (path for root in _pyenv_roots() for path in root.glob("versions/*/bin"))
+    return sorted(found, reverse=True)
 
 
 def _usual_folders() -> list[Path]:
-    folders = [Path("/usr/local/bin"), Path("/usr/bin")]
-    with suppress(RuntimeError):  # a user without HOME and without an entry in passwd(5)
-        folders = [*_folders_below(Path.home()), *folders]
-    return folders
-
-
-def _folders_below(home: Path) -> list[Path]:
-    pyenv = Path(os.environ.get("PYENV_ROOT") or home / ".pyenv")
-    folders = sorted(pyenv.glob("versions/*/bin"), reverse=True)
-    for conda in ("miniconda3", "anaconda3", "miniforge3", "mambaforge", "/opt/conda"):
-        folders += [home / conda / "bin", *sorted((home / conda).glob("envs/*/bin"))]
-    folders += sorted((home / ".local/share/uv/python").glob("*/bin"), reverse=True)
-    return folders
+    folders, home = _pyenv_folders(), home_folder()
+    if home is not None:
+        for conda in ("miniconda3", "anaconda3", "miniforge3", "mambaforge", "/opt/conda"):
+            folders += [home / conda / "bin", *sorted((home / conda).glob("envs/*/bin"))]
+        folders += sorted((home / ".local/share/uv/python").glob("*/bin"), reverse=True)
+    return [*folders, Path("/usr/local/bin"), Path("/usr/bin")]
 
 
 @cache

@@ -8,6 +8,7 @@ were really installed.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import json
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,11 +38,14 @@ from harness.environments.interpreters import (
     printed_by,
 )
 from harness.environments.pip import failure, pip_steps
-from harness.errors import BadInput, RunFailed
+from harness.errors import FULL_DISK, BadInput, RunFailed
+from harness.machine.resources import expanded
+from harness.machine.scratch import is_full
 from harness.plan.arms import EnvironmentSpec
 from harness.plan.domains import Domain, members_of
 
 MARKER = "levelfield.json"
+CHOOSE_CACHE = "name a folder of your own: export LEVELFIELD_CACHE=FOLDER"
 # The last line of the log of a failed build starts with this, followed by the reason.
 FAILED = "levelfield: failed: "
 
@@ -89,18 +93,23 @@ class Resolution:
 def cache_folder() -> Path:
     """Folder of everything that outlives a command; LEVELFIELD_CACHE moves it. Raises BadInput."""
     chosen = os.environ.get("LEVELFIELD_CACHE")
-    try:
-        return Path(chosen or user_cache_path("levelfield")).expanduser().absolute()
-    except RuntimeError as error:
-        raise BadInput(
-            f"no home folder is known for {chosen or 'this user'}; name a folder that can be"
-            " written: export LEVELFIELD_CACHE=FOLDER"
-        ) from error
+    with suppress(RuntimeError):  # by new versions of platformdirs; old ones leave ~ as it is
+        folder = Path(chosen or user_cache_path("levelfield")).expanduser()
+        if chosen or folder.is_absolute():
+            return folder.absolute()
+    raise BadInput(f"no home folder is known for {chosen or 'this user'}; {CHOOSE_CACHE}")
 
 
 def environments_folder() -> Path:
-    """Folder of environments, their logs and their locks."""
-    return cache_folder() / "environments"
+    """Folder of environments, their logs and their locks. Raises BadInput if it is unreadable."""
+    folder = cache_folder() / "environments"
+    try:
+        os.scandir(folder).close()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # whoever writes there says what is wrong
+    except OSError as error:
+        raise BadInput(f"{folder}: cannot read it: {error.strerror}; {CHOOSE_CACHE}") from error
+    return folder
 
 
 def environment_folder(spec: EnvironmentSpec, base: Interpreter) -> Path:
@@ -154,8 +163,11 @@ def remove(which: EnvironmentSpec | Path) -> None:
     if folder not in _folders():
         raise BadInput(f"{name} has no environment to remove; see: levelfield env list")
     with _locked(folder, None):
-        _discard(folder)
-        _log_of(folder).unlink(missing_ok=True)
+        try:
+            _discard(folder)
+            _log_of(folder).unlink(missing_ok=True)
+        except OSError as error:
+            raise RunFailed(f"cannot remove {name}: {error.filename}: {error.strerror}") from error
 
 
 def _discard(folder: Path) -> None:
@@ -170,8 +182,8 @@ def build(spec: EnvironmentSpec, *, on_progress: Callable[[str], None]) -> Envir
     """Return the environment of a specification; make or finish it if necessary.
 
     ``on_progress`` gets one short line at a time. A second build of the same specification waits
-    for the first. Raises EnvironmentFailed if no Python fits, ``venv`` or ``pip`` fails, or the
-    specification has nothing to build. An interrupted build is half-built.
+    for the first. Raises EnvironmentFailed if no Python fits, ``venv`` or ``pip`` fails, the disk
+    is full, or the specification has nothing to build. An interrupted build is half-built.
     """
     if not spec.requirements:
         raise EnvironmentFailed(f"nothing can be built for {spec.label}: {_how_to_get(spec)}")
@@ -184,12 +196,21 @@ def build(spec: EnvironmentSpec, *, on_progress: Callable[[str], None]) -> Envir
     if found is not None and spec.label in found.labels:
         return found
     with _locked(folder, on_progress):
-        found = _read(folder)
-        if found is None:
-            found = _build(spec, base, folder, on_progress)
-        elif spec.label not in found.labels:
-            found = replace(found, labels=tuple(sorted({*found.labels, spec.label})))
-        _write(found)
+        try:
+            found = _read(folder)
+            if found is None:
+                found = _build(spec, base, folder, on_progress)
+            elif spec.label not in found.labels:
+                found = replace(found, labels=tuple(sorted({*found.labels, spec.label})))
+            _write(found)
+        except OSError as error:
+            full = error.errno in FULL_DISK
+            what = "the disk is full" if full else f"cannot write there: {error.strerror}"
+            place = error.filename or folder
+            raise EnvironmentFailed(
+                f"{place}: {what}; make room, or {CHOOSE_CACHE}; then type: levelfield env build"
+                f" {spec.label}"
+            ) from error
         return found
 
 
@@ -213,6 +234,8 @@ def _build(
             reason = failure(command, output, on_progress)
             if reason is not None:
                 print(FAILED, reason, sep="", file=output)
+                if is_full(folder, reason):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
                 raise EnvironmentFailed(
                     f"{command[1]} could not make the environment of {spec.label}: {reason}; read "
                     f"{log}, then type: levelfield env build {spec.label}"
@@ -313,8 +336,8 @@ def resolve(spec: EnvironmentSpec, given: Mapping[str, Path]) -> Resolution:
         return Resolution(None, "none", reason, None, ())
     for name in (spec.label, spec.framework):
         if name in given:
-            path = given[name].expanduser().absolute()
-            if not (path.is_file() and os.access(path, os.X_OK)):
+            path = expanded(given[name]).absolute()
+            if not (os.path.isfile(path) and os.access(path, os.X_OK)):
                 raise BadInput(
                     f"the interpreter given for {name}, {path}, is not an executable file; give "
                     f"the path of a Python, or none and type: levelfield env build {spec.label}"
@@ -361,7 +384,9 @@ def _why_not_sealed(spec: EnvironmentSpec) -> str:
     except RunFailed:
         return f"no Python {spec.python} was found for a sealed environment"
     log = _log_of(folder)
-    last = log.read_text(encoding="utf-8").splitlines()[-1:] if log.is_file() else []
+    last: list[str] = []
+    with suppress(OSError):  # it is missing, or another user's
+        last = log.read_text(encoding="utf-8").splitlines()[-1:]
     if last and last[0].startswith(FAILED):
         return f"its environment could not be built ({last[0].removeprefix(FAILED)})"
     return "its environment is half-built" if folder.is_dir() else "no sealed environment"

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from harness.errors import RunFailed
 from harness.machine.resources import make_own_folders, worker_variables
+from harness.machine.scratch import scratch_folder
 from harness.machine.supervised import completed
 
 PRODUCT, COPY = "matrix product", "copy"
@@ -44,8 +43,7 @@ class Ceiling:
 
 def measured(threads: int, cores: Sequence[int]) -> list[Ceiling]:
     """Return the ceilings, measured by a process on these cores. Raises RunFailed."""
-    with tempfile.TemporaryDirectory(prefix="levelfield-") as scratch:
-        folder = Path(scratch)
+    with scratch_folder() as folder:
         make_own_folders(folder)
         variables = worker_variables(threads=threads, cache=folder, own=folder, hash_seed=0)
         command = [sys.executable, "-P", "-m", "harness.machine.ceilings", str(threads)]

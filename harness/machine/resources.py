@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from harness.errors import BadInput
 from harness.machine import cgroups
 
 # At least one library of the compared frameworks reads each; PJRT_NPROC and NPROC are XLA's.
@@ -112,6 +113,14 @@ def home_folder() -> Path | None:
         return Path.home()
     except RuntimeError:
         return None
+
+
+def expanded(path: Path) -> Path:
+    """Return the path with the home folder in place of ~ or ~user. Raises BadInput."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise BadInput(f"{path}: no home folder is known for it; write the whole path") from error
 
 
 def make_own_folders(own: Path) -> None:

@@ -31,7 +31,7 @@ from typing import Any
 from packaging.specifiers import SpecifierSet
 
 import reference
-from harness.errors import BadInput
+from harness.errors import BadInput, clean
 from harness.machine.resources import is_reserved
 from harness.plan.vocabulary import NUMERICS, PHASES, PROFILES, STATISTICS
 from reference.errors import UnknownName
@@ -250,18 +250,16 @@ def _found() -> tuple[Mapping[str, Framework], Mapping[str, str]]:
     }
     refused: dict[str, str] = {}
     for entry in entry_points(group=ENTRY_POINT_GROUP):
-        distribution = _printable(entry.dist.name if entry.dist else "an unknown package")
+        distribution = clean(entry.dist.name if entry.dist else "an unknown package")
         try:
             framework = _third_party(entry, found)
         except BadInput as error:
-            refused[_printable(entry.name)] = _printable(
-                f"{error}; mend, update or uninstall {distribution}"
-            )
+            refused[clean(entry.name)] = clean(f"{error}; mend, update or uninstall {distribution}")
             continue
         found[entry.name] = replace(
             framework,
             distribution=distribution,
-            version=_printable(entry.dist.version if entry.dist else "unknown"),
+            version=clean(entry.dist.version if entry.dist else "unknown"),
         )
     for name, why in refused.items():
         warnings.warn(f"the framework '{name}' is left out: {why}", UnusableAdapter, stacklevel=3)
@@ -315,11 +313,6 @@ def models_identity(models: Iterable[str]) -> dict[str, dict[str, str]]:
     }
 
 
-def _printable(text: str) -> str:
-    """One line without characters that steer a terminal."""
-    return " ".join("".join(mark if mark.isprintable() else " " for mark in text).split())
-
-
 def _hash_of(folder: Path) -> str:
     """SHA-256 over the .py and .toml files of a folder, in the order of their names.
 
@@ -348,7 +341,7 @@ def read_framework(name: str, package: str, root: Path) -> Framework:
     folder = root.joinpath(*package.split(".")[1:])
     path = folder / "env.toml"
     try:
-        text = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         environments = {
             _word(key, "an environment"): EnvironmentSpec(
                 framework=_word(name, "a framework"),
@@ -487,11 +480,11 @@ def arms() -> dict[str, Arm]:
 
 def get_arm(name: str) -> Arm:
     """Return the arm of a name. Raises UnknownName with the nearest valid names."""
-    known, parts = arms(), _NAME.fullmatch(name)
-    plain = f"{parts['framework']}:{parts['mode']}" if parts else name
-    if parts is None or plain not in known:
-        raise UnknownName("arm", name, known)
-    arm = known[plain]
+    parts = _NAME.fullmatch(name)
+    framework = parts and {**frameworks(), **_MEANWHILE}.get(parts["framework"])
+    if not parts or not framework or parts["mode"] not in framework.modes:
+        raise UnknownName("arm", name, arms())
+    arm = Arm(framework, framework.modes[parts["mode"]])
     if version := parts["version"]:
         environment = arm.mode.environment.at(version)
         arm = replace(arm, mode=replace(arm.mode, environment=environment), version=version)

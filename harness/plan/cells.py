@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Annotated
 
 import reference
+from harness.errors import BadInput
 from harness.plan.arms import get_arm
 from harness.plan.domains import AT_LEAST_0, AT_LEAST_1, OneOf
 from harness.plan.suite import Suite, presets_of
@@ -94,7 +95,8 @@ def plan(suite: Suite, running: Collection[str] | None = None) -> list[Cell]:
     """Return every cell of a suite.
 
     The cells of one arm and thread count follow each other, because they share a process.
-    ``running`` holds the arms among which the A/A twin is chosen (``twins_of``).
+    ``running`` holds the arms among which the A/A twin is chosen (``twins_of``). Raises BadInput if
+    there is none.
     """
     cells: list[Cell] = []
     comparisons: dict[tuple[object, ...], str] = {}
@@ -140,4 +142,14 @@ def plan(suite: Suite, running: Collection[str] | None = None) -> list[Cell]:
                     tokens=tokens,
                 )
             )
+    _refuse_empty(suite, cells)
     return cells
+
+
+def _refuse_empty(suite: Suite, cells: Sequence[Cell]) -> None:
+    """Raise BadInput if there are no cells; all phases but generation have some in every suite."""
+    if not cells:
+        raise BadInput(
+            "there is nothing to compare, because none of these models generates:"
+            f" {', '.join(suite.models)}; name another phase, such as --phases inference, or gpt2"
+        )

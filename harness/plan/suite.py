@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import reference
 from harness.errors import BadInput, clean
 from harness.machine.describe import shown
-from harness.machine.resources import available_cores, most_threads
+from harness.machine.resources import available_cores, expanded, most_threads
 from harness.plan.arms import arms, get_arm, objection_to, top_folder
 from harness.plan.domains import (
     ABOVE_0,
@@ -32,7 +32,7 @@ from harness.plan.domains import (
     members_of,
 )
 from harness.plan.vocabulary import DEVICES, NUMERICS, PHASES, RESIDENCIES
-from harness.statistics.decisions import LEVELS
+from harness.statistics.levels import LEVELS
 from reference.errors import UnknownName
 from reference.optimizers import OPTIMIZERS
 from reference.presets import TIME
@@ -138,10 +138,11 @@ def load_suite(name_or_path: str) -> Suite:
     path = suite_names().get(name_or_path)
     if path is None:
         path = Path(name_or_path)
-        if path.suffix != ".toml":
+        # A word that names no file is probably the mistyped name of a suite.
+        if path.suffix != ".toml" and not path.is_file():
             raise UnknownName("suite", name_or_path, suite_names(), where="the command line")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # editors may begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(
             f"cannot read the suite {path}: {error}; 'levelfield list suites' names the suites"
@@ -298,6 +299,9 @@ class _BadValue(BadInput):
 def validated(suite: Suite) -> Suite:
     """Return the suite with patterns expanded and no duplicates. Raises UnknownName or BadInput."""
     cores = most_threads()
+    for time in suite.times:
+        if time < 1:
+            raise _BadValue("times", f"a sequence has at least 1 element, not {time}")
     for model in suite.models:
         definition = reference.get(model)
         _check_traceable(definition, [each for each in suite.presets if each in suite.own_presets])
@@ -343,7 +347,7 @@ def add_folders(folders: Iterable[Path]) -> tuple[str, ...]:
     added = []
     for folder in folders:
         try:
-            models = reference.add_models(folder.expanduser(), _check_traceable)
+            models = reference.add_models(expanded(folder), _check_traceable)
         except reference.BadDefinition as error:
             raise BadInput(clean(str(error))) from error
         added.append(str(models.folder))

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +20,7 @@ from typing import Any, Literal
 from harness.errors import WorkerFailure
 from harness.machine.cgroups import oom_kills
 from harness.machine.resources import memory_limit_bytes, reference_variables
+from harness.machine.scratch import refuse_full, remove, scratch_folder
 from harness.machine.supervised import completed
 from harness.plan.cells import Cell
 from harness.plan.suite import Suite
@@ -68,15 +67,6 @@ def _stamp(path: Path) -> Stamp:
     return ()
 
 
-def remove(folder: Path) -> None:
-    """Delete a folder that a worker may have left in any state, or a file in its place."""
-    with contextlib.suppress(OSError):
-        folder.chmod(0o700)
-    shutil.rmtree(folder, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        folder.unlink()
-
-
 def _failed(
     done: subprocess.CompletedProcess[str], *, out_of_memory: bool
 ) -> tuple[Literal["out-of-memory", "failed"], str]:
@@ -121,14 +111,14 @@ class Cases:
 
     def _solve(self, cell: Cell) -> tuple[Case, Answers]:
         # This folder is unknown to the workers, and deleted before the case is available to them.
-        with tempfile.TemporaryDirectory(prefix="levelfield-reference-") as folder:
+        with scratch_folder() as folder:
             printed = self._reference(
                 ("reference", cell.model, cell.preset, cell.batch),
-                *(cell.model, cell.preset, str(cell.batch), str(self.suite.seed), folder),
+                *(cell.model, cell.preset, str(cell.batch), str(self.suite.seed), str(folder)),
                 ",".join(self.suite.phases),
                 *self.suite.optimizers,
             )
-            answers = read_answers(Path(folder) / "answers.npz")
+            answers = read_answers(folder / "answers.npz")
         case = draw_case(
             cell.model,
             cell.preset,
@@ -147,8 +137,8 @@ class Cases:
         key = (cell.model, cell.preset, cell.batch, cell.phase, optimizer)
         if key not in self._closings:
             _, case, answers = self.solved(cell)
-            with tempfile.TemporaryDirectory(prefix="levelfield-reference-") as folder:
-                gate, closing = Path(folder, "gate.npz"), Path(folder, "answers.npz")
+            with scratch_folder() as folder:
+                gate, closing = folder / "gate.npz", folder / "answers.npz"
                 write_answers(answers, gate)
                 self._reference(
                     ("reference.closing", *key),
@@ -180,6 +170,7 @@ class Cases:
         )
         if done.returncode:
             status, reason = _failed(done, out_of_memory=oom_kills() != killed)
+            refuse_full(self.scratch, reason)
             name = f"{model}/{preset} with batch {batch}"
             failure = WorkerFailure(status, f"the reference could not solve {name}: {reason}")
             self._unsolved[task] = failure
@@ -226,14 +217,14 @@ class Cases:
             assert not isinstance(drawn, str)
             _, lesson = drawn
             # The file that workers read is not used: a worker may have changed it.
-            with tempfile.TemporaryDirectory(prefix="levelfield-reference-") as folder:
-                path = Path(folder, "case.npz")
+            with scratch_folder() as folder:
+                path = folder / "case.npz"
                 write_case(lesson.case, path)
                 counts = str(lesson.epochs), str(lesson.train_sets)
                 self._reference(
-                    ("reference.learning", *key), *(str(path), optimizer, *counts, folder)
+                    ("reference.learning", *key), *(str(path), optimizer, *counts, str(folder))
                 )
-                runs = [read_learned(Path(folder, f"learned-{n}.npz")) for n in range(RUNS)]
+                runs = [read_learned(folder / f"learned-{n}.npz") for n in range(RUNS)]
             curves = [lesson.curve(run.train_losses, run.outputs) for run in runs]
             self._learned[key] = expected_curve(curves)
         return self._learned[key]

@@ -31,7 +31,7 @@ from typing import Any
 
 import orjson
 
-from harness.errors import BadInput, LevelfieldError, RunFailed
+from harness.errors import FULL_DISK, BadInput, LevelfieldError, RunFailed
 from harness.plan.domains import shortened
 from harness.records import kinds
 from harness.records.description import fault_of
@@ -44,7 +44,6 @@ _REQUIRED = {
     kind: frozenset(name for name, each in kinds.fields_of(kind).items() if each.required)
     for kind in kinds.KINDS
 }
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
@@ -67,6 +66,11 @@ class Run:
     def records_path(self) -> Path:
         """The path of the raw records."""
         return self.path / "records.jsonl"
+
+    @property
+    def resume_command(self) -> str:
+        """The command that goes on with this run."""
+        return f"levelfield run --resume {shlex.quote(str(self.path))}"
 
     @property
     def identity(self) -> str:
@@ -96,10 +100,10 @@ class Run:
         except OSError as error:
             with contextlib.suppress(OSError):  # if this fails, the next repair drops the torn line
                 os.ftruncate(self._records, size)
-            what = "the disk is full" if error.errno in _FULL else str(error.strerror)
+            what = "the disk is full" if error.errno in FULL_DISK else str(error.strerror)
             raise RunFailed(
                 f"{self.records_path}: {what}; {self._kept} records are kept; to go on later, type:"
-                f" levelfield run --resume {shlex.quote(str(self.path))}"
+                f" {self.resume_command}"
             ) from error
         self._kept += 1
         self._size = size + len(line)
@@ -301,7 +305,13 @@ def read_records(run: Run) -> list[dict[str, Any]]:
 
 def finished(run: Run) -> set[str]:
     """Return the ids of the cells that ended, well or badly."""
-    return {record["cell"] for record in iterate_records(run) if record["record"] == "status"}
+    return set(statuses(run))
+
+
+def statuses(run: Run) -> dict[str, str]:
+    """Return the status of each cell that ended: id of the cell -> status."""
+    ended = (record for record in iterate_records(run) if record["record"] == "status")
+    return {record["cell"]: record["status"] for record in ended}
 
 
 def record_line(record: Record) -> bytes:
@@ -327,7 +337,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def writing_failed(error: OSError, path: Path, *, advice: str) -> LevelfieldError:
     """Return the error to raise if a write to ``path`` failed."""
-    if error.errno in _FULL:
+    if error.errno in FULL_DISK:
         return RunFailed(f"{path}: the disk is full; make room, or {advice}")
     return BadInput(f"{path}: cannot write there: {error.strerror}; {advice}")
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import harness.report.agg  # noqa: F401  before any import of Matplotlib
+
+# isort: split
 from matplotlib.figure import Figure
 
 from harness.analysis.comparisons import Comparison, comparisons_of

@@ -9,14 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy
 import pandas
-from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.table import Table
-from rich.text import Text
 
 from harness.analysis.comparisons import Comparison
 from harness.analysis.verdicts import Judged, pair_of
@@ -43,8 +39,7 @@ _RATIO, _VERDICT, _EVEN = "ratio to first", "verdict", "break-even with first (s
 _NO_REASON = {"unfinished": "interrupted, or not yet run"}
 # How a text names the steps for which an arm is faster in total, start-up included.
 STEPS_WORDS = {"below": "up to", "above": "from"}
-_TEXT_COLUMNS = ("arm", "status", _VERDICT)
-_FEW_ARMS = 4  # a terminal shows every pair of at most so many arms
+TEXT_COLUMNS = ("arm", "status", _VERDICT)
 
 
 @dataclass(frozen=True)
@@ -262,63 +257,11 @@ class _Notes:
         return f" ({self.texts.index(text) + 1})"
 
 
-def to_rich(table: ComparisonTable) -> RenderableType:
-    """The table for a terminal of any width; a narrow one shows bands below each other."""
-    return _Terminal(table)
-
-
-@dataclass(frozen=True)
-class _Terminal:
-    """Breaks between columns, never in a number. https://rich.readthedocs.io/en/stable/protocol.html"""
-
-    table: ComparisonTable
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield Text(self.table.title, style="bold")
-        for band in _bands(self.table.cells, options.max_width):
-            yield self._band(band)
-        notes = [f"{number}. {note}" for number, note in enumerate(self.table.notes, start=1)]
-        yield Text("\n".join([*self.table.below, *notes]))
-        if self.table.cells.shape[0] <= _FEW_ARMS and len(self.table.pairs):
-            for line in self.table.pairs.to_dict("records"):
-                words = f"{line['statistic']}: {line['pair']} = {line['ratio']}: {line['verdict']}"
-                yield Text(words + (f" ({line['notes']})" if line["notes"] != ABSENT else ""))
-
-    def _band(self, names: list[str]) -> Table:
-        shown = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-        for name in names:
-            side: Literal["left", "right"] = "left" if name in _TEXT_COLUMNS else "right"
-            shown.add_column(Text(_header(name)), justify=side, no_wrap=True)
-        for row in self.table.cells.to_dict("records"):
-            style = "" if row["status"].startswith("ok") else "yellow"
-            shown.add_row(*(Text(row[name]) for name in names), style=style)
-        return shown
-
-
-def _header(name: str) -> str:
-    return name.replace(" (", "\n(")
-
-
-def _bands(cells: pandas.DataFrame, width: int) -> list[list[str]]:
-    """Names of the columns of each band; every band begins with the arm."""
-    arm, *others = cells.columns
-    size = {
-        name: 2 + max(map(cell_len, [*_header(name).splitlines(), *cells[name]]))
-        for name in cells.columns
-    }
-    bands = [[arm]]
-    for name in others:
-        if len(bands[-1]) > 1 and sum(size[each] for each in bands[-1]) + size[name] > width:
-            bands.append([arm])
-        bands[-1].append(name)
-    return bands
-
-
 def markdown(tables: Iterable[ComparisonTable], *, pairs: bool = True) -> str:
     """The tables as GitHub-flavoured Markdown; ``pairs``: with every verdict below each."""
     parts = []
     for table in tables:
-        parts += [f"### {escape(table.title)}", markdown_table(table.cells, left=_TEXT_COLUMNS)]
+        parts += [f"### {escape(table.title)}", markdown_table(table.cells, left=TEXT_COLUMNS)]
         parts += ["\n".join(f"- {escape(line)}" for line in table.below if line)]
         notes = [f"{number}. {escape(note)}" for number, note in enumerate(table.notes, start=1)]
         parts += ["\n".join(notes)] if notes else []

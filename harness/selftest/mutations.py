@@ -11,7 +11,6 @@ replacement is broken, and not that the gate sees the mistake.
 from __future__ import annotations
 
 import shutil
-import tempfile
 import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import BadInput
+from harness.machine.scratch import scratch_folder
 from harness.plan.arms import Framework, frameworks, read_framework, registered
 from harness.plan.cells import Cell, plan
 from harness.plan.suite import Effort, Suite, validated
@@ -123,11 +123,11 @@ def run_mutations(
         cells=tuple(dict.fromkeys(cell for mistake in chosen for cell in mistake.cells)),
         edits=dict.fromkeys(MODES, ()),
     )
-    with tempfile.TemporaryDirectory(prefix="levelfield-") as scratch, ExitStack() as stack:
+    with scratch_folder() as scratch, ExitStack() as stack:
         asked: dict[str, Mistake] = {}
         for name in names:
             for mistake in (unmutated, *chosen):
-                copy = mutated(name, mistake.name, mistake.edits[name], Path(scratch))
+                copy = mutated(name, mistake.name, mistake.edits[name], scratch)
                 stack.enter_context(registered(copy))
                 asked[f"{copy.name}:{MODES[name]}"] = mistake
         suite = _suite(unmutated.cells, tuple(asked))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from harness.machine.describe import code_version, describe_machine
+from harness.machine.scratch import scratch_folder
 from harness.records.frames import load
 from harness.report import write_report
 from harness.selftest import mutations, page, real
@@ -89,7 +89,7 @@ def recomputed(run: Path) -> Finding:
     """Compare two reports that are made from one run, byte by byte."""
     hashes = []
     for _ in range(2):
-        with tempfile.TemporaryDirectory(prefix="levelfield-") as folder:
+        with scratch_folder() as folder:
             files = write_report(run, folder, formats=("markdown", "csv"))
             whole = b"".join(path.read_bytes() for path in sorted(files))
             hashes.append(hashlib.sha256(whole).hexdigest())

@@ -21,8 +21,9 @@ from harness.plan.arms import get_arm
 from harness.plan.suite import Effort, Suite
 from harness.records.frames import Frames
 from harness.selftest.goals import Finding, share_of
-from harness.statistics.decisions import ALPHA_PER_LOOK, LOOKS, comparison_verdicts
+from harness.statistics.decisions import ALPHA_PER_LOOK, comparison_verdicts
 from harness.statistics.estimates import Flags, Floats, paired_blocks
+from harness.statistics.levels import LOOKS
 
 PART = "machine"
 REAL_ARMS = ("torch:eager", "jax:jit", "tensorflow:function")

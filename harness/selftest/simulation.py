@@ -14,8 +14,9 @@ from scipy import special, stats  # type: ignore[import-untyped]
 from harness.selftest.goals import Finding, at_least, at_most
 from harness.selftest.worlds import EVERYTHING, WORLDS, machine, pairs_of, sessions, slices
 from harness.statistics.corrections import holm
-from harness.statistics.decisions import ALPHA_PER_LOOK, LOOKS
+from harness.statistics.decisions import ALPHA_PER_LOOK
 from harness.statistics.estimates import Floats, estimate
+from harness.statistics.levels import LOOKS
 
 PART = "simulation"
 NOMINAL = 0.05

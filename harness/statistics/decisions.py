@@ -26,9 +26,8 @@ from harness.statistics.estimates import (
     estimate,
     paired_blocks,
 )
+from harness.statistics.levels import LEVELS, LOOKS
 
-LOOKS = (6, 10, 15, 20, 30)  # numbers of blocks at which a verdict may be taken
-LEVELS = {"smoke": (), "quick": LOOKS[:1], "standard": LOOKS[:4], "thorough": LOOKS}
 ALPHA_PER_LOOK = 0.0125  # also in quick runs, because they may be continued as longer ones
 TIE_ALPHA = 0.05  # for each of the two one-sided tests
 # A comparison is void if the A/A twin differs at this level, or above this share of rounds in

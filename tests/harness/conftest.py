@@ -1,7 +1,9 @@
-"""Fixtures for tests of the engine: a framework that misbehaves, and runs of it."""
+"""Fixtures for several files: a framework that misbehaves, runs of it, and a small disk."""
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,3 +83,15 @@ def run_modes(misbehaving: Framework, tmp_path_factory: pytest.TempPathFactory) 
         return created.path
 
     return run
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 2 MiB, which only root can mount."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "levelfield-test", str(folder)]
+    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("only root can mount a small disk, where containers allow it")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -20,7 +20,7 @@ from harness.advice.needs import CRITERIA, PURPOSES, Need, read_need, stated
 from harness.advice.ranking import DRAWS, Costs, moves_of, ranked
 from harness.advice.words import advice_text
 from harness.analysis.comparisons import comparisons_of
-from harness.cli import app
+from harness.cli.application import app
 from harness.errors import BadInput
 from harness.plan.arms import arms, frameworks, get_arm
 from harness.records.frames import Frames, load

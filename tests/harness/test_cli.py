@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,10 +21,17 @@ import typer
 
 import reference
 from harness.analysis.summary import summary as summarised
-from harness.cli import app, main
+from harness.cli.application import answer, app
 from harness.plan.arms import arms
 from harness.records import frames, store
-from tests.support.terminal import Done, Terminal, installed_misbehaving, variables, write_suite
+from tests.support.terminal import (
+    COMMAND,
+    Done,
+    Terminal,
+    installed_misbehaving,
+    variables,
+    write_suite,
+)
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +96,8 @@ MISTAKES = {
     "check --threads 9999": "threads must be from 1 to the",
     "check --python nonsense": "--python takes NAME=PATH",
     "run quick --numeric int9": "unknown numeric mode 'int9'; did you mean int8?",
+    "check tiny --models mlp --phases generation": "there is nothing to compare",
+    "run tiny --models mlp --phases generation": "there is nothing to compare",
     "export mpl --onnx x.onnx": "unknown model 'mpl'; did you mean mlp?",
     "export mlp --preset papr --onnx x.onnx": "unknown preset 'papr' in model mlp",
     "export mlp --phase trainig --onnx x.onnx": "unknown phase 'trainig' in --phase",
@@ -211,9 +223,8 @@ def test_an_installed_wheel_names_its_version_and_no_commit(
     code = {"version": "1.2", "commit": None, "changed": None}
     monkeypatch.setattr("harness.machine.describe.code_version", lambda: code)
     monkeypatch.setattr(sys, "argv", ["levelfield", "--version"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code in (0, None)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # which answer() replaces
+    assert answer() == 0
     assert capsys.readouterr().out == "levelfield 1.2\n"
 
 
@@ -379,6 +390,36 @@ def test_check_fails_where_an_arm_is_wrong_and_tells_scripts_why(terminal: Termi
     assert rows["misbehaving:well"]["output_error"] < 1e-6
     assert rows["misbehaving:nan"]["status"] == "wrong"
     assert "not finite" in rows["misbehaving:nan"]["reason"]
+
+
+def test_screens_that_no_one_reads_stop_no_run(terminal: Terminal) -> None:
+    suite = write_suite(terminal.folder / "unread.toml", "well")
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [*COMMAND, "run", suite, "--phases", "inference", "--results", "unread"],
+        cwd=terminal.folder,
+        env=terminal.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=write,
+        stderr=write,
+        check=False,
+    )
+    os.close(write)
+    (run,) = (terminal.folder / "unread").iterdir()
+    assert done.returncode == 0
+    assert set(store.statuses(store.open_run(run)).values()) == {"ok"}
+    assert (run / "report" / "report.md").is_file()
+
+
+def test_a_run_without_one_good_cell_fails(terminal: Terminal) -> None:
+    suite = write_suite(terminal.folder / "bad.toml", "nan")
+    done = terminal("run", suite, "--phases", "inference", "--results", "bad")
+    (run,) = (terminal.folder / "bad").iterdir()
+    assert done.code == 1
+    line = f"levelfield: no cell of {run.relative_to(terminal.folder)} is ok; its report says why"
+    assert done.errors.splitlines()[-1] == line
+    assert (run / "report" / "report.md").is_file()
 
 
 def test_check_keeps_the_logs_of_what_failed_and_names_them(terminal: Terminal) -> None:

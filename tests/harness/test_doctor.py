@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from harness.cli import app
 from harness.cli import doctor as command
+from harness.cli.application import app
 from harness.machine import doctor
 from harness.machine.gpu import GpuFacts
 from harness.plan.arms import PINS_LAST, EnvironmentSpec, arms, old_pins

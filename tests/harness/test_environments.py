@@ -18,11 +18,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from harness.environments import interpreters, pip, sealed
 from harness.environments.sealed import EnvironmentFailed, Interpreter
 from harness.errors import BadInput, RunFailed
 from harness.plan.arms import EnvironmentSpec
+from tests.support.disks import fill
 from tests.support.processes import alive, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -425,6 +427,63 @@ def test_a_cache_that_cannot_be_written_is_one_line(
         sealed.build(ALPHA, on_progress=ignore)
 
 
+# A stranger may not be allowed to read this Python: all is imported before.
+STRANGER = """
+import os, sys
+from harness.cli.application import answer
+sys.argv = ["levelfield", "env", "list", "--json"]
+assert answer() == 0
+os.setgroups([])
+os.setgid(54321)
+os.setuid(54321)
+for name in ("HOME", "XDG_CACHE_HOME", "LEVELFIELD_CACHE"):
+    os.environ.pop(name, None)
+os.environ.update(dict([each.split("=") for each in sys.orig_argv[3:]]))
+os._exit(answer())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize(
+    ("cache", "line"),
+    [
+        (None, "no home folder is known for this user; name a folder of your own"),
+        ("locked", "environments: cannot read it: Permission denied; name a folder of your own"),
+    ],
+)
+def test_a_stranger_is_told_in_one_line_to_name_a_cache(
+    tmp_path: Path, cache: str | None, line: str
+) -> None:
+    folder = tmp_path / "locked" / "environments"
+    folder.mkdir(parents=True)
+    folder.chmod(0o700)
+    variables = [f"LEVELFIELD_CACHE={tmp_path / cache}"] if cache else []
+    done = subprocess.run(
+        [sys.executable, "-c", STRANGER, *variables],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "LEVELFIELD_CACHE": str(tmp_path / "own")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("levelfield: ")
+    assert done.stderr.endswith(f"{line}: export LEVELFIELD_CACHE=FOLDER\n")
+
+
+def test_an_environment_on_a_full_disk_fails_in_one_line(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEVELFIELD_CACHE", str(small_disk))
+    fill(small_disk, 1 << 16)
+    with pytest.raises(EnvironmentFailed, match="the disk is full") as caught:
+        sealed.build(ALPHA, on_progress=ignore)
+    assert str(caught.value).endswith("then type: levelfield env build first")
+    assert "\n" not in str(caught.value)
+    assert sealed.find(ALPHA) is None
+
+
 def test_the_lock_hash_changes_with_the_lock_alone() -> None:
     lock = ("alpha==1.0", "beta==1.0")
     assert sealed.lock_hash(lock) == sealed.lock_hash(reversed(lock))
@@ -475,6 +534,22 @@ def test_path_then_pyenv_are_searched_past_what_fails(
     assert sealed.choose_interpreter("<3.7.5").path == old
     fake_python(real, "python3.9", "3.9.1")
     assert sealed.choose_interpreter("<3.11").version == "3.9.1"
+
+
+def test_pyenvs_versions_are_asked_in_place_of_its_shims(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shim takes several times as long to start, and only starts a version that is selected."""
+    shims, later = tmp_path / "pyenv/shims", tmp_path / "later"
+    shim = fake_python(shims, "python3.7", "3.7.1")
+    version = fake_python(tmp_path / "pyenv/versions/3.7.2/bin", "python3.7", "3.7.2")
+    fake_python(later, "python3.7", "3.7.3")
+    (tmp_path / "link").symlink_to(later)
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "pyenv"))
+    monkeypatch.setenv("PATH", os.pathsep.join(map(str, (shims, later, tmp_path / "link", shims))))
+    asked = [each for each in interpreters._candidates(SpecifierSet("==3.7.*")) if each.exists()]
+    assert asked[1:3] == [version, later / "python3.7"]
+    assert shim not in asked and tmp_path / "link/python3.7" not in asked
 
 
 def test_interpreters_named_by_the_variable_come_before_path(

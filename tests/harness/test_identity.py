@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from harness.analysis.history import history
 from harness.analysis.sessions import OTHER_MACHINE, compare
 from harness.analysis.verdicts import judge
-from harness.cli import app
+from harness.cli.application import app
 from harness.engine import session
 from harness.errors import BadInput
 from harness.machine.describe import describe_machine, difference

@@ -14,7 +14,7 @@ from typing import cast
 import pytest
 from typer.testing import CliRunner
 
-from harness.cli import app
+from harness.cli.application import app
 from harness.engine import session
 from harness.errors import RunFailed
 from harness.machine import locks, topology

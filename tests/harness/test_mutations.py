@@ -12,7 +12,7 @@ import pandas
 import pytest
 from typer.testing import CliRunner
 
-from harness.cli import app
+from harness.cli.application import app
 from harness.environments import sealed
 from harness.errors import BadInput
 from harness.plan.arms import frameworks, get_arm

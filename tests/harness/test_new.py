@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from harness.cli import app, new
+from harness.cli import new
+from harness.cli.application import app
 from harness.environments.sealed import environments_folder
 from harness.errors import BadInput
 

@@ -20,7 +20,7 @@ from onnx.reference import ReferenceEvaluator
 from typer.testing import CliRunner
 
 import reference
-from harness.cli import app
+from harness.cli.application import app
 from harness.engine import session
 from harness.environments import sealed
 from harness.errors import BadInput

@@ -11,10 +11,11 @@ from pathlib import Path
 import pandas
 import pytest
 from markdown_it import MarkdownIt
-from rich.console import Console
 
 from harness.analysis.comparisons import comparisons_of
 from harness.analysis.summary import summary
+from harness.cli.report import show_table
+from harness.cli.terminal import terminal
 from harness.errors import clean
 from harness.records.frames import Frames, load
 from harness.records.store import STATUSES
@@ -23,7 +24,7 @@ from harness.report import write_report
 from harness.report.charts import ratio_chart
 from harness.report.findings import SMOKE, findings
 from harness.report.provenance import provenance
-from harness.report.tables import ComparisonTable, markdown, to_rich
+from harness.report.tables import ComparisonTable, markdown
 from harness.report.text import escape, significant
 from tests.support.reports import ARMS, frames_of
 from tests.support.synthetic import write_run
@@ -395,8 +396,9 @@ def test_a_terminal_shows_the_same_and_takes_no_orders(tmp_path: Path) -> None:
     frames = with_reason(quiet, 0, "failed", f"[bold]kept[/bold] {HOSTILE}")
     frames.cells.loc[3, "arm"] = "[red]arm[/red]"
     table = comparison_tables(frames)[0]
-    console = Console(file=StringIO(), width=200, force_terminal=False)
-    console.print(to_rich(table))
+    console = terminal()
+    console.file, console.width = StringIO(), 200
+    show_table(table, console)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "[bold]kept[/bold]" in shown and "\x1b" not in shown and "5 of 6 arms ok" in shown
     for arm, row in texts_of(table).items():
@@ -406,8 +408,9 @@ def test_a_terminal_shows_the_same_and_takes_no_orders(tmp_path: Path) -> None:
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
 def test_a_narrow_terminal_breaks_no_number(tmp_path: Path, width: int) -> None:
     table = comparison_tables(frames_of(tmp_path, statuses={9: "no-environment"}))[1]
-    console = Console(file=StringIO(), width=width, force_terminal=False)
-    console.print(to_rich(table))
+    console = terminal()
+    console.file, console.width = StringIO(), width
+    show_table(table, console)
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert max(map(len, lines)) <= width
     for arm, row in texts_of(table).items():

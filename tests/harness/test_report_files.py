@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -49,6 +50,37 @@ def twice(tmp_path_factory: pytest.TempPathFactory) -> Twice:
     command = [sys.executable, "-c", code, path, two]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return Twice(path, one, two, done.stdout)
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "not a backend"])
+def test_charts_are_drawn_whatever_backend_is_set(tmp_path: Path, backend: str) -> None:
+    """A notebook's kernel sets one that other programs cannot load, and wants it back."""
+    code = (
+        "import os, sys; from pathlib import Path; from harness.report import plot;"
+        "plot('ratio', [Path(sys.argv[1])], Path(sys.argv[2])); print(os.environ['MPLBACKEND'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, run(tmp_path), tmp_path],
+        env={**os.environ, "MPLBACKEND": backend},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{backend}\n", "")
+    assert (tmp_path / "ratio.png").is_file()
+
+
+@pytest.mark.parametrize("first", ["matplotlib", "harness.report"])
+def test_a_program_that_draws_by_itself_keeps_its_backend(first: str) -> None:
+    code = f"import {first}; import harness.report, matplotlib; print(matplotlib.get_backend())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "MPLBACKEND": "svg"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "svg\n"
 
 
 def bytes_of(paths: Iterable[Path]) -> dict[str, bytes]:

@@ -345,7 +345,9 @@ def await_slices(started: Started, run: Path, before: bytes) -> None:
     wait_until(measuring)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name
+)
 def test_an_interruption_says_in_one_line_how_to_go_on(
     place: Place, start: Start, interrupted: Path, number: signal.Signals
 ) -> None:
@@ -357,7 +359,7 @@ def test_an_interruption_says_in_one_line_how_to_go_on(
     if number == signal.SIGTERM:
         started.process.send_signal(signal.SIGCONT)  # as timeout does
     done = started.done()
-    assert done.code == 130
+    assert done.code == 128 + number
     assert done.output == ""
     assert lines_of(done) == [
         "interrupted; the measurements so far are kept; to continue, type: "

@@ -10,7 +10,7 @@ import pandas
 import pytest
 from typer.testing import CliRunner
 
-from harness.cli import app
+from harness.cli.application import app
 from harness.errors import BadInput
 from harness.records.frames import load
 from harness.selftest import page, probes, proof, real

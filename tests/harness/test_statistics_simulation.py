@@ -21,12 +21,12 @@ from harness.statistics.corrections import holm
 from harness.statistics.decisions import (
     ALPHA_PER_LOOK,
     BEATEN,
-    LOOKS,
     Verdict,
     comparison_verdicts,
     decide,
 )
 from harness.statistics.estimates import estimate
+from harness.statistics.levels import LOOKS
 
 MARGIN = float(np.log1p(0.02))
 

@@ -212,6 +212,23 @@ def test_what_cannot_be_read_as_text_is_refused(tmp_path: Path) -> None:
         assert "levelfield list suites" in message
 
 
+@pytest.mark.parametrize("name", ["suite.toml", "suite.txt", "suite"])
+def test_a_file_is_a_suite_whatever_its_name_and_first_mark(tmp_path: Path, name: str) -> None:
+    """Editors may begin a file with a byte-order mark."""
+    path = tmp_path / name
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
+    assert load_suite(str(path)).seed == 3
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD.replace("seed", "sede").encode())
+    assert f"{path}:11: unknown key 'sede'" in message_of(path)
+
+
+def test_a_suite_without_a_cell_is_refused() -> None:
+    suite = replace(load_suite("tiny"), models=("mlp", "lenet5"), phases=("generation",))
+    words = "none of these models generates: mlp, lenet5; name another phase"
+    with pytest.raises(BadInput, match=words):
+        plan(suite)
+
+
 def test_an_unknown_suite_is_answered_with_the_nearest_name(tmp_path: Path) -> None:
     assert message_of("quik") == "unknown suite 'quik' in the command line; did you mean quick?"
     assert "unknown suite" in message_of(tmp_path)
@@ -336,6 +353,7 @@ MORE = {
         "torch:eager is not among the arms (reference:numpy)",
         '"auto" or "none"',
     ),
+    "sequence of nothing": ("times = [-5]", "a sequence has at least 1 element", "-5"),
     "unknown twin": ('twin = "torch:eagr"', "unknown arm 'torch:eagr'", "torch:eager"),
 }
 

@@ -18,7 +18,10 @@ import pytest
 
 from tests.support.engine import MISBEHAVING
 
+ROOT = Path(__file__).parents[2]
 CONSOLE_SCRIPT = Path(sys.executable).with_name("levelfield")
+# The command line of this checkout, wherever the console script comes from.
+COMMAND = (sys.executable, "-c", "from harness.cli import main; main()")
 
 # A build backend in the project's own folder, so that pip installs without fetching anything.
 BACKEND = """
@@ -84,6 +87,7 @@ accuracy = false
 """
 FORKS = """
 import gc, json, os, sys, traceback
+import harness.cli.application, harness.engine.session
 from harness.cli import main
 gc.freeze()
 for line in sys.stdin:
@@ -159,7 +163,7 @@ def variables(factory: pytest.TempPathFactory, site: Path, **more: str) -> dict[
     base = factory.getbasetemp()
     return {
         **{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
-        "PYTHONPATH": str(site),
+        "PYTHONPATH": os.pathsep.join((str(site), str(ROOT))),
         "LEVELFIELD_CACHE": str(base / "cache"),
         "COLUMNS": "200",
         # The reference compiles the same functions for every command.

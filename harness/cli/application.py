@@ -1,0 +1,106 @@
+"""The application: all commands, and the exit codes and lines of their errors."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+from harness.cli import (
+    advise,
+    check,
+    compare,
+    doctor,
+    env,
+    export,
+    history,
+    list,
+    new,
+    plot,
+    report,
+    run,
+    selftest,
+)
+from harness.cli.signals import Interrupted
+from harness.errors import FULL_DISK, LevelfieldError, clean
+from harness.plan.suite import add_installed_models
+from reference.errors import BadDefinition, UnknownName
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("list")(list.list_command)
+app.add_typer(env.app, name="env")
+app.command("check")(check.check_command)
+app.command("run")(run.run_command)
+app.command("report")(report.report_command)
+app.command("plot")(plot.plot_command)
+app.command("advise")(advise.advise_command)
+app.command("export")(export.export_command)
+app.command("compare")(compare.compare_command)
+app.command("history")(history.history_command)
+app.add_typer(new.app, name="new")
+app.command("doctor")(doctor.doctor_command)
+app.command("selftest")(selftest.selftest_command)
+
+
+def _print_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    from harness.machine.describe import code_version
+
+    code = code_version()
+    words = f"levelfield {code['version']}"
+    if code["commit"]:  # a wheel has none
+        words += f" (commit {code['commit'][:12]}{', changed' if code['changed'] else ''})"
+    print(words)
+    raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Compares deep-learning frameworks after proving that they compute the same thing."""
+    add_installed_models()
+
+
+def answer() -> int:
+    """Carry out the command of ``sys.argv`` -> its exit code. An error costs one line."""
+    warnings.showwarning = _warn
+    try:
+        app()
+    except Interrupted as interrupted:
+        return _failed("interrupted", interrupted.code)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    except (UnknownName, BadDefinition) as error:
+        return _failed(str(error), 2)
+    except LevelfieldError as error:
+        return _failed(str(error), error.exit_code)
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        where = error.filename or "a file"
+        return _failed(f"{where}: the disk is full; make room and type the command again", 1)
+    return 0
+
+
+def _warn(message: Warning | str, *where: object, **more: object) -> None:
+    # Users do not need a warning's file and line number.
+    print(f"levelfield: {clean(str(message))}", file=sys.stderr)
+
+
+def _failed(message: str, code: int) -> int:
+    print(f"levelfield: {clean(message)}", file=sys.stderr)
+    return code

@@ -1,0 +1,6 @@
+"""How many blocks the levels of a run have."""
+
+from __future__ import annotations
+
+LOOKS = (6, 10, 15, 20, 30)  # numbers of blocks at which a verdict may be taken
+LEVELS = {"smoke": (), "quick": LOOKS[:1], "standard": LOOKS[:4], "thorough": LOOKS}

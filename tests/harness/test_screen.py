@@ -1,0 +1,254 @@
+"""Screens that are narrow, closed, full or of few letters, and texts that steer them."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from harness.analysis.comparisons import comparisons_of
+from harness.cli import application, check, list, terminal
+from harness.cli.progress import watched
+from harness.cli.report import show_table
+from harness.plan.cells import plan
+from harness.plan.suite import load_suite
+from harness.records.frames import load
+from harness.records.kinds import STATUSES
+from harness.report.tables import comparison_tables
+from tests.support.synthetic import write_mlp_run
+from tests.support.terminal import COMMAND, ROOT
+
+STEERING, HARMLESS = "a\x1b[2Jb\u202ec", "a [2Jb c"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    arms = ("torch:eager", "keras:tensorflow-tuned", "jax:jit")
+    statuses = {1: "no-environment", 2: "out-of-memory"}
+    folder = tmp_path_factory.mktemp("runs")
+    return write_mlp_run(folder, arms=arms, phases=("inference",), statuses=statuses)
+
+
+def typed(*words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("variables", {})}
+    streams = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    return subprocess.run(
+        [*COMMAND, *words], env=variables, text=True, check=False, **{**streams, **options}
+    )
+
+
+# -- streams ----------------------------------------------------------------------------------
+
+
+def closed_pipe() -> int:
+    """The writing end of a pipe whose reader has left, as ``head`` leaves."""
+    read, write = os.pipe()
+    os.close(read)
+    return write
+
+
+def full_disk() -> int:
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+LOST = "levelfield: cannot write to standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize(("opened", "code", "line"), [(closed_pipe, 0, ""), (full_disk, 1, LOST)])
+def test_the_files_of_a_report_come_before_the_screen(
+    run: Path, tmp_path: Path, opened: Callable[[], int], code: int, line: str
+) -> None:
+    output = opened()
+    done = typed("report", run, "--output", tmp_path, stdout=output)
+    os.close(output)
+    assert (done.returncode, done.stderr) == (code, line)
+    assert (tmp_path / "report.md").stat().st_size > 0
+    assert (tmp_path / "ratio.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(("opened", "code", "line"), [(closed_pipe, 0, ""), (full_disk, 1, LOST)])
+def test_help_that_cannot_be_written_is_no_fault(
+    opened: Callable[[], int], code: int, line: str
+) -> None:
+    output = opened()
+    done = typed("--help", stdout=output)
+    os.close(output)
+    assert (done.returncode, done.stderr) == (code, line)
+
+
+@pytest.mark.parametrize("opened", [closed_pipe, full_disk])
+def test_errors_that_no_one_reads_change_no_exit_code(opened: Callable[[], int]) -> None:
+    errors = opened()
+    done = typed("run", "quik", stdout=subprocess.PIPE, stderr=errors)
+    os.close(errors)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+PROGRAM = """
+import os, sys
+for number in {closed}:
+    os.close(number)
+from harness.cli import screen
+screen.protect()
+with open({path!r}, "w") as file:
+    print("to the screen")
+    print("an error", file=sys.stderr)
+    os.write(2, b"another error")
+    file.write(str(file.fileno()))
+screen.protect()
+"""
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+def test_no_file_gets_the_number_of_a_closed_stream(tmp_path: Path, closed: Any) -> None:
+    path = tmp_path / "file"
+    program = PROGRAM.format(closed=closed, path=str(path))
+    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=variables, text=True, check=False, **options
+    )
+    assert done.returncode == 0, done
+    assert int(path.read_text()) > 2
+
+
+def test_a_character_that_the_terminal_lacks_is_replaced() -> None:
+    """Here a letter of the error; lines of tables have a form in ASCII."""
+    variables = {"PYTHONIOENCODING": "ascii"}
+    done = typed("report", "ma\u00df", variables=variables)
+    assert done.returncode == 2
+    assert "levelfield: ma? is not a run folder" in done.stderr
+
+
+def test_questions_without_a_reader_cost_one_line(run: Path) -> None:
+    done = typed("advise", run, "--ask")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("levelfield: the input ended before all")
+
+
+# -- texts of others --------------------------------------------------------------------------
+
+
+def screen(width: int) -> Console:
+    console = terminal.terminal()
+    console.file, console.width = io.StringIO(), width
+    return console
+
+
+def shown(*renderables: Any, width: int = 200) -> str:
+    console = screen(width)
+    for renderable in renderables:
+        console.print(renderable)
+    return console.file.getvalue()
+
+
+def test_no_text_steers_the_terminal() -> None:
+    rows = terminal.TextTable({"name": "name", "why": "prose"}, [(STEERING, STEERING)], STEERING)
+    output = shown(STEERING, rows)
+    assert output.count(HARMLESS) == 4
+    assert all(mark.isprintable() or mark == "\n" for mark in output)
+
+
+def test_no_text_steers_the_terminal_through_standard_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert application._failed(STEERING, 2) == 2
+    application._warn(STEERING)
+    assert capsys.readouterr().err == f"levelfield: {HARMLESS}\n" * 2
+
+
+def test_a_name_of_others_does_not_steer_the_terminal() -> None:
+    done = typed("report", STEERING, stdout=subprocess.PIPE)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert HARMLESS in done.stderr
+    assert done.stderr.strip().isprintable()
+
+
+def test_progress_without_a_terminal_is_lines(run: Path) -> None:
+    console = Console(file=io.StringIO(), width=20)
+    (cell, *_) = plan(load_suite("quick"))
+    with watched(console, 2) as listener:
+        listener.cell_done(cell)
+        listener.cell_done(cell)
+    assert console.file.getvalue() == f"[1/2] {cell.title}\n[2/2] {cell.title}\n"
+
+
+# -- narrow terminals -------------------------------------------------------------------------
+
+WIDTHS = (40, 80, 200)
+
+
+def check_row(status: str) -> check.CheckedCell:
+    return check.CheckedCell(
+        arm="keras:tensorflow-tuned",
+        model="resnet50",
+        preset="paper",
+        phase="training",
+        optimizer="momentum",
+        status=status,
+        reason="",
+        loose="",
+        output_error=1.234e-7,
+        gradient_error=5.678e-9,
+        worst_error_share=1.2345,
+        log=None,
+    )
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_check_cuts_no_number_and_no_status(width: int) -> None:
+    console = screen(width)
+    check._show([check_row(status) for status in STATUSES], console)
+    output = console.file.getvalue()
+    words = output.split()
+    assert "\u2026" not in output
+    assert set(STATUSES) <= set(words)
+    assert words.count("1.2e-07") == words.count("5.7e-09") == len(STATUSES)
+    assert words.count("123.4%") == len(STATUSES) or words.count("123.5%") == len(STATUSES)
+    assert max(map(len, output.splitlines())) <= width
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_list_cuts_no_number(width: int) -> None:
+    rows = list._models(1)
+    output = shown(list._table(list.What.models, rows), width=width)
+    counts = [
+        f"{preset['parameter_count']:,}" for row in rows for preset in row["presets"].values()
+    ]
+    assert set(counts) <= set(output.split())
+    assert "\u2026" not in output
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_report_cuts_no_number_and_no_status(run: Path, width: int) -> None:
+    frames = load(run)
+    (table,) = comparison_tables(frames, comparisons_of(frames))
+    console = screen(width)
+    show_table(table, console)
+    output = console.file.getvalue()
+    assert "\u2026" not in output
+    for row in table.cells.to_dict("records"):
+        for name in ("status", "step (ms)", "peak (MiB)", "output error"):
+            assert row[name] in output
+
+
+# -- JSON -------------------------------------------------------------------------------------
+
+
+def test_json_is_strict(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.print_json({"a": math.nan, "b": [math.inf, (1.5, "x")], "c": None})
+
+    def refuse(token: str) -> None:
+        raise AssertionError(token)
+
+    found = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert found == {"a": None, "b": [None, [1.5, "x"]], "c": None}
