@@ -7,12 +7,14 @@ import errno
 import io
 import itertools
 import json
+import math
 import os
 import pwd
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import pytest
 
 from harness.analysis import planning
 from harness.analysis.comparisons import comparisons_of
-from harness.engine.blocks import Noise, _suspect
+from harness.engine.blocks import Noise
 from harness.environments import interpreters, sealed
 from harness.errors import BadInput
 from harness.machine import describe, doctor, noise, resources, supervised
@@ -88,14 +90,14 @@ def test_the_doctor_says_what_it_cannot_read(bare: None, monkeypatch: pytest.Mon
 
 
 def test_load_that_is_not_counted_is_unknown_and_no_load(bare: None) -> None:
-    stretch = Noise(available_cores()[:1], "cpu")
-    stretch.begin([])
-    fields = stretch.end([])
-    assert fields["watched_cores"] is None
-    assert fields["foreign_seconds"] != fields["foreign_seconds"], "not a number"
-    assert fields["throttled_seconds"] is None
-    assert fields["wall_seconds"] > 0
-    assert _suspect({**fields, "canaries": []}, 0) is None
+    noises = Noise(available_cores()[:1], "cpu")
+    noises.begin([])
+    stretch = noises.end([])
+    assert stretch.watched_cores is None
+    assert math.isnan(stretch.other.foreign_seconds)
+    assert stretch.other.throttled_seconds is None
+    assert stretch.other.wall_seconds > 0
+    assert replace(stretch, canaries=[]).suspect(0) is None
 
 
 @pytest.mark.parametrize("text", [ZEROS, ""])
