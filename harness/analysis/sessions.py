@@ -27,6 +27,7 @@ from harness.analysis.verdicts import NO_CONTROL, Logs, judge, logs_of
 from harness.errors import BadInput
 from harness.machine.describe import difference, recorded
 from harness.plan.arms import unversioned
+from harness.plan.cells import TASK
 from harness.plan.vocabulary import TWIN
 from harness.records.frames import AUDIT, Frames, load
 from harness.statistics.corrections import holm
@@ -34,7 +35,6 @@ from harness.statistics.decisions import ALPHA_PER_LOOK
 from harness.statistics.estimates import Estimate, estimate, paired_blocks, welch_freedom
 
 OTHER_MACHINE = "other machine"  # replaces every verdict
-_SAME = ["model", "preset", "phase", "batch", "optimizer", "numeric", "device", "threads"]
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ def compare(before: Path, after: Path) -> Compared:
 def _comparisons(frames: Frames) -> dict[str, str]:
     """Description of each comparison -> its id."""
     cells = frames.cells.drop_duplicates("comparison")
-    rows = cells[[*_SAME, "comparison"]].astype(str).to_numpy()
-    return {", ".join(filter(None, row[:-1])): row[-1] for row in rows}
+    rows = cells[[*TASK, "comparison"]].astype(str).replace({"profile": {"default": ""}})
+    return {", ".join(filter(None, row[:-1])): row[-1] for row in rows.to_numpy()}
 
 
 def _logs(frames: Frames, comparison: str) -> Logs:

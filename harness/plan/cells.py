@@ -15,6 +15,12 @@ from harness.plan.suite import Suite, presets_of
 from harness.plan.vocabulary import DEVICES, NUMERICS, PHASES, PROFILES, TWIN
 from reference.optimizers import OPTIMIZERS
 
+# The fields in which all cells of a comparison agree, and in which two comparisons of a run differ.
+TASK = (
+    *("model", "preset", "phase", "batch", "optimizer", "numeric", "device", "threads"),
+    "profile",
+)
+
 
 @dataclass(frozen=True)
 class Cell:

@@ -115,12 +115,12 @@ class Domain:
             member.holds(values, name) for name, member in self.members.items()
         ):
             return False
-        if self.equal_lengths and any(len(set(map(len, value))) > 1 for value in values):
-            return False
         if self.of is None or self.of.kind is None:
             return True
         parts = (value.values() for value in values) if self.kind is dict else values
-        return self.of.holds([*chain.from_iterable(parts)])
+        if not self.of.holds([*chain.from_iterable(parts)]):
+            return False
+        return not self.equal_lengths or all(len(set(map(len, value))) < 2 for value in values)
 
     def fault(self, value: Any, place: str) -> str | None:
         """Return what is wrong with a value, in words that begin with its place; None if good."""

@@ -86,6 +86,14 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class OwnSizes:
+    """A preset that a suite defines, as JSON: the sizes of ``base`` with ``changes``."""
+
+    base: str
+    changes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Suite:
     """The contents of a suite file, all names valid. ``arms`` are expanded patterns, in order.
 
@@ -118,7 +126,7 @@ class Suite:
     residency: Annotated[str, OneOf(RESIDENCIES)] = "resident"
     seed: Annotated[int, AT_LEAST_0] = 0
     models_from: tuple[str, ...] = ()
-    own_presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    own_presets: Mapping[str, Annotated[Mapping[str, Any], OwnSizes]] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
     effort: Effort = field(default_factory=Effort)
     limits: Limits = field(default_factory=Limits)

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from harness.plan.cells import Cell
-from harness.plan.domains import AT_LEAST_0, AT_LEAST_1, described
+from harness.plan.cells import TASK, Cell
+from harness.plan.domains import AT_LEAST_0, AT_LEAST_1, described, shortened
 from harness.plan.suite import Suite
 
 
@@ -61,7 +61,30 @@ def fault_of(content: Mapping[str, Any]) -> str | None:
     _, domain = described(Description)
     if fault := domain.fault(content, ""):
         return fault.removeprefix(".").strip()
-    return _doubled(content["cells"], "id") or _doubled(content["cells"], "comparison", "arm")
+    cells = content["cells"]
+    return _doubled(cells, "id") or _doubled(cells, "comparison", "arm") or _mixed(cells)
+
+
+def _mixed(cells: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return which cell is not of the same task as the others of its comparison, or None.
+
+    Cells of different comparisons have different tasks.
+    """
+    of_comparison: dict[str, int] = {}
+    of_task: dict[tuple[Any, ...], int] = {}
+    for number, cell in enumerate(cells):
+        other = of_comparison.setdefault(cell["comparison"], number)
+        for name in TASK:
+            if cell[name] != cells[other][name]:
+                was, now = (shortened(each[name]) for each in (cells[other], cell))
+                place = f"cells[{number}].{name}"
+                return f"{place} is {now}, but {was} in cells[{other}] of the same comparison"
+        other = of_task.setdefault(tuple(cell[name] for name in TASK), number)
+        if cell["comparison"] != cells[other]["comparison"]:
+            return (
+                f"cells[{number}].comparison is not that of cells[{other}], which has the same task"
+            )
+    return None
 
 
 def _doubled(cells: Sequence[Mapping[str, Any]], *names: str) -> str | None:

@@ -123,3 +123,18 @@ def test_json_has_null_where_nothing_was_measured(
     compare_command(*runs, as_json=True)
     found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert {change["ratio"] for change in found["changes"]} == {None}
+
+
+def test_default_and_tuned_arms_are_compared_apart(tmp_path: Path) -> None:
+    """Their comparisons differ in the profile alone."""
+    phases = ("inference", "training")
+    runs = [session(tmp_path, name, seed, phases=phases) for seed, name in enumerate(("a", "b"))]
+    for run in runs:
+        content = json.loads((run / "run.json").read_text())
+        for cell in content["cells"]:
+            if cell["phase"] == "inference":
+                cell |= {"phase": "training", "optimizer": "adam", "profile": "tuned"}
+        (run / "run.json").write_text(json.dumps(content))
+    found = {change.comparison for change in compare(*runs).changes}
+    task = "mlp, small, training, 32, adam, float32, cpu, 2"
+    assert found == {task, f"{task}, tuned"}

@@ -57,6 +57,7 @@ BAD = [
     (Sequence[int], [1, "2"], "x[1] is '2', not a whole number"),
     (Sequence[Sequence[int]], [[1], [2, None]], "x[1][1] is None, not a whole number"),
     (Annotated[Sequence[Sequence[int]], EqualLengths()], [[1], [2, 3]], "not a list of lists of"),
+    (Annotated[Sequence[Sequence[int]], EqualLengths()], [[1], 2], "x[1] is 2, not a list"),
     (Mapping[str, int], {"a": 1, "b": "2"}, "x['b'] is '2', not a whole number"),
     (Part, {}, "x has no 'name'"),
     (Part, {"name": "x", "share": 2}, "x.share is 2, not a number from 0 to 1"),

@@ -228,6 +228,16 @@ def test_arms_of_a_comparison_differ(tmp_path: Path) -> None:
         create(tmp_path, "bad", {"cells": changed})
 
 
+def test_cells_of_a_comparison_have_one_task_that_no_other_comparison_has(tmp_path: Path) -> None:
+    cells = empty_run(tmp_path).description["cells"]
+    for change, words in (
+        ({"batch": 64}, r"cells\[1\].batch is 64, but 32 in cells\[0\] of the same comparison"),
+        ({"comparison": "k2"}, r"cells\[1\].comparison is not that of cells\[0\], which has the"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            create(tmp_path, "bad", {"cells": [cells[0], {**cells[1], **change}]})
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "-x", "a\nb", "a\0b"])
 def test_names_that_cannot_be(tmp_path: Path, name: str) -> None:
     with pytest.raises(BadInput) as error:

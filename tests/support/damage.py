@@ -51,7 +51,10 @@ def damaged(description: Mapping[str, Any], records: list[dict[str, Any]], numbe
 
 
 def _spoil(content: dict[str, Any], chance: random.Random) -> tuple[str, str]:
-    """Change one value in place; return its outermost field, and what was done."""
+    """Change one value in place; return its outermost field, and what was done.
+
+    Half of the new values have the type of the old one, for they come further.
+    """
     field = chance.choice(sorted(content))
     holder, key, path = content, field, field
     while isinstance(holder[key], dict | list) and holder[key] and chance.random() < 0.8:
@@ -62,7 +65,9 @@ def _spoil(content: dict[str, Any], chance: random.Random) -> tuple[str, str]:
             else chance.randrange(len(holder))
         )
         path = f"{path}[{key!r}]"
-    wrong = chance.choice(WRONG)
+    kinds = (int, float) if type(holder[key]) in (int, float) else (type(holder[key]),)
+    alike = [value for value in WRONG if type(value) in kinds]
+    wrong = chance.choice(alike if alike and chance.random() < 0.5 else WRONG)
     if wrong is MISSING:
         del holder[key]
         return field, f"{path} is missing"
