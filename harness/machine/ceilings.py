@@ -15,8 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from harness.errors import RunFailed
 from harness.machine.resources import make_own_folders, worker_variables
 from harness.machine.scratch import scratch_folder
@@ -59,7 +57,10 @@ def measure(threads: int) -> Iterator[Ceiling]:
 
     Each rate is the best of several.
     """
-    from reference.layers_jax import timed_product  # brings JAX, which no other command needs
+    # Imported here because the host only asks for the rates, which another process measures.
+    import numpy as np
+
+    from reference.layers_jax import timed_product
 
     multiply: tuple[Callable[[Any], Any], ...] = (lambda square: square @ square, timed_product)
     for size in PRODUCT_SIZES:

@@ -176,7 +176,7 @@ def unknown_user(monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyError(f"getpwuid(): uid not found: {number}")
 
     monkeypatch.setattr(pwd, "getpwuid", none)
-    for name in ("HOME", "XDG_CACHE_HOME", "LEVELFIELD_CACHE"):
+    for name in ("HOME", "XDG_CACHE_HOME", "LEVELFIELD_CACHE", "PYENV_ROOT"):
         monkeypatch.delenv(name, raising=False)
 
 

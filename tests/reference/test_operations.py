@@ -32,7 +32,7 @@ import pytest
 import reference
 from harness.environments import sealed
 from harness.plan.arms import get_arm
-from reference import spec
+from reference import registry
 from reference.case import write_case
 from reference.spec import ArraySpec, Sizes, dimension
 from reference.trace import Tracer, traced_input
@@ -386,7 +386,7 @@ def test_a_draw_with_other_lengths_is_refused(monkeypatch: pytest.MonkeyPatch) -
     def draw(sizes: Sizes, batch: int, stream: np.random.Generator) -> dict[str, Any]:
         return {"length": np.full(batch, sizes["time"], np.int32)}
 
-    monkeypatch.setitem(spec._built_in(), "rnn", replace(reference.get("rnn"), draw=draw))
+    monkeypatch.setitem(registry._built_in(), "rnn", replace(reference.get("rnn"), draw=draw))
     with pytest.raises(ValueError, match=r"'length' has the lengths \[6, 6\].* states \[1, 6\]"):
         reference.draw_case("rnn", "tiny", batch=2)
 
