@@ -113,7 +113,7 @@ class CeilingRecord(Record):
     ]
     size_bytes: Annotated[Count | None, "size of an array"]
     per_second: Annotated[
-        float, "best of several: operations, or bytes read and written", AT_LEAST_1
+        float, "best of several: operations, or bytes read and written", Between(1, 1e18)
     ]
 
 

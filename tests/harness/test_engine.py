@@ -290,7 +290,7 @@ def ceilings_for(operations_per_second: float, threads: int = 1) -> list[Ceiling
     """Of a machine that copies at no cost."""
     return [
         Ceiling(threads, "matrix product", 1, operations_per_second),
-        Ceiling(threads, "copy", 1, 1e30),
+        Ceiling(threads, "copy", 1, 1e18),
     ]
 
 
