@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 import reference
-from harness.machine.ceilings import COPY, PRODUCT, Ceiling
+from harness.machine.ceilings import Ceiling
+from harness.machine.rates import COPY, PRODUCT
 from reference.errors import UnknownName
 from reference.trace import summarize
 
