@@ -106,7 +106,7 @@ def environments_folder() -> Path:
     try:
         os.scandir(folder).close()
     except (FileNotFoundError, NotADirectoryError):
-        pass  # whoever writes there says what is wrong
+        pass  # the program that creates it reports what is wrong
     except OSError as error:
         raise BadInput(f"{folder}: cannot read it: {error.strerror}; {CHOOSE_CACHE}") from error
     return folder

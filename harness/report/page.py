@@ -59,7 +59,7 @@ def html(
             f" {len(cells)} cells are ok: they compute the same as the reference and were measured."
         ),
         concluded=_table(_concluded(comparisons)),
-        alike=comparisons[0].details
+        common_details=comparisons[0].details
         if len({comparison.details for comparison in comparisons}) == 1
         else "",
         open=[*_open(frames, comparisons)],
@@ -88,7 +88,7 @@ def html(
 
 def _concluded(comparisons: Sequence[Comparison]) -> pandas.DataFrame:
     """A row per comparison with verdicts: arms that no arm beats, and their possible error."""
-    alike = len({comparison.details for comparison in comparisons}) == 1
+    same_details = len({comparison.details for comparison in comparisons}) == 1
     rows = []
     for comparison in comparisons:
         judged = comparison.judged.get("throughput")
@@ -100,7 +100,7 @@ def _concluded(comparisons: Sequence[Comparison]) -> pandas.DataFrame:
         rows.append(
             {
                 "comparison": comparison.title
-                if alike
+                if same_details
                 else f"{comparison.title}, {comparison.details}",
                 "fastest set": f"void: {'; '.join(verdicts.void)}" if verdicts.void else fastest,
                 "pairs still open": "-"

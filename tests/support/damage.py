@@ -66,8 +66,8 @@ def _spoil(content: dict[str, Any], chance: random.Random) -> tuple[str, str]:
         )
         path = f"{path}[{key!r}]"
     kinds = (int, float) if type(holder[key]) in (int, float) else (type(holder[key]),)
-    alike = [value for value in WRONG if type(value) in kinds]
-    wrong = chance.choice(alike if alike and chance.random() < 0.5 else WRONG)
+    of_kind = [value for value in WRONG if type(value) in kinds]
+    wrong = chance.choice(of_kind if of_kind and chance.random() < 0.5 else WRONG)
     if wrong is MISSING:
         del holder[key]
         return field, f"{path} is missing"
