@@ -208,16 +208,21 @@ def architecture() -> str:
 
 
 def closing_price() -> str:
-    """What the closing gate took of the published run of ``families``, which was not resumed."""
-    loaded = frames.load(FAMILIES)
+    """What the closing gate took of the published runs, none of which was resumed."""
+    return " ".join(closing_price_of(run) for run in (EXAMPLE, FAMILIES))
+
+
+def closing_price_of(run: Path) -> str:
+    """What the closing gate took of one run, the reference's part included."""
+    loaded = frames.load(run)
     seconds = loaded.closings[["reference_seconds", "worker_seconds"]].sum().sum()
     if not seconds:
-        return "The published run of `families` is older than the closing gate: no price is known."
+        return f"The published run `{run.name}` is older than the closing gate."
     begun = loaded.processes["at_seconds"].min()
     whole = max(loaded.processes["at_seconds"].max(), loaded.rounds["at_seconds"].max()) - begun
     return (
-        f"In the published run of `families` it took {seconds / whole:.1%} of"
-        f" {whole / 60:.0f} minutes, the reference's part included."
+        f"In the published run `{run.name}` it took {seconds / whole:.1%} of {whole / 60:.0f}"
+        " minutes, the reference's part included."
     )
 
 
