@@ -11,8 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 import reference
-from harness.machine.ceilings import Ceiling
-from harness.machine.rates import COPY, PRODUCT
+from harness.machine.ceilings import COPY, PRODUCT, Ceiling
 from reference.errors import UnknownName
 from reference.trace import summarize
 

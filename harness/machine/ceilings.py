@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.errors import RunFailed
-from harness.machine.rates import COPY, PRODUCT
 from harness.machine.resources import make_own_folders, worker_variables
 from harness.machine.scratch import scratch_folder
 from harness.machine.supervised import completed
 
+PRODUCT, COPY = "matrix product", "copy"
 PRODUCT_SIZES = (512, 1024, 1536)
 COPY_BYTES = (1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 27, 1 << 29)
 PRODUCT_SECONDS, COPY_SECONDS = 0.4, 0.15  # for each size and library

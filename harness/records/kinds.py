@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
-from harness.machine.rates import COPY, PRODUCT
+from harness.machine.ceilings import COPY, PRODUCT
 from harness.plan.domains import (
     ABOVE_0,
     AT_LEAST_0,

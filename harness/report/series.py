@@ -17,7 +17,7 @@ from harness.analysis.comparisons import Comparison
 from harness.analysis.history import History
 from harness.analysis.roofline import work
 from harness.analysis.sessions import OTHER_MACHINE
-from harness.machine.rates import COPY, PRODUCT
+from harness.machine.ceilings import COPY, PRODUCT
 from harness.records.frames import Frames
 from reference.errors import UnknownName
 from reference.presets import TIME

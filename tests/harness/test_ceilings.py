@@ -9,8 +9,7 @@ import pytest
 import reference
 from harness.analysis.roofline import roofline_share, work
 from harness.machine import ceilings
-from harness.machine.ceilings import Ceiling
-from harness.machine.rates import COPY, PRODUCT
+from harness.machine.ceilings import COPY, PRODUCT, Ceiling
 from reference.errors import UnknownName
 from reference.trace import summarize
 
