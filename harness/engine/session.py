@@ -13,7 +13,7 @@ import reference
 from harness.engine.engine import Engine, Progress
 from harness.engine.in_hand import InHand, record_death
 from harness.environments.sealed import Resolution, cache_folder, resolve
-from harness.errors import BadInput
+from harness.errors import BadInput, clean
 from harness.machine import locks
 from harness.machine.describe import code_version, describe_machine, difference, shown
 from harness.machine.resources import expanded
@@ -207,7 +207,7 @@ def _tell_of_other_code(run: store.Run) -> None:
     if pairs:
         before, after = (", ".join(versions) for versions in zip(*pairs, strict=True))
         words = f"{run.path} began with levelfield of {before} and goes on with {after}"
-        warnings.warn(words, OtherCode, stacklevel=3)
+        warnings.warn(clean(words), OtherCode, stacklevel=3)
 
 
 def _start_anew(suite: Suite) -> str:
@@ -220,11 +220,12 @@ def _start_anew(suite: Suite) -> str:
 def _changed(before: Sequence[str], now: Sequence[str]) -> str:
     """Name, for people, the first packages whose version is in one of the two locks only."""
     gone, come = (sorted(set(one) - set(other)) for one, other in ((before, now), (now, before)))
-    return "; ".join(
+    parts = [
         f"{word} {', '.join(packages[:2])}{' and more' if len(packages) > 2 else ''}"
         for word, packages in (("no longer", gone), ("now", come))
         if packages
-    )
+    ]
+    return clean("; ".join(parts))
 
 
 def _difference(before: Any, now: Mapping[str, str]) -> str:
@@ -234,7 +235,7 @@ def _difference(before: Any, now: Mapping[str, str]) -> str:
     was, value = (str(identity.get(key, "nothing"))[:40] for identity in (old, now))
     if key == "hash":
         return "its files have changed"
-    return f"its {key} was {was} and is {value}"
+    return clean(f"its {key} was {was} and is {value}")
 
 
 def unfinished(run: store.Run, cells: Sequence[Cell]) -> list[Cell]:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import psutil
 
+from harness.errors import clean
 from harness.machine import cgroups, gpu
 from harness.machine.resources import (
     available_cores,
@@ -88,9 +89,9 @@ def difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]
         if before is None or now is None or _same(fact, before, now):
             continue
         if isinstance(before, list) and isinstance(now, list) and fact == "processor_flags":
-            found.append(f"{name} {_of_one(before, now)} only on one of them")
+            found.append(clean(f"{name} {_of_one(before, now)} only on one of them"))
         else:
-            found.append(f"{name} {_words(fact, before)}, now {_words(fact, now)}")
+            found.append(clean(f"{name} {_words(fact, before)}, now {_words(fact, now)}"))
     return found
 
 
