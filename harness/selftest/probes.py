@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,8 @@ EFFORT = Effort(
     accuracy=False,
     memory=False,
 )
+# Arms that lie after many steps of one load need slices of many steps, also on a slow machine.
+FAULTS_EFFORT = replace(EFFORT, slice_seconds=0.1)
 
 
 def frameworks() -> list[Framework]:
@@ -113,7 +116,7 @@ def faults(folder: Path, say: Say) -> Iterator[Finding]:
     for phase, (model, seeded) in SEEDED.items():
         arms = ["misbehaving:well", *(f"misbehaving:{mode}" for mode in seeded)]
         suite = mutant_suite(
-            f"faults-{phase}", arms, effort=EFFORT, phases=(phase,), models=(model,)
+            f"faults-{phase}", arms, effort=FAULTS_EFFORT, phases=(phase,), models=(model,)
         )
         found = load(run_suite(folder, suite, say))
         ends = {
@@ -180,7 +183,7 @@ def memory(folder: Path, say: Say) -> Iterator[Finding]:
     suite = mutant_suite(
         "memory",
         [f"misbehaving:{mode}" for mode in arms],
-        effort=Effort(**{**vars(EFFORT), "memory": True}),
+        effort=replace(EFFORT, memory=True),
     )
     found = load(run_suite(folder, suite, say))
     for mode, stage in modes.items():

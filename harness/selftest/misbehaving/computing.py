@@ -12,10 +12,11 @@ from adapters.base import Adapter as Base
 from adapters.base import Unsupported
 
 LATE_CALLS = 60  # since the model was loaded
-TIRED_CALLS = 400  # since the case was loaded: the closing gate makes some 230
+TIRED_CALLS = 260  # since the case was loaded: the closing gate makes some 230
 # The check of fresh steps allows 20 us for reading clocks. On a fast machine the tiny model's step
-# takes 38 us, and too little of it would be left out.
-LONG_STEP_SECONDS = 2e-4
+# takes 38 us, and too little of it would be left out. A longer spin would leave too few steps in a
+# slice for the arm to be tired in most of them.
+LONG_STEP_SECONDS = 1e-4
 
 
 def _tf32(x):
