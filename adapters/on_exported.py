@@ -5,10 +5,10 @@ For ONNX Runtime and OpenVINO. Decoding has a graph of its own, with the cache a
 
 import numpy as np
 
-import reference
-from adapters.base import Adapter, Layout
-from reference.export import export_generation, export_inference
-from reference.layers_onnx import IMAGES
+from levelfield import reference
+from levelfield.adapters.base import Adapter, Layout
+from levelfield.reference.export import export_generation, export_inference
+from levelfield.reference.layers_onnx import IMAGES
 
 LAYOUT = Layout(IMAGES)
 

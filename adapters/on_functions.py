@@ -3,7 +3,7 @@
 For Theano, PyTensor and the sessions of TensorFlow 1.
 """
 
-from adapters.base import Adapter
+from levelfield.adapters.base import Adapter
 
 
 class OnFunctions(Adapter):

@@ -6,7 +6,7 @@ For ``jax``, ``flax``, the reference's own arm and Keras' backend.
 import jax
 import numpy as np
 
-from adapters.base import Adapter, Unsupported
+from levelfield.adapters.base import Adapter, Unsupported
 
 
 class OnJax(Adapter):

@@ -5,7 +5,7 @@ The fit modes give a whole slice of steps to one ``fit`` or ``predict``. For Pyt
 
 import numpy as np
 
-from adapters.base import Adapter, epsilon_hat
+from levelfield.adapters.base import Adapter, epsilon_hat
 
 BOTH_BIASES = ("recurrent/bias", "recurrent/recurrent_bias")  # a GRU has one variable of two rows
 

@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from harness.plan.arms import Framework, frameworks
+from levelfield.harness.plan.arms import Framework, frameworks
 
 TODAY = datetime.now(UTC).date()
 YEAR = timedelta(days=365)

@@ -15,20 +15,20 @@ from typing import Any
 import typer.main
 from typer.testing import CliRunner
 
-import reference
-from harness.advice.advice import advise
-from harness.advice.needs import stated
-from harness.advice.words import advice_text
-from harness.analysis.comparisons import comparisons_of
-from harness.cli.application import app
-from harness.errors import clean
-from harness.plan.arms import frameworks
-from harness.records import frames
-from harness.records.columns import COLUMNS
-from harness.report import findings, plot, write_report
-from harness.report.code import code_size, model_sources
-from harness.report.tables import comparison_tables, markdown
-from harness.selftest import page, proof
+from levelfield import reference
+from levelfield.harness.advice.advice import advise
+from levelfield.harness.advice.needs import stated
+from levelfield.harness.advice.words import advice_text
+from levelfield.harness.analysis.comparisons import comparisons_of
+from levelfield.harness.cli.application import app
+from levelfield.harness.errors import clean
+from levelfield.harness.plan.arms import frameworks
+from levelfield.harness.records import frames
+from levelfield.harness.records.columns import COLUMNS
+from levelfield.harness.report import findings, plot, write_report
+from levelfield.harness.report.code import code_size, model_sources
+from levelfield.harness.report.tables import comparison_tables, markdown
+from levelfield.harness.selftest import page, proof
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "results" / "example"
@@ -107,7 +107,7 @@ def columns() -> str:
     """docs/columns.md."""
     parts = [
         "# Columns of the frames",
-        "`harness.records.frames.load` gives these; exports carry the same.",
+        "`levelfield.harness.records.frames.load` gives these; exports carry the same.",
     ]
     for frame, described in COLUMNS.items():
         rows = ["| column | dtype | meaning |", "|---|---|---|"]
@@ -148,8 +148,11 @@ def differences() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-# The wing of "from harness.WING ..."; "reference" or "adapters" of "from reference ...".
-OURS = re.compile(r"^ *(?:from|import) (?:harness\.(\w+)|(reference|adapters)\b)", re.MULTILINE)
+# The wing of "from levelfield.harness.WING ..."; "reference" of "from levelfield import reference".
+OURS = re.compile(
+    r"^ *(?:from|import) levelfield(?:\.harness\.(\w+)|(?:\.| import )(reference|adapters)\b)",
+    re.MULTILINE,
+)
 LONG_LINES = 150  # of an adapter; beyond, its env.toml says why it is as long
 
 

@@ -11,9 +11,9 @@ import re
 import shutil
 from pathlib import Path
 
-from harness.analysis.summary import summary
-from harness.analysis.verdicts import judge, verdict_frame
-from harness.records import frames
+from levelfield.harness.analysis.summary import summary
+from levelfield.harness.analysis.verdicts import judge, verdict_frame
+from levelfield.harness.records import frames
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPECTED = ROOT / "tests" / "published"

@@ -2,7 +2,7 @@
 
 An oracle for other programs, from Python alone::
 
-    import reference
+    from levelfield import reference
     model = reference.get("lenet5")
     case = reference.draw_case("lenet5", "tiny", seed=1)
     reference.run_numpy(case).outputs[0]["logits"]     # float64
@@ -14,15 +14,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from reference.errors import BadDefinition, UnknownName
-from reference.registry import add_models, add_preset, definitions, get
-from reference.spec import Model
+from levelfield.reference.errors import BadDefinition, UnknownName
+from levelfield.reference.registry import add_models, add_preset, definitions, get
+from levelfield.reference.spec import Model
 
 if TYPE_CHECKING:
-    from reference.answers import Answers, run_jax, run_numpy
-    from reference.case import Case, draw_case
-    from reference.settled import settled_case
-    from reference.trace import summarize
+    from levelfield.reference.answers import Answers, run_jax, run_numpy
+    from levelfield.reference.case import Case, draw_case
+    from levelfield.reference.settled import settled_case
+    from levelfield.reference.trace import summarize
 
 __all__ = [
     "Answers",
@@ -45,17 +45,17 @@ __all__ = [
 # Modules that bring NumPy and SciPy, which take longer to load than a program that only asks for
 # definitions takes to run. They are imported with the first of their names that is used.
 _LATER = {
-    "Answers": "reference.answers",
-    "Case": "reference.case",
-    "draw_case": "reference.case",
-    "run_jax": "reference.answers",
-    "run_numpy": "reference.answers",
-    "settled_case": "reference.settled",
-    "summarize": "reference.trace",
+    "Answers": "levelfield.reference.answers",
+    "Case": "levelfield.reference.case",
+    "draw_case": "levelfield.reference.case",
+    "run_jax": "levelfield.reference.answers",
+    "run_numpy": "levelfield.reference.answers",
+    "settled_case": "levelfield.reference.settled",
+    "summarize": "levelfield.reference.trace",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
-        raise AttributeError(f"module 'reference' has no attribute {name!r}")
+        raise AttributeError(f"module 'levelfield.reference' has no attribute {name!r}")
     return getattr(importlib.import_module(_LATER[name]), name)

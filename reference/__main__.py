@@ -9,9 +9,9 @@ The host runs this program in a separate process, so that it never imports a fra
 import sys
 from pathlib import Path
 
-from reference.answers import write_answers
-from reference.case import write_case
-from reference.settled import settled_case
+from levelfield.reference.answers import write_answers
+from levelfield.reference.case import write_case
+from levelfield.reference.settled import settled_case
 
 
 def main(arguments: list[str]) -> None:

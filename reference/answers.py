@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reference.case import Arrays, Case, write_arrays
-from reference.layers_numpy import NumpyLayers
-from reference.optimizers import OPTIMIZERS
-from reference.registry import get
+from levelfield.reference.case import Arrays, Case, write_arrays
+from levelfield.reference.layers_numpy import NumpyLayers
+from levelfield.reference.optimizers import OPTIMIZERS
+from levelfield.reference.registry import get
 
 STEPS = 10  # training steps that are made unless another number is given
 
@@ -34,7 +34,7 @@ class Answers:
     ``stepped`` and ``trained``: how far the first of these steps and all of them moved each
     parameter and statistic, per optimiser. ``tokens``: decoded after each set's prompt. NumPy fills
     only ``outputs`` and ``tokens``. ``scatter``: the largest change of each of
-    ``reference.settled.SCATTERED`` by noise on the parameters, or by Adam's other form.
+    ``levelfield.reference.settled.SCATTERED`` by noise on the parameters, or by Adam's other form.
     """
 
     outputs: tuple[Arrays, ...]
@@ -90,7 +90,7 @@ def _jitted(model: str, preset: str, optimizer: str | None) -> Any:
     """Jit the programs: ``(infer, losses and gradients)``, or an optimiser's training step."""
     import jax
 
-    from reference import programs
+    from levelfield.reference import programs
 
     definition = get(model)
     sizes = definition.sizes(preset)
@@ -168,7 +168,7 @@ def _train(
 
     ``moved``: parameters and state, which the steps overwrite. ``start``: the same, in NumPy.
     """
-    from reference.programs import initial_slots
+    from levelfield.reference.programs import initial_slots
 
     step = _jitted(case.model.name, case.preset, optimizer)
     slots, found = initial_slots(case.model, optimizer, moved[0]), []

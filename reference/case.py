@@ -2,8 +2,8 @@
 
 A case has parameters and input sets by canonical name, in float32. Every framework thus receives
 exactly the same numbers, and the float64 truth starts from them too. The case file holds the
-questions, and a worker sees nothing else. ``reference.answers`` has the answers, which stay with
-the host. Arrays are stored as ``.npz`` without pickle, everything else as JSON inside it.
+questions, and a worker sees nothing else. ``levelfield.reference.answers`` has the answers, which
+stay with the host. Arrays are stored as ``.npz`` without pickle, everything else as JSON inside it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reference.optimizers import OPTIMIZERS
-from reference.registry import get
-from reference.spec import ArraySpec, Model, Sizes
-from reference.trace import Summary, summarize
+from levelfield.reference.optimizers import OPTIMIZERS
+from levelfield.reference.registry import get
+from levelfield.reference.spec import ArraySpec, Model, Sizes
+from levelfield.reference.trace import Summary, summarize
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -126,8 +126,8 @@ def draw_case(
     windows are equally large, and one of them gets the gradient.
 
     The same arguments give the same arrays on every machine. ``attempt`` numbers the draws of one
-    seed. Raises :class:`reference.errors.UnknownName`, and ``ValueError`` for a batch below 1 or
-    for lengths that the definition does not state.
+    seed. Raises :class:`levelfield.reference.errors.UnknownName`, and ``ValueError`` for a batch
+    below 1 or for lengths that the definition does not state.
     """
     definition = get(model)
     summary = summarize(definition, preset, positive_batch(batch))
@@ -210,7 +210,7 @@ def _draw_input(spec: ArraySpec, stream: np.random.Generator) -> NDArray[Any]:
 
 
 def write_case(case: Case, path: Path) -> None:
-    """Write the questions, which a worker reads with :func:`adapters.base.read_case`."""
+    """Write the questions, which a worker reads with :func:`levelfield.adapters.base.read_case`."""
     arrays = {f"parameter/{name}": value for name, value in case.parameters.items()}
     arrays.update({f"state/{name}": value for name, value in case.state.items()})
     for number, inputs in enumerate(case.inputs):

@@ -8,9 +8,9 @@ float32's rounding. The steps end before these trainings differ by more than ``C
 Where even the fewest steps differ by more than ``CLOSING_LOOSEST``, their answers cannot
 distinguish a wrong arm from a right one, and they are not compared.
 
-``python -m reference.closing MODEL PRESET BATCH SEED ATTEMPT PHASE OPTIMIZER GATE ANSWERS`` reads
-the gate's answers from the file GATE and writes the closing answers to ANSWERS. The host runs it in
-a separate process.
+``python -m levelfield.reference.closing MODEL PRESET BATCH SEED ATTEMPT PHASE OPTIMIZER GATE
+ANSWERS`` reads the gate's answers from the file GATE and writes the closing answers to ANSWERS. The
+host runs it in a separate process.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reference.answers import both_variances, decoded, read_answers, run_numpy
-from reference.case import SETS, Arrays, Case, draw_case, write_arrays
-from reference.layers_numpy import NumpyLayers
-from reference.optimizers import EPSILON_HAT
-from reference.scales import null_names
-from reference.settled import CLEAR, ROUNDING
-from reference.trace import summarize
+from levelfield.reference.answers import both_variances, decoded, read_answers, run_numpy
+from levelfield.reference.case import SETS, Arrays, Case, draw_case, write_arrays
+from levelfield.reference.layers_numpy import NumpyLayers
+from levelfield.reference.optimizers import EPSILON_HAT
+from levelfield.reference.scales import null_names
+from levelfield.reference.settled import CLEAR, ROUNDING
+from levelfield.reference.trace import summarize
 
 FURTHER = SETS  # input sets that a timed process has not seen
 TRIED = 4 * FURTHER  # draws for these sets; draws near a tie of decoded tokens are skipped
@@ -218,7 +218,7 @@ def _compiled(case: Case, optimizer: str) -> Any:
     """Jit a training step: its compilation takes longer than many steps of a small model."""
     import jax
 
-    from reference import programs
+    from levelfield.reference import programs
 
     step = programs.training_step(case.model, case.sizes, optimizer)
     return jax.jit(step, donate_argnums=(0, 1, 2))
@@ -230,7 +230,7 @@ def _train(
     """Train once -> the expected answers after each number of steps in ``lengths``."""
     import jax
 
-    from reference import programs
+    from levelfield.reference import programs
 
     answers: dict[int, Closing] = {}
     with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):

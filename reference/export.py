@@ -10,9 +10,16 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from reference.layers_onnx import OPSET, Constants, Inverse, OnnxLayers, Tensor, axes_order
-from reference.spec import Dimension, Model, Sizes
-from reference.trace import TracedArray
+from levelfield.reference.layers_onnx import (
+    OPSET,
+    Constants,
+    Inverse,
+    OnnxLayers,
+    Tensor,
+    axes_order,
+)
+from levelfield.reference.spec import Dimension, Model, Sizes
+from levelfield.reference.trace import TracedArray
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from numpy.typing import NDArray
 
-from reference.spec import BATCH_NORM_EPSILON, BATCH_NORM_NEW
+from levelfield.reference.spec import BATCH_NORM_EPSILON, BATCH_NORM_NEW
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 

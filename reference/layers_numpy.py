@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.special import erf, expit  # type: ignore[import-untyped]
 
-from reference.spec import BATCH_NORM_EPSILON
+from levelfield.reference.spec import BATCH_NORM_EPSILON
 
 Values = NDArray[Any]
 

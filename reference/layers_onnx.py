@@ -16,8 +16,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from reference.spec import BATCH_NORM_EPSILON, Dimension
-from reference.trace import TracedArray, Tracer
+from levelfield.reference.spec import BATCH_NORM_EPSILON, Dimension
+from levelfield.reference.trace import TracedArray, Tracer
 
 OPSET = 20
 IMAGES = {

@@ -1,8 +1,8 @@
-"""The lesson as the reference learns it: ``python -m reference.learning``.
+"""The lesson as the reference learns it: ``python -m levelfield.reference.learning``.
 
-Usage: ``python -m reference.learning CASE OPTIMIZER EPOCHS TRAIN_SETS FOLDER``. CASE is a case file
-with TRAIN_SETS training batches for each epoch, each time followed by the test batches. It writes
-one file for each run of the lesson, ``learned-0.npz`` and on, by :func:`write_learned`.
+Usage: ``python -m levelfield.reference.learning CASE OPTIMIZER EPOCHS TRAIN_SETS FOLDER``. CASE is
+a case file with TRAIN_SETS training batches for each epoch, each time followed by the test batches.
+It writes one file for each run of the lesson, ``learned-0.npz`` and on, by :func:`write_learned`.
 
 The first run is the unchanged lesson in float32. Every further run is mathematically the same
 lesson with other rounding. The initial parameters get relative noise of the size of float32's
@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from reference.answers import both_variances
-from reference.case import Arrays, Case, read_case
-from reference.settled import ROUNDING
+from levelfield.reference.answers import both_variances
+from levelfield.reference.case import Arrays, Case, read_case
+from levelfield.reference.settled import ROUNDING
 
 RUNS = 2  # runs of the lesson: unchanged, and with other rounding
 
@@ -50,7 +50,7 @@ def learn(case: Case, optimizer: str, *, epochs: int, train_sets: int) -> Iterat
     """
     import jax
 
-    from reference import programs
+    from levelfield.reference import programs
 
     step = jax.jit(
         programs.training_step(case.model, case.sizes, optimizer), donate_argnums=(0, 1, 2)
@@ -86,7 +86,7 @@ def _learned(
     """Run once; ``variance``: the suffix of the running variances that inference reads."""
     import jax
 
-    from reference.programs import initial_slots
+    from levelfield.reference.programs import initial_slots
 
     (objective,) = case.model.objectives
     parameters = {name: jax.numpy.array(value) for name, value in case.parameters.items()}

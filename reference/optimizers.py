@@ -23,7 +23,8 @@ from typing import Any
 AnyArrays = dict[str, Any]
 
 # The rates are small: in ten steps in float32, every model stays on one side of nearly all ties of
-# ReLU and pooling. Beyond a tie, correct programs differ (reference.settled.settled_case).
+# ReLU and pooling. Beyond a tie, correct programs differ
+# (levelfield.reference.settled.settled_case).
 OPTIMIZERS: Mapping[str, Mapping[str, float]] = {
     "sgd": {"learning_rate": 0.005},
     "momentum": {"learning_rate": 0.001, "momentum": 0.9},

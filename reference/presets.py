@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reference.errors import BadDefinition, UnknownName
+from levelfield.reference.errors import BadDefinition, UnknownName
 
 TIME = "+time="
 MOST_TIME = 1 << 16
@@ -21,7 +21,7 @@ class OwnPreset:
     changes: Mapping[str, Any]
 
 
-OWN_PRESETS: dict[str, OwnPreset] = {}  # by name; reference.registry.add_preset fills it
+OWN_PRESETS: dict[str, OwnPreset] = {}  # by name; levelfield.reference.registry.add_preset fills it
 
 
 def preset_sizes(

@@ -10,9 +10,9 @@ from typing import Any
 
 import jax
 
-from reference.layers_jax import JaxLayers
-from reference.optimizers import AnyArrays, initial_state, update
-from reference.spec import Model, Objective, Sizes
+from levelfield.reference.layers_jax import JaxLayers
+from levelfield.reference.optimizers import AnyArrays, initial_state, update
+from levelfield.reference.spec import Model, Objective, Sizes
 
 
 def inference(model: Model, sizes: Sizes) -> Callable[[AnyArrays, AnyArrays, AnyArrays], AnyArrays]:

@@ -20,9 +20,9 @@ from functools import cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-from reference.errors import BadDefinition, UnknownName
-from reference.presets import OWN_PRESETS, OwnPreset
-from reference.spec import Model, Sizes
+from levelfield.reference.errors import BadDefinition, UnknownName
+from levelfield.reference.presets import OWN_PRESETS, OwnPreset
+from levelfield.reference.spec import Model, Sizes
 
 # A folder of outside models is imported as a package of this name and its number.
 OUTSIDE_PACKAGE = "outside_models_"
@@ -48,10 +48,10 @@ _OUTSIDE: dict[Path, Outside] = {}
 
 @cache
 def _built_in() -> Mapping[str, Model]:
-    """Return the models that the modules of ``reference.models`` list in ``MODELS``."""
+    """Return the models that the modules of ``levelfield.reference.models`` list in ``MODELS``."""
     found: dict[str, Model] = {}
     for module in pkgutil.iter_modules([str(Path(__file__).parent / "models")]):
-        for model in importlib.import_module(f"reference.models.{module.name}").MODELS:
+        for model in importlib.import_module(f"levelfield.reference.models.{module.name}").MODELS:
             found[model.name] = model
     return found
 
@@ -106,9 +106,9 @@ def add_models(folder: Path, check: Callable[[Model], None] = lambda model: None
     """Add the models of a folder to :func:`definitions`. A folder that was added stays as it was.
 
     Each ``.py`` file at its top whose name does not begin with "_" defines models in ``MODELS``, as
-    the files of ``reference.models`` do. It may import NumPy, ``reference`` and the standard
-    library. ``check`` is called for each model and may raise BadDefinition, too. Raises
-    BadDefinition; then no model is added.
+    the files of ``levelfield.reference.models`` do. It may import NumPy, ``levelfield.reference``
+    and the standard library. ``check`` is called for each model and may raise BadDefinition, too.
+    Raises BadDefinition; then no model is added.
     """
     folder = folder.resolve()
     if folder in _OUTSIDE:
@@ -150,10 +150,11 @@ def _models_of(folder: Path, package: str) -> dict[str, Model]:
 def _models_in(path: Path, name: str) -> tuple[Model, ...]:
     """Import a file of definitions by its dotted name. Raises BadDefinition."""
     try:
-        if foreign := sorted(_imported(path) - {"numpy", "reference", *sys.stdlib_module_names}):
+        allowed = {"numpy", "levelfield.reference", *sys.stdlib_module_names}
+        if foreign := sorted(_imported(path) - allowed):
             raise BadDefinition(
                 f"{path}: imports {', '.join(foreign)}; a definition may import numpy and"
-                " reference only"
+                " levelfield.reference only"
             )
         models = getattr(importlib.import_module(name), "MODELS", None)
     except BadDefinition:
@@ -162,7 +163,7 @@ def _models_in(path: Path, name: str) -> tuple[Model, ...]:
         words = " ".join(str(error).split())
         raise BadDefinition(f"{path}: {type(error).__name__}: {words}") from error
     if not isinstance(models, tuple | list) or not all(isinstance(m, Model) for m in models):
-        raise BadDefinition(f"{path}: MODELS is not a tuple of reference.spec.Model")
+        raise BadDefinition(f"{path}: MODELS is not a tuple of levelfield.reference.spec.Model")
     for model in models:
         for word in (model.name, model.file, *model.presets):
             if not isinstance(word, str) or not MODEL_NAME.fullmatch(word):
@@ -176,14 +177,20 @@ def _models_in(path: Path, name: str) -> tuple[Model, ...]:
 
 
 def _imported(path: Path) -> set[str]:
-    """Return the top-level packages that a file imports. Relative imports are its own."""
+    """Return the packages that a file imports: top-level ones, and those below ``levelfield``.
+
+    Relative imports are its own.
+    """
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "levelfield":
+            names |= {f"levelfield.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module.partition(".")[0])
-    return names
+            names.add(node.module)
+    parts = (name.split(".") for name in names)
+    return {".".join(each[: 2 if each[0] == "levelfield" else 1]) for each in parts}
 
 
 def definitions() -> Mapping[str, Model]:

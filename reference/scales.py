@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reference.case import Arrays
+from levelfield.reference.case import Arrays
 
 NEGLIGIBLE = 1e-3  # of the typical gradient: rounding may move a parameter as much as such a one
 

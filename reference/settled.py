@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reference.answers import STEPS, Answers, both_variances, decoded, run_jax
-from reference.case import SETS, Case, draw_case, positive_batch
-from reference.layers_numpy import NumpyLayers
-from reference.optimizers import EPSILON_HAT, OPTIMIZERS
-from reference.registry import get
-from reference.scales import null_names, scale_error
-from reference.spec import PHASES
-from reference.trace import summarize
+from levelfield.reference.answers import STEPS, Answers, both_variances, decoded, run_jax
+from levelfield.reference.case import SETS, Case, draw_case, positive_batch
+from levelfield.reference.layers_numpy import NumpyLayers
+from levelfield.reference.optimizers import EPSILON_HAT, OPTIMIZERS
+from levelfield.reference.registry import get
+from levelfield.reference.scales import null_names, scale_error
+from levelfield.reference.spec import PHASES
+from levelfield.reference.trace import summarize
 
 # Training steps that are compared, instead of STEPS, where STEPPED operations pay for them and the
 # draw stays settled for that long. With a second moment that forgets ten times too fast (beta2 of

@@ -15,7 +15,7 @@ Canonical conventions, stated once (every adapter converts to and from these by 
 * attention scales by the square root of a head's width; heads are the outer factor of the width;
 * layer-norm epsilons and the form of GELU are the model's own;
 * labels are integer class numbers; losses are means over the batch;
-* optimisers are the formulas of :mod:`reference.optimizers`.
+* optimisers are the formulas of :mod:`levelfield.reference.optimizers`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from reference.presets import preset_sizes
+from levelfield.reference.presets import preset_sizes
 
 PHASES = ("inference", "training", "generation")
 BATCH_NORM_EPSILON = 1e-5
@@ -102,9 +102,10 @@ class ArraySpec:
 class Layers(Protocol):
     """The small namespace in which every ``forward`` is written.
 
-    It has three implementations: :class:`reference.layers_numpy.NumpyLayers` (float64, the truth),
-    :class:`reference.layers_jax.JaxLayers` (jitted) and :class:`reference.trace.Tracer` (shapes,
-    parameters, operation counts). ``...`` stands for any leading dimensions.
+    It has three implementations: :class:`levelfield.reference.layers_numpy.NumpyLayers` (float64,
+    the truth), :class:`levelfield.reference.layers_jax.JaxLayers` (jitted) and
+    :class:`levelfield.reference.trace.Tracer` (shapes, parameters, operation counts). ``...``
+    stands for any leading dimensions.
     """
 
     def dense(self, x: Array, name: str, units: int) -> Array:
@@ -351,9 +352,9 @@ class Model:
         """The sizes of a preset with those derived from them.
 
         A preset may have another sequence length, such as small+time=128. Raises
-        :class:`reference.errors.UnknownName` with the nearest valid names, and
-        :class:`reference.errors.BadDefinition` where a preset of
-        :func:`reference.registry.add_preset` does not fit the model.
+        :class:`levelfield.reference.errors.UnknownName` with the nearest valid names, and
+        :class:`levelfield.reference.errors.BadDefinition` where a preset of
+        :func:`levelfield.reference.registry.add_preset` does not fit the model.
         """
         return preset_sizes(self.name, self.presets, preset, derive=self.derive)
 

@@ -25,8 +25,8 @@ also writes the parameters that it trains, and reads and writes the optimiser's 
 write gradients, because an update can use each one where it is computed. If a table of embeddings
 is only looked up, a step reads as many rows as it has ids, and at most the whole table. (A row
 counts again where an id repeats: how often that is depends on the draw.) Plain SGD moves no other
-row. Under momentum and Adam every row moves by the pinned formula (reference.optimizers), with a
-gradient of zero in rows without an id.
+row. Under momentum and Adam every row moves by the pinned formula
+(levelfield.reference.optimizers), with a gradient of zero in rows without an id.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reference.spec import GATE_COUNTS, ArraySpec, Dimension, Model, Objective, dimension
+from levelfield.reference.spec import GATE_COUNTS, ArraySpec, Dimension, Model, Objective, dimension
 
 RowMask = NDArray[np.bool_]  # which rows of an array are needed; its shape is ``TracedArray.rows``
 
@@ -64,7 +64,7 @@ class TracedArray:
     ``reads`` gives the needed rows of each source from those of the array. ``parameters`` are read
     as a whole. Each row of the array reads one row of ``table``. ``elementwise`` is the number of
     elementwise operations for all rows. ``index`` marks an input of integers. ``lengths``: see
-    :class:`reference.spec.ArraySpec`.
+    :class:`levelfield.reference.spec.ArraySpec`.
     """
 
     dimensions: tuple[Dimension, ...]

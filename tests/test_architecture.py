@@ -15,7 +15,10 @@ ROOT = Path(__file__).parent.parent
 OURS = ("harness", "adapters", "reference")
 # What the code of each framework may import besides adapters.base, NumPy and the standard library.
 PACKAGES = {
-    path.parent.name: set(tomllib.loads(path.read_text(encoding="utf-8"))["packages"])
+    path.parent.name: {
+        name.removeprefix("levelfield.")
+        for name in tomllib.loads(path.read_text(encoding="utf-8"))["packages"]
+    }
     for path in sorted((ROOT / "adapters").glob("*/env.toml"))
 }
 # What the folders of several frameworks share, and the packages that it needs.
@@ -64,6 +67,14 @@ CONTRACT = {
 
 
 def imports(path: Path) -> Iterator[str]:
+    """The names that a file imports. Those of ours stand without ``levelfield.`` in front."""
+    for name in imported(path):
+        assert top(name) not in OURS, f"{path}: another project's package may be named {top(name)}"
+        if name != "levelfield":
+            yield name.removeprefix("levelfield.")
+
+
+def imported(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -210,7 +221,11 @@ def test_a_size_that_is_derived_again_is_seen() -> None:
 
 @pytest.mark.parametrize(
     "statement",
-    ["import harness.cli.application", "from harness.cli.list import _adapters; _adapters({})"],
+    [
+        "import levelfield.harness.cli.application",
+        "from levelfield.harness.cli.list import _adapters; _adapters({})",
+        "import levelfield; levelfield.load, levelfield.reference",
+    ],
 )
 def test_importing_the_harness_imports_no_framework(statement: str) -> None:
     program = f"import sys\n{statement}\nprint(sorted({FRAMEWORKS!r} & set(sys.modules)))"
@@ -228,7 +243,7 @@ HEAVY = ("jax", "matplotlib", "numpy", "onnx", "pandas", "pyarrow", "scipy", "sk
 def test_a_command_that_only_says_something_imports_nothing_heavy(words: str) -> None:
     program = (
         "import sys\n"
-        "from harness.cli.application import answer\n"
+        "from levelfield.harness.cli.application import answer\n"
         f"sys.argv = ['levelfield', *{words.split()!r}]\n"
         "code = answer()\n"
         f"print(sorted({set(HEAVY)!r} & set(sys.modules)), code, file=sys.stderr)\n"

@@ -11,9 +11,9 @@ from types import ModuleType
 
 import pytest
 
-from harness.records import store
-from harness.report import write_report
-from harness.selftest import page, proof, real
+from levelfield.harness.records import store
+from levelfield.harness.report import write_report
+from levelfield.harness.selftest import page, proof, real
 
 ROOT = Path(__file__).parent.parent
 

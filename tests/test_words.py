@@ -45,6 +45,7 @@ KEY = re.compile(r"""^\s*[\w."-]+\s*=\s*|\b\w+ = (?=")""", re.MULTILINE)
 
 def files() -> Iterator[Path]:
     """The files that are checked: code, documents and TOML, except the results of runs."""
+    yield ROOT / "levelfield" / "__init__.py"
     for folder in ("harness", "adapters", "reference"):
         yield from sorted((ROOT / folder).rglob("*.py"))
     for suffix in ("md", "toml"):

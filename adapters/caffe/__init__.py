@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from adapters.base import CHANNELS_FIRST, Layout
-from adapters.caffe.caffemodel import caffemodel
-from adapters.caffe.layers import blob_of, data
+from levelfield.adapters.base import CHANNELS_FIRST, Layout
+from levelfield.adapters.caffe.caffemodel import caffemodel
+from levelfield.adapters.caffe.layers import blob_of, data
 
 LAYOUT = Layout({**CHANNELS_FIRST, ("in", "out"): ("out", "in")})
 # Caffe keeps running statistics as sums. With this weight, 1 / (1 - moving_average_fraction), a new
@@ -15,10 +15,10 @@ WEIGHT = 10.0
 def Adapter(device, mode, threads, precision):
     """Return the adapter of a mode. Each mode needs an interpreter that can import its library."""
     if mode == "opencv":
-        from adapters.caffe.opencv import OpenCVAdapter
+        from levelfield.adapters.caffe.opencv import OpenCVAdapter
 
         return OpenCVAdapter(device, mode, threads, precision)
-    from adapters.caffe.pycaffe import PycaffeAdapter
+    from levelfield.adapters.caffe.pycaffe import PycaffeAdapter
 
     return PycaffeAdapter(device, mode, threads, precision)
 

@@ -3,7 +3,7 @@
 https://caffe.berkeleyvision.org/gathered/examples/mnist.html
 """
 
-from adapters.caffe.layers import convolution, inner_product, max_pooling, relu
+from levelfield.adapters.caffe.layers import convolution, inner_product, max_pooling, relu
 
 
 def build(sizes):

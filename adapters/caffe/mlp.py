@@ -3,7 +3,7 @@
 https://caffe.berkeleyvision.org/tutorial/layers/innerproduct.html
 """
 
-from adapters.caffe.layers import inner_product, relu
+from levelfield.adapters.caffe.layers import inner_product, relu
 
 
 def build(sizes):

@@ -6,9 +6,9 @@ https://docs.opencv.org/4.x/d6/d0f/group__dnn.html
 import cv2
 import numpy as np
 
-from adapters.base import Adapter, Unsupported
-from adapters.caffe import LAYOUT, WEIGHT, network, weights
-from adapters.caffe.layers import blob_of
+from levelfield.adapters.base import Adapter, Unsupported
+from levelfield.adapters.caffe import LAYOUT, WEIGHT, network, weights
+from levelfield.adapters.caffe.layers import blob_of
 
 
 class OpenCVAdapter(Adapter):

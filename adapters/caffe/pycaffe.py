@@ -12,9 +12,9 @@ os.environ["GLOG_minloglevel"] = "2"  # noqa: SIM112 - else Caffe logs every lay
 import caffe
 import numpy as np
 
-from adapters.base import Adapter, Unsupported, epsilon_hat
-from adapters.caffe import LAYOUT, network, weights
-from adapters.caffe.layers import blob_of, data, layer
+from levelfield.adapters.base import Adapter, Unsupported, epsilon_hat
+from levelfield.adapters.caffe import LAYOUT, network, weights
+from levelfield.adapters.caffe.layers import blob_of, data, layer
 
 SOLVERS = {"sgd": "SGD", "momentum": "SGD", "adam": "Adam"}
 LOSSES = {"softmax_cross_entropy": "SoftmaxWithLoss"}

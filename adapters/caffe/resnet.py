@@ -3,7 +3,14 @@
 https://github.com/KaimingHe/deep-residual-networks/tree/master/prototxt
 """
 
-from adapters.caffe.layers import batch_norm, convolution, inner_product, layer, max_pooling, relu
+from levelfield.adapters.caffe.layers import (
+    batch_norm,
+    convolution,
+    inner_product,
+    layer,
+    max_pooling,
+    relu,
+)
 
 
 def normalized(name, norm, bottom, filters, window, stride=1):

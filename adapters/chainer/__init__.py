@@ -10,8 +10,14 @@ with warnings.catch_warnings():
     from chainer import functions as F
     from chainer import links as L
 
-from adapters.base import CHANNELS_FIRST, Layout, Unsupported, canonical_name, epsilon_hat
-from adapters.base import Adapter as Base
+from levelfield.adapters.base import (
+    CHANNELS_FIRST,
+    Layout,
+    Unsupported,
+    canonical_name,
+    epsilon_hat,
+)
+from levelfield.adapters.base import Adapter as Base
 
 LAYOUT = Layout({**CHANNELS_FIRST, ("in", "out"): ("out", "in")})
 

@@ -4,9 +4,9 @@ import warnings
 
 import numpy as np
 
-from adapters.base import Adapter as Base
-from adapters.base import Layout, Unsupported, epsilon_hat
-from adapters.cntk.mpi import load_mpi
+from levelfield.adapters.base import Adapter as Base
+from levelfield.adapters.base import Layout, Unsupported, epsilon_hat
+from levelfield.adapters.cntk.mpi import load_mpi
 
 load_mpi()
 with warnings.catch_warnings():

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from adapters.base import Layout
-from adapters.base import canonical_name as joined
-from adapters.on_jax import OnJax
-from adapters.with_optax import LOSSES, OPTIMIZERS
+from levelfield.adapters.base import Layout
+from levelfield.adapters.base import canonical_name as joined
+from levelfield.adapters.on_jax import OnJax
+from levelfield.adapters.with_optax import LOSSES, OPTIMIZERS
 
 LAYOUT = Layout({("up_height", "up_width", "in", "out"): ("up_height", "up_width", "out", "in")})
 

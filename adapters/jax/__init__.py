@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adapters.base import MODEL_FUNCTIONS
-from adapters.on_jax import OnJax
-from adapters.with_optax import LOSSES, OPTIMIZERS
+from levelfield.adapters.base import MODEL_FUNCTIONS
+from levelfield.adapters.on_jax import OnJax
+from levelfield.adapters.with_optax import LOSSES, OPTIMIZERS
 
 
 def nest(arrays):

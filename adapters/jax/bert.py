@@ -6,7 +6,7 @@ Follows https://docs.jax.dev/en/latest/_autosummary/jax.nn.dot_product_attention
 import jax
 import jax.numpy as jnp
 
-from adapters.jax.layers import attention, dense, layer_norm
+from levelfield.adapters.jax.layers import attention, dense, layer_norm
 
 EPSILON = 1e-12
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from adapters.jax.layers import batch_norm, convolve
+from levelfield.adapters.jax.layers import batch_norm, convolve
 
 
 def build(sizes):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from adapters.jax.layers import attention, dense, layer_norm, split_heads
+from levelfield.adapters.jax.layers import attention, dense, layer_norm, split_heads
 
 EPSILON = 1e-5
 

@@ -5,7 +5,7 @@ Follows https://docs.jax.dev/en/latest/101/convolutions.html ("Convolutions").
 
 import jax
 
-from adapters.jax.layers import convolve, dense, max_pool
+from levelfield.adapters.jax.layers import convolve, dense, max_pool
 
 
 def build(sizes):

@@ -6,7 +6,7 @@ an MLP as nested containers, the forward pass a pure function of them).
 
 import jax
 
-from adapters.jax.layers import dense
+from levelfield.adapters.jax.layers import dense
 
 
 def build(sizes):

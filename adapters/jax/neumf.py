@@ -7,7 +7,7 @@ Follows https://docs.jax.dev/en/latest/101/pytrees.html; embeddings are rows of 
 import jax
 import jax.numpy as jnp
 
-from adapters.jax.layers import dense
+from levelfield.adapters.jax.layers import dense
 
 
 def build(sizes):

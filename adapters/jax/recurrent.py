@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from adapters.jax.layers import dense
+from levelfield.adapters.jax.layers import dense
 
 
 def build(sizes):

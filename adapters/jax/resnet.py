@@ -6,7 +6,7 @@ https://docs.jax.dev/en/latest/stateful-computations.html: state is an argument 
 
 import jax
 
-from adapters.jax.layers import batch_norm, convolve, dense, max_pool
+from levelfield.adapters.jax.layers import batch_norm, convolve, dense, max_pool
 
 
 def build(sizes):

@@ -7,7 +7,7 @@ argument, as https://docs.jax.dev/en/latest/random-numbers.html recommends for a
 import jax
 import jax.numpy as jnp
 
-from adapters.jax.layers import dense
+from levelfield.adapters.jax.layers import dense
 
 
 def build(sizes):

@@ -16,9 +16,9 @@ def Adapter(device, mode, threads, precision):
         # By default every backend uses a GPU if there is one, and TensorFlow would then compile.
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     if mode.startswith("tensorflow"):
-        from adapters.keras.on_tensorflow import OnTensorFlow as Backend
+        from levelfield.adapters.keras.on_tensorflow import OnTensorFlow as Backend
     elif mode.startswith("jax"):
-        from adapters.keras.on_jax import OnJax as Backend
+        from levelfield.adapters.keras.on_jax import OnJax as Backend
     else:
-        from adapters.keras.on_torch import OnTorch as Backend
+        from levelfield.adapters.keras.on_torch import OnTorch as Backend
     return Backend(device, mode, threads, precision)

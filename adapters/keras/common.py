@@ -17,8 +17,8 @@ batch.
 
 import numpy as np
 
-from adapters.base import Layout, Mismatch, Unsupported, fitted
-from adapters.on_keras import BOTH_BIASES, OnKeras, make_optimizer
+from levelfield.adapters.base import Layout, Mismatch, Unsupported, fitted
+from levelfield.adapters.on_keras import BOTH_BIASES, OnKeras, make_optimizer
 
 LAYOUT = Layout(
     {("up_height", "up_width", "in", "out"): ("up_height", "up_width", "out", "in")},

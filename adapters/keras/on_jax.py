@@ -2,8 +2,8 @@
 
 import jax
 
-from adapters import on_jax
-from adapters.keras.common import KerasAdapter
+from levelfield.adapters import on_jax
+from levelfield.adapters.keras.common import KerasAdapter
 
 
 class OnJax(KerasAdapter):

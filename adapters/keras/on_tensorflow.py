@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from adapters.keras.common import KerasAdapter
+from levelfield.adapters.keras.common import KerasAdapter
 
 
 class OnTensorFlow(KerasAdapter):

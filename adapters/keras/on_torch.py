@@ -2,7 +2,7 @@
 
 import torch
 
-from adapters.keras.common import KerasAdapter
+from levelfield.adapters.keras.common import KerasAdapter
 
 
 class OnTorch(KerasAdapter):

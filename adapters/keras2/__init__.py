@@ -11,8 +11,8 @@ import os
 
 import numpy as np
 
-from adapters.base import Layout, Unsupported
-from adapters.on_keras import BOTH_BIASES, OnKeras, make_optimizer
+from levelfield.adapters.base import Layout, Unsupported
+from levelfield.adapters.on_keras import BOTH_BIASES, OnKeras, make_optimizer
 
 LAYOUT = Layout(entries={"gru_gate": (1, 0, 2)})  # Keras has z, r, h
 

@@ -4,8 +4,14 @@ import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon, nd
 
-from adapters.base import CHANNELS_FIRST, Layout, Unsupported, canonical_name, epsilon_hat
-from adapters.base import Adapter as Base
+from levelfield.adapters.base import (
+    CHANNELS_FIRST,
+    Layout,
+    Unsupported,
+    canonical_name,
+    epsilon_hat,
+)
+from levelfield.adapters.base import Adapter as Base
 
 LAYOUT = Layout({**CHANNELS_FIRST, ("in", "out"): ("out", "in")})
 

@@ -11,8 +11,8 @@ import onnx
 import onnxruntime
 from onnxruntime.quantization import quantize_dynamic
 
-from adapters.base import Unsupported
-from adapters.on_exported import OnExported
+from levelfield.adapters.base import Unsupported
+from levelfield.adapters.on_exported import OnExported
 
 PROVIDERS = ["CPUExecutionProvider"]
 # Operators with which dynamic quantisation replaces products.

@@ -10,8 +10,8 @@ import openvino
 from openvino import properties
 from openvino.properties import hint
 
-from adapters.base import Unsupported
-from adapters.on_exported import OnExported
+from levelfield.adapters.base import Unsupported
+from levelfield.adapters.on_exported import OnExported
 
 
 class Adapter(OnExported):

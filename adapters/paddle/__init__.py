@@ -4,8 +4,8 @@ import numpy as np
 import paddle
 from paddle.nn import functional as F
 
-from adapters.base import CHANNELS_FIRST, Layout, Unsupported, canonical_name
-from adapters.base import Adapter as Base
+from levelfield.adapters.base import CHANNELS_FIRST, Layout, Unsupported, canonical_name
+from levelfield.adapters.base import Adapter as Base
 
 LAYOUT = Layout(CHANNELS_FIRST)
 LOSSES = {"softmax_cross_entropy": F.cross_entropy}

@@ -4,8 +4,8 @@ import os
 
 import numpy as np
 
-from adapters.base import Unsupported
-from adapters.on_functions import OnSharedVariables
+from levelfield.adapters.base import Unsupported
+from levelfield.adapters.on_functions import OnSharedVariables
 
 CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME", ""), "pytensor")
 os.environ["PYTENSOR_FLAGS"] = f"floatX=float32,base_compiledir={CACHE}"

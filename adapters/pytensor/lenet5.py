@@ -3,7 +3,7 @@
 https://pytensor.readthedocs.io/en/latest/tutorial/examples.html
 """
 
-from adapters.pytensor.layers import Convolution, Dense, Model, max_pool, relu
+from levelfield.adapters.pytensor.layers import Convolution, Dense, Model, max_pool, relu
 
 
 class LeNet5(Model):

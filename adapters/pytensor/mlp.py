@@ -3,7 +3,7 @@
 https://pytensor.readthedocs.io/en/latest/tutorial/examples.html
 """
 
-from adapters.pytensor.layers import Dense, Model, relu
+from levelfield.adapters.pytensor.layers import Dense, Model, relu
 
 
 class MLP(Model):

@@ -4,9 +4,9 @@
 def Adapter(device, mode, threads, precision):
     """Return the adapter of a mode; ``reference:numpy`` must not import JAX."""
     if mode == "numpy":
-        from adapters.reference.with_numpy import NumpyAdapter
+        from levelfield.adapters.reference.with_numpy import NumpyAdapter
 
         return NumpyAdapter(device, mode, threads, precision)
-    from adapters.reference.with_jax import JaxAdapter
+    from levelfield.adapters.reference.with_jax import JaxAdapter
 
     return JaxAdapter(device, mode, threads, precision)

@@ -2,10 +2,10 @@
 
 import jax
 
-import reference
-from adapters.base import Unsupported
-from adapters.on_jax import OnJax
-from reference import programs
+from levelfield import reference
+from levelfield.adapters.base import Unsupported
+from levelfield.adapters.on_jax import OnJax
+from levelfield.reference import programs
 
 
 class JaxAdapter(OnJax):

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-import reference
-from adapters.base import Adapter, Unsupported
-from reference.layers_numpy import NumpyLayers
+from levelfield import reference
+from levelfield.adapters.base import Adapter, Unsupported
+from levelfield.reference.layers_numpy import NumpyLayers
 
 
 class NumpyAdapter(Adapter):

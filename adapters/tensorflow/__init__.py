@@ -4,9 +4,9 @@
 def Adapter(device, mode, threads, precision):
     """Return the adapter of a mode."""
     if mode == "session":
-        from adapters.tensorflow.session import SessionAdapter
+        from levelfield.adapters.tensorflow.session import SessionAdapter
 
         return SessionAdapter(device, mode, threads, precision)
-    from adapters.tensorflow.core import CoreAdapter
+    from levelfield.adapters.tensorflow.core import CoreAdapter
 
     return CoreAdapter(device, mode, threads, precision)

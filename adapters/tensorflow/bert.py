@@ -6,8 +6,8 @@ https://www.tensorflow.org/tfmodels/nlp/fine_tune_bert
 
 import tensorflow as tf
 
-from adapters.tensorflow.layers import Dense, Embedding, LayerNorm
-from adapters.tensorflow.transformer_layers import SelfAttention
+from levelfield.adapters.tensorflow.layers import Dense, Embedding, LayerNorm
+from levelfield.adapters.tensorflow.transformer_layers import SelfAttention
 
 EPSILON = 1e-12
 

@@ -5,9 +5,9 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from adapters.base import Adapter as Base
-from adapters.base import Layout, Unsupported
-from adapters.tensorflow.optimizers import OPTIMIZERS
+from levelfield.adapters.base import Adapter as Base
+from levelfield.adapters.base import Layout, Unsupported
+from levelfield.adapters.tensorflow.optimizers import OPTIMIZERS
 
 LAYOUT = Layout({("up_height", "up_width", "in", "out"): ("up_height", "up_width", "out", "in")})
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import tensorflow as tf
 
-from adapters.tensorflow.layers import BatchNorm, Conv2D, Conv2DTranspose
+from levelfield.adapters.tensorflow.layers import BatchNorm, Conv2D, Conv2DTranspose
 
 
 class Generator(tf.Module):

@@ -7,8 +7,8 @@ so that one graph, compiled by XLA or not, serves every position.
 
 import tensorflow as tf
 
-from adapters.tensorflow.layers import Dense, Embedding, LayerNorm
-from adapters.tensorflow.transformer_layers import SelfAttention
+from levelfield.adapters.tensorflow.layers import Dense, Embedding, LayerNorm
+from levelfield.adapters.tensorflow.transformer_layers import SelfAttention
 
 EPSILON = 1e-5
 

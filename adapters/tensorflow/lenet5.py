@@ -6,7 +6,7 @@ Pooling: https://www.tensorflow.org/api_docs/python/tf/nn/max_pool2d
 
 import tensorflow as tf
 
-from adapters.tensorflow.layers import Conv2D, Dense
+from levelfield.adapters.tensorflow.layers import Conv2D, Dense
 
 
 class LeNet5(tf.Module):

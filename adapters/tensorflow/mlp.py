@@ -5,7 +5,7 @@ https://www.tensorflow.org/guide/core/mlp_core
 
 import tensorflow as tf
 
-from adapters.tensorflow.layers import Dense
+from levelfield.adapters.tensorflow.layers import Dense
 
 
 class MLP(tf.Module):

@@ -5,7 +5,7 @@ https://www.tensorflow.org/api_docs/python/tf/nn/embedding_lookup
 
 import tensorflow as tf
 
-from adapters.tensorflow.layers import Dense, Embedding
+from levelfield.adapters.tensorflow.layers import Dense, Embedding
 
 
 class NeuMF(tf.Module):

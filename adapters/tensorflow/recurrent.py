@@ -6,7 +6,7 @@ https://www.tensorflow.org/guide/function#accumulating_values_in_a_loop
 
 import tensorflow as tf
 
-from adapters.tensorflow.layers import Dense, Embedding
+from levelfield.adapters.tensorflow.layers import Dense, Embedding
 
 
 class RNNLayer(tf.Module):

@@ -7,7 +7,7 @@ https://www.tensorflow.org/api_docs/python/tf/nn#notes_on_padding_2
 
 import tensorflow as tf
 
-from adapters.tensorflow.layers import BatchNorm, Conv2D, Dense
+from levelfield.adapters.tensorflow.layers import BatchNorm, Conv2D, Dense
 
 
 class Block(tf.Module):

@@ -8,9 +8,9 @@ The models are those of the other modes: a tf.Module builds into the default gra
 import numpy as np
 import tensorflow as tf
 
-from adapters.base import Unsupported, epsilon_hat
-from adapters.on_functions import OnFunctions
-from adapters.tensorflow.core import LAYOUT, LOSSES, named_variables
+from levelfield.adapters.base import Unsupported, epsilon_hat
+from levelfield.adapters.on_functions import OnFunctions
+from levelfield.adapters.tensorflow.core import LAYOUT, LOSSES, named_variables
 
 v1 = tf.compat.v1
 

@@ -6,7 +6,7 @@ TensorFlow's core has no attention.
 
 import tensorflow as tf
 
-from adapters.tensorflow.layers import Dense
+from levelfield.adapters.tensorflow.layers import Dense
 
 
 class SelfAttention(tf.Module):

@@ -6,7 +6,7 @@ noise is an argument.
 
 import tensorflow as tf
 
-from adapters.tensorflow.layers import Dense
+from levelfield.adapters.tensorflow.layers import Dense
 
 
 class VAE(tf.Module):

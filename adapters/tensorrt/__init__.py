@@ -2,8 +2,8 @@
 
 import tensorrt
 
-from adapters.base import Adapter as Base
-from adapters.base import Unsupported
+from levelfield.adapters.base import Adapter as Base
+from levelfield.adapters.base import Unsupported
 
 
 class Adapter(Base):

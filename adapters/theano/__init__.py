@@ -8,8 +8,8 @@ from collections import OrderedDict
 import numpy as np
 import scipy
 
-from adapters.base import CHANNELS_FIRST, Layout, Unsupported
-from adapters.on_functions import OnSharedVariables
+from levelfield.adapters.base import CHANNELS_FIRST, Layout, Unsupported
+from levelfield.adapters.on_functions import OnSharedVariables
 
 # SciPy's wheel contains the BLAS that Theano's C code calls. Without a BLAS, Theano would call that
 # of NumPy through Python, at half the speed.

@@ -5,7 +5,7 @@ http://deeplearning.net/tutorial/lenet.html
 
 import theano.tensor as T
 
-from adapters.theano.layers import Convolution, Dense, Model, max_pool
+from levelfield.adapters.theano.layers import Convolution, Dense, Model, max_pool
 
 
 class LeNet5(Model):

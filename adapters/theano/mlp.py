@@ -5,7 +5,7 @@ http://deeplearning.net/tutorial/mlp.html
 
 import theano.tensor as T
 
-from adapters.theano.layers import Dense, Model
+from levelfield.adapters.theano.layers import Dense, Model
 
 
 class MLP(Model):

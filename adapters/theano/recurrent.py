@@ -7,7 +7,7 @@ for positions beyond a sequence's end.
 import theano
 import theano.tensor as T
 
-from adapters.theano.layers import Dense, Model
+from levelfield.adapters.theano.layers import Dense, Model
 
 
 class Recurrent(Model):

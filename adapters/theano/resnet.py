@@ -6,7 +6,7 @@ https://github.com/Lasagne/Recipes/blob/master/modelzoo/resnet50.py
 
 import theano.tensor as T
 
-from adapters.theano.layers import BatchNorm, Convolution, Dense, Model, max_pool
+from levelfield.adapters.theano.layers import BatchNorm, Convolution, Dense, Model, max_pool
 
 
 class Normed:

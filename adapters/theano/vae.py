@@ -5,7 +5,7 @@ Kingma and Welling's own first implementation was in Theano: https://github.com/
 
 import theano.tensor as T
 
-from adapters.theano.layers import Dense, Model
+from levelfield.adapters.theano.layers import Dense, Model
 
 
 class VAE(Model):

@@ -6,8 +6,8 @@ from importlib.metadata import version
 
 import numpy as np
 
-from adapters.base import CHANNELS_FIRST, Layout, Unsupported, canonical_name
-from adapters.base import Adapter as Base
+from levelfield.adapters.base import CHANNELS_FIRST, Layout, Unsupported, canonical_name
+from levelfield.adapters.base import Adapter as Base
 
 # tinygrad calls the compiler that CC names, with options that only clang supports.
 VERSIONS = ("clang", *(f"clang-{number}" for number in range(24, 10, -1)))

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from adapters.base import CHANNELS_FIRST, Layout, Unsupported, canonical_name
-from adapters.base import Adapter as Base
+from levelfield.adapters.base import CHANNELS_FIRST, Layout, Unsupported, canonical_name
+from levelfield.adapters.base import Adapter as Base
 
 LAYOUT = Layout(
     {

@@ -6,7 +6,7 @@
 3. The remaining arms are ranked by a weighted product. Every cost is divided by the least cost of
    any arm, in each comparison, and raised to the power of its weight. The ranking reports its
    uncertainty, and how far one weight must move before another arm leads
-   (:mod:`harness.advice.ranking`).
+   (:mod:`levelfield.harness.advice.ranking`).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import Any
 import pandas
 from packaging.specifiers import SpecifierSet
 
-import reference
-from harness.advice.facts import REFERENCE, Fact, facts_of, frameworks_of
-from harness.advice.needs import PURPOSES, Need
-from harness.advice.ranking import Move, Place, costs_of, moves_of, ranked
-from harness.analysis.comparisons import Comparison, comparisons_of
-from harness.errors import BadInput
-from harness.plan.arms import get_arm
-from harness.records.frames import Frames
-from reference.errors import UnknownName
+from levelfield import reference
+from levelfield.harness.advice.facts import REFERENCE, Fact, facts_of, frameworks_of
+from levelfield.harness.advice.needs import PURPOSES, Need
+from levelfield.harness.advice.ranking import Move, Place, costs_of, moves_of, ranked
+from levelfield.harness.analysis.comparisons import Comparison, comparisons_of
+from levelfield.harness.errors import BadInput
+from levelfield.harness.plan.arms import get_arm
+from levelfield.harness.records.frames import Frames
+from levelfield.reference.errors import UnknownName
 
 # An arm that leads in a smaller share of the draws is not the winner.
 CERTAIN = 0.95

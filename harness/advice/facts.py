@@ -18,9 +18,16 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from harness.errors import BadInput
-from harness.plan.arms import OWN_DISTRIBUTION, Arm, Framework, Mode, UnusableAdapter, frameworks
-from reference.errors import UnknownName
+from levelfield.harness.errors import BadInput
+from levelfield.harness.plan.arms import (
+    OWN_DISTRIBUTION,
+    Arm,
+    Framework,
+    Mode,
+    UnusableAdapter,
+    frameworks,
+)
+from levelfield.reference.errors import UnknownName
 
 # key -> (type of its value, description)
 FACTS: dict[str, tuple[type, str]] = {

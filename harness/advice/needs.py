@@ -15,12 +15,12 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
-from harness.advice.facts import facts_of
-from harness.errors import BadInput
-from harness.plan.arms import frameworks
-from harness.plan.vocabulary import DEVICES, NUMERICS, PROFILES
-from reference.errors import UnknownName
-from reference.registry import definitions
+from levelfield.harness.advice.facts import facts_of
+from levelfield.harness.errors import BadInput
+from levelfield.harness.plan.arms import frameworks
+from levelfield.harness.plan.vocabulary import DEVICES, NUMERICS, PROFILES
+from levelfield.reference.errors import UnknownName
+from levelfield.reference.registry import definitions
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 import pandas
 
-from harness.advice.needs import CRITERIA
-from harness.analysis.comparisons import Comparison
-from harness.analysis.summary import block_seconds, counted, startups
-from harness.records.frames import Frames
-from harness.statistics.estimates import Floats
+from levelfield.harness.advice.needs import CRITERIA
+from levelfield.harness.analysis.comparisons import Comparison
+from levelfield.harness.analysis.summary import block_seconds, counted, startups
+from levelfield.harness.records.frames import Frames
+from levelfield.harness.statistics.estimates import Floats
 
 DRAWS = 4000
 ENDS = 1e-9  # distance of a weight from 0 and from 1 within which a crossing is ignored

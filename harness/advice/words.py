@@ -7,14 +7,14 @@ from typing import Any
 
 import pandas
 
-from harness.advice.advice import CERTAIN, Advice
-from harness.advice.facts import FACTS, Fact, facts_of, frameworks_of
-from harness.advice.needs import CRITERIA, PURPOSES, QUESTIONS, Need
-from harness.advice.ranking import Move, Place
-from harness.analysis.comparisons import Comparison
-from harness.plan.arms import get_arm
-from harness.report.tables import STEPS_WORDS, fastest_set
-from harness.report.text import escape, markdown_table, significant
+from levelfield.harness.advice.advice import CERTAIN, Advice
+from levelfield.harness.advice.facts import FACTS, Fact, facts_of, frameworks_of
+from levelfield.harness.advice.needs import CRITERIA, PURPOSES, QUESTIONS, Need
+from levelfield.harness.advice.ranking import Move, Place
+from levelfield.harness.analysis.comparisons import Comparison
+from levelfield.harness.plan.arms import get_arm
+from levelfield.harness.report.tables import STEPS_WORDS, fastest_set
+from levelfield.harness.report.text import escape, markdown_table, significant
 
 _SHOWN = ("licence", "graph", "exports", "pythons", "released", "releases", "maintenance")
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy
 import pandas
 
-from harness.analysis.summary import block_seconds, counted, startups, summary
-from harness.analysis.verdicts import Judged, judge, ordered
-from harness.errors import clean
-from harness.plan.vocabulary import TWIN
-from harness.records.frames import Frames
-from harness.statistics.break_even import BreakEven, break_even
+from levelfield.harness.analysis.summary import block_seconds, counted, startups, summary
+from levelfield.harness.analysis.verdicts import Judged, judge, ordered
+from levelfield.harness.errors import clean
+from levelfield.harness.plan.vocabulary import TWIN
+from levelfield.harness.records.frames import Frames
+from levelfield.harness.statistics.break_even import BreakEven, break_even
 
 _KEY = ["run", "comparison"]
 

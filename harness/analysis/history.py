@@ -1,9 +1,9 @@
 """Several runs of one suite in order: how each arm changed from run to run.
 
-Neighbours are compared as two sessions are (``harness.analysis.sessions``): against an anchor in
-their own session. A change of the machine is therefore not taken for a change of a framework. A
-step says so if the version of a framework, or anything else in its environment, has changed. A step
-between two machines has no verdict.
+Neighbours are compared as two sessions are (``levelfield.harness.analysis.sessions``): against an
+anchor in their own session. A change of the machine is therefore not taken for a change of a
+framework. A step says so if the version of a framework, or anything else in its environment, has
+changed. A step between two machines has no verdict.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from harness.analysis.sessions import Change, compare
-from harness.errors import BadInput
-from harness.records.frames import Frames, load
-from harness.records.runs import distinct, read_each
-from harness.records.store import open_run
+from levelfield.harness.analysis.sessions import Change, compare
+from levelfield.harness.errors import BadInput
+from levelfield.harness.records.frames import Frames, load
+from levelfield.harness.records.runs import distinct, read_each
+from levelfield.harness.records.store import open_run
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ def history(paths: Iterable[Path | str]) -> History:
     """Return the history of runs, or of folders of runs. Raises BadInput if no suite ran twice.
 
     Smoke runs are left out because they have no verdicts. Copies of a run are left out with a
-    warning (``harness.records.runs.CopiedRun``), and so are runs below a folder that cannot be
-    read (``harness.records.runs.UnreadableRun``).
+    warning (``levelfield.harness.records.runs.CopiedRun``), and so are runs below a folder that
+    cannot be read (``levelfield.harness.records.runs.UnreadableRun``).
     """
     runs = read_each(paths, lambda path: (open_run(path), _session(path)))
     first = {run.path for run in distinct(run for run, _ in runs)}

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas
 
-from harness.analysis.verdicts import settled
-from harness.plan.cells import plan
-from harness.plan.suite import Suite
-from harness.records import frames as records
-from harness.records.frames import AUDIT, Frames
-from harness.statistics.levels import LEVELS, LOOKS
-from harness.statistics.variances import rounds_per_block, variance_components
+from levelfield.harness.analysis.verdicts import settled
+from levelfield.harness.plan.cells import plan
+from levelfield.harness.plan.suite import Suite
+from levelfield.harness.records import frames as records
+from levelfield.harness.records.frames import AUDIT, Frames
+from levelfield.harness.statistics.levels import LEVELS, LOOKS
+from levelfield.harness.statistics.variances import rounds_per_block, variance_components
 
 BLOCKS_PER_AUDIT = 5  # resident blocks before each audit; the audit is the sixth
 FIRST_PLAN = 3  # blocks after which variances are known well enough to plan rounds

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-import reference
-from harness.machine.ceilings import COPY, PRODUCT, Ceiling
-from reference.errors import UnknownName
-from reference.trace import summarize
+from levelfield import reference
+from levelfield.harness.machine.ceilings import COPY, PRODUCT, Ceiling
+from levelfield.reference.errors import UnknownName
+from levelfield.reference.trace import summarize
 
 IMPOSSIBLE_SHARE = 1.05  # of the roofline: a step above this share was not measured correctly
 # The optimiser reads and writes a slot of each of its state arrays. The trace's own count has the
@@ -24,11 +24,11 @@ STATE_ARRAYS = {"sgd": 0, "momentum": 1, "adam": 2}
 def work(
     model: str, preset: str, batch: int, *, phase: str, optimizer: str | None
 ) -> tuple[int, int]:
-    """(floating-point operations, least bytes) of a step, by the conventions of reference.trace.
+    """(floating-point operations, least bytes) of a step.
 
-    Operations are those of matrix products and convolutions, two per multiply-add. Bytes are those
-    that must move once, the optimiser's state included. Raises UnknownName for a model, preset or
-    phase that is not defined.
+    ``levelfield.reference.trace`` has the conventions. Operations are those of matrix products and
+    convolutions, two per multiply-add. Bytes are those that must move once, the optimiser's state
+    included. Raises UnknownName for a model, preset or phase that is not defined.
     """
     found = summarize(reference.get(model), preset, batch)
     if phase == "inference":

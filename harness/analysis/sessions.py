@@ -22,17 +22,17 @@ from pathlib import Path
 import numpy as np
 import pandas
 
-from harness.analysis.summary import summary
-from harness.analysis.verdicts import NO_CONTROL, Logs, judge, logs_of
-from harness.errors import BadInput
-from harness.machine.describe import difference, recorded
-from harness.plan.arms import unversioned
-from harness.plan.cells import TASK
-from harness.plan.vocabulary import TWIN
-from harness.records.frames import AUDIT, Frames, load
-from harness.statistics.corrections import holm
-from harness.statistics.decisions import ALPHA_PER_LOOK
-from harness.statistics.estimates import Estimate, estimate, paired_blocks, welch_freedom
+from levelfield.harness.analysis.summary import summary
+from levelfield.harness.analysis.verdicts import NO_CONTROL, Logs, judge, logs_of
+from levelfield.harness.errors import BadInput
+from levelfield.harness.machine.describe import difference, recorded
+from levelfield.harness.plan.arms import unversioned
+from levelfield.harness.plan.cells import TASK
+from levelfield.harness.plan.vocabulary import TWIN
+from levelfield.harness.records.frames import AUDIT, Frames, load
+from levelfield.harness.statistics.corrections import holm
+from levelfield.harness.statistics.decisions import ALPHA_PER_LOOK
+from levelfield.harness.statistics.estimates import Estimate, estimate, paired_blocks, welch_freedom
 
 OTHER_MACHINE = "other machine"  # replaces every verdict
 

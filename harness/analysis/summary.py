@@ -8,13 +8,13 @@ from typing import Any
 import numpy
 import pandas
 
-from harness.analysis import roofline
-from harness.machine.ceilings import Ceiling
-from harness.proof.tolerances import closing_loose, loose
-from harness.records.columns import COLUMNS, STARTUP
-from harness.records.frames import AUDIT, Frames
-from harness.statistics.estimates import Estimate
-from reference.errors import UnknownName
+from levelfield.harness.analysis import roofline
+from levelfield.harness.machine.ceilings import Ceiling
+from levelfield.harness.proof.tolerances import closing_loose, loose
+from levelfield.harness.records.columns import COLUMNS, STARTUP
+from levelfield.harness.records.frames import AUDIT, Frames
+from levelfield.harness.statistics.estimates import Estimate
+from levelfield.reference.errors import UnknownName
 
 _KEY = ["run", "cell"]
 _LATER_STAGES = ("build", "compile", "first_step", "steady")

@@ -14,19 +14,19 @@ import pandas
 from numpy.typing import NDArray
 from scipy import special  # type: ignore[import-untyped]
 
-from harness.analysis.roofline import IMPOSSIBLE_SHARE
-from harness.analysis.summary import summary
-from harness.machine.describe import difference, recorded
-from harness.plan.vocabulary import TWIN
-from harness.records.columns import COLUMNS
-from harness.records.frames import AUDIT, Frames
-from harness.statistics.decisions import (
+from levelfield.harness.analysis.roofline import IMPOSSIBLE_SHARE
+from levelfield.harness.analysis.summary import summary
+from levelfield.harness.machine.describe import difference, recorded
+from levelfield.harness.plan.vocabulary import TWIN
+from levelfield.harness.records.columns import COLUMNS
+from levelfield.harness.records.frames import AUDIT, Frames
+from levelfield.harness.statistics.decisions import (
     ComparisonVerdicts,
     PairVerdict,
     comparison_verdicts,
     effective_margin,
 )
-from harness.statistics.estimates import (
+from levelfield.harness.statistics.estimates import (
     Estimate,
     Floats,
     clean_blocks,
@@ -34,7 +34,7 @@ from harness.statistics.estimates import (
     paired_blocks,
     welch_freedom,
 )
-from harness.statistics.levels import LEVELS, LOOKS
+from levelfield.harness.statistics.levels import LEVELS, LOOKS
 
 SLICE_STATISTICS = ("throughput", "latency", "first_token", "further_token")
 NO_CONTROL = "no A/A control: no arm ran twice"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from harness.cli import screen, signals
+from levelfield.harness.cli import screen, signals
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
     output = screen.protect()
     signals.end_at_once()
     # Imported here because a signal may come during the import of all commands.
-    from harness.cli.application import answer
+    from levelfield.harness.cli.application import answer
 
     signals.end_politely()
     code = screen.flushed(output, answer())

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.advice.needs import CRITERIA, PURPOSES, QUESTIONS, Need, read_need, stated
-from harness.cli.options import ModelsFromOption, with_options
-from harness.cli.terminal import print_json, terminal
-from harness.errors import BadInput, clean
-from harness.plan.suite import add_folders
-from reference.errors import UnknownName
+from levelfield.harness.advice.needs import CRITERIA, PURPOSES, QUESTIONS, Need, read_need, stated
+from levelfield.harness.cli.options import ModelsFromOption, with_options
+from levelfield.harness.cli.terminal import print_json, terminal
+from levelfield.harness.errors import BadInput, clean
+from levelfield.harness.plan.suite import add_folders
+from levelfield.reference.errors import UnknownName
 
 if TYPE_CHECKING:
-    from harness.advice.advice import Advice
+    from levelfield.harness.advice.advice import Advice
 
 LONGEST_LIST = 60  # letters of the answers that the help of an option lists
 # Options that are not spelled as their question is called, and what stands for their value.
@@ -70,9 +70,9 @@ def advise_command(
     # Imported here because pandas takes longer to load than most commands to run.
     from rich.markdown import Markdown
 
-    from harness.advice.advice import advise
-    from harness.advice.words import advice_text
-    from harness.records.frames import load
+    from levelfield.harness.advice.advice import advise
+    from levelfield.harness.advice.words import advice_text
+    from levelfield.harness.records.frames import load
 
     add_folders(models_from or ())
     values = {name: value for name, value in answers.items() if value is not None}
@@ -134,7 +134,7 @@ def _asked(need: Need) -> Need:
 
 def _answered(need: Need) -> Need:
     """Ask every question; return alone keeps the answer so far."""
-    from harness.advice.words import questions
+    from levelfield.harness.advice.words import questions
 
     for name, question, choices in questions():
         words = clean(f"{question} ({', '.join(choices)})" if choices else question)

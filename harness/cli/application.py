@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import (
+from levelfield.harness.cli import (
     advise,
     check,
     compare,
@@ -23,10 +23,10 @@ from harness.cli import (
     run,
     selftest,
 )
-from harness.cli.signals import Interrupted
-from harness.errors import FULL_DISK, LevelfieldError, clean
-from harness.plan.suite import add_installed_models
-from reference.errors import BadDefinition, UnknownName
+from levelfield.harness.cli.signals import Interrupted
+from levelfield.harness.errors import FULL_DISK, LevelfieldError, clean
+from levelfield.harness.plan.suite import add_installed_models
+from levelfield.reference.errors import BadDefinition, UnknownName
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -52,7 +52,7 @@ app.command("selftest")(selftest.selftest_command)
 def _print_version(wanted: bool) -> None:
     if not wanted:
         return
-    from harness.machine.describe import code_version
+    from levelfield.harness.machine.describe import code_version
 
     code = code_version()
     words = f"levelfield {code['version']}"

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-import reference
-from harness.cli.options import (
+from levelfield import reference
+from levelfield.harness.cli.options import (
     SELECTION,
     PythonOption,
     Selection,
@@ -23,13 +23,13 @@ from harness.cli.options import (
     with_models_from,
     with_options,
 )
-from harness.cli.progress import watched
-from harness.cli.terminal import TextTable, print_json, terminal
-from harness.errors import clean
-from harness.machine.scratch import scratch_folder
-from harness.plan.cells import plan
-from harness.plan.suite import Suite, load_suite
-from harness.records import store
+from levelfield.harness.cli.progress import watched
+from levelfield.harness.cli.terminal import TextTable, print_json, terminal
+from levelfield.harness.errors import clean
+from levelfield.harness.machine.scratch import scratch_folder
+from levelfield.harness.plan.cells import plan
+from levelfield.harness.plan.suite import Suite, load_suite
+from levelfield.harness.records import store
 
 # A small batch proves a published architecture as well as a large one. Adam takes the sign of every
 # rounding, so on a deep network it proves no more than on the tiny presets.
@@ -101,9 +101,9 @@ class CheckedCell:
 
 def _check(suite: Suite, python: list[str] | None, name: str, *, timed: bool) -> list[CheckedCell]:
     # Imported here because pandas takes longer to load than most commands to run.
-    from harness.analysis.summary import summary as summarised
-    from harness.engine import session
-    from harness.records import frames
+    from levelfield.harness.analysis.summary import summary as summarised
+    from levelfield.harness.engine import session
+    from levelfield.harness.records import frames
 
     # No time is reported, so nothing needs an error bar, and an adapter's author waits for it.
     effort = replace(

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.terminal import TextTable, print_json, terminal
-from harness.errors import clean
+from levelfield.harness.cli.terminal import TextTable, print_json, terminal
+from levelfield.harness.errors import clean
 
 if TYPE_CHECKING:
-    from harness.analysis.sessions import Change
+    from levelfield.harness.analysis.sessions import Change
 
 
 def compare_command(
@@ -28,7 +28,7 @@ def compare_command(
     Arms are matched by name, or by name without version, such as jax@0.9.2:jit and jax:jit.
     """
     # Imported here because pandas takes longer to load than most commands to run.
-    from harness.analysis.sessions import OTHER_MACHINE, compare
+    from levelfield.harness.analysis.sessions import OTHER_MACHINE, compare
 
     compared = compare(before, after)
     changes, agreements = compared.changes, compared.agreements
@@ -66,7 +66,7 @@ def compare_command(
 
 def _table(changes: Sequence[Change]) -> TextTable:
     """The changes of all arms, a row for each."""
-    from harness.report.text import significant
+    from levelfield.harness.report.text import significant
 
     kinds = {**dict.fromkeys(("comparison", "arm"), "name"), "against anchor": "number"}
     kinds |= {"95 % interval": "number", "unprotected": "number", "verdict": "status"}

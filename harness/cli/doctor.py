@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.terminal import TextTable, print_json, terminal
-from harness.plan.arms import PINS_LAST, EnvironmentSpec, arms, old_pins
+from levelfield.harness.cli.terminal import TextTable, print_json, terminal
+from levelfield.harness.plan.arms import PINS_LAST, EnvironmentSpec, arms, old_pins
 
 STYLES = {"good": "green", "poor": "yellow", "unknown": "dim"}
 
@@ -19,7 +19,7 @@ def doctor_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Watch this machine for some seconds; say which verdicts it can give and how to improve it."""
-    from harness.machine import doctor
+    from levelfield.harness.machine import doctor
 
     facts = doctor.examine()
     rows = list(doctor.rows(facts))

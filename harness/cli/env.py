@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from harness.cli.options import PythonOption, given_interpreters
-from harness.cli.terminal import TextTable, print_json, terminal
-from harness.environments import sealed
-from harness.errors import BadInput, RunFailed, clean
-from harness.plan.arms import EnvironmentSpec, arms, get_arm
-from harness.plan.suite import load_suite
-from reference.errors import UnknownName
+from levelfield.harness.cli.options import PythonOption, given_interpreters
+from levelfield.harness.cli.terminal import TextTable, print_json, terminal
+from levelfield.harness.environments import sealed
+from levelfield.harness.errors import BadInput, RunFailed, clean
+from levelfield.harness.plan.arms import EnvironmentSpec, arms, get_arm
+from levelfield.harness.plan.suite import load_suite
+from levelfield.reference.errors import UnknownName
 
 app = typer.Typer(help="Build, list, lock and remove sealed environments.", no_args_is_help=True)
 

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-import reference
-from harness.cli.options import ModelsFromOption
-from harness.cli.terminal import terminal
-from harness.errors import BadInput
-from harness.plan.suite import add_folders
-from harness.records.store import write_atomically, writing_failed
-from reference.errors import UnknownName
+from levelfield import reference
+from levelfield.harness.cli.options import ModelsFromOption
+from levelfield.harness.cli.terminal import terminal
+from levelfield.harness.errors import BadInput
+from levelfield.harness.plan.suite import add_folders
+from levelfield.harness.records.store import write_atomically, writing_failed
+from levelfield.reference.errors import UnknownName
 
 
 def export_command(
@@ -34,7 +34,7 @@ def export_command(
 ) -> None:
     """Write a model's definition as an ONNX graph with the parameters that a seed draws."""
     # onnx takes longer to load than most commands take to run.
-    from reference.export import export_generation, export_inference
+    from levelfield.reference.export import export_generation, export_inference
 
     add_folders(models_from or ())
     definition = reference.get(model)

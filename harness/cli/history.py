@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.terminal import TextTable, print_json, terminal
-from harness.errors import clean
+from levelfield.harness.cli.terminal import TextTable, print_json, terminal
+from levelfield.harness.errors import clean
 
 if TYPE_CHECKING:
-    from harness.analysis.history import History
+    from levelfield.harness.analysis.history import History
 
 
 def history_command(
@@ -32,12 +32,12 @@ def history_command(
     Runs on different machines get no verdict.
     """
     # Imported here because pandas takes longer to load than most commands to run.
-    from harness.analysis.history import history
-    from harness.analysis.sessions import OTHER_MACHINE
+    from levelfield.harness.analysis.history import history
+    from levelfield.harness.analysis.sessions import OTHER_MACHINE
 
     changes = history(runs or [Path("results")])
     if chart is not None:
-        from harness.report import draw_history
+        from levelfield.harness.report import draw_history
 
         draw_history(changes, chart)
     if as_json:
@@ -53,7 +53,7 @@ def history_command(
 
 def _table(changes: History) -> TextTable:
     """The steps of all arms, a row for each."""
-    from harness.report.text import significant
+    from levelfield.harness.report.text import significant
 
     kinds = {"arm": "name", "against anchor": "number", "verdict": "status", "version": "name"}
     kinds |= dict.fromkeys(("run", "comparison", "suite"), "name")

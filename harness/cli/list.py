@@ -10,16 +10,16 @@ from typing import Annotated, Any
 
 import typer
 
-import reference
-from harness.cli.options import ModelsFromOption, PythonOption, given_interpreters
-from harness.cli.terminal import TextTable, print_json, terminal
-from harness.environments.sealed import resolve
-from harness.errors import BadInput, clean
-from harness.plan.arms import arms, frameworks, unusable
-from harness.plan.cells import plan
-from harness.plan.suite import add_folders, load_suite, suite_names
-from reference.registry import outside_of
-from reference.spec import Model
+from levelfield import reference
+from levelfield.harness.cli.options import ModelsFromOption, PythonOption, given_interpreters
+from levelfield.harness.cli.terminal import TextTable, print_json, terminal
+from levelfield.harness.environments.sealed import resolve
+from levelfield.harness.errors import BadInput, clean
+from levelfield.harness.plan.arms import arms, frameworks, unusable
+from levelfield.harness.plan.cells import plan
+from levelfield.harness.plan.suite import add_folders, load_suite, suite_names
+from levelfield.reference.registry import outside_of
+from levelfield.reference.spec import Model
 
 
 class What(StrEnum):

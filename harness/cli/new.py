@@ -13,11 +13,11 @@ from typing import Annotated
 
 import typer
 
-import reference
-from harness.cli.terminal import terminal
-from harness.errors import BadInput
-from harness.plan.arms import frameworks, unusable
-from harness.records.store import writing_failed
+from levelfield import reference
+from levelfield.harness.cli.terminal import terminal
+from levelfield.harness.errors import BadInput
+from levelfield.harness.plan.arms import frameworks, unusable
+from levelfield.harness.records.store import writing_failed
 
 TEMPLATES = Path(__file__).with_name("templates")
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -130,7 +130,7 @@ def _framework_files(name: str, folder: Path | None) -> list[tuple[Path, str]]:
         package = f"levelfield_{name}"
         target = folder / package
     elif _is_checkout():
-        package, target = f"adapters.{name}", CHECKOUT / "adapters" / name
+        package, target = f"levelfield.adapters.{name}", CHECKOUT / "adapters" / name
         for path in (target, target.with_suffix(".py")):
             if path.exists():
                 raise BadInput(f"{path} exists already; choose another name")
@@ -158,9 +158,8 @@ def _framework_files(name: str, folder: Path | None) -> list[tuple[Path, str]]:
 
 def _imports(package: str) -> str:
     """The adapter's imports of the contract and of the stand-in, in the order of their names."""
-    contract = (
-        "from adapters.base import Adapter as Base\nfrom adapters.base import Layout, Unsupported"
-    )
+    base = "from levelfield.adapters.base"
+    contract = f"{base} import Adapter as Base\n{base} import Layout, Unsupported"
     return "\n".join(sorted([contract, f"from {package} import stand_in"]))
 
 

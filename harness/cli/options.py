@@ -10,13 +10,13 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.terminal import terminal
-from harness.errors import BadInput, clean
-from harness.machine.resources import dropped_variables
-from harness.plan.arms import arms
-from harness.plan.suite import Suite, add_folders, expand_arms, validated
-from reference.errors import UnknownName
-from reference.registry import outside
+from levelfield.harness.cli.terminal import terminal
+from levelfield.harness.errors import BadInput, clean
+from levelfield.harness.machine.resources import dropped_variables
+from levelfield.harness.plan.arms import arms
+from levelfield.harness.plan.suite import Suite, add_folders, expand_arms, validated
+from levelfield.reference.errors import UnknownName
+from levelfield.reference.registry import outside
 
 PythonOption = Annotated[
     list[str] | None,

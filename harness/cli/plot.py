@@ -26,7 +26,7 @@ def plot_command(
 ) -> None:
     """Draw one chart from the raw records of runs, as PNG and as SVG."""
     # Imported here because pandas and Matplotlib take longer to load than most commands to run.
-    from harness.report import plot
+    from levelfield.harness.report import plot
 
     for path in plot(kind, runs, output or Path()):
         print(path)

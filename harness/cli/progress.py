@@ -18,8 +18,8 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
-    from harness.engine.engine import Progress as Listener
-    from harness.plan.cells import Cell
+    from levelfield.harness.engine.engine import Progress as Listener
+    from levelfield.harness.plan.cells import Cell
 
 LINE_SECONDS = 15.0  # between lines about stages, where no terminal shows a bar
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from harness.cli.terminal import TextTable, terminal
+from levelfield.harness.cli.terminal import TextTable, terminal
 
 if TYPE_CHECKING:
-    from harness.report.tables import ComparisonTable
+    from levelfield.harness.report.tables import ComparisonTable
 
 FEW_ARMS = 4  # a terminal shows every pair of at most so many arms
 
@@ -43,11 +43,11 @@ def show_report(
 ) -> None:
     """Write the report, then print its tables: a screen that is gone costs no file."""
     # Imported here because pandas and Matplotlib take longer to load than most commands to run.
-    from harness.analysis.comparisons import comparisons_of
-    from harness.records import frames
-    from harness.report import FORMATS, write_report
-    from harness.report.findings import not_quiet
-    from harness.report.tables import comparison_tables
+    from levelfield.harness.analysis.comparisons import comparisons_of
+    from levelfield.harness.records import frames
+    from levelfield.harness.report import FORMATS, write_report
+    from levelfield.harness.report.findings import not_quiet
+    from levelfield.harness.report.tables import comparison_tables
 
     write_report(runs, folder, formats=FORMATS if html else FORMATS[:-1])
     loaded = frames.load(runs)
@@ -61,8 +61,8 @@ def show_report(
 
 def show_table(table: ComparisonTable, console: Console) -> None:
     """Print a comparison with its notes and, for a few arms, with the verdict on every pair."""
-    from harness.report.tables import TEXT_COLUMNS
-    from harness.report.text import ABSENT
+    from levelfield.harness.report.tables import TEXT_COLUMNS
+    from levelfield.harness.report.text import ABSENT
 
     cells = table.cells.to_dict("split")
     kinds = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.options import (
+from levelfield.harness.cli.options import (
     SELECTION,
     NoWaitOption,
     PythonOption,
@@ -20,20 +20,20 @@ from harness.cli.options import (
     with_models_from,
     with_options,
 )
-from harness.cli.progress import watched
-from harness.cli.report import show_report
-from harness.cli.signals import Interrupted
-from harness.cli.terminal import terminal
-from harness.errors import BadInput, RunFailed, clean
-from harness.machine.scratch import NoRoom
-from harness.plan.suite import Suite, load_suite
-from harness.plan.vocabulary import TWIN
-from harness.records import store
-from harness.statistics.levels import LEVELS
+from levelfield.harness.cli.progress import watched
+from levelfield.harness.cli.report import show_report
+from levelfield.harness.cli.signals import Interrupted
+from levelfield.harness.cli.terminal import terminal
+from levelfield.harness.errors import BadInput, RunFailed, clean
+from levelfield.harness.machine.scratch import NoRoom
+from levelfield.harness.plan.suite import Suite, load_suite
+from levelfield.harness.plan.vocabulary import TWIN
+from levelfield.harness.records import store
+from levelfield.harness.statistics.levels import LEVELS
 
 if TYPE_CHECKING:
-    from harness.environments.sealed import Resolution
-    from harness.plan.cells import Cell
+    from levelfield.harness.environments.sealed import Resolution
+    from levelfield.harness.plan.cells import Cell
 
 DEFAULT_RESULTS = Path("results")
 
@@ -68,7 +68,7 @@ def run_command(
     if (suite is None) == (resume is None):
         raise BadInput("name a suite, such as: levelfield run quick; or a run: --resume RUN")
     # Imported here because pandas takes longer to load than most commands to run.
-    from harness.engine import session
+    from levelfield.harness.engine import session
 
     given = given_interpreters(python)
     if resume is not None:
@@ -114,7 +114,7 @@ def _planned(
     suite: Suite, name: str, given: Mapping[str, Path]
 ) -> tuple[list[Cell], dict[str, Resolution]]:
     """Return the cells of a suite and their interpreters. Raises BadInput if no arm can run."""
-    from harness.engine import session
+    from levelfield.harness.engine import session
 
     available = session.resolve_arms(suite.arms, given)
     session.refuse_if_nothing_can_run(available, name)
@@ -139,8 +139,8 @@ def _say_what_controls(named: str, suite: Suite, cells: Sequence[Cell]) -> None:
 
 def _tell_what_more_would_cost(run: Path, suite: Suite) -> None:
     """After a quick run, say what the next level adds and how long it takes here."""
-    from harness.analysis import planning
-    from harness.records import frames
+    from levelfield.harness.analysis import planning
+    from levelfield.harness.records import frames
 
     longer = load_suite("standard")
     seconds = planning.forecast(frames.load(run), longer)
@@ -164,7 +164,7 @@ def _measure(
     wait: bool,
 ) -> None:
     """Measure with progress. Ctrl-C stops cleanly and says how to go on."""
-    from harness.engine import session
+    from levelfield.harness.engine import session
 
     console = terminal(stderr=True)
     for arm, resolution in resolutions.items():

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.terminal import TextTable, terminal
-from harness.errors import BadInput
+from levelfield.harness.cli.terminal import TextTable, terminal
+from levelfield.harness.errors import BadInput
 
 
 def selftest_command(
@@ -31,8 +31,8 @@ def selftest_command(
     ] = Path("results"),
 ) -> None:
     """Test the measurement itself: every goal next to its figure. Exits with 1 for a miss."""
-    from harness.selftest import page
-    from harness.selftest.proof import prove, prove_mutations
+    from levelfield.harness.selftest import page
+    from levelfield.harness.selftest.proof import prove, prove_mutations
 
     stderr = terminal(stderr=True)
 

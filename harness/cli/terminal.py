@@ -14,7 +14,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from harness.errors import clean, printable
+from levelfield.harness.errors import clean, printable
 
 GAP = 2  # columns of the terminal between columns of a table
 PROSE_WIDTH = 30  # columns that a longer text gets before the table is broken into bands

@@ -16,29 +16,29 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
-from harness.engine.closing import ClosingGate
-from harness.engine.process import WorkerProcess
-from harness.engine.qualification import Calibration
-from harness.engine.workers import StartFailure, Worker, Workers
-from harness.errors import WorkerFailure
-from harness.machine import gpu, noise, quarantine, supervisor
-from harness.machine.gpu import GpuReading
-from harness.machine.noise import OtherLoad, Reading
-from harness.plan.arms import Arm, get_arm
-from harness.plan.cells import Cell
-from harness.plan.suite import Suite
-from harness.proof.cases import CaseFile
-from harness.proof.checks import Slot, affinity_check, recompilation_check, tree_check
-from harness.proof.outcome import Outcome
-from harness.proof.replies import Slice
-from harness.records.kinds import (
+from levelfield.harness.engine.closing import ClosingGate
+from levelfield.harness.engine.process import WorkerProcess
+from levelfield.harness.engine.qualification import Calibration
+from levelfield.harness.engine.workers import StartFailure, Worker, Workers
+from levelfield.harness.errors import WorkerFailure
+from levelfield.harness.machine import gpu, noise, quarantine, supervisor
+from levelfield.harness.machine.gpu import GpuReading
+from levelfield.harness.machine.noise import OtherLoad, Reading
+from levelfield.harness.plan.arms import Arm, get_arm
+from levelfield.harness.plan.cells import Cell
+from levelfield.harness.plan.suite import Suite
+from levelfield.harness.proof.cases import CaseFile
+from levelfield.harness.proof.checks import Slot, affinity_check, recompilation_check, tree_check
+from levelfield.harness.proof.outcome import Outcome
+from levelfield.harness.proof.replies import Slice
+from levelfield.harness.records.kinds import (
     BlockRecord,
     CheckRecord,
     RoundRecord,
     SliceRecord,
     StartupRecord,
 )
-from harness.records.store import Run
+from levelfield.harness.records.store import Run
 
 LEAST_LATENCY_SECONDS = 20e-6
 

@@ -3,8 +3,8 @@
 The gate of the qualification judges a process before it is timed. The closing gate judges a timed
 process, in the first block that measures a cell. It compares the slices with each other. It also
 compares the answers after many unread steps with those of the reference
-(:mod:`reference.closing`). No slice of a cell counts without the closing gate. A cell that fails
-it ends as ``wrong`` or ``failed``.
+(:mod:`levelfield.reference.closing`). No slice of a cell counts without the closing gate. A cell
+that fails it ends as ``wrong`` or ``failed``.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.engine.workers import Worker
-from harness.errors import WorkerFailure
-from harness.plan.arms import Arm
-from harness.plan.cells import Cell
-from harness.proof.answer_size import answer_bytes, closing_bytes
-from harness.proof.cases import CaseFile, Cases
-from harness.proof.checks import Slot, first_visit_check, fresh_check, slices_checks
-from harness.proof.closing_gate import judge_closing, judge_kept
-from harness.proof.outcome import Check, Outcome
-from harness.proof.replies import ClosingReply
-from harness.records.kinds import ClosingRecord
-from harness.records.store import Run
-from reference.case import Case
-from reference.closing import READ, Closing
+from levelfield.harness.engine.workers import Worker
+from levelfield.harness.errors import WorkerFailure
+from levelfield.harness.plan.arms import Arm
+from levelfield.harness.plan.cells import Cell
+from levelfield.harness.proof.answer_size import answer_bytes, closing_bytes
+from levelfield.harness.proof.cases import CaseFile, Cases
+from levelfield.harness.proof.checks import Slot, first_visit_check, fresh_check, slices_checks
+from levelfield.harness.proof.closing_gate import judge_closing, judge_kept
+from levelfield.harness.proof.outcome import Check, Outcome
+from levelfield.harness.proof.replies import ClosingReply
+from levelfield.harness.records.kinds import ClosingRecord
+from levelfield.harness.records.store import Run
+from levelfield.reference.case import Case
+from levelfield.reference.closing import READ, Closing
 
 # Noise can only lengthen a step on a new input set, and a fresh load makes all sets new again.
 VISIT_ATTEMPTS = 4

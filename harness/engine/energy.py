@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import time
 
-from harness.engine.workers import Workers
-from harness.errors import WorkerFailure
-from harness.machine import gpu
-from harness.plan.arms import Arm
-from harness.plan.cells import Cell
-from harness.proof.cases import CaseFile
-from harness.records.kinds import EnergyRecord
-from harness.records.store import Run
+from levelfield.harness.engine.workers import Workers
+from levelfield.harness.errors import WorkerFailure
+from levelfield.harness.machine import gpu
+from levelfield.harness.plan.arms import Arm
+from levelfield.harness.plan.cells import Cell
+from levelfield.harness.proof.cases import CaseFile
+from levelfield.harness.records.kinds import EnergyRecord
+from levelfield.harness.records.store import Run
 
 LOOP_SECONDS, IDLE_SECONDS = 30.0, 5.0
 

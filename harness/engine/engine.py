@@ -18,29 +18,29 @@ from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
-from harness.analysis import planning
-from harness.engine import in_hand
-from harness.engine.blocks import Blocks, statistics_of
-from harness.engine.closing import ClosingGate
-from harness.engine.energy import record_energy
-from harness.engine.memory import record_memory
-from harness.engine.qualification import SLOTS, Calibration, Qualification
-from harness.engine.workers import StartFailure, Worker, Workers
-from harness.environments.sealed import Resolution
-from harness.errors import WorkerFailure
-from harness.machine import ceilings, noise
-from harness.machine.ceilings import Ceiling
-from harness.machine.resources import memory_available_bytes
-from harness.machine.scratch import roomy, scratch_folder
-from harness.plan.arms import Arm, get_arm
-from harness.plan.cells import Cell
-from harness.plan.suite import Suite
-from harness.plan.vocabulary import TWIN
-from harness.proof.cases import CaseFile, Cases
-from harness.records import frames
-from harness.records.kinds import CeilingRecord, SessionRecord, StatusRecord
-from harness.records.store import Run, read_records
-from harness.statistics.levels import LEVELS
+from levelfield.harness.analysis import planning
+from levelfield.harness.engine import in_hand
+from levelfield.harness.engine.blocks import Blocks, statistics_of
+from levelfield.harness.engine.closing import ClosingGate
+from levelfield.harness.engine.energy import record_energy
+from levelfield.harness.engine.memory import record_memory
+from levelfield.harness.engine.qualification import SLOTS, Calibration, Qualification
+from levelfield.harness.engine.workers import StartFailure, Worker, Workers
+from levelfield.harness.environments.sealed import Resolution
+from levelfield.harness.errors import WorkerFailure
+from levelfield.harness.machine import ceilings, noise
+from levelfield.harness.machine.ceilings import Ceiling
+from levelfield.harness.machine.resources import memory_available_bytes
+from levelfield.harness.machine.scratch import roomy, scratch_folder
+from levelfield.harness.plan.arms import Arm, get_arm
+from levelfield.harness.plan.cells import Cell
+from levelfield.harness.plan.suite import Suite
+from levelfield.harness.plan.vocabulary import TWIN
+from levelfield.harness.proof.cases import CaseFile, Cases
+from levelfield.harness.records import frames
+from levelfield.harness.records.kinds import CeilingRecord, SessionRecord, StatusRecord
+from levelfield.harness.records.store import Run, read_records
+from levelfield.harness.statistics.levels import LEVELS
 
 MEMORY_SHARE = 0.70  # of the available memory that the resident arms of a block may take
 SMOKE_BLOCKS = 1

@@ -18,9 +18,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.plan.cells import Cell
-from harness.records.kinds import DeathRecord
-from harness.records.store import Run
+from levelfield.harness.plan.cells import Cell
+from levelfield.harness.records.kinds import DeathRecord
+from levelfield.harness.records.store import Run
 
 NOTE_BYTES = 512
 REASON = "the process that measures died twice while this cell was in hand"

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from harness.engine.workers import Workers
-from harness.errors import WorkerFailure
-from harness.machine import gpu
-from harness.plan.arms import Arm
-from harness.plan.cells import Cell
-from harness.plan.suite import Effort
-from harness.plan.vocabulary import MEMORY_STAGES
-from harness.proof.cases import CaseFile
-from harness.records.kinds import MemoryRecord
-from harness.records.store import Run
+from levelfield.harness.engine.workers import Workers
+from levelfield.harness.errors import WorkerFailure
+from levelfield.harness.machine import gpu
+from levelfield.harness.plan.arms import Arm
+from levelfield.harness.plan.cells import Cell
+from levelfield.harness.plan.suite import Effort
+from levelfield.harness.plan.vocabulary import MEMORY_STAGES
+from levelfield.harness.proof.cases import CaseFile
+from levelfield.harness.records.kinds import MemoryRecord
+from levelfield.harness.records.store import Run
 
 SAMPLE_SECONDS = 0.01
 
@@ -37,7 +37,7 @@ def proportional_bytes(pid: int) -> int:
 class TreeWatch:
     """Samples the memory of a process tree every 10 ms; a context manager.
 
-    ``tree`` returns the process ids (``harness.engine.process.WorkerProcess.tree``).
+    ``tree`` returns the process ids (``levelfield.harness.engine.process.WorkerProcess.tree``).
     The kernel keeps no peak of the proportional size, so a peak shorter than a sample is missed.
     A single process is therefore judged by VmHWM, and this figure is given next to it. On a GPU the
     driver's figure for the same processes is sampled, too.

@@ -19,11 +19,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from harness.errors import RunFailed, WorkerFailure
-from harness.machine import noise, supervisor
-from harness.machine.cgroups import oom_kills
-from harness.machine.supervised import SUPERVISE, TreeUse
-from harness.proof.replies import REPLY_LIMIT_BYTES, AnyReply, Nonsense, PrepareReply, parsed
+from levelfield.harness.errors import RunFailed, WorkerFailure
+from levelfield.harness.machine import noise, supervisor
+from levelfield.harness.machine.cgroups import oom_kills
+from levelfield.harness.machine.supervised import SUPERVISE, TreeUse
+from levelfield.harness.proof.replies import (
+    REPLY_LIMIT_BYTES,
+    AnyReply,
+    Nonsense,
+    PrepareReply,
+    parsed,
+)
 
 WORKER = Path(__file__).parents[1] / "worker" / "worker.py"
 MARK = "LEVELFIELD_TREE"  # this variable identifies a process tree without its supervisor
@@ -54,13 +60,13 @@ class Launch:
 class WorkerProcess:
     """A running worker with every process that descends from it. Use it as a context manager.
 
-    A supervisor (``harness.machine.supervisor``) runs between the host and the worker. Its
-    descendants are the worker's process tree, including children in sessions of their own and
+    A supervisor (``levelfield.harness.machine.supervisor``) runs between the host and the worker.
+    Its descendants are the worker's process tree, including children in sessions of their own and
     children whose parent has ended. Leaving the context kills the tree; so does the death of the
     host.
 
-    ``ask`` raises :class:`harness.errors.WorkerFailure` with the status that the cell gets. After
-    a timeout or a death the tree is gone and ``alive`` is False.
+    ``ask`` raises :class:`levelfield.harness.errors.WorkerFailure` with the status that the cell
+    gets. After a timeout or a death the tree is gone and ``alive`` is False.
     """
 
     def __init__(self, launch: Launch, *, timeout_seconds: float) -> None:

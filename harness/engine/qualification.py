@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
-from harness.analysis import roofline
-from harness.engine.workers import Worker
-from harness.errors import WorkerFailure
-from harness.machine import ceilings
-from harness.machine.ceilings import Ceiling
-from harness.plan.cells import Cell
-from harness.plan.suite import Suite
-from harness.proof import gate
-from harness.proof.answer_size import answer_bytes
-from harness.proof.cases import CaseFile, Cases
-from harness.proof.checks import (
+from levelfield.harness.analysis import roofline
+from levelfield.harness.engine.workers import Worker
+from levelfield.harness.errors import WorkerFailure
+from levelfield.harness.machine import ceilings
+from levelfield.harness.machine.ceilings import Ceiling
+from levelfield.harness.plan.cells import Cell
+from levelfield.harness.plan.suite import Suite
+from levelfield.harness.proof import gate
+from levelfield.harness.proof.answer_size import answer_bytes
+from levelfield.harness.proof.cases import CaseFile, Cases
+from levelfield.harness.proof.checks import (
     COMPUTE_BOUND,
     Slot,
     affinity_check,
@@ -30,10 +30,10 @@ from harness.proof.checks import (
     slices_checks,
     tree_check,
 )
-from harness.proof.lessons import judge_curve
-from harness.proof.outcome import Check, Outcome
-from harness.proof.replies import AnyReply, CheckFenceReply, CheckHandlesReply
-from harness.records.kinds import (
+from levelfield.harness.proof.lessons import judge_curve
+from levelfield.harness.proof.outcome import Check, Outcome
+from levelfield.harness.proof.replies import AnyReply, CheckFenceReply, CheckHandlesReply
+from levelfield.harness.records.kinds import (
     AccuracyRecord,
     CalibrationRecord,
     CeilingRecord,
@@ -43,7 +43,7 @@ from harness.records.kinds import (
     GateRecord,
     StartupRecord,
 )
-from harness.records.store import Run
+from levelfield.harness.records.store import Run
 
 FENCE_REPEATS, FENCE_BUDGET_SECONDS, FENCE_ATTEMPTS = 15, 2.0, 10
 # In tolerances. Sound arms next to two busy neighbours had errors of up to 4.2 after ten attempts,

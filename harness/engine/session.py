@@ -9,17 +9,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import reference
-from harness.engine.engine import Engine, Progress
-from harness.engine.in_hand import InHand, record_death
-from harness.environments.sealed import Resolution, cache_folder, resolve
-from harness.errors import BadInput, clean
-from harness.machine import locks
-from harness.machine.describe import code_version, describe_machine, difference, shown
-from harness.machine.resources import expanded
-from harness.plan.arms import get_arm, hash_of_models, models_identity
-from harness.plan.cells import Cell, plan
-from harness.plan.suite import (
+from levelfield import reference
+from levelfield.harness.engine.engine import Engine, Progress
+from levelfield.harness.engine.in_hand import InHand, record_death
+from levelfield.harness.environments.sealed import Resolution, cache_folder, resolve
+from levelfield.harness.errors import BadInput, clean
+from levelfield.harness.machine import locks
+from levelfield.harness.machine.describe import code_version, describe_machine, difference, shown
+from levelfield.harness.machine.resources import expanded
+from levelfield.harness.plan.arms import get_arm, hash_of_models, models_identity
+from levelfield.harness.plan.cells import Cell, plan
+from levelfield.harness.plan.suite import (
     Effort,
     Limits,
     Suite,
@@ -28,10 +28,10 @@ from harness.plan.suite import (
     suite_names,
     validated,
 )
-from harness.plan.vocabulary import TWIN
-from harness.records import store
-from reference.errors import BadDefinition, UnknownName
-from reference.registry import outside
+from levelfield.harness.plan.vocabulary import TWIN
+from levelfield.harness.records import store
+from levelfield.reference.errors import BadDefinition, UnknownName
+from levelfield.reference.registry import outside
 
 
 def resolve_arms(names: Sequence[str], given: Mapping[str, Path]) -> dict[str, Resolution]:

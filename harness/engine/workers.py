@@ -15,13 +15,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from harness.engine.in_hand import InHand
-from harness.engine.process import Launch, WorkerProcess
-from harness.environments.sealed import Resolution
-from harness.errors import WorkerFailure
-from harness.machine import topology
-from harness.machine.describe import shown
-from harness.machine.resources import (
+from levelfield.harness.engine.in_hand import InHand
+from levelfield.harness.engine.process import Launch, WorkerProcess
+from levelfield.harness.environments.sealed import Resolution
+from levelfield.harness.errors import WorkerFailure
+from levelfield.harness.machine import topology
+from levelfield.harness.machine.describe import shown
+from levelfield.harness.machine.resources import (
     available_cores,
     cache_entries,
     cache_state,
@@ -30,14 +30,14 @@ from harness.machine.resources import (
     memory_limit_bytes,
     worker_variables,
 )
-from harness.machine.scratch import remove, roomy
-from harness.plan.arms import Arm, models_identity
-from harness.plan.cells import Cell
-from harness.plan.suite import Effort, Limits
-from harness.proof.cases import CaseFile
-from harness.proof.checks import Slot
-from harness.proof.lessons import Lesson
-from harness.proof.replies import (
+from levelfield.harness.machine.scratch import remove, roomy
+from levelfield.harness.plan.arms import PACKAGE_FOLDER, Arm, models_identity
+from levelfield.harness.plan.cells import Cell
+from levelfield.harness.plan.suite import Effort, Limits
+from levelfield.harness.proof.cases import CaseFile
+from levelfield.harness.proof.checks import Slot
+from levelfield.harness.proof.lessons import Lesson
+from levelfield.harness.proof.replies import (
     ENTRY_BYTES,
     AnswerReply,
     AnyReply,
@@ -57,11 +57,10 @@ from harness.proof.replies import (
     WarmUpReply,
     read_arrays,
 )
-from harness.records.kinds import ProcessRecord
-from harness.records.store import Run
-from reference.registry import outside, outside_variables
+from levelfield.harness.records.kinds import ProcessRecord
+from levelfield.harness.records.store import Run
+from levelfield.reference.registry import outside, outside_variables
 
-ROOT = Path(__file__).resolve().parents[2]
 PADDING_BYTES = 4096  # most padding of the environment, which shifts where the stack begins
 
 
@@ -432,9 +431,7 @@ class Workers:
             variables=variables,
             cores=tuple(self.cores[: cell.threads]),
             packages={
-                "adapters": ROOT / "adapters",
-                "harness": ROOT / "harness",
-                "reference": ROOT / "reference",
+                "levelfield": PACKAGE_FOLDER,
                 arm.framework.package.split(".")[0]: arm.framework.root,
                 **{models.package: models.folder for models in outside()},
             },

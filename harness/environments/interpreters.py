@@ -20,8 +20,8 @@ from pathlib import Path
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from harness.errors import BadInput, RunFailed
-from harness.machine.resources import home_folder
+from levelfield.harness.errors import BadInput, RunFailed
+from levelfield.harness.machine.resources import home_folder
 
 MINOR_VERSIONS = range(14, 5, -1)  # of Python 3, newest first: the newest that fits is chosen
 # These programs also run under old Pythons, so they keep to the language of 3.6.

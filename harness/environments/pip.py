@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TextIO
 
-from harness.environments.interpreters import clean_variables
+from levelfield.harness.environments.interpreters import clean_variables
 
 BUILD_TOOLS = {"pip", "setuptools", "wheel"}
 INTERRUPT_GRACE_SECONDS = 5.0

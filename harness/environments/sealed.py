@@ -27,7 +27,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
-from harness.environments.interpreters import (
+from levelfield.harness.environments.interpreters import (
     DESCRIBE,
     Interpreter,
     choose_interpreter,
@@ -37,12 +37,12 @@ from harness.environments.interpreters import (
     lock_of,
     printed_by,
 )
-from harness.environments.pip import failure, pip_steps
-from harness.errors import FULL_DISK, BadInput, RunFailed
-from harness.machine.resources import expanded
-from harness.machine.scratch import is_full
-from harness.plan.arms import EnvironmentSpec
-from harness.plan.domains import Domain, members_of
+from levelfield.harness.environments.pip import failure, pip_steps
+from levelfield.harness.errors import FULL_DISK, BadInput, RunFailed
+from levelfield.harness.machine.resources import expanded
+from levelfield.harness.machine.scratch import is_full
+from levelfield.harness.plan.arms import EnvironmentSpec
+from levelfield.harness.plan.domains import Domain, members_of
 
 MARKER = "levelfield.json"
 CHOOSE_CACHE = "name a folder of your own: export LEVELFIELD_CACHE=FOLDER"

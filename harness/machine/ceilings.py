@@ -1,8 +1,8 @@
 """The best rates that this machine reaches, measured in each session.
 
-``python -m harness.machine.ceilings THREADS`` prints them as JSON. The host runs it in a
+``python -m levelfield.harness.machine.ceilings THREADS`` prints them as JSON. The host runs it in a
 process of its own, with the affinity and the thread variables of the workers.
-``harness.analysis.roofline`` compares the rate of a step with these rates.
+``levelfield.harness.analysis.roofline`` compares the rate of a step with these rates.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from harness.errors import RunFailed
-from harness.machine.resources import make_own_folders, worker_variables
-from harness.machine.scratch import scratch_folder
-from harness.machine.supervised import completed
+from levelfield.harness.errors import RunFailed
+from levelfield.harness.machine.resources import make_own_folders, worker_variables
+from levelfield.harness.machine.scratch import scratch_folder
+from levelfield.harness.machine.supervised import completed
 
 PRODUCT, COPY = "matrix product", "copy"
 PRODUCT_SIZES = (512, 1024, 1536)
@@ -44,7 +44,7 @@ def measured(threads: int, cores: Sequence[int]) -> list[Ceiling]:
     with scratch_folder() as folder:
         make_own_folders(folder)
         variables = worker_variables(threads=threads, cache=folder, own=folder, hash_seed=0)
-        command = [sys.executable, "-P", "-m", "harness.machine.ceilings", str(threads)]
+        command = [sys.executable, "-P", "-m", "levelfield.harness.machine.ceilings", str(threads)]
         done = completed(command, variables=variables, cores=cores)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -60,7 +60,7 @@ def measure(threads: int) -> Iterator[Ceiling]:
     # Imported here because the host only asks for the rates, which another process measures.
     import numpy as np
 
-    from reference.layers_jax import timed_product
+    from levelfield.reference.layers_jax import timed_product
 
     multiply: tuple[Callable[[Any], Any], ...] = (lambda square: square @ square, timed_product)
     for size in PRODUCT_SIZES:

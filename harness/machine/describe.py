@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 import psutil
 
-from harness.errors import clean
-from harness.machine import cgroups, gpu
-from harness.machine.resources import (
+from levelfield.harness.errors import clean
+from levelfield.harness.machine import cgroups, gpu
+from levelfield.harness.machine.resources import (
     available_cores,
     home_folder,
     memory_available_bytes,

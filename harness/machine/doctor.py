@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import psutil
 
-from harness.machine import cgroups, gpu, noise, quarantine, topology
-from harness.machine.describe import describe_machine
-from harness.machine.gpu import GpuFacts
-from harness.machine.resources import available_cores, dropped_variables
+from levelfield.harness.machine import cgroups, gpu, noise, quarantine, topology
+from levelfield.harness.machine.describe import describe_machine
+from levelfield.harness.machine.gpu import GpuFacts
+from levelfield.harness.machine.resources import available_cores, dropped_variables
 
 GOOD, POOR, UNKNOWN = "good", "poor", "unknown"
 WATCH_SECONDS = 4.0

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from harness.errors import RunFailed, clean
-from harness.machine import topology
-from harness.machine.resources import available_cores
+from levelfield.harness.errors import RunFailed, clean
+from levelfield.harness.machine import topology
+from levelfield.harness.machine.resources import available_cores
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 RETRY_SECONDS = 2.0  # how often a waiting run tries again, which takes less than a millisecond

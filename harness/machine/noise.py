@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.machine import cgroups, topology
+from levelfield.harness.machine import cgroups, topology
 
 TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")  # resolution of /proc/stat (proc(5))
 # The best of four short loops: a preemption costs one of them, a slower core all of them.

@@ -1,6 +1,7 @@
 """The rules of quarantine: which rounds were disturbed by other load.
 
-Rounds are judged by the covariates of ``harness.machine.noise`` alone and never by their own times.
+Rounds are judged by the covariates of ``levelfield.harness.machine.noise`` alone and never by their
+own times.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.machine.noise import FOREIGN_SHARE, STEAL_SHARE, TICK_SECONDS
+from levelfield.harness.machine.noise import FOREIGN_SHARE, STEAL_SHARE, TICK_SECONDS
 
 # Measured on a two-core virtual machine, 2026-11-21. In a quiet hour the median spread of a round's
 # canaries was 2 %. In another hour, with nothing else running, it was 10 %, while the A/A twin of

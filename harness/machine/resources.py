@@ -13,8 +13,8 @@ from pathlib import Path
 
 import psutil
 
-from harness.errors import BadInput
-from harness.machine import cgroups
+from levelfield.harness.errors import BadInput
+from levelfield.harness.machine import cgroups
 
 # At least one library of the compared frameworks reads each; PJRT_NPROC and NPROC are XLA's.
 THREAD_VARIABLES = (

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from harness.errors import FULL_DISK, RunFailed, WorkerFailure
+from levelfield.harness.errors import FULL_DISK, RunFailed, WorkerFailure
 
 PREFIX = "levelfield-scratch-"
 LEAST_ROOM_BYTES = 1 << 16  # a disk with less is full

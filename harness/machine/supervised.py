@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import RunFailed
-from harness.machine import supervisor
+from levelfield.harness.errors import RunFailed
+from levelfield.harness.machine import supervisor
 
 SUPERVISE = [sys.executable, "-I", "-S", supervisor.__file__]
 

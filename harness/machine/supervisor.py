@@ -1,11 +1,12 @@
 """The supervisor of a worker: starts it, adopts its orphans and ends them all with the host.
 
 It runs as ``python -I -S supervisor.py`` between the host and a worker, or another program that
-must not outlive the host (``harness.machine.supervised.completed``). It is a child subreaper
-(prctl(2), PR_SET_CHILD_SUBREAPER): a process whose parent ended becomes a child of the supervisor,
-also if it is in a session of its own. So the worker's process tree is exactly the supervisor's
-descendants, and no two workers share a process. This needs no privileges or control groups. A
-process escapes the tree only if a service of the machine (systemd, Docker, cron) starts it.
+must not outlive the host (``levelfield.harness.machine.supervised.completed``). It is a child
+subreaper (prctl(2), PR_SET_CHILD_SUBREAPER): a process whose parent ended becomes a child of the
+supervisor, also if it is in a session of its own. So the worker's process tree is exactly the
+supervisor's descendants, and no two workers share a process. This needs no privileges or control
+groups. A process escapes the tree only if a service of the machine (systemd, Docker, cron) starts
+it.
 
 Standard input brings one JSON object {"command", "variables", "cores", "descriptors", "output",
 "memory_limit_bytes"} in one line and stays open; the last two may be missing. When it ends, because

@@ -30,15 +30,16 @@ from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
-import reference
-from harness.errors import BadInput, clean
-from harness.machine.resources import is_reserved
-from harness.plan.vocabulary import NUMERICS, PHASES, PROFILES, STATISTICS
-from reference.errors import UnknownName
-from reference.registry import outside_of
+from levelfield import reference
+from levelfield.harness.errors import BadInput, clean
+from levelfield.harness.machine.resources import is_reserved
+from levelfield.harness.plan.vocabulary import NUMERICS, PHASES, PROFILES, STATISTICS
+from levelfield.reference.errors import UnknownName
+from levelfield.reference.registry import outside_of
 
 ENTRY_POINT_GROUP = "levelfield.adapters"
 OWN_DISTRIBUTION = "levelfield"
+PACKAGE_FOLDER = Path(__file__).parents[2]  # of `levelfield`; in a checkout it holds links
 # Names of frameworks, modes and environments. The name of an arm contains ":", "@" and "#", the
 # name of an environment "/", and patterns of arms contain "*", "?", "[" and ",".
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
@@ -243,10 +244,9 @@ def unusable() -> Mapping[str, str]:
 
 @cache
 def _found() -> tuple[Mapping[str, Framework], Mapping[str, str]]:
-    root = Path(__file__).resolve().parents[2] / "adapters"
+    names = [path.parent.name for path in sorted(PACKAGE_FOLDER.glob("adapters/*/env.toml"))]
     found = {
-        path.parent.name: read_framework(path.parent.name, f"adapters.{path.parent.name}", root)
-        for path in sorted(root.glob("*/env.toml"))
+        name: read_framework(name, f"levelfield.adapters.{name}", PACKAGE_FOLDER) for name in names
     }
     refused: dict[str, str] = {}
     for entry in entry_points(group=ENTRY_POINT_GROUP):

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Annotated
 
-import reference
-from harness.errors import BadInput
-from harness.plan.arms import get_arm
-from harness.plan.domains import AT_LEAST_0, AT_LEAST_1, OneOf
-from harness.plan.suite import Suite, presets_of
-from harness.plan.vocabulary import DEVICES, NUMERICS, PHASES, PROFILES, TWIN
-from reference.optimizers import OPTIMIZERS
+from levelfield import reference
+from levelfield.harness.errors import BadInput
+from levelfield.harness.plan.arms import get_arm
+from levelfield.harness.plan.domains import AT_LEAST_0, AT_LEAST_1, OneOf
+from levelfield.harness.plan.suite import Suite, presets_of
+from levelfield.harness.plan.vocabulary import DEVICES, NUMERICS, PHASES, PROFILES, TWIN
+from levelfield.reference.optimizers import OPTIMIZERS
 
 # The fields in which all cells of a comparison agree, and in which two comparisons of a run differ.
 TASK = (

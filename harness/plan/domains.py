@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Annotated, Any
 
-MOST = 1e15  # no count, size or time is larger; harness.proof.replies has the same limit
+MOST = 1e15  # no count, size or time is larger; levelfield.harness.proof.replies has the same limit
 # JSON (RFC 8259) has no NaN: floats that are not finite are stored as texts.
 NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 SHOWN = 40  # characters of a wrong value in an error

@@ -18,12 +18,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
-import reference
-from harness.errors import BadInput, clean
-from harness.machine.describe import shown
-from harness.machine.resources import available_cores, expanded, most_threads
-from harness.plan.arms import arms, get_arm, objection_to, top_folder
-from harness.plan.domains import (
+from levelfield import reference
+from levelfield.harness.errors import BadInput, clean
+from levelfield.harness.machine.describe import shown
+from levelfield.harness.machine.resources import available_cores, expanded, most_threads
+from levelfield.harness.plan.arms import arms, get_arm, objection_to, top_folder
+from levelfield.harness.plan.domains import (
     ABOVE_0,
     AT_LEAST_0,
     AT_LEAST_1,
@@ -31,12 +31,12 @@ from harness.plan.domains import (
     OneOf,
     members_of,
 )
-from harness.plan.vocabulary import DEVICES, NUMERICS, PHASES, RESIDENCIES
-from harness.statistics.levels import LEVELS
-from reference.errors import UnknownName
-from reference.optimizers import OPTIMIZERS
-from reference.presets import TIME
-from reference.spec import Model
+from levelfield.harness.plan.vocabulary import DEVICES, NUMERICS, PHASES, RESIDENCIES
+from levelfield.harness.statistics.levels import LEVELS
+from levelfield.reference.errors import UnknownName
+from levelfield.reference.optimizers import OPTIMIZERS
+from levelfield.reference.presets import TIME
+from levelfield.reference.spec import Model
 
 MODELS_GROUP = "levelfield.models"
 SUITES = Path(__file__).with_name("suites")

@@ -1,6 +1,6 @@
 """The words of a plan that several parts of the harness use."""
 
-from reference.spec import PHASES
+from levelfield.reference.spec import PHASES
 
 __all__ = [
     "DEVICES",
@@ -19,7 +19,7 @@ STATISTICS = ("throughput", "latency")
 FENCED = ("latency", "first_token")  # kinds of slices with a fence after every step
 MEMORY_STAGES = ("interpreter", "import", "build", "compile", "first_step", "steady")
 PROFILES = ("default", "tuned")
-NUMERICS = ("float32", "int8")  # harness.proof.tolerances has a row for each
+NUMERICS = ("float32", "int8")  # levelfield.harness.proof.tolerances has a row for each
 DEVICES = ("cpu", "cuda")
 PRESETS = ("tiny", "small", "paper")
 RESIDENCIES = ("resident", "sequential")

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.proof.outcome import Check
-from harness.proof.replies import NUMBERS
-from harness.proof.tolerances import EXACT_SIZE, Tolerance
-from reference.answers import Answers
-from reference.case import Arrays, Case
+from levelfield.harness.proof.outcome import Check
+from levelfield.harness.proof.replies import NUMBERS
+from levelfield.harness.proof.tolerances import EXACT_SIZE, Tolerance
+from levelfield.reference.answers import Answers
+from levelfield.reference.case import Arrays, Case
 
 
 @dataclass(frozen=True)

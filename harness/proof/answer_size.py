@@ -7,10 +7,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from harness.proof.replies import ENTRY_BYTES
-from reference.answers import Answers
-from reference.case import Case
-from reference.closing import READ, Closing
+from levelfield.harness.proof.replies import ENTRY_BYTES
+from levelfield.reference.answers import Answers
+from levelfield.reference.case import Case
+from levelfield.reference.closing import READ, Closing
 
 
 def answer_bytes(case: Case, answers: Answers) -> int:

@@ -17,19 +17,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.errors import WorkerFailure
-from harness.machine.cgroups import oom_kills
-from harness.machine.resources import memory_limit_bytes, reference_variables
-from harness.machine.scratch import refuse_full, remove, scratch_folder
-from harness.machine.supervised import completed
-from harness.plan.cells import Cell
-from harness.plan.suite import Suite
-from harness.proof.lessons import Expected, Lesson, draw_lesson, expected_curve
-from reference.answers import Answers, read_answers, write_answers
-from reference.case import Case, draw_case, write_case
-from reference.closing import Closing, closing_case, read_closing
-from reference.learning import RUNS, read_learned
-from reference.registry import outside_variables
+from levelfield.harness.errors import WorkerFailure
+from levelfield.harness.machine.cgroups import oom_kills
+from levelfield.harness.machine.resources import memory_limit_bytes, reference_variables
+from levelfield.harness.machine.scratch import refuse_full, remove, scratch_folder
+from levelfield.harness.machine.supervised import completed
+from levelfield.harness.plan.cells import Cell
+from levelfield.harness.plan.suite import Suite
+from levelfield.harness.proof.lessons import Expected, Lesson, draw_lesson, expected_curve
+from levelfield.reference.answers import Answers, read_answers, write_answers
+from levelfield.reference.case import Case, draw_case, write_case
+from levelfield.reference.closing import Closing, closing_case, read_closing
+from levelfield.reference.learning import RUNS, read_learned
+from levelfield.reference.registry import outside_variables
 
 Stamp = tuple[int, ...]
 # Words of NumPy, XLA and their allocators when memory runs out.
@@ -113,7 +113,7 @@ class Cases:
         # This folder is unknown to the workers, and deleted before the case is available to them.
         with scratch_folder() as folder:
             printed = self._reference(
-                ("reference", cell.model, cell.preset, cell.batch),
+                ("levelfield.reference", cell.model, cell.preset, cell.batch),
                 *(cell.model, cell.preset, str(cell.batch), str(self.suite.seed), str(folder)),
                 ",".join(self.suite.phases),
                 *self.suite.optimizers,
@@ -141,7 +141,7 @@ class Cases:
                 gate, closing = folder / "gate.npz", folder / "answers.npz"
                 write_answers(answers, gate)
                 self._reference(
-                    ("reference.closing", *key),
+                    ("levelfield.reference.closing", *key),
                     *(cell.model, cell.preset, str(cell.batch), str(self.suite.seed)),
                     *(str(case.attempt), cell.phase, optimizer),
                     *(str(gate), str(closing)),
@@ -222,7 +222,8 @@ class Cases:
                 write_case(lesson.case, path)
                 counts = str(lesson.epochs), str(lesson.train_sets)
                 self._reference(
-                    ("reference.learning", *key), *(str(path), optimizer, *counts, str(folder))
+                    ("levelfield.reference.learning", *key),
+                    *(str(path), optimizer, *counts, str(folder)),
                 )
                 runs = [read_learned(folder / f"learned-{n}.npz") for n in range(RUNS)]
             curves = [lesson.curve(run.train_losses, run.outputs) for run in runs]

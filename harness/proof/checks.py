@@ -1,7 +1,8 @@
 """Checks that a measurement can be believed: after the gate, and of the timed slices.
 
-Each check is a :class:`harness.proof.outcome.Check`, kept in a ``check`` or ``closing`` record. If
-one check exceeds its tolerance, the cell ends as ``failed`` and none of its timings are reported.
+Each check is a :class:`levelfield.harness.proof.outcome.Check`, kept in a ``check`` or ``closing``
+record. If one check exceeds its tolerance, the cell ends as ``failed`` and none of its timings are
+reported.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from harness.machine.supervised import TreeUse
-from harness.proof.outcome import Check
-from harness.proof.replies import CheckFenceReply, CheckHandlesReply, Slice, SlotReply
+from levelfield.harness.machine.supervised import TreeUse
+from levelfield.harness.proof.outcome import Check
+from levelfield.harness.proof.replies import CheckFenceReply, CheckHandlesReply, Slice, SlotReply
 
 # Share of a step's seconds. Work that a fence lets pass would be counted nowhere.
 FENCE_READ = 0.05

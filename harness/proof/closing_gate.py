@@ -1,8 +1,8 @@
 """The closing gate: compares the last answers of a timed process with those of the reference.
 
 A training is judged by its last losses and by its parameters after many unread steps. Inference and
-generation answer the input sets of the closing case (:mod:`reference.closing`). The load that was
-timed also answers the input sets of the gate once more.
+generation answer the input sets of the closing case (:mod:`levelfield.reference.closing`). The load
+that was timed also answers the input sets of the gate once more.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.proof.answer_file import AnswerFile
-from harness.proof.outcome import Check, Outcome
-from harness.proof.tolerances import TOLERANCES, exact
-from reference.answers import Answers
-from reference.case import Arrays, Case
-from reference.closing import Closing
+from levelfield.harness.proof.answer_file import AnswerFile
+from levelfield.harness.proof.outcome import Check, Outcome
+from levelfield.harness.proof.tolerances import TOLERANCES, exact
+from levelfield.reference.answers import Answers
+from levelfield.reference.case import Arrays, Case
+from levelfield.reference.closing import Closing
 
 # A few float32 trainings of the reference are a small sample of correct programs. In a chaotic
 # network, another order of summation can cause differences that are several times as large.

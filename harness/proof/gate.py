@@ -28,14 +28,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.proof.answer_file import AnswerFile, relative_error
-from harness.proof.outcome import Check, Outcome
-from harness.proof.replies import NUMBERS
-from harness.proof.tolerances import exact, tolerances
-from reference.answers import Answers
-from reference.case import Arrays, Case
-from reference.optimizers import OPTIMIZERS
-from reference.scales import NEGLIGIBLE, null_names, root_mean_square, scale_error
+from levelfield.harness.proof.answer_file import AnswerFile, relative_error
+from levelfield.harness.proof.outcome import Check, Outcome
+from levelfield.harness.proof.replies import NUMBERS
+from levelfield.harness.proof.tolerances import exact, tolerances
+from levelfield.reference.answers import Answers
+from levelfield.reference.case import Arrays, Case
+from levelfield.reference.optimizers import OPTIMIZERS
+from levelfield.reference.scales import NEGLIGIBLE, null_names, root_mean_square, scale_error
 
 ROUNDS = 2  # over the input sets: a result that was cached in the first shows in the second
 # Share of the elements without gradient that may move. Weight decay moves nearly all of them, and

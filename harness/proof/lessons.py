@@ -9,8 +9,9 @@ The seed fixes the split, the order of the examples in every epoch and the initi
 arm therefore learns from the same batches in the same order, and only arithmetic makes a
 difference at the end.
 
-The reference learns the same lesson (:mod:`reference.learning`). A curve is the test accuracy, test
-loss and training loss after each epoch. Every arm's curve is compared with the reference's.
+The reference learns the same lesson (:mod:`levelfield.reference.learning`). A curve is the test
+accuracy, test loss and training loss after each epoch. Every arm's curve is compared with the
+reference's.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.proof.interactions import CANDIDATES, draw_interactions, hit_rate
-from harness.proof.outcome import Check
-from reference.case import Arrays, Case, draw_case
-from reference.layers_numpy import NumpyLayers
-from reference.spec import ArraySpec
+from levelfield.harness.proof.interactions import CANDIDATES, draw_interactions, hit_rate
+from levelfield.harness.proof.outcome import Check
+from levelfield.reference.case import Arrays, Case, draw_case
+from levelfield.reference.layers_numpy import NumpyLayers
+from levelfield.reference.spec import ArraySpec
 
 TEST_EXAMPLES = 360  # one fifth
 SIDE = 8

@@ -1,9 +1,9 @@
 """Checks the replies and answer files of workers, which are foreign data.
 
 A worker runs code that Levelfield did not write, and sends JSON. There is one class for each kind
-of reply of ``harness.worker.worker``. :func:`parsed` checks a reply by the fields of its class and
-makes the object, and :func:`read_arrays` checks a file of arrays. No other module sees the JSON.
-Nonsense raises :class:`harness.errors.WorkerFailure`, which costs the cell.
+of reply of ``levelfield.harness.worker.worker``. :func:`parsed` checks a reply by the fields of its
+class and makes the object, and :func:`read_arrays` checks a file of arrays. No other module sees
+the JSON. Nonsense raises :class:`levelfield.harness.errors.WorkerFailure`, which costs the cell.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import WorkerFailure
-from harness.plan.vocabulary import FENCED
+from levelfield.harness.errors import WorkerFailure
+from levelfield.harness.plan.vocabulary import FENCED
 
 # The largest honest reply lists the seconds of each step of a latency slice: a slice of 10 s with
 # the shortest steps that are timed (20 us) takes 6 MB.
@@ -119,7 +119,7 @@ DESCRIPTION = Kind(
 class Reply:
     """The reply to the request ``do``. The annotation of a field has the kind of its JSON value.
 
-    The methods of ``harness.worker.worker.Server`` say how each value is measured.
+    The methods of ``levelfield.harness.worker.worker.Server`` say how each value is measured.
     """
 
     do: ClassVar[str]
@@ -202,7 +202,7 @@ class CalibrateReply(Reply):
 
 @dataclass(frozen=True)
 class CheckFenceReply(Reply):
-    """The seconds of ``harness.worker.measure.check_fence``."""
+    """The seconds of ``levelfield.harness.worker.measure.check_fence``."""
 
     do = "check_fence"
     fenced: Annotated[float, POSITIVE]
@@ -212,7 +212,7 @@ class CheckFenceReply(Reply):
 
 @dataclass(frozen=True)
 class CheckHandlesReply(Reply):
-    """The seconds of ``harness.worker.measure.check_handles``."""
+    """The seconds of ``levelfield.harness.worker.measure.check_handles``."""
 
     do = "check_handles"
     earlier: Annotated[float, AMOUNT]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
-from reference.answers import Answers
-from reference.settled import SETTLED
+from levelfield.reference.answers import Answers
+from levelfield.reference.settled import SETTLED
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Tolerance:
 # ``trained`` is wider than rounding needs. In ten steps a ReLU or a maximum of the larger models
 # can come within rounding of a tie, after which correct programs differ by up to 2e-2 of a
 # parameter's way. Draws that do so under noise are skipped if other draws are possible
-# (reference.settled.settled_case). Only this check detects a parameter that is never updated or a
-# wrong update after the first; their errors are 1e-1 and more.
+# (levelfield.reference.settled.settled_case). Only this check detects a parameter that is never
+# updated or a wrong update after the first; their errors are 1e-1 and more.
 #
 # The first step, scales and running statistics do not need that width. Running statistics depend on
 # the forward pass alone: float32 was at 3e-6 after the first step of resnet50/small, TF32 would be
@@ -72,7 +72,7 @@ TOLERANCES: Mapping[str, Tolerance] = {
 # share of them as large as itself, and gradients then differ by about its square root. Noise of
 # rounding's size changes the float64 reference's answers by a distance that the case records
 # (``Answers.scatter``). A tolerance is never below three times that. A case that scatters too far
-# to tell right from wrong is refused when it is drawn (``reference.settled.LOOSEST``).
+# to tell right from wrong is refused when it is drawn (``levelfield.reference.settled.LOOSEST``).
 SCATTER_MARGIN = 3
 # Factor on the table's entry: a gate with a wider tolerance says that it was loose. A settled draw
 # may have SCATTER_MARGIN times SETTLED, which is wider than that after the first step.

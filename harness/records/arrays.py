@@ -9,10 +9,10 @@ from typing import Any
 import numpy
 import pandas
 
-from harness.errors import BadInput
-from harness.plan.domains import NOT_FINITE
-from harness.records.columns import COLUMNS
-from harness.records.kinds import COUNT, COUNT_OR_NA, NUMBER, TEXT, TRUTH
+from levelfield.harness.errors import BadInput
+from levelfield.harness.plan.domains import NOT_FINITE
+from levelfield.harness.records.columns import COLUMNS
+from levelfield.harness.records.kinds import COUNT, COUNT_OR_NA, NUMBER, TEXT, TRUTH
 
 Columns = dict[str, Any]  # by name: sequences of equal length, "owner" being the position
 

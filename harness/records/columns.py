@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.records.kinds import (
+from levelfield.harness.records.kinds import (
     COUNT,
     COUNT_OR_NA,
     NUMBER,

@@ -1,6 +1,7 @@
 """The content of ``run.json``: its fields and the values that they may have.
 
-``harness.plan`` has the classes of the suite and of a cell. A field with a default may be missing.
+``levelfield.harness.plan`` has the classes of the suite and of a cell. A field with a default may
+be missing.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from harness.plan.cells import TASK, Cell
-from harness.plan.domains import AT_LEAST_0, AT_LEAST_1, described, shortened
-from harness.plan.suite import Suite
+from levelfield.harness.plan.cells import TASK, Cell
+from levelfield.harness.plan.domains import AT_LEAST_0, AT_LEAST_1, described, shortened
+from levelfield.harness.plan.suite import Suite
 
 
 @dataclass(frozen=True, kw_only=True)

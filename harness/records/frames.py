@@ -1,4 +1,4 @@
-"""Loads runs as tidy pandas frames. ``harness.records.columns`` is their schema.
+"""Loads runs as tidy pandas frames. ``levelfield.harness.records.columns`` is their schema.
 
 Everything here is recomputed from raw records: same records, same frames, same files, to the byte.
 
@@ -23,15 +23,15 @@ from typing import Any
 import numpy
 import pandas
 
-from harness.errors import BadInput
-from harness.records.arrays import YES_NO, Columns, json_text, json_texts, typed_frame
-from harness.records.columns import CELL
-from harness.records.processes import Served, startup_columns
-from harness.records.rounds import quarantined, round_columns
-from harness.records.rows import Rows, collect_rows, columns_of
-from harness.records.runs import distinct, labelled, read_each, run_folders
-from harness.records.slices import refuse_doubled, slice_columns, with_further_tokens
-from harness.records.store import CLOSED_SINCE, Run, open_run
+from levelfield.harness.errors import BadInput
+from levelfield.harness.records.arrays import YES_NO, Columns, json_text, json_texts, typed_frame
+from levelfield.harness.records.columns import CELL
+from levelfield.harness.records.processes import Served, startup_columns
+from levelfield.harness.records.rounds import quarantined, round_columns
+from levelfield.harness.records.rows import Rows, collect_rows, columns_of
+from levelfield.harness.records.runs import distinct, labelled, read_each, run_folders
+from levelfield.harness.records.slices import refuse_doubled, slice_columns, with_further_tokens
+from levelfield.harness.records.store import CLOSED_SINCE, Run, open_run
 
 _CHECK = ("name", "error", "tolerance", "passed")
 _JSON_OF_RUN = ("code_version", "suite", "machine", "locks", "adapters")

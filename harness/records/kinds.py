@@ -17,8 +17,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
-from harness.machine.ceilings import COPY, PRODUCT
-from harness.plan.domains import (
+from levelfield.harness.machine.ceilings import COPY, PRODUCT
+from levelfield.harness.plan.domains import (
     ABOVE_0,
     AT_LEAST_0,
     AT_LEAST_1,
@@ -31,7 +31,7 @@ from harness.plan.domains import (
     members_of,
     shortened,
 )
-from harness.plan.vocabulary import FENCED, MEMORY_STAGES, RESIDENCIES, STATISTICS
+from levelfield.harness.plan.vocabulary import FENCED, MEMORY_STAGES, RESIDENCIES, STATISTICS
 
 STATUSES = (
     *("ok", "wrong", "failed", "timeout", "out-of-memory"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy
 
-from harness.records.arrays import YES_NO, Columns
+from levelfield.harness.records.arrays import YES_NO, Columns
 
 
 class Served:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy
 
-from harness.machine import quarantine
-from harness.records.arrays import Columns, json_texts, typed_array
-from harness.records.kinds import NUMBER
-from harness.records.store import Run
+from levelfield.harness.machine import quarantine
+from levelfield.harness.records.arrays import Columns, json_texts, typed_array
+from levelfield.harness.records.kinds import NUMBER
+from levelfield.harness.records.store import Run
 
 
 def round_columns(columns: Columns, processes: Columns, runs: Mapping[str, Run]) -> Columns:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness.records.arrays import Columns
-from harness.records.kinds import KINDS, fields_of
-from harness.records.store import Run, iterate_records
+from levelfield.harness.records.arrays import Columns
+from levelfield.harness.records.kinds import KINDS, fields_of
+from levelfield.harness.records.store import Run, iterate_records
 
 Rows = dict[str, list[tuple[Any, ...]]]  # by kind: (position of cell or run, *fields)
 

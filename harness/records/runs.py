@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from harness.errors import BadInput
-from harness.records.store import Run
+from levelfield.harness.errors import BadInput
+from levelfield.harness.records.store import Run
 
 _T = TypeVar("_T")
 

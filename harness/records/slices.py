@@ -8,11 +8,11 @@ from typing import Any
 import numpy
 import pandas
 
-from harness.errors import BadInput
-from harness.plan.vocabulary import FENCED
-from harness.records.arrays import Columns, typed_array
-from harness.records.kinds import COUNT, NUMBER
-from harness.records.store import Run, iterate_records
+from levelfield.harness.errors import BadInput
+from levelfield.harness.plan.vocabulary import FENCED
+from levelfield.harness.records.arrays import Columns, typed_array
+from levelfield.harness.records.kinds import COUNT, NUMBER
+from levelfield.harness.records.store import Run, iterate_records
 
 
 def slice_columns(columns: Columns, owners: Sequence[str]) -> tuple[Columns, Columns]:

@@ -5,7 +5,7 @@
     <results>/<name>/logs/          the output of the frameworks
     <results>/<name>/lock           locked (flock(2)) by the one writer, holds its process number
 
-``harness.records.kinds`` has the kinds of records and their fields.
+``levelfield.harness.records.kinds`` has the kinds of records and their fields.
 
 A cell without a ``status`` record was interrupted. After it has run again, its slices of all blocks
 count. For gate, memory and accuracy the records of the latest process win.
@@ -31,14 +31,14 @@ from typing import Any
 
 import orjson
 
-from harness.errors import FULL_DISK, BadInput, LevelfieldError, RunFailed
-from harness.plan.domains import shortened
-from harness.records import kinds
-from harness.records.description import fault_of
-from harness.records.kinds import STATUSES, Record
+from levelfield.harness.errors import FULL_DISK, BadInput, LevelfieldError, RunFailed
+from levelfield.harness.plan.domains import shortened
+from levelfield.harness.records import kinds
+from levelfield.harness.records.description import fault_of
+from levelfield.harness.records.kinds import STATUSES, Record
 
 SCHEMA, KIND = 3, "levelfield-run"
-OLDEST_SCHEMA = 2  # that is read; harness.records.kinds says how the numbers differ
+OLDEST_SCHEMA = 2  # that is read; levelfield.harness.records.kinds says how the numbers differ
 CLOSED_SINCE = 3  # since this schema no slice counts without a closing gate
 _REQUIRED = {
     kind: frozenset(name for name, each in kinds.fields_of(kind).items() if each.required)

@@ -9,24 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import harness.report.agg  # noqa: F401  before any import of Matplotlib
+import levelfield.harness.report.agg  # noqa: F401  before any import of Matplotlib
 
 # isort: split
 from matplotlib.figure import Figure
 
-from harness.analysis.comparisons import Comparison, comparisons_of
-from harness.analysis.history import History
-from harness.errors import BadInput
-from harness.records.frames import Frames, load
-from harness.records.store import write_atomically, writing_failed
-from harness.report.charts import (
+from levelfield.harness.analysis.comparisons import Comparison, comparisons_of
+from levelfield.harness.analysis.history import History
+from levelfield.harness.errors import BadInput
+from levelfield.harness.records.frames import Frames, load
+from levelfield.harness.records.store import write_atomically, writing_failed
+from levelfield.harness.report.charts import (
     memory_chart,
     ratio_chart,
     startup_chart,
     step_time_chart,
     throughput_chart,
 )
-from harness.report.curves import (
+from levelfield.harness.report.curves import (
     break_even_chart,
     heat_chart,
     learning_chart,
@@ -35,17 +35,17 @@ from harness.report.curves import (
     scaling_chart,
     trend_chart,
 )
-from harness.report.export import write_csv, write_parquet
-from harness.report.findings import not_quiet
-from harness.report.interchange import benchmark_json, latex
-from harness.report.overview import overview
-from harness.report.page import html
-from harness.report.panels import save
-from harness.report.provenance import provenance
-from harness.report.series import learning_data, scaling_data, trend_data
-from harness.report.tables import comparison_tables, markdown
-from harness.report.text import escape
-from reference.errors import UnknownName
+from levelfield.harness.report.export import write_csv, write_parquet
+from levelfield.harness.report.findings import not_quiet
+from levelfield.harness.report.interchange import benchmark_json, latex
+from levelfield.harness.report.overview import overview
+from levelfield.harness.report.page import html
+from levelfield.harness.report.panels import save
+from levelfield.harness.report.provenance import provenance
+from levelfield.harness.report.series import learning_data, scaling_data, trend_data
+from levelfield.harness.report.tables import comparison_tables, markdown
+from levelfield.harness.report.text import escape
+from levelfield.reference.errors import UnknownName
 
 FORMATS = ("markdown", "csv", "parquet", "charts", "latex", "benchmark", "html")
 CHARTS: dict[str, tuple[str, Callable[[Frames, Sequence[Comparison]], Figure]]] = {

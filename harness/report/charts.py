@@ -17,12 +17,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from harness.analysis.comparisons import Comparison
-from harness.analysis.verdicts import pair_of
-from harness.records.frames import AUDIT, Frames
-from harness.report.colours import STAGE_TINTS, colour, tint
-from harness.report.panels import absent, at_end, interval, jitter, panels, value_axis, why
-from harness.report.text import milliseconds, significant
+from levelfield.harness.analysis.comparisons import Comparison
+from levelfield.harness.analysis.verdicts import pair_of
+from levelfield.harness.records.frames import AUDIT, Frames
+from levelfield.harness.report.colours import STAGE_TINTS, colour, tint
+from levelfield.harness.report.panels import (
+    absent,
+    at_end,
+    interval,
+    jitter,
+    panels,
+    value_axis,
+    why,
+)
+from levelfield.harness.report.text import milliseconds, significant
 
 STAGES = {
     "interpreter": "interpreter",

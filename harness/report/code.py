@@ -7,9 +7,9 @@ import contextlib
 import io
 import tokenize
 
-import reference
-from harness.plan.arms import frameworks
-from reference.registry import outside_of
+from levelfield import reference
+from levelfield.harness.plan.arms import frameworks
+from levelfield.reference.registry import outside_of
 
 
 def code_size(source: str) -> tuple[int, int]:

@@ -13,7 +13,7 @@ import hashlib
 import math
 from collections.abc import Iterable
 
-from harness.plan.arms import frameworks
+from levelfield.harness.plan.arms import frameworks
 
 GREY = "#6E6E6E"
 STAGE_TINTS = (0.8, 0.64, 0.48, 0.32, 0.16, 0.0)

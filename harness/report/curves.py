@@ -1,6 +1,6 @@
 """Charts across arms: break-even, roofline, heat map, profile, scaling, learning.
 
-Each chart is drawn from a frame of :mod:`harness.report.series`.
+Each chart is drawn from a frame of :mod:`levelfield.harness.report.series`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from harness.analysis.comparisons import Comparison
-from harness.errors import clean
-from harness.records.frames import Frames
-from harness.report.colours import GREY, colour
-from harness.report.panels import style
-from harness.report.series import (
+from levelfield.harness.analysis.comparisons import Comparison
+from levelfield.harness.errors import clean
+from levelfield.harness.records.frames import Frames
+from levelfield.harness.report.colours import GREY, colour
+from levelfield.harness.report.panels import style
+from levelfield.harness.report.series import (
     break_even_data,
     geometric_means,
     heat_data,
@@ -30,7 +30,7 @@ from harness.report.series import (
     roofline_data,
     scaling_data,
 )
-from harness.report.text import significant
+from levelfield.harness.report.text import significant
 
 _WIDTH, _HEAD, _PANEL, _FOOT = 10.0, 0.7, 3.4, 0.7  # inches; a page shows 10 across
 _ABOVE = 1.05  # of a panel: its heading and what is under its axis

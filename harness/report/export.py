@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pandas
 
-from harness.analysis.summary import summary
-from harness.analysis.verdicts import judge, verdict_frame
-from harness.records.frames import Frames
-from harness.records.store import write_atomically, writing_failed
+from levelfield.harness.analysis.summary import summary
+from levelfield.harness.analysis.verdicts import judge, verdict_frame
+from levelfield.harness.records.frames import Frames
+from levelfield.harness.records.store import write_atomically, writing_failed
 
 
 def write_csv(frames: Frames, folder: Path) -> list[Path]:

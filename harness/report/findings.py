@@ -9,13 +9,13 @@ from typing import Any
 
 import pandas
 
-from harness.analysis.comparisons import Comparison
-from harness.analysis.verdicts import Judged
-from harness.errors import clean
-from harness.plan.arms import get_arm
-from harness.records.frames import AUDIT, Frames
-from harness.report.text import milliseconds
-from reference.errors import UnknownName
+from levelfield.harness.analysis.comparisons import Comparison
+from levelfield.harness.analysis.verdicts import Judged
+from levelfield.harness.errors import clean
+from levelfield.harness.plan.arms import get_arm
+from levelfield.harness.records.frames import AUDIT, Frames
+from levelfield.harness.report.text import milliseconds
+from levelfield.reference.errors import UnknownName
 
 RARE_SLOW_STEPS = 1.05  # throughput's mean over latency's median
 WAITING = 0.05  # share of the time in which an arm's threads wait for a core

@@ -13,10 +13,10 @@ from typing import Any
 import numpy
 import pandas
 
-from harness.analysis.comparisons import Comparison
-from harness.analysis.summary import counted
-from harness.records.frames import Frames
-from harness.report.tables import ComparisonTable
+from levelfield.harness.analysis.comparisons import Comparison
+from levelfield.harness.analysis.summary import counted
+from levelfield.harness.records.frames import Frames
+from levelfield.harness.report.tables import ComparisonTable
 
 # The columns for which a page of paper has room.
 LATEX_COLUMNS = (

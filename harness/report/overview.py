@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy
 import pandas
 
-from harness.analysis.comparisons import Comparison
-from harness.analysis.verdicts import pair_of
-from harness.errors import clean
-from harness.records.frames import Frames
-from harness.report.text import ABSENT, markdown_table, significant
-from harness.statistics.across import Across, summarise
-from harness.statistics.corrections import benjamini_hochberg
-from harness.statistics.decisions import PairVerdict
+from levelfield.harness.analysis.comparisons import Comparison
+from levelfield.harness.analysis.verdicts import pair_of
+from levelfield.harness.errors import clean
+from levelfield.harness.records.frames import Frames
+from levelfield.harness.report.text import ABSENT, markdown_table, significant
+from levelfield.harness.statistics.across import Across, summarise
+from levelfield.harness.statistics.corrections import benjamini_hochberg
+from levelfield.harness.statistics.decisions import PairVerdict
 
 BH_LEVEL = 0.05
 WORDS = (

@@ -15,19 +15,19 @@ import pandas
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from harness.analysis.comparisons import Comparison
-from harness.errors import clean
-from harness.plan.vocabulary import TWIN
-from harness.records.frames import Frames
-from harness.report import charts, curves, series
-from harness.report.code import code_size, model_sources, module_of
-from harness.report.findings import SMOKE, not_quiet
-from harness.report.overview import WORDS, overviews
-from harness.report.panels import svg
-from harness.report.provenance import run_facts, versions
-from harness.report.tables import ComparisonTable, comparison_tables
-from harness.report.text import significant
-from harness.statistics.decisions import Verdict
+from levelfield.harness.analysis.comparisons import Comparison
+from levelfield.harness.errors import clean
+from levelfield.harness.plan.vocabulary import TWIN
+from levelfield.harness.records.frames import Frames
+from levelfield.harness.report import charts, curves, series
+from levelfield.harness.report.code import code_size, model_sources, module_of
+from levelfield.harness.report.findings import SMOKE, not_quiet
+from levelfield.harness.report.overview import WORDS, overviews
+from levelfield.harness.report.panels import svg
+from levelfield.harness.report.provenance import run_facts, versions
+from levelfield.harness.report.tables import ComparisonTable, comparison_tables
+from levelfield.harness.report.text import significant
+from levelfield.harness.statistics.decisions import Verdict
 
 _TEXTS = (
     *("arm", "status", "verdict", "reason", "notes", "pair", "statistic", "model", "phase"),
@@ -44,7 +44,9 @@ def html(
 ) -> str:
     """Return the page; ``data`` are names and relative addresses of files next to it."""
     environment = Environment(
-        loader=PackageLoader("harness.report"), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("levelfield.harness.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
     )
     tables = comparison_tables(frames, comparisons)
     cells = frames.cells[~frames.cells["arm"].str.endswith(TWIN)]

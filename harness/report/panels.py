@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from harness.analysis.comparisons import Comparison
-from harness.errors import clean
-from harness.records.store import write_atomically
-from harness.report.colours import GREY
+from levelfield.harness.analysis.comparisons import Comparison
+from levelfield.harness.errors import clean
+from levelfield.harness.records.store import write_atomically
+from levelfield.harness.report.colours import GREY
 
 LOG_ABOVE = 20.0  # ratio of greatest to least above which an axis is logarithmic
 ORDER = "Fastest first where there are verdicts, else in the order of the run's plan."

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas
 
-from harness.machine.describe import NO_LIMIT
-from harness.records.frames import Frames
-from harness.report.text import ABSENT, escape, markdown_table, significant
+from levelfield.harness.machine.describe import NO_LIMIT
+from levelfield.harness.records.frames import Frames
+from levelfield.harness.report.text import ABSENT, escape, markdown_table, significant
 
 _COLUMNS = (
     *("arm", "version", "adapter", "Python", "environment", "threads asked", "threads"),

@@ -1,4 +1,4 @@
-"""The data of the charts of ``harness.report.curves``.
+"""The data of the charts of ``levelfield.harness.report.curves``.
 
 Sources: E. D. Dolan, J. J. Moré, "Benchmarking optimization software with performance profiles",
 Mathematical Programming 91 (2002); S. Williams, A. Waterman, D. Patterson, "Roofline", CACM 52
@@ -13,14 +13,14 @@ from typing import Any
 import numpy
 import pandas
 
-from harness.analysis.comparisons import Comparison
-from harness.analysis.history import History
-from harness.analysis.roofline import work
-from harness.analysis.sessions import OTHER_MACHINE
-from harness.machine.ceilings import COPY, PRODUCT
-from harness.records.frames import Frames
-from reference.errors import UnknownName
-from reference.presets import TIME
+from levelfield.harness.analysis.comparisons import Comparison
+from levelfield.harness.analysis.history import History
+from levelfield.harness.analysis.roofline import work
+from levelfield.harness.analysis.sessions import OTHER_MACHINE
+from levelfield.harness.machine.ceilings import COPY, PRODUCT
+from levelfield.harness.records.frames import Frames
+from levelfield.reference.errors import UnknownName
+from levelfield.reference.presets import TIME
 
 SWEPT = ("batch", "threads", "time")
 

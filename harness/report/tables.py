@@ -14,12 +14,12 @@ from typing import Any
 import numpy
 import pandas
 
-from harness.analysis.comparisons import Comparison
-from harness.analysis.verdicts import Judged, pair_of
-from harness.errors import clean
-from harness.records.frames import Frames
-from harness.report.findings import SMOKE, error_bar, findings, noise
-from harness.report.text import (
+from levelfield.harness.analysis.comparisons import Comparison
+from levelfield.harness.analysis.verdicts import Judged, pair_of
+from levelfield.harness.errors import clean
+from levelfield.harness.records.frames import Frames
+from levelfield.harness.report.findings import SMOKE, error_bar, findings, noise
+from levelfield.harness.report.text import (
     ABSENT,
     escape,
     markdown_table,
@@ -28,8 +28,8 @@ from harness.report.text import (
     scientific,
     significant,
 )
-from harness.statistics.break_even import BreakEven
-from harness.statistics.decisions import PairVerdict, Verdict
+from levelfield.harness.statistics.break_even import BreakEven
+from levelfield.harness.statistics.decisions import PairVerdict, Verdict
 
 _LATENCY = "latency p50 / p95 / p99 (ms)"
 _FIRST, _FURTHER = "first token (ms)", "per further token (ms)"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas
 
-from harness.errors import clean
+from levelfield.harness.errors import clean
 
 ABSENT = "-"
 _MARKUP = str.maketrans(

@@ -1,4 +1,4 @@
-"""A process that loads a core in bursts: ``python -m harness.selftest.burner SEED FILE``.
+"""Loads a core in bursts: ``python -m levelfield.harness.selftest.burner SEED FILE``.
 
 Bursts last 0.5 to 20 s, log-uniform. The pauses between them leave four fifths of the time quiet.
 The process writes one line "begin end" in seconds since 1970 per burst. It ends when its standard

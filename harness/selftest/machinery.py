@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.engine import session
-from harness.plan.cells import Cell
-from harness.plan.suite import Effort, Suite, validated
-from harness.records import store
-from harness.records.frames import Frames, load
+from levelfield.harness.engine import session
+from levelfield.harness.plan.cells import Cell
+from levelfield.harness.plan.suite import Effort, Suite, validated
+from levelfield.harness.records import store
+from levelfield.harness.records.frames import Frames, load
 
 Say = Callable[[str], None]
 

@@ -17,14 +17,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import BadInput
-from harness.machine.scratch import scratch_folder
-from harness.plan.arms import Framework, frameworks, read_framework, registered
-from harness.plan.cells import Cell, plan
-from harness.plan.suite import Effort, Suite, validated
-from harness.records.frames import load
-from harness.selftest.goals import Finding
-from harness.selftest.machinery import Say, run_suite
+from levelfield.harness.errors import BadInput
+from levelfield.harness.machine.scratch import scratch_folder
+from levelfield.harness.plan.arms import Framework, frameworks, read_framework, registered
+from levelfield.harness.plan.cells import Cell, plan
+from levelfield.harness.plan.suite import Effort, Suite, validated
+from levelfield.harness.records.frames import load
+from levelfield.harness.selftest.goals import Finding
+from levelfield.harness.selftest.machinery import Say, run_suite
 
 PART = "mutation"
 MISTAKES = Path(__file__).with_name("mistakes.toml")

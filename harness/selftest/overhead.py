@@ -10,9 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from adapters.base import Adapter
-from harness.selftest.goals import Finding
-from harness.worker.measure import latency_slice, median, throughput_slice
+from levelfield.adapters.base import Adapter
+from levelfield.harness.selftest.goals import Finding
+from levelfield.harness.worker.measure import latency_slice, median, throughput_slice
 
 # seconds of a step -> the largest share that the loop may add to it
 GOALS = {20e-6: 0.005, 200e-6: 0.001, 2e-3: 0.0002}

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import BadInput
-from harness.records.store import write_atomically
-from harness.report.text import escape, markdown_table
-from harness.selftest.goals import Finding, as_table
+from levelfield.harness.errors import BadInput
+from levelfield.harness.records.store import write_atomically
+from levelfield.harness.report.text import escape, markdown_table
+from levelfield.harness.selftest.goals import Finding, as_table
 
 FILE = "selftest.json"
 PARTS = {

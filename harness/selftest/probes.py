@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas
 
-from harness.analysis.summary import summary
-from harness.plan.arms import Framework, read_framework, registered
-from harness.plan.suite import Effort
-from harness.records.frames import Frames, load
-from harness.selftest.goals import Finding, caught
-from harness.selftest.machinery import Say, mutant_suite, run_suite
-from harness.selftest.misbehaving.timing import (
+from levelfield.harness.analysis.summary import summary
+from levelfield.harness.plan.arms import PACKAGE_FOLDER, Framework, read_framework, registered
+from levelfield.harness.plan.suite import Effort
+from levelfield.harness.records.frames import Frames, load
+from levelfield.harness.selftest.goals import Finding, caught
+from levelfield.harness.selftest.machinery import Say, mutant_suite, run_suite
+from levelfield.harness.selftest.misbehaving.timing import (
     CHILD_BYTES,
     COMPILE_SECONDS,
     DEVICE_SECONDS,
@@ -24,7 +24,6 @@ from harness.selftest.misbehaving.timing import (
 )
 
 PART = "probe"
-HARNESS = Path(__file__).resolve().parent.parent
 # Fault -> how its cell must end.
 FAULTS = {
     "no-fence": "failed: fence read",
@@ -95,7 +94,7 @@ FAULTS_EFFORT = replace(EFFORT, slice_seconds=0.1)
 def frameworks() -> list[Framework]:
     """The frameworks with which the harness tests itself."""
     return [
-        read_framework(name, f"harness.selftest.{name}", HARNESS)
+        read_framework(name, f"levelfield.harness.selftest.{name}", PACKAGE_FOLDER)
         for name in ("misbehaving", "sleepy")
     ]
 

@@ -7,16 +7,16 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.machine.describe import code_version, describe_machine
-from harness.machine.scratch import scratch_folder
-from harness.records.frames import load
-from harness.report import write_report
-from harness.selftest import mutations, page, real
-from harness.selftest.goals import Finding, caught
-from harness.selftest.machinery import Say, run_suite
-from harness.selftest.overhead import overhead
-from harness.selftest.probes import probed
-from harness.selftest.simulation import simulated
+from levelfield.harness.machine.describe import code_version, describe_machine
+from levelfield.harness.machine.scratch import scratch_folder
+from levelfield.harness.records.frames import load
+from levelfield.harness.report import write_report
+from levelfield.harness.selftest import mutations, page, real
+from levelfield.harness.selftest.goals import Finding, caught
+from levelfield.harness.selftest.machinery import Say, run_suite
+from levelfield.harness.selftest.overhead import overhead
+from levelfield.harness.selftest.probes import probed
+from levelfield.harness.selftest.simulation import simulated
 
 QUICK_SESSIONS, FULL_SESSIONS = 1000, 10_000
 REAL_RUNS = ("quiet", "planted", "bursts", "sequential")

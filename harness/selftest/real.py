@@ -15,15 +15,15 @@ import numpy as np
 import pandas
 from scipy import stats  # type: ignore[import-untyped]
 
-from harness.machine import topology
-from harness.machine.resources import available_cores
-from harness.plan.arms import get_arm
-from harness.plan.suite import Effort, Suite
-from harness.records.frames import Frames
-from harness.selftest.goals import Finding, share_of
-from harness.statistics.decisions import ALPHA_PER_LOOK, comparison_verdicts
-from harness.statistics.estimates import Flags, Floats, paired_blocks
-from harness.statistics.levels import LOOKS
+from levelfield.harness.machine import topology
+from levelfield.harness.machine.resources import available_cores
+from levelfield.harness.plan.arms import get_arm
+from levelfield.harness.plan.suite import Effort, Suite
+from levelfield.harness.records.frames import Frames
+from levelfield.harness.selftest.goals import Finding, share_of
+from levelfield.harness.statistics.decisions import ALPHA_PER_LOOK, comparison_verdicts
+from levelfield.harness.statistics.estimates import Flags, Floats, paired_blocks
+from levelfield.harness.statistics.levels import LOOKS
 
 PART = "machine"
 REAL_ARMS = ("torch:eager", "jax:jit", "tensorflow:function")
@@ -97,7 +97,14 @@ def _effort(*, rounds: int = 6) -> Effort:
 def bursts(folder: Path) -> Iterator[Path]:
     """Burn a measured core in bursts; yields the file that lists the bursts."""
     log = folder / BURSTS
-    command = [sys.executable, "-P", "-m", "harness.selftest.burner", str(SEED), str(log)]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "levelfield.harness.selftest.burner",
+        str(SEED),
+        str(log),
+    ]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as burner:
         # An unpinned burner would move to an unmeasured core and disturb no arm.
         os.sched_setaffinity(burner.pid, topology.choose(available_cores(), 1))

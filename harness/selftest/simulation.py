@@ -1,7 +1,7 @@
 """Tests verdicts by simulation, where the truth is known thousands of times.
 
-The simulation calls the functions that real runs use (:mod:`harness.statistics`). Seeds are fixed.
-The Monte Carlo standard error of a rate p over n sessions is sqrt(p (1 - p) / n).
+The simulation calls the functions that real runs use (:mod:`levelfield.harness.statistics`). Seeds
+are fixed. The Monte Carlo standard error of a rate p over n sessions is sqrt(p (1 - p) / n).
 """
 
 from __future__ import annotations
@@ -11,12 +11,19 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import special, stats  # type: ignore[import-untyped]
 
-from harness.selftest.goals import Finding, at_least, at_most
-from harness.selftest.worlds import EVERYTHING, WORLDS, machine, pairs_of, sessions, slices
-from harness.statistics.corrections import holm
-from harness.statistics.decisions import ALPHA_PER_LOOK
-from harness.statistics.estimates import Floats, estimate
-from harness.statistics.levels import LOOKS
+from levelfield.harness.selftest.goals import Finding, at_least, at_most
+from levelfield.harness.selftest.worlds import (
+    EVERYTHING,
+    WORLDS,
+    machine,
+    pairs_of,
+    sessions,
+    slices,
+)
+from levelfield.harness.statistics.corrections import holm
+from levelfield.harness.statistics.decisions import ALPHA_PER_LOOK
+from levelfield.harness.statistics.estimates import Floats, estimate
+from levelfield.harness.statistics.levels import LOOKS
 
 PART = "simulation"
 NOMINAL = 0.05

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.signal import lfilter  # type: ignore[import-untyped]
 
-from harness.statistics.estimates import Floats, paired_blocks
+from levelfield.harness.statistics.estimates import Floats, paired_blocks
 
 EVERYTHING = frozenset({"drift", "steps", "process", "spikes"})
 WORLDS: dict[str, frozenset[str]] = {

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from harness.statistics.decisions import PairVerdict, Verdict
-from harness.statistics.estimates import bootstrap_t, estimate
+from levelfield.harness.statistics.decisions import PairVerdict, Verdict
+from levelfield.harness.statistics.estimates import bootstrap_t, estimate
 
 
 @dataclass(frozen=True)

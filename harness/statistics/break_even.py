@@ -13,7 +13,7 @@ import numpy as np
 from numpy.random import Generator
 from scipy import special  # type: ignore[import-untyped]  # far lighter than scipy.stats
 
-from harness.statistics.estimates import Floats, drawn_blocks, order_ends
+from levelfield.harness.statistics.estimates import Floats, drawn_blocks, order_ends
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.statistics.estimates import Floats
+from levelfield.harness.statistics.estimates import Floats
 
 
 def holm(p_values: Floats) -> Floats:

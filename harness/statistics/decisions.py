@@ -1,7 +1,7 @@
 """Decides the verdict of every pair of arms at a look.
 
-``harness.statistics.estimates`` has the intervals and p-values, ``harness.statistics.corrections``
-the corrections for several pairs at once.
+``levelfield.harness.statistics.estimates`` has the intervals and p-values,
+``levelfield.harness.statistics.corrections`` the corrections for several pairs at once.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import special  # type: ignore[import-untyped]  # far lighter than scipy.stats
 
-from harness.statistics.corrections import holm, holm_levels
-from harness.statistics.estimates import (
+from levelfield.harness.statistics.corrections import holm, holm_levels
+from levelfield.harness.statistics.estimates import (
     Estimate,
     Flags,
     Floats,
@@ -26,7 +26,7 @@ from harness.statistics.estimates import (
     estimate,
     paired_blocks,
 )
-from harness.statistics.levels import LEVELS, LOOKS
+from levelfield.harness.statistics.levels import LEVELS, LOOKS
 
 ALPHA_PER_LOOK = 0.0125  # also in quick runs, because they may be continued as longer ones
 TIE_ALPHA = 0.05  # for each of the two one-sided tests

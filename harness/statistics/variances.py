@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.statistics.estimates import Floats
+from levelfield.harness.statistics.estimates import Floats
 
 LEAST_ROUNDS, MOST_ROUNDS = 6, 60  # per block
 

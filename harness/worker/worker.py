@@ -117,7 +117,7 @@ class Server:
 
         ``module``: the dotted name of the model's module.
         """
-        from adapters.base import read_case
+        from levelfield.adapters.base import read_case
 
         self.case = read_case(case, optimizer)
         self.module, code = module, None
@@ -153,7 +153,7 @@ class Server:
 
     def do_first_steps(self, phase):
         """Run the first and the second step, each fenced."""
-        from harness.worker.measure import latency_slice
+        from levelfield.harness.worker.measure import latency_slice
 
         first, second = latency_slice(self.adapter, self._step(phase), 2)
         return {"first_step_seconds": first, "second_step_seconds": second}
@@ -224,7 +224,7 @@ class Server:
 
     def do_warm_up(self, phase, seconds, steps, slice_seconds, cap_seconds):
         """Run steps until steady."""
-        from harness.worker.measure import warm_up
+        from levelfield.harness.worker.measure import warm_up
 
         step = self._step(phase)
         if phase == "generation":
@@ -241,7 +241,7 @@ class Server:
 
     def do_calibrate(self, phase, step_seconds, slice_seconds):
         """Return how many steps make a slice."""
-        from harness.worker.measure import fence_seconds, slice_steps
+        from levelfield.harness.worker.measure import fence_seconds, slice_steps
 
         fence = fence_seconds(self.adapter, self._step(phase))
         steps = slice_steps(step_seconds, fence, slice_seconds)
@@ -249,13 +249,13 @@ class Server:
 
     def do_check_fence(self, phase, repeats, budget_seconds):
         """Return seconds that show whether the fence waits for everything."""
-        from harness.worker.measure import check_fence
+        from levelfield.harness.worker.measure import check_fence
 
         return check_fence(self.adapter, self._step(phase), repeats, budget_seconds)
 
     def do_check_handles(self, phase, repeats, budget_seconds):
         """Return seconds that show whether earlier steps are computed when the last is fenced."""
-        from harness.worker.measure import check_handles
+        from levelfield.harness.worker.measure import check_handles
 
         return check_handles(self.adapter, self._step(phase), repeats, budget_seconds)
 
@@ -289,7 +289,7 @@ class Server:
         """
         import numpy
 
-        from harness.worker.measure import latency_slice
+        from levelfield.harness.worker.measure import latency_slice
 
         step, sets, arrays, fresh = self._step(phase), len(self.case.sets), {}, 0.0
         first, again, first_token, again_token = [], [], [], []
@@ -328,7 +328,7 @@ class Server:
 
         Together the slices have ``steps`` steps.
         """
-        from harness.worker.measure import throughput_slice
+        from levelfield.harness.worker.measure import throughput_slice
 
         later = steps // 2
         throughput_slice(self.adapter, step, steps - later)
@@ -341,7 +341,7 @@ class Server:
         "worker_seconds": seconds of the whole turn. "window_seconds": seconds of the throughput
         slice with the loop around it.
         """
-        from harness.worker.measure import measured_slice, rewarm
+        from levelfield.harness.worker.measure import measured_slice, rewarm
 
         step = self._step(phase)
         begin = time.perf_counter()
@@ -385,7 +385,7 @@ class Server:
 
     def do_memory(self):
         """Return the peak memory since the last call, and start again."""
-        from harness.worker.measure import peak_memory_bytes, reset_peak_memory
+        from levelfield.harness.worker.measure import peak_memory_bytes, reset_peak_memory
 
         peak, device = peak_memory_bytes(), None
         if self.adapter is not None:
@@ -428,7 +428,7 @@ def missing_method(error):
         return innermost.name if inherited else None
     words = re.search("'Adapter' object has no attribute '([a-z]+[a-z_]*)'", str(error))
     if isinstance(error, AttributeError) and words:
-        from adapters.base import Adapter
+        from levelfield.adapters.base import Adapter
 
         return words.group(1) if hasattr(Adapter, words.group(1)) else None
     return None
@@ -451,6 +451,9 @@ def failure(error, package=None, folders=()):
         words = "the adapter %s has no method '%s'; adapters/base.py says what it does"
         return {"ok": False, "status": status, "reason": words % (name, method)}
     words = " ".join(str(error).split())[:400]
+    name = str(getattr(error, "name", "")).split(".")[0]
+    if isinstance(error, ImportError) and name in ("adapters", "harness", "reference"):
+        words += "; Levelfield's package is levelfield.%s" % name
     reason = "%s%s (%s)" % (
         type(error).__name__,
         ": " + words if words else "",

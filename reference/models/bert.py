@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from reference.spec import (
+from levelfield.reference.spec import (
     Array,
     ArraySpec,
     Layers,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from reference.spec import (
+from levelfield.reference.spec import (
     Array,
     ArraySpec,
     Generation,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, dimension
+from levelfield.reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, dimension
 
 
 def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:

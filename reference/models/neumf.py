@@ -11,7 +11,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, dimension, draw_rows
+from levelfield.reference.spec import (
+    Array,
+    ArraySpec,
+    Layers,
+    Model,
+    Objective,
+    Sizes,
+    dimension,
+    draw_rows,
+)
 
 
 def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from reference.spec import (
+from levelfield.reference.spec import (
     GATE_COUNTS,
     Array,
     ArraySpec,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, dimension
+from levelfield.reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, dimension
 
 EXPANSION = {"basic": 1, "bottleneck": 4}
 # Channels of the input of a tiny preset's strided projection. With fewer than 8 (AVX2) or 16

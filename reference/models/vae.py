@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, dimension
+from levelfield.reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, dimension
 
 
 def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:

@@ -18,13 +18,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import reference
-from adapters import base
-from adapters.base import Adapter, Layout, Mismatch, canonical_name, epsilon_hat, fitted, refines
-from adapters.on_functions import OnFunctions
-from adapters.on_keras import OnKeras
-from reference.case import draw_case
-from reference.layers_onnx import IMAGES
+from levelfield import reference
+from levelfield.adapters import base
+from levelfield.adapters.base import (
+    Adapter,
+    Layout,
+    Mismatch,
+    canonical_name,
+    epsilon_hat,
+    fitted,
+    refines,
+)
+from levelfield.adapters.on_functions import OnFunctions
+from levelfield.adapters.on_keras import OnKeras
+from levelfield.reference.case import draw_case
+from levelfield.reference.layers_onnx import IMAGES
 
 CHANNELS_FIRST = Layout({**base.CHANNELS_FIRST, ("in", "out"): ("out", "in")})
 
@@ -173,7 +181,7 @@ class Held(Adapter):
 
 def begun(model: str = "mlp", **functions: Callable[..., Any]) -> Held:
     adapter = Held.__new__(Held)
-    module = types.ModuleType("adapters.some.file")
+    module = types.ModuleType("levelfield.adapters.some.file")
     vars(module).update({"build": lambda sizes: None, **functions})
     adapter.begin(module, case_of(model), {"softmax_cross_entropy": None})
     return adapter
@@ -182,7 +190,7 @@ def begun(model: str = "mlp", **functions: Callable[..., Any]) -> Held:
 def case_of(model: str) -> Any:
     case = draw_case(model, "tiny", seed=0, batch=2)
     meta = {**case.meta(), "optimizers": {"sgd": {}}}
-    from adapters.base import Questions
+    from levelfield.adapters.base import Questions
 
     arrays = {"parameter": case.parameters, "state": case.state}
     return Questions(meta, arrays, list(case.inputs), "sgd")
@@ -325,7 +333,8 @@ def test_epsilon_hat_makes_the_first_step_the_same() -> None:
 def test_a_worker_replies_with_the_line_of_a_mismatch_and_no_place_in_the_code() -> None:
     # In a process of its own: importing the worker changes sys.path.
     program = (
-        "import json; from adapters.base import Mismatch; from harness.worker import worker;"
+        "import json; from levelfield.adapters.base import Mismatch;"
+        "from levelfield.harness.worker import worker;"
         "print(json.dumps(worker.failure(Mismatch('the built mlp lacks hidden1/kernel'))))"
     )
     done = subprocess.run(

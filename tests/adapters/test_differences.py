@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from harness.environments import sealed
-from harness.machine.resources import available_cores
-from harness.plan.arms import arms
-from harness.plan.suite import load_suite
+from levelfield.harness.environments import sealed
+from levelfield.harness.machine.resources import available_cores
+from levelfield.harness.plan.arms import arms
+from levelfield.harness.plan.suite import load_suite
 from tests.support.long import long_unless
 
 pytestmark = pytest.mark.alone

@@ -21,20 +21,20 @@ from typing import Any, ClassVar
 import pandas
 import pytest
 
-import reference
-from harness.analysis.comparisons import comparisons_of
-from harness.analysis.summary import summary
-from harness.engine import session
-from harness.engine.workers import Worker, Workers
-from harness.environments import sealed
-from harness.machine.resources import available_cores, cache_entries
-from harness.plan.arms import arms, get_arm
-from harness.plan.cells import Cell, plan, with_twin
-from harness.plan.suite import Suite, load_suite, validated
-from harness.proof.cases import CaseFile, Cases
-from harness.records import frames, store
-from harness.report.tables import comparison_tables
-from reference.case import draw_case
+from levelfield import reference
+from levelfield.harness.analysis.comparisons import comparisons_of
+from levelfield.harness.analysis.summary import summary
+from levelfield.harness.engine import session
+from levelfield.harness.engine.workers import Worker, Workers
+from levelfield.harness.environments import sealed
+from levelfield.harness.machine.resources import available_cores, cache_entries
+from levelfield.harness.plan.arms import arms, get_arm
+from levelfield.harness.plan.cells import Cell, plan, with_twin
+from levelfield.harness.plan.suite import Suite, load_suite, validated
+from levelfield.harness.proof.cases import CaseFile, Cases
+from levelfield.harness.records import frames, store
+from levelfield.harness.report.tables import comparison_tables
+from levelfield.reference.case import draw_case
 from tests.support.engine import Silent
 from tests.support.long import long_unless
 
@@ -95,7 +95,7 @@ class SharedCases(Cases):
 def shared_cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     SharedCases.folder = tmp_path_factory.mktemp("cases")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.engine.engine.Cases", SharedCases)
+        patch.setattr("levelfield.harness.engine.engine.Cases", SharedCases)
         yield
 
 
@@ -482,7 +482,7 @@ import json
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from adapters.torch import recurrent
+from levelfield.adapters.torch import recurrent
 
 results = {}
 for cell in ("rnn", "lstm", "gru"):

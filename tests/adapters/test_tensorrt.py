@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from adapters.base import Unsupported
+from levelfield.adapters.base import Unsupported
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, device: str, builder: Any) -> str:
     logger = type("Logger", (), {"ERROR": 1, "__init__": lambda self, level: None})
     fake = SimpleNamespace(__version__="10.0", Logger=logger, Builder=builder)
     monkeypatch.setitem(sys.modules, "tensorrt", fake)
-    monkeypatch.delitem(sys.modules, "adapters.tensorrt", raising=False)
-    module = importlib.import_module("adapters.tensorrt")
+    monkeypatch.delitem(sys.modules, "levelfield.adapters.tensorrt", raising=False)
+    module = importlib.import_module("levelfield.adapters.tensorrt")
     with pytest.raises(Unsupported) as caught:
         module.Adapter(device, "engine", 1, "float32")
     return str(caught.value)

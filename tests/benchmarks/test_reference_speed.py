@@ -17,16 +17,16 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from threadpoolctl import threadpool_limits
 
-import reference
-from harness.engine import session
-from harness.engine.workers import Worker, Workers
-from harness.environments import sealed
-from harness.plan.arms import get_arm
-from harness.plan.cells import plan
-from harness.plan.suite import Suite, load_suite, validated
-from harness.proof.cases import CaseFile
-from harness.records import store
-from reference.answers import run_numpy
+from levelfield import reference
+from levelfield.harness.engine import session
+from levelfield.harness.engine.workers import Worker, Workers
+from levelfield.harness.environments import sealed
+from levelfield.harness.plan.arms import get_arm
+from levelfield.harness.plan.cells import plan
+from levelfield.harness.plan.suite import Suite, load_suite, validated
+from levelfield.harness.proof.cases import CaseFile
+from levelfield.harness.records import store
+from levelfield.reference.answers import run_numpy
 from tests.support.long import NETS, long_unless
 
 pytestmark = pytest.mark.alone

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.statistics.decisions import comparison_verdicts
-from harness.statistics.estimates import Floats
-from harness.statistics.variances import variance_components
+from levelfield.harness.statistics.decisions import comparison_verdicts
+from levelfield.harness.statistics.estimates import Floats
+from levelfield.harness.statistics.variances import variance_components
 
 pytestmark = pytest.mark.alone
 

@@ -11,12 +11,12 @@ from typing import Any
 import orjson
 import pytest
 
-from harness.analysis.comparisons import comparisons_of
-from harness.analysis.summary import summary
-from harness.records.frames import load
-from harness.records.kinds import SliceRecord
-from harness.records.store import open_run, read_records
-from harness.report.tables import comparison_tables, markdown
+from levelfield.harness.analysis.comparisons import comparisons_of
+from levelfield.harness.analysis.summary import summary
+from levelfield.harness.records.frames import load
+from levelfield.harness.records.kinds import SliceRecord
+from levelfield.harness.records.store import open_run, read_records
+from levelfield.harness.report.tables import comparison_tables, markdown
 from tests.support.synthetic import empty_run, write_run
 
 pytestmark = pytest.mark.alone

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.engine import session
-from harness.plan import arms
-from harness.plan.arms import Framework, read_framework
-from harness.plan.suite import Effort, Limits, Suite, validated
-from harness.records import store
-from tests.support.engine import HARNESS, NO_LIMITS, TINY_EFFORT, RunModes, Silent
+from levelfield.harness.engine import session
+from levelfield.harness.plan import arms
+from levelfield.harness.plan.arms import PACKAGE_FOLDER, Framework, read_framework
+from levelfield.harness.plan.suite import Effort, Limits, Suite, validated
+from levelfield.harness.records import store
+from tests.support.engine import NO_LIMITS, TINY_EFFORT, RunModes, Silent
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,7 +29,9 @@ def own_locks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def misbehaving() -> Iterator[Framework]:
     """The misbehaving framework, registered beside the real ones."""
-    framework = read_framework("misbehaving", "harness.selftest.misbehaving", HARNESS)
+    framework = read_framework(
+        "misbehaving", "levelfield.harness.selftest.misbehaving", PACKAGE_FOLDER
+    )
     with arms.registered(framework):
         yield framework
 

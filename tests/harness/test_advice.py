@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from harness.advice import facts
-from harness.advice.advice import Advice, advise, statistic_of
-from harness.advice.facts import FACTS, facts_of, frameworks_of
-from harness.advice.needs import CRITERIA, PURPOSES, Need, read_need, stated
-from harness.advice.ranking import DRAWS, Costs, moves_of, ranked
-from harness.advice.words import advice_text
-from harness.analysis.comparisons import comparisons_of
-from harness.cli.application import app
-from harness.errors import BadInput
-from harness.plan.arms import arms, frameworks, get_arm
-from harness.records.frames import Frames, load
-from reference.errors import UnknownName
+from levelfield.harness.advice import facts
+from levelfield.harness.advice.advice import Advice, advise, statistic_of
+from levelfield.harness.advice.facts import FACTS, facts_of, frameworks_of
+from levelfield.harness.advice.needs import CRITERIA, PURPOSES, Need, read_need, stated
+from levelfield.harness.advice.ranking import DRAWS, Costs, moves_of, ranked
+from levelfield.harness.advice.words import advice_text
+from levelfield.harness.analysis.comparisons import comparisons_of
+from levelfield.harness.cli.application import app
+from levelfield.harness.errors import BadInput
+from levelfield.harness.plan.arms import arms, frameworks, get_arm
+from levelfield.harness.records.frames import Frames, load
+from levelfield.reference.errors import UnknownName
 from tests.support import reports
 from tests.support.synthetic import write_run
 
@@ -334,7 +334,7 @@ def test_a_backend_excludes_what_stands_on_it(tmp_path: Path) -> None:
 def test_what_is_not_known_is_no_yes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = {name: facts_of(each) for name, each in frameworks().items()}
     monkeypatch.setattr(
-        "harness.advice.advice.facts_of",
+        "levelfield.harness.advice.advice.facts_of",
         lambda framework: {} if framework.name == "torch" else known[framework.name],
     )
     asked = {"platform": "linux-x86_64", "python": "3.12", "maintained": True, "distributed": True}

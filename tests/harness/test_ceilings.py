@@ -6,12 +6,12 @@ import math
 
 import pytest
 
-import reference
-from harness.analysis.roofline import roofline_share, work
-from harness.machine import ceilings
-from harness.machine.ceilings import COPY, PRODUCT, Ceiling
-from reference.errors import UnknownName
-from reference.trace import summarize
+from levelfield import reference
+from levelfield.harness.analysis.roofline import roofline_share, work
+from levelfield.harness.machine import ceilings
+from levelfield.harness.machine.ceilings import COPY, PRODUCT, Ceiling
+from levelfield.reference.errors import UnknownName
+from levelfield.reference.trace import summarize
 
 ROWS = [
     Ceiling(1, PRODUCT, 1, 1e9),

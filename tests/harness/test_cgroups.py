@@ -14,8 +14,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.machine import cgroups, resources
-from harness.machine.describe import describe_machine, difference
+from levelfield.harness.machine import cgroups, resources
+from levelfield.harness.machine.describe import describe_machine, difference
 from tests.support.processes import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.alone
@@ -219,7 +219,7 @@ def test_this_kernel_counts_what_it_killed() -> None:
 TOP = Path("/sys/fs/cgroup")
 QUESTION = """
 import json, os, sys, time
-from harness.machine import cgroups, noise, resources
+from levelfield.harness.machine import cgroups, noise, resources
 with open(sys.argv[1], "w") as file:
     file.write(str(os.getpid()))
 end = time.monotonic() + float(sys.argv[2])

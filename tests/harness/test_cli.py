@@ -19,11 +19,11 @@ import onnx
 import pytest
 import typer
 
-import reference
-from harness.analysis.summary import summary as summarised
-from harness.cli.application import answer, app
-from harness.plan.arms import arms
-from harness.records import frames, store
+from levelfield import reference
+from levelfield.harness.analysis.summary import summary as summarised
+from levelfield.harness.cli.application import answer, app
+from levelfield.harness.plan.arms import arms
+from levelfield.harness.records import frames, store
 from tests.support.terminal import (
     COMMAND,
     Done,
@@ -221,7 +221,7 @@ def test_an_installed_wheel_names_its_version_and_no_commit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = {"version": "1.2", "commit": None, "changed": None}
-    monkeypatch.setattr("harness.machine.describe.code_version", lambda: code)
+    monkeypatch.setattr("levelfield.harness.machine.describe.code_version", lambda: code)
     monkeypatch.setattr(sys, "argv", ["levelfield", "--version"])
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # which answer() replaces
     assert answer() == 0

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.machine.supervised import TreeUse
-from harness.plan.cells import Cell
-from harness.proof.cases import CaseFile, Cases
-from harness.proof.checks import (
+from levelfield.harness.machine.supervised import TreeUse
+from levelfield.harness.plan.cells import Cell
+from levelfield.harness.proof.cases import CaseFile, Cases
+from levelfield.harness.proof.checks import (
     Slot,
     doubled_check,
     first_visit_check,
@@ -23,16 +23,16 @@ from harness.proof.checks import (
     roofline_check,
     slices_checks,
 )
-from harness.proof.closing_gate import LEAST_LOSSES, judge_closing
-from harness.proof.outcome import Outcome
-from harness.proof.replies import CheckHandlesReply, Slice, SlotReply
-from harness.proof.tolerances import closing_loose
-from harness.records import frames
-from harness.worker.measure import check_handles
-from reference import closing as closing_module
-from reference.answers import run_jax
-from reference.case import Case, draw_case
-from reference.closing import (
+from levelfield.harness.proof.closing_gate import LEAST_LOSSES, judge_closing
+from levelfield.harness.proof.outcome import Outcome
+from levelfield.harness.proof.replies import CheckHandlesReply, Slice, SlotReply
+from levelfield.harness.proof.tolerances import closing_loose
+from levelfield.harness.records import frames
+from levelfield.harness.worker.measure import check_handles
+from levelfield.reference import closing as closing_module
+from levelfield.reference.answers import run_jax
+from levelfield.reference.case import Case, draw_case
+from levelfield.reference.closing import (
     CLOSING_LOOSEST,
     CLOSING_STEPS,
     FEWEST_STEPS,
@@ -44,8 +44,8 @@ from reference.closing import (
     solve,
     write_closing,
 )
-from reference.optimizers import EPSILON_HAT, OPTIMIZERS
-from reference.settled import settled_case
+from levelfield.reference.optimizers import EPSILON_HAT, OPTIMIZERS
+from levelfield.reference.settled import settled_case
 from tests.support.engine import TINY_EFFORT, RunModes
 
 pytestmark = pytest.mark.alone
@@ -248,7 +248,7 @@ class Lazy:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, lazy: bool) -> None:
         self.now, self.lazy = 0.0, lazy
-        monkeypatch.setattr("harness.worker.measure.time.perf_counter", lambda: self.now)
+        monkeypatch.setattr("levelfield.harness.worker.measure.time.perf_counter", lambda: self.now)
 
     def step(self) -> dict[str, bool]:
         self.now += 1e-6 if self.lazy else 0.002
@@ -341,12 +341,12 @@ def test_a_missing_loss_is_wrong_and_not_a_crash(mlp: tuple[Case, Closing]) -> N
 
 
 def trained(monkeypatch: pytest.MonkeyPatch, **constants: float) -> tuple[Case, Closing]:
-    """The closing case of mlp/tiny under SGD with constants of reference.closing or a rate."""
+    """The closing case of mlp/tiny under SGD with constants of ``closing`` or a rate."""
     rate = constants.pop("learning_rate", None)
     if rate is not None:
         monkeypatch.setitem(OPTIMIZERS, "sgd", {"learning_rate": rate})
     for name, value in constants.items():
-        monkeypatch.setattr(f"reference.closing.{name}", value)
+        monkeypatch.setattr(f"levelfield.reference.closing.{name}", value)
     case = closing_case(draw_case("mlp", "tiny", 1))
     gradients = run_jax(case, steps=0, optimizers=["sgd"]).gradients
     return case, solve(case, "training", "sgd", gradients)

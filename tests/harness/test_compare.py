@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis.sessions import Change, compare, welch
-from harness.cli.compare import compare_command
-from harness.errors import BadInput
-from harness.statistics.estimates import estimate
+from levelfield.harness.analysis.sessions import Change, compare, welch
+from levelfield.harness.cli.compare import compare_command
+from levelfield.harness.errors import BadInput
+from levelfield.harness.statistics.estimates import estimate
 from tests.support.sessions import SAME, session
 
 

@@ -18,33 +18,33 @@ from typing import Any
 
 import pytest
 
-from harness.advice import advice
-from harness.advice.needs import Need
-from harness.advice.words import advice_text
-from harness.analysis import comparisons, sessions, verdicts
-from harness.analysis import history as analysis_history
-from harness.analysis.planning import forecast, lacking, planned_rounds
-from harness.analysis.verdicts import settled, verdict_frame
-from harness.cli.advise import advise_command
-from harness.cli.compare import compare_command
-from harness.cli.history import history_command
-from harness.engine import session
-from harness.engine.in_hand import condemned
-from harness.environments.sealed import Resolution
-from harness.errors import BadInput
-from harness.machine.describe import code_version
-from harness.plan.cells import plan
-from harness.plan.suite import Suite, load_suite, validated
-from harness.records import frames as records_frames
-from harness.records import store
-from harness.records.frames import Frames, load
-from harness.report import CHARTS, charts_of, series, write_report
-from harness.report.findings import not_quiet
-from harness.report.interchange import benchmark_json, latex
-from harness.report.overview import overview
-from harness.report.page import html
-from harness.report.provenance import provenance
-from harness.report.tables import comparison_tables, markdown
+from levelfield.harness.advice import advice
+from levelfield.harness.advice.needs import Need
+from levelfield.harness.advice.words import advice_text
+from levelfield.harness.analysis import comparisons, sessions, verdicts
+from levelfield.harness.analysis import history as analysis_history
+from levelfield.harness.analysis.planning import forecast, lacking, planned_rounds
+from levelfield.harness.analysis.verdicts import settled, verdict_frame
+from levelfield.harness.cli.advise import advise_command
+from levelfield.harness.cli.compare import compare_command
+from levelfield.harness.cli.history import history_command
+from levelfield.harness.engine import session
+from levelfield.harness.engine.in_hand import condemned
+from levelfield.harness.environments.sealed import Resolution
+from levelfield.harness.errors import BadInput
+from levelfield.harness.machine.describe import code_version
+from levelfield.harness.plan.cells import plan
+from levelfield.harness.plan.suite import Suite, load_suite, validated
+from levelfield.harness.records import frames as records_frames
+from levelfield.harness.records import store
+from levelfield.harness.records.frames import Frames, load
+from levelfield.harness.report import CHARTS, charts_of, series, write_report
+from levelfield.harness.report.findings import not_quiet
+from levelfield.harness.report.interchange import benchmark_json, latex
+from levelfield.harness.report.overview import overview
+from levelfield.harness.report.page import html
+from levelfield.harness.report.provenance import provenance
+from levelfield.harness.report.tables import comparison_tables, markdown
 from tests.support.damage import Damage, damaged
 from tests.support.long import long_unless
 from tests.support.synthetic import line, write_mlp_run

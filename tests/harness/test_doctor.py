@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from harness.cli import doctor as command
-from harness.cli.application import app
-from harness.machine import doctor
-from harness.machine.gpu import GpuFacts
-from harness.plan.arms import PINS_LAST, EnvironmentSpec, arms, old_pins
+from levelfield.harness.cli import doctor as command
+from levelfield.harness.cli.application import app
+from levelfield.harness.machine import doctor
+from levelfield.harness.machine.gpu import GpuFacts
+from levelfield.harness.plan.arms import PINS_LAST, EnvironmentSpec, arms, old_pins
 
 MACHINE = {
     "cores": 4,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import pytest
 
-from harness.plan.domains import (
+from levelfield.harness.plan.domains import (
     ABOVE_0,
     AT_LEAST_1,
     UP_TO_1,

@@ -13,20 +13,20 @@ from typing import Any
 
 import pytest
 
-from harness.analysis.roofline import work
-from harness.analysis.summary import summary as summarised
-from harness.analysis.verdicts import judge
-from harness.engine import blocks, engine
-from harness.engine.blocks import Blocks, Stretch
-from harness.engine.qualification import Calibration, Qualification
-from harness.machine import noise, quarantine
-from harness.machine.ceilings import Ceiling
-from harness.machine.noise import OtherLoad
-from harness.machine.resources import available_cores
-from harness.machine.supervised import TreeUse
-from harness.plan.cells import Cell, plan
-from harness.plan.suite import Effort, Limits, load_suite
-from harness.proof.checks import (
+from levelfield.harness.analysis.roofline import work
+from levelfield.harness.analysis.summary import summary as summarised
+from levelfield.harness.analysis.verdicts import judge
+from levelfield.harness.engine import blocks, engine
+from levelfield.harness.engine.blocks import Blocks, Stretch
+from levelfield.harness.engine.qualification import Calibration, Qualification
+from levelfield.harness.machine import noise, quarantine
+from levelfield.harness.machine.ceilings import Ceiling
+from levelfield.harness.machine.noise import OtherLoad
+from levelfield.harness.machine.resources import available_cores
+from levelfield.harness.machine.supervised import TreeUse
+from levelfield.harness.plan.cells import Cell, plan
+from levelfield.harness.plan.suite import Effort, Limits, load_suite
+from levelfield.harness.proof.checks import (
     Slot,
     affinity_check,
     concurrency_check,
@@ -35,8 +35,8 @@ from harness.proof.checks import (
     recompilation_check,
     tree_check,
 )
-from harness.proof.replies import CheckFenceReply, Slice, SlotReply, WarmUpReply
-from harness.records import frames, store
+from levelfield.harness.proof.replies import CheckFenceReply, Slice, SlotReply, WarmUpReply
+from levelfield.harness.records import frames, store
 from tests.support.engine import TINY_EFFORT, RunModes, statuses
 from tests.support.synthetic import empty_run
 
@@ -320,7 +320,9 @@ def test_an_arm_is_held_against_the_ceilings_of_its_own_cores(
     )
     known = ceilings_for(operations)
     remeasured = ceilings_for(again * operations, threads)
-    monkeypatch.setattr("harness.machine.ceilings.measured", lambda threads, cores: remeasured)
+    monkeypatch.setattr(
+        "levelfield.harness.machine.ceilings.measured", lambda threads, cores: remeasured
+    )
     reply = SlotReply({"throughput": Slice(0.5, 0.5)}, 0, 0.5, 0.5)
     slots = [Slot(reply, 0.5, TreeUse())]  # of one step
     with empty_run(tmp_path) as run:

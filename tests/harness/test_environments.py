@@ -20,10 +20,10 @@ from pathlib import Path
 import pytest
 from packaging.specifiers import SpecifierSet
 
-from harness.environments import interpreters, pip, sealed
-from harness.environments.sealed import EnvironmentFailed, Interpreter
-from harness.errors import BadInput, RunFailed
-from harness.plan.arms import EnvironmentSpec
+from levelfield.harness.environments import interpreters, pip, sealed
+from levelfield.harness.environments.sealed import EnvironmentFailed, Interpreter
+from levelfield.harness.errors import BadInput, RunFailed
+from levelfield.harness.plan.arms import EnvironmentSpec
 from tests.support.disks import fill
 from tests.support.processes import alive, wait_until
 
@@ -32,8 +32,8 @@ ALPHA = EnvironmentSpec("first", "default", ">=3.11", ("alpha==1.0", "beta"), ("
 
 BUILDER = """
 import json, signal, sys
-from harness.plan.arms import EnvironmentSpec
-from harness.environments.sealed import build
+from levelfield.harness.plan.arms import EnvironmentSpec
+from levelfield.harness.environments.sealed import build
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may ignore it
 requirements = tuple(json.loads(sys.argv[1]))
 spec = EnvironmentSpec("first", "default", ">=3.11", requirements, ())
@@ -430,7 +430,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(
 # A stranger may not be allowed to read this Python: all is imported before.
 STRANGER = """
 import os, sys
-from harness.cli.application import answer
+from levelfield.harness.cli.application import answer
 sys.argv = ["levelfield", "env", "list", "--json"]
 assert answer() == 0
 os.setgroups([])

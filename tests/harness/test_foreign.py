@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from harness.engine import in_hand, session
-from harness.engine.process import WorkerProcess
-from harness.plan import arms
-from harness.plan.arms import read_framework
-from harness.plan.cells import Cell, plan
-from harness.plan.suite import Suite, validated
-from harness.proof.cases import Cases
-from harness.proof.replies import Reply
-from harness.records import frames, store
+from levelfield.harness.engine import in_hand, session
+from levelfield.harness.engine.process import WorkerProcess
+from levelfield.harness.plan import arms
+from levelfield.harness.plan.arms import read_framework
+from levelfield.harness.plan.cells import Cell, plan
+from levelfield.harness.plan.suite import Suite, validated
+from levelfield.harness.proof.cases import Cases
+from levelfield.harness.proof.replies import Reply
+from levelfield.harness.records import frames, store
 from tests.support.engine import TINY_EFFORT, Silent, statuses
 from tests.support.processes import PATIENCE_SECONDS
 
@@ -33,8 +33,8 @@ import json, os, shutil, signal, sys, time
 
 import numpy as np
 
-from adapters.base import Adapter as Base
-from harness.selftest.misbehaving.computing import Adapter as Sound
+from levelfield.adapters.base import Adapter as Base
+from levelfield.harness.selftest.misbehaving.computing import Adapter as Sound
 
 REPLIES = int(sys.argv[2])
 RAW = {
@@ -477,7 +477,7 @@ def test_an_interruption_and_an_error_leave_no_note(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("harness.engine.qualification.Qualification._check", interrupt)
+        patch.setattr("levelfield.harness.engine.qualification.Qualification._check", interrupt)
         run(tmp_path, "well")
     assert not (tmp_path / "run" / "in-hand").exists()
     resume(tmp_path / "run")
@@ -505,7 +505,9 @@ def test_a_note_stands_while_a_worker_is_asked_and_not_while_the_reference_solve
     monkeypatch.setattr(WorkerProcess, "ask", asking)
     monkeypatch.setattr(Cases, "_reference", solving)
     run(tmp_path, "well", presets=("small",), phases=("training",), optimizers=("sgd",))
-    assert solved == dict.fromkeys(("reference", "reference.closing", "reference.learning"))
+    assert solved == dict.fromkeys(
+        ("levelfield.reference", "levelfield.reference.closing", "levelfield.reference.learning")
+    )
     assert {"start", "load", "answer", "slot", "closing", "learn", "memory"} <= set(asked)
     assert {stood for stands in asked.values() for stood in stands} == {True}
 

@@ -18,14 +18,14 @@ import numpy
 import pandas
 import pytest
 
-from harness.analysis.summary import summary
-from harness.analysis.verdicts import judge, verdict_frame
-from harness.errors import BadInput, RunFailed
-from harness.records.columns import COLUMNS
-from harness.records.frames import Frames, load
-from harness.records.kinds import KINDS
-from harness.records.runs import UnreadableRun
-from harness.records.store import (
+from levelfield.harness.analysis.summary import summary
+from levelfield.harness.analysis.verdicts import judge, verdict_frame
+from levelfield.harness.errors import BadInput, RunFailed
+from levelfield.harness.records.columns import COLUMNS
+from levelfield.harness.records.frames import Frames, load
+from levelfield.harness.records.kinds import KINDS
+from levelfield.harness.records.runs import UnreadableRun
+from levelfield.harness.records.store import (
     CLOSED_SINCE,
     SCHEMA,
     STATUSES,
@@ -34,8 +34,8 @@ from harness.records.store import (
     open_run,
     read_records,
 )
-from harness.report import export
-from harness.report.export import write_csv, write_parquet
+from levelfield.harness.report import export
+from levelfield.harness.report.export import write_csv, write_parquet
 from tests.support.synthetic import (
     ARMS,
     MODELS,
@@ -754,8 +754,8 @@ def test_csv_keeps_every_digit(tmp_path: Path, full: Frames) -> None:
 EXPORT = """
 import sys
 from pathlib import Path
-from harness.report.export import write_csv, write_parquet
-from harness.records.frames import load
+from levelfield.harness.report.export import write_csv, write_parquet
+from levelfield.harness.records.frames import load
 for write in (write_csv, write_parquet):
     write(load(sys.argv[1]), Path(sys.argv[2]))
 """

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import reference
-from harness.plan.cells import plan
-from harness.plan.suite import load_suite, suite_names
-from harness.proof.answer_file import relative_error
-from harness.proof.gate import ROUNDS, judge
-from harness.proof.outcome import Outcome
-from harness.proof.tolerances import EXACT, EXACT_SIZE, TOLERANCES, loose, tolerances
-from reference.answers import Answers, run_jax, run_numpy
-from reference.case import Case, draw_case
-from reference.optimizers import EPSILON_HAT, OPTIMIZERS
-from reference.scales import null_names, scale_error
-from reference.settled import SETTLED, settled_case
+from levelfield import reference
+from levelfield.harness.plan.cells import plan
+from levelfield.harness.plan.suite import load_suite, suite_names
+from levelfield.harness.proof.answer_file import relative_error
+from levelfield.harness.proof.gate import ROUNDS, judge
+from levelfield.harness.proof.outcome import Outcome
+from levelfield.harness.proof.tolerances import EXACT, EXACT_SIZE, TOLERANCES, loose, tolerances
+from levelfield.reference.answers import Answers, run_jax, run_numpy
+from levelfield.reference.case import Case, draw_case
+from levelfield.reference.optimizers import EPSILON_HAT, OPTIMIZERS
+from levelfield.reference.scales import null_names, scale_error
+from levelfield.reference.settled import SETTLED, settled_case
 from tests.support.long import NETS, long_unless
 
 Arrays = dict[str, NDArray[Any]]

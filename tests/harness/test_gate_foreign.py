@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.proof import gate
-from harness.proof.outcome import Outcome
+from levelfield.harness.proof import gate
+from levelfield.harness.proof.outcome import Outcome
 from tests.support.engine import TINY_EFFORT, RunModes
 
 Change = Callable[[NDArray[Any]], Any]
@@ -65,7 +65,7 @@ def honest(run_modes: RunModes) -> dict[str, Judged]:
 
     effort = replace(TINY_EFFORT, memory=False, accuracy=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.engine.qualification.gate.judge", recorded)
+        patch.setattr("levelfield.harness.engine.qualification.gate.judge", recorded)
         run_modes("well", phases=("training", "inference"), optimizers=("adam",), effort=effort)
     return found
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from harness.engine.blocks import Noise
-from harness.machine import gpu, quarantine
-from harness.machine.resources import available_cores, worker_variables
+from levelfield.harness.engine.blocks import Noise
+from levelfield.harness.machine import gpu, quarantine
+from levelfield.harness.machine.resources import available_cores, worker_variables
 
 CLEAN = {
     name: [0.0]

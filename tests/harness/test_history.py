@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.analysis.history import history
-from harness.errors import BadInput
-from harness.report import draw_history
-from harness.report.curves import trend_chart
-from harness.report.series import trend_data
+from levelfield.harness.analysis.history import history
+from levelfield.harness.errors import BadInput
+from levelfield.harness.report import draw_history
+from levelfield.harness.report.curves import trend_chart
+from levelfield.harness.report.series import trend_data
 from tests.support.reports import texts
 from tests.support.sessions import SAME, session
 

@@ -20,17 +20,17 @@ from typing import Any
 
 import pytest
 
-from harness.analysis import planning
-from harness.analysis.comparisons import comparisons_of
-from harness.engine.blocks import Noise
-from harness.environments import interpreters, sealed
-from harness.errors import BadInput
-from harness.machine import describe, doctor, noise, resources, supervised
-from harness.machine.resources import available_cores
-from harness.plan.suite import load_suite
-from harness.records import frames
-from harness.report import findings
-from harness.worker import measure
+from levelfield.harness.analysis import planning
+from levelfield.harness.analysis.comparisons import comparisons_of
+from levelfield.harness.engine.blocks import Noise
+from levelfield.harness.environments import interpreters, sealed
+from levelfield.harness.errors import BadInput
+from levelfield.harness.machine import describe, doctor, noise, resources, supervised
+from levelfield.harness.machine.resources import available_cores
+from levelfield.harness.plan.suite import load_suite
+from levelfield.harness.records import frames
+from levelfield.harness.report import findings
+from levelfield.harness.worker import measure
 from tests.support.engine import RunModes, statuses
 from tests.support.synthetic import write_mlp_run
 
@@ -200,7 +200,7 @@ def test_a_cache_in_the_home_of_nobody_is_one_line(monkeypatch: pytest.MonkeyPat
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize("command", ["list suites", "env list", "doctor --json"])
 def test_commands_of_a_real_user_without_a_passwd_entry(command: str) -> None:
-    program = "import os; os.umask(0); from harness.cli import main; main()"
+    program = "import os; os.umask(0); from levelfield.harness.cli import main; main()"
     try:
         done = subprocess.run(
             [sys.executable, "-c", program, *command.split()],

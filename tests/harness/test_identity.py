@@ -13,18 +13,18 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from harness.analysis.history import history
-from harness.analysis.sessions import OTHER_MACHINE, compare
-from harness.analysis.verdicts import judge
-from harness.cli.application import app
-from harness.engine import session
-from harness.errors import BadInput
-from harness.machine.describe import describe_machine, difference
-from harness.records import store
-from harness.records.frames import load
-from harness.records.runs import CopiedRun
-from harness.report.curves import trend_chart
-from harness.report.series import trend_data
+from levelfield.harness.analysis.history import history
+from levelfield.harness.analysis.sessions import OTHER_MACHINE, compare
+from levelfield.harness.analysis.verdicts import judge
+from levelfield.harness.cli.application import app
+from levelfield.harness.engine import session
+from levelfield.harness.errors import BadInput
+from levelfield.harness.machine.describe import describe_machine, difference
+from levelfield.harness.records import store
+from levelfield.harness.records.frames import load
+from levelfield.harness.records.runs import CopiedRun
+from levelfield.harness.report.curves import trend_chart
+from levelfield.harness.report.series import trend_data
 from tests.support.reports import texts
 from tests.support.synthetic import empty_run, write_mlp_run
 

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-import reference
-from harness.proof.lessons import (
+from levelfield import reference
+from levelfield.harness.proof.lessons import (
     FLOORS,
     MARGIN,
     TEST_EXAMPLES,
@@ -24,9 +24,15 @@ from harness.proof.lessons import (
     fit_rows,
     judge_curve,
 )
-from reference.case import Arrays, read_case, write_case
-from reference.learning import Learned, learn, read_learned, rounded_differently, write_learned
-from reference.spec import ArraySpec, Model, dimension
+from levelfield.reference.case import Arrays, read_case, write_case
+from levelfield.reference.learning import (
+    Learned,
+    learn,
+    read_learned,
+    rounded_differently,
+    write_learned,
+)
+from levelfield.reference.spec import ArraySpec, Model, dimension
 
 IMAGES = load_digits().images / 16.0
 TARGETS = load_digits().target
@@ -159,7 +165,7 @@ def test_a_lesson_that_cannot_be_says_why(monkeypatch: pytest.MonkeyPatch) -> No
         "a batch of 1438 is more than the 1437 training examples"
     )
     mlp: Model = replace(reference.get("mlp"), data=None)
-    monkeypatch.setattr("reference.case.get", lambda name: mlp)
+    monkeypatch.setattr("levelfield.reference.case.get", lambda name: mlp)
     assert draw_lesson("mlp", "small", **words) == ("there is no data set for lessons of mlp")
 
 

@@ -14,18 +14,18 @@ from typing import cast
 import pytest
 from typer.testing import CliRunner
 
-from harness.cli.application import app
-from harness.engine import session
-from harness.errors import RunFailed
-from harness.machine import locks, topology
-from harness.machine.locks import CoresInUse, held_cores
-from harness.machine.resources import available_cores
-from harness.plan.arms import Framework
-from harness.plan.cells import Cell
-from harness.plan.suite import Suite
-from harness.records import frames
-from harness.records.store import Run, open_run, read_records
-from harness.report.provenance import run_facts
+from levelfield.harness.cli.application import app
+from levelfield.harness.engine import session
+from levelfield.harness.errors import RunFailed
+from levelfield.harness.machine import locks, topology
+from levelfield.harness.machine.locks import CoresInUse, held_cores
+from levelfield.harness.machine.resources import available_cores
+from levelfield.harness.plan.arms import Framework
+from levelfield.harness.plan.cells import Cell
+from levelfield.harness.plan.suite import Suite
+from levelfield.harness.records import frames
+from levelfield.harness.records.store import Run, open_run, read_records
+from levelfield.harness.report.provenance import run_facts
 from tests.support.engine import RunModes, Silent
 from tests.support.synthetic import empty_run
 
@@ -40,7 +40,7 @@ CELL = Cell(
 HOLDER = """
 import sys
 from pathlib import Path
-from harness.machine import locks
+from levelfield.harness.machine import locks
 locks.available_cores = lambda: [0, 1]
 with locks.held_cores(Path(sys.argv[1]), 1, run="/results/first") as cores:
     print(*cores, flush=True)

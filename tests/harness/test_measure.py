@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from harness.proof.checks import CONCURRENCY
-from harness.worker import measure
+from levelfield.harness.proof.checks import CONCURRENCY
+from levelfield.harness.worker import measure
 
 pytestmark = pytest.mark.alone
 

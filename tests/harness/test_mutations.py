@@ -12,13 +12,20 @@ import pandas
 import pytest
 from typer.testing import CliRunner
 
-from harness.cli.application import app
-from harness.environments import sealed
-from harness.errors import BadInput
-from harness.plan.arms import frameworks, get_arm
-from harness.selftest import mutations, page, proof
-from harness.selftest.goals import Finding
-from harness.selftest.mutations import MODES, Edit, Mistake, judged, mutated, read_mistakes
+from levelfield.harness.cli.application import app
+from levelfield.harness.environments import sealed
+from levelfield.harness.errors import BadInput
+from levelfield.harness.plan.arms import frameworks, get_arm
+from levelfield.harness.selftest import mutations, page, proof
+from levelfield.harness.selftest.goals import Finding
+from levelfield.harness.selftest.mutations import (
+    MODES,
+    Edit,
+    Mistake,
+    judged,
+    mutated,
+    read_mistakes,
+)
 from tests.support.engine import quiet
 
 PUBLISHED = Path(__file__).parents[2] / "results" / "selftest" / proof.MUTATIONS

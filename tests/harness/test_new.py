@@ -14,17 +14,17 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from harness.cli import new
-from harness.cli.application import app
-from harness.environments.sealed import environments_folder
-from harness.errors import BadInput
+from levelfield.harness.cli import new
+from levelfield.harness.cli.application import app
+from levelfield.harness.environments.sealed import environments_folder
+from levelfield.harness.errors import BadInput
 
 ROOT = Path(__file__).parents[2]
-COMMAND = "from harness.cli import main; main()"
+COMMAND = "from levelfield.harness.cli import main; main()"
 LONG = "a_name_as_long_as_it_may_be_30"
 # A framework's name sorts before or after that of the contract, which changes the imports.
 OTHER_NAMES = ("zesty", LONG)
-FOLDERS = ("harness", "adapters", "reference")
+FOLDERS = ("harness", "adapters", "reference", "levelfield")
 
 
 class Copy:
@@ -33,10 +33,12 @@ class Copy:
     def __init__(self, folder: Path, cache: Path, *, checkout: bool = True) -> None:
         self.folder, self.cache = folder, cache
         without = shutil.ignore_patterns("__pycache__")
+        if not checkout:
+            shutil.copytree(ROOT / "levelfield", folder / "levelfield", ignore=without)
+            return
         for name in FOLDERS:
-            shutil.copytree(ROOT / name, folder / name, ignore=without)
-        if checkout:
-            shutil.copy(ROOT / "pyproject.toml", folder)
+            shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=without)
+        shutil.copy(ROOT / "pyproject.toml", folder)
 
     def __call__(self, *arguments: str | Path, path: str = "") -> subprocess.CompletedProcess[str]:
         return self.python(COMMAND, *arguments, path=path)
@@ -121,7 +123,8 @@ def test_a_new_framework_changes_no_file_outside_its_folder(written: Copy) -> No
 
 def test_a_new_framework_has_a_colour_of_its_own(written: Copy) -> None:
     program = (
-        "from harness.plan.arms import frameworks; from harness.report.colours import colour;"
+        "from levelfield.harness.plan.arms import frameworks;"
+        "from levelfield.harness.report.colours import colour;"
         "print(*(colour(name) for name in frameworks()))"
     )
     found = written.python(program).stdout.split()

@@ -13,9 +13,9 @@ from typing import Any, cast
 
 import pytest
 
-from harness.engine.blocks import Noise, Stretch
-from harness.engine.process import WorkerProcess
-from harness.machine import noise, quarantine, topology
+from levelfield.harness.engine.blocks import Noise, Stretch
+from levelfield.harness.engine.process import WorkerProcess
+from levelfield.harness.machine import noise, quarantine, topology
 
 pytestmark = pytest.mark.alone
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from packaging.specifiers import SpecifierSet
 
-from harness.analysis.summary import summary
-from harness.environments import sealed
-from harness.environments.interpreters import choose_interpreter
-from harness.errors import RunFailed
-from harness.plan.arms import EnvironmentSpec, frameworks
-from harness.records import frames
+from levelfield.harness.analysis.summary import summary
+from levelfield.harness.environments import sealed
+from levelfield.harness.environments.interpreters import choose_interpreter
+from levelfield.harness.errors import RunFailed
+from levelfield.harness.plan.arms import EnvironmentSpec, frameworks
+from levelfield.harness.records import frames
 from tests.support.engine import RunModes
 
 pytestmark = pytest.mark.alone
@@ -66,13 +66,14 @@ OLD = sorted(
     if any("3.6.15" in SpecifierSet(mode.environment.python) for mode in framework.modes.values())
     for path in framework.folder.glob("*.py")
 )
+OLD.append(ADAPTERS.parent / "levelfield" / "__init__.py")  # every worker imports it
 # What these share with others.
 OLD += sorted(
     {
         ADAPTERS / f"{name}.py"
         for path in OLD
         for name in re.findall(
-            r"^from adapters\.(\w+) import", path.read_text("utf-8"), re.MULTILINE
+            r"^from levelfield\.adapters\.(\w+) import", path.read_text("utf-8"), re.MULTILINE
         )
         if (ADAPTERS / f"{name}.py").exists()
     }

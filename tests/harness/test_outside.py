@@ -19,18 +19,18 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 from typer.testing import CliRunner
 
-import reference
-from harness.cli.application import app
-from harness.engine import session
-from harness.environments import sealed
-from harness.errors import BadInput
-from harness.plan.arms import arms, frameworks, models_identity
-from harness.plan.suite import add_folders, load_suite, validated
-from harness.records import store
-from harness.report.code import model_sources, module_of
-from reference import registry
-from reference.errors import UnknownName
-from reference.presets import OWN_PRESETS
+from levelfield import reference
+from levelfield.harness.cli.application import app
+from levelfield.harness.engine import session
+from levelfield.harness.environments import sealed
+from levelfield.harness.errors import BadInput
+from levelfield.harness.plan.arms import arms, frameworks, models_identity
+from levelfield.harness.plan.suite import add_folders, load_suite, validated
+from levelfield.harness.records import store
+from levelfield.harness.report.code import model_sources, module_of
+from levelfield.reference import registry
+from levelfield.reference.errors import UnknownName
+from levelfield.reference.presets import OWN_PRESETS
 from tests.support.engine import TINY_EFFORT, Silent
 from tests.support.synthetic import write_run
 from tests.support.terminal import Done, variables
@@ -38,7 +38,7 @@ from tests.support.third_party import ADAPTER, ENVIRONMENT, careless
 
 ROOT = Path(__file__).parents[2]
 DEFINITION = """
-from reference.spec import ArraySpec, Model, Objective, dimension
+from levelfield.reference.spec import ArraySpec, Model, Objective, dimension
 
 
 def inputs(sizes, batch):
@@ -171,7 +171,7 @@ def third(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def command(folder: Path, environment: dict[str, str], *words: str) -> Done:
     """Type a command in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", "from harness.cli import main; main()", *words],
+        [sys.executable, "-c", "from levelfield.harness.cli import main; main()", *words],
         cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -237,7 +237,7 @@ def test_a_model_from_a_folder_is_known_like_a_built_in_one(mine: Path) -> None:
     torch = frameworks()["torch"]
     assert torch.model_file("wide_and_deep") == mine / "torch" / "wide_and_deep.py"
     assert torch.model_file("mlp") == torch.folder / "mlp.py"
-    assert torch.model_module("mlp") == "adapters.torch.mlp"
+    assert torch.model_module("mlp") == "levelfield.adapters.torch.mlp"
     case = reference.draw_case("wide_and_deep", "tiny", seed=1, batch=2)
     assert reference.run_numpy(case).outputs[0]["logits"].shape == (2, 5)
     assert module_of("wide_and_deep") == "mine/wide_and_deep"
@@ -281,8 +281,8 @@ WRONG = {
     "an error": ("1 / 0", "ZeroDivisionError: division by zero"),
     "escapes": ("raise ValueError('\\x1b[2J\\nx')", "ValueError"),
     "a framework": ("import torch", "imports torch; a definition may import numpy and reference"),
-    "no model": ("x = 1", "MODELS is not a tuple of reference.spec.Model"),
-    "other models": ("MODELS = (1,)", "MODELS is not a tuple of reference.spec.Model"),
+    "no model": ("x = 1", "MODELS is not a tuple of levelfield.reference.spec.Model"),
+    "other models": ("MODELS = (1,)", "MODELS is not a tuple of levelfield.reference.spec.Model"),
     "no presets": (
         DEFINITION.replace("presets={", "presets={} or {} and {"),
         "the model 'wide_and_deep' has no presets",

@@ -18,14 +18,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.engine import process
-from harness.engine.blocks import Noise
-from harness.engine.memory import TreeWatch, proportional_bytes
-from harness.engine.process import LOG_LIMIT_BYTES, Launch, WorkerProcess
-from harness.errors import RunFailed, WorkerFailure
-from harness.machine import noise, supervised
-from harness.machine.resources import available_cores
-from harness.proof.replies import StartReply
+from levelfield.harness.engine import process
+from levelfield.harness.engine.blocks import Noise
+from levelfield.harness.engine.memory import TreeWatch, proportional_bytes
+from levelfield.harness.engine.process import LOG_LIMIT_BYTES, Launch, WorkerProcess
+from levelfield.harness.errors import RunFailed, WorkerFailure
+from levelfield.harness.machine import noise, supervised
+from levelfield.harness.machine.resources import available_cores
+from levelfield.harness.proof.replies import StartReply
 from tests.support.processes import PATIENCE_SECONDS, alive, wait_until
 
 pytestmark = pytest.mark.alone
@@ -337,8 +337,8 @@ def test_a_worker_that_attacks_its_supervisor_leaves_nothing(
 HOST = """
 import json, os, signal, sys
 from pathlib import Path
-from harness.engine.process import Launch, WorkerProcess
-from harness.proof.replies import StartReply
+from levelfield.harness.engine.process import Launch, WorkerProcess
+from levelfield.harness.proof.replies import StartReply
 
 launch = json.loads(sys.argv[1])
 worker = WorkerProcess(
@@ -404,7 +404,7 @@ def test_a_program_that_is_missing_is_named() -> None:
 def test_a_program_does_not_outlive_its_host(pids: Path, number: int) -> None:
     program = f"echo $$ >> '{pids}'; sleep 600 & echo $! >> '{pids}'; echo ready >&2; wait"
     run = f"completed(['/bin/sh', '-c', {program!r}])"
-    host = f"from harness.machine.supervised import completed\n{run}"
+    host = f"from levelfield.harness.machine.supervised import completed\n{run}"
     with subprocess.Popen(
         [sys.executable, "-c", host],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

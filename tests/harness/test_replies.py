@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.errors import WorkerFailure
-from harness.proof import replies
-from harness.proof.replies import (
+from levelfield.harness.errors import WorkerFailure
+from levelfield.harness.proof import replies
+from levelfield.harness.proof.replies import (
     DeviceMemory,
     LoadReply,
     MemoryReply,

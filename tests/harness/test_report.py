@@ -12,20 +12,20 @@ import pandas
 import pytest
 from markdown_it import MarkdownIt
 
-from harness.analysis.comparisons import comparisons_of
-from harness.analysis.summary import summary
-from harness.cli.report import show_table
-from harness.cli.terminal import terminal
-from harness.errors import clean
-from harness.records.frames import Frames, load
-from harness.records.store import STATUSES
-from harness.report import tables as report_tables
-from harness.report import write_report
-from harness.report.charts import ratio_chart
-from harness.report.findings import SMOKE, findings
-from harness.report.provenance import provenance
-from harness.report.tables import ComparisonTable, markdown
-from harness.report.text import escape, significant
+from levelfield.harness.analysis.comparisons import comparisons_of
+from levelfield.harness.analysis.summary import summary
+from levelfield.harness.cli.report import show_table
+from levelfield.harness.cli.terminal import terminal
+from levelfield.harness.errors import clean
+from levelfield.harness.records.frames import Frames, load
+from levelfield.harness.records.store import STATUSES
+from levelfield.harness.report import tables as report_tables
+from levelfield.harness.report import write_report
+from levelfield.harness.report.charts import ratio_chart
+from levelfield.harness.report.findings import SMOKE, findings
+from levelfield.harness.report.provenance import provenance
+from levelfield.harness.report.tables import ComparisonTable, markdown
+from levelfield.harness.report.text import escape, significant
 from tests.support.reports import ARMS, frames_of
 from tests.support.synthetic import write_run
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from harness.analysis.comparisons import comparisons_of
-from harness.analysis.summary import summary
-from harness.plan.arms import frameworks
-from harness.records.frames import Frames
-from harness.report import charts as report_charts
-from harness.report import colours
-from harness.report.panels import LOG_ABOVE, jitter
+from levelfield.harness.analysis.comparisons import comparisons_of
+from levelfield.harness.analysis.summary import summary
+from levelfield.harness.plan.arms import frameworks
+from levelfield.harness.records.frames import Frames
+from levelfield.harness.report import charts as report_charts
+from levelfield.harness.report import colours
+from levelfield.harness.report.panels import LOG_ABOVE, jitter
 from tests.support.reports import ARMS, frames_of, texts
 
 Chart = Callable[[Frames], Figure]

@@ -11,11 +11,11 @@ import pandas
 import pytest
 from matplotlib.figure import Figure
 
-from harness.analysis.comparisons import comparisons_of
-from harness.analysis.summary import summary
-from harness.records.frames import Frames, load
-from harness.report import CHARTS, charts_of, curves, plot, series
-from reference.errors import UnknownName
+from levelfield.harness.analysis.comparisons import comparisons_of
+from levelfield.harness.analysis.summary import summary
+from levelfield.harness.records.frames import Frames, load
+from levelfield.harness.report import CHARTS, charts_of, curves, plot, series
+from levelfield.reference.errors import UnknownName
 from tests.support.reports import ARMS, frames_of, texts
 from tests.support.synthetic import write_run
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import BadInput
-from harness.report import CHARTS, FORMATS, write_report
+from levelfield.harness.errors import BadInput
+from levelfield.harness.report import CHARTS, FORMATS, write_report
 from tests.support.reports import ARMS
 from tests.support.synthetic import write_mlp_run
 
@@ -44,7 +44,8 @@ def twice(tmp_path_factory: pytest.TempPathFactory) -> Twice:
     write_report([path], one)
     code = (
         "import sys, matplotlib; matplotlib.rcParams['font.size'] = 31;"
-        "from harness.report import write_report; write_report([sys.argv[1]], sys.argv[2]);"
+        "from levelfield.harness.report import write_report;"
+        "write_report([sys.argv[1]], sys.argv[2]);"
         "print('matplotlib.pyplot' in sys.modules, matplotlib.rcParams['font.size'])"
     )
     command = [sys.executable, "-c", code, path, two]
@@ -56,7 +57,7 @@ def twice(tmp_path_factory: pytest.TempPathFactory) -> Twice:
 def test_charts_are_drawn_whatever_backend_is_set(tmp_path: Path, backend: str) -> None:
     """A notebook's kernel sets one that other programs cannot load, and wants it back."""
     code = (
-        "import os, sys; from pathlib import Path; from harness.report import plot;"
+        "import os, sys; from pathlib import Path; from levelfield.harness.report import plot;"
         "plot('ratio', [Path(sys.argv[1])], Path(sys.argv[2])); print(os.environ['MPLBACKEND'])"
     )
     done = subprocess.run(
@@ -70,9 +71,12 @@ def test_charts_are_drawn_whatever_backend_is_set(tmp_path: Path, backend: str) 
     assert (tmp_path / "ratio.png").is_file()
 
 
-@pytest.mark.parametrize("first", ["matplotlib", "harness.report"])
+@pytest.mark.parametrize("first", ["matplotlib", "levelfield.harness.report"])
 def test_a_program_that_draws_by_itself_keeps_its_backend(first: str) -> None:
-    code = f"import {first}; import harness.report, matplotlib; print(matplotlib.get_backend())"
+    code = (
+        f"import {first}; import levelfield.harness.report, matplotlib;"
+        "print(matplotlib.get_backend())"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "MPLBACKEND": "svg"},

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.analysis.comparisons import comparisons_of
-from harness.analysis.summary import counted, summary
-from harness.report import write_report
-from harness.report.interchange import benchmark_json, latex
-from harness.report.tables import comparison_tables
+from levelfield.harness.analysis.comparisons import comparisons_of
+from levelfield.harness.analysis.summary import counted, summary
+from levelfield.harness.report import write_report
+from levelfield.harness.report.interchange import benchmark_json, latex
+from levelfield.harness.report.tables import comparison_tables
 from tests.support.reports import ARMS, frames_of
 from tests.support.synthetic import write_run
 

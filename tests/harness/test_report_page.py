@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from harness.analysis.comparisons import comparisons_of
-from harness.analysis.summary import summary
-from harness.records.frames import load
-from harness.report import write_report
-from harness.report.page import html
-from harness.report.text import significant
+from levelfield.harness.analysis.comparisons import comparisons_of
+from levelfield.harness.analysis.summary import summary
+from levelfield.harness.records.frames import load
+from levelfield.harness.report import write_report
+from levelfield.harness.report.page import html
+from levelfield.harness.report.text import significant
 from tests.support.reports import ARMS, frames_of
 from tests.support.synthetic import write_run
 

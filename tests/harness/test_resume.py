@@ -21,8 +21,8 @@ from typing import Any
 import psutil
 import pytest
 
-from harness.analysis.summary import summary as summarised
-from harness.records import frames, store
+from levelfield.harness.analysis.summary import summary as summarised
+from levelfield.harness.records import frames, store
 from tests.support.processes import PATIENCE_SECONDS, POLL_SECONDS, wait_until
 from tests.support.terminal import (
     CONSOLE_SCRIPT,

@@ -13,9 +13,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.errors import WorkerFailure
-from harness.machine import scratch
-from harness.records import store
+from levelfield.harness.errors import WorkerFailure
+from levelfield.harness.machine import scratch
+from levelfield.harness.records import store
 from tests.support.disks import fill
 from tests.support.terminal import (
     COMMAND,
@@ -29,7 +29,7 @@ from tests.support.terminal import (
 # A host that says where its folder is, and goes on when it is told to.
 HOST = """
 import os, sys
-from harness.machine.scratch import scratch_folder
+from levelfield.harness.machine.scratch import scratch_folder
 with scratch_folder() as folder:
     inner = folder / "locked" / "deep"
     inner.mkdir(parents=True)

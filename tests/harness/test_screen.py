@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness.analysis.comparisons import comparisons_of
-from harness.cli import application, check, list, terminal
-from harness.cli.progress import watched
-from harness.cli.report import show_table
-from harness.plan.cells import plan
-from harness.plan.suite import load_suite
-from harness.records.frames import load
-from harness.records.kinds import STATUSES
-from harness.report.tables import comparison_tables
+from levelfield.harness.analysis.comparisons import comparisons_of
+from levelfield.harness.cli import application, check, list, terminal
+from levelfield.harness.cli.progress import watched
+from levelfield.harness.cli.report import show_table
+from levelfield.harness.plan.cells import plan
+from levelfield.harness.plan.suite import load_suite
+from levelfield.harness.records.frames import load
+from levelfield.harness.records.kinds import STATUSES
+from levelfield.harness.report.tables import comparison_tables
 from tests.support.synthetic import write_mlp_run
 from tests.support.terminal import COMMAND, ROOT
 
@@ -97,7 +97,7 @@ PROGRAM = """
 import os, sys
 for number in {closed}:
     os.close(number)
-from harness.cli import screen
+from levelfield.harness.cli import screen
 screen.protect()
 with open({path!r}, "w") as file:
     print("to the screen")

@@ -10,13 +10,13 @@ import pandas
 import pytest
 from typer.testing import CliRunner
 
-from harness.cli.application import app
-from harness.errors import BadInput
-from harness.records.frames import load
-from harness.selftest import page, probes, proof, real
-from harness.selftest.goals import Finding, at_least, at_most, caught, share_of
-from harness.selftest.overhead import overhead
-from harness.selftest.simulation import coverage, false_verdicts, one_after_the_other
+from levelfield.harness.cli.application import app
+from levelfield.harness.errors import BadInput
+from levelfield.harness.records.frames import load
+from levelfield.harness.selftest import page, probes, proof, real
+from levelfield.harness.selftest.goals import Finding, at_least, at_most, caught, share_of
+from levelfield.harness.selftest.overhead import overhead
+from levelfield.harness.selftest.simulation import coverage, false_verdicts, one_after_the_other
 from tests.support.engine import quiet
 from tests.support.synthetic import write_mlp_run
 
@@ -165,7 +165,7 @@ def test_the_command_ends_with_1_for_a_miss(
 
 
 def test_slices_of_the_worlds_are_what_they_say() -> None:
-    from harness.selftest.worlds import WORLDS, sessions
+    from levelfield.harness.selftest.worlds import WORLDS, sessions
 
     for world, parts in WORLDS.items():
         logs = sessions(1, parts, count=50, effect=0.05)

@@ -69,7 +69,7 @@ def test_a_signal_within_a_finalizer_is_not_lost() -> None:
     """Python drops exceptions there, with a traceback."""
     ended = program(
         "import signal, time\n"
-        "from harness.cli import signals\n"
+        "from levelfield.harness.cli import signals\n"
         "class Late:\n"
         "    def __del__(self):\n"
         "        signal.raise_signal(signal.SIGTERM)\n"
@@ -82,7 +82,7 @@ def test_a_signal_within_a_finalizer_is_not_lost() -> None:
 
 def test_other_exceptions_within_a_finalizer_are_still_shown() -> None:
     ended = program(
-        "from harness.cli import signals\n"
+        "from levelfield.harness.cli import signals\n"
         "class Faulty:\n"
         "    def __del__(self):\n"
         "        raise ValueError('a fault')\n"
@@ -99,7 +99,7 @@ def test_a_signal_that_was_ignored_from_the_start_stays_ignored(number: int) -> 
     """As SIGHUP is under nohup, and SIGINT in a shell's background job."""
     ended = program(
         "import signal\n"
-        "from harness.cli import signals\n"
+        "from levelfield.harness.cli import signals\n"
         f"signal.signal({number}, signal.SIG_IGN)\n"
         "signals.end_at_once()\n"
         "signals.end_politely()\n"
@@ -112,7 +112,7 @@ def test_a_signal_that_was_ignored_from_the_start_stays_ignored(number: int) -> 
 def test_a_signal_after_the_work_changes_no_exit_code() -> None:
     ended = program(
         "import signal\n"
-        "from harness.cli import signals\n"
+        "from levelfield.harness.cli import signals\n"
         "signals.end_politely()\n"
         "signals.end_with(3)\n"
         "signal.raise_signal(signal.SIGINT)\n"

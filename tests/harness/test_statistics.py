@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.statistics.across import Across, summarise
-from harness.statistics.break_even import break_even
-from harness.statistics.corrections import benjamini_hochberg, holm, holm_levels
-from harness.statistics.decisions import (
+from levelfield.harness.statistics.across import Across, summarise
+from levelfield.harness.statistics.break_even import break_even
+from levelfield.harness.statistics.corrections import benjamini_hochberg, holm, holm_levels
+from levelfield.harness.statistics.decisions import (
     ALPHA_PER_LOOK,
     ComparisonVerdicts,
     Verdict,
@@ -22,7 +22,7 @@ from harness.statistics.decisions import (
     disputed,
     effective_margin,
 )
-from harness.statistics.estimates import (
+from levelfield.harness.statistics.estimates import (
     Estimate,
     Floats,
     bootstrap_t,
@@ -30,7 +30,7 @@ from harness.statistics.estimates import (
     median_over_rounds,
     paired_blocks,
 )
-from harness.statistics.variances import rounds_per_block, variance_components
+from levelfield.harness.statistics.variances import rounds_per_block, variance_components
 
 NAN = np.nan
 TWO_PERCENT = float(np.log1p(0.02))

@@ -1,6 +1,6 @@
 """Verdicts in simulated worlds whose truth is known, through the code that real runs use.
 
-The worlds are those of harness.selftest.worlds.
+The worlds are those of levelfield.harness.selftest.worlds.
 Seeds are fixed. The Monte-Carlo standard error of a rate p over n sessions is
 sqrt(p (1 - p) / n); bounds that are goals of the project stand as they are, others allow for it as
 said.
@@ -15,18 +15,25 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.selftest.worlds import EVERYTHING, WORLDS, machine, pairs_of, sessions, slices
-from harness.statistics.break_even import break_even
-from harness.statistics.corrections import holm
-from harness.statistics.decisions import (
+from levelfield.harness.selftest.worlds import (
+    EVERYTHING,
+    WORLDS,
+    machine,
+    pairs_of,
+    sessions,
+    slices,
+)
+from levelfield.harness.statistics.break_even import break_even
+from levelfield.harness.statistics.corrections import holm
+from levelfield.harness.statistics.decisions import (
     ALPHA_PER_LOOK,
     BEATEN,
     Verdict,
     comparison_verdicts,
     decide,
 )
-from harness.statistics.estimates import estimate
-from harness.statistics.levels import LOOKS
+from levelfield.harness.statistics.estimates import estimate
+from levelfield.harness.statistics.levels import LOOKS
 
 MARGIN = float(np.log1p(0.02))
 

@@ -16,10 +16,17 @@ from pathlib import Path
 import numpy
 import pytest
 
-from harness.errors import BadInput, LevelfieldError, RunFailed
-from harness.records import store
-from harness.records.kinds import KINDS, STATUSES, SliceRecord
-from harness.records.store import TornRecord, create, finished, open_run, read_records, repair
+from levelfield.harness.errors import BadInput, LevelfieldError, RunFailed
+from levelfield.harness.records import store
+from levelfield.harness.records.kinds import KINDS, STATUSES, SliceRecord
+from levelfield.harness.records.store import (
+    TornRecord,
+    create,
+    finished,
+    open_run,
+    read_records,
+    repair,
+)
 from tests.support.synthetic import empty_run, write_run
 
 ROOT = Path(__file__).parents[2]
@@ -367,8 +374,8 @@ def test_no_records_yet(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
-from harness.records.kinds import KINDS
-from harness.records.store import open_run
+from levelfield.harness.records.kinds import KINDS
+from levelfield.harness.records.store import open_run
 run = open_run(sys.argv[1])
 for number in range(10**9):
     run.append(KINDS["status"](cell="c0001", status="failed", reason=f"{number} " + "x" * 3000))
@@ -418,9 +425,9 @@ def test_a_full_disk(tmp_path: Path) -> None:
 
 LIMITED = """
 import resource, sys
-from harness.errors import RunFailed
-from harness.records.kinds import KINDS
-from harness.records.store import open_run
+from levelfield.harness.errors import RunFailed
+from levelfield.harness.records.kinds import KINDS
+from levelfield.harness.records.store import open_run
 run = open_run(sys.argv[1])
 def status():
     run.append(KINDS["status"](cell="c0001", status="ok", reason="x" * 300))

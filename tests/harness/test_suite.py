@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.env import _spec_of, specs_by_label
-from harness.cli.options import Selection, narrowed
-from harness.cli.run import _say_what_controls
-from harness.engine.session import planned
-from harness.environments.sealed import Resolution
-from harness.errors import BadInput
-from harness.machine.resources import available_cores
-from harness.plan import suite as suites
-from harness.plan.arms import arms, get_arm
-from harness.plan.cells import Cell, plan, with_twin
-from harness.plan.suite import Effort, Limits, Suite, load_suite, suite_names, validated
-from reference.errors import UnknownName
+from levelfield.harness.cli.env import _spec_of, specs_by_label
+from levelfield.harness.cli.options import Selection, narrowed
+from levelfield.harness.cli.run import _say_what_controls
+from levelfield.harness.engine.session import planned
+from levelfield.harness.environments.sealed import Resolution
+from levelfield.harness.errors import BadInput
+from levelfield.harness.machine.resources import available_cores
+from levelfield.harness.plan import suite as suites
+from levelfield.harness.plan.arms import arms, get_arm
+from levelfield.harness.plan.cells import Cell, plan, with_twin
+from levelfield.harness.plan.suite import Effort, Limits, Suite, load_suite, suite_names, validated
+from levelfield.reference.errors import UnknownName
 
 GOOD = """\
 title = "Any words: mpl, tinny, adma, trainig, gpu, float23"

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from harness.errors import BadInput
-from harness.plan.arms import read_framework
+from levelfield.harness.errors import BadInput
+from levelfield.harness.plan.arms import read_framework
 from tests.support.terminal import Terminal, install, variables, write_project
 from tests.support.third_party import ADAPTER, ENVIRONMENT, careless, project_of
 
@@ -181,7 +181,7 @@ def test_each_adapter_that_is_listed_says_which_one_it_is(
     assert own["distribution"] == "tidy_distribution"
     assert own["package"] == PACKAGE
     assert own["hash"] != other["hash"]
-    assert adapters["torch:eager"]["adapter"]["package"] == "adapters.torch"
+    assert adapters["torch:eager"]["adapter"]["package"] == "levelfield.adapters.torch"
 
 
 def test_the_hash_of_an_adapter_is_that_of_its_files_alone(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.machine import topology
-from harness.machine.resources import available_cores
+from levelfield.harness.machine import topology
+from levelfield.harness.machine.resources import available_cores
 
 
 class Machine:

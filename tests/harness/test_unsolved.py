@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from harness.engine import session
-from harness.errors import WorkerFailure
-from harness.machine.supervised import completed
-from harness.plan.arms import Framework
-from harness.plan.suite import Limits, Suite, validated
-from harness.proof import cases
-from harness.proof.cases import Cases
-from harness.records import frames, store
+from levelfield.harness.engine import session
+from levelfield.harness.errors import WorkerFailure
+from levelfield.harness.machine.supervised import completed
+from levelfield.harness.plan.arms import Framework
+from levelfield.harness.plan.suite import Limits, Suite, validated
+from levelfield.harness.proof import cases
+from levelfield.harness.proof.cases import Cases
+from levelfield.harness.records import frames, store
 from tests.support.engine import TINY_EFFORT, Silent
 
 pytestmark = pytest.mark.alone
@@ -99,7 +99,7 @@ def test_why_a_case_was_not_solved_is_said(
         cases, "completed", lambda command, **options: completed([sys.executable, "-c", program])
     )
     with pytest.raises(WorkerFailure) as caught:
-        Cases(SUITE, tmp_path)._reference(("reference", "mlp", "tiny", 8))
+        Cases(SUITE, tmp_path)._reference(("levelfield.reference", "mlp", "tiny", 8))
     assert caught.value.status == status
     assert words in caught.value.reason
 
@@ -116,7 +116,7 @@ def test_a_program_has_the_memory_that_it_was_given() -> None:
 def test_a_lower_hard_limit_of_the_user_stays() -> None:
     limit = 1 << 29
     question = (
-        "import sys; from harness.machine.supervised import completed;"
+        "import sys; from levelfield.harness.machine.supervised import completed;"
         "print(completed([sys.executable, '-c', 'import resource;"
         "print(*resource.getrlimit(resource.RLIMIT_DATA))'], memory_limit_bytes=1 << 40).stdout)"
     )

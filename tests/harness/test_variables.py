@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.options import tell_of_dropped_variables
-from harness.engine import session
-from harness.engine.workers import Workers
-from harness.errors import BadInput
-from harness.machine.resources import dropped_variables, is_reserved, reference_variables
-from harness.machine.supervised import completed
-from harness.plan.arms import Arm, Framework, get_arm, read_framework
-from harness.plan.cells import Cell
-from harness.plan.suite import Limits, Suite
-from harness.proof import cases
-from harness.proof.cases import Cases
-from harness.records.store import read_records
+from levelfield.harness.cli.options import tell_of_dropped_variables
+from levelfield.harness.engine import session
+from levelfield.harness.engine.workers import Workers
+from levelfield.harness.errors import BadInput
+from levelfield.harness.machine.resources import dropped_variables, is_reserved, reference_variables
+from levelfield.harness.machine.supervised import completed
+from levelfield.harness.plan.arms import Arm, Framework, get_arm, read_framework
+from levelfield.harness.plan.cells import Cell
+from levelfield.harness.plan.suite import Limits, Suite
+from levelfield.harness.proof import cases
+from levelfield.harness.proof.cases import Cases
+from levelfield.harness.records.store import read_records
 from tests.support.synthetic import empty_run
 
 pytestmark = pytest.mark.alone

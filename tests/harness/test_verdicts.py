@@ -9,11 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.analysis import planning
-from harness.analysis.verdicts import Judged, Logs, carry_over, judge, settled, verdict_frame
-from harness.plan.suite import load_suite
-from harness.records.frames import Frames, load
-from harness.statistics.estimates import Estimate
+from levelfield.harness.analysis import planning
+from levelfield.harness.analysis.verdicts import (
+    Judged,
+    Logs,
+    carry_over,
+    judge,
+    settled,
+    verdict_frame,
+)
+from levelfield.harness.plan.suite import load_suite
+from levelfield.harness.records.frames import Frames, load
+from levelfield.harness.statistics.estimates import Estimate
 from tests.support import reports
 
 ARMS = ("torch:eager", "jax:jit", "flax:jit")

@@ -13,13 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from harness.engine import session
-from harness.engine.workers import ForeignFiles, StartFailure, Worker, Workers, _file_name
-from harness.errors import WorkerFailure
-from harness.machine.resources import cache_entries, make_own_folders
-from harness.plan.arms import Framework, get_arm
-from harness.plan.cells import Cell
-from harness.plan.suite import Limits
+from levelfield.harness.engine import session
+from levelfield.harness.engine.workers import (
+    ForeignFiles,
+    StartFailure,
+    Worker,
+    Workers,
+    _file_name,
+)
+from levelfield.harness.errors import WorkerFailure
+from levelfield.harness.machine.resources import cache_entries, make_own_folders
+from levelfield.harness.plan.arms import Framework, get_arm
+from levelfield.harness.plan.cells import Cell
+from levelfield.harness.plan.suite import Limits
 from tests.support.synthetic import empty_run
 
 pytestmark = pytest.mark.alone

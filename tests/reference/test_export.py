@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-import reference
-from reference import layers_onnx
-from reference.answers import run_numpy
-from reference.case import Case
-from reference.export import Exported, export_generation, export_inference
+from levelfield import reference
+from levelfield.reference import layers_onnx
+from levelfield.reference.answers import run_numpy
+from levelfield.reference.case import Case
+from levelfield.reference.export import Exported, export_generation, export_inference
 
 NAMES = list(reference.definitions())
 # The evaluator's recurrent layers do not know lengths; the runtimes' gate proves these.

@@ -1,9 +1,10 @@
 """Operations of every model against closed forms of its sizes, and torch's against its own counter.
 
 A closed form counts multiply-adds of a batch, derived by hand. Only matrix products and
-convolutions count (reference.trace): a bias, a norm, an activation and a look-up in a table cost
-nothing. Each form has two counts. ``needed`` is the least that the answers need. ``torch`` is what
-torch's arm computes, as ``torch.utils.flop_counter`` counts it: the forms say where that is more.
+convolutions count (levelfield.reference.trace): a bias, a norm, an activation and a look-up in a
+table cost nothing. Each form has two counts. ``needed`` is the least that the answers need.
+``torch`` is what torch's arm computes, as ``torch.utils.flop_counter`` counts it: the forms say
+where that is more.
 
 * dense: in * out, for each row;
 * convolution: in * out for each output and element of its window. Elements in the padding are not
@@ -29,13 +30,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-import reference
-from harness.environments import sealed
-from harness.plan.arms import get_arm
-from reference import registry
-from reference.case import write_case
-from reference.spec import ArraySpec, Sizes, dimension
-from reference.trace import Tracer, traced_input
+from levelfield import reference
+from levelfield.harness.environments import sealed
+from levelfield.harness.plan.arms import get_arm
+from levelfield.reference import registry
+from levelfield.reference.case import write_case
+from levelfield.reference.spec import ArraySpec, Sizes, dimension
+from levelfield.reference.trace import Tracer, traced_input
 
 ROOT = Path(__file__).parent.parent.parent
 MODELS = tuple(reference.definitions())

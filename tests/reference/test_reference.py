@@ -15,15 +15,15 @@ import jax
 import numpy as np
 import pytest
 
-import reference
-from adapters.base import read_case
-from harness.proof.answer_file import relative_error
-from reference import programs
-from reference.answers import Answers, read_answers, run_jax, run_numpy, write_answers
-from reference.case import write_case
-from reference.layers_numpy import NumpyLayers
-from reference.optimizers import EPSILON_HAT, OPTIMIZERS, initial_state, update
-from reference.spec import Sizes
+from levelfield import reference
+from levelfield.adapters.base import read_case
+from levelfield.harness.proof.answer_file import relative_error
+from levelfield.reference import programs
+from levelfield.reference.answers import Answers, read_answers, run_jax, run_numpy, write_answers
+from levelfield.reference.case import write_case
+from levelfield.reference.layers_numpy import NumpyLayers
+from levelfield.reference.optimizers import EPSILON_HAT, OPTIMIZERS, initial_state, update
+from levelfield.reference.spec import Sizes
 from tests.support.long import NETS, long_unless
 
 MODELS = tuple(reference.definitions())
@@ -430,7 +430,7 @@ def test_drawing_and_numpy_need_no_framework() -> None:
     program = (
         "import sys, reference\n"
         "case = reference.draw_case('lenet5', 'tiny', seed=1)\n"
-        "reference.run_numpy(case)\n"
+        "levelfield.reference.run_numpy(case)\n"
         "print([m for m in ('jax', 'torch', 'tensorflow') if m in sys.modules])\n"
     )
     done = subprocess.run(

@@ -13,8 +13,8 @@ import sys
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from adapters.base import read_case
-from adapters.torch import Adapter
+from levelfield.adapters.base import read_case
+from levelfield.adapters.torch import Adapter
 
 
 def counted(step, *arguments):
@@ -28,7 +28,7 @@ def counted(step, *arguments):
 adapter = Adapter("cpu", "eager", 1, "float32")
 for file, path in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
     case = read_case(path, "adam")
-    adapter.load(importlib.import_module(f"adapters.torch.{file}"), case)
+    adapter.load(importlib.import_module(f"levelfield.adapters.torch.{file}"), case)
     found = {"inference": counted(adapter.infer), "training": counted(adapter.train_step)}
     if case.generation:
         found["generation"] = counted(adapter.generate, case.generation["count"])

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.plan import arms
-from harness.plan.cells import Cell
-from harness.plan.suite import Effort, Limits
-from harness.records import frames
+from levelfield.harness.plan.arms import PACKAGE_FOLDER
+from levelfield.harness.plan.cells import Cell
+from levelfield.harness.plan.suite import Effort, Limits
+from levelfield.harness.records import frames
 
-HARNESS = Path(arms.__file__).parents[1]
-MISBEHAVING = HARNESS / "selftest" / "misbehaving"
+MISBEHAVING = PACKAGE_FOLDER / "harness" / "selftest" / "misbehaving"
 TINY_EFFORT = Effort(
     rounds=2,
     slice_seconds=0.002,

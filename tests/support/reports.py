@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from harness.records.frames import Frames, load
+from levelfield.harness.records.frames import Frames, load
 from tests.support.synthetic import write_mlp_run
 
 # Neither alphabetical nor by speed.

@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.records.kinds import KINDS, STATUSES
-from harness.records.store import Run, create, record_line
+from levelfield.harness.records.kinds import KINDS, STATUSES
+from levelfield.harness.records.store import Run, create, record_line
 
 ARMS = (
     *("torch:eager", "torch:compile", "tensorflow:function", "tensorflow:xla"),

@@ -21,7 +21,7 @@ from tests.support.engine import MISBEHAVING
 ROOT = Path(__file__).parents[2]
 CONSOLE_SCRIPT = Path(sys.executable).with_name("levelfield")
 # The command line of this checkout, wherever the console script comes from.
-COMMAND = (sys.executable, "-c", "from harness.cli import main; main()")
+COMMAND = (sys.executable, "-c", "from levelfield.harness.cli import main; main()")
 
 # A build backend in the project's own folder, so that pip installs without fetching anything.
 BACKEND = """
@@ -87,8 +87,8 @@ accuracy = false
 """
 FORKS = """
 import gc, json, os, sys, traceback
-import harness.cli.application, harness.engine.session
-from harness.cli import main
+import levelfield.harness.cli.application, harness.engine.session
+from levelfield.harness.cli import main
 gc.freeze()
 for line in sys.stdin:
     arguments, folder, output, errors = json.loads(line)
@@ -149,7 +149,7 @@ def installed_misbehaving(factory: pytest.TempPathFactory) -> Path:
     if not site.exists():
         files = {
             "misbehaving/env.toml": (MISBEHAVING / "env.toml").read_text(),
-            "misbehaving/__init__.py": "from harness.selftest.misbehaving import *",
+            "misbehaving/__init__.py": "from levelfield.harness.selftest.misbehaving import *",
         }
         folder = factory.mktemp("projects") / "bad_company"
         install(

@@ -21,7 +21,7 @@ phases = ["inference"]
 ADAPTER = """
 import numpy
 
-from adapters.base import Adapter as Base
+from levelfield.adapters.base import Adapter as Base
 from tidy_company import unit
 
 

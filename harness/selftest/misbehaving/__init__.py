@@ -5,6 +5,6 @@ The harness tests itself with this framework: every fault that a comparison must
 in the time and memory of the process. ``decoding`` holds faults in first tokens.
 """
 
-from harness.selftest.misbehaving.decoding import Adapter
+from levelfield.harness.selftest.misbehaving.decoding import Adapter
 
 __all__ = ["Adapter"]

@@ -8,8 +8,8 @@ import time
 
 import numpy as np
 
-from adapters.base import Adapter as Base
-from adapters.base import Unsupported
+from levelfield.adapters.base import Adapter as Base
+from levelfield.adapters.base import Unsupported
 
 LATE_CALLS = 60  # since the model was loaded
 TIRED_CALLS = 260  # since the case was loaded: the closing gate makes some 230

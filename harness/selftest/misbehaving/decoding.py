@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from harness.selftest.misbehaving.timing import Adapter as Timing
+from levelfield.harness.selftest.misbehaving.timing import Adapter as Timing
 
 TIRED_FIRST_TOKENS = 20  # since the case was loaded: the closing gate asks for 16
 START_UP = 2  # generations of a process before the gate; a timed process has made more
@@ -41,8 +41,8 @@ class Adapter(Timing):
 
     def _decoded(self, inputs, count):
         # Imported here because not every Python that runs the other modes can run the reference.
-        import reference
-        from reference.layers_numpy import NumpyLayers
+        from levelfield import reference
+        from levelfield.reference.layers_numpy import NumpyLayers
 
         layers, sizes = NumpyLayers(self.values), self.case.sizes
         generation, position, found = reference.get(self.case.model).generation, 0, []

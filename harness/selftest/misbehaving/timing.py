@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from harness.selftest.misbehaving.computing import Adapter as Computing
+from levelfield.harness.selftest.misbehaving.computing import Adapter as Computing
 
 HOARD_BYTES = 256 << 20
 CHILD_BYTES = 128 << 20
@@ -85,7 +85,9 @@ class Adapter(Computing):
             true, start = time.perf_counter, time.perf_counter()
             time.perf_counter = lambda: start + (true() - start) / 2  # it never runs backwards
         if mode == "halves-slices":
-            measure = importlib.import_module("harness.worker.measure")  # no framework does this
+            measure = importlib.import_module(
+                "levelfield.harness.worker.measure"
+            )  # no framework does this
             whole = measure.throughput_slice
             measure.throughput_slice = lambda *arguments: whole(*arguments) / 2
         self.queue = ThreadPoolExecutor(1) if mode in ("no-fence", "partial-fence") else None

@@ -2,7 +2,7 @@
 
 import time
 
-from harness.selftest.misbehaving import Adapter
+from levelfield.harness.selftest.misbehaving import Adapter
 
 IMPORT_SECONDS = 3.0
 

@@ -1,0 +1,47 @@
+"""Levelfield compares deep-learning frameworks after proving that they compute the same thing.
+
+The package in a program or a notebook::
+
+    import levelfield
+
+    frames = levelfield.load("results/example")  # tidy pandas frames, units in the column names
+    levelfield.summary(frames)  # one row per cell
+    levelfield.verdict_frame(levelfield.judge(frames))  # one row per pair of arms
+
+``levelfield.reference`` has the models and what they compute. The names below are imported when
+they are first used. The file runs under Python 3.6 and later, because every worker imports it.
+"""
+
+import importlib
+
+__all__ = ["BadInput", "Frames", "judge", "load", "reference", "summary", "verdict_frame"]
+
+# Public name -> the module that defines it.
+_DEFINED = {
+    "BadInput": "levelfield.harness.errors",
+    "Frames": "levelfield.harness.records.frames",
+    "judge": "levelfield.harness.analysis.verdicts",
+    "load": "levelfield.harness.records.frames",
+    "summary": "levelfield.harness.analysis.summary",
+    "verdict_frame": "levelfield.harness.analysis.verdicts",
+}
+
+TYPE_CHECKING = False  # typing.TYPE_CHECKING without the time that importing typing takes
+if TYPE_CHECKING:
+    from levelfield import reference
+    from levelfield.harness.analysis.summary import summary
+    from levelfield.harness.analysis.verdicts import judge, verdict_frame
+    from levelfield.harness.errors import BadInput
+    from levelfield.harness.records.frames import Frames, load
+
+
+def __getattr__(name: str) -> object:
+    if name == "reference":
+        return importlib.import_module("levelfield.reference")
+    if name in _DEFINED:
+        return getattr(importlib.import_module(_DEFINED[name]), name)
+    raise AttributeError("module 'levelfield' has no attribute %r" % name)
+
+
+def __dir__() -> "list[str]":
+    return sorted({*globals(), *__all__})
