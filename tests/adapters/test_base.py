@@ -330,6 +330,27 @@ def test_epsilon_hat_makes_the_first_step_the_same() -> None:
     assert folded == pytest.approx(pinned, rel=1e-12)
 
 
+def test_an_import_of_a_package_by_its_former_name_hears_the_present_one() -> None:
+    program = (
+        "from levelfield.harness.worker import worker\n"
+        "for name in ('adapters', 'reference.spec', 'adaptors'):\n"
+        "    try:\n"
+        "        raise ModuleNotFoundError('No module named ' + repr(name), name=name)\n"
+        "    except ModuleNotFoundError as error:\n"
+        "        print(worker.failure(error)['reason'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ADAPTERS.parent, capture_output=True, check=True
+    )
+    assert [line.partition(" (")[0] for line in done.stdout.decode().splitlines()] == [
+        "ModuleNotFoundError: No module named 'adapters'; Levelfield's package is"
+        " levelfield.adapters",
+        "ModuleNotFoundError: No module named 'reference.spec'; Levelfield's package is"
+        " levelfield.reference",
+        "ModuleNotFoundError: No module named 'adaptors'",
+    ]
+
+
 def test_a_worker_replies_with_the_line_of_a_mismatch_and_no_place_in_the_code() -> None:
     # In a process of its own: importing the worker changes sys.path.
     program = (
