@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from levelfield.harness.cli.options import ModelsFromOption
+from levelfield.harness.plan.suite import add_folders
+
 
 def plot_command(
     kind: Annotated[
@@ -23,10 +26,12 @@ def plot_command(
         Path | None,
         typer.Option(metavar="DIR", help="Folder for the chart. Default: the working folder."),
     ] = None,
+    models_from: ModelsFromOption = None,
 ) -> None:
     """Draw one chart from the raw records of runs, as PNG and as SVG."""
     # Imported here because pandas and Matplotlib take longer to load than most commands to run.
     from levelfield.harness.report import plot
 
+    add_folders(models_from or ())
     for path in plot(kind, runs, output or Path()):
         print(path)

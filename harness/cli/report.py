@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from levelfield.harness.cli.options import ModelsFromOption
 from levelfield.harness.cli.terminal import TextTable, terminal
+from levelfield.harness.plan.suite import add_folders
 
 if TYPE_CHECKING:
     from levelfield.harness.report.tables import ComparisonTable
@@ -30,11 +32,13 @@ def report_command(
     html: Annotated[
         bool, typer.Option("--html", help="Also write one file for a browser: report.html.")
     ] = False,
+    models_from: ModelsFromOption = None,
 ) -> None:
     """Print the comparisons and write a report, all from raw records.
 
     Writes Markdown, CSV, Parquet, LaTeX, charts, and JSON for pytest-benchmark compare.
     """
+    add_folders(models_from or ())
     show_report(runs, output or runs[0] / "report", terminal(), html=html)
 
 

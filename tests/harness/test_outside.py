@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pandas
 import pytest
 from onnx.reference import ReferenceEvaluator
 from typer.testing import CliRunner
@@ -260,6 +261,19 @@ def test_advice_knows_the_models_of_a_folder(mine: Path, tmp_path: Path) -> None
     assert [each.partition(" ")[0] for each in found["evidence"]] == ["wide_and_deep/small"]
 
 
+def test_a_report_knows_the_operations_of_a_model_of_a_folder(mine: Path, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", arms=("torch:eager",), models=("wide_and_deep",), statuses={})
+
+    def operations(*words: str) -> pandas.Series:
+        typed("report", str(run), "--output", str(tmp_path / "report"), *words)
+        return pandas.read_csv(tmp_path / "report" / "csv" / "summary.csv")["flops"]
+
+    assert operations().isna().all()
+    assert (operations("--models-from", str(mine)) > 0).all()
+    words = ("plot", "roofline", str(run), "--output", str(tmp_path), "--models-from", str(mine))
+    assert "roofline.svg" in typed(*words)
+
+
 def test_a_model_of_a_folder_can_be_exported(mine: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     words = ("export", "wide_and_deep", "--onnx", str(path), "--preset", "tiny")
@@ -280,7 +294,10 @@ WRONG = {
     "no Python": ("def", "SyntaxError"),
     "an error": ("1 / 0", "ZeroDivisionError: division by zero"),
     "escapes": ("raise ValueError('\\x1b[2J\\nx')", "ValueError"),
-    "a framework": ("import torch", "imports torch; a definition may import numpy and reference"),
+    "a framework": (
+        "import torch",
+        "imports torch; a definition may import numpy and levelfield.ref",
+    ),
     "no model": ("x = 1", "MODELS is not a tuple of levelfield.reference.spec.Model"),
     "other models": ("MODELS = (1,)", "MODELS is not a tuple of levelfield.reference.spec.Model"),
     "no presets": (
