@@ -6,17 +6,16 @@ and training steps. Answers are stored like a case, in a file of their own that 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from levelfield.reference.case import Arrays, Case, write_arrays
+from levelfield.reference.case import Arrays, Case, below, read_arrays, write_arrays
 from levelfield.reference.layers_numpy import NumpyLayers
 from levelfield.reference.optimizers import OPTIMIZERS
 from levelfield.reference.registry import get
@@ -231,13 +230,8 @@ def write_answers(answers: Answers, path: Path) -> None:
 
 def read_answers(path: Path) -> Answers:
     """Read what :func:`write_answers` wrote."""
-    with np.load(path, allow_pickle=False) as stored:
-        meta = json.loads(stored["meta"].tobytes())
-        arrays = {name: stored[name] for name in stored.files if name != "meta"}
-
-    def under(prefix: str) -> Arrays:
-        return {n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)}
-
+    meta, arrays = read_arrays(path)
+    under = partial(below, arrays)
     return Answers(
         outputs=tuple(under(f"output/{number}/") for number in range(meta["sets"])),
         losses=tuple(meta["losses"]),

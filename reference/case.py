@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -220,13 +221,8 @@ def write_case(case: Case, path: Path) -> None:
 
 def read_case(path: Path) -> Case:
     """Read what :func:`write_case` wrote."""
-    with np.load(path, allow_pickle=False) as stored:
-        meta = json.loads(stored["meta"].tobytes())
-        arrays = {name: stored[name] for name in stored.files if name != "meta"}
-
-    def under(prefix: str) -> Arrays:
-        return {n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)}
-
+    meta, arrays = read_arrays(path)
+    under = partial(below, arrays)
     return Case(
         model=get(meta["model"]),
         preset=meta["preset"],
@@ -239,7 +235,28 @@ def read_case(path: Path) -> Case:
     )
 
 
+def shaken(case: Case, noise: float, generator: np.random.Generator) -> Case:
+    """Return the case with relative noise on its parameters, which become float64."""
+    start = {
+        name: value * (1 + noise * generator.standard_normal(value.shape))
+        for name, value in case.parameters.items()
+    }
+    return replace(case, parameters=start)
+
+
 def write_arrays(path: Path, meta: Mapping[str, Any], arrays: Arrays) -> None:
     """Write arrays as ``.npz`` without pickle, and ``meta`` as JSON in an array of bytes."""
     text = np.frombuffer(json.dumps(meta).encode(), dtype=np.uint8)
     np.savez(path, allow_pickle=False, meta=text, **arrays)
+
+
+def read_arrays(path: Path) -> tuple[dict[str, Any], Arrays]:
+    """Read what :func:`write_arrays` wrote -> (``meta``, arrays)."""
+    with np.load(path, allow_pickle=False) as stored:
+        meta = json.loads(stored["meta"].tobytes())
+        return meta, {name: stored[name] for name in stored.files if name != "meta"}
+
+
+def below(arrays: Arrays, prefix: str) -> Arrays:
+    """Return the arrays whose names begin with ``prefix``, by the rest of their names."""
+    return {n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)}

@@ -15,10 +15,10 @@ host runs it in a separate process.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levelfield.reference.answers import both_variances, decoded, read_answers, run_numpy
-from levelfield.reference.case import SETS, Arrays, Case, draw_case, write_arrays
+from levelfield.reference.case import (
+    SETS,
+    Arrays,
+    Case,
+    below,
+    draw_case,
+    read_arrays,
+    shaken,
+    write_arrays,
+)
 from levelfield.reference.layers_numpy import NumpyLayers
 from levelfield.reference.optimizers import EPSILON_HAT
 from levelfield.reference.scales import null_names
@@ -132,7 +141,7 @@ def _trainings(case: Case, optimizer: str, still: tuple[str, ...]) -> Closing:
 
     step = _compiled(case, optimizer)
     runs = [
-        _train(_shaken(case, run), step, optimizer, "float32", lengths) for run in range(TRAININGS)
+        _train(_rounded(case, run), step, optimizer, "float32", lengths) for run in range(TRAININGS)
     ]
     # Float64 takes several times as long. It therefore trains only as long as two float32 trainings
     # stay together. Where both are close to float64, they differ by at most twice the limit.
@@ -200,18 +209,11 @@ def _judgeable(case: Case, optimizer: str, found: Closing) -> Closing:
     )
 
 
-def _shaken(case: Case, run: int) -> Case:
+def _rounded(case: Case, run: int) -> Case:
     """From run 1 on, add relative noise of float32's rounding to the parameters of the case."""
     if not run:
         return case
-    stream = np.random.default_rng([case.seed, run])
-    return replace(
-        case,
-        parameters={
-            name: value * (1 + ROUNDING * stream.standard_normal(value.shape))
-            for name, value in case.parameters.items()
-        },
-    )
+    return shaken(case, ROUNDING, np.random.default_rng([case.seed, run]))
 
 
 def _compiled(case: Case, optimizer: str) -> Any:
@@ -303,13 +305,8 @@ def write_closing(closing: Closing, path: Path) -> None:
 
 def read_closing(path: Path) -> Closing:
     """Read what :func:`write_closing` wrote."""
-    with np.load(path, allow_pickle=False) as stored:
-        meta = json.loads(stored["meta"].tobytes())
-        arrays = {name: stored[name] for name in stored.files if name != "meta"}
-
-    def under(prefix: str) -> Arrays:
-        return {n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)}
-
+    meta, arrays = read_arrays(path)
+    under = partial(below, arrays)
     return Closing(
         outputs=tuple(under(f"output/{number}/") for number in range(meta["outputs"])),
         tokens=tuple(arrays[f"tokens/{number}"] for number in range(meta["tokens"])),

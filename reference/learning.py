@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from levelfield.reference.answers import both_variances
-from levelfield.reference.case import Arrays, Case, read_case
+from levelfield.reference.case import Arrays, Case, read_case, shaken
 from levelfield.reference.settled import ROUNDING
 
 RUNS = 2  # runs of the lesson: unchanged, and with other rounding
@@ -115,10 +115,8 @@ def rounded_differently(case: Case, run: int, *, epochs: int, train_sets: int) -
     The test batches keep their order, and so do the labels that their outputs are compared with.
     """
     generator = np.random.default_rng([case.seed, run])
-    parameters = {
-        name: (value * (1 + ROUNDING * generator.standard_normal(value.shape))).astype(value.dtype)
-        for name, value in case.parameters.items()
-    }
+    changed = shaken(case, ROUNDING, generator).parameters
+    parameters = {n: changed[n].astype(value.dtype) for n, value in case.parameters.items()}
     size = len(case.inputs) // epochs
     inputs = []
     for number, arrays in enumerate(case.inputs):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levelfield.reference.answers import STEPS, Answers, both_variances, decoded, run_jax
-from levelfield.reference.case import SETS, Case, draw_case, positive_batch
+from levelfield.reference.case import SETS, Case, draw_case, positive_batch, shaken
 from levelfield.reference.layers_numpy import NumpyLayers
 from levelfield.reference.optimizers import EPSILON_HAT, OPTIMIZERS
 from levelfield.reference.registry import get
@@ -207,7 +207,7 @@ def _scatter(
         steps, graded = answers.steps, list(range(len(answers.gradients)))
         if shake >= SHAKES:
             steps, graded = 0, graded[shake % min(2, len(graded)) :: 2]
-        changed = _shaken(case, noise, generator)
+        changed = shaken(case, noise, generator)
         other = run_jax(changed, steps=steps, optimizers=optimizers, graded=graded)
         for kind, apart in _gradients_apart(answers, other, graded):
             _widen(worst, kind, apart)
@@ -217,15 +217,6 @@ def _scatter(
         if any(worst[kind] > limit for kind, limit in limits.items()):
             break
     return worst
-
-
-def _shaken(case: Case, noise: float, generator: np.random.Generator) -> Case:
-    """Return the case with relative noise on its parameters."""
-    start = {
-        name: value * (1 + noise * generator.standard_normal(value.shape))
-        for name, value in case.parameters.items()
-    }
-    return replace(case, parameters=start)
 
 
 def _gradients_apart(
