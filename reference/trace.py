@@ -41,6 +41,7 @@ from numpy.typing import NDArray
 
 from levelfield.reference.spec import GATE_COUNTS, ArraySpec, Dimension, Model, Objective, dimension
 
+MOST_ARRAYS = 100_000  # of one forward pass; a hundred times those of the deepest built-in model
 RowMask = NDArray[np.bool_]  # which rows of an array are needed; its shape is ``TracedArray.rows``
 
 
@@ -144,6 +145,8 @@ class Tracer:
     def _made(
         self, dimensions: tuple[Dimension, ...], *sources: TracedArray, **about: Any
     ) -> TracedArray:
+        if len(self.arrays) == MOST_ARRAYS:
+            raise ValueError(f"its layers make more than {MOST_ARRAYS:,} arrays")
         array = TracedArray(dimensions, sources, **about)
         self.arrays.append(array)
         return array

@@ -21,7 +21,12 @@ from typing import Annotated, Any
 from levelfield import reference
 from levelfield.harness.errors import BadInput, clean
 from levelfield.harness.machine.describe import shown
-from levelfield.harness.machine.resources import available_cores, expanded, most_threads
+from levelfield.harness.machine.resources import (
+    available_cores,
+    expanded,
+    most_threads,
+    total_memory_bytes,
+)
 from levelfield.harness.plan.arms import arms, get_arm, objection_to, top_folder
 from levelfield.harness.plan.domains import (
     ABOVE_0,
@@ -39,6 +44,7 @@ from levelfield.reference.presets import TIME
 from levelfield.reference.spec import Model
 
 MODELS_GROUP = "levelfield.models"
+BYTES_OF_FLOAT64 = 8
 SUITES = Path(__file__).with_name("suites")
 
 
@@ -371,16 +377,23 @@ def add_presets(own: Mapping[str, Mapping[str, Any]]) -> None:
 def _check_traceable(model: Model, presets: Iterable[str] | None = None) -> None:
     """Raise BadDefinition where the shapes of a preset cannot be computed.
 
-    ``presets``: those of the definition by default.
+    ``presets``: those of the definition by default, which may be meant for larger machines.
     """
     for preset in model.presets if presets is None else presets:
         try:
-            reference.summarize(model, preset, 1)
+            count = reference.summarize(model, preset, 1).parameter_count
         except (UnknownName, reference.BadDefinition):
             raise
         except Exception as error:  # a definition from outside may raise anything
             words = f"{model.name}/{preset} cannot be traced: {type(error).__name__}: {error}"
             raise reference.BadDefinition(words) from error
+        needed, total = count * BYTES_OF_FLOAT64, total_memory_bytes()
+        if presets is not None and needed > total:
+            raise reference.BadDefinition(
+                f"{model.name}/{preset} has {count:,} parameters, {needed / 2**30:,.1f} GiB in the"
+                f" float64 of the reference, and this machine has {total / 2**30:,.1f} GiB; choose"
+                " smaller sizes"
+            )
 
 
 @cache

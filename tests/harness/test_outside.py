@@ -537,6 +537,16 @@ UNFIT = {
         " width, channels, filters, hidden, classes",
     ),
     "too few filters": ("lenet5", "filters = [3]", "lenet5/mine cannot be traced: ValueError: not"),
+    "too many parameters": (
+        "neumf",
+        "users = 1000000000000",
+        "parameters, 298,023.2 GiB in the float64 of the reference, and this machine has ",
+    ),
+    "too many layers": (
+        "gpt2",
+        "layers = 1000000000",
+        "gpt2/mine cannot be traced: ValueError: its layers make more than 100,000 arrays",
+    ),
     "an empty list": ("neumf", "tower = []", "neumf/mine cannot be traced: IndexError: tuple ind"),
 }
 
