@@ -109,7 +109,7 @@ class Adapter:
             "data_limit": resource.getrlimit(resource.RLIMIT_DATA)[0],
         }
 """
-ROOT = Path(process.__file__).parents[2]
+ROOT = Path(__file__).parents[2]
 
 Start = Callable[..., WorkerProcess]
 
