@@ -73,11 +73,25 @@ class Control:
 
 
 @dataclass(frozen=True)
+class CarryOver:
+    """The pair that differs most between blocks of resident arms and audits, where arms run alone.
+
+    ``difference``: the ratio in audits over that in resident blocks, minus 1. ``low`` and ``high``:
+    its interval, of confidence 1 - ``CARRY_OVER_ALPHA`` for all pairs of the comparison together.
+    """
+
+    pair: tuple[str, str]
+    difference: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Judged:
     """The verdicts of one comparison and kind of slice, with the data that support them.
 
-    ``carry_over`` is the largest audit-minus-resident difference of a pair, a fraction, NaN without
-    audits. ``rules`` maps a rule to the number of rounds that it put into quarantine.
+    ``carry_over`` is None with fewer than ``LEAST_AUDITS`` audits. ``rules`` maps a rule to the
+    number of rounds that it put into quarantine.
     """
 
     run: str
@@ -90,7 +104,7 @@ class Judged:
     rounds: int
     rules: dict[str, int]
     audits: int
-    carry_over: float
+    carry_over: CarryOver | None
 
 
 def judge(frames: Frames, table: pandas.DataFrame | None = None) -> list[Judged]:
@@ -220,15 +234,15 @@ def _control(logs: Logs) -> tuple[Control, Estimate] | None:
     return control, found
 
 
-def carry_over(resident: Logs, audits: Logs, margin: float) -> tuple[float, list[str]]:
-    """The largest audit-minus-resident difference of a pair, and reasons to void the comparison.
+def carry_over(resident: Logs, audits: Logs, margin: float) -> tuple[CarryOver | None, list[str]]:
+    """The largest difference of a pair between audits and resident blocks, and reasons to void.
 
-    With two audits or more each pair has Welch's interval, and the pairs share its level. One audit
-    has no interval, so it is shown and decides nothing.
+    Each pair has Welch's interval, and the pairs share its level. A single audit has no interval,
+    so it shows and decides nothing.
     """
     arms = [arm for arm in resident.arms if arm in audits.arms]
-    if len(arms) < 2 or not audits.values.shape[1]:
-        return float("nan"), []
+    if len(arms) < 2 or audits.values.shape[1] < LEAST_AUDITS:
+        return None, []
     first, second = np.triu_indices(len(arms), 1)
 
     def values(logs: Logs) -> Estimate:
@@ -238,21 +252,19 @@ def carry_over(resident: Logs, audits: Logs, margin: float) -> tuple[float, list
 
     here, there = values(resident), values(audits)
     difference = there.log_ratio - here.log_ratio
-    if np.isnan(difference).all():
-        return float("nan"), []
-    worst = int(np.nanargmax(np.abs(difference)))
-    failed = []
-    if audits.values.shape[1] >= LEAST_AUDITS:
-        freedom = welch_freedom(here, there)
-        quantile = special.stdtrit(freedom, 1 - CARRY_OVER_ALPHA / len(first) / 2)
-        error = np.sqrt(here.standard_error**2 + there.standard_error**2)
-        beyond = np.abs(difference) - quantile * error > margin
-        failed = [
-            f"carry-over: {arms[first[at]]} against {arms[second[at]]} is"
-            f" {np.expm1(difference[at]):+.1%} off when each runs alone"
-            for at in np.flatnonzero(beyond)
-        ]
-    return float(np.expm1(difference[worst])), failed
+    quantile = special.stdtrit(welch_freedom(here, there), 1 - CARRY_OVER_ALPHA / len(first) / 2)
+    half_width = quantile * np.sqrt(here.standard_error**2 + there.standard_error**2)
+    pairs = [(arms[one], arms[other]) for one, other in zip(first, second, strict=True)]
+    failed = [
+        f"carry-over: {pairs[at][0]} against {pairs[at][1]} is"
+        f" {np.expm1(difference[at]):+.1%} off when each runs alone"
+        for at in np.flatnonzero(np.abs(difference) - half_width > margin)
+    ]
+    if np.isnan(half_width).all():
+        return None, []
+    worst = int(np.nanargmax(np.where(np.isnan(half_width), np.nan, np.abs(difference))))
+    ends = difference[worst] + half_width[worst] * np.array([0, -1, 1])
+    return CarryOver(pairs[worst], *map(float, np.expm1(ends))), failed
 
 
 def _machines(frames: Frames) -> dict[str, int]:

@@ -41,10 +41,11 @@ def error_bar(judged: Judged) -> str:
         f"{share:.0%} of the rounds in quarantine"
         + (f" ({', '.join(f'{rule} {n}' for rule, n in judged.rules.items())})" if share else ""),
     ]
-    if judged.audits and not math.isnan(judged.carry_over):
+    if carried := judged.carry_over:
         parts.append(
-            f"in {judged.audits} audit block{'s' if judged.audits > 1 else ''}, each arm alone,"
-            f" pairs differ by up to {abs(judged.carry_over):.1%} from this"
+            f"in {judged.audits} audit blocks, each arm alone, {' against '.join(carried.pair)} is"
+            f" off by {carried.difference:+.1%} [{carried.low:+.1%}, {carried.high:+.1%}], more"
+            " than any other pair"
         )
     return "; ".join(parts) + "."
 

@@ -108,9 +108,21 @@ def test_the_error_bar_and_the_noise_stand_below(tmp_path: Path) -> None:
         r"A/A: torch:eager against itself [\d.]+ ± [\d.]+%; margin [\d.]+%; 6 blocks", bar
     )
     assert "17% of the rounds in quarantine (foreign load 6)" in bar
-    assert "1 audit block" in bar
+    assert "audit" not in bar  # one audit has no interval
     assert any(line.startswith("Noise: foreign load") for line in table.below)
     assert "torch:eager#2" not in set(table.cells["arm"])
+
+
+def test_audits_stand_below_with_their_interval(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path, phases=("inference",), blocks=13, level="standard")
+    frames.slices.loc[frames.slices["block"] > 9, "residency"] = "audit"
+    table = comparison_tables(frames)[0]
+    bar = next(line for line in table.below if line.startswith("A/A: "))
+    assert re.search(
+        r"in 5 audit blocks, each arm alone, \S+ against \S+ is off by [+-][\d.]+%"
+        r" \[[+-][\d.]+%, [+-][\d.]+%\], more than any other pair",
+        bar,
+    )
 
 
 @pytest.mark.parametrize(

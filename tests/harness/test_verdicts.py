@@ -128,16 +128,24 @@ def logs(*ratios: float, blocks: int, sd: float = 0.002, seed: int = 0) -> Logs:
     return Logs(ARMS[: len(ratios)], values, np.zeros((blocks, 6), bool))
 
 
-def test_carry_over_is_found_with_two_audits_and_shown_with_one() -> None:
+def test_carry_over_is_found_with_two_audits_and_has_its_interval() -> None:
     resident = logs(1.0, 1.0, 1.0, blocks=10)
-    shown, failed = carry_over(resident, logs(1.0, 1.2, 1.0, blocks=1, seed=1), 0.02)
-    assert abs(shown) > 0.15
-    assert failed == []
-    _, failed = carry_over(resident, logs(1.0, 1.2, 1.0, blocks=4, seed=1), 0.02)
+    shown, failed = carry_over(resident, logs(1.0, 1.2, 1.0, blocks=4, seed=1), 0.02)
     assert len(failed) == 2  # of both pairs with the arm in question
     assert all(why.startswith("carry-over: ") for why in failed)
-    _, failed = carry_over(resident, logs(1.0, 1.0, 1.0, blocks=4, seed=1), 0.02)
+    assert shown is not None
+    assert shown.pair in ((ARMS[0], ARMS[1]), (ARMS[1], ARMS[2]))
+    assert min(abs(shown.low), abs(shown.high)) > 0.15
+    assert shown.low < shown.difference < shown.high
+    shown, failed = carry_over(resident, logs(1.0, 1.0, 1.0, blocks=4, seed=1), 0.02)
     assert failed == []
+    assert shown is not None
+    assert shown.low < 0 < shown.high
+
+
+def test_a_single_audit_has_no_interval_and_is_not_shown() -> None:
+    resident = logs(1.0, 1.0, 1.0, blocks=10)
+    assert carry_over(resident, logs(1.0, 1.2, 1.0, blocks=1, seed=1), 0.02) == (None, [])
 
 
 def test_carry_over_voids_a_comparison(tmp_path: Path) -> None:
