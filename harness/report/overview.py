@@ -18,8 +18,9 @@ from levelfield.harness.statistics.decisions import PairVerdict
 
 BH_LEVEL = 0.05
 WORDS = (
-    "throughput. Failures lower the coverage. Differences hold at a false discovery rate of 5 %"
-    " over all comparisons (Benjamini and Hochberg)."
+    "throughput, the fastest arm first. What an arm could not do lowers its coverage, and void"
+    " comparisons do not. A mean of fewer than 8 comparisons has no interval. Differences hold at a"
+    " false discovery rate of 5 % over all comparisons (Benjamini and Hochberg)."
 )
 
 
@@ -85,11 +86,11 @@ def _rows(comparisons: Sequence[Comparison], anchor: str, seed: int) -> list[dic
         pairs = found.get(arm, [])
         held = sum(next(holds) for _ in pairs)
         if not [pair for pair in pairs if pair.verdict != "void"]:
-            rows.append({"arm": clean(arm), **_empty(len(comparisons))})
+            rows.append((numpy.inf, {"arm": clean(arm), **_empty(pairs, len(comparisons))}))
             continue
         summary = summarise(pairs, len(comparisons), numpy.random.default_rng(seed))
-        rows.append({"arm": clean(arm), **_texts(summary, held)})
-    return rows
+        rows.append((summary.ratio, {"arm": clean(arm), **_texts(summary, held)}))
+    return [row for _, row in sorted(rows, key=lambda each: each[0])]
 
 
 def _texts(found: Across, held: int) -> dict[str, str]:
@@ -106,7 +107,7 @@ def _texts(found: Across, held: int) -> dict[str, str]:
     }
 
 
-def _empty(planned: int) -> dict[str, str]:
+def _empty(void: Sequence[PairVerdict], planned: int) -> dict[str, str]:
     return {
         "geometric mean of the ratios": ABSENT,
         "faster": "0",
@@ -114,5 +115,5 @@ def _empty(planned: int) -> dict[str, str]:
         "slower": "0",
         "open": str(planned),
         "differences that hold": "0",
-        "coverage (%)": "0",
+        "coverage (%)": significant(100 * len(void) / planned),
     }

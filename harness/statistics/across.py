@@ -12,12 +12,19 @@ import numpy as np
 from numpy.random import Generator
 
 from levelfield.harness.statistics.decisions import PairVerdict, Verdict
-from levelfield.harness.statistics.estimates import bootstrap_t, estimate
+from levelfield.harness.statistics.estimates import bootstrap_t
+
+# Of four comparisons a bootstrap-t interval once ended at a factor of a hundred million: too few
+# values say too little about their own spread.
+LEAST_COMPARISONS = 8
 
 
 @dataclass(frozen=True)
 class Across:
-    """Two arms over many comparisons; ``open`` counts the comparisons without a verdict."""
+    """Two arms over many comparisons; ``open`` counts the comparisons without a verdict.
+
+    ``low`` and ``high`` are NaN under ``LEAST_COMPARISONS`` comparisons.
+    """
 
     ratio: float
     low: float
@@ -26,7 +33,7 @@ class Across:
     ties: int
     losses: int
     open: int
-    coverage: float  # comparisons with a ratio as a share of all planned ones
+    coverage: float  # comparisons that both arms could do, void or not, as a share of all planned
 
 
 def summarise(pairs: Sequence[PairVerdict], planned: int, generator: Generator) -> Across:
@@ -38,10 +45,11 @@ def summarise(pairs: Sequence[PairVerdict], planned: int, generator: Generator) 
     normally distributed.
     """
     logs = np.log([pair.ratio for pair in pairs if pair.verdict != Verdict.VOID])
-    ends = (estimate(logs).log_ratio, *bootstrap_t(logs, generator))
-    ratio, low, high = (float(np.exp(end)) for end in ends)
+    few = len(logs) < LEAST_COMPARISONS
+    ends = (np.nan, np.nan) if few else bootstrap_t(logs, generator)
+    ratio, low, high = (float(np.exp(end)) for end in (logs.mean(), *ends))
     wins = sum(pair.faster == pair.first for pair in pairs)
     losses = sum(pair.faster == pair.second for pair in pairs)
     ties = sum(pair.verdict == Verdict.TIE for pair in pairs)
     rest = planned - wins - ties - losses
-    return Across(ratio, low, high, wins, ties, losses, rest, len(logs) / planned)
+    return Across(ratio, low, high, wins, ties, losses, rest, len(pairs) / planned)

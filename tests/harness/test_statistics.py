@@ -614,13 +614,16 @@ def summary_of(ratios: list[float], planned: int) -> Across:
 
 
 def test_summaries_count_every_cell_and_average_by_the_geometric_mean() -> None:
-    found = summary_of([0.5, 2.0, 1.0, 0.8, 0.8], planned=10)
-    assert found.ratio == pytest.approx(stats.gmean([0.5, 2.0, 1.0, 0.8, 0.8]))
-    assert (found.wins, found.ties, found.losses, found.open) == (3, 1, 1, 5)
-    assert found.coverage == 0.5
+    ratios = [0.5, 2.0, 1.0, 0.8, 0.8, 0.9, 0.7, 1.1]
+    found = summary_of(ratios, planned=12)  # one of them is void
+    assert found.ratio == pytest.approx(stats.gmean(ratios))
+    assert (found.wins, found.ties, found.losses, found.open) == (5, 1, 2, 4)
+    assert found.coverage == 9 / 12
     assert found.low < found.ratio < found.high
 
 
-def test_a_summary_of_one_cell_has_no_interval() -> None:
-    found = summary_of([0.5], planned=1)
-    assert (found.low, found.high, found.wins) == (0, np.inf, 1)
+@pytest.mark.parametrize("count", [1, 4, 7])
+def test_a_summary_of_few_comparisons_has_no_interval(count: int) -> None:
+    found = summary_of([0.5, 2.0, 1.0, 0.8, 0.8, 0.9, 0.7][:count], planned=10)
+    assert np.isnan([found.low, found.high]).all()
+    assert found.wins > 0
