@@ -100,14 +100,14 @@ class Noise:
     def end(self, processes: Sequence[WorkerProcess]) -> Stretch:
         """End the stretch."""
         assert self._begin is not None
-        own = _own_seconds(processes) - self._own_begin
+        own_seconds = _own_seconds(processes) - self._own_begin
         cores = noise.core_count(self._watched)
-        other = noise.difference(self._begin, noise.read(self._watched), own, cores)
+        load = noise.difference(self._begin, noise.read(self._watched), own_seconds, cores)
         reading = None
         if self.device == "cuda":
             # All workers are descendants of this process, parked ones of other comparisons too.
             reading = gpu.reading(own_pids=supervisor.descendants(os.getpid()))
-        return Stretch(self.canaries, self._watched, other, reading)
+        return Stretch(self.canaries, self._watched, load, reading)
 
 
 def statistics_of(arm: Arm, suite: Suite, cell: Cell, step_seconds: float) -> list[str]:
@@ -165,12 +165,12 @@ class Blocks:
         block.generator.shuffle(arms)
         measure = block.resident if residency == "resident" else block.sequential
         for threads in sorted({cell.threads for cell in cells}):
-            same = [cell for cell in cells if cell.threads == threads]
-            by_arm = {arm: [cell for cell in same if cell.arm == arm] for arm in arms}
-            present = {cell.comparison for cell in same}
+            cells_of_threads = [cell for cell in cells if cell.threads == threads]
+            by_arm = {arm: [cell for cell in cells_of_threads if cell.arm == arm] for arm in arms}
+            names = {cell.comparison for cell in cells_of_threads}
             measure(
                 {arm: cells_of_arm for arm, cells_of_arm in by_arm.items() if cells_of_arm},
-                [comparison for comparison in comparisons if comparison in present],
+                [comparison for comparison in comparisons if comparison in names],
             )
         self.run.append(
             BlockRecord(
@@ -241,8 +241,8 @@ class _Block:
     def _rounds(self, comparison: str, ready: dict[Cell, Worker]) -> None:
         """Run rounds until enough of them are clean, or half as many more were spent."""
         base = list(ready)
-        clean, most = 0, round(self.rounds * (1 + self.parent.suite.effort.rounds_extra))
-        for number in range(most):
+        clean, most_rounds = 0, round(self.rounds * (1 + self.parent.suite.effort.rounds_extra))
+        for number in range(most_rounds):
             if clean == self.rounds or not base:
                 break
             # Within as many rounds as there are arms, every arm takes every place once. Then the
@@ -359,8 +359,8 @@ class _Block:
         """
         if worker.process.alive:
             return worker
-        left = [cell for cell in cells if cell.id not in self.parent.failed]
-        return self._start(stack, worker.arm, left)
+        cells_left = [cell for cell in cells if cell.id not in self.parent.failed]
+        return self._start(stack, worker.arm, cells_left)
 
     def _ready(self, worker: Worker, cell: Cell) -> bool:
         """Load the case, run first steps and warm-up, park; return False if the cell failed."""
@@ -486,13 +486,13 @@ def _together(stretches: Sequence[Stretch]) -> Stretch:
         [seconds for stretch in stretches for seconds in stretch.canaries[boundary]]
         for boundary in (0, -1)
     ]
-    others = [stretch.other for stretch in stretches]
+    loads = [stretch.other for stretch in stretches]
     added = replace(
-        others[-1],
-        wall_seconds=sum(other.wall_seconds for other in others),
-        foreign_seconds=sum(other.foreign_seconds for other in others),
-        steal_seconds=sum(other.steal_seconds for other in others),
-        throttled_seconds=sum(other.throttled_seconds or 0.0 for other in others),
-        pressure_seconds=sum(other.pressure_seconds or 0.0 for other in others),
+        loads[-1],
+        wall_seconds=sum(load.wall_seconds for load in loads),
+        foreign_seconds=sum(load.foreign_seconds for load in loads),
+        steal_seconds=sum(load.steal_seconds for load in loads),
+        throttled_seconds=sum(load.throttled_seconds or 0.0 for load in loads),
+        pressure_seconds=sum(load.pressure_seconds or 0.0 for load in loads),
     )
     return replace(stretches[-1], canaries=canaries, other=added)
