@@ -63,10 +63,10 @@ def held_cores(
     an earlier part of the same run had; if they are available, the run goes on there.
     """
     available = available_cores()
-    wanted = tuple(before) if len(before) >= threads and {*before} <= {*available} else ()
-    best = wanted or topology.choose(available, threads)
+    earlier_cores = tuple(before) if len(before) >= threads and {*before} <= {*available} else ()
+    best = earlier_cores or topology.choose(available, threads)
     try:
-        taken, cores = _attempt(folder, best, bool(wanted), run)
+        taken, cores = _attempt(folder, best, bool(earlier_cores), run)
         if not cores and busy == "refuse":
             raise RunFailed(
                 f"{_words(taken, best)}; after its end, type: levelfield run --resume"
@@ -76,7 +76,7 @@ def held_cores(
             warnings.warn(f"waiting: {_words(taken, best)}", CoresInUse, stacklevel=3)
             while not cores:
                 sleep(RETRY_SECONDS)
-                taken, cores = _attempt(folder, best, bool(wanted), run)
+                taken, cores = _attempt(folder, best, bool(earlier_cores), run)
         elif cores and cores != best:
             words = f"{_words(taken, best)}; this run takes {_named(cores)}"
             warnings.warn(words, CoresInUse, stacklevel=3)
@@ -148,9 +148,9 @@ def _file(path: Path) -> Iterator[int]:
 
 def _words(taken: _Taken, best: Sequence[int]) -> str:
     """Say which of the cores are in use, and by whom."""
-    mine = topology.with_siblings(best)
+    threads = topology.with_siblings(best)
     holders = dict.fromkeys(
-        clean(holder) or "another run" for core, holder in taken.holders.items() if core in mine
+        clean(holder) or "another run" for core, holder in taken.holders.items() if core in threads
     )
     return f"{' and '.join(holders)} measures on {_named(best)}"
 
@@ -170,9 +170,9 @@ def _boot() -> str:
         return platform.node() or "machine"
 
 
-def _sweep(folder: Path, own: Path) -> None:
+def _sweep(folder: Path, boot_folder: Path) -> None:
     """Delete the locks of boots that are long past."""
     for place in folder.iterdir():
         with contextlib.suppress(OSError):
-            if place != own and time.time() - place.stat().st_mtime > OLD_SECONDS:
+            if place != boot_folder and time.time() - place.stat().st_mtime > OLD_SECONDS:
                 shutil.rmtree(place)

@@ -40,8 +40,8 @@ def choose(cores: Sequence[int], count: int) -> tuple[int, ...]:
     place = {core: sorted(siblings(core) & set(cores)).index(core) for core in cores}
     order = sorted(cores, key=lambda core: (kind[core], place[core], core))
     for whole in (True, False):
-        for each in sorted(set(kind.values())):
-            fit = [core for core in order if kind[core] == each and not (whole and place[core])]
+        for level in sorted(set(kind.values())):
+            fit = [core for core in order if kind[core] == level and not (whole and place[core])]
             if len(fit) >= count:
                 return tuple(fit[:count])
     return tuple(sorted(cores, key=lambda core: (place[core], kind[core], core))[:count])
