@@ -142,11 +142,11 @@ def _tell_what_more_would_cost(run: Path, suite: Suite) -> None:
     from levelfield.harness.analysis import planning
     from levelfield.harness.records import frames
 
-    longer = load_suite("standard")
-    seconds = planning.forecast(frames.load(run), longer)
+    standard = load_suite("standard")
+    seconds = planning.forecast(frames.load(run), standard)
     if seconds is None:
         return
-    others = [arm for arm in longer.arms if arm not in suite.arms]
+    others = [arm for arm in standard.arms if arm not in suite.arms]
     terminal().print(
         f"levelfield run standard adds {len(others)} arms ({', '.join(others)}), verdicts below"
         f" 5 % and up to {LEVELS['standard'][-1]} blocks for pairs that are open; on this machine"

@@ -219,28 +219,28 @@ class _Block:
                     workers[name] = worker
                     worker.process.park()
             for comparison in comparisons:
-                present = [
+                comparison_cells = [
                     cell
                     for name in workers
                     for cell in by_arm[name]
                     if cell.comparison == comparison and cell.id not in self.parent.failed
                 ]
-                self.generator.shuffle(present)
-                ready = {}
-                for cell in present:
+                self.generator.shuffle(comparison_cells)
+                workers_by_cell = {}
+                for cell in comparison_cells:
                     worker = self._alive(stack, workers[cell.arm], by_arm[cell.arm])
                     if worker is None:
                         continue
                     workers[cell.arm] = worker
                     if self._ready(worker, cell):
-                        ready[cell] = worker
-                self._rounds(comparison, ready)
-                for cell, worker in ready.items():
+                        workers_by_cell[cell] = worker
+                self._rounds(comparison, workers_by_cell)
+                for cell, worker in workers_by_cell.items():
                     self._judge(worker, cell)
 
-    def _rounds(self, comparison: str, ready: dict[Cell, Worker]) -> None:
+    def _rounds(self, comparison: str, workers_by_cell: dict[Cell, Worker]) -> None:
         """Run rounds until enough of them are clean, or half as many more were spent."""
-        base = list(ready)
+        base = list(workers_by_cell)
         clean, most_rounds = 0, round(self.rounds * (1 + self.parent.suite.effort.rounds_extra))
         for number in range(most_rounds):
             if clean == self.rounds or not base:
@@ -252,18 +252,22 @@ class _Block:
                 self.generator.shuffle(base)
             self.parent.stage(f"block {self.number}, {comparison}, round {number + 1}")
             order = [*base[turn:], *base[:turn]]
-            clean += self._round(comparison, number, order, ready) is None
+            clean += self._round(comparison, number, order, workers_by_cell) is None
             base = [cell for cell in base if cell.id not in self.parent.failed]
 
     def _round(
-        self, comparison: str, number: int, order: Sequence[Cell], ready: Mapping[Cell, Worker]
+        self,
+        comparison: str,
+        number: int,
+        order: Sequence[Cell],
+        workers_by_cell: Mapping[Cell, Worker],
     ) -> str | None:
-        cores = ready[order[0]].cores
-        processes = [ready[cell].process for cell in order]
+        cores = workers_by_cell[order[0]].cores
+        processes = [workers_by_cell[cell].process for cell in order]
         noise_of_round, faults = Noise(cores, order[0].device), 0
         noise_of_round.begin(processes)
         for cell in order:
-            worker = ready[cell]
+            worker = workers_by_cell[cell]
             worker.process.resume()
             slices = self._slot(worker, cell)
             if worker.process.alive:

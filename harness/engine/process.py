@@ -230,16 +230,16 @@ class WorkerProcess:
             seconds_left = deadline - time.monotonic()
             # A forked child of the framework may hold the pipe open, so the supervisor's report of
             # the worker's end is watched as well.
-            ready, _, _ = select.select(
+            streams, _, _ = select.select(
                 [self._replies, self._status.fileno()], [], [], max(seconds_left, 0)
             )
-            if not ready and line and not granted:
+            if not streams and line and not granted:
                 # The host itself may have been stopped while the worker was writing.
                 deadline, granted = time.monotonic() + REST_SECONDS, True
                 continue
-            if not ready:
+            if not streams:
                 raise self._late(do, timeout_seconds)
-            chunk = os.read(self._replies, 1 << 16) if self._replies in ready else b""
+            chunk = os.read(self._replies, 1 << 16) if self._replies in streams else b""
             if not chunk:
                 raise self._died(do)
             if b"\n" in chunk[:-1]:
@@ -257,8 +257,8 @@ class WorkerProcess:
         deadline = time.monotonic() + timeout_seconds
         while b"\n" not in self._received:
             seconds_left = deadline - time.monotonic()
-            ready, _, _ = select.select([self._status], [], [], max(seconds_left, 0))
-            if not ready:
+            streams, _, _ = select.select([self._status], [], [], max(seconds_left, 0))
+            if not streams:
                 return None
             chunk = os.read(self._status.fileno(), 1 << 12)
             if not chunk:

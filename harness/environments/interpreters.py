@@ -192,8 +192,8 @@ def clean_variables() -> dict[str, str]:
     """
     leaks = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__", "FORCE_COLOR"}
     leaks |= {"PIP_TARGET", "PIP_PREFIX", "PIP_ROOT"}
-    kept = {name: value for name, value in os.environ.items() if name not in leaks}
-    return kept | {"PIP_USER": "0", "PYTHONIOENCODING": "utf-8"}
+    variables = {name: value for name, value in os.environ.items() if name not in leaks}
+    return variables | {"PIP_USER": "0", "PYTHONIOENCODING": "utf-8"}
 
 
 def lock_hash(lock: Iterable[str]) -> str:

@@ -183,8 +183,10 @@ def dropped_variables(declared: Iterable[str] = ()) -> list[str]:
 
     ``declared``: the variables that the suite declares.
     """
-    kept = {*INHERITED_VARIABLES, *_OF_REFERENCE, *declared}
-    return sorted(name for name in os.environ if name.startswith(_SETTINGS) and name not in kept)
+    kept_names = {*INHERITED_VARIABLES, *_OF_REFERENCE, *declared}
+    return sorted(
+        name for name in os.environ if name.startswith(_SETTINGS) and name not in kept_names
+    )
 
 
 def cache_entries(cache: Path) -> int:

@@ -61,9 +61,11 @@ def remark(cores: Sequence[int]) -> str:
 
 def _kinds(cores: Sequence[int]) -> dict[int, int]:
     """Return the kind of each core; 0 is the fastest kind."""
-    named = {core: number for number, name in enumerate(HYBRID_KINDS) for core in _of_kind(name)}
-    if all(core in named for core in cores):
-        return {core: named[core] for core in cores}
+    hybrid_kinds = {
+        core: number for number, name in enumerate(HYBRID_KINDS) for core in _of_kind(name)
+    }
+    if all(core in hybrid_kinds for core in cores):
+        return {core: hybrid_kinds[core] for core in cores}
     speeds = _speeds(cores)
     kinds: dict[float, int] = {}
     last, kind = max(speeds.values(), default=0.0), 0

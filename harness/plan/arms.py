@@ -392,8 +392,10 @@ def _word(name: str, what: str) -> str:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.isprintable() or len(value) > TEXT_CHARACTERS:
-        shown = repr(value)[:60]
-        raise TypeError(f"{shown} should be a text of one line, {TEXT_CHARACTERS} characters long")
+        excerpt = repr(value)[:60]
+        raise TypeError(
+            f"{excerpt} should be a text of one line, {TEXT_CHARACTERS} characters long"
+        )
     return value
 
 

@@ -41,7 +41,7 @@ SCHEMA, KIND = 3, "levelfield-run"
 OLDEST_SCHEMA = 2  # that is read; levelfield.harness.records.kinds says how the numbers differ
 CLOSED_SINCE = 3  # since this schema no slice counts without a closing gate
 _REQUIRED = {
-    kind: frozenset(name for name, each in kinds.fields_of(kind).items() if each.required)
+    kind: frozenset(name for name, member in kinds.fields_of(kind).items() if member.required)
     for kind in kinds.KINDS
 }
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
