@@ -138,27 +138,29 @@ def _answered(need: Need) -> Need:
 
     for name, question, choices in questions():
         words = clean(f"{question} ({', '.join(choices)})" if choices else question)
-        now = getattr(need, name)
+        default = getattr(need, name)
         while True:
             try:
-                need = stated({name: _answer(words, now)}, need)
+                need = stated({name: _answer(words, default)}, need)
                 break
             except (BadInput, UnknownName) as error:
                 typer.echo(clean(str(error)))
-    now = {**PURPOSES[need.purpose].weights, **need.weights}
-    asked = {
-        name: typer.prompt(f"Weight of {name} ({what})", default=float(now[name]), type=float)
-        for name, what in CRITERIA.items()
+    weights = {**PURPOSES[need.purpose].weights, **need.weights}
+    numbers = {
+        name: typer.prompt(
+            f"Weight of {name} ({meaning})", default=float(weights[name]), type=float
+        )
+        for name, meaning in CRITERIA.items()
     }
-    changed = {name: number for name, number in asked.items() if number != now[name]}
+    changed = {name: number for name, number in numbers.items() if number != weights[name]}
     return stated({"weights": {**need.weights, **changed}}, need)
 
 
-def _answer(words: str, now: Any) -> Any:
+def _answer(words: str, default: Any) -> Any:
     """Prompt for an answer of the same type as the answer so far."""
-    if isinstance(now, bool):
-        return typer.confirm(words, default=now)
-    if isinstance(now, tuple):
-        typed = typer.prompt(words, default=",".join(now))
+    if isinstance(default, bool):
+        return typer.confirm(words, default=default)
+    if isinstance(default, tuple):
+        typed = typer.prompt(words, default=",".join(default))
         return [name for name in typed.split(",") if name]
-    return typer.prompt(words, default=now, type=type(now))
+    return typer.prompt(words, default=default, type=type(default))

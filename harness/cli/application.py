@@ -49,8 +49,8 @@ app.command("doctor")(doctor.doctor_command)
 app.command("selftest")(selftest.selftest_command)
 
 
-def _print_version(wanted: bool) -> None:
-    if not wanted:
+def _print_version(value: bool) -> None:
+    if not value:
         return
     from levelfield.harness.machine.describe import code_version
 
@@ -91,8 +91,8 @@ def answer() -> int:
     except OSError as error:
         if error.errno not in FULL_DISK:
             raise
-        where = error.filename or "a file"
-        return _failed(f"{where}: the disk is full; make room and type the command again", 1)
+        path = error.filename or "a file"
+        return _failed(f"{path}: the disk is full; make room and type the command again", 1)
     return 0
 
 

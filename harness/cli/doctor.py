@@ -23,12 +23,12 @@ def doctor_command(
 
     facts = doctor.examine()
     rows = list(doctor.rows(facts))
-    old = old_pins((arm.mode.environment for arm in arms().values()), date.today())
+    old_specs = old_pins((arm.mode.environment for arm in arms().values()), date.today())
     if as_json:
         print_json(
             {
                 "rows": [asdict(row) for row in rows],
-                "old_pins": {spec.label: str(spec.pinned) for spec in old},
+                "old_pins": {spec.label: str(spec.pinned) for spec in old_specs},
                 "conclusion": doctor.conclusion(facts),
             }
         )
@@ -38,12 +38,12 @@ def doctor_command(
     cells = [(row.what, row.found, row.state, row.advice) for row in rows]
     console.print(TextTable(kinds, cells, styles=[STYLES[row.state] for row in rows]))
     console.print(f"Expect {doctor.conclusion(facts)}.")
-    if old:
-        console.print(_old_words(old), soft_wrap=True)
+    if old_specs:
+        console.print(_old_words(old_specs), soft_wrap=True)
 
 
-def _old_words(old: Sequence[EnvironmentSpec]) -> str:
-    days = ", ".join(f"{spec.label} ({spec.pinned})" for spec in old)
+def _old_words(specs: Sequence[EnvironmentSpec]) -> str:
+    days = ", ".join(f"{spec.label} ({spec.pinned})" for spec in specs)
     return (
         f"Pinned more than {PINS_LAST.days} days ago, so newer releases may differ: {days};"
         " CONTRIBUTING.md says how pins are renewed."

@@ -81,11 +81,14 @@ def build_environments(specs: list[EnvironmentSpec]) -> None:
         for spec in specs:
             progress.update(task, description=f"environment {spec.label}")
             try:
-                built = sealed.build(
+                environment = sealed.build(
                     spec, on_progress=lambda line: progress.update(task, now=line[:60])
                 )
-                done = f"{built.python}, {len(built.lock)} packages, {built.build_seconds:.0f} s"
-                console.print(f"environment {spec.label}: ready ({done})", soft_wrap=True)
+                details = (
+                    f"{environment.python}, {len(environment.lock)} packages,"
+                    f" {environment.build_seconds:.0f} s"
+                )
+                console.print(f"environment {spec.label}: ready ({details})", soft_wrap=True)
             except sealed.EnvironmentFailed as error:
                 failures.append(spec.label)
                 console.print(clean(f"environment {spec.label}: {error}"), soft_wrap=True)
@@ -103,11 +106,11 @@ def list_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show which interpreter runs which arm, and why."""
-    given = given_interpreters(python)
+    interpreters = given_interpreters(python)
     rows = []
     for arm in arms().values():
         spec = arm.mode.environment
-        resolution = sealed.resolve(spec, given)
+        resolution = sealed.resolve(spec, interpreters)
         rows.append(
             {
                 "arm": arm.name,

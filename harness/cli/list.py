@@ -57,8 +57,8 @@ def list_command(
         if what is not What.models or name is None:
             raise BadInput("only a model has details: levelfield list models mlp --preset small")
         model = reference.get(name)
-        usual = "small" if "small" in model.presets else next(iter(model.presets))
-        _show_model(_model(model, preset or usual, batch), as_json)
+        default = "small" if "small" in model.presets else next(iter(model.presets))
+        _show_model(_model(model, preset or default, batch), as_json)
         return
     facts = {
         What.models: lambda: _models(batch),
@@ -184,8 +184,8 @@ def _show_model(model: Mapping[str, Any], as_json: bool) -> None:
 _SINGULAR = {"inputs": "input", "parameters": "parameter", "state": "state", "outputs": "output"}
 
 
-def _adapters(given: Mapping[str, Path]) -> list[dict[str, Any]]:
-    written = {
+def _adapters(interpreters: Mapping[str, Path]) -> list[dict[str, Any]]:
+    models_by_arm = {
         arm.name: [
             model
             for model in reference.definitions()
@@ -193,8 +193,8 @@ def _adapters(given: Mapping[str, Path]) -> list[dict[str, Any]]:
         ]
         for arm in arms().values()
     }
-    served = {
-        spec.label: resolve(spec, given)
+    resolutions = {
+        spec.label: resolve(spec, interpreters)
         for spec in {arm.mode.environment for arm in arms().values()}
     }
     adapters = {name: framework.identity() for name, framework in frameworks().items()}
@@ -207,9 +207,9 @@ def _adapters(given: Mapping[str, Path]) -> list[dict[str, Any]]:
             "phases": list(arm.mode.phases),
             "statistics": list(arm.mode.statistics),
             "numerics": list(arm.mode.numerics),
-            "models": written[arm.name],
-            "runs here": served[arm.mode.environment.label].interpreter is not None,
-            "why": served[arm.mode.environment.label].reason,
+            "models": models_by_arm[arm.name],
+            "runs here": resolutions[arm.mode.environment.label].interpreter is not None,
+            "why": resolutions[arm.mode.environment.label].reason,
             "environment": arm.mode.environment.label,
             "requirements": list(arm.mode.environment.requirements),
             "documentation": arm.framework.documentation,
@@ -217,7 +217,7 @@ def _adapters(given: Mapping[str, Path]) -> list[dict[str, Any]]:
         }
         for arm in arms().values()
     ]
-    rows += [{**_UNUSABLE, "arm": name, "why": why} for name, why in unusable().items()]
+    rows += [{**_UNUSABLE, "arm": name, "why": reason} for name, reason in unusable().items()]
     return rows
 
 
@@ -248,13 +248,13 @@ def _table(what: What, rows: list[dict[str, Any]]) -> TextTable:
         return TextTable(kinds, [line for row in rows for line in _sizes(row)], title)
     if what is What.adapters:
         kinds = {"arm": "name", "here": "status", "phases": "prose", "models": "prose"}
-        every = list(reference.definitions())
+        model_names = list(reference.definitions())
         lines = [
             (
                 row["arm"],
                 "yes" if row["runs here"] else "no",
                 ", ".join(row["phases"]),
-                "all" if row["models"] == every else ", ".join(row["models"]),
+                "all" if row["models"] == model_names else ", ".join(row["models"]),
                 f"{row['title']}: {row['summary']}" if row["adapter"] else "cannot be used",
             )
             for row in rows

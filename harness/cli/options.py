@@ -83,13 +83,17 @@ def with_options(
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command, eval_str=True)
-        own = [
+        own_parameters = [
             parameter
             for parameter in signature.parameters.values()
             if parameter.kind is not parameter.VAR_KEYWORD
         ]
-        at = [parameter.name for parameter in own].index(before) if before else len(own)
-        parameters = [*own[:at], *options, *own[at:]]
+        at = (
+            [parameter.name for parameter in own_parameters].index(before)
+            if before
+            else len(own_parameters)
+        )
+        parameters = [*own_parameters[:at], *options, *own_parameters[at:]]
         command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return command
@@ -102,15 +106,15 @@ def given_interpreters(options: list[str] | None) -> dict[str, Path]:
     labels = {
         name for arm in arms().values() for name in (arm.framework.name, arm.mode.environment.label)
     }
-    given = {}
+    interpreters = {}
     for option in options or ():
         name, equals, path = option.partition("=")
         if not equals:
             raise BadInput(f"--python takes NAME=PATH, such as torch=/opt/bin/python, not {option}")
         if name not in labels:
             raise UnknownName("framework or environment", name, sorted(labels), where="--python")
-        given[name] = Path(path)
-    return given
+        interpreters[name] = Path(path)
+    return interpreters
 
 
 def with_models_from(suite: Suite, selection: Selection) -> Suite:
@@ -121,9 +125,9 @@ def with_models_from(suite: Suite, selection: Selection) -> Suite:
     if not selection.models_from:
         return suite
     added = add_folders(selection.models_from)
-    own = [name for models in outside() if str(models.folder) in added for name in models.models]
+    names = [name for models in outside() if str(models.folder) in added for name in models.models]
     changed = replace(suite, models_from=tuple(dict.fromkeys((*suite.models_from, *added))))
-    return changed if selection.models is not None else replace(changed, models=tuple(own))
+    return changed if selection.models is not None else replace(changed, models=tuple(names))
 
 
 def narrowed(suite: Suite, selection: Selection, **scalars: str | float | None) -> Suite:

@@ -70,11 +70,11 @@ def run_command(
     # Imported here because pandas takes longer to load than most commands to run.
     from levelfield.harness.engine import session
 
-    given = given_interpreters(python)
+    interpreters = given_interpreters(python)
     if resume is not None:
         _refuse_changes(*selected.values(), level, margin, twin, residency)
         run = store.open_run(resume)
-        chosen, cells, resolutions = session.reopened(run, given)
+        chosen, cells, resolutions = session.reopened(run, interpreters)
     else:
         assert suite is not None
         selection = Selection(**selected)
@@ -82,7 +82,7 @@ def run_command(
         chosen = narrowed(
             loaded, selection, level=level, margin=margin, twin=twin, residency=residency
         )
-        cells, resolutions = _planned(chosen, suite, given)
+        cells, resolutions = _planned(chosen, suite, interpreters)
         _say_what_controls(loaded.twin if twin is None else chosen.twin, chosen, cells)
         name = f"{datetime.now():%Y%m%d-%H%M%S}-{chosen.name}"
         run = store.create(results, name, session.describe_run(chosen, cells, resolutions))
@@ -111,12 +111,12 @@ def _refuse_changes(*values: Any) -> None:
 
 
 def _planned(
-    suite: Suite, name: str, given: Mapping[str, Path]
+    suite: Suite, name: str, interpreters: Mapping[str, Path]
 ) -> tuple[list[Cell], dict[str, Resolution]]:
     """Return the cells of a suite and their interpreters. Raises BadInput if no arm can run."""
     from levelfield.harness.engine import session
 
-    available = session.resolve_arms(suite.arms, given)
+    available = session.resolve_arms(suite.arms, interpreters)
     session.refuse_if_nothing_can_run(available, name)
     return session.planned(suite, available)
 
@@ -125,13 +125,13 @@ def _say_what_controls(named: str, suite: Suite, cells: Sequence[Cell]) -> None:
     """One line where the A/A twin is not the ``named`` one, or where there is none."""
     twins = [cell.arm.removesuffix(TWIN) for cell in cells if cell.arm.endswith(TWIN)]
     if suite.twin != named:
-        given = f"the suite's A/A twin {named} is not among the arms asked for; "
+        notice = f"the suite's A/A twin {named} is not among the arms asked for; "
     else:
-        given = ""
+        notice = ""
     if not twins and LEVELS[suite.level]:
-        words = given + "no arm runs twice, so this run has no control and gives no verdicts"
-    elif given:
-        words = f"{given}instead, this arm runs twice: {', '.join(dict.fromkeys(twins))}"
+        words = notice + "no arm runs twice, so this run has no control and gives no verdicts"
+    elif notice:
+        words = f"{notice}instead, this arm runs twice: {', '.join(dict.fromkeys(twins))}"
     else:
         return
     terminal(stderr=True).print(words, soft_wrap=True)
@@ -142,11 +142,11 @@ def _tell_what_more_would_cost(run: Path, suite: Suite) -> None:
     from levelfield.harness.analysis import planning
     from levelfield.harness.records import frames
 
-    longer = load_suite("standard")
-    seconds = planning.forecast(frames.load(run), longer)
+    standard = load_suite("standard")
+    seconds = planning.forecast(frames.load(run), standard)
     if seconds is None:
         return
-    others = [arm for arm in longer.arms if arm not in suite.arms]
+    others = [arm for arm in standard.arms if arm not in suite.arms]
     terminal().print(
         f"levelfield run standard adds {len(others)} arms ({', '.join(others)}), verdicts below"
         f" 5 % and up to {LEVELS['standard'][-1]} blocks for pairs that are open; on this machine"
@@ -170,9 +170,9 @@ def _measure(
     for arm, resolution in resolutions.items():
         if resolution.interpreter is None:
             console.print(clean(f"{arm}: {resolution.reason}"), soft_wrap=True)
-    left = session.unfinished(run, cells)
+    cells_left = session.unfinished(run, cells)
     try:
-        with watched(console, len(left)) as listener:
+        with watched(console, len(cells_left)) as listener:
             session.measure(
                 run, suite, cells, resolutions=resolutions, progress=listener, wait=wait
             )

@@ -50,8 +50,11 @@ def selftest_command(
     _, facts = page.read(folder)
     (folder / "measurement.md").write_text(page.markdown(findings, facts), encoding="utf-8")
     kinds = {"what": "prose", "goal": "status", "found": "prose", "met": "status"}
-    rows = [(each.what, each.goal, each.figure, "yes" if each.met else "NO") for each in findings]
-    styles = ["" if each.met else "yellow" for each in findings]
+    rows = [
+        (finding.what, finding.goal, finding.figure, "yes" if finding.met else "NO")
+        for finding in findings
+    ]
+    styles = ["" if finding.met else "yellow" for finding in findings]
     console = terminal()
     console.print(TextTable(kinds, rows, styles=styles))
     console.print(f"kept in {path}", soft_wrap=True)

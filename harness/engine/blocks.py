@@ -100,14 +100,14 @@ class Noise:
     def end(self, processes: Sequence[WorkerProcess]) -> Stretch:
         """End the stretch."""
         assert self._begin is not None
-        own = _own_seconds(processes) - self._own_begin
+        own_seconds = _own_seconds(processes) - self._own_begin
         cores = noise.core_count(self._watched)
-        other = noise.difference(self._begin, noise.read(self._watched), own, cores)
+        load = noise.difference(self._begin, noise.read(self._watched), own_seconds, cores)
         reading = None
         if self.device == "cuda":
             # All workers are descendants of this process, parked ones of other comparisons too.
             reading = gpu.reading(own_pids=supervisor.descendants(os.getpid()))
-        return Stretch(self.canaries, self._watched, other, reading)
+        return Stretch(self.canaries, self._watched, load, reading)
 
 
 def statistics_of(arm: Arm, suite: Suite, cell: Cell, step_seconds: float) -> list[str]:
@@ -165,12 +165,12 @@ class Blocks:
         block.generator.shuffle(arms)
         measure = block.resident if residency == "resident" else block.sequential
         for threads in sorted({cell.threads for cell in cells}):
-            same = [cell for cell in cells if cell.threads == threads]
-            by_arm = {arm: [cell for cell in same if cell.arm == arm] for arm in arms}
-            present = {cell.comparison for cell in same}
+            cells_of_threads = [cell for cell in cells if cell.threads == threads]
+            by_arm = {arm: [cell for cell in cells_of_threads if cell.arm == arm] for arm in arms}
+            names = {cell.comparison for cell in cells_of_threads}
             measure(
                 {arm: cells_of_arm for arm, cells_of_arm in by_arm.items() if cells_of_arm},
-                [comparison for comparison in comparisons if comparison in present],
+                [comparison for comparison in comparisons if comparison in names],
             )
         self.run.append(
             BlockRecord(
@@ -219,30 +219,30 @@ class _Block:
                     workers[name] = worker
                     worker.process.park()
             for comparison in comparisons:
-                present = [
+                comparison_cells = [
                     cell
                     for name in workers
                     for cell in by_arm[name]
                     if cell.comparison == comparison and cell.id not in self.parent.failed
                 ]
-                self.generator.shuffle(present)
-                ready = {}
-                for cell in present:
+                self.generator.shuffle(comparison_cells)
+                workers_by_cell = {}
+                for cell in comparison_cells:
                     worker = self._alive(stack, workers[cell.arm], by_arm[cell.arm])
                     if worker is None:
                         continue
                     workers[cell.arm] = worker
                     if self._ready(worker, cell):
-                        ready[cell] = worker
-                self._rounds(comparison, ready)
-                for cell, worker in ready.items():
+                        workers_by_cell[cell] = worker
+                self._rounds(comparison, workers_by_cell)
+                for cell, worker in workers_by_cell.items():
                     self._judge(worker, cell)
 
-    def _rounds(self, comparison: str, ready: dict[Cell, Worker]) -> None:
+    def _rounds(self, comparison: str, workers_by_cell: dict[Cell, Worker]) -> None:
         """Run rounds until enough of them are clean, or half as many more were spent."""
-        base = list(ready)
-        clean, most = 0, round(self.rounds * (1 + self.parent.suite.effort.rounds_extra))
-        for number in range(most):
+        base = list(workers_by_cell)
+        clean, most_rounds = 0, round(self.rounds * (1 + self.parent.suite.effort.rounds_extra))
+        for number in range(most_rounds):
             if clean == self.rounds or not base:
                 break
             # Within as many rounds as there are arms, every arm takes every place once. Then the
@@ -252,18 +252,22 @@ class _Block:
                 self.generator.shuffle(base)
             self.parent.stage(f"block {self.number}, {comparison}, round {number + 1}")
             order = [*base[turn:], *base[:turn]]
-            clean += self._round(comparison, number, order, ready) is None
+            clean += self._round(comparison, number, order, workers_by_cell) is None
             base = [cell for cell in base if cell.id not in self.parent.failed]
 
     def _round(
-        self, comparison: str, number: int, order: Sequence[Cell], ready: Mapping[Cell, Worker]
+        self,
+        comparison: str,
+        number: int,
+        order: Sequence[Cell],
+        workers_by_cell: Mapping[Cell, Worker],
     ) -> str | None:
-        cores = ready[order[0]].cores
-        processes = [ready[cell].process for cell in order]
+        cores = workers_by_cell[order[0]].cores
+        processes = [workers_by_cell[cell].process for cell in order]
         noise_of_round, faults = Noise(cores, order[0].device), 0
         noise_of_round.begin(processes)
         for cell in order:
-            worker = ready[cell]
+            worker = workers_by_cell[cell]
             worker.process.resume()
             slices = self._slot(worker, cell)
             if worker.process.alive:
@@ -359,8 +363,8 @@ class _Block:
         """
         if worker.process.alive:
             return worker
-        left = [cell for cell in cells if cell.id not in self.parent.failed]
-        return self._start(stack, worker.arm, left)
+        cells_left = [cell for cell in cells if cell.id not in self.parent.failed]
+        return self._start(stack, worker.arm, cells_left)
 
     def _ready(self, worker: Worker, cell: Cell) -> bool:
         """Load the case, run first steps and warm-up, park; return False if the cell failed."""
@@ -486,13 +490,13 @@ def _together(stretches: Sequence[Stretch]) -> Stretch:
         [seconds for stretch in stretches for seconds in stretch.canaries[boundary]]
         for boundary in (0, -1)
     ]
-    others = [stretch.other for stretch in stretches]
+    loads = [stretch.other for stretch in stretches]
     added = replace(
-        others[-1],
-        wall_seconds=sum(other.wall_seconds for other in others),
-        foreign_seconds=sum(other.foreign_seconds for other in others),
-        steal_seconds=sum(other.steal_seconds for other in others),
-        throttled_seconds=sum(other.throttled_seconds or 0.0 for other in others),
-        pressure_seconds=sum(other.pressure_seconds or 0.0 for other in others),
+        loads[-1],
+        wall_seconds=sum(load.wall_seconds for load in loads),
+        foreign_seconds=sum(load.foreign_seconds for load in loads),
+        steal_seconds=sum(load.steal_seconds for load in loads),
+        throttled_seconds=sum(load.throttled_seconds or 0.0 for load in loads),
+        pressure_seconds=sum(load.pressure_seconds or 0.0 for load in loads),
     )
     return replace(stretches[-1], canaries=canaries, other=added)

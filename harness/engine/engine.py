@@ -80,21 +80,21 @@ class _Done:
         A number of a block or process is taken as soon as any record has it. A run that was killed
         in the middle of a block has its start-ups and slices, but no ``block`` record.
         """
-        done = cls()
+        work_done = cls()
         for record in read_records(run):
-            done.processes = max(done.processes, record.get("process") or 0)
-            done.last_block = max(done.last_block, record.get("block") or 0)
+            work_done.processes = max(work_done.processes, record.get("process") or 0)
+            work_done.last_block = max(work_done.last_block, record.get("block") or 0)
             match record["record"]:
                 case "calibration":
                     values = {key: record[key] for key in Calibration.__dataclass_fields__}
-                    done.calibrations[record["cell"]] = Calibration(**values)
+                    work_done.calibrations[record["cell"]] = Calibration(**values)
                 case "closing" if record["passed"]:
-                    done.closed.add(record["cell"])
+                    work_done.closed.add(record["cell"])
                 case "block":
-                    done.blocks[record["residency"]] += 1
+                    work_done.blocks[record["residency"]] += 1
                 case "status":
-                    done.over.add(record["cell"])
-        return done
+                    work_done.over.add(record["cell"])
+        return work_done
 
     def left(self, cells: Sequence[Cell]) -> list[Cell]:
         """Return the cells that have no status yet."""
@@ -150,46 +150,50 @@ class Engine:
         """Bring every cell to a status. Raises RunFailed only for faults of the host itself,
         NoRoom among them."""
         began = time.monotonic()
-        done = _Done.read(self.run)
-        statuses = _Statuses(self.run, self.progress, done.over)
-        for cell in done.left(in_hand.condemned(read_records(self.run), cells)):
+        work_done = _Done.read(self.run)
+        statuses = _Statuses(self.run, self.progress, work_done.over)
+        for cell in work_done.left(in_hand.condemned(read_records(self.run), cells)):
             statuses.finish(cell, "failed", in_hand.REASON)
         with scratch_folder() as folder, roomy(folder):
-            generator = random.Random(f"{self.suite.seed} {done.processes}")
-            workers = self._workers(folder, generator, done.processes)
+            generator = random.Random(f"{self.suite.seed} {work_done.processes}")
+            workers = self._workers(folder, generator, work_done.processes)
             cases = Cases(self.suite, folder)
-            left = [
+            cells_left = [
                 cell
-                for cell in done.left(cells)
+                for cell in work_done.left(cells)
                 if not self._settled_unmeasured(get_arm(cell.arm), cell, statuses)
             ]
-            statuses.units = self._units(left, done)
+            statuses.units = self._units(cells_left, work_done)
             untimed = self.only_gate and not self.timed
-            rates = [] if untimed or not left else self._begin_session(left, statuses)
-            closing = ClosingGate(self.run, cases, statuses.stage, done.closed)
+            rates = [] if untimed or not cells_left else self._begin_session(cells_left, statuses)
+            closing = ClosingGate(self.run, cases, statuses.stage, work_done.closed)
             twins = {cell.arm.removesuffix(TWIN) for cell in cells if cell.arm.endswith(TWIN)}
             qualification = Qualification(
-                *(self.run, self.suite, cases, rates, statuses.stage, done.calibrations),
+                *(self.run, self.suite, cases, rates, statuses.stage, work_done.calibrations),
                 *(self.cores, twins),
             )
-            qualifier = _Qualifier(self, workers, cases, closing, qualification, done, statuses)
-            for (arm, _), group in groupby(left, key=lambda cell: (cell.arm, cell.threads)):
+            qualifier = _Qualifier(
+                self, workers, cases, closing, qualification, work_done, statuses
+            )
+            for (arm, _), group in groupby(cells_left, key=lambda cell: (cell.arm, cell.threads)):
                 qualifier.qualify(get_arm(arm), list(group))
-            left = done.left(left)
+            cells_left = work_done.left(cells_left)
             if self.only_gate:
-                for cell in left:
+                for cell in cells_left:
                     statuses.finish(cell, "ok", "")
-            elif files := self._case_files(cases, left, statuses):
+            elif files := self._case_files(cases, cells_left, statuses):
                 blocks = Blocks(
                     *(self.run, self.suite, workers),
                     cases=files,
-                    calibrations=done.calibrations,
+                    calibrations=work_done.calibrations,
                     closing=closing,
                     generator=generator,
                     ended=statuses.failed,
                     stage=statuses.stage,
                 )
-                _Timing(self.run, self.suite, blocks, done, statuses, began).time(done.left(left))
+                _Timing(self.run, self.suite, blocks, work_done, statuses, began).time(
+                    work_done.left(cells_left)
+                )
 
     def _workers(self, folder: Path, generator: random.Random, processes: int) -> Workers:
         """Return the starter of workers; ``processes``: how many there were before."""
@@ -230,7 +234,7 @@ class Engine:
                 statuses.failed(cell, failure)
         return files
 
-    def _units(self, cells: Sequence[Cell], done: _Done) -> int:
+    def _units(self, cells: Sequence[Cell], work_done: _Done) -> int:
         """Count the units of work: one per cell to qualify, one per comparison of a block."""
         comparisons = len({cell.comparison for cell in cells})
         blocks = 0
@@ -239,17 +243,17 @@ class Engine:
             counted = looks[-1] if looks else SMOKE_BLOCKS
             resident = self.suite.residency == "resident"
             audits = counted // planning.BLOCKS_PER_AUDIT if resident else 0
-            blocks = counted + audits - done.blocks.total()
+            blocks = counted + audits - work_done.blocks.total()
         return max(1, len(cells) + blocks * comparisons)
 
     def _begin_session(self, cells: Sequence[Cell], statuses: _Statuses) -> list[Ceiling]:
         """Wait until the machine is quiet, then measure its ceilings; record both."""
         effort = self.suite.effort
         statuses.stage("waiting for a quiet machine")
-        most = max((cell.threads for cell in cells), default=1)
-        watched = noise.watched_cores(self.cores[:most])
-        quiet = noise.wait_until_quiet(effort.quiet_seconds, watched=watched)
-        self.run.append(SessionRecord(watched_cores=watched, cores=self.cores, **vars(quiet)))
+        most_threads = max((cell.threads for cell in cells), default=1)
+        watched_cores = noise.watched_cores(self.cores[:most_threads])
+        quiet = noise.wait_until_quiet(effort.quiet_seconds, watched=watched_cores)
+        self.run.append(SessionRecord(watched_cores=watched_cores, cores=self.cores, **vars(quiet)))
         rates: list[Ceiling] = []
         for threads in sorted({cell.threads for cell in cells}) if effort.ceilings else ():
             statuses.stage(f"measuring the best rates of this machine with {threads} thread(s)")
@@ -273,13 +277,13 @@ class _Qualifier:
 
     def qualify(self, arm: Arm, cells: Sequence[Cell]) -> None:
         """Qualify all cells of an arm in one process; if it dies, the next cell gets a new one."""
-        left = [cell for cell in cells if cell.id not in self.done.calibrations]
+        cells_left = [cell for cell in cells if cell.id not in self.done.calibrations]
         purpose = "gate" if self.engine.only_gate else "qualification"
-        while left:
+        while cells_left:
             try:
-                with self.workers.start(arm, left[0], purpose=purpose) as worker:
-                    while left and worker.process.alive:
-                        cell = left.pop(0)
+                with self.workers.start(arm, cells_left[0], purpose=purpose) as worker:
+                    while cells_left and worker.process.alive:
+                        cell = cells_left.pop(0)
                         outcome = self.qualification.qualify(
                             worker, cell, only_gate=self.engine.only_gate and not self.engine.timed
                         )
@@ -292,7 +296,7 @@ class _Qualifier:
                         self.done.peaks[arm.name] = max(peak or 0, self.done.peaks.get(arm.name, 0))
             except StartFailure as failure:
                 # The failure came before any request for a cell, so all cells share it.
-                for cell in left:
+                for cell in cells_left:
                     self.statuses.failed(cell, failure)
                 return
             except WorkerFailure:
@@ -377,25 +381,27 @@ class _Timing:
         most_blocks = last + last // 2 if looks else last
         rounds = self.suite.effort.rounds
         settled: frozenset[str] = frozenset()
-        while (done := self.done.blocks[residency]) < most_blocks:
+        while (block_count := self.done.blocks[residency]) < most_blocks:
             audits = self.done.blocks["audit"]
-            due = residency == "resident" and done // planning.BLOCKS_PER_AUDIT > audits
-            alive = self.done.left(cells)
-            going = [cell for cell in alive if cell.comparison not in settled]
-            if done >= last:
-                lacking = planning.lacking(frames.load(self.run.path), last)
-                going = [cell for cell in going if cell.comparison in lacking]
-            if not going or self._out_of_time():
+            audit_due = (
+                residency == "resident" and block_count // planning.BLOCKS_PER_AUDIT > audits
+            )
+            cells_left = self.done.left(cells)
+            open_cells = [cell for cell in cells_left if cell.comparison not in settled]
+            if block_count >= last:
+                comparisons = planning.lacking(frames.load(self.run.path), last)
+                open_cells = [cell for cell in open_cells if cell.comparison in comparisons]
+            if not open_cells or self._out_of_time():
                 return
-            self._run_block(going, "audit" if due else residency, rounds)
-            done = self.done.blocks[residency]
-            if not due and planning.due(done, looks):
-                planned, settled = planning.look(
-                    self.run.path, rounds=rounds, at_look=done in looks
+            self._run_block(open_cells, "audit" if audit_due else residency, rounds)
+            block_count = self.done.blocks[residency]
+            if not audit_due and planning.due(block_count, looks):
+                planned_rounds, settled = planning.look(
+                    self.run.path, rounds=rounds, at_look=block_count in looks
                 )
                 # A quick run must stay quick, even if more rounds would improve it.
-                most = 2 * self.suite.effort.rounds if len(looks) == 1 else planned
-                rounds = min(planned, most)
+                most_rounds = 2 * self.suite.effort.rounds if len(looks) == 1 else planned_rounds
+                rounds = min(planned_rounds, most_rounds)
 
     def _run_block(self, cells: Sequence[Cell], residency: str, rounds: int) -> None:
         self.done.last_block += 1

@@ -68,9 +68,9 @@ class InHand:
 def record_death(run: Run) -> None:
     """Turn a note that an earlier process left into a ``death`` record."""
     in_hand = InHand(run.path)
-    left = in_hand.left()
-    if left is not None:
-        run.append(left)
+    death = in_hand.left()
+    if death is not None:
+        run.append(death)
     in_hand.clear()
 
 

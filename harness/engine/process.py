@@ -104,7 +104,7 @@ class WorkerProcess:
         self.alive = True
         try:
             self._spawn(launch, (request_read, reply_write), timeout_seconds)
-            ready = self.ask(
+            reply = self.ask(
                 PrepareReply,
                 timeout_seconds,
                 packages={name: str(folder) for name, folder in launch.packages.items()},
@@ -113,8 +113,8 @@ class WorkerProcess:
         except BaseException:  # the caller has no object to close yet
             self.close()
             raise
-        self.python = ready.python
-        self.interpreter_seconds = ready.interpreter_up - self.spawned
+        self.python = reply.python
+        self.interpreter_seconds = reply.interpreter_up - self.spawned
 
     def _spawn(self, launch: Launch, descriptors: tuple[int, int], timeout_seconds: float) -> None:
         request = {
@@ -227,19 +227,19 @@ class WorkerProcess:
     def _read_line(self, do: str, timeout_seconds: float) -> bytes:
         deadline, line, granted = time.monotonic() + timeout_seconds, bytearray(), False
         while not line.endswith(b"\n"):
-            left = deadline - time.monotonic()
+            seconds_left = deadline - time.monotonic()
             # A forked child of the framework may hold the pipe open, so the supervisor's report of
             # the worker's end is watched as well.
-            ready, _, _ = select.select(
-                [self._replies, self._status.fileno()], [], [], max(left, 0)
+            streams, _, _ = select.select(
+                [self._replies, self._status.fileno()], [], [], max(seconds_left, 0)
             )
-            if not ready and line and not granted:
+            if not streams and line and not granted:
                 # The host itself may have been stopped while the worker was writing.
                 deadline, granted = time.monotonic() + REST_SECONDS, True
                 continue
-            if not ready:
+            if not streams:
                 raise self._late(do, timeout_seconds)
-            chunk = os.read(self._replies, 1 << 16) if self._replies in ready else b""
+            chunk = os.read(self._replies, 1 << 16) if self._replies in streams else b""
             if not chunk:
                 raise self._died(do)
             if b"\n" in chunk[:-1]:
@@ -256,9 +256,9 @@ class WorkerProcess:
         """
         deadline = time.monotonic() + timeout_seconds
         while b"\n" not in self._received:
-            left = deadline - time.monotonic()
-            ready, _, _ = select.select([self._status], [], [], max(left, 0))
-            if not ready:
+            seconds_left = deadline - time.monotonic()
+            streams, _, _ = select.select([self._status], [], [], max(seconds_left, 0))
+            if not streams:
                 return None
             chunk = os.read(self._status.fileno(), 1 << 12)
             if not chunk:
@@ -317,13 +317,13 @@ class WorkerProcess:
             message = self._message(patience_seconds)
         if not message:  # it was killed or is stopped: the mark identifies the processes it started
             self._supervisor.kill()
-            left = supervisor.kill(lambda: supervisor.marked(f"{MARK}={self._token}"))
+            survivors = supervisor.kill(lambda: supervisor.marked(f"{MARK}={self._token}"))
         else:
-            left = [(pid, name) for pid, name in message["survivors"]]
+            survivors = [(pid, name) for pid, name in message["survivors"]]
         self._supervisor.wait()
-        self.survivors = tuple(left)
-        if left:  # they hold the log's pipe open, so that its thread goes on
-            names = ", ".join(f"{pid} ({name})" for pid, name in left)
+        self.survivors = tuple(survivors)
+        if survivors:  # they hold the log's pipe open, so that its thread goes on
+            names = ", ".join(f"{pid} ({name})" for pid, name in survivors)
             warnings.warn(
                 f"a worker left processes that cannot be killed: {names}; end them before you "
                 "measure again",
@@ -343,14 +343,14 @@ def _keep_log(stream: IO[bytes], path: Path) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     except OSError:
         descriptor = os.open(os.devnull, os.O_WRONLY)
-    kept = 0
+    kept_bytes = 0
     with stream, open(descriptor, "wb", buffering=0) as log:
         while chunk := os.read(stream.fileno(), 1 << 16):
-            room = LOG_LIMIT_BYTES - kept
+            room = LOG_LIMIT_BYTES - kept_bytes
             if room <= 0:
                 continue
-            kept += len(chunk[:room])
+            kept_bytes += len(chunk[:room])
             with contextlib.suppress(OSError):
                 log.write(chunk[:room])
-                if kept == LOG_LIMIT_BYTES:
+                if kept_bytes == LOG_LIMIT_BYTES:
                     log.write(b"\n[the rest of the output was dropped]\n")

@@ -238,11 +238,11 @@ class Qualification:
             if check.passed or attempt + 1 == CEILINGS_ATTEMPTS:
                 break
             self.stage(f"{cell.title}: best rates of this machine with {cell.threads} thread(s)")
-            again = ceilings.measured(cell.threads, self.cores[: cell.threads])
+            new_rates = ceilings.measured(cell.threads, self.cores[: cell.threads])
             # Recorded, so that the report compares the arm with the same ceilings as this check.
-            for ceiling in again:
+            for ceiling in new_rates:
                 self.run.append(CeilingRecord(**vars(ceiling)))
-            self.ceilings = [*self.ceilings, *again]
+            self.ceilings = [*self.ceilings, *new_rates]
         return check
 
     def _ceilings_of(self, cell: Cell) -> list[Ceiling]:
@@ -293,9 +293,9 @@ class Qualification:
         """
         self.stage(f"{cell.title}: accuracy")
         first = self.suite.seed
-        more = self.suite.effort.accuracy_seeds if worker.arm.name in self.twins else 1
+        seed_count = self.suite.effort.accuracy_seeds if worker.arm.name in self.twins else 1
         checks: list[Check] = []
-        for seed in range(first, first + more):
+        for seed in range(first, first + seed_count):
             lesson = self.cases.lesson(cell, seed)
             if isinstance(lesson, str):
                 self._record_accuracy(worker, cell, reason=lesson)

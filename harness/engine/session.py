@@ -162,14 +162,14 @@ def _add_models(run: store.Run, suite: Suite, began: Mapping[str, Mapping[str, s
     hashes = {identity["hash"] for identity in began.values()}
     # Nothing is imported from folders whose files have changed.
     installed = [models.folder for models in outside()]
-    now = {hash_of_models(folder) for folder in (*folders, *installed)}
-    if hashes <= now:
+    current_hashes = {hash_of_models(folder) for folder in (*folders, *installed)}
+    if hashes <= current_hashes:
         add_folders(folders)
     try:
         add_presets(suite.own_presets)
     except BadDefinition as error:
         raise BadInput(f"{run.path / 'run.json'} cannot be resumed: {error}") from error
-    if not hashes <= now or models_identity(began) != began:
+    if not hashes <= current_hashes or models_identity(began) != began:
         raise BadInput(
             f"the models {', '.join(began)} are not those that {run.path} began with (the files in"
             f" {', '.join(suite.models_from) or 'their package'} have changed), and one run cannot"
@@ -219,10 +219,12 @@ def _start_anew(suite: Suite) -> str:
 
 def _changed(before: Sequence[str], now: Sequence[str]) -> str:
     """Name, for people, the first packages whose version is in one of the two locks only."""
-    gone, come = (sorted(set(one) - set(other)) for one, other in ((before, now), (now, before)))
+    removals, additions = (
+        sorted(set(first) - set(second)) for first, second in ((before, now), (now, before))
+    )
     parts = [
         f"{word} {', '.join(packages[:2])}{' and more' if len(packages) > 2 else ''}"
-        for word, packages in (("no longer", gone), ("now", come))
+        for word, packages in (("no longer", removals), ("now", additions))
         if packages
     ]
     return clean("; ".join(parts))
@@ -230,12 +232,12 @@ def _changed(before: Sequence[str], now: Sequence[str]) -> str:
 
 def _difference(before: Any, now: Mapping[str, str]) -> str:
     """Describe, for people, the first difference between two identities of an adapter."""
-    old = before if isinstance(before, dict) else {}
-    key = next(key for key in (*now, *old) if old.get(key) != now.get(key))
-    was, value = (str(identity.get(key, "nothing"))[:40] for identity in (old, now))
+    old_identity = before if isinstance(before, dict) else {}
+    key = next(key for key in (*now, *old_identity) if old_identity.get(key) != now.get(key))
+    old_value, value = (str(identity.get(key, "nothing"))[:40] for identity in (old_identity, now))
     if key == "hash":
         return "its files have changed"
-    return clean(f"its {key} was {was} and is {value}")
+    return clean(f"its {key} was {old_value} and is {value}")
 
 
 def unfinished(run: store.Run, cells: Sequence[Cell]) -> list[Cell]:

@@ -372,13 +372,13 @@ class Workers:
         make_folder(cache)
         entries = cache_entries(cache)
         # A short path: multiprocessing puts sockets there, whose paths have 107 bytes at most.
-        own = self.scratch / "workers" / str(number)
-        launch = self._launch(arm, cell, number, cache=cache, own=own)
+        own_folder = self.scratch / "workers" / str(number)
+        launch = self._launch(arm, cell, number, cache=cache, own=own_folder)
         with ExitStack() as stack:
-            stack.callback(remove, own)
+            stack.callback(remove, own_folder)
             self._living[cache] += 1
             stack.callback(self._left_by, cache)
-            make_own_folders(own)
+            make_own_folders(own_folder)
             try:
                 with in_hand.held(arm.name, None), roomy(self.scratch):
                     process = WorkerProcess(launch, timeout_seconds=self.limits.start_seconds)
@@ -392,7 +392,7 @@ class Workers:
                 number,
                 tuple(launch.cores),
                 scratch,
-                own,
+                own_folder,
                 self.limits,
                 in_hand,
                 stages,
@@ -503,8 +503,8 @@ class Workers:
 
     def _check_untouched(self, cache: Path, arm: str) -> None:
         """Empty a cache that has changed since the last process of its arm ended."""
-        left = self._left.get(cache, set())  # the scratch folder of a run begins empty
-        if self._living[cache] or left == cache_state(cache):
+        last_state = self._left.get(cache, set())  # the scratch folder of a run begins empty
+        if self._living[cache] or last_state == cache_state(cache):
             return
         warnings.warn(
             f"the cache of {arm} changed while none of its processes ran: another program wrote"

@@ -65,11 +65,11 @@ def choose_interpreter(python: str) -> Interpreter:
     The newest minor version is tried first. Raises BadInput for a malformed specifier and RunFailed
     if no interpreter satisfies it.
     """
-    wanted = _specifiers(python)
-    for path in _candidates(wanted):
-        found = ask(path)
-        if found is not None and found.version in wanted:
-            return found
+    specifiers = _specifiers(python)
+    for path in _candidates(specifiers):
+        interpreter = ask(path)
+        if interpreter is not None and interpreter.version in specifiers:
+            return interpreter
     raise RunFailed(
         f"no Python {python} with venv and ensurepip is on PATH, under pyenv or in the usual "
         "places; install one, for example with pyenv install, or name it: "
@@ -79,10 +79,10 @@ def choose_interpreter(python: str) -> Interpreter:
 
 def find_interpreter(python: str, imports: tuple[str, ...]) -> Path | None:
     """Return the first interpreter that fits ``python`` and has all imports; None if none does."""
-    wanted = _specifiers(python)
-    for path in _candidates(wanted):
+    specifiers = _specifiers(python)
+    for path in _candidates(specifiers):
         version = _version_with(path, imports)
-        if version is not None and version in wanted:
+        if version is not None and version in specifiers:
             return path
     return None
 
@@ -96,21 +96,21 @@ def _specifiers(python: str) -> SpecifierSet:
         ) from error
 
 
-def _candidates(wanted: SpecifierSet) -> Iterator[Path]:
+def _candidates(specifiers: SpecifierSet) -> Iterator[Path]:
     yield Path(sys.executable)
-    named = [
-        Path(each) for each in os.environ.get("LEVELFIELD_PYTHONS", "").split(os.pathsep) if each
+    paths = [
+        Path(path) for path in os.environ.get("LEVELFIELD_PYTHONS", "").split(os.pathsep) if path
     ]
     # Not Path.is_file, which raises PermissionError below a folder that cannot be searched.
-    yield from filter(os.path.isfile, named)
-    folders = [*filter(os.path.isdir, named)]
+    yield from filter(os.path.isfile, paths)
+    folders = [*filter(os.path.isdir, paths)]
     folders += [*_path_folders(), *_usual_folders()]
     first: dict[str, Path] = {}  # links to a folder, such as /bin, are searched once
     for folder in folders:
         first.setdefault(os.path.realpath(folder), folder)
     for minor in MINOR_VERSIONS:
         # A question costs a process, so minor versions without a fitting patch release are skipped.
-        if any(f"3.{minor}.{patch}" in wanted for patch in range(50)):
+        if any(f"3.{minor}.{patch}" in specifiers for patch in range(50)):
             yield from (folder / f"python3.{minor}" for folder in first.values())
 
 
@@ -126,15 +126,15 @@ def _path_folders() -> Iterator[Path]:
 
 def _pyenv_roots() -> list[Path]:
     """The folder of pyenv; none for a user without a home."""
-    if chosen := os.environ.get("PYENV_ROOT"):
-        return [Path(chosen)]
+    if root := os.environ.get("PYENV_ROOT"):
+        return [Path(root)]
     home = home_folder()
     return [home / ".pyenv"] if home else []
 
 
 def _pyenv_folders() -> list[Path]:
-    found = (path for root in _pyenv_roots() for path in root.glob("versions/*/bin"))
-    return sorted(found, reverse=True)
+    folders = (path for root in _pyenv_roots() for path in root.glob("versions/*/bin"))
+    return sorted(folders, reverse=True)
 
 
 def _usual_folders() -> list[Path]:
@@ -192,8 +192,8 @@ def clean_variables() -> dict[str, str]:
     """
     leaks = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__", "FORCE_COLOR"}
     leaks |= {"PIP_TARGET", "PIP_PREFIX", "PIP_ROOT"}
-    kept = {name: value for name, value in os.environ.items() if name not in leaks}
-    return kept | {"PIP_USER": "0", "PYTHONIOENCODING": "utf-8"}
+    variables = {name: value for name, value in os.environ.items() if name not in leaks}
+    return variables | {"PIP_USER": "0", "PYTHONIOENCODING": "utf-8"}
 
 
 def lock_hash(lock: Iterable[str]) -> str:

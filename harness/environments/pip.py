@@ -102,13 +102,13 @@ def condensed(line: str) -> str | None:
     )
     if match is None or match[2].endswith(".metadata") or "status" in match[4]:
         return None
-    what = match[2].rpartition("/")[2]
-    return " ".join(filter(None, (match[1].lower(), what, match[3])))
+    package = match[2].rpartition("/")[2]
+    return " ".join(filter(None, (match[1].lower(), package, match[3])))
 
 
 def reason_of(lines: Sequence[str]) -> str:
     """pip's own reason: its last error, except the one that only points to a web page."""
     errors = [match[1] for line in lines if (match := re.match(r"(?:ERROR|error): (.*)", line))]
-    said = [text for text in errors if not text.startswith("ResolutionImpossible")]
-    spoken = [line for line in lines if line]
-    return (said or spoken or ["no output"])[-1].rstrip(".")
+    reasons = [text for text in errors if not text.startswith("ResolutionImpossible")]
+    filled_lines = [line for line in lines if line]
+    return (reasons or filled_lines or ["no output"])[-1].rstrip(".")

@@ -92,12 +92,12 @@ class Resolution:
 
 def cache_folder() -> Path:
     """Folder of everything that outlives a command; LEVELFIELD_CACHE moves it. Raises BadInput."""
-    chosen = os.environ.get("LEVELFIELD_CACHE")
+    setting = os.environ.get("LEVELFIELD_CACHE")
     with suppress(RuntimeError):  # by new versions of platformdirs; old ones leave ~ as it is
-        folder = Path(chosen or user_cache_path("levelfield")).expanduser()
-        if chosen or folder.is_absolute():
+        folder = Path(setting or user_cache_path("levelfield")).expanduser()
+        if setting or folder.is_absolute():
             return folder.absolute()
-    raise BadInput(f"no home folder is known for {chosen or 'this user'}; {CHOOSE_CACHE}")
+    raise BadInput(f"no home folder is known for {setting or 'this user'}; {CHOOSE_CACHE}")
 
 
 def environments_folder() -> Path:
@@ -131,7 +131,7 @@ def find(spec: EnvironmentSpec) -> Environment | None:
 
 def list_environments() -> list[Environment]:
     """List every finished environment of the cache, by label."""
-    return sorted(filter(None, map(_read, _folders())), key=lambda found: found.labels)
+    return sorted(filter(None, map(_read, _folders())), key=lambda environment: environment.labels)
 
 
 def half_built() -> list[Path]:
@@ -142,8 +142,8 @@ def half_built() -> list[Path]:
 def _folders() -> list[Path]:
     names = re.compile(r"[0-9a-f]{16}")
     folder = environments_folder()
-    inside = folder.iterdir() if folder.is_dir() else ()
-    return sorted(path for path in inside if names.fullmatch(path.name) and path.is_dir())
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in paths if names.fullmatch(path.name) and path.is_dir())
 
 
 def size_bytes(environment: Environment) -> int:
@@ -192,26 +192,28 @@ def build(spec: EnvironmentSpec, *, on_progress: Callable[[str], None]) -> Envir
     except RunFailed as error:
         raise EnvironmentFailed(str(error)) from error
     folder = environment_folder(spec, base)
-    found = _read(folder)
-    if found is not None and spec.label in found.labels:
-        return found
+    environment = _read(folder)
+    if environment is not None and spec.label in environment.labels:
+        return environment
     with _locked(folder, on_progress):
         try:
-            found = _read(folder)
-            if found is None:
-                found = _build(spec, base, folder, on_progress)
-            elif spec.label not in found.labels:
-                found = replace(found, labels=tuple(sorted({*found.labels, spec.label})))
-            _write(found)
+            environment = _read(folder)
+            if environment is None:
+                environment = _build(spec, base, folder, on_progress)
+            elif spec.label not in environment.labels:
+                environment = replace(
+                    environment, labels=tuple(sorted({*environment.labels, spec.label}))
+                )
+            _write(environment)
         except OSError as error:
             full = error.errno in FULL_DISK
-            what = "the disk is full" if full else f"cannot write there: {error.strerror}"
+            reason = "the disk is full" if full else f"cannot write there: {error.strerror}"
             place = error.filename or folder
             raise EnvironmentFailed(
-                f"{place}: {what}; make room, or {CHOOSE_CACHE}; then type: levelfield env build"
+                f"{place}: {reason}; make room, or {CHOOSE_CACHE}; then type: levelfield env build"
                 f" {spec.label}"
             ) from error
-        return found
+        return environment
 
 
 def _build(
@@ -311,7 +313,7 @@ def _write(environment: Environment) -> None:
 def _read(folder: Path) -> Environment | None:
     # None without a valid marker, or if the Python on which the environment depends is gone. Fields
     # that this version does not know come from another version and do no harm.
-    members = {name: each for name, each in members_of(Environment).items() if name != "path"}
+    members = {name: member for name, member in members_of(Environment).items() if name != "path"}
     try:
         content = json.loads((folder / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -321,8 +323,8 @@ def _read(folder: Path) -> Environment | None:
     values = {name: content[name] for name in members}
     for name in ("labels", "requirements", "lock"):
         values[name] = tuple(values[name])
-    found = Environment(path=folder, **values)
-    return found if os.access(found.interpreter, os.X_OK) else None
+    environment = Environment(path=folder, **values)
+    return environment if os.access(environment.interpreter, os.X_OK) else None
 
 
 def resolve(spec: EnvironmentSpec, given: Mapping[str, Path]) -> Resolution:
@@ -401,7 +403,7 @@ def _importable(module: str) -> bool:
     # Locating a top-level module runs no code of it. A folder without code, such as the rest of an
     # uninstalled package, is a namespace without an origin.
     try:
-        found = importlib.util.find_spec(module.partition(".")[0])
+        spec = importlib.util.find_spec(module.partition(".")[0])
     except ValueError:
         return False
-    return found is not None and found.origin is not None
+    return spec is not None and spec.origin is not None

@@ -45,11 +45,11 @@ def measured(threads: int, cores: Sequence[int]) -> list[Ceiling]:
         make_own_folders(folder)
         variables = worker_variables(threads=threads, cache=folder, own=folder, hash_seed=0)
         command = [sys.executable, "-P", "-m", "levelfield.harness.machine.ceilings", str(threads)]
-        done = completed(command, variables=variables, cores=cores)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        process = completed(command, variables=variables, cores=cores)
+    if process.returncode:
+        last = (process.stderr.strip().splitlines() or ["no message"])[-1]
         raise RunFailed(f"could not measure what this machine can do: {last}")
-    return [Ceiling(**fields) for fields in json.loads(done.stdout)]
+    return [Ceiling(**fields) for fields in json.loads(process.stdout)]
 
 
 def measure(threads: int) -> Iterator[Ceiling]:
@@ -92,13 +92,13 @@ def measure(threads: int) -> Iterator[Ceiling]:
 def _best(work_on: Callable[[Any], Any], argument: Any, budget_seconds: float) -> float:
     """Least seconds of at least three repeated calls after a first one that does not count."""
     work_on(argument)
-    found: list[float] = []
+    seconds: list[float] = []
     begin = time.perf_counter()
-    while len(found) < 3 or time.perf_counter() - begin < budget_seconds:
+    while len(seconds) < 3 or time.perf_counter() - begin < budget_seconds:
         start = time.perf_counter()
         work_on(argument)
-        found.append(time.perf_counter() - start)
-    return min(found)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 if __name__ == "__main__":

@@ -27,14 +27,14 @@ def folders(controller: str) -> Iterator[tuple[int, Path]]:
     """
     for line in (_text(PROC / "self" / "cgroup") or "").splitlines():
         _, controllers, group = line.split(":", 2)
-        groups = [str(each).lstrip("/") for each in (Path(group), *Path(group).parents)]
+        groups = [str(path).lstrip("/") for path in (Path(group), *Path(group).parents)]
         if not controllers:
             # Next to version 1, version 2 is mounted in a folder of its own.
             unified = CGROUPS / "unified"
             top = unified if unified.is_dir() else CGROUPS
-            yield from ((2, top / each) for each in groups)
+            yield from ((2, top / name) for name in groups)
         elif controller in controllers.split(","):
-            yield from ((1, CGROUPS / controller / each) for each in groups)
+            yield from ((1, CGROUPS / controller / name) for name in groups)
 
 
 def quota_cores() -> float | None:
@@ -89,8 +89,8 @@ def _memory_left(version: int, folder: Path) -> int | None:
         return None
     current = "memory.current" if version == 2 else "memory.usage_in_bytes"
     cached = "inactive_file" if version == 2 else "total_inactive_file"
-    used = int(_words(folder / current)[0]) - (_field(folder / "memory.stat", cached) or 0)
-    return max(limit - max(used, 0), 0)
+    used_bytes = int(_words(folder / current)[0]) - (_field(folder / "memory.stat", cached) or 0)
+    return max(limit - max(used_bytes, 0), 0)
 
 
 def oom_kills() -> int | None:
@@ -113,8 +113,8 @@ def _every(controller: str, read: Callable[[int, Path], _Number | None]) -> Iter
     """Yield what ``read`` finds in every group that has such a file, the innermost first."""
     for version, folder in folders(controller):
         with contextlib.suppress(OSError, ValueError, IndexError, ZeroDivisionError):
-            if (found := read(version, folder)) is not None:
-                yield found
+            if (value := read(version, folder)) is not None:
+                yield value
 
 
 def _field(path: Path, name: str) -> int | None:

@@ -83,16 +83,16 @@ def difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]
     compared. Memory may differ by ``MEMORY_DIFFERENCE``, and the system's release from its third
     number on.
     """
-    found = []
+    differences = []
     for fact, name in _IDENTITY.items():
         before, now = first.get(fact), second.get(fact)
         if before is None or now is None or _same(fact, before, now):
             continue
         if isinstance(before, list) and isinstance(now, list) and fact == "processor_flags":
-            found.append(clean(f"{name} {_of_one(before, now)} only on one of them"))
+            differences.append(clean(f"{name} {_of_one(before, now)} only on one of them"))
         else:
-            found.append(clean(f"{name} {_words(fact, before)}, now {_words(fact, now)}"))
-    return found
+            differences.append(clean(f"{name} {_words(fact, before)}, now {_words(fact, now)}"))
+    return differences
 
 
 def _same(fact: str, before: Any, now: Any) -> bool:
@@ -142,12 +142,12 @@ def code_version() -> dict[str, Any]:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return process.stdout.strip()
 
 
 def _cpu_field(name: str) -> str | None:

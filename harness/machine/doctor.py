@@ -59,7 +59,7 @@ def examine(sleep: Callable[[float], None] = time.sleep) -> MachineFacts:
     available = available_cores()
     cores = topology.choose(available, 1)
     watched = noise.watched_cores(cores)
-    before, own, spreads = noise.read(watched), time.process_time(), []
+    before, own_start, spreads = noise.read(watched), time.process_time(), []
     end = time.monotonic() + WATCH_SECONDS
     while time.monotonic() < end:
         boundaries = []
@@ -67,15 +67,15 @@ def examine(sleep: Callable[[float], None] = time.sleep) -> MachineFacts:
             boundaries.append(noise.canary(cores))
             sleep(0.06)
         spreads.append(quarantine.canary_spread(boundaries))
-    used = time.process_time() - own
+    own_seconds = time.process_time() - own_start
     count = noise.core_count(watched)
-    other = noise.difference(before, noise.read(watched), used, count)
-    whole_seconds = other.wall_seconds * count
+    other_load = noise.difference(before, noise.read(watched), own_seconds, count)
+    whole_seconds = other_load.wall_seconds * count
     return MachineFacts(
         machine=describe_machine(),
-        foreign_share=other.foreign_seconds / whole_seconds,
-        steal_share=other.steal_seconds / whole_seconds,
-        load=other.load,
+        foreign_share=other_load.foreign_seconds / whole_seconds,
+        steal_share=other_load.steal_seconds / whole_seconds,
+        load=other_load.load,
         spreads=tuple(spreads),
         swap_used_bytes=_swap_used_bytes(),
         quota_cores=cgroups.quota_cores(),
@@ -148,12 +148,14 @@ def _resource_rows(facts: MachineFacts) -> Iterator[Row]:
         if governor in (None, "performance")
         else "as root: cpupower frequency-set --governor performance",
     )
-    free, wanted = machine["memory_available_bytes"], ARM_BYTES * QUICK_ARMS
+    free_bytes, needed_bytes = machine["memory_available_bytes"], ARM_BYTES * QUICK_ARMS
     yield Row(
         "memory",
-        f"{free / 2**30:.1f} GiB free, {facts.swap_used_bytes / 2**20:.0f} MiB swapped",
-        GOOD if 0.7 * free >= wanted else POOR,
-        "" if 0.7 * free >= wanted else "arms will run one after the other (sequential blocks)",
+        f"{free_bytes / 2**30:.1f} GiB free, {facts.swap_used_bytes / 2**20:.0f} MiB swapped",
+        GOOD if 0.7 * free_bytes >= needed_bytes else POOR,
+        ""
+        if 0.7 * free_bytes >= needed_bytes
+        else "arms will run one after the other (sequential blocks)",
     )
 
 
@@ -239,10 +241,10 @@ def _swap_used_bytes() -> int:
 
 
 def _turbo() -> str | None:
-    off = _text("/sys/devices/system/cpu/intel_pstate/no_turbo")
+    no_turbo = _text("/sys/devices/system/cpu/intel_pstate/no_turbo")
     boost = _text("/sys/devices/system/cpu/cpufreq/boost")
-    if off is not None:
-        return "off" if off == "1" else "on"
+    if no_turbo is not None:
+        return "off" if no_turbo == "1" else "on"
     return None if boost is None else "on" if boost == "1" else "off"
 
 

@@ -114,7 +114,7 @@ def reading(own_pids: Iterable[int] = ()) -> GpuReading | None:
     reasons = _of(board, "nvmlDeviceGetCurrentClocksThrottleReasons") or 0
     power = _of(board, "nvmlDeviceGetPowerUsage")
     energy = _of(board, "nvmlDeviceGetTotalEnergyConsumption")
-    own, others = _processes(board, own_pids)
+    own_processes, other_processes = _processes(board, own_pids)
     return GpuReading(
         sm_mhz=_of(board, "nvmlDeviceGetClockInfo", driver.NVML_CLOCK_SM),
         memory_mhz=_of(board, "nvmlDeviceGetClockInfo", driver.NVML_CLOCK_MEM),
@@ -122,7 +122,7 @@ def reading(own_pids: Iterable[int] = ()) -> GpuReading | None:
         temperature_c=_of(board, "nvmlDeviceGetTemperature", driver.NVML_TEMPERATURE_GPU),
         power_watts=None if power is None else power / 1000,
         energy_joules=None if energy is None else energy / 1000,
-        foreign_processes=len(others) if own or _numbers_are_ours() else None,
+        foreign_processes=len(other_processes) if own_processes or _numbers_are_ours() else None,
     )
 
 
@@ -134,18 +134,18 @@ def process_bytes(pids: Iterable[int]) -> int | None:
     board = _board()
     if board is None:
         return None
-    own, _ = _processes(board, pids)
-    if not own and not _numbers_are_ours():
+    own_processes, _ = _processes(board, pids)
+    if not own_processes and not _numbers_are_ours():
         return None
-    return sum(each.usedGpuMemory or 0 for each in own)
+    return sum(process.usedGpuMemory or 0 for process in own_processes)
 
 
 def _processes(board: Any, own_pids: Iterable[int]) -> tuple[list[Any], list[Any]]:
     """Return the driver's processes on a board: those of ``own_pids``, and all others."""
     processes, pids = _of(board, "nvmlDeviceGetComputeRunningProcesses") or [], set(own_pids)
     return (
-        [each for each in processes if each.pid in pids],
-        [each for each in processes if each.pid not in pids],
+        [process for process in processes if process.pid in pids],
+        [process for process in processes if process.pid not in pids],
     )
 
 
@@ -175,19 +175,21 @@ def _board() -> Any:
     """Return the handle of the board that workers use; None if there is none, or it is unknown."""
     boards = _boards()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    chosen = "0" if visible is None else visible.split(",")[0].strip()
-    if chosen.startswith("MIG-"):
-        return _asked(_driver().nvmlDeviceGetHandleByUUID, chosen) if boards else None
-    if chosen.startswith("GPU-"):  # the beginning of a UUID is enough for CUDA
-        wanted = [each for each in boards if str(_of(each, "nvmlDeviceGetUUID")).startswith(chosen)]
-        return wanted[0] if len(wanted) == 1 else None
-    if not chosen.isdecimal() or int(chosen) >= len(boards):
+    choice = "0" if visible is None else visible.split(",")[0].strip()
+    if choice.startswith("MIG-"):
+        return _asked(_driver().nvmlDeviceGetHandleByUUID, choice) if boards else None
+    if choice.startswith("GPU-"):  # the beginning of a UUID is enough for CUDA
+        matches = [
+            board for board in boards if str(_of(board, "nvmlDeviceGetUUID")).startswith(choice)
+        ]
+        return matches[0] if len(matches) == 1 else None
+    if not choice.isdecimal() or int(choice) >= len(boards):
         return None  # CUDA shows no board, either
     # By default, CUDA numbers unlike boards by their speed.
     by_bus = os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
-    if not by_bus and len({_of(each, "nvmlDeviceGetName") for each in boards}) > 1:
+    if not by_bus and len({_of(board, "nvmlDeviceGetName") for board in boards}) > 1:
         return None
-    return boards[int(chosen)]
+    return boards[int(choice)]
 
 
 def _of(board: Any, query: str, *arguments: Any) -> Any:

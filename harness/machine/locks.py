@@ -63,33 +63,33 @@ def held_cores(
     an earlier part of the same run had; if they are available, the run goes on there.
     """
     available = available_cores()
-    wanted = tuple(before) if len(before) >= threads and {*before} <= {*available} else ()
-    best = wanted or topology.choose(available, threads)
+    earlier_cores = tuple(before) if len(before) >= threads and {*before} <= {*available} else ()
+    best = earlier_cores or topology.choose(available, threads)
     try:
-        taken, cores = _attempt(folder, best, bool(wanted), run)
+        locks, cores = _attempt(folder, best, bool(earlier_cores), run)
         if not cores and busy == "refuse":
             raise RunFailed(
-                f"{_words(taken, best)}; after its end, type: levelfield run --resume"
+                f"{_words(locks, best)}; after its end, type: levelfield run --resume"
                 f" {shlex.quote(run)}"
             )
         if not cores and busy == "wait":
-            warnings.warn(f"waiting: {_words(taken, best)}", CoresInUse, stacklevel=3)
+            warnings.warn(f"waiting: {_words(locks, best)}", CoresInUse, stacklevel=3)
             while not cores:
                 sleep(RETRY_SECONDS)
-                taken, cores = _attempt(folder, best, bool(wanted), run)
+                locks, cores = _attempt(folder, best, bool(earlier_cores), run)
         elif cores and cores != best:
-            words = f"{_words(taken, best)}; this run takes {_named(cores)}"
+            words = f"{_words(locks, best)}; this run takes {_named(cores)}"
             warnings.warn(words, CoresInUse, stacklevel=3)
     except OSError as error:
         words = (
             f"cannot lock cores in {folder} ({error.strerror}), so another run may take them too"
         )
         warnings.warn(words, CoresInUse, stacklevel=3)
-        taken, cores = _Taken(), best
+        locks, cores = _Taken(), best
     try:
         yield cores or best
     finally:
-        taken.release()
+        locks.release()
 
 
 def _attempt(
@@ -106,35 +106,35 @@ def _attempt(
     candidates = best if fixed else available_cores()
     with _file(place / "choosing") as choosing:
         fcntl.flock(choosing, fcntl.LOCK_EX)  # for milliseconds, while a run chooses its cores
-        taken = _lock(place, topology.with_siblings(candidates))
-        free = [core for core in candidates if not topology.siblings(core) & {*taken.holders}]
+        locks = _lock(place, topology.with_siblings(candidates))
+        free = [core for core in candidates if not topology.siblings(core) & {*locks.holders}]
         cores: tuple[int, ...] = ()
         if {*best} <= {*free}:
             cores = best
         elif len(free) >= len(best) and not fixed:
             cores = topology.choose(free, len(best))
-        taken.release(keep=topology.with_siblings(cores))
-        for descriptor in taken.own.values():
+        locks.release(keep=topology.with_siblings(cores))
+        for descriptor in locks.own.values():
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{run} (process {os.getpid()})".encode(), 0)
-    return taken, cores
+    return locks, cores
 
 
 def _lock(place: Path, threads: set[int]) -> _Taken:
-    taken = _Taken()
+    locks = _Taken()
     try:
         for core in sorted(threads):
             descriptor = os.open(place / f"core-{core}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                taken.own[core] = descriptor
+                locks.own[core] = descriptor
             except BlockingIOError:
-                taken.holders[core] = os.pread(descriptor, HOLDER_BYTES, 0).decode(errors="replace")
+                locks.holders[core] = os.pread(descriptor, HOLDER_BYTES, 0).decode(errors="replace")
                 os.close(descriptor)
     except OSError:
-        taken.release()
+        locks.release()
         raise
-    return taken
+    return locks
 
 
 @contextlib.contextmanager
@@ -146,11 +146,11 @@ def _file(path: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _words(taken: _Taken, best: Sequence[int]) -> str:
+def _words(locks: _Taken, best: Sequence[int]) -> str:
     """Say which of the cores are in use, and by whom."""
-    mine = topology.with_siblings(best)
+    threads = topology.with_siblings(best)
     holders = dict.fromkeys(
-        clean(holder) or "another run" for core, holder in taken.holders.items() if core in mine
+        clean(holder) or "another run" for core, holder in locks.holders.items() if core in threads
     )
     return f"{' and '.join(holders)} measures on {_named(best)}"
 
@@ -170,9 +170,9 @@ def _boot() -> str:
         return platform.node() or "machine"
 
 
-def _sweep(folder: Path, own: Path) -> None:
+def _sweep(folder: Path, boot_folder: Path) -> None:
     """Delete the locks of boots that are long past."""
     for place in folder.iterdir():
         with contextlib.suppress(OSError):
-            if place != own and time.time() - place.stat().st_mtime > OLD_SECONDS:
+            if place != boot_folder and time.time() - place.stat().st_mtime > OLD_SECONDS:
                 shutil.rmtree(place)

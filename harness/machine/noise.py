@@ -55,8 +55,8 @@ def canary(cores: Sequence[int]) -> list[float]:
 
     The loop runs in this process, which is temporarily bound to the core.
     """
-    own = os.sched_getaffinity(0)
-    found = []
+    affinity = os.sched_getaffinity(0)
+    seconds = []
     try:
         for core in cores:
             os.sched_setaffinity(0, {core})
@@ -65,10 +65,10 @@ def canary(cores: Sequence[int]) -> list[float]:
                 start = time.perf_counter()
                 _loop(CANARY_TURNS)
                 best = min(best, time.perf_counter() - start)
-            found.append(best)
+            seconds.append(best)
     finally:
-        os.sched_setaffinity(0, own)
-    return found
+        os.sched_setaffinity(0, affinity)
+    return seconds
 
 
 def watched_cores(cores: Sequence[int]) -> tuple[int, ...] | None:
@@ -195,12 +195,12 @@ def wait_until_quiet(
     """
     cores, waited, foreign_share = core_count(watched), 0.0, 0.0
     while waited < seconds:
-        before, own = reader(watched), time.process_time()
+        before, own_start = reader(watched), time.process_time()
         sleep(min(window, seconds))
         after = reader(watched)
-        used = difference(before, after, time.process_time() - own, cores)
-        foreign_share = used.foreign_seconds / (used.wall_seconds * cores)
-        waited += used.wall_seconds
+        load = difference(before, after, time.process_time() - own_start, cores)
+        foreign_share = load.foreign_seconds / (load.wall_seconds * cores)
+        waited += load.wall_seconds
         if np.isnan(foreign_share):
             return Quiet(None, waited, foreign_share)
         if foreign_share < share:
@@ -223,12 +223,12 @@ def _load() -> float:
 
 
 def _frequencies() -> tuple[float, ...] | None:
-    found = []
+    frequencies = []
     for core in sorted(os.sched_getaffinity(0)):
         with suppress(OSError, ValueError):
             path = f"/sys/devices/system/cpu/cpu{core}/cpufreq/scaling_cur_freq"
-            found.append(float(_text(path)) / 1000)
-    return tuple(found) or None
+            frequencies.append(float(_text(path)) / 1000)
+    return tuple(frequencies) or None
 
 
 def _text(path: str) -> str:

@@ -46,18 +46,20 @@ def judge_rounds(
     """
     readings = [reading or {} for reading in gpu or [None] * len(wall_seconds)]
     wall, foreign, steal, throttled, faults = (
-        np.nan_to_num(np.asarray(each, float))
-        for each in (wall_seconds, foreign_seconds, steal_seconds, throttled_seconds, major_faults)
+        np.nan_to_num(np.asarray(array, float))
+        for array in (wall_seconds, foreign_seconds, steal_seconds, throttled_seconds, major_faults)
     )
-    least = TICKS * TICK_SECONDS
+    least_seconds = TICKS * TICK_SECONDS
     rules = {
-        "foreign load": foreign > np.maximum(FOREIGN_SHARE * wall * cores, least),
-        "steal": steal > np.maximum(STEAL_SHARE * wall * cores, least),
+        "foreign load": foreign > np.maximum(FOREIGN_SHARE * wall * cores, least_seconds),
+        "steal": steal > np.maximum(STEAL_SHARE * wall * cores, least_seconds),
         "throttled": throttled > 0,
         "major faults": faults > 0,
         "canary": np.asarray(spreads, float) > CANARY_SPREAD,
-        "GPU slowed": np.array([bool(each.get("slowing")) for each in readings], bool),
-        "GPU shared": np.array([bool(each.get("foreign_processes")) for each in readings], bool),
+        "GPU slowed": np.array([bool(reading.get("slowing")) for reading in readings], bool),
+        "GPU shared": np.array(
+            [bool(reading.get("foreign_processes")) for reading in readings], bool
+        ),
     }
     return [str(name) for name in np.select(list(rules.values()), list(rules), "")]
 

@@ -173,9 +173,9 @@ def reference_variables() -> dict[str, str]:
 
 def is_reserved(name: str) -> bool:
     """Whether no suite and no mode may set a variable of workers."""
-    devices = {each for variables in DEVICE_VARIABLES.values() for each in variables}
-    given = {*THREAD_VARIABLES, *FIXED_VARIABLES, *devices, *CACHE_VARIABLES, *OWN_FOLDERS}
-    return name in {*given, *INHERITED_VARIABLES} or name.startswith(("PYTHON", "LEVELFIELD_"))
+    devices = {variable for variables in DEVICE_VARIABLES.values() for variable in variables}
+    names = {*THREAD_VARIABLES, *FIXED_VARIABLES, *devices, *CACHE_VARIABLES, *OWN_FOLDERS}
+    return name in {*names, *INHERITED_VARIABLES} or name.startswith(("PYTHON", "LEVELFIELD_"))
 
 
 def dropped_variables(declared: Iterable[str] = ()) -> list[str]:
@@ -183,8 +183,10 @@ def dropped_variables(declared: Iterable[str] = ()) -> list[str]:
 
     ``declared``: the variables that the suite declares.
     """
-    kept = {*INHERITED_VARIABLES, *_OF_REFERENCE, *declared}
-    return sorted(name for name in os.environ if name.startswith(_SETTINGS) and name not in kept)
+    kept_names = {*INHERITED_VARIABLES, *_OF_REFERENCE, *declared}
+    return sorted(
+        name for name in os.environ if name.startswith(_SETTINGS) and name not in kept_names
+    )
 
 
 def cache_entries(cache: Path) -> int:
@@ -194,13 +196,13 @@ def cache_entries(cache: Path) -> int:
 
 def cache_state(cache: Path) -> set[tuple[Path, int, int]]:
     """Return (name, bytes, nanoseconds of the last change) of each file in a private cache."""
-    found = set()
+    files = set()
     for folder, _, names in os.walk(cache):  # os.walk skips a folder that is gone
         for path in (Path(folder, name) for name in names):
             with contextlib.suppress(FileNotFoundError):
                 status = path.lstat()
-                found.add((path, status.st_size, status.st_mtime_ns))
-    return found
+                files.add((path, status.st_size, status.st_mtime_ns))
+    return files
 
 
 def memory_limit_bytes(limit_gib: float) -> int:
@@ -224,9 +226,9 @@ def total_memory_bytes() -> int:
 
 def memory_available_bytes() -> int:
     """Return the memory that programs can still get, within the limits of the control groups."""
-    left = cgroups.memory_left_bytes()
+    group_bytes = cgroups.memory_left_bytes()
     try:
         available = int(psutil.virtual_memory().available)
     except OSError:
         available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return available if left is None else min(available, left)
+    return available if group_bytes is None else min(available, group_bytes)

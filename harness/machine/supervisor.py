@@ -62,12 +62,12 @@ def living(root: int) -> list[int]:
 
 def marked(variable: str) -> list[int]:
     """Return the living processes that were started with "name=value" in their environment."""
-    wanted = b"\0" + variable.encode() + b"\0"
+    entry = b"\0" + variable.encode() + b"\0"
     pids = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         # Another user's process cannot be read, and one that has ended has no environment.
         with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", "rb") as file:
-            if wanted in b"\0" + file.read():
+            if entry in b"\0" + file.read():
                 pids.append(int(pid))
     return pids
 
@@ -101,10 +101,10 @@ def kill(find: Callable[[], list[int]]) -> list[tuple[int, str]]:
     Returns (pid, name) of those that live after 30 s.
     """
     deadline = time.monotonic() + END_SECONDS
-    while left := find():
+    while pids := find():
         if time.monotonic() > deadline:
-            return [(pid, process_name(pid)) for pid in left]
-        send(signal.SIGKILL, left)
+            return [(pid, process_name(pid)) for pid in pids]
+        send(signal.SIGKILL, pids)
         time.sleep(POLL_SECONDS)
     return []
 

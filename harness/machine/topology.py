@@ -40,8 +40,8 @@ def choose(cores: Sequence[int], count: int) -> tuple[int, ...]:
     place = {core: sorted(siblings(core) & set(cores)).index(core) for core in cores}
     order = sorted(cores, key=lambda core: (kind[core], place[core], core))
     for whole in (True, False):
-        for each in sorted(set(kind.values())):
-            fit = [core for core in order if kind[core] == each and not (whole and place[core])]
+        for level in sorted(set(kind.values())):
+            fit = [core for core in order if kind[core] == level and not (whole and place[core])]
             if len(fit) >= count:
                 return tuple(fit[:count])
     return tuple(sorted(cores, key=lambda core: (place[core], kind[core], core))[:count])
@@ -61,9 +61,11 @@ def remark(cores: Sequence[int]) -> str:
 
 def _kinds(cores: Sequence[int]) -> dict[int, int]:
     """Return the kind of each core; 0 is the fastest kind."""
-    named = {core: number for number, name in enumerate(HYBRID_KINDS) for core in _of_kind(name)}
-    if all(core in named for core in cores):
-        return {core: named[core] for core in cores}
+    hybrid_kinds = {
+        core: number for number, name in enumerate(HYBRID_KINDS) for core in _of_kind(name)
+    }
+    if all(core in hybrid_kinds for core in cores):
+        return {core: hybrid_kinds[core] for core in cores}
     speeds = _speeds(cores)
     kinds: dict[float, int] = {}
     last, kind = max(speeds.values(), default=0.0), 0

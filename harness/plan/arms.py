@@ -85,17 +85,17 @@ class EnvironmentSpec:
         The framework is the first requirement. Requirements pinned to the same version as the
         framework, as jaxlib is to jax's, get the new version too.
         """
-        first, pinned, old = self.requirements[0].partition("==")
-        follow = [
-            f"{each.partition('==')[0]}=={version}"
-            if pinned and each.endswith(f"=={old}")
-            else each
-            for each in self.requirements[1:]
+        first, pinned, old_version = self.requirements[0].partition("==")
+        rest = [
+            f"{requirement.partition('==')[0]}=={version}"
+            if pinned and requirement.endswith(f"=={old_version}")
+            else requirement
+            for requirement in self.requirements[1:]
         ]
         return replace(
             self,
             framework=f"{self.framework}@{version}",
-            requirements=(f"{first}=={version}", *follow),
+            requirements=(f"{first}=={version}", *rest),
             pinned=None,
         )
 
@@ -245,30 +245,32 @@ def unusable() -> Mapping[str, str]:
 @cache
 def _found() -> tuple[Mapping[str, Framework], Mapping[str, str]]:
     names = [path.parent.name for path in sorted(PACKAGE_FOLDER.glob("adapters/*/env.toml"))]
-    found = {
+    frameworks_by_name = {
         name: read_framework(name, f"levelfield.adapters.{name}", PACKAGE_FOLDER) for name in names
     }
     refused: dict[str, str] = {}
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         distribution = clean(entry.dist.name if entry.dist else "an unknown package")
         try:
-            framework = _third_party(entry, found)
+            framework = _third_party(entry, frameworks_by_name)
         except BadInput as error:
             refused[clean(entry.name)] = clean(f"{error}; mend, update or uninstall {distribution}")
             continue
-        found[entry.name] = replace(
+        frameworks_by_name[entry.name] = replace(
             framework,
             distribution=distribution,
             version=clean(entry.dist.version if entry.dist else "unknown"),
         )
-    for name, why in refused.items():
-        warnings.warn(f"the framework '{name}' is left out: {why}", UnusableAdapter, stacklevel=3)
-    return found, refused
+    for name, reason in refused.items():
+        warnings.warn(
+            f"the framework '{name}' is left out: {reason}", UnusableAdapter, stacklevel=3
+        )
+    return frameworks_by_name, refused
 
 
-def _third_party(entry: EntryPoint, known: Mapping[str, Framework]) -> Framework:
+def _third_party(entry: EntryPoint, frameworks_by_name: Mapping[str, Framework]) -> Framework:
     """The framework of an entry point. Raises BadInput."""
-    if entry.name in known:
+    if entry.name in frameworks_by_name:
         raise BadInput("the name is that of another framework")
     return read_framework(entry.name, entry.value, top_folder(entry))
 
@@ -306,7 +308,7 @@ def models_identity(models: Iterable[str]) -> dict[str, dict[str, str]]:
 
     ``run.json`` keeps them. The keys of each are "folder", the last part of its path, and "hash".
     """
-    folders = {name: found.folder for name in models if (found := outside_of(name))}
+    folders = {name: outside.folder for name in models if (outside := outside_of(name))}
     hashes = {folder: hash_of_models(folder) for folder in set(folders.values())}
     return {
         name: {"folder": folder.name, "hash": hashes[folder]} for name, folder in folders.items()
@@ -319,9 +321,9 @@ def _hash_of(folder: Path) -> str:
     Files that a framework, a compiler or an editor leaves there do not count.
     """
     total = hashlib.sha256()
-    for at, folders, names in os.walk(folder):
-        folders[:] = sorted(each for each in folders if each != "__pycache__")
-        for path in (Path(at, name) for name in sorted(names)):
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(subfolder for subfolder in folders if subfolder != "__pycache__")
+        for path in (Path(parent, name) for name in sorted(names)):
             if path.suffix in (".py", ".toml") and path.is_file():
                 total.update(_line_of(path, folder))
     return total.hexdigest()
@@ -390,8 +392,10 @@ def _word(name: str, what: str) -> str:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.isprintable() or len(value) > TEXT_CHARACTERS:
-        shown = repr(value)[:60]
-        raise TypeError(f"{shown} should be a text of one line, {TEXT_CHARACTERS} characters long")
+        excerpt = repr(value)[:60]
+        raise TypeError(
+            f"{excerpt} should be a text of one line, {TEXT_CHARACTERS} characters long"
+        )
     return value
 
 
@@ -418,16 +422,16 @@ def _specifier(value: Any) -> str:
     return str(value)
 
 
-def _texts(value: Any, known: tuple[str, ...] = ()) -> tuple[str, ...]:
+def _texts(value: Any, words: tuple[str, ...] = ()) -> tuple[str, ...]:
     # A list is required because tuple("numpy") would be five requirements.
-    if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
+    if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
         raise TypeError(f"{value!r} should be a list of texts")
-    for each in value:
-        _text(each)
-        if known and each not in known:
-            raise UnknownName("word", each, known)
-    if known and not value:
-        raise ValueError(f"an empty list where at least one of {', '.join(known)} is needed")
+    for text in value:
+        _text(text)
+        if words and text not in words:
+            raise UnknownName("word", text, words)
+    if words and not value:
+        raise ValueError(f"an empty list where at least one of {', '.join(words)} is needed")
     return tuple(value)
 
 
@@ -444,7 +448,7 @@ def _mode(name: str, table: Mapping[str, Any], environments: Mapping[str, Enviro
         profile=_texts([table.get("profile", "default")], PROFILES)[0],
         numerics=_texts(table.get("numerics", ["float32"]), NUMERICS),
         overhead=_text(table.get("overhead", "")),
-        notes=tuple(_note(each) for each in table.get("notes", ())),
+        notes=tuple(_note(note) for note in table.get("notes", ())),
         variables=_variables(table.get("variables", {})),
     )
 

@@ -50,8 +50,8 @@ class Cell:
     @property
     def title(self) -> str:
         """Title for progress bars and messages."""
-        how = f" {self.optimizer}" if self.optimizer else ""
-        return f"{self.arm} {self.model}/{self.preset} {self.phase}{how} batch {self.batch}"
+        optimizer = f" {self.optimizer}" if self.optimizer else ""
+        return f"{self.arm} {self.model}/{self.preset} {self.phase}{optimizer} batch {self.batch}"
 
 
 def twins_of(suite: Suite, running: Collection[str] | None = None) -> tuple[str, ...]:
@@ -69,10 +69,10 @@ def twins_of(suite: Suite, running: Collection[str] | None = None) -> tuple[str,
         serves = not arm.suffix and (running is None or name in running)
         if serves and offered > best.get(arm.mode.profile, (0, ""))[0]:
             best[arm.mode.profile] = offered, name
-    found = {profile: name for profile, (_, name) in best.items()}
+    twins = {profile: name for profile, (_, name) in best.items()}
     if suite.twin != "auto":
-        found[get_arm(suite.twin).mode.profile] = suite.twin
-    return tuple(found.values())
+        twins[get_arm(suite.twin).mode.profile] = suite.twin
+    return tuple(twins.values())
 
 
 def _offered(suite: Suite, name: str) -> int:
@@ -93,8 +93,8 @@ def _offered(suite: Suite, name: str) -> int:
 def with_twin(suite: Suite, running: Collection[str] | None = None) -> tuple[str, ...]:
     """Return the arms of a suite; each arm that runs twice is followed by its A/A twin."""
     twins = twins_of(suite, running)
-    named = [[name, f"{name}{TWIN}"] if name in twins else [name] for name in suite.arms]
-    return tuple(dict.fromkeys(name for names in named for name in names))
+    groups = [[name, f"{name}{TWIN}"] if name in twins else [name] for name in suite.arms]
+    return tuple(dict.fromkeys(name for names in groups for name in names))
 
 
 def plan(suite: Suite, running: Collection[str] | None = None) -> list[Cell]:
@@ -108,7 +108,7 @@ def plan(suite: Suite, running: Collection[str] | None = None) -> list[Cell]:
     comparisons: dict[tuple[object, ...], str] = {}
     rows = (
         (threads, arm, model, preset, batch, phase)
-        for threads, arm, model, given, batch, phase in product(
+        for threads, arm, model, suite_preset, batch, phase in product(
             suite.threads,
             with_twin(suite, running),
             suite.models,
@@ -116,7 +116,7 @@ def plan(suite: Suite, running: Collection[str] | None = None) -> list[Cell]:
             suite.batches,
             suite.phases,
         )
-        for preset in presets_of(suite, model, given, phase)
+        for preset in presets_of(suite, model, suite_preset, phase)
     )
     for threads, arm, model, preset, batch, phase in rows:
         definition = reference.get(model)

@@ -83,10 +83,10 @@ class Domain:
         """Return whether all values are in the domain; many at once cost far less than singly."""
         if self.kind is None:
             return True
-        found = set(map(type, values))
-        if found - self._types():
+        kinds = set(map(type, values))
+        if kinds - self._types():
             return False
-        if _NONE in found:
+        if _NONE in kinds:
             values = [value for value in values if value is not None]
         if self.kind in (int, float):
             return self._holds_numbers(values)
@@ -95,9 +95,9 @@ class Domain:
         return self._holds_parts(values)
 
     def _types(self) -> set[type]:
-        own: set[type] = {float, int} if self.kind is float else {self.kind or _NONE}
-        own |= {str} if isinstance(self.limit, Unlimited) or self.limit.unknown else set()
-        return own | {_NONE} if self.optional else own
+        kinds: set[type] = {float, int} if self.kind is float else {self.kind or _NONE}
+        kinds |= {str} if isinstance(self.limit, Unlimited) or self.limit.unknown else set()
+        return kinds | {_NONE} if self.optional else kinds
 
     def _holds_numbers(self, values: Collection[Any]) -> bool:
         if isinstance(self.limit, Unlimited):
@@ -130,16 +130,20 @@ class Domain:
             parts: list[tuple[str, Any, Domain]] = []
         elif isinstance(value, dict) and self.members is not None:
             members = self.members.items()
-            if lacking := [name for name, each in members if each.required and name not in value]:
-                return f"{place} has no {lacking[0]!r}"
-            parts = [(f"{place}.{n}", value[n], each.domain) for n, each in members if n in value]
+            if missing := [
+                name for name, member in members if member.required and name not in value
+            ]:
+                return f"{place} has no {missing[0]!r}"
+            parts = [
+                (f"{place}.{n}", value[n], member.domain) for n, member in members if n in value
+            ]
         elif isinstance(value, list | dict) and self.of is not None:
             pairs = value.items() if isinstance(value, dict) else enumerate(value)
             parts = [(f"{place}[{shortened(key)}]", part, self.of) for key, part in pairs]
         else:
             parts = []
-        for where, part, domain in parts:
-            if fault := domain.fault(part, where):
+        for part_place, part, domain in parts:
+            if fault := domain.fault(part, part_place):
                 return fault
         return f"{place} is {shortened(value)}, not {self.named()}"
 
@@ -169,8 +173,8 @@ class Member:
 
     def holds(self, objects: Collection[Mapping[str, Any]], name: str) -> bool:
         """Return whether the field is good in all objects."""
-        given = [each[name] for each in objects if name in each]
-        return (len(given) == len(objects) or not self.required) and self.domain.holds(given)
+        values = [item[name] for item in objects if name in item]
+        return (len(values) == len(objects) or not self.required) and self.domain.holds(values)
 
 
 def members_of(shape: type) -> dict[str, Member]:
@@ -179,13 +183,13 @@ def members_of(shape: type) -> dict[str, Member]:
     A field with a default may be missing. It may be null, too, as in records of older versions.
     """
     hints = typing.get_type_hints(shape, include_extras=True)
-    found = {}
-    for each in dataclasses.fields(shape):
+    members = {}
+    for field in dataclasses.fields(shape):
         missing = dataclasses.MISSING
-        required = each.default is missing and each.default_factory is missing
-        meaning, domain = described(hints[each.name])
-        found[each.name] = Member(domain, meaning, required)
-    return found
+        required = field.default is missing and field.default_factory is missing
+        meaning, domain = described(hints[field.name])
+        members[field.name] = Member(domain, meaning, required)
+    return members
 
 
 def described(annotation: Any) -> tuple[str, Domain]:
@@ -193,11 +197,11 @@ def described(annotation: Any) -> tuple[str, Domain]:
     meaning, optional, limits = "", False, list[Any]()
     while True:
         if typing.get_origin(annotation) is Annotated:
-            annotation, *more = typing.get_args(annotation)
-            meaning = meaning or next((each for each in more if isinstance(each, str)), "")
-            limits += [each for each in more if not isinstance(each, str)]
+            annotation, *metadata = typing.get_args(annotation)
+            meaning = meaning or next((entry for entry in metadata if isinstance(entry, str)), "")
+            limits += [entry for entry in metadata if not isinstance(entry, str)]
         elif typing.get_origin(annotation) in (types.UnionType, typing.Union):
-            inner = [each for each in typing.get_args(annotation) if each is not _NONE]
+            inner = [argument for argument in typing.get_args(annotation) if argument is not _NONE]
             (annotation,), optional = inner, True
         else:
             return meaning, _domain(annotation, optional, limits)
@@ -206,13 +210,15 @@ def described(annotation: Any) -> tuple[str, Domain]:
 def _domain(annotation: Any, optional: bool, limits: Sequence[Any]) -> Domain:
     if annotation is Any:
         return Domain(None)
-    shape = next((each for each in (annotation, *limits) if dataclasses.is_dataclass(each)), None)
+    shape = next(
+        (entry for entry in (annotation, *limits) if dataclasses.is_dataclass(entry)), None
+    )
     if isinstance(shape, type):
         return Domain(dict, optional, members=members_of(shape))
     origin, parts = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
     kind = {Sequence: list, tuple: list, Mapping: dict}.get(origin, origin)
-    limit = next((each for each in limits if isinstance(each, Between | Unlimited)), Between())
-    words = next((each.words for each in limits if isinstance(each, OneOf)), ())
+    limit = next((entry for entry in limits if isinstance(entry, Between | Unlimited)), Between())
+    words = next((entry.words for entry in limits if isinstance(entry, OneOf)), ())
     part = parts[1 if kind is dict else 0] if parts else Any
     return Domain(
         kind,
@@ -220,7 +226,7 @@ def _domain(annotation: Any, optional: bool, limits: Sequence[Any]) -> Domain:
         limit=limit,
         words=words,
         of=described(part)[1] if kind in (list, dict) else None,
-        equal_lengths=any(isinstance(each, EqualLengths) for each in limits),
+        equal_lengths=any(isinstance(entry, EqualLengths) for entry in limits),
     )
 
 

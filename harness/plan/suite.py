@@ -139,7 +139,7 @@ class Suite:
 
     def to_json(self) -> dict[str, Any]:
         """Return a dictionary for the run's description."""
-        return {**asdict(self), "models_from": [shown(Path(each)) for each in self.models_from]}
+        return {**asdict(self), "models_from": [shown(Path(folder)) for folder in self.models_from]}
 
 
 def suite_names() -> dict[str, Path]:
@@ -176,8 +176,8 @@ class _Reader:
     text: str
 
     def suite(self, tables: Mapping[str, Any]) -> Suite:
-        known = {each.name for each in fields(Suite)} - {"name", "own_presets"}
-        values = {key: self._known(key, known) and tables[key] for key in tables}
+        keys = {member.name for member in fields(Suite)} - {"name", "own_presets"}
+        values = {key: self._known(key, keys) and tables[key] for key in tables}
         for key in ("title", "models", "arms"):
             if key not in values:
                 raise BadInput(f"{self.path}: the key '{key}' is missing")
@@ -193,7 +193,7 @@ class _Reader:
                 checked[key] = self._typed(key, value, _SCALARS[key])
             else:
                 checked[key] = self._list(key, value)
-        folders = [self.path.parent / each for each in checked.get("models_from", ())]
+        folders = [self.path.parent / folder for folder in checked.get("models_from", ())]
         try:
             checked["models_from"] = add_folders(folders)
         except BadInput as error:
@@ -215,7 +215,7 @@ class _Reader:
 
         An empty table names a built-in preset.
         """
-        own: dict[str, dict[str, Any]] = {}
+        own_presets: dict[str, dict[str, Any]] = {}
         for name, table in tables.items():
             if not isinstance(table, dict):
                 raise BadInput(
@@ -224,10 +224,10 @@ class _Reader:
             if table:
                 base = self._typed("base", table.get("base", "small"), str)
                 changes = {key: value for key, value in table.items() if key != "base"}
-                own[name] = {"base": base, "changes": changes}
+                own_presets[name] = {"base": base, "changes": changes}
         if not tables:
             raise BadInput(f"{self._place('presets')}: 'presets' names no preset")
-        return tuple(tables), own
+        return tuple(tables), own_presets
 
     def _variables(self, table: Any) -> dict[str, str]:
         if not isinstance(table, dict):
@@ -241,11 +241,11 @@ class _Reader:
                 raise BadInput(f"{self._place(name)}: {objection}")
         return table
 
-    def _known(self, key: str, known: Sequence[str] | set[str]) -> bool:
-        if key not in known:
-            near = difflib.get_close_matches(key, sorted(known), n=3) or sorted(known)
+    def _known(self, key: str, keys: Sequence[str] | set[str]) -> bool:
+        if key not in keys:
+            suggestions = difflib.get_close_matches(key, sorted(keys), n=3) or sorted(keys)
             raise BadInput(
-                f"{self._place(key)}: unknown key '{key}'; did you mean {', '.join(near)}?"
+                f"{self._place(key)}: unknown key '{key}'; did you mean {', '.join(suggestions)}?"
             )
         return True
 
@@ -262,21 +262,21 @@ class _Reader:
                 raise BadInput(f"{self._place(key)}: {fault}")
         return kind(**table)
 
-    def _typed(self, key: str, value: Any, wanted: type) -> Any:
-        accepted = (int, float) if wanted is float else (wanted,)
-        if not isinstance(value, accepted) or (isinstance(value, bool) and wanted is not bool):
+    def _typed(self, key: str, value: Any, kind: type) -> Any:
+        kinds = (int, float) if kind is float else (kind,)
+        if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
             raise BadInput(
-                f"{self._place(key)}: '{key}' is {_words(wanted)}, not {_words(type(value))}"
+                f"{self._place(key)}: '{key}' is {_words(kind)}, not {_words(type(value))}"
             )
         return value
 
     def _list(self, key: str, value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list) or not value:
             raise BadInput(f"{self._place(key)}: '{key}' is a list with at least one entry")
-        wanted = {"batches": (int,), "times": (int,), "threads": (int, str)}.get(key, (str,))
-        for each in value:
-            if not isinstance(each, wanted) or isinstance(each, bool):
-                raise BadInput(f"{self._place(key)}: '{key}' cannot hold {each!r}")
+        kinds = {"batches": (int,), "times": (int,), "threads": (int, str)}.get(key, (str,))
+        for entry in value:
+            if not isinstance(entry, kinds) or isinstance(entry, bool):
+                raise BadInput(f"{self._place(key)}: '{key}' cannot hold {entry!r}")
         return tuple(value)
 
     def _place(self, word: str) -> str:
@@ -318,18 +318,20 @@ def validated(suite: Suite) -> Suite:
             raise _BadValue("times", f"a sequence has at least 1 element, not {time}")
     for model in suite.models:
         definition = reference.get(model)
-        _check_traceable(definition, [each for each in suite.presets if each in suite.own_presets])
+        _check_traceable(
+            definition, [preset for preset in suite.presets if preset in suite.own_presets]
+        )
         for preset in suite.presets:
             definition.sizes(preset)
-            for each in presets_of(suite, model, preset, "training"):
-                definition.sizes(each)
+            for variant in presets_of(suite, model, preset, "training"):
+                definition.sizes(variant)
     _all_known("phase", suite.phases, PHASES)
     _all_known("optimizer", suite.optimizers, tuple(OPTIMIZERS))
     _all_known("numeric mode", (suite.numeric,), NUMERICS)
     _all_known("device", (suite.device,), DEVICES)
     _all_known("level", (suite.level,), tuple(LEVELS))
     _all_known("residency", (suite.residency,), RESIDENCIES)
-    threads = (_threads(each, cores) for each in suite.threads)
+    threads = (_threads(count, cores) for count in suite.threads)
     names = expand_arms(suite.arms)
     if suite.twin not in ("auto", "none") and get_arm(suite.twin).name not in names:
         raise _BadValue(
@@ -337,7 +339,7 @@ def validated(suite: Suite) -> Suite:
             f"the A/A twin {suite.twin} is not among the arms ({', '.join(names)}): name one of"
             ' them, "auto" or "none"',
         )
-    found = replace(
+    result = replace(
         suite,
         models=tuple(dict.fromkeys(suite.models)),
         arms=names,
@@ -349,11 +351,11 @@ def validated(suite: Suite) -> Suite:
         threads=tuple(dict.fromkeys(threads)),
     )
     members = members_of(Suite)
-    for key, value in found.to_json().items():
+    for key, value in result.to_json().items():
         listed = [*value] if isinstance(value, tuple) else value
         if fault := members[key].domain.fault(listed, key):
             raise _BadValue(key, fault)
-    return found
+    return result
 
 
 def add_folders(folders: Iterable[Path]) -> tuple[str, ...]:
@@ -415,23 +417,23 @@ class UnusableModels(UserWarning):
     """The models of an installed package cannot be used; the message says why."""
 
 
-def _all_known(what: str, names: Sequence[str], known: Sequence[str]) -> None:
+def _all_known(what: str, names: Sequence[str], choices: Sequence[str]) -> None:
     for name in names:
-        if name not in known:
-            raise UnknownName(what, name, known)
+        if name not in choices:
+            raise UnknownName(what, name, choices)
 
 
-def _threads(wanted: int | str, cores: int) -> int:
-    if wanted == "all":
+def _threads(count: int | str, cores: int) -> int:
+    if count == "all":
         return cores
-    if not isinstance(wanted, int):
-        raise UnknownName("number of threads", str(wanted), ("all",))
-    if not 1 <= wanted <= cores:
+    if not isinstance(count, int):
+        raise UnknownName("number of threads", str(count), ("all",))
+    if not 1 <= count <= cores:
         raise _BadValue(
             "threads",
-            f"threads must be from 1 to the {cores} available cores{_quota(cores)}, not {wanted}",
+            f"threads must be from 1 to the {cores} available cores{_quota(cores)}, not {count}",
         )
-    return wanted
+    return count
 
 
 def _quota(cores: int) -> str:
@@ -440,10 +442,10 @@ def _quota(cores: int) -> str:
 
 def expand_arms(patterns: Sequence[str]) -> tuple[str, ...]:
     """Expand names and patterns like ``keras:*`` to names, each once. Raises UnknownName."""
-    known = tuple(arms())
+    names = tuple(arms())
     chosen: list[str] = []
     for pattern in patterns:
-        matches = [name for name in known if fnmatchcase(name, pattern)]
+        matches = [name for name in names if fnmatchcase(name, pattern)]
         if not matches:
             matches = [get_arm(pattern).name]
         chosen.extend(name for name in matches if name not in chosen)

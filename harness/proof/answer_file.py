@@ -55,8 +55,8 @@ class AnswerFile:
         check = self._compare(key, key, expected, 0.0)
         if check.note:
             return check
-        wrong = float((self.got[key] != expected).mean())
-        return Check(key, wrong, 0.0, f"{wrong:.0%} of the tokens are others" if wrong else "")
+        share = float((self.got[key] != expected).mean())
+        return Check(key, share, 0.0, f"{share:.0%} of the tokens are others" if share else "")
 
     def _start(self, name: str) -> NDArray[Any]:
         """A parameter or statistic as it was loaded."""
@@ -76,10 +76,10 @@ class AnswerFile:
         """How far an array of the answer is from its start."""
         return np.asarray(self.got[key].astype(np.float64) - start.astype(np.float64))
 
-    def _held(self, name: str, when: str = "initial") -> str:
+    def _held(self, name: str, stage: str = "initial") -> str:
         """The name under which a framework keeps a statistic; some keep unbiased variances."""
         unbiased = name.removesuffix("variance") + "unbiased_variance"
-        return unbiased if f"{when}/state/{unbiased}" in self.got else name
+        return unbiased if f"{stage}/state/{unbiased}" in self.got else name
 
     def _compare(
         self,

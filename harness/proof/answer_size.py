@@ -19,18 +19,18 @@ def answer_bytes(case: Case, answers: Answers) -> int:
     Every parameter and statistic comes as loaded, after one step and after all, with gradients;
     the outputs come once per input set. All may be float64.
     """
-    given = [value for outputs in answers.outputs for value in outputs.values()]
-    return _most_bytes(case, [*given, *answers.tokens, *answers.tokens], answers.steps)
+    arrays = [value for outputs in answers.outputs for value in outputs.values()]
+    return _most_bytes(case, [*arrays, *answers.tokens, *answers.tokens], answers.steps)
 
 
 def closing_bytes(case: Case, closing: Closing) -> int:
     """The most bytes that an honest file of the answers of a closing case may have."""
-    given = [value for outputs in closing.outputs for value in outputs.values()]
-    return _most_bytes(case, [*given, *(3 * closing.tokens)], READ)
+    arrays = [value for outputs in closing.outputs for value in outputs.values()]
+    return _most_bytes(case, [*arrays, *(3 * closing.tokens)], READ)
 
 
-def _most_bytes(case: Case, given: Sequence[NDArray[Any]], steps: int) -> int:
-    held = [*case.parameters.values(), *case.state.values()]
-    elements = sum(8 * value.size for value in held) + sum(2 * value.size for value in given)
-    names = 8 * len(held) + 2 * len(given) + steps * len(case.model.objectives)
+def _most_bytes(case: Case, arrays: Sequence[NDArray[Any]], steps: int) -> int:
+    variables = [*case.parameters.values(), *case.state.values()]
+    elements = sum(8 * value.size for value in variables) + sum(2 * value.size for value in arrays)
+    names = 8 * len(variables) + 2 * len(arrays) + steps * len(case.model.objectives)
     return 16 * elements + 2 * ENTRY_BYTES * names + (1 << 20)

@@ -68,15 +68,15 @@ def _stamp(path: Path) -> Stamp:
 
 
 def _failed(
-    done: subprocess.CompletedProcess[str], *, out_of_memory: bool
+    process: subprocess.CompletedProcess[str], *, out_of_memory: bool
 ) -> tuple[Literal["out-of-memory", "failed"], str]:
     """Return the status of a cell whose case was not solved, and why."""
-    last = (done.stderr.strip().splitlines() or [""])[-1]
-    if done.returncode < 0:
-        last = f"it died of {signal.Signals(-done.returncode).name}"
-    if out_of_memory or any(word in done.stderr for word in _NO_MEMORY):
+    last = (process.stderr.strip().splitlines() or [""])[-1]
+    if process.returncode < 0:
+        last = f"it died of {signal.Signals(-process.returncode).name}"
+    if out_of_memory or any(word in process.stderr for word in _NO_MEMORY):
         return "out-of-memory", f"memory ran out ({last})"
-    return "failed", last or f"it left with exit code {done.returncode}"
+    return "failed", last or f"it left with exit code {process.returncode}"
 
 
 @dataclass
@@ -147,8 +147,12 @@ class Cases:
                     *(str(gate), str(closing)),
                 )
                 expected = read_closing(closing)
-            further = closing_case(case)
-            self._closings[key] = (self._file("closing", key, lambda: further), further, expected)
+            final_case = closing_case(case)
+            self._closings[key] = (
+                self._file("closing", key, lambda: final_case),
+                final_case,
+                expected,
+            )
         return self._closings[key]
 
     def _reference(self, task: tuple[Any, ...], *arguments: str) -> str:
@@ -162,20 +166,20 @@ class Cases:
             raise self._unsolved[task]
         module, model, preset, batch = task[:4]
         killed = oom_kills()
-        done = completed(
+        process = completed(
             # -P: nothing from the working folder
             [sys.executable, "-P", "-m", module, *arguments],
             variables={**reference_variables(), **outside_variables()},
             memory_limit_bytes=memory_limit_bytes(self.suite.limits.memory_gib),
         )
-        if done.returncode:
-            status, reason = _failed(done, out_of_memory=oom_kills() != killed)
+        if process.returncode:
+            status, reason = _failed(process, out_of_memory=oom_kills() != killed)
             refuse_full(self.scratch, reason)
             name = f"{model}/{preset} with batch {batch}"
             failure = WorkerFailure(status, f"the reference could not solve {name}: {reason}")
             self._unsolved[task] = failure
             raise failure
-        return done.stdout
+        return process.stdout
 
     def doubled(self, cell: Cell) -> CaseFile:
         """Return a case of twice the batch, which is timed but not judged."""
@@ -230,8 +234,8 @@ class Cases:
             self._learned[key] = expected_curve(curves)
         return self._learned[key]
 
-    def _file(self, what: str, key: tuple[str | int, ...], draw: Callable[[], Case]) -> CaseFile:
-        folder = self.scratch / "cases" / "-".join(map(str, (what, *key)))
+    def _file(self, kind: str, key: tuple[str | int, ...], draw: Callable[[], Case]) -> CaseFile:
+        folder = self.scratch / "cases" / "-".join(map(str, (kind, *key)))
         file = CaseFile(folder / "case.npz", draw)
         file.intact()
         return file

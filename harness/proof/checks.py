@@ -63,9 +63,9 @@ class Slot:
 
 def fence_check(seconds: CheckFenceReply) -> Check:
     """Check that a fence lets no work pass."""
-    late = max(seconds.after - seconds.later - CLOCK_SECONDS, 0.0)
-    share = late / seconds.fenced
-    note = f"{late:.3g} s of work of a step of {seconds.fenced:.3g} s were left after the fence"
+    delay = max(seconds.after - seconds.later - CLOCK_SECONDS, 0.0)
+    share = delay / seconds.fenced
+    note = f"{delay:.3g} s of work of a step of {seconds.fenced:.3g} s were left after the fence"
     return Check("fence read", share, FENCE_READ, note if share > FENCE_READ else "")
 
 
@@ -74,9 +74,9 @@ def affinity_check(allowed: Sequence[int], given: Sequence[int]) -> Check:
 
     ``allowed``: cores on which any thread of the process tree may run; ``given``: its own.
     """
-    others = sorted(set(allowed) - set(given))
-    note = f"its threads may run on the cores {others}, too" if others else ""
-    return Check("affinity", float(len(others)), 0.0, note)
+    other_cores = sorted(set(allowed) - set(given))
+    note = f"its threads may run on the cores {other_cores}, too" if other_cores else ""
+    return Check("affinity", float(len(other_cores)), 0.0, note)
 
 
 def concurrency_check(slices: Sequence[Slice], threads: int) -> Check:
@@ -117,8 +117,8 @@ def doubled_check(step_seconds: float, doubled_seconds: float) -> Check:
 
 def handles_check(seconds: CheckHandlesReply) -> Check:
     """Check that earlier steps are computed before they are read."""
-    longer = seconds.earlier - seconds.last - READING_SECONDS
-    postponed = max(longer, 0.0) / seconds.fenced
+    delay = seconds.earlier - seconds.last - READING_SECONDS
+    postponed = max(delay, 0.0) / seconds.fenced
     note = (
         f"reading an earlier step takes {postponed:.2f} steps longer than reading the last:"
         " steps are computed when they are read, and slices read only the last"
@@ -132,9 +132,9 @@ def first_visit_check(first: Sequence[float], again: Sequence[float]) -> Check:
     The least first seconds on the later half of the sets count, which the process has never seen.
     The first steps may still compile.
     """
-    new = min(first[len(first) // 2 :])
-    old = median(again)
-    ratio = new / (old + READING_SECONDS)
+    first_seconds = min(first[len(first) // 2 :])
+    again_seconds = median(again)
+    ratio = first_seconds / (again_seconds + READING_SECONDS)
     note = f"an input set takes {ratio:.3g} times as long at its first use"
     return Check("first visit", ratio, FIRST_VISIT, note if ratio > FIRST_VISIT else "")
 
@@ -144,8 +144,8 @@ def fresh_check(timed: Sequence[float], fresh: Sequence[float]) -> Check:
 
     The least seconds of the later fresh steps count, since noise and a start only add to them.
     """
-    new = min(fresh[len(fresh) // 2 :])
-    ratio = (median(timed) + CLOCK_SECONDS) / (new + READING_SECONDS)
+    fresh_seconds = min(fresh[len(fresh) // 2 :])
+    ratio = (median(timed) + CLOCK_SECONDS) / (fresh_seconds + READING_SECONDS)
     note = f"a timed step takes {ratio:.2f} of what it takes after a fresh load"
     return Check("as after a load", AS_FRESH / ratio, 1.0, note if ratio < AS_FRESH else "")
 
@@ -183,17 +183,17 @@ def _clock_checks(slots: Sequence[Slot], steps: int) -> list[Check]:
     """
     request = REQUEST_SECONDS + steps * REPLY_STEP_SECONDS
     largest = max((slot.reply.worker_seconds + request) / slot.host_seconds for slot in slots)
-    usual = median(slot.reply.worker_seconds / slot.host_seconds for slot in slots)
-    error = max(CLOCK_LEAST / largest, usual / CLOCK_MOST)
-    clock = f"its clock showed {usual:.0%} of the time that the host waited"
+    share = median(slot.reply.worker_seconds / slot.host_seconds for slot in slots)
+    error = max(CLOCK_LEAST / largest, share / CLOCK_MOST)
+    clock_note = f"its clock showed {share:.0%} of the time that the host waited"
     whole = median(
         (slot.reply.slices["throughput"].seconds + CLOCK_SECONDS) / slot.reply.window_seconds
         for slot in slots
     )
-    lost = f"its throughput slices are said to take {whole:.0%} of the time that they took"
+    slice_note = f"its throughput slices are said to take {whole:.0%} of the time that they took"
     return [
-        Check("clock", error, 1.0, clock if error > 1 else ""),
-        Check("slice seconds", CLOCK_LEAST / whole, 1.0, lost if whole < CLOCK_LEAST else ""),
+        Check("clock", error, 1.0, clock_note if error > 1 else ""),
+        Check("slice seconds", CLOCK_LEAST / whole, 1.0, slice_note if whole < CLOCK_LEAST else ""),
     ]
 
 

@@ -55,11 +55,13 @@ def judge_kept(
     """
     outcomes = []
     for begin in range(len(case.inputs)):
-        turned = Answers(
+        turned_answers = Answers(
             (*answers.outputs[begin:], *answers.outputs[:begin]),
             tokens=(*answers.tokens[begin:], *answers.tokens[:begin]),
         )
-        judging = _ClosingJudging(case, turned, got, TOLERANCES[numeric], set(), exact(numeric))
+        judging = _ClosingJudging(
+            case, turned_answers, got, TOLERANCES[numeric], set(), exact(numeric)
+        )
         with np.errstate(all="ignore"):
             checks = judging.kept_tokens() if phase == "generation" else judging.outputs(1)
             outcomes.append(
@@ -100,15 +102,15 @@ class _ClosingJudging(AnswerFile):
             return
         for kind, start in (("parameter", self.case.parameters), ("state", self.case.state)):
             for name in start:
-                held = self._held(name, "trained") if kind == "state" else name
+                held_name = self._held(name, "trained") if kind == "state" else name
                 if name in closing.still:
                     continue
-                key = f"trained/{kind}/{held}"
+                key = f"trained/{kind}/{held_name}"
                 yield self._moved(
                     f"trained/{name}",
                     key,
                     name,
-                    closing.trained[held],
+                    closing.trained[held_name],
                     steps=steps,
                     tolerance=trained,
                 )

@@ -91,21 +91,21 @@ class _Judging(AnswerFile):
         trained.
         """
         summary, prefix = self.case.summary, "initial/parameter/"
-        needed = {
+        names = {
             name
             for name in (*self.case.parameters, *self.case.state)
             if phase == "training" or name in summary.held or prefix + name in self.got
         }
         sizes = [value.size for key, value in self.got.items() if key.startswith(prefix)]
-        expected = sum(spec.size for spec in summary.parameters if spec.name in needed)
+        expected = sum(spec.size for spec in summary.parameters if spec.name in names)
         note = "" if sum(sizes) == expected else f"{sum(sizes)} parameters instead of {expected}"
         yield Check("parameter count", float(abs(sum(sizes) - expected)), 0.0, note)
         for name, value in self.case.parameters.items():
-            if name in needed:
+            if name in names:
                 yield self._compare(f"parameter/{name}", prefix + name, value, PARAMETERS_LOADED)
         for name, value in self.case.state.items():
             key = f"initial/state/{self._held(name)}"
-            if name in needed or key in self.got:
+            if name in names or key in self.got:
                 yield self._compare(f"state/{name}", key, value, PARAMETERS_LOADED)
 
     def tokens(self) -> Iterator[Check]:
@@ -152,7 +152,7 @@ class _Judging(AnswerFile):
                 limit = self.tolerance.gradient_scale
                 yield Check(f"gradient scale/{name}/{number}", error, limit)
 
-    def _movements(self, when: str, moved: Arrays, optimizer: str, steps: int) -> Iterator[Check]:
+    def _movements(self, stage: str, moved: Arrays, optimizer: str, steps: int) -> Iterator[Check]:
         """Check the changes of ``steps`` steps.
 
         The checks are of every array, of the common factor, and of the elements that must not move.
@@ -161,43 +161,43 @@ class _Judging(AnswerFile):
         farthest = OPTIMIZERS[optimizer]["learning_rate"] * steps
         comparable = []
         for name, start in self.case.parameters.items():
-            key = f"{when}/parameter/{name}"
+            key = f"{stage}/parameter/{name}"
             if name in null:
-                yield self._barely_moved(when, name, key, start, farthest)
+                yield self._barely_moved(stage, name, key, start, farthest)
                 continue
-            limit = limits[when]
+            limit = limits[stage]
             check = self._moved(
-                f"{when}/{name}", key, name, moved[name], steps=steps, tolerance=limit
+                f"{stage}/{name}", key, name, moved[name], steps=steps, tolerance=limit
             )
             yield check
             if not check.note:
                 comparable.append(name)
                 if name in self.case.model.still:
-                    yield from self._still(when, name, key, start, moved[name])
+                    yield from self._still(stage, name, key, start, moved[name])
         for objective in self.case.model.objectives:
             names = [name for name in comparable if name.startswith(objective.trains)]
-            error = self._scale(when, names, moved, steps)
-            yield Check(f"{when} scale/{objective.name}", error, limits[f"{when}_scale"])
+            error = self._scale(stage, names, moved, steps)
+            yield Check(f"{stage} scale/{objective.name}", error, limits[f"{stage}_scale"])
         for name in self.case.state:
-            held = self._held(name)
-            title, key = f"{when} statistics/{name}", f"{when}/state/{held}"
-            limit = limits[f"{when}_statistics"]
-            yield self._moved(title, key, name, moved[held], steps=steps, tolerance=limit)
+            held_name = self._held(name)
+            title, key = f"{stage} statistics/{name}", f"{stage}/state/{held_name}"
+            limit = limits[f"{stage}_statistics"]
+            yield self._moved(title, key, name, moved[held_name], steps=steps, tolerance=limit)
 
     def _still(
-        self, when: str, name: str, key: str, start: NDArray[Any], expected: NDArray[Any]
+        self, stage: str, name: str, key: str, start: NDArray[Any], expected: NDArray[Any]
     ) -> Iterator[Check]:
         """Check the share of the elements without gradient that moved nevertheless."""
-        still = (expected == 0) & (start != 0)
-        if still.sum() >= STILL_SIZE:
-            share = float((self.got[key][still] != start[still]).mean())
+        mask = (expected == 0) & (start != 0)
+        if mask.sum() >= STILL_SIZE:
+            share = float((self.got[key][mask] != start[mask]).mean())
             note = f"{share:.0%} of the elements without gradient moved" if share else ""
-            yield Check(f"{when} still/{name}", share, STILL_SHARE, note)
+            yield Check(f"{stage} still/{name}", share, STILL_SHARE, note)
 
-    def _scale(self, when: str, names: Sequence[str], moved: Arrays, steps: int) -> float:
+    def _scale(self, stage: str, names: Sequence[str], moved: Arrays, steps: int) -> float:
         """The error of the factor between all movements, less the rounding of storing them."""
         start = self.case.parameters
-        ways = {name: self._way(f"{when}/parameter/{name}", start[name]) for name in names}
+        ways = {name: self._way(f"{stage}/parameter/{name}", start[name]) for name in names}
         error = scale_error((ways[name], moved[name]) for name in names)
         stored = sum(
             float((self._stored(name, moved[name], steps) * np.abs(moved[name])).sum())
@@ -237,9 +237,9 @@ class _Judging(AnswerFile):
         return Check(title, relative_error(losses, np.array(expected)), tolerance)
 
     def _barely_moved(
-        self, when: str, name: str, key: str, start: NDArray[Any], farthest: float
+        self, stage: str, name: str, key: str, start: NDArray[Any], farthest: float
     ) -> Check:
-        check = self._compare(f"{when} by rounding/{name}", key, start, 1.0)
+        check = self._compare(f"{stage} by rounding/{name}", key, start, 1.0)
         if check.note:
             return check
         moved = root_mean_square([self._way(key, start)])

@@ -34,20 +34,24 @@ def draw_interactions(
     taste, nature = (stream.standard_normal((n, FACTORS)) for n in (users, items))
     score = taste @ nature.T + stream.standard_normal(items) + stream.gumbel(size=(users, items))
     order = np.argsort(-score, axis=1)
-    others = stream.permuted(order[:, INTERACTIONS:], axis=1)
+    other_items = stream.permuted(order[:, INTERACTIONS:], axis=1)
     positives = stream.permuted(order[:, :INTERACTIONS], axis=1)
-    learned = positives[:, 1:]
-    ranked = np.concatenate((positives[:, :1], others[:, : CANDIDATES - 1]), axis=1)
-    negatives = others[np.arange(users)[:, None], _places(others, learned.shape[1], stream)]
+    learned_items = positives[:, 1:]
+    ranked = np.concatenate((positives[:, :1], other_items[:, : CANDIDATES - 1]), axis=1)
+    negatives = other_items[
+        np.arange(users)[:, None], _places(other_items, learned_items.shape[1], stream)
+    ]
     return (
-        _examples(np.concatenate((learned, negatives), axis=1), learned.shape[1]),
+        _examples(np.concatenate((learned_items, negatives), axis=1), learned_items.shape[1]),
         _examples(ranked, 1),
     )
 
 
-def _places(others: NDArray[Any], learned: int, stream: np.random.Generator) -> NDArray[np.int64]:
+def _places(
+    other_items: NDArray[Any], count: int, stream: np.random.Generator
+) -> NDArray[np.int64]:
     """Draw the places of the negatives, each independently; ranked items may be among them."""
-    return stream.integers(0, others.shape[1], (len(others), NEGATIVES * learned))
+    return stream.integers(0, other_items.shape[1], (len(other_items), NEGATIVES * count))
 
 
 def _examples(items: NDArray[Any], positives: int) -> Examples:

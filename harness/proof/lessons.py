@@ -158,12 +158,12 @@ def ranked(logits: NDArray[np.float64], labels: NDArray[Any]) -> tuple[float, fl
 
 def draw_lesson(model: str, preset: str, *, batch: int, seed: int, epochs: int) -> Lesson | str:
     """Draw the lesson for a model, or return the reason why there is none."""
-    drawn = draw_case(model, preset, seed, batch=batch, sets=1)
+    case = draw_case(model, preset, seed, batch=batch, sets=1)
     stream = np.random.default_rng([seed, TEST_EXAMPLES])
-    if drawn.model.data is None:
+    if case.model.data is None:
         return f"there is no data set for lessons of {model}"
-    if drawn.model.data == "interactions":
-        sizes = drawn.sizes
+    if case.model.data == "interactions":
+        sizes = case.sizes
         if sizes["items"] < 2 * CANDIDATES:
             return f"{sizes['items']} items are too few to rank {CANDIDATES} of them"
         splits = draw_interactions(sizes["users"], sizes["items"], stream)
@@ -172,17 +172,17 @@ def draw_lesson(model: str, preset: str, *, batch: int, seed: int, epochs: int) 
             for users, items, labels in splits
         )
         return _lesson(
-            drawn, train, test, test["label"], measure=ranked, stream=stream, epochs=epochs
+            case, train, test, test["label"], measure=ranked, stream=stream, epochs=epochs
         )
     # Imported here because it takes longer than all other imports of a command.
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    if drawn.model.data == "digit rows":
-        fitted = fit_rows(digits.images, drawn.sizes["vocabulary"], drawn.sizes["time"])
+    if case.model.data == "digit rows":
+        fitted = fit_rows(digits.images, case.sizes["vocabulary"], case.sizes["time"])
     else:
-        name = drawn.summary.inputs[0].name
-        images = fit_images(digits.images / 16.0, drawn.summary.inputs[0])
+        name = case.summary.inputs[0].name
+        images = fit_images(digits.images / 16.0, case.summary.inputs[0])
         fitted = images if isinstance(images, str) else {name: images}
     if isinstance(fitted, str):
         return fitted
@@ -193,7 +193,7 @@ def draw_lesson(model: str, preset: str, *, batch: int, seed: int, epochs: int) 
         for part in (order[:TEST_EXAMPLES], order[TEST_EXAMPLES:])
     )
     return _lesson(
-        drawn,
+        case,
         train,
         test,
         digits.target[order[:TEST_EXAMPLES]],
@@ -204,7 +204,7 @@ def draw_lesson(model: str, preset: str, *, batch: int, seed: int, epochs: int) 
 
 
 def _lesson(
-    drawn: Case,
+    case: Case,
     train: Arrays,
     test: Arrays,
     labels: NDArray[Any],
@@ -214,7 +214,7 @@ def _lesson(
     epochs: int,
 ) -> Lesson | str:
     """Return a lesson with, in every epoch, training batches in a new order, then test batches."""
-    batch, count, tests = drawn.batch, *(len(part["label"]) for part in (train, test))
+    batch, count, tests = case.batch, *(len(part["label"]) for part in (train, test))
     if batch > count:
         return f"a batch of {batch} is more than the {count} training examples"
     filled = np.resize(np.arange(tests), -(-tests // batch) * batch)
@@ -224,7 +224,7 @@ def _lesson(
         order = _whole_batches(stream.permutation(count), batch)
         sets += [{name: v[b] for name, v in train.items()} for b in order]
         sets += tested
-    return Lesson(replace(drawn, inputs=tuple(sets)), epochs, count // batch, labels, measure)
+    return Lesson(replace(case, inputs=tuple(sets)), epochs, count // batch, labels, measure)
 
 
 def _whole_batches(order: NDArray[Any], batch: int) -> Sequence[NDArray[Any]]:

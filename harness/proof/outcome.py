@@ -38,9 +38,9 @@ class Outcome:
         failed = [check for check in self.checks if not check.passed]
         if not failed:
             return ""
-        first, more = failed[0], len(failed) - 1
+        first, rest = failed[0], len(failed) - 1
         cause = first.note or f"error {first.error:.2g}, tolerance {first.tolerance:.0e}"
-        return f"{first.name}: {cause}" + (f" (and {more} more)" if more else "")
+        return f"{first.name}: {cause}" + (f" (and {rest} more)" if rest else "")
 
     def worst(self, *prefixes: str) -> float:
         """The largest error among checks whose name begins so; NaN without any."""

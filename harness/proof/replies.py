@@ -386,15 +386,15 @@ def described(values: Mapping[str, Any]) -> dict[str, str | float | None]:
     Numbers, truth values and null stay as they are; everything else becomes a text of one line.
     A value that exceeds the limits is cut, and says so.
     """
-    kept: dict[str, str | float | None] = {}
+    entries: dict[str, str | float | None] = {}
     for name in list(values)[:DESCRIBE_ENTRIES]:
         value = values[name]
         plain = value is None or isinstance(value, bool) or REAL.fits(value)
         text = value if isinstance(value, str) else _as_text(value)
-        kept[cut(name, DESCRIBE_CHARACTERS)] = value if plain else cut(text, DESCRIBE_CHARACTERS)
+        entries[cut(name, DESCRIBE_CHARACTERS)] = value if plain else cut(text, DESCRIBE_CHARACTERS)
     if len(values) > DESCRIBE_ENTRIES:
-        kept["cut"] = f"{len(values) - DESCRIBE_ENTRIES} more entries were left out"
-    return kept
+        entries["cut"] = f"{len(values) - DESCRIBE_ENTRIES} more entries were left out"
+    return entries
 
 
 def _as_text(value: Any) -> str:

@@ -102,10 +102,10 @@ CHECK_KINDS = {
     "gradient/": "gradients",
     "gradient scale/": "gradient_scale",
     "step losses": "step_losses",
-    **{f"{when}/": when for when in ("stepped", "trained")},
+    **{f"{stage}/": stage for stage in ("stepped", "trained")},
     **{
-        f"{when} {kind}/": f"{when}_{kind}"
-        for when in ("stepped", "trained")
+        f"{stage} {kind}/": f"{stage}_{kind}"
+        for stage in ("stepped", "trained")
         for kind in ("scale", "statistics")
     },
 }
@@ -120,8 +120,8 @@ def loose(tolerances_of: Iterable[tuple[str, float]], numeric: str = "float32") 
     row, widest = asdict(TOLERANCES[numeric]), dict[str, float]()
     for name, tolerance in tolerances_of:
         for prefix, kind in CHECK_KINDS.items():
-            usual = max(LOOSE * row[kind], SCATTER_MARGIN * SETTLED.get(kind, 0.0))
-            if name.startswith(prefix) and tolerance > usual:
+            bound = max(LOOSE * row[kind], SCATTER_MARGIN * SETTLED.get(kind, 0.0))
+            if name.startswith(prefix) and tolerance > bound:
                 words = kind.replace("_", " ")
                 widest[words] = max(tolerance, widest.get(words, 0.0))
     return widest
@@ -137,7 +137,7 @@ def closing_loose(tolerances_of: Iterable[tuple[str, float]]) -> dict[str, float
     """Return the same as :func:`loose` for the checks of one cell's closing gate."""
     widest = dict[str, float]()
     for name, tolerance in tolerances_of:
-        for prefix, (words, usual) in CLOSING_KINDS.items():
-            if name.startswith(prefix) and tolerance > usual:
+        for prefix, (words, bound) in CLOSING_KINDS.items():
+            if name.startswith(prefix) and tolerance > bound:
                 widest[words] = max(tolerance, widest.get(words, 0.0))
     return widest

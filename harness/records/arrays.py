@@ -45,8 +45,8 @@ def typed_frame(name: str, columns: Columns, owners: Sequence[str]) -> pandas.Da
 def typed_array(dtype: str, values: Sequence[Any], where: Callable[[int], str]) -> Any:
     """Return an array of recorded values. Raises BadInput for one that does not fit the column."""
     types = set(map(type, values))
-    if strange := types - _TYPES[dtype]:
-        row = next(row for row, value in enumerate(values) if type(value) in strange)
+    if bad_types := types - _TYPES[dtype]:
+        row = next(row for row, value in enumerate(values) if type(value) in bad_types)
         raise BadInput(f"{where(row)}: {values[row]!r} is not of type {dtype}")
     try:
         if dtype == NUMBER and str in types:

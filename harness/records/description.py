@@ -74,16 +74,18 @@ def _mixed(cells: Sequence[Mapping[str, Any]]) -> str | None:
     of_comparison: dict[str, int] = {}
     of_task: dict[tuple[Any, ...], int] = {}
     for number, cell in enumerate(cells):
-        other = of_comparison.setdefault(cell["comparison"], number)
+        first = of_comparison.setdefault(cell["comparison"], number)
         for name in TASK:
-            if cell[name] != cells[other][name]:
-                was, now = (shortened(each[name]) for each in (cells[other], cell))
+            if cell[name] != cells[first][name]:
+                expected, value = (shortened(member[name]) for member in (cells[first], cell))
                 place = f"cells[{number}].{name}"
-                return f"{place} is {now}, but {was} in cells[{other}] of the same comparison"
-        other = of_task.setdefault(tuple(cell[name] for name in TASK), number)
-        if cell["comparison"] != cells[other]["comparison"]:
+                return (
+                    f"{place} is {value}, but {expected} in cells[{first}] of the same comparison"
+                )
+        first = of_task.setdefault(tuple(cell[name] for name in TASK), number)
+        if cell["comparison"] != cells[first]["comparison"]:
             return (
-                f"cells[{number}].comparison is not that of cells[{other}], which has the same task"
+                f"cells[{number}].comparison is not that of cells[{first}], which has the same task"
             )
     return None
 

@@ -86,11 +86,11 @@ def load(paths: Path | str | Iterable[Path | str]) -> Frames:
     Warns with TornRecord if a run's last line is torn. Warns with CopiedRun if a folder is left out
     because it is a copy of another one.
     """
-    given = [paths] if isinstance(paths, str | Path) else [*paths]
+    folders = [paths] if isinstance(paths, str | Path) else [*paths]
     try:
-        return _loaded([open_run(folder) for folder, _ in run_folders(given)])
+        return _loaded([open_run(folder) for folder, _ in run_folders(folders)])
     except BadInput:
-        return _loaded(read_each(given, _readable))
+        return _loaded(read_each(folders, _readable))
 
 
 def _readable(folder: Path) -> Run:
@@ -121,8 +121,8 @@ def _frames(runs: Mapping[str, Run]) -> Frames:
         rows[kind] = [row for row in rows[kind] if row[1] == latest[row[0]]]
     columns = _cells(planned, rows)
     cells = typed_frame("cells", columns, owners)
-    found = {kind: _checks(columns_of(kind, rows)) for kind in _JUDGING}
-    _withhold(rows, found, columns["status"], _never_closed(runs))
+    checks_by_kind = {kind: _checks(columns_of(kind, rows)) for kind in _JUDGING}
+    _withhold(rows, checks_by_kind, columns["status"], _never_closed(runs))
 
     def of_cells(name: str, columns: Columns) -> pandas.DataFrame:
         owner = numpy.asarray(columns["owner"], dtype=numpy.int64)
@@ -141,13 +141,13 @@ def _frames(runs: Mapping[str, Run]) -> Frames:
     slices["quarantined"] = quarantined(slices, rounds, columns["comparison"], run_of)
     slice_frame = of_cells("slices", slices)
     refuse_doubled(slice_frame, runs)
-    checks, closings = found["check"], found["closing"]
+    checks, closings = checks_by_kind["check"], checks_by_kind["closing"]
     return Frames(
         runs=_runs_frame(runs, rows["session"]),
         cells=cells,
         processes=_of_runs("processes", json_texts(processes, "asked", "describe"), runs),
         startup=of_cells("startup", startup_columns(columns_of("startup", rows), served)),
-        gate=of_cells("gate", found["gate"]),
+        gate=of_cells("gate", checks_by_kind["gate"]),
         checks=of_cells("checks", {n: [*checks[n], *closings[n]] for n in checks}),
         closings=of_cells("closings", columns_of("closing", rows)),
         calibrations=of_cells("calibrations", columns_of("calibration", rows)),
@@ -164,26 +164,31 @@ def _frames(runs: Mapping[str, Run]) -> Frames:
 
 
 def _withhold(
-    rows: Rows, found: Mapping[str, Columns], statuses: Sequence[str], never_closed: Sequence[int]
+    rows: Rows,
+    checks_by_kind: Mapping[str, Columns],
+    statuses: Sequence[str],
+    never_closed: Sequence[int],
 ) -> None:
     """Remove the numbers of wrong cells from ``rows``: no number of such a cell leaves this file.
 
     The kinds of ``_WITHHELD`` stay for cells whose answers agree. Such a cell has a gate with
     checks. All its records of ``_JUDGING`` and all their checks passed, and its status is not
     "wrong". Its slices also need a closing gate, except in runs that are older than the closing
-    gate. ``found``: the rows of checks, by kind of record. ``statuses``: by position of the cell.
-    ``never_closed``: the positions of the cells of older runs.
+    gate. ``checks_by_kind``: the rows of checks, by kind of record. ``statuses``: by position of
+    the cell. ``never_closed``: the positions of the cells of older runs.
     """
-    agreed = set(found["gate"]["owner"])  # a gate without checks proves nothing
-    for kind, checks in found.items():
+    agreed = set(checks_by_kind["gate"]["owner"])  # a gate without checks proves nothing
+    for kind, checks in checks_by_kind.items():
         agreed -= {row[0] for row in rows[kind] if row[2] is not True}
         agreed -= {
-            owner for owner, ok in zip(checks["owner"], checks["passed"], strict=True) if not ok
+            owner
+            for owner, passed in zip(checks["owner"], checks["passed"], strict=True)
+            if not passed
         }
     agreed -= {position for position, status in enumerate(statuses) if status == "wrong"}
     for kind in _WITHHELD:
         rows[kind] = [row for row in rows[kind] if row[0] in agreed]
-    closed = {*found["closing"]["owner"], *never_closed}
+    closed = {*checks_by_kind["closing"]["owner"], *never_closed}
     rows["slice"] = [row for row in rows["slice"] if row[0] in closed]
 
 
@@ -204,21 +209,21 @@ def _cells(planned: Sequence[tuple[str, Mapping[str, Any]]], rows: Rows) -> Colu
 
 def _never_closed(runs: Mapping[str, Run]) -> list[int]:
     """Return the positions of the cells of runs that are older than the closing gate."""
-    old = [
+    flags = [
         run.description["schema"] < CLOSED_SINCE
         for run in runs.values()
         for _ in run.description["cells"]
     ]
-    return [position for position, never in enumerate(old) if never]
+    return [position for position, flag in enumerate(flags) if flag]
 
 
 def _checks(gate: Columns) -> Columns:
     """Return the columns of ``gate`` records with a row per check."""
-    found = []
+    rows = []
     for owner, process, checks in zip(gate["owner"], gate["process"], gate["checks"], strict=True):
-        found += [(owner, process, *map(check.get, _CHECK)) for check in checks]
+        rows += [(owner, process, *map(check.get, _CHECK)) for check in checks]
     names = ("owner", "process", *_CHECK)
-    return {name: [row[place] for row in found] for place, name in enumerate(names)}
+    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
 
 
 def _runs_frame(runs: Mapping[str, Run], sessions: Sequence[tuple[Any, ...]]) -> pandas.DataFrame:

@@ -395,8 +395,8 @@ class StatusRecord(Record):
 
 
 KINDS: Mapping[str, type[Record]] = {
-    each.kind: each
-    for each in (
+    record.kind: record
+    for record in (
         *(SessionRecord, CeilingRecord, ProcessRecord, StartupRecord, GateRecord, CheckRecord),
         *(ClosingRecord, CalibrationRecord, BlockRecord, RoundRecord, SliceRecord),
         *(MemoryRecord, EnergyRecord, AccuracyRecord, EpochRecord, DeathRecord, StatusRecord),
@@ -413,8 +413,11 @@ def fields_of(kind: str) -> dict[str, Member]:
 
 
 def _fields_of(record: type[Record]) -> dict[str, Member]:
-    found = members_of(record)
-    return {**{name: each for name, each in found.items() if name != "at"}, "at": found["at"]}
+    members = members_of(record)
+    return {
+        **{name: member for name, member in members.items() if name != "at"},
+        "at": members["at"],
+    }
 
 
 _FIELDS = {kind: _fields_of(record) for kind, record in KINDS.items()}
@@ -428,11 +431,11 @@ def dtype_of(each: Member) -> str:
 
 def columns_of(record: type[Record], *names: str, **renamed: str) -> dict[str, tuple[str, str]]:
     """Return column -> (dtype, meaning) of fields; ``renamed``: column="field"."""
-    found = {**dict(zip(names, names, strict=True)), **renamed}
+    names_by_column = {**dict(zip(names, names, strict=True)), **renamed}
     described = _FIELDS[record.kind]
     return {
         column: (dtype_of(described[name]), described[name].meaning)
-        for column, name in found.items()
+        for column, name in names_by_column.items()
     }
 
 
@@ -445,9 +448,9 @@ def hold(records: Collection[Any]) -> bool:
             return False
         by_kind.setdefault(kind, []).append(record)
     return all(
-        each.holds(found, name)
-        for kind, found in by_kind.items()
-        for name, each in _FIELDS[kind].items()
+        member.holds(objects, name)
+        for kind, objects in by_kind.items()
+        for name, member in _FIELDS[kind].items()
     )
 
 
@@ -459,11 +462,11 @@ def why_not(record: object) -> str | None:
     described = _FIELDS.get(kind) if isinstance(kind, str) else None
     if described is None:
         return f"unknown kind of record {shortened(kind)}"
-    required = {name for name, each in described.items() if each.required}
+    required = {name for name, member in described.items() if member.required}
     if not required <= record.keys():
         return f"{kind} record without {sorted(required - record.keys())}"
-    for name, each in described.items():
-        if name in record and (fault := each.domain.fault(record[name], name)):
+    for name, member in described.items():
+        if name in record and (fault := member.domain.fault(record[name], name)):
             return f"{kind} record whose {fault}"
     return None
 

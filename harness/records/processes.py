@@ -34,19 +34,19 @@ class Served:
 
 def startup_columns(columns: Columns, served: Served) -> Columns:
     """Return the columns of ``startup``, with the state of the cache and the process's purpose."""
-    found = served.facts(columns)
+    facts_of_rows = served.facts(columns)
     entries, caches = dict[tuple[int, int], int](), []
-    for process, new, facts in zip(
-        served.keys(columns), columns["new_cache_entries"], found, strict=True
+    for process, new_entries, facts in zip(
+        served.keys(columns), columns["new_cache_entries"], facts_of_rows, strict=True
     ):
         # Entries that the process found when it started, and those it made for earlier cells since.
         before = entries.setdefault(process, facts[2] or 0)
-        caches.append("cold" if new else "warm" if before else "none")
-        entries[process] = before + (new or 0)
+        caches.append("cold" if new_entries else "warm" if before else "none")
+        entries[process] = before + (new_entries or 0)
     return {
         **columns,
         "capped": [YES_NO.get(capped, "") for capped in columns["capped"]],
         "cache": caches,
-        "purpose": [facts[0] for facts in found],
-        "block": [facts[1] for facts in found],
+        "purpose": [facts[0] for facts in facts_of_rows],
+        "block": [facts[1] for facts in facts_of_rows],
     }

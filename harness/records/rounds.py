@@ -16,21 +16,23 @@ from levelfield.harness.records.store import Run
 def round_columns(columns: Columns, processes: Columns, runs: Mapping[str, Run]) -> Columns:
     """Return the columns of ``rounds``: shares, canaries and the quarantine rule of each."""
     machines = [run.description.get("machine") or {} for run in runs.values()]
-    every = [each.get("logical_cores") or each.get("cores") or 1 for each in machines]
+    core_counts = [
+        machine.get("logical_cores") or machine.get("cores") or 1 for machine in machines
+    ]
     # Rounds of older runs name no cores; their seconds cover the whole machine.
     of_run = zip(columns["watched_cores"], columns["owner"], strict=True)
-    cores = numpy.array([len(c) if c else every[run] for c, run in of_run], dtype=numpy.int64)
+    cores = numpy.array([len(c) if c else core_counts[run] for c, run in of_run], dtype=numpy.int64)
     owner = numpy.asarray(columns["owner"], dtype=numpy.int64)
     purposes = zip(*(processes[name] for name in ("owner", "block", "purpose")), strict=True)
     residency = {(run, block): purpose for run, block, purpose in purposes}
-    found: Columns = {**columns}
+    result: Columns = {**columns}
     seconds = {
         name: typed_array(NUMBER, columns[name], lambda _: "a round's seconds")
         for name in columns
         if name.endswith("_seconds") and name != "at_seconds"
     }
     spread, middle = _canaries(columns["canaries"])
-    faults = [each or 0 for each in columns["major_faults"]]
+    faults = [count or 0 for count in columns["major_faults"]]
     rules = quarantine.judge_rounds(
         spread,
         wall_seconds=seconds["wall_seconds"],
@@ -43,13 +45,13 @@ def round_columns(columns: Columns, processes: Columns, runs: Mapping[str, Run])
     )
     wall = seconds["wall_seconds"]
     with numpy.errstate(all="ignore"):
-        found |= {
+        result |= {
             "foreign_share": seconds["foreign_seconds"] / (wall * cores),
             "steal_share": seconds["steal_seconds"] / (wall * cores),
             "pressure_share": seconds["pressure_seconds"] / wall,
         }
     return {
-        **json_texts(found, "order"),
+        **json_texts(result, "order"),
         "residency": [
             residency.get(key, "") for key in zip(owner.tolist(), columns["block"], strict=True)
         ],
@@ -87,6 +89,8 @@ def quarantined(
     names = ("owner", "comparison", "block", "round", "quarantined")
     closed = {row[:-1]: row[-1] for row in zip(*(rounds[name] for name in names), strict=True)}
     owner = numpy.asarray(slices["owner"], dtype=numpy.int64)
-    met = [comparisons[each] for each in owner]
-    keys = zip(run_of[owner].tolist(), met, slices["block"], slices["round"], strict=True)
+    slice_comparisons = [comparisons[position] for position in owner]
+    keys = zip(
+        run_of[owner].tolist(), slice_comparisons, slices["block"], slices["round"], strict=True
+    )
     return [closed.get(key, True) for key in keys]

@@ -71,11 +71,11 @@ def distinct(runs: Iterable[Run]) -> list[Run]:
     """Keep the first folder of every run. Warns with CopiedRun for each further folder of a run."""
     first: dict[str, Run] = {}
     for run in runs:
-        kept = first.setdefault(run.identity, run)
-        if kept.path.resolve() != run.path.resolve():
+        original = first.setdefault(run.identity, run)
+        if original.path.resolve() != run.path.resolve():
             warnings.warn(
-                f"{run.path} is a copy of the run in {kept.path} and is left out: two copies are no"
-                " two measurements",
+                f"{run.path} is a copy of the run in {original.path} and is left out: two copies"
+                " are no two measurements",
                 CopiedRun,
                 stacklevel=2,
             )

@@ -17,11 +17,11 @@ from levelfield.harness.records.store import Run, iterate_records
 
 def slice_columns(columns: Columns, owners: Sequence[str]) -> tuple[Columns, Columns]:
     """Return the columns of ``slices`` and of ``steps`` from those of slice records."""
-    each = columns["step_seconds"]
-    lengths = numpy.array([len(steps) if steps else 0 for steps in each], dtype=numpy.int64)
-    rows = numpy.repeat(numpy.arange(len(each)), lengths)
+    lists = columns["step_seconds"]
+    lengths = numpy.array([len(steps) if steps else 0 for steps in lists], dtype=numpy.int64)
+    rows = numpy.repeat(numpy.arange(len(lists)), lengths)
     owner = numpy.asarray(columns["owner"], dtype=numpy.int64)[rows]
-    flat = [seconds for steps in each if steps for seconds in steps]
+    flat = [seconds for steps in lists if steps for seconds in steps]
     seconds = typed_array(NUMBER, flat, lambda row: f"{owners[owner[row]]}, step_seconds")
 
     def place(name: str) -> Any:
@@ -46,7 +46,7 @@ def slice_columns(columns: Columns, owners: Sequence[str]) -> tuple[Columns, Col
             COUNT, columns["steps"], where
         )
     fenced = numpy.isin(columns["statistic"], FENCED)
-    step_seconds = numpy.where(fenced, medians.reindex(range(len(each))).to_numpy(), means)
+    step_seconds = numpy.where(fenced, medians.reindex(range(len(lists))).to_numpy(), means)
     return {**columns, "step_seconds": step_seconds}, steps
 
 
@@ -56,10 +56,10 @@ def refuse_doubled(slices: pandas.DataFrame, runs: Mapping[str, Run]) -> None:
     An earlier Levelfield gave the block after an interruption the number of the interrupted one.
     """
     names = ["cell", "block", "round", "statistic"]
-    doubled = slices.duplicated(["run", *names]).to_numpy()
-    if not doubled.any():
+    duplicates = slices.duplicated(["run", *names]).to_numpy()
+    if not duplicates.any():
         return
-    row = slices.iloc[int(doubled.argmax())]
+    row = slices.iloc[int(duplicates.argmax())]
     run, place = runs[row["run"]], [row[name] for name in names]
     first, second = [
         (line, record["process"])
@@ -94,8 +94,8 @@ def with_further_tokens(columns: Columns, tokens: Sequence[int | None]) -> Colum
             sources.append(row)
             whole = columns["step_seconds"][row]
             seconds.append((whole - firsts[keys[row]]) / max(count - 1, 1))
-    more = {name: [values[row] for row in sources] for name, values in columns.items()}
-    more |= {"statistic": ["further_token"] * len(sources), "step_seconds": seconds}
+    additions = {name: [values[row] for row in sources] for name, values in columns.items()}
+    additions |= {"statistic": ["further_token"] * len(sources), "step_seconds": seconds}
     for name in ("seconds", "cpu_seconds", "wait_seconds", "switches", "major_faults"):
-        more[name] = [None] * len(sources)  # these cover the whole generation, in its own row
-    return {name: [*values, *more[name]] for name, values in columns.items()}
+        additions[name] = [None] * len(sources)  # these cover the whole generation, in its own row
+    return {name: [*values, *additions[name]] for name, values in columns.items()}

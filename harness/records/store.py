@@ -41,7 +41,7 @@ SCHEMA, KIND = 3, "levelfield-run"
 OLDEST_SCHEMA = 2  # that is read; levelfield.harness.records.kinds says how the numbers differ
 CLOSED_SINCE = 3  # since this schema no slice counts without a closing gate
 _REQUIRED = {
-    kind: frozenset(name for name, each in kinds.fields_of(kind).items() if each.required)
+    kind: frozenset(name for name, member in kinds.fields_of(kind).items() if member.required)
     for kind in kinds.KINDS
 }
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
@@ -79,9 +79,9 @@ class Run:
         A run older than the field "id" has none. Its identity is a hash of all of run.json, which
         holds the machine's load at the moment when the run was made.
         """
-        given = self.description.get("id")
-        if isinstance(given, str) and given:
-            return given
+        run_id = self.description.get("id")
+        if isinstance(run_id, str) and run_id:
+            return run_id
         text = json.dumps(self.description, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -100,10 +100,10 @@ class Run:
         except OSError as error:
             with contextlib.suppress(OSError):  # if this fails, the next repair drops the torn line
                 os.ftruncate(self._records, size)
-            what = "the disk is full" if error.errno in FULL_DISK else str(error.strerror)
+            reason = "the disk is full" if error.errno in FULL_DISK else str(error.strerror)
             raise RunFailed(
-                f"{self.records_path}: {what}; {self._kept} records are kept; to go on later, type:"
-                f" {self.resume_command}"
+                f"{self.records_path}: {reason}; {self._kept} records are kept; to go on later,"
+                f" type: {self.resume_command}"
             ) from error
         self._kept += 1
         self._size = size + len(line)
@@ -111,14 +111,14 @@ class Run:
     def _refuse_foreign(self) -> int:
         """Return the size of the records. Raises RunFailed if another program changed them."""
         try:
-            there = os.stat(self.records_path)
+            status = os.stat(self.records_path)
         except OSError as error:
             raise RunFailed(
                 f"{self.records_path} is no longer there: was the run moved or deleted? to go on"
                 " where it is now, type: levelfield run --resume RUN"
             ) from error
-        ours = os.fstat(self._records)
-        if (there.st_dev, there.st_ino, there.st_size) != (ours.st_dev, ours.st_ino, self._size):
+        file = os.fstat(self._records)
+        if (status.st_dev, status.st_ino, status.st_size) != (file.st_dev, file.st_ino, self._size):
             raise RunFailed(
                 f"{self.records_path} is not as this run wrote it ({self._size} bytes): another"
                 " program changed it, so do not trust what is in it; start a new run"
@@ -150,8 +150,8 @@ def create(results: Path, name: str, description: Mapping[str, Any]) -> Run:
     """
     if not name.isprintable() or "/" in name or name[:1] in ("", ".", "-"):
         raise BadInput(f"{name!r} cannot name a run: use letters, digits and dashes")
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    content = {"created": now, **kinds.json_ready(description), "schema": SCHEMA, "kind": KIND}
+    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    content = {"created": created, **kinds.json_ready(description), "schema": SCHEMA, "kind": KIND}
     content["id"] = uuid.uuid4().hex
     if fault := fault_of(content):
         raise BadInput(f"the description of a run: {fault}")
@@ -317,8 +317,8 @@ def statuses(run: Run) -> dict[str, str]:
 def record_line(record: Record) -> bytes:
     """Return a record as its line, without optional fields that are None."""
     required = _REQUIRED[record.kind]
-    said = {n: value for n, value in vars(record).items() if value is not None or n in required}
-    content = kinds.json_ready({"record": record.kind, **said})
+    values = {n: value for n, value in vars(record).items() if value is not None or n in required}
+    content = kinds.json_ready({"record": record.kind, **values})
     return (_ENCODER.encode(content) + "\n").encode()
 
 
