@@ -128,13 +128,14 @@ class Cases:
         )
         return case, answers
 
-    def closing(self, cell: Cell) -> tuple[CaseFile, Case, Closing]:
+    def closing(self, cell: Cell, draw: int = 0) -> tuple[CaseFile, Case, Closing]:
         """Return the closing case of a cell, solved by the reference in a process of its own.
 
-        Raises WorkerFailure if the reference cannot.
+        ``draw`` numbers the choices of its further input sets. Raises WorkerFailure if the
+        reference cannot.
         """
         optimizer = cell.optimizer or ""
-        key = (cell.model, cell.preset, cell.batch, cell.phase, optimizer)
+        key = (cell.model, cell.preset, cell.batch, cell.phase, optimizer, draw)
         if key not in self._closings:
             _, case, answers = self.solved(cell)
             with scratch_folder() as folder:
@@ -143,11 +144,11 @@ class Cases:
                 self._reference(
                     ("levelfield.reference.closing", *key),
                     *(cell.model, cell.preset, str(cell.batch), str(self.suite.seed)),
-                    *(str(case.attempt), cell.phase, optimizer),
+                    *(str(case.attempt), cell.phase, optimizer, str(draw)),
                     *(str(gate), str(closing)),
                 )
                 expected = read_closing(closing)
-            final_case = closing_case(case)
+            final_case = closing_case(case, draw)
             self._closings[key] = (
                 self._file("closing", key, lambda: final_case),
                 final_case,

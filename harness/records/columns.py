@@ -107,7 +107,9 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     "closings": {
         **CELL,
         **_PROCESS,
-        **columns_of(ClosingRecord, "passed", "reference_seconds", "worker_seconds", "note"),
+        **columns_of(
+            ClosingRecord, "passed", "reference_seconds", "worker_seconds", "note", "draws"
+        ),
     },
     "calibrations": {
         **CELL,

@@ -208,6 +208,12 @@ class ClosingRecord(CheckedRecord):
     note: Annotated[
         str | None, "answers that could not be judged, and why; empty if there are none"
     ] = None
+    draws: Annotated[
+        int,
+        "draws of the input sets that the process had not seen: a training that disagrees is"
+        " repeated with other sets",
+        AT_LEAST_1,
+    ] = 1
 
 
 @dataclass(frozen=True, kw_only=True)

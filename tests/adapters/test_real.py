@@ -67,12 +67,12 @@ class SharedCases(Cases):
 
         return self.once("solved", cell, solve)
 
-    def closing(self, cell: Cell) -> Any:
+    def closing(self, cell: Cell, draw: int = 0) -> Any:
         def close(cases: Cases) -> Any:
             cases._solved[cell.model, cell.preset, cell.batch] = self.solved(cell)
-            return cases.closing(cell)
+            return cases.closing(cell, draw)
 
-        return self.once("closing", cell, close, cell.phase, cell.optimizer)
+        return self.once("closing", cell, close, cell.phase, cell.optimizer, draw)
 
     def learned(self, cell: Cell, seed: int) -> Any:
         epochs = self.suite.effort.accuracy_epochs

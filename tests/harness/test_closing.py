@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from levelfield.harness.engine import closing as closing_gate
 from levelfield.harness.machine.supervised import TreeUse
 from levelfield.harness.plan.cells import Cell
 from levelfield.harness.proof.cases import CaseFile, Cases
@@ -24,7 +25,7 @@ from levelfield.harness.proof.checks import (
     slices_checks,
 )
 from levelfield.harness.proof.closing_gate import LEAST_LOSSES, judge_closing
-from levelfield.harness.proof.outcome import Outcome
+from levelfield.harness.proof.outcome import Check, Outcome
 from levelfield.harness.proof.replies import CheckHandlesReply, Slice, SlotReply
 from levelfield.harness.proof.tolerances import closing_loose
 from levelfield.harness.records import frames
@@ -113,6 +114,32 @@ def test_what_lies_after_more_steps_than_the_closing_gate_makes_is_refused(
     assert set(loaded.slices["mode"]) == {"well"}
 
 
+@pytest.mark.parametrize(("disagreeing", "status", "draws"), [(1, "ok", 2), (9, "wrong", 3)])
+def test_a_training_that_disagrees_is_repeated_with_other_input_sets(
+    run_modes: RunModes,
+    monkeypatch: pytest.MonkeyPatch,
+    disagreeing: int,
+    status: str,
+    draws: int,
+) -> None:
+    """Played: a right arm that rounding led another way, and a wrong one."""
+    judged_inputs = []
+
+    def judge(case: Case, closing: Closing, got: Any, **facts: Any) -> Outcome:
+        judged_inputs.append(case.inputs[-1]["features"].tobytes())
+        outcome = judge_closing(case, closing, got, **facts)
+        assert outcome.passed
+        if len(judged_inputs) > disagreeing:
+            return outcome
+        return Outcome((Check("trained/logits/bias", 0.3, 0.05, ""),))
+
+    monkeypatch.setattr(closing_gate, "judge_closing", judge)
+    loaded = frames.load(run_modes("well", phases=("training",)))
+    assert loaded.cells["status"].tolist() == [status]
+    assert loaded.closings["draws"].tolist() == [draws]
+    assert len(set(judged_inputs)) == draws
+
+
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_sound_arm_passes_the_closing_gate(ended: dict[str, tuple[str, str]], phase: str) -> None:
     assert ended[f"well, {phase}"] == ("ok", "")
@@ -123,8 +150,8 @@ def test_the_outputs_before_a_diverging_training_are_judged(
 ) -> None:
     """By the first loss; the record says what was not judged and how many seconds it took."""
 
-    def closing(cases: Cases, cell: Cell) -> tuple[CaseFile, Case, Closing]:
-        file, case, _ = honest(cases, cell)
+    def closing(cases: Cases, cell: Cell, draw: int = 0) -> tuple[CaseFile, Case, Closing]:
+        file, case, _ = honest(cases, cell, draw)
         first = cases.solved(cell)[2].step_losses["sgd"]["loss"][0]
         nothing = dict.fromkeys(CLOSING_LOOSEST, 0.0)
         left = Closing(losses={"loss": (first,)}, scatter=nothing, forms=nothing, note="nothing")
@@ -294,6 +321,16 @@ def test_a_closing_case_has_the_known_sets_and_as_many_new_ones(mlp: tuple[Case,
     assert closing.unread + READ == CLOSING_STEPS  # a small net stays clear of chaos
 
 
+def test_another_draw_has_the_known_sets_and_none_of_the_new_ones() -> None:
+    case = draw_case("mlp", "tiny", 1)
+    first, second = (closing_case(case, draw).inputs for draw in (0, 1))
+    known = len(case.inputs)
+    for ours, theirs in zip(first[:known], second[:known], strict=True):
+        np.testing.assert_array_equal(ours["features"], theirs["features"])
+    new = [inputs["features"].tobytes() for inputs in (*first[known:], *second[known:])]
+    assert len(set(new)) == 2 * FURTHER
+
+
 def test_closing_answers_survive_their_file(mlp: tuple[Case, Closing], tmp_path: Path) -> None:
     _, closing = mlp
     write_closing(closing, tmp_path / "closing.npz")
@@ -361,7 +398,7 @@ def tolerances_of(case: Case, closing: Closing) -> list[tuple[str, float]]:
 def test_parameters_that_scatter_too_far_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where losses can still be compared, they are, and the record says what cannot."""
     monkeypatch.setitem(CLOSING_LOOSEST, "losses", 1.0)
-    case, closing = trained(monkeypatch, ROUNDING=0.1)
+    case, closing = trained(monkeypatch, NOISE=0.1)
     assert closing.unread == FEWEST_STEPS - READ
     assert closing.note.startswith("closing trained not at all: the reference's own differ by ")
     named = tolerances_of(case, closing)
