@@ -53,8 +53,8 @@ READ = 4  # training steps whose losses are read, after the unread steps
 CLOSING_STEPS, USUAL_STEPS, FEWEST_STEPS = 200, 48, 12
 OPERATIONS, MOST_OPERATIONS = 1e10, 1.6e11
 # In float32, each but the first from parameters with noise of twice its rounding. Where a ReLU is
-# near a tie, a training takes one of two ways. Of resnet18/small's, every second took another way
-# than float64. With two such trainings, neither did so once, and right arms were refused.
+# near a tie, a training takes one of two ways. Every second training of resnet18/small took another
+# way than float64. With two such trainings, neither did so once, and right arms were refused.
 TRAININGS = 5
 # How far these trainings may differ from float64, relative to the loss and to the movement of a
 # parameter. A network with ReLUs is chaotic in the long run. Beyond these limits, fewer steps are

@@ -32,7 +32,7 @@ from levelfield.reference.closing import READ, Closing
 VISIT_ATTEMPTS = 4
 # A training may pass near a tie of a ReLU, and rounding decides which way it takes. With one of a
 # few choices of input sets, a right arm meets no such tie.
-DRAWS = 3
+CLOSING_DRAWS = 3
 # Passes over the input sets between the first answers and the judged ones, as many as fit into the
 # seconds. Their number is odd, so that a loop that runs half of its steps ends at another set.
 PASSES_SECONDS, MOST_PASSES = 0.5, 25
@@ -67,7 +67,7 @@ class ClosingGate:
         timed = slices_checks(slots, steps=slice_steps, threads=cell.threads, device=cell.device)
         start, reference_seconds = time.perf_counter(), 0.0
         kept = self._kept(worker, cell)
-        for draw in range(DRAWS if cell.phase == "training" else 1):
+        for draw in range(CLOSING_DRAWS if cell.phase == "training" else 1):
             asked = time.perf_counter()
             solved = self.cases.closing(cell, draw)
             reference_seconds += time.perf_counter() - asked

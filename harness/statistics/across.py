@@ -14,8 +14,8 @@ from numpy.random import Generator
 from levelfield.harness.statistics.decisions import PairVerdict, Verdict
 from levelfield.harness.statistics.estimates import bootstrap_t
 
-# Of four comparisons a bootstrap-t interval once ended at a factor of a hundred million: too few
-# values say too little about their own spread.
+# Too few values say too little about their own spread: a bootstrap-t interval of four comparisons
+# once ended at a factor of a hundred million.
 LEAST_COMPARISONS = 8
 
 
