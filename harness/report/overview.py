@@ -19,8 +19,8 @@ from levelfield.harness.statistics.decisions import PairVerdict
 BH_LEVEL = 0.05
 WORDS = (
     "throughput, the fastest arm first. An arm's coverage counts the comparisons that it could do,"
-    " void ones too. A mean of fewer than 8 comparisons has no interval. Differences hold at a false"
-    " discovery rate of 5 % over all comparisons (Benjamini and Hochberg)."
+    " void ones too. A mean of fewer than 8 comparisons has no interval. Differences hold at a"
+    " false discovery rate of 5 % over all comparisons (Benjamini and Hochberg)."
 )
 
 
