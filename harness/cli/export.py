@@ -11,7 +11,7 @@ from levelfield import reference
 from levelfield.harness.cli.options import ModelsFromOption
 from levelfield.harness.cli.terminal import terminal
 from levelfield.harness.errors import BadInput
-from levelfield.harness.plan.suite import add_folders
+from levelfield.harness.plan.suite import add_folders, load_suite
 from levelfield.harness.records.store import write_atomically, writing_failed
 from levelfield.reference.errors import UnknownName
 
@@ -29,10 +29,20 @@ def export_command(
         int | None,
         typer.Option(min=1, help="Examples per call. The file leaves it open if not given."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the parameters, as in a suite.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the parameters. Default: 0.")
+    ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(help="Take the parameters and statistics of this suite's case instead."),
+    ] = None,
     models_from: ModelsFromOption = None,
 ) -> None:
-    """Write a model's definition as an ONNX graph with the parameters that a seed draws."""
+    """Write a model's definition as an ONNX graph with the parameters that a seed draws.
+
+    A suite's case may be a later draw of its seed, because draws near a tie are skipped. With
+    --suite, the reference solves the case to find out which draw it is.
+    """
     # onnx takes longer to load than most commands take to run.
     from levelfield.reference.export import export_generation, export_inference
 
@@ -43,7 +53,7 @@ def export_command(
         raise UnknownName("phase", phase, ("inference", "generation"), where="--phase")
     if phase == "generation" and definition.generation is None:
         raise BadInput(f"{model} does not generate; leave out --phase, or export gpt2")
-    case = reference.draw_case(model, preset, seed, batch=batch or 1, sets=1)
+    case = _case(model, preset, suite, seed, batch)
     if phase == "generation":
         exported = export_generation(definition, sizes, case.parameters, batch=batch)
     else:
@@ -61,3 +71,32 @@ def export_command(
         f" -> {', '.join(array.name for array in graph.output)}",
         soft_wrap=True,
     )
+
+
+def _case(
+    model: str, preset: str, suite: str | None, seed: int | None, batch: int | None
+) -> reference.Case:
+    """The case whose parameters are exported. Raises BadInput for a case that a suite lacks."""
+    if suite is None:
+        return reference.draw_case(model, preset, seed or 0, batch=batch or 1, sets=1)
+    chosen = load_suite(suite)
+    if seed is not None:
+        raise BadInput("a suite has its own seed; leave out --seed or --suite")
+    batch = chosen.batches[0] if batch is None else batch
+    for name, value, known in (
+        ("model", model, chosen.models),
+        ("preset", preset, chosen.presets),
+        ("batch", batch, chosen.batches),
+    ):
+        if value not in known:
+            listed = ", ".join(map(str, known))
+            raise BadInput(f"the suite {suite} has no {name} {value}; it has {listed}")
+    case, _ = reference.settled_case(
+        model,
+        preset,
+        chosen.seed,
+        batch=batch,
+        optimizers=chosen.optimizers,
+        phases=chosen.phases,
+    )
+    return case

@@ -15,9 +15,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import typer
+from onnx.numpy_helper import to_array
 
 from levelfield import reference
 from levelfield.harness.analysis.summary import summary as summarised
@@ -468,6 +470,29 @@ def test_export_writes_a_file_that_others_read(terminal: Terminal) -> None:
     onnx.checker.check_model(proto, full_check=True)
     shape = proto.graph.input[0].type.tensor_type.shape.dim
     assert [each.dim_param or each.dim_value for each in shape] == ["batch", 1, 16, 20]
+
+
+def test_export_takes_the_parameters_of_a_suites_case(terminal: Terminal) -> None:
+    """The first draw of this seed is near a tie, so the suite's case is the second."""
+    suite, file = terminal.folder / "later.toml", terminal.folder / "later.onnx"
+    suite.write_text(
+        'title = "A later draw"\nmodels = ["lenet5"]\narms = ["reference:numpy"]\n'
+        'presets = ["tiny"]\noptimizers = ["sgd"]\nbatches = [64]\nseed = 8\n'
+    )
+    words = ("export", "lenet5", "--preset", "tiny", "--onnx", str(file), "--suite", str(suite))
+    assert terminal(*words).code == 0
+    arrays = {each.name: to_array(each) for each in onnx.load(file).graph.initializer}
+    for attempt, same in ((0, False), (1, True)):
+        kernel = reference.draw_case("lenet5", "tiny", 8, attempt=attempt).parameters[
+            "conv1/kernel"
+        ]
+        found = any(
+            np.array_equal(np.sort(kernel, None), np.sort(a, None)) for a in arrays.values()
+        )
+        assert found is same
+    assert_one_line(terminal(*words, "--seed", "1"), 2)
+    message = assert_one_line(terminal(*words, "--batch", "9"), 2)
+    assert message.endswith("has no batch 9; it has 64")
 
 
 def test_what_computes_in_float32_alone_is_not_asked_for_less(terminal: Terminal) -> None:
