@@ -406,6 +406,22 @@ def test_parameters_that_scatter_too_far_are_not_compared(monkeypatch: pytest.Mo
     assert all(np.isfinite(tolerance) for _, tolerance in named)
 
 
+def test_losses_may_scatter_by_a_share_of_what_the_training_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(CLOSING_LOOSEST, "losses", 0.0)
+    monkeypatch.setitem(CLOSING_LOOSEST, "trained", 0.0)
+    case, closing = trained(monkeypatch, NOISE=1e-4, learning_rate=0.5)
+    assert closing.note.startswith("closing trained not at all")
+    assert closing.scatter["losses"] > 0
+    named = dict(tolerances_of(case, closing))
+    expected = closing.losses["loss"]
+    idle = run_jax(case, steps=0, optimizers=["sgd"]).losses[(closing.unread) % 8]["loss"]
+    assert max(named.values()) < abs(idle - expected[0]) / expected[0]
+    case, closing = trained(monkeypatch, NOISE=1e-4, learning_rate=0.5, IDLE_SHARE=0.0)
+    assert "the reference's own trainings diverge" in closing.note
+
+
 def test_a_training_that_diverges_is_judged_by_its_first_loss(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
