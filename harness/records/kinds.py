@@ -209,11 +209,11 @@ class ClosingRecord(CheckedRecord):
         str | None, "answers that could not be judged, and why; empty if there are none"
     ] = None
     draws: Annotated[
-        int,
+        int | None,
         "draws of the input sets that the process had not seen: a training that disagrees is"
-        " repeated with other sets",
+        " repeated with other sets; empty in older runs",
         AT_LEAST_1,
-    ] = 1
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
