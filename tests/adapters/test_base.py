@@ -242,7 +242,8 @@ def test_prompts_are_placed_once_and_only_where_tokens_are_generated() -> None:
     adapter = begun("gpt2", generate=lambda model, prompt, count: None)
     assert len(adapter.prompts) == len(adapter.sets)
     pairs = zip(adapter.prompts, adapter.sets, strict=True)
-    assert all(prompt is inputs["tokens"] for prompt, inputs in pairs)
+    name = adapter.case.generation["prompt"]
+    assert all(prompt is inputs[name] for prompt, inputs in pairs)
 
 
 def arrays_of(adapter: Held) -> dict[str, np.ndarray[Any, Any]]:
@@ -309,12 +310,12 @@ def test_the_file_of_a_model_is_checked_when_it_is_loaded() -> None:
     with pytest.raises(Mismatch) as raised:
         begun(build=None)  # type: ignore[arg-type]
     assert str(raised.value) == (
-        "adapters/some/file.py has no function build(sizes), which mlp needs"
+        "levelfield/adapters/some/file.py has no function build(sizes), which mlp needs"
     )
     with pytest.raises(Mismatch) as raised:
         begun(train_step=lambda net, optimizers, inputs: None)
     assert str(raised.value) == (
-        "adapters/some/file.py: train_step takes (net, optimizers, inputs), and the contract has"
+        "levelfield/adapters/some/file.py: train_step takes (net, optimizers, inputs), and the contract has"
         " train_step(model, optimizers, inputs)"
     )
     with pytest.raises(Mismatch, match=r"has no function generate\(model, prompt, count\)"):
@@ -341,6 +342,8 @@ def test_a_fit_gets_the_next_batches_joined_from_any_cursor() -> None:
 
 def test_both_biases_of_a_gru_are_the_rows_of_one_variable() -> None:
     class Variables(OnKeras):
+        held: dict[str, Any]
+
         def value_of(self, name: str) -> Any:
             return self.held[name]
 
