@@ -74,30 +74,42 @@ class Adapter:
     states its axis orders in ``layout`` and overrides what its framework does differently.
 
     layout: the framework's order of axes. unbiased_variance: whether its running variances are
-    those of batches with Bessel's correction.
+    those of batches with Bessel's correction. no_gpu: the reason that users read where the adapter
+    runs on the CPU only.
     """
 
     layout = None  # set below: Layout is defined later in this file
     unbiased_variance = False
+    no_gpu = None
     model_functions = MODEL_FUNCTIONS
     objective_arguments = ("model", "inputs")
 
     # ---- the methods of every adapter --------------------------------------------------------
 
     def __init__(self, device, mode, threads, precision):
-        """Configure the imported framework for this arm. Timed as start-up, with the import.
+        """Keep what is asked of the arm and call ``configure``. Timed as start-up, with the import.
 
         device: "cpu" or "cuda". mode: the part of the arm's name after the colon. threads: the
         number of cores that the arm may use (the affinity and the usual environment variables are
-        set already). precision: "float32": no TF32, no bfloat16. Raises Unsupported(reason).
+        set already). precision: one of the mode's ``numerics`` in ``env.toml``; "float32" means no
+        TF32 and no bfloat16. Raises Unsupported(reason).
         """
-        raise NotImplementedError
+        if device != "cpu" and self.no_gpu:
+            raise Unsupported(self.no_gpu)
+        self.device, self.mode, self.threads, self.precision = device, mode, threads, precision
+        self.configure()
+
+    def configure(self):
+        """Configure the imported framework as ``device``, ``mode`` and the others ask. Timed.
+
+        Raises Unsupported(reason).
+        """
 
     def describe(self):
         """Describe what really runs, read back from the framework: a flat dict of JSON values.
 
-        It has at least "version" and "threads" (None where the framework does not report them).
-        Never timed.
+        It has at least "version" and "threads" (None where the framework does not report them). The
+        worker adds the version of NumPy. Never timed.
         """
         raise NotImplementedError
 
@@ -198,19 +210,33 @@ class Adapter:
     def begin(self, module, case, losses=None):
         """Start a load: keep the case, check the model's file, place the sets, reset the cursor.
 
-        ``losses``: the framework's functions by name, for ``self.objectives`` (name -> function).
-        The method sets ``self.sets`` and ``self.used`` (the inputs that inference reads). Timed as
-        a part of ``load``. Raises Mismatch.
+        ``losses``: the framework's functions by name, for ``self.objectives`` (name -> function)
+        and, where there is one objective, ``self.objective``, whose name is ``self.loss_name``. The
+        method sets ``self.sets``, ``self.used`` (the inputs that inference reads) and
+        ``self.prompts`` (those of generation). Timed as a part of ``load``. Raises Mismatch.
         """
         self.module, self.case, self.cursor = module, case, 0
         if module is not None:
             self._check_file(losses)
         self.objectives = {} if losses is None else case.objective_functions(module, losses)
+        self.loss_name = case.objectives[0]["name"]
+        several = len(case.objectives) > 1
+        self.objective = self._refuse if several else self.objectives.get(self.loss_name)
         self.sets = [
             {name: self.place(name, value) for name, value in inputs.items()}
             for inputs in case.sets
         ]
         self.used = [{name: inputs[name] for name in case.used} for inputs in self.sets]
+        self.prompts = []
+        if case.generation:
+            self.prompts = [inputs[case.generation["prompt"]] for inputs in self.sets]
+
+    def _refuse(self, model, inputs):
+        """Refuse to train several objectives: an adapter of one calls this. Never timed."""
+        count = len(self.case.objectives)
+        raise Unsupported(
+            "this adapter trains one objective, and %s has %d" % (self.case.model, count)
+        )
 
     def next(self, sets):
         """Return the element of ``sets`` at the cursor and advance the cursor. Timed in a step."""
@@ -240,6 +266,10 @@ class Adapter:
             for name, array in held.items()
             if name in self.case.parameters and name.startswith(trains)
         }
+
+    def trained_by_each(self, held):
+        """Map the name of each objective to the items of ``held`` that it trains. Never timed."""
+        return {each["name"]: self.trained_by(each, held) for each in self.case.objectives}
 
     def by_kind(self, held):
         """Turn ``held`` (canonical name -> array) into a handle of ``parameters``. Never timed."""

@@ -51,7 +51,7 @@ class OnExported(Adapter):
 
     def generate(self, count):
         """Run the prompt with empty keys and values, then one token after the other."""
-        tokens = self.next(self.sets)[self.case.generation["prompt"]]
+        tokens = self.next(self.prompts)
         empty = self.value(np.zeros((self.case.batch, 0, self.case.sizes["width"]), np.float32))
         cache = {each.name: empty for each in self.protos["generation"].graph.input}
         found = []

@@ -4,7 +4,6 @@ For ``jax``, ``flax``, the reference's own arm and Keras' backend.
 """
 
 import jax
-import numpy as np
 
 from levelfield.adapters.base import Adapter, Unsupported
 
@@ -12,12 +11,13 @@ from levelfield.adapters.base import Adapter, Unsupported
 class OnJax(Adapter):
     """An adapter whose arrays are those of JAX."""
 
-    def __init__(self, device, mode, threads, precision):
-        jax.config.update("jax_platforms", device)
+    def configure(self):
+        """Find the device and switch TF32 off. JAX sizes its pool by NPROC and the affinity."""
+        jax.config.update("jax_platforms", self.device)
         try:
-            self.device = jax.devices(device)[0]
+            self.placed_on = jax.devices(self.device)[0]
         except RuntimeError as error:
-            raise Unsupported("JAX finds no device of the kind " + device) from error
+            raise Unsupported("JAX finds no device of the kind " + self.device) from error
         # No TF32 and no bfloat16 passes; on the CPU it changes nothing.
         jax.config.update("jax_default_matmul_precision", "highest")
         self.compiled = 0
@@ -35,23 +35,26 @@ class OnJax(Adapter):
 
     def device_memory(self):
         """Return the allocator's peak since the process began: JAX cannot reset it."""
-        found = self.device.memory_stats()
-        if self.device.platform == "cpu" or not found:
+        found = self.placed_on.memory_stats()
+        if self.placed_on.platform == "cpu" or not found:
             return None
         return {
             "used_peak_bytes": found.get("peak_bytes_in_use"),
             "reserved_peak_bytes": found.get("peak_pool_bytes"),
         }
 
+    def thread_count(self):
+        """Return None: JAX reports no size of its pool. Never timed."""
+
     def describe(self):
-        """Describe the run. JAX sizes its pool by NPROC and affinity and reports no size."""
+        """Describe the run as JAX reports it."""
+        device = self.placed_on
         return {
             "version": jax.__version__,
-            "threads": None,
-            "numpy": np.__version__,
-            "device": "cuda" if self.device.platform == "gpu" else self.device.platform,
-            "device_kind": self.device.device_kind,
-            "compiler": "XLA, " + self.device.client.platform_version,
+            "threads": self.thread_count(),
+            "device": "cuda" if device.platform == "gpu" else device.platform,
+            "device_kind": device.device_kind,
+            "compiler": "XLA, " + device.client.platform_version,
             "matmul_precision": jax.config.jax_default_matmul_precision,
         }
 

@@ -1,4 +1,4 @@
-"""The work that the adapters of Keras 2 and Keras 3 share: optimisers, and loops over batches.
+"""The work that the adapters of Keras 2 and Keras 3 share: optimisers, biases, loops over batches.
 
 The fit modes give a whole slice of steps to one ``fit`` or ``predict``. For Python 3.6 and later.
 """
@@ -36,8 +36,28 @@ class OnKeras(Adapter):
     """An adapter of a compiled Keras model.
 
     ``load`` sets ``model``, ``batches`` (inputs and targets of each input set, as Keras expects
-    them) and ``tiles`` to 0. ``__init__`` sets ``fits``: whether the mode's loop is ``fit``.
+    them) and ``tiles`` to 0. ``configure`` sets ``fits``: whether the mode's loop is ``fit``.
+    ``value_of(name)`` and ``set_value(name, value)`` read and write the variable of an array.
     """
+
+    def part(self, name, value):
+        """Return an array's part of its variable: a row of a GRU's two biases, else the whole."""
+        row = self._row(name)
+        return value if row is None else value[row]
+
+    def assign(self, name, value):
+        """Set an array, which has Keras' order of axes. Timed as a part of ``load``."""
+        row = self._row(name)
+        if row is not None:
+            both = np.array(self.value_of(name))
+            both[row] = value
+            value = both
+        self.set_value(name, value)
+
+    def _row(self, name):
+        if name in BOTH_BIASES and BOTH_BIASES[1] in self.case.parameters:
+            return BOTH_BIASES.index(name)
+        return None
 
     def next_batches(self, count=1):
         """Return inputs and targets of the next ``count`` input sets, one after the other."""

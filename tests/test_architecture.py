@@ -28,6 +28,8 @@ SHARED = {
     "on_functions": set(),
     "on_jax": {"jax"},
     "on_keras": set(),
+    "on_tensorflow": {"tensorflow"},
+    "on_torch": {"torch"},
     "with_optax": {"jax", "optax"},
 }
 FRAMEWORKS = set().union(*PACKAGES.values()) - {"reference", "scipy"}

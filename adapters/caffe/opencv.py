@@ -6,7 +6,7 @@ https://docs.opencv.org/4.x/d6/d0f/group__dnn.html
 import cv2
 import numpy as np
 
-from levelfield.adapters.base import Adapter, Unsupported
+from levelfield.adapters.base import Adapter
 from levelfield.adapters.caffe import LAYOUT, WEIGHT, network, weights
 from levelfield.adapters.caffe.layers import blob_of
 
@@ -15,19 +15,15 @@ class OpenCVAdapter(Adapter):
     """An adapter for inference only."""
 
     layout = LAYOUT
+    no_gpu = "the packages of OpenCV have no GPU in them"
 
-    def __init__(self, device, mode, threads, precision):
-        if device != "cpu":
-            raise Unsupported("the packages of OpenCV have no GPU in them")
-        cv2.setNumThreads(threads)
+    def configure(self):
+        """Set the threads."""
+        cv2.setNumThreads(self.threads)
 
     def describe(self):
         """Describe the run as OpenCV reports it."""
-        return {
-            "version": cv2.__version__,
-            "numpy": np.__version__,
-            "threads": cv2.getNumThreads(),
-        }
+        return {"version": cv2.__version__, "threads": cv2.getNumThreads()}
 
     def load(self, module, case):
         """Read both files from memory; read the blobs back before layers are fused."""

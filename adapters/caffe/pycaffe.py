@@ -10,7 +10,6 @@ import tempfile
 os.environ["GLOG_minloglevel"] = "2"  # noqa: SIM112 - else Caffe logs every layer to standard error
 
 import caffe
-import numpy as np
 
 from levelfield.adapters.base import Adapter, Unsupported, epsilon_hat
 from levelfield.adapters.caffe import LAYOUT, network, weights
@@ -41,15 +40,15 @@ class PycaffeAdapter(Adapter):
 
     layout = LAYOUT
     unbiased_variance = True
+    no_gpu = "Caffe's GPU builds want CUDA 10 and are not looked at here"
 
-    def __init__(self, device, mode, threads, precision):
-        if device != "cpu":
-            raise Unsupported("Caffe's GPU builds want CUDA 10 and are not looked at here")
+    def configure(self):
+        """Set the device; the threads are those of Caffe's BLAS."""
         caffe.set_mode_cpu()
 
     def describe(self):
         """Describe the run. The threads are those of Caffe's BLAS and cannot be read back."""
-        return {"version": caffe.__version__, "numpy": np.__version__, "threads": None}
+        return {"version": caffe.__version__, "threads": None}
 
     def load(self, module, case):
         """Write prototxt, caffemodel and solver to a folder and read them from it."""
@@ -57,7 +56,7 @@ class PycaffeAdapter(Adapter):
         (objective,) = case.objectives
         if objective["loss"] not in LOSSES:
             raise Unsupported("Caffe has no layer for the loss " + objective["loss"])
-        self.loss_name, (self.target,) = objective["name"], objective["targets"]
+        (self.target,) = objective["targets"]
         deployed = network(module, case)
         bottoms = objective["outputs"] + [self.target]
         trained = data(self.target, [case.batch]) + deployed

@@ -10,13 +10,7 @@ with warnings.catch_warnings():
     from chainer import functions as F
     from chainer import links as L
 
-from levelfield.adapters.base import (
-    CHANNELS_FIRST,
-    Layout,
-    Unsupported,
-    canonical_name,
-    epsilon_hat,
-)
+from levelfield.adapters.base import CHANNELS_FIRST, Layout, canonical_name, epsilon_hat
 from levelfield.adapters.base import Adapter as Base
 
 LAYOUT = Layout({**CHANNELS_FIRST, ("in", "out"): ("out", "in")})
@@ -86,15 +80,15 @@ class Adapter(Base):
 
     layout = LAYOUT
     unbiased_variance = True
+    no_gpu = "its GPU array library, CuPy 7, is not looked at here"
 
-    def __init__(self, device, mode, threads, precision):
-        if device != "cpu":
-            raise Unsupported("its GPU array library, CuPy 7, is not looked at here")
+    def configure(self):
+        """Set the precision; the threads are those of NumPy."""
         chainer.config.dtype = np.float32
 
     def describe(self):
         """Describe the run. The threads are those of NumPy's BLAS and cannot be read back."""
-        return {"version": chainer.__version__, "numpy": np.__version__, "threads": None}
+        return {"version": chainer.__version__, "threads": None}
 
     def load(self, module, case):
         """Build the chain and copy the parameters into it under its own names."""
@@ -111,7 +105,6 @@ class Adapter(Base):
                 held[...] = value
         for parameter in self.model.params():
             parameter.update_rule.enabled = not getattr(parameter, "frozen", False)
-        ((self.loss_name, self.objective),) = self.objectives.items()
 
     def infer(self):
         """Run the forward pass without the graph for gradients."""

@@ -4,8 +4,8 @@ import warnings
 
 import numpy as np
 
+from levelfield.adapters.base import CHANNELS_FIRST, Layout, epsilon_hat
 from levelfield.adapters.base import Adapter as Base
-from levelfield.adapters.base import Layout, Unsupported, epsilon_hat
 from levelfield.adapters.cntk.mpi import load_mpi
 
 load_mpi()
@@ -13,13 +13,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # CNTK warns that there is no GPU
     import cntk as C
 
-LAYOUT = Layout(
-    {
-        ("height", "width", "in", "out"): ("out", "in", "height", "width"),
-        ("batch", "height", "width", "channel"): ("batch", "channel", "height", "width"),
-        ("height", "width", "channel"): ("channel", "height", "width"),
-    }
-)
+LAYOUT = Layout(CHANNELS_FIRST)
 
 
 def cross_entropy(logits, label):
@@ -57,15 +51,15 @@ class Adapter(Base):
     """
 
     layout = LAYOUT
+    no_gpu = "CNTK's GPU packages want CUDA 10 and are not looked at here"
 
-    def __init__(self, device, mode, threads, precision):
-        if device != "cpu":
-            raise Unsupported("CNTK's GPU packages want CUDA 10 and are not looked at here")
+    def configure(self):
+        """Set the device; the threads are those of OpenMP."""
         C.try_set_default_device(C.cpu())
 
     def describe(self):
         """Describe the run. The threads are those of OpenMP, which CNTK cannot read back."""
-        return {"version": C.__version__, "numpy": np.__version__, "threads": None}
+        return {"version": C.__version__, "threads": None}
 
     def load(self, module, case):
         """Set the values in the parameters of the model's named layers."""
@@ -76,8 +70,7 @@ class Adapter(Base):
         self.named = {name: self._held(name) for name in case.parameters}
         for name, value in self.given(self.named):
             self.named[name].value = value
-        ((self.loss_name, objective),) = self.objectives.items()
-        self.loss = objective(lambda **_: self.model, inputs)
+        self.loss = self.objective(lambda **_: self.model, inputs)
         learner = make_learner(case.optimizer, self.model.parameters, case.batch)
         self.trainer = C.Trainer(self.model, self.loss, [learner])
         self.fed = [{inputs[n]: value for n, value in arrays.items()} for arrays in self.sets]

@@ -67,10 +67,6 @@ class Adapter(OnJax):
 
     layout = LAYOUT
 
-    def __init__(self, device, mode, threads, precision):
-        super().__init__(device, mode, threads, precision)
-        self.tuned = mode == "tuned"
-
     def describe(self):
         """Describe the run, with the versions of JAX and optax."""
         return dict(
@@ -142,7 +138,7 @@ class Adapter(OnJax):
 
     def _bound(self, function, *modules):
         """Bind the modules; the result takes the remaining arguments."""
-        if not self.tuned:
+        if self.mode != "tuned":
             return functools.partial(function, *modules)
         if function not in self.cached:
             self.cached[function] = nnx.cached_partial(function, *modules)
@@ -156,9 +152,8 @@ class Adapter(OnJax):
         elif phase == "training":
             self.update.lower(self.model, self.optimizers, self.sets[0]).compile()
         else:
-            generation = self.case.generation
-            prompt = self.sets[0][generation["prompt"]]
-            self.decode.lower(self.model, prompt, count=generation["count"]).compile()
+            count = self.case.generation["count"]
+            self.decode.lower(self.model, self.prompts[0], count=count).compile()
         return True
 
     def infer(self):
@@ -176,8 +171,7 @@ class Adapter(OnJax):
     def generate(self, count):
         """Read the prompt and decode all tokens in one jitted function."""
         self._switch(training=False)
-        prompt = self.next(self.sets)[self.case.generation["prompt"]]
-        return {"tokens": self.decode(self.model, prompt, count=count)}
+        return {"tokens": self.decode(self.model, self.next(self.prompts), count=count)}
 
     def gradients(self):
         """Call ``nnx.value_and_grad`` on the same losses, then restore running statistics."""

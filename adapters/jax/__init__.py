@@ -146,9 +146,8 @@ class Adapter(OnJax):
         elif phase == "training":
             self.update.lower(self.values, self.state, self.slots, self.sets[0]).compile()
         else:
-            generation = self.case.generation
-            prompt = self.sets[0][generation["prompt"]]
-            self.decode.lower(self.values, prompt, count=generation["count"]).compile()
+            count = self.case.generation["count"]
+            self.decode.lower(self.values, self.prompts[0], count=count).compile()
         return True
 
     def infer(self):
@@ -165,8 +164,7 @@ class Adapter(OnJax):
 
     def generate(self, count):
         """Read the prompt and decode all tokens in one jitted function."""
-        prompt = self.next(self.sets)[self.case.generation["prompt"]]
-        return {"tokens": self.decode(self.values, prompt, count=count)}
+        return {"tokens": self.decode(self.values, self.next(self.prompts), count=count)}
 
     def gradients(self):
         """Call ``jax.value_and_grad`` on the same losses."""

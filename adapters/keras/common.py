@@ -17,7 +17,7 @@ batch.
 
 import numpy as np
 
-from levelfield.adapters.base import Layout, Mismatch, Unsupported, fitted
+from levelfield.adapters.base import Layout, Unsupported
 from levelfield.adapters.on_keras import BOTH_BIASES, OnKeras, make_optimizer
 
 LAYOUT = Layout(
@@ -59,41 +59,45 @@ LOSSES = {
 class KerasAdapter(OnKeras):
     """``keras:BACKEND``, ``keras:BACKEND-fit`` and ``keras:tensorflow-tuned``.
 
-    A backend's class has ``native`` (the module of the backend), ``set_up(threads)``,
-    ``thread_count()``, ``has_gpu()``, ``decoder()`` and ``loss_and_gradients(name, x, y,
+    A backend's class has ``native`` (the module of the backend), ``backend`` (the class of
+    adapters that configures it), ``has_gpu()``, ``decoder()`` and ``loss_and_gradients(name, x, y,
     variables)``.
     """
 
     layout = LAYOUT
     native = None
+    backend = None
 
-    def __init__(self, device, mode, threads, precision):
-        self.device = device
-        _, _, loop = mode.partition("-")
+    def configure(self):
+        """Configure the backend before Keras is imported."""
+        _, _, loop = self.mode.partition("-")
         self.fits = loop == "fit"
         # https://keras.io/api/models/model_training_apis/#compile-method
         self.jit_compile = True if loop == "tuned" else "auto"
         self.compiled = None
-        self.set_up(threads)
+        self.process = self.backend(self.device, self.mode, self.threads, self.precision)
         import keras
 
         self.keras = keras
-        if device == "cuda" and not self.has_gpu():
-            raise Unsupported("Keras' backend finds no device of the kind cuda: " + mode)
+        if self.device == "cuda" and not self.has_gpu():
+            raise Unsupported("Keras' backend finds no device of the kind cuda: " + self.mode)
 
     def compilations(self):
         """Return the backend's count of traces; None where Keras compiles nothing by default."""
         return self.compiled
 
+    def device_memory(self):
+        """Return the peak of the backend's allocator."""
+        return self.process.device_memory()
+
     def describe(self):
         """Describe the run as Keras and its backend report it."""
         return {
             "version": self.keras.__version__,
-            "threads": self.thread_count(),
+            "threads": self.process.thread_count(),
             "device": self.device,
             "backend": self.keras.backend.backend(),
             "backend_version": self.native.__version__,
-            "numpy": np.__version__,
             # Resolve "auto" with an empty model, which has nothing that prevents compilation.
             "jit_compile": self.jit_compile is True or self.keras.Sequential().jit_compile,
             "image_data_format": self.keras.config.image_data_format(),
@@ -106,13 +110,12 @@ class KerasAdapter(OnKeras):
             raise Unsupported("fit has one optimiser; two objectives take a loop of their own")
         self.keras.utils.clear_session()
         self.begin(module, case, LOSSES)
-        self.batch, self.model = case.batch, module.build(case.sizes)
+        self.model = module.build(case.sizes)
         self.variables = self._named_variables()
-        for name, value in {**case.parameters, **case.state}.items():
-            self._assign(name, value)
-        self.trained = {
-            each["name"]: self.trained_by(each, self.variables) for each in case.objectives
-        }
+        held = {name: self.part(name, variable) for name, variable in self.variables.items()}
+        for name, value in self.given(held):
+            self.assign(name, value)
+        self.trained = self.trained_by_each(self.variables)
         self.optimizers = {
             name: make_optimizer(self.keras, case.optimizer) for name in self.trained
         }
@@ -127,9 +130,8 @@ class KerasAdapter(OnKeras):
         self.tiles, self.tiled, self.decode = 0, None, None
 
     def _named_variables(self):
-        """Map canonical names to variables."""
+        """Map canonical names to variables; Keras holds both biases of a GRU in one."""
         expected = [*self.case.parameters, *self.case.state]
-        # Keras holds both biases of a GRU in one variable.
         names = {name.replace("/", "_"): name for name in expected}
         found = {}
         for variable in self.model.variables:
@@ -139,15 +141,9 @@ class KerasAdapter(OnKeras):
             if parts[0] == self.model.name:
                 del parts[0]
             joined = "_".join(part for part in parts if part not in INNER)
-            if joined not in names:
-                raise Mismatch(
-                    f"the built {self.case.model} has no use for {variable.path}; its definition"
-                    f" has {', '.join(expected)}"
-                )
-            found[names[joined]] = variable
-        missing = sorted(set(expected) - set(found) - {BOTH_BIASES[1]})
-        if missing:
-            raise Mismatch(f"the built {self.case.model} lacks {', '.join(missing)}")
+            found[names.get(joined, variable.path)] = variable
+        if BOTH_BIASES[1] in expected and BOTH_BIASES[0] in found:
+            found[BOTH_BIASES[1]] = found[BOTH_BIASES[0]]
         return found
 
     def _ordered(self, variables):
@@ -173,16 +169,13 @@ class KerasAdapter(OnKeras):
     def after_compile(self):
         """A hook for a backend that counts its traces in the model's own steps. Never timed."""
 
-    def _assign(self, name, value):
-        value = LAYOUT.to_native(value, self.case.dimensions[name])
-        variable = self.variables.get(name)
-        if name == BOTH_BIASES[1] and variable is None:
-            both = self.variables[BOTH_BIASES[0]]
-            first = self.case.parameters[BOTH_BIASES[0]]
-            first = LAYOUT.to_native(first, self.case.dimensions[name])
-            both.assign(np.stack([first, value]))
-        elif name != BOTH_BIASES[0] or BOTH_BIASES[1] not in self.case.parameters:
-            variable.assign(fitted(name, value, variable))
+    def value_of(self, name):
+        """Return the value of a variable."""
+        return self.keras.ops.convert_to_numpy(self.variables[name])
+
+    def set_value(self, name, value):
+        """Set a variable."""
+        self.variables[name].assign(value)
 
     def _arguments(self, arrays):
         """Return x and y as Keras expects them; with several outputs, the target has a name."""
@@ -213,8 +206,7 @@ class KerasAdapter(OnKeras):
         """Read the prompt and decode all tokens in one function of the backend."""
         if self.decode is None:
             self.decode = self.decoder()
-        prompt = self.next(self.sets)[self.case.generation["prompt"]]
-        return {"tokens": self.decode(prompt, count)}
+        return {"tokens": self.decode(self.next(self.prompts), count)}
 
     def gradients(self):
         """Call the backend's gradient tape, ``jax.value_and_grad`` or ``backward``.
@@ -226,11 +218,11 @@ class KerasAdapter(OnKeras):
         before = [np.array(self.keras.ops.convert_to_numpy(v)) for v in statistics]
         handle = {}
         for name, trained in self.trained.items():
-            variables = list(trained.values())
-            loss, gradients = self.loss_and_gradients(name, x, y, variables)
-            handle[name] = loss
-            for key, gradient in zip(trained, gradients, strict=True):
-                handle["gradient/" + key] = gradient
+            variables = self._ordered(trained.values())
+            handle[name], found = self.loss_and_gradients(name, x, y, variables)
+            gradients = dict(zip(map(id, variables), found, strict=True))
+            for key, variable in trained.items():
+                handle["gradient/" + key] = self.part(key, gradients[id(variable)])
         for variable, value in zip(statistics, before, strict=True):
             variable.assign(value)
         return handle
@@ -245,19 +237,7 @@ class KerasAdapter(OnKeras):
 
     def parameters(self):
         """Return the present values of the variables."""
-        return self.by_kind({name: variable.value for name, variable in self.variables.items()})
-
-    def read(self, handle):
-        """Split a GRU's variable of both biases into two arrays."""
-        arrays = {}
-        for name, value in handle.items():
-            kind, _, rest = name.partition("/")
-            if rest == BOTH_BIASES[0] and len(value.shape) == 2:
-                parts = zip(BOTH_BIASES, self.to_numpy(value), strict=True)
-                arrays.update({kind + "/" + key: part for key, part in parts})
-            else:
-                arrays[name] = value
-        return super().read(arrays)
+        return self.by_kind({n: self.part(n, each.value) for n, each in self.variables.items()})
 
     def to_numpy(self, value):
         """Return a copy: PyTorch shares the memory of a parameter with NumPy."""

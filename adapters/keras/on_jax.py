@@ -10,25 +10,15 @@ class OnJax(KerasAdapter):
     """``keras:jax`` and its fit mode."""
 
     native = jax
-
-    def set_up(self, threads):
-        """Set the device and switch TF32 off. JAX sizes its pool by NPROC and the affinity."""
-        self.process = on_jax.OnJax(self.device, "jit", threads, "float32")
+    backend = on_jax.OnJax
 
     def compilations(self):
         """Return JAX's own count."""
         return self.process.compilations()
 
-    def thread_count(self):
-        """Return None: JAX cannot read the number back."""
-
     def has_gpu(self):
         """Whether JAX places its work on a GPU."""
         return jax.default_backend() == "gpu"
-
-    def device_memory(self):
-        """Return the peak of JAX's allocator since the process began."""
-        return self.process.device_memory()
 
     def decoder(self):
         """Wrap prompt and loop in ``jax.jit``; the variables' values are arguments."""

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from levelfield.adapters import on_tensorflow
 from levelfield.adapters.keras.common import KerasAdapter
 
 
@@ -9,27 +10,11 @@ class OnTensorFlow(KerasAdapter):
     """``keras:tensorflow``, its fit and its tuned mode."""
 
     native = tf
-
-    def set_up(self, threads):
-        """Set the threads and switch TF32 off."""
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.experimental.enable_tensor_float_32_execution(False)
-
-    def thread_count(self):
-        """Return the number as it was set."""
-        return tf.config.threading.get_intra_op_parallelism_threads()
+    backend = on_tensorflow.OnTensorFlow
 
     def has_gpu(self):
         """Whether TensorFlow places its work on a GPU."""
         return bool(tf.config.list_logical_devices("GPU"))
-
-    def device_memory(self):
-        """Return the peak of the allocator."""
-        if self.device == "cpu":
-            return None
-        used = tf.config.experimental.get_memory_info("GPU:0")["peak"]
-        tf.config.experimental.reset_memory_stats("GPU:0")
-        return {"used_peak_bytes": used, "reserved_peak_bytes": None}
 
     def after_compile(self):
         """Count the runs of a step's Python code, which runs only while it is traced. Never timed.

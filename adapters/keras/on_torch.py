@@ -2,6 +2,7 @@
 
 import torch
 
+from levelfield.adapters import on_torch
 from levelfield.adapters.keras.common import KerasAdapter
 
 
@@ -9,28 +10,11 @@ class OnTorch(KerasAdapter):
     """``keras:torch`` and its fit mode."""
 
     native = torch
-
-    def set_up(self, threads):
-        """Set the threads and switch TF32 off."""
-        torch.set_num_threads(threads)
-        torch.set_float32_matmul_precision("highest")
-        torch.backends.cudnn.conv.fp32_precision = "ieee"
-
-    def thread_count(self):
-        """Return the number that torch reports."""
-        return torch.get_num_threads()
+    backend = on_torch.OnTorch
 
     def has_gpu(self):
         """Whether torch finds a GPU."""
         return torch.cuda.is_available()
-
-    def device_memory(self):
-        """Return the peaks of the caching allocator since the last call."""
-        if self.device == "cpu":
-            return None
-        used, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
-        torch.cuda.reset_peak_memory_stats()
-        return {"used_peak_bytes": used, "reserved_peak_bytes": reserved}
 
     def decoder(self):
         """Run prompt and loop without recording gradients."""

@@ -11,7 +11,7 @@ import os
 
 import numpy as np
 
-from levelfield.adapters.base import Layout, Unsupported
+from levelfield.adapters.base import Layout
 from levelfield.adapters.on_keras import BOTH_BIASES, OnKeras, make_optimizer
 
 LAYOUT = Layout(entries={"gru_gate": (1, 0, 2)})  # Keras has z, r, h
@@ -25,14 +25,13 @@ class Adapter(OnKeras):
     """``keras2:BACKEND`` and ``keras2:BACKEND-fit``; ``keras2:cntk-unrolled``."""
 
     layout = LAYOUT
+    no_gpu = "the GPU packages of its backends are no longer built"
 
-    def __init__(self, device, mode, threads, precision):
-        if device != "cpu":
-            raise Unsupported("the GPU packages of its backends are no longer built")
-        self.backend, _, variant = mode.partition("-")
+    def configure(self):
+        """Set the backend up as its own adapter does, by importing that, and import Keras."""
+        self.backend, _, variant = self.mode.partition("-")
         self.fits, self.unrolled = variant == "fit", variant == "unrolled"
-        # The import sets the backend up as its own adapter does.
-        importlib.import_module("adapters." + self.backend)
+        importlib.import_module("levelfield.adapters." + self.backend)
         os.environ["KERAS_BACKEND"] = self.backend
         # Python 3.10 removed these names from collections.
         for name in ("Iterable", "Mapping", "Sequence"):
@@ -44,7 +43,6 @@ class Adapter(OnKeras):
         backend = self.keras.backend
         return {
             "version": self.keras.__version__,
-            "numpy": np.__version__,
             "threads": None,
             "backend": backend.backend(),
             "backend_version": importlib.import_module(self.backend).__version__,
@@ -69,7 +67,7 @@ class Adapter(OnKeras):
         self.probe.compile(optimizer=self.keras.optimizers.SGD(PROBING_RATE), loss=loss)
         self.parts = {name: self._variable(name) for name in case.parameters}
         for name, value in case.parameters.items():
-            self._assign(name, self._turned(name, LAYOUT.to_native(value, case.dimensions[name])))
+            self.assign(name, LAYOUT.to_native(value, case.dimensions[name]))
         (objective,) = case.objectives
         # A sequence's mask makes its length unnecessary.
         self.batches = [
@@ -83,27 +81,21 @@ class Adapter(OnKeras):
         attribute = "embeddings" if kind == "embedding" else attribute
         return getattr(getattr(layer, "cell", layer), attribute)
 
-    def _row(self, name):
-        """The row of a bias in a GRU's variable of two biases; None for other variables."""
-        if name in BOTH_BIASES and BOTH_BIASES[1] in self.case.parameters:
-            return BOTH_BIASES.index(name)
-        return None
-
-    def _turned(self, name, value):
+    def _turned(self, value):
         """Flip kernels for Theano, which convolves; all others compute cross-correlation."""
         return value[::-1, ::-1] if self.backend == "theano" and value.ndim == 4 else value
 
-    def _assign(self, name, value):
-        row = self._row(name)
-        if row is not None:
-            both = np.array(self.keras.backend.get_value(self.parts[name]))
-            both[row] = value
-            value = both
-        self.keras.backend.set_value(self.parts[name], np.ascontiguousarray(value))
+    def value_of(self, name):
+        """Return the value of a variable."""
+        return self._turned(self.keras.backend.get_value(self.parts[name]))
 
-    def _value(self, name):
-        value, row = self.keras.backend.get_value(self.parts[name]), self._row(name)
-        return np.array(self._turned(name, value if row is None else value[row]))
+    def set_value(self, name, value):
+        """Set a variable."""
+        self.keras.backend.set_value(self.parts[name], np.ascontiguousarray(self._turned(value)))
+
+    def _values(self):
+        """Return copies of all parameters."""
+        return {name: np.array(self.part(name, self.value_of(name))) for name in self.parts}
 
     def train_step(self):
         """Call ``train_on_batch``, in the fit modes ``fit`` over one batch."""
@@ -113,19 +105,16 @@ class Adapter(OnKeras):
 
     def gradients(self):
         """Take a step of plain descent and undo it: CNTK gives gradients in no other way."""
-        before = {name: self._value(name) for name in self.parts}
-        weights = self.model.get_weights()
+        before, weights = self._values(), self.model.get_weights()
         loss = self.probe.train_on_batch(*self.next_batches())
-        handle = {
-            "gradient/" + name: (value - self._value(name)) / PROBING_RATE
-            for name, value in before.items()
-        }
+        after = self._values()
+        handle = {"gradient/" + n: (before[n] - after[n]) / PROBING_RATE for n in after}
         self.model.set_weights(weights)
         return dict(handle, loss=loss)
 
     def parameters(self):
         """Return copies of the parameters."""
-        return self.by_kind({name: self._value(name) for name in self.parts})
+        return self.by_kind(self._values())
 
     def wait(self, handle):
         """Do nothing: both backends return when they are done."""

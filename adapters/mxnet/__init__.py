@@ -1,16 +1,9 @@
 """Apache MXNet: Gluon blocks, imperative or hybridized."""
 
 import mxnet as mx
-import numpy as np
 from mxnet import autograd, gluon, nd
 
-from levelfield.adapters.base import (
-    CHANNELS_FIRST,
-    Layout,
-    Unsupported,
-    canonical_name,
-    epsilon_hat,
-)
+from levelfield.adapters.base import CHANNELS_FIRST, Layout, canonical_name, epsilon_hat
 from levelfield.adapters.base import Adapter as Base
 
 LAYOUT = Layout({**CHANNELS_FIRST, ("in", "out"): ("out", "in")})
@@ -81,17 +74,12 @@ class Adapter(Base):
     """
 
     layout = LAYOUT
-
-    def __init__(self, device, mode, threads, precision):
-        if device != "cpu":
-            raise Unsupported("MXNet's GPU packages want CUDA 11 and are not looked at here")
-        self.hybridized = mode == "hybridized"
+    no_gpu = "MXNet's GPU packages want CUDA 11 and are not looked at here"
 
     def describe(self):
         """Describe the run. Threads come from OMP_NUM_THREADS and cannot be read back."""
         return {
             "version": mx.__version__,
-            "numpy": np.__version__,
             "threads": None,
             "onednn": mx.runtime.Features().is_enabled("MKLDNN"),
         }
@@ -106,8 +94,8 @@ class Adapter(Base):
             self.named[name].set_data(nd.array(value))
         (objective,) = case.objectives
         self.outputs, self.targets = objective["outputs"], objective["targets"]
-        self.loss, self.loss_name = LOSSES[objective["loss"]](), objective["name"]
-        if self.hybridized:
+        self.loss = LOSSES[objective["loss"]]()
+        if self.mode == "hybridized":
             self.model.hybridize()
             self.loss.hybridize()
         self.trainer = make_trainer(case.optimizer, self.model.collect_params())

@@ -36,12 +36,13 @@ class Adapter(OnExported):
     The ``tuned`` mode follows https://onnxruntime.ai/docs/performance/tune-performance/.
     """
 
-    def __init__(self, device, mode, threads, precision):
-        if device != "cpu":
-            raise Unsupported("only the CPU execution provider is built in")
-        self.tuned, self.precision = mode == "tuned", precision
+    no_gpu = "only the CPU execution provider is built in"
+
+    def configure(self):
+        """Set the options of the sessions."""
+        self.tuned = self.mode == "tuned"
         self.options = onnxruntime.SessionOptions()
-        self.options.intra_op_num_threads = threads
+        self.options.intra_op_num_threads = self.threads
         self.options.inter_op_num_threads = 1
         if self.tuned:
             self.options.add_session_config_entry("session.set_denormal_as_zero", "1")

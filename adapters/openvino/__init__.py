@@ -22,14 +22,15 @@ class Adapter(OnExported):
     By default the plugin would compute in bfloat16 where the processor supports it.
     """
 
-    def __init__(self, device, mode, threads, precision):
-        if device != "cpu":
-            raise Unsupported("only the CPU plugin is looked at")
-        self.tuned, self.core = mode == "tuned", openvino.Core()
+    no_gpu = "only the CPU plugin is looked at"
+
+    def configure(self):
+        """Set the properties of the plugin."""
+        self.tuned, self.core = self.mode == "tuned", openvino.Core()
         self.settings = {
             hint.performance_mode: hint.PerformanceMode.LATENCY,
             hint.inference_precision: openvino.Type.f32,
-            properties.inference_num_threads: threads,
+            properties.inference_num_threads: self.threads,
         }
         if self.tuned:
             self.settings[properties.intel_cpu.denormals_optimization] = True

@@ -1,10 +1,9 @@
 """PaddlePaddle: paddle.nn layers, paddle.optimizer, eager or under paddle.jit.to_static."""
 
-import numpy as np
 import paddle
 from paddle.nn import functional as F
 
-from levelfield.adapters.base import CHANNELS_FIRST, Layout, Unsupported, canonical_name
+from levelfield.adapters.base import CHANNELS_FIRST, Layout, canonical_name
 from levelfield.adapters.base import Adapter as Base
 
 LAYOUT = Layout(CHANNELS_FIRST)
@@ -34,16 +33,15 @@ class Adapter(Base):
     """
 
     layout = LAYOUT
+    no_gpu = "its GPU packages come from an index of their own"
 
-    def __init__(self, device, mode, threads, precision):
-        if device != "cpu":
-            raise Unsupported("its GPU packages come from an index of their own")
-        self.static = mode == "static"
+    def configure(self):
+        """Set the device; threads come from OMP_NUM_THREADS."""
         paddle.set_device("cpu")
 
     def describe(self):
         """Describe the run. Threads come from OMP_NUM_THREADS and cannot be read back."""
-        return {"version": paddle.__version__, "numpy": np.__version__, "threads": None}
+        return {"version": paddle.__version__, "threads": None}
 
     def load(self, module, case):
         """Build the layer and set its parameters under its own names."""
@@ -56,8 +54,7 @@ class Adapter(Base):
         for name, value in self.given(self.named):
             self.named[name].set_value(value)
         self.optimizer = make_optimizer(case.optimizer, self.model.parameters())
-        self.forward = paddle.jit.to_static(self.model) if self.static else self.model
-        ((self.loss_name, self.objective),) = self.objectives.items()
+        self.forward = paddle.jit.to_static(self.model) if self.mode == "static" else self.model
 
     def place(self, name, value):
         """Make a tensor."""

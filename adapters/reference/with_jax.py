@@ -3,7 +3,6 @@
 import jax
 
 from levelfield import reference
-from levelfield.adapters.base import Unsupported
 from levelfield.adapters.on_jax import OnJax
 from levelfield.reference import programs
 
@@ -11,10 +10,7 @@ from levelfield.reference import programs
 class JaxAdapter(OnJax):
     """One jitted program for inference, and one with donated buffers for a training step."""
 
-    def __init__(self, device, mode, threads, precision):
-        if device != "cpu":
-            raise Unsupported("the reference runs on the CPU only")
-        super().__init__(device, mode, threads, precision)
+    no_gpu = "the reference runs on the CPU only"
 
     def load(self, module, case):
         """Jit the definition's programs and place the case's arrays."""
@@ -30,8 +26,8 @@ class JaxAdapter(OnJax):
         step = programs.training_step(model, case.sizes, optimizer)
         self.step = jax.jit(step, donate_argnums=(0, 1, 2))
         if case.generation:
-            begin, further = programs.generation(model, case.sizes)
-            self.begin, self.further = jax.jit(begin), jax.jit(further, donate_argnums=3)
+            first, further = programs.generation(model, case.sizes)
+            self.first, self.further = jax.jit(first), jax.jit(further, donate_argnums=3)
         jax.block_until_ready((self.values, self.state, self.sets, self.slots))
 
     def compile(self, phase):
@@ -58,8 +54,8 @@ class JaxAdapter(OnJax):
 
     def generate(self, count):
         """Run the prompt, then one token after the other from Python; the cache is donated."""
-        prompt = self.next(self.sets)[self.case.generation["prompt"]]
-        token, cache = self.begin(self.values, prompt)
+        prompt = self.next(self.prompts)
+        token, cache = self.first(self.values, prompt)
         tokens = [token]
         for position in range(prompt.shape[1], prompt.shape[1] + count - 1):
             token, cache = self.further(self.values, token, position, cache)

@@ -3,16 +3,14 @@
 import numpy as np
 
 from levelfield import reference
-from levelfield.adapters.base import Adapter, Unsupported
+from levelfield.adapters.base import Adapter
 from levelfield.reference.layers_numpy import NumpyLayers
 
 
 class NumpyAdapter(Adapter):
     """Inference and generation: NumPy has no gradients."""
 
-    def __init__(self, device, mode, threads, precision):
-        if device != "cpu":
-            raise Unsupported("NumPy runs on the CPU only")
+    no_gpu = "NumPy runs on the CPU only"
 
     def describe(self):
         """Describe the run. NumPy's threads are those of its BLAS and cannot be read back."""
@@ -31,7 +29,7 @@ class NumpyAdapter(Adapter):
     def generate(self, count):
         """Decode one token after the other; keys and values are kept."""
         generation, sizes = self.model.generation, self.case.sizes
-        tokens, position, found = self.next(self.sets)[generation.prompt], 0, []
+        tokens, position, found = self.next(self.prompts), 0, []
         cache = generation.begin(self.layers, sizes, len(tokens))
         for _ in range(count):
             logits, cache = generation.advance(self.layers, sizes, tokens, position, cache)

@@ -2,11 +2,10 @@
 
 import functools
 
-import numpy as np
 import tensorflow as tf
 
-from levelfield.adapters.base import Adapter as Base
 from levelfield.adapters.base import Layout, Unsupported
+from levelfield.adapters.on_tensorflow import OnTensorFlow
 from levelfield.adapters.tensorflow.optimizers import OPTIMIZERS
 
 LAYOUT = Layout({("up_height", "up_width", "in", "out"): ("up_height", "up_width", "out", "in")})
@@ -54,7 +53,7 @@ def named_variables(node, path=""):
     return named
 
 
-class CoreAdapter(Base):
+class CoreAdapter(OnTensorFlow):
     """``tensorflow:eager``, ``tensorflow:function`` and ``tensorflow:xla``.
 
     tf.function wraps the forward pass and the whole step, as in
@@ -65,28 +64,24 @@ class CoreAdapter(Base):
 
     layout = LAYOUT
 
-    def __init__(self, device, mode, threads, precision):
+    def configure(self):
+        """Choose the device, and set the threads and the precision."""
         gpus = tf.config.list_physical_devices("GPU")
-        if device == "cuda" and not gpus:
+        if self.device == "cuda" and not gpus:
             raise Unsupported("TensorFlow finds no device of the kind cuda")
-        if precision != "float32":
-            raise Unsupported("this adapter computes in float32 only")
-        self.mode, self.device = mode, device
-        if device == "cpu":
+        if self.device == "cpu":
             tf.config.set_visible_devices([], "GPU")
-        for gpu in gpus if device == "cuda" else ():
+        for gpu in gpus if self.device == "cuda" else ():
             tf.config.experimental.set_memory_growth(gpu, True)
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        super().configure()
         tf.config.threading.set_inter_op_parallelism_threads(1)
-        tf.config.experimental.enable_tensor_float_32_execution(False)
         tf.config.experimental.set_synchronous_execution(True)
 
     def describe(self):
         """Describe the run as TensorFlow reports it."""
         return {
             "version": tf.__version__,
-            "numpy": np.__version__,
-            "threads": tf.config.threading.get_intra_op_parallelism_threads(),
+            "threads": self.thread_count(),
             "interop_threads": tf.config.threading.get_inter_op_parallelism_threads(),
             "device": self._placed(),
             "tf32": tf.config.experimental.tensor_float_32_execution_enabled(),
@@ -98,17 +93,6 @@ class CoreAdapter(Base):
         """Return the device on which TensorFlow places an operation by default."""
         return "cuda" if "GPU" in tf.identity(0.0).device else "cpu"
 
-    def device_memory(self):
-        """Return the peak of TensorFlow's allocator since the last call.
-
-        https://www.tensorflow.org/api_docs/python/tf/config/experimental/get_memory_info
-        """
-        if self.device == "cpu":
-            return None
-        peak = tf.config.experimental.get_memory_info("GPU:0")["peak"]
-        tf.config.experimental.reset_memory_stats("GPU:0")
-        return {"used_peak_bytes": peak, "reserved_peak_bytes": None}
-
     def load(self, module, case):
         """Assign the parameters to the variables that the module's layers hold by name."""
         self.begin(module, case, LOSSES)
@@ -116,9 +100,7 @@ class CoreAdapter(Base):
         self.variables = named_variables(self.model)
         for name, value in self.given(self.variables):
             self.variables[name].assign(value)
-        self.trained = {
-            each["name"]: self.trained_by(each, self.variables) for each in case.objectives
-        }
+        self.trained = self.trained_by_each(self.variables)
         constants = dict(case.optimizer)
         make = OPTIMIZERS[constants.pop("name")]
         self.optimizers = {
@@ -187,10 +169,7 @@ class CoreAdapter(Base):
         elif phase == "training":
             self.step.get_concrete_function(self.sets[0])
         else:
-            generation = self.case.generation
-            self.decode.get_concrete_function(
-                self.sets[0][generation["prompt"]], generation["count"]
-            )
+            self.decode.get_concrete_function(self.prompts[0], self.case.generation["count"])
         return True
 
     def infer(self):
@@ -203,8 +182,7 @@ class CoreAdapter(Base):
 
     def generate(self, count):
         """Read the prompt and decode all tokens in one function."""
-        prompt = self.next(self.sets)[self.case.generation["prompt"]]
-        return {"tokens": self.decode(prompt, count)}
+        return {"tokens": self.decode(self.next(self.prompts), count)}
 
     def gradients(self):
         """Compute losses and gradients, then restore running statistics."""

@@ -5,7 +5,6 @@ https://www.tensorflow.org/api_docs/python/tf/compat/v1/train
 The models are those of the other modes: a tf.Module builds into the default graph.
 """
 
-import numpy as np
 import tensorflow as tf
 
 from levelfield.adapters.base import Unsupported, epsilon_hat
@@ -31,13 +30,13 @@ class SessionAdapter(OnFunctions):
     """One graph and one session; feeding NumPy arrays is part of every step."""
 
     layout = LAYOUT
+    no_gpu = "sessions are looked at on the CPU only"
 
-    def __init__(self, device, mode, threads, precision):
-        if device != "cpu":
-            raise Unsupported("sessions are looked at on the CPU only")
+    def configure(self):
+        """Switch to graphs, and prepare the configuration of the sessions."""
         v1.disable_eager_execution()
         self.config = v1.ConfigProto(
-            intra_op_parallelism_threads=threads,
+            intra_op_parallelism_threads=self.threads,
             inter_op_parallelism_threads=1,
             device_count={"GPU": 0},
         )
@@ -47,7 +46,6 @@ class SessionAdapter(OnFunctions):
         """Describe the run by the session's configuration."""
         return {
             "version": tf.__version__,
-            "numpy": np.__version__,
             "threads": self.config.intra_op_parallelism_threads,
             "interop_threads": self.config.inter_op_parallelism_threads,
         }
@@ -71,7 +69,6 @@ class SessionAdapter(OnFunctions):
         for name, value in self.given(self.variables):
             self.variables[name].load(value, self.session)
         self.trained = {name: self.variables[name] for name in case.parameters}
-        ((self.loss_name, self.objective),) = self.objectives.items()
 
     def made(self, kind):
         """Add the computations of a kind to the graph; the first run optimises them."""

@@ -12,8 +12,9 @@ class Adapter(Base):
     https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/python-api-docs.html
     """
 
-    def __init__(self, device, mode, threads, precision):
-        if device != "cuda":
+    def configure(self):
+        """Refuse with the reason."""
+        if self.device != "cuda":
             raise Unsupported(
                 'TensorRT runs on NVIDIA\'s GPUs only: write device = "cuda" in a suite'
             )

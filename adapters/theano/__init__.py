@@ -3,9 +3,7 @@
 import glob
 import os
 import sys
-from collections import OrderedDict
 
-import numpy as np
 import scipy
 
 from levelfield.adapters.base import CHANNELS_FIRST, Layout, Unsupported
@@ -51,34 +49,6 @@ LOSSES = {
 }
 
 
-def make_updates(constants, parameters, gradients):
-    """Theano has no optimisers; its tutorials write them as updates of shared variables."""
-    # Python's numbers are doubles and would turn every result into doubles.
-    single = {name: np.float32(value) for name, value in constants.items() if name != "name"}
-    rate, updates = single["learning_rate"], OrderedDict()
-    if constants["name"] == "adam":
-        beta1, beta2, epsilon = (single[name] for name in ("beta1", "beta2", "epsilon"))
-        rest1, rest2 = np.float32(1 - constants["beta1"]), np.float32(1 - constants["beta2"])
-        number = theano.shared(np.float32(0))
-        updates[number] = number + 1
-        first, second = 1 - beta1 ** updates[number], 1 - beta2 ** updates[number]
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        zeros = np.zeros_like(parameter.get_value(borrow=True))
-        if constants["name"] == "adam":
-            mean, square = theano.shared(zeros), theano.shared(zeros)
-            updates[mean] = beta1 * mean + rest1 * gradient
-            updates[square] = beta2 * square + rest2 * T.sqr(gradient)
-            deviation = T.sqrt(updates[square] / second) + epsilon
-            updates[parameter] = parameter - rate * updates[mean] / first / deviation
-        elif constants["name"] == "momentum":
-            velocity = theano.shared(zeros)
-            updates[velocity] = single["momentum"] * velocity + gradient
-            updates[parameter] = parameter - rate * updates[velocity]
-        else:
-            updates[parameter] = parameter - rate * gradient
-    return updates
-
-
 class Adapter(OnSharedVariables):
     """``theano:c``. Theano ended in 2017; this is its last release.
 
@@ -87,12 +57,13 @@ class Adapter(OnSharedVariables):
     """
 
     layout = LAYOUT
+    native = theano
     losses = LOSSES
     unbiased_variance = True
+    no_gpu = "Theano's GPU library, libgpuarray, is no longer built"
 
-    def __init__(self, device, mode, threads, precision):
-        if device != "cpu":
-            raise Unsupported("Theano's GPU library, libgpuarray, is no longer built")
+    def configure(self):
+        """Require the C++ compiler; the threads are those of the BLAS."""
         if not theano.config.cxx:
             raise Unsupported("without g++ Theano falls back to Python, 700 times slower")
 
@@ -100,33 +71,11 @@ class Adapter(OnSharedVariables):
         """Describe the run. The threads are those of the BLAS and cannot be read back."""
         return {
             "version": theano.__version__,
-            "numpy": np.__version__,
             "threads": None,
             "mode": theano.config.mode,
             "blas": theano.config.blas.ldflags.rpartition("/")[2],
         }
 
-    def made(self, kind):
-        """Call theano.function: optimise the graph and compile the parts that are not cached."""
-        symbols = {
-            name: T.TensorType(TYPES[value.dtype.kind], [False] * value.ndim)(name)
-            for name, value in self.sets[0].items()
-        }
-        self.model.training, self.model.moved = kind != "inference", OrderedDict()
-        if kind == "inference":
-            found = self.case.named_outputs(self.model(**{n: symbols[n] for n in self.case.used}))
-            names = self.case.used
-            return (
-                names,
-                list(found),
-                theano.function([symbols[n] for n in names], [*found.values()]),
-            )
-        loss = self.objective(self.model, symbols)
-        gradients = T.grad(loss, self.trained)
-        inputs, names = list(symbols.values()), list(symbols)
-        if kind == "gradients":
-            keys = [self.loss_name, *("gradient/" + name for name in self.case.parameters)]
-            return names, keys, theano.function(inputs, [loss, *gradients])
-        updates = make_updates(self.case.optimizer, self.trained, gradients)
-        updates.update(self.model.moved)
-        return names, [self.loss_name], theano.function(inputs, [loss], updates=updates)
+    def symbol(self, name, value):
+        """Make a tensor without a shape, of the type that a model's input has."""
+        return T.TensorType(TYPES[value.dtype.kind], [False] * value.ndim)(name)

@@ -4,8 +4,6 @@ import os
 import shutil
 from importlib.metadata import version
 
-import numpy as np
-
 from levelfield.adapters.base import CHANNELS_FIRST, Layout, Unsupported, canonical_name
 from levelfield.adapters.base import Adapter as Base
 
@@ -38,19 +36,18 @@ class Adapter(Base):
     """
 
     layout = LAYOUT
+    no_gpu = "only tinygrad's CPU device is looked at"
 
-    def __init__(self, device, mode, threads, precision):
-        if device != "cpu":
-            raise Unsupported("only tinygrad's CPU device is looked at")
+    def configure(self):
+        """Require the compiler; the affinity determines the number of threads."""
         if "clang" not in os.environ.get("CC", ""):
             raise Unsupported("tinygrad compiles with clang, and none is here: apt install clang")
-        self.jitted, self.traced = mode == "jit", 0
+        self.jitted, self.traced = self.mode == "jit", 0
 
     def describe(self):
         """Describe the run. The affinity determines the number of threads."""
         return {
             "version": version("tinygrad"),
-            "numpy": np.__version__,
             "threads": None,
             "device": Device.DEFAULT.lower(),
             "compiler": os.path.basename(os.environ["CC"]),
@@ -73,7 +70,6 @@ class Adapter(Base):
         values = {paths[name]: Tensor(value).realize() for name, value in self.given(self.named)}
         state.load_state_dict(self.model, values, verbose=False)
         self.optimizer = make_optimizer(case.optimizer, [*self.named.values()])
-        ((self.loss_name, self.objective),) = self.objectives.items()
         self.forward, self.step = self._forward, self._step
         if self.jitted:
             self.forward, self.step = TinyJit(self._forward), TinyJit(self._step)

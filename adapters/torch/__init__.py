@@ -1,12 +1,11 @@
 """PyTorch: torch.nn models, torch.optim optimisers, eager or under torch.compile."""
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from levelfield.adapters.base import CHANNELS_FIRST, Layout, Unsupported, canonical_name
-from levelfield.adapters.base import Adapter as Base
+from levelfield.adapters.on_torch import OnTorch
 
 LAYOUT = Layout(
     {
@@ -97,7 +96,7 @@ def part_of(tensor, part):
     return tensor if part is None else tensor.chunk(len(PARTS))[part]
 
 
-class Adapter(Base):
+class Adapter(OnTorch):
     """``torch:eager``, ``torch:compile`` and ``torch:tuned``.
 
     The compiled functions follow "Where to apply torch.compile?": the evaluation step, and the
@@ -111,20 +110,14 @@ class Adapter(Base):
     layout = LAYOUT
     unbiased_variance = True
 
-    def __init__(self, device, mode, threads, precision):
-        if device == "cuda" and not torch.cuda.is_available():
+    def configure(self):
+        """Set the threads, the precision and the mode's options."""
+        if self.device == "cuda" and not torch.cuda.is_available():
             raise Unsupported("torch finds no device of the kind cuda")
-        if precision != "float32":
-            raise Unsupported("this adapter computes in float32 only")
-        self.compiled = mode in ("compile", "tuned")
-        self.tuned = mode == "tuned"
-        self.device = torch.device(device)
-        torch.set_num_threads(threads)
+        super().configure()
         torch.set_num_interop_threads(1)
-        torch.set_float32_matmul_precision("highest")
-        # Convolutions have a separate switch for TF32, which is on by default in cuDNN.
-        # https://docs.pytorch.org/docs/stable/notes/cuda.html#tensorfloat-32-tf32-on-ampere-and-later-devices
-        torch.backends.cudnn.conv.fp32_precision = "ieee"
+        self.compiled = self.mode in ("compile", "tuned")
+        self.tuned = self.mode == "tuned"
         if self.tuned:
             torch.set_flush_denormal(True)
         if self.compiled:
@@ -136,10 +129,9 @@ class Adapter(Base):
         """Describe the run as torch reports it."""
         return {
             "version": torch.__version__,
-            "numpy": np.__version__,
-            "threads": torch.get_num_threads(),
+            "threads": self.thread_count(),
             "interop_threads": torch.get_num_interop_threads(),
-            "device": self.device.type,
+            "device": self.device,
             "precision": torch.get_float32_matmul_precision(),
             "convolution_precision": self._convolution_precision(),
             "capability": torch.backends.cpu.get_cpu_capability(),
@@ -150,23 +142,12 @@ class Adapter(Base):
         }
 
     def _convolution_precision(self):
-        backend = torch.backends.cudnn if self.device.type == "cuda" else torch.backends.mkldnn
+        backend = torch.backends.cudnn if self.device == "cuda" else torch.backends.mkldnn
         return backend.conv.fp32_precision
 
     def compilations(self):
         """Return Dynamo's own count of compiled frames; None where Dynamo is not used."""
         return torch._dynamo.utils.counters["frames"]["total"] if self.compiled else None
-
-    def device_memory(self):
-        """Return the peaks of the caching allocator since the last call."""
-        if self.device.type == "cpu":
-            return None
-        found = {
-            "used_peak_bytes": torch.cuda.max_memory_allocated(),
-            "reserved_peak_bytes": torch.cuda.max_memory_reserved(),
-        }
-        torch.cuda.reset_peak_memory_stats()
-        return found
 
     def load(self, module, case):
         """Build the module and copy the parameters into it under its own names."""
@@ -243,12 +224,11 @@ class Adapter(Base):
 
     def generate(self, count):
         """Decode in evaluation mode; the step from token to token is compiled."""
-        prompt = self.next(self.sets)[self.case.generation["prompt"]]
+        prompt = self.next(self.prompts)
         if self.model.training:
             self.model.eval()
         with torch.inference_mode():
-            tokens = self.module.generate(self.model, prompt, count)
-        return {"tokens": tokens}
+            return {"tokens": self.module.generate(self.model, prompt, count)}
 
     def gradients(self):
         """Compute gradients of the same losses, compiled or not; restore running statistics."""
@@ -287,7 +267,7 @@ class Adapter(Base):
         empty.
         https://docs.pytorch.org/docs/stable/generated/torch.cuda.synchronize.html
         """
-        if self.device.type == "cuda":
+        if self.device == "cuda":
             torch.cuda.synchronize()
         else:
             torch.cpu.synchronize()

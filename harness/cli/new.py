@@ -159,7 +159,7 @@ def _framework_files(name: str, folder: Path | None) -> list[tuple[Path, str]]:
 def _imports(package: str) -> str:
     """The adapter's imports of the contract and of the stand-in, in the order of their names."""
     base = "from levelfield.adapters.base"
-    contract = f"{base} import Adapter as Base\n{base} import Layout, Unsupported"
+    contract = f"{base} import Adapter as Base\n{base} import Layout"
     return "\n".join(sorted([contract, f"from {package} import stand_in"]))
 
 

@@ -87,12 +87,16 @@ def mutated(framework: str, name: str, edits: Iterable[Edit], folder: Path) -> F
     """
     original = frameworks()[framework]
     root = folder / f"{framework}-{name}" / original.root.name
+    copied = root / original.folder.relative_to(original.root)
     hidden = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(original.folder, root / framework, ignore=hidden)
-    for path in original.root.glob("*.py"):  # the contract, and the code that adapters share
-        shutil.copy(path, root / path.name)
+    shutil.copytree(original.folder, copied, ignore=hidden)
+    for path in original.folder.parent.glob("*.py"):  # the contract, and what adapters share
+        shutil.copy(path, copied.parent / path.name)
+    shutil.copy(original.root / "__init__.py", root / "__init__.py")
+    for part in ("harness", "reference"):  # what the worker and the adapters import besides
+        (root / part).symlink_to(original.root / part)
     for edit in edits:
-        path = root / framework / edit.file
+        path = copied / edit.file
         text = path.read_text(encoding="utf-8")
         if text.count(edit.old) != 1:
             raise BadInput(

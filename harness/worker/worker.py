@@ -99,17 +99,24 @@ class Server:
         return {"interpreter_up": INTERPRETER_UP, "python": sys.version.split()[0]}
 
     def do_start(self, adapter, device, mode, threads, precision):
-        """Import the framework through its adapter, whose package name is ``adapter``."""
+        """Import the framework through its adapter, whose package name is ``adapter``.
+
+        "describe" is the adapter's description of the framework, with the version of NumPy.
+        """
         self.package = adapter
         begin = time.perf_counter()
         module = importlib.import_module(adapter)
         imported = time.perf_counter()
         self.adapter = module.Adapter(device, mode, threads, precision)
         ready = time.perf_counter()
+        described = self.adapter.describe()
+        # The contract has imported NumPy. The host refuses a description that is no dict.
+        if "numpy" in sys.modules and isinstance(described, dict):
+            described = dict(described, numpy=sys.modules["numpy"].__version__)
         return {
             "import_seconds": imported - begin,
             "device_seconds": ready - imported,
-            "describe": self.adapter.describe(),
+            "describe": described,
         }
 
     def do_load(self, case, optimizer, module):

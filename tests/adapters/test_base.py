@@ -24,13 +24,15 @@ from levelfield.adapters.base import (
     Adapter,
     Layout,
     Mismatch,
+    Unsupported,
     canonical_name,
     epsilon_hat,
     fitted,
     refines,
 )
-from levelfield.adapters.on_functions import OnFunctions
-from levelfield.adapters.on_keras import OnKeras
+from levelfield.adapters.on_functions import OnFunctions, make_updates
+from levelfield.adapters.on_keras import BOTH_BIASES, OnKeras
+from levelfield.reference import optimizers
 from levelfield.reference.case import draw_case
 from levelfield.reference.layers_onnx import IMAGES
 
@@ -204,6 +206,46 @@ def test_sets_come_in_turn_and_begin_again() -> None:
     assert set(adapter.used[0]) == {"features"} < set(adapter.sets[0])
 
 
+class OnlyCpu(Adapter):
+    """An adapter that keeps what it was configured with."""
+
+    no_gpu = "its kernels are written for processors"
+
+    def configure(self) -> None:
+        self.asked = self.device, self.mode, self.threads, self.precision
+
+
+def test_an_adapter_without_a_gpu_says_why_and_others_are_configured() -> None:
+    assert OnlyCpu("cpu", "eager", 2, "int8").asked == ("cpu", "eager", 2, "int8")
+    with pytest.raises(Unsupported, match=r"^its kernels are written for processors$"):
+        OnlyCpu("cuda", "eager", 2, "float32")
+    assert Held("cuda", "eager", 1, "float32").device == "cuda"
+
+
+def test_the_only_objective_has_a_name_and_several_are_refused_in_one_line() -> None:
+    adapter = begun()
+    assert adapter.loss_name == "loss"
+    assert adapter.objective is adapter.objectives["loss"]
+    names = ("discriminator_loss", "generator_loss")
+    adapter = begun("dcgan", **dict.fromkeys(names, lambda model, inputs: 0.0))
+    with pytest.raises(Unsupported, match=r"^this adapter trains one objective, and dcgan has 2$"):
+        adapter.objective(None, adapter.sets[0])
+    trained = adapter.trained_by_each(adapter.case.parameters)
+    assert set(trained) == set(names)
+    first, second = (set(each) for each in trained.values())
+    assert first.isdisjoint(second)
+    assert first | second == set(adapter.case.parameters)
+
+
+def test_prompts_are_placed_once_and_only_where_tokens_are_generated() -> None:
+    assert begun().prompts == []
+    adapter = begun("gpt2", generate=lambda model, prompt, count: None)
+    assert len(adapter.prompts) == len(adapter.sets)
+    pairs = zip(adapter.prompts, adapter.sets, strict=True)
+    name = adapter.case.generation["prompt"]
+    assert all(prompt is inputs[name] for prompt, inputs in pairs)
+
+
 def arrays_of(adapter: Held) -> dict[str, np.ndarray[Any, Any]]:
     return {name: np.zeros_like(value) for name, value in adapter.case.parameters.items()}
 
@@ -268,13 +310,13 @@ def test_the_file_of_a_model_is_checked_when_it_is_loaded() -> None:
     with pytest.raises(Mismatch) as raised:
         begun(build=None)  # type: ignore[arg-type]
     assert str(raised.value) == (
-        "adapters/some/file.py has no function build(sizes), which mlp needs"
+        "levelfield/adapters/some/file.py has no function build(sizes), which mlp needs"
     )
     with pytest.raises(Mismatch) as raised:
         begun(train_step=lambda net, optimizers, inputs: None)
     assert str(raised.value) == (
-        "adapters/some/file.py: train_step takes (net, optimizers, inputs), and the contract has"
-        " train_step(model, optimizers, inputs)"
+        "levelfield/adapters/some/file.py: train_step takes (net, optimizers, inputs), and the"
+        " contract has train_step(model, optimizers, inputs)"
     )
     with pytest.raises(Mismatch, match=r"has no function generate\(model, prompt, count\)"):
         begun("gpt2")
@@ -296,6 +338,53 @@ def test_a_fit_gets_the_next_batches_joined_from_any_cursor() -> None:
         np.testing.assert_array_equal(x["x"], expected)
         np.testing.assert_array_equal(x["z"], expected + 10)
         np.testing.assert_array_equal(y, expected[:, None])
+
+
+def test_both_biases_of_a_gru_are_the_rows_of_one_variable() -> None:
+    class Variables(OnKeras):
+        held: dict[str, Any]
+
+        def value_of(self, name: str) -> Any:
+            return self.held[name]
+
+        def set_value(self, name: str, value: Any) -> None:
+            self.held[name][...] = value
+
+    keras, both = Variables.__new__(Variables), np.zeros((2, 3))
+    keras.case = types.SimpleNamespace(parameters=dict.fromkeys(BOTH_BIASES))
+    keras.held = {**dict.fromkeys(BOTH_BIASES, both), "kernel": np.zeros(3)}
+    for number, name in enumerate(["kernel", *reversed(BOTH_BIASES)], start=1):
+        keras.assign(name, np.full(3, number))
+        np.testing.assert_array_equal(keras.part(name, keras.held[name]), np.full(3, number))
+    np.testing.assert_array_equal(both, [[3, 3, 3], [2, 2, 2]])
+    keras.case.parameters = {BOTH_BIASES[0]: None}  # as in an LSTM
+    assert keras.part(BOTH_BIASES[0], both) is both
+
+
+class Shared(float):
+    """A shared variable that is its own value: the updates are computed when they are written."""
+
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+    def get_value(self, borrow: bool) -> Any:
+        return np.float32(self)
+
+
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+def test_updates_of_shared_variables_follow_the_pinned_formulas(name: str) -> None:
+    native = types.SimpleNamespace(shared=Shared, tensor=types.SimpleNamespace(sqrt=np.sqrt))
+    constants = {**optimizers.OPTIMIZERS[name], "name": name}
+    parameters, gradients = {"a": 0.5, "b": -2.0}, {"a": 0.25, "b": -1e-3}
+    held = [Shared(value) for value in parameters.values()]
+    updates = make_updates(native, constants, held, list(gradients.values()))
+    state = optimizers.initial_state(name, parameters)
+    expected, moved = optimizers.update(name, parameters, gradients, state=state, step=1)
+    assert [updates[each] for each in held] == pytest.approx(list(expected.values()), rel=1e-6)
+    slots = [value for slot in moved.values() for value in slot.values()]
+    others = [value for key, value in updates.items() if key not in held]
+    counts = [1.0] if name == "adam" else []
+    assert sorted(others) == pytest.approx(sorted(slots + counts), rel=1e-5)
 
 
 def test_a_function_is_made_once_for_each_kind_and_counted() -> None:
@@ -349,6 +438,25 @@ def test_an_import_of_a_package_by_its_former_name_hears_the_present_one() -> No
         " levelfield.reference",
         "ModuleNotFoundError: No module named 'adaptors'",
     ]
+
+
+def test_a_worker_adds_the_version_of_numpy_to_a_description() -> None:
+    program = (
+        "import json, sys, types\n"
+        "import numpy\n"
+        "from levelfield.adapters.base import Adapter\n"
+        "from levelfield.harness.worker import worker\n"
+        "for told in ({'version': '1', 'threads': None}, ['1']):\n"
+        "    some = type('Some', (Adapter,), {'describe': lambda self: told})\n"
+        "    sys.modules['some'] = types.SimpleNamespace(Adapter=some)\n"
+        "    reply = worker.Server().do_start('some', 'cpu', 'eager', 1, 'float32')\n"
+        "    print(json.dumps(reply['describe']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ADAPTERS.parent, capture_output=True, check=True
+    )
+    described = [json.loads(line) for line in done.stdout.splitlines()]
+    assert described == [{"version": "1", "threads": None, "numpy": np.__version__}, ["1"]]
 
 
 def test_a_worker_replies_with_the_line_of_a_mismatch_and_no_place_in_the_code() -> None:

@@ -40,7 +40,8 @@ from tests.support.long import long_unless
 
 pytestmark = pytest.mark.alone
 
-BUILT_IN = sorted(name for name, arm in arms().items() if arm.framework.package[:9] == "adapters.")
+OURS = "levelfield.adapters."
+BUILT_IN = sorted(name for name, arm in arms().items() if arm.framework.package.startswith(OURS))
 TINY = set(load_suite("tiny").arms)
 # What no machine has to have is no part of the test command: it would be another one everywhere.
 # The first arm of each environment: others of it share its model files.

@@ -46,7 +46,7 @@ def stated() -> dict[str, str]:
     return {
         name: tomllib.loads((framework.folder / "env.toml").read_text("utf-8"))["colour"]
         for name, framework in frameworks().items()
-        if framework.package.startswith("adapters.")
+        if framework.package.startswith("levelfield.adapters.")
     }
 
 

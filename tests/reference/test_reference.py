@@ -428,9 +428,10 @@ def test_unknown_names_suggest_the_nearest() -> None:
 
 def test_drawing_and_numpy_need_no_framework() -> None:
     program = (
-        "import sys, reference\n"
+        "import sys\n"
+        "from levelfield import reference\n"
         "case = reference.draw_case('lenet5', 'tiny', seed=1)\n"
-        "levelfield.reference.run_numpy(case)\n"
+        "reference.run_numpy(case)\n"
         "print([m for m in ('jax', 'torch', 'tensorflow') if m in sys.modules])\n"
     )
     done = subprocess.run(
