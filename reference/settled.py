@@ -267,8 +267,8 @@ def _steps_apart(
             yield when, _apart(moved[name], expected[name])
         for name in both_variances(case.state):
             yield f"{when}_statistics", _apart(moved[name], expected[name])
-        for member in case.model.objectives:
-            names = [name for name in moving if name.startswith(member.trains)]
+        for trained_objective in case.model.objectives:
+            names = [name for name in moving if name.startswith(trained_objective.trains)]
             pairs = ((moved[name], expected[name]) for name in names)
             yield f"{when}_scale", scale_error(pairs)
 
