@@ -68,11 +68,11 @@ def tags(files: list[str]) -> tuple[list[str], list[str]]:
         if not name.endswith(".whl"):
             continue
         python, abi, platform = name[:-4].split("-")[-3:]
-        for each in platform.split("."):
-            platforms |= {"any"} if each == "any" else platforms_of(each)
-        for each in python.split("."):
-            if (found := re.fullmatch(r"cp3(\d+)", each)) and abi != "abi3":
-                pythons.add(f"3.{found[1]}")
+        for platform_tag in platform.split("."):
+            platforms |= {"any"} if platform_tag == "any" else platforms_of(platform_tag)
+        for python_tag in python.split("."):
+            if (match := re.fullmatch(r"cp3(\d+)", python_tag)) and abi != "abi3":
+                pythons.add(f"3.{match[1]}")
     return sorted(platforms), sorted(pythons, key=Version)
 
 
@@ -88,7 +88,9 @@ def platforms_of(tag: str) -> set[str]:
 
 def licence_of(info: dict[str, Any]) -> str:
     """Its SPDX identifier, where the index tells a single one."""
-    classifiers = [each for each in info["classifiers"] if each.startswith("License ::")]
+    classifiers = [
+        classifier for classifier in info["classifiers"] if classifier.startswith("License ::")
+    ]
     names = (info.get("license_expression"), info["license"], *classifiers)
     words = [(name or "").strip().rpartition(":: ")[2] for name in names]
     return next((LICENCES[word] for word in words if word in LICENCES), "")
@@ -101,25 +103,25 @@ def told(requirement: str, below: Version | None) -> dict[str, tuple[Any, str]]:
     name = ALIASES.get(parsed.name, parsed.name)
     own, wheels = asked(name), asked(WHEELS.get(name, name))["releases"][pin.version]
     dates = {
-        Version(version): min(each["upload_time"] for each in files)[:10]
+        Version(version): min(file["upload_time"] for file in files)[:10]
         for version, files in own["releases"].items()
         if files and not Version(version).is_prerelease
     }
-    dates = {version: each for version, each in dates.items() if not below or version < below}
-    platforms, pythons = tags([each["filename"] for each in wheels])
-    asks = [each["requires_python"] for each in wheels if each["requires_python"]]
+    dates = {version: day for version, day in dates.items() if not below or version < below}
+    platforms, pythons = tags([wheel["filename"] for wheel in wheels])
+    asks = [wheel["requires_python"] for wheel in wheels if wheel["requires_python"]]
     info = {"license": "", "classifiers": []} if below else own["info"]
     named = [
-        found[1]
-        for each in info["classifiers"]
-        if (found := re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", each))
+        match[1]
+        for classifier in info["classifiers"]
+        if (match := re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", classifier))
     ]
     # An old source distribution's ">=3.4" was written before what it would break on.
     pythons = pythons or (asks[:1] if platforms == ["any"] else sorted(named, key=Version))
     page = f"https://pypi.org/project/{WHEELS.get(name, name)}/{pin.version}/"
     history = f"https://pypi.org/project/{name}/#history"
-    recent = sum(date.fromisoformat(each) > TODAY - YEAR for each in dates.values())
-    found = {
+    recent = sum(date.fromisoformat(day) > TODAY - YEAR for day in dates.values())
+    facts = {
         "licence": (licence_of(info), f"https://pypi.org/project/{name}/"),
         "platforms": (platforms, page),
         "pythons": (pythons, page),
@@ -127,7 +129,7 @@ def told(requirement: str, below: Version | None) -> dict[str, tuple[Any, str]]:
         "releases": (recent, history),
         "maintenance": ("active" if recent else "", history),
     }
-    return {key: each for key, each in found.items() if each[0] not in ("", [])}
+    return {key: fact for key, fact in facts.items() if fact[0] not in ("", [])}
 
 
 def main() -> None:

@@ -66,8 +66,8 @@ def readme() -> str:
     )
     advice = advice_text(advise(frames.load(FAMILIES), stated(NEED)))
     # Without its title and the table of facts, which would fill a page with addresses.
-    told = advice.removeprefix("# Advice\n\n").partition("\n## Facts\n")[0].strip()
-    return filled("README.md", f"{shown}\n\n{chart}", charts, told.replace("## ", "#### "))
+    text = advice.removeprefix("# Advice\n\n").partition("\n## Facts\n")[0].strip()
+    return filled("README.md", f"{shown}\n\n{chart}", charts, text.replace("## ", "#### "))
 
 
 def measurement() -> str:
@@ -97,7 +97,9 @@ def accuracy() -> str:
                 rows.append(f"| {cell.arm} | {learned[identity, cell.arm]:.1%} |")
             elif cell.status != "ok":  # a twin takes no lesson of its own
                 rows.append(f"| {cell.arm} | {cell.status}: {clean(cell.reason)} |")
-        (comparison,) = (each for each in comparisons_of(loaded) if each.id == identity)
+        (comparison,) = (
+            candidate for candidate in comparisons_of(loaded) if candidate.id == identity
+        )
         words = "\n".join(f"- {text}" for text in findings.spread(loaded, comparison))
         parts += [f"## {cells['model'].iloc[0]}", "\n".join(rows), words]
     return "\n\n".join(parts) + "\n"
@@ -141,10 +143,15 @@ def differences() -> str:
         " changes. In a comparison the gate detects each of these differences. It found most of"
         " them.",
     ]
-    for each in tomllib.loads(text)["differences"]:
+    for difference in tomllib.loads(text)["differences"]:
         rows = ["| framework | side |", "|---|---|"]
-        rows += [f"| {framework} | {side} |" for framework, side in each["sides"].items()]
-        parts += [f"## {each['name']}", each["what"], "\n".join(rows), f"Here: {each['handled']}"]
+        rows += [f"| {framework} | {side} |" for framework, side in difference["sides"].items()]
+        parts += [
+            f"## {difference['name']}",
+            difference["what"],
+            "\n".join(rows),
+            f"Here: {difference['handled']}",
+        ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -184,8 +191,8 @@ def arrows() -> str:
     rows = ["| wing | imports |", "|---|---|"]
     for folder in sorted(path for path in (ROOT / "harness").iterdir() if path.is_dir()):
         sources = [path.read_text(encoding="utf-8") for path in folder.rglob("*.py")]
-        found = {name for source in sources for name in OURS.findall(source)}
-        ours = sorted({wing or other for wing, other in found} - {folder.name})
+        imports = {name for source in sources for name in OURS.findall(source)}
+        ours = sorted({wing or other for wing, other in imports} - {folder.name})
         if sources:
             rows.append(f"| {folder.name} | {', '.join(ours) or 'nothing of ours'} |")
     return "\n".join(rows)
@@ -231,7 +238,7 @@ def closing_price_of(run: Path) -> str:
 
 def code_page(module: str) -> str:
     """docs/models/<module>.md: the code of every framework for the models of one file."""
-    models = [each for each in reference.definitions().values() if each.file == module]
+    models = [model for model in reference.definitions().values() if model.file == module]
     sources = dict(model_sources(models[0].name).values())
     sizes = {title: code_size(source) for title, source in sources.items()}
     rows = ["| framework | tokens | lines |", "|---|---|---|"]
@@ -239,10 +246,10 @@ def code_page(module: str) -> str:
     counts = ["| model | preset | parameters | operations per example |", "|---|---|---|---|"]
     for model in models:
         for preset in model.presets:
-            found = reference.summarize(model, preset, 1)
+            summary = reference.summarize(model, preset, 1)
             counts.append(
-                f"| {model.name} | {preset} | {found.parameter_count:,} |"
-                f" {found.inference_operations:,} |"
+                f"| {model.name} | {preset} | {summary.parameter_count:,} |"
+                f" {summary.inference_operations:,} |"
             )
     heads = "".join(f"<th>{title}</th>" for title in sources)
     # An empty line on either side makes Markdown of a cell's content.

@@ -22,8 +22,8 @@ EXPECTED = ROOT / "tests" / "published"
 def runs() -> list[Path]:
     """The folders of all runs in the repository; runs made next to them are ignored by git."""
     kept = re.findall(r"^!(results/\w+)/$", (ROOT / ".gitignore").read_text(), re.MULTILINE)
-    found = (path for folder in kept for path in (ROOT / folder).rglob("run.json"))
-    return sorted(path.parent for path in found if "reports" not in path.parts)
+    paths = (path for folder in kept for path in (ROOT / folder).rglob("run.json"))
+    return sorted(path.parent for path in paths if "reports" not in path.parts)
 
 
 def expected(run: Path) -> Path:

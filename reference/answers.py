@@ -48,7 +48,9 @@ class Answers:
     @property
     def steps(self) -> int:
         """The number of training steps made: as many as can be compared."""
-        return max((len(v) for each in self.step_losses.values() for v in each.values()), default=0)
+        return max(
+            (len(v) for losses in self.step_losses.values() for v in losses.values()), default=0
+        )
 
 
 def run_numpy(case: Case, *, dtype: str = "float64") -> Answers:
@@ -72,7 +74,7 @@ def decoded(case: Case, inputs: Arrays, layers: NumpyLayers) -> tuple[NDArray[np
     """
     generation = case.model.generation
     assert generation is not None
-    tokens, clear, found, position = inputs[generation.prompt], np.inf, [], 0
+    tokens, clear, chunks, position = inputs[generation.prompt], np.inf, [], 0
     cache = generation.begin(layers, case.sizes, len(tokens))
     for _ in range(generation.count(case.sizes)):
         logits, cache = generation.advance(layers, case.sizes, tokens, position, cache)
@@ -80,8 +82,8 @@ def decoded(case: Case, inputs: Arrays, layers: NumpyLayers) -> tuple[NDArray[np
         second, first = np.sort(logits, axis=-1)[:, -2:].T
         clear = min(clear, float(((first - second) / logits.std(axis=-1)).min()))
         tokens = layers.most_likely(logits)[:, None]
-        found.append(tokens)
-    return np.concatenate(found, 1), clear
+        chunks.append(tokens)
+    return np.concatenate(chunks, 1), clear
 
 
 @cache
@@ -170,15 +172,16 @@ def _train(
     from levelfield.reference.programs import initial_slots
 
     step = _jitted(case.model.name, case.preset, optimizer)
-    slots, found = initial_slots(case.model, optimizer, moved[0]), []
+    slots, step_losses = initial_slots(case.model, optimizer, moved[0]), []
     for number in range(1, steps + 1):
         inputs = sets[(number - 1) % len(sets)]
         *moved, slots, step_loss = step(*moved, slots, inputs, number)
-        found.append(_numpy(step_loss))
+        step_losses.append(_numpy(step_loss))
         if number == 1:
             stepped = _moves(start, moved)
     losses = {
-        each.name: tuple(float(loss[each.name]) for loss in found) for each in case.model.objectives
+        objective.name: tuple(float(loss[objective.name]) for loss in step_losses)
+        for objective in case.model.objectives
     }
     return losses, stepped, _moves(start, moved)
 
@@ -221,8 +224,8 @@ def write_answers(answers: Answers, path: Path) -> None:
             arrays.update({f"{when}/{optimizer}/{name}": v for name, v in moves.items()})
     meta = {
         "sets": len(answers.outputs),
-        "losses": [dict(each) for each in answers.losses],
-        "step_losses": {name: dict(each) for name, each in answers.step_losses.items()},
+        "losses": [dict(losses) for losses in answers.losses],
+        "step_losses": {name: dict(losses) for name, losses in answers.step_losses.items()},
         "scatter": dict(answers.scatter),
     }
     write_arrays(path, meta, arrays)
@@ -237,8 +240,8 @@ def read_answers(path: Path) -> Answers:
         losses=tuple(meta["losses"]),
         gradients=tuple(under(f"gradient/{number}/") for number in range(len(meta["losses"]))),
         step_losses={
-            optimizer: {name: tuple(losses) for name, losses in each.items()}
-            for optimizer, each in meta["step_losses"].items()
+            optimizer: {name: tuple(losses) for name, losses in by_name.items()}
+            for optimizer, by_name in meta["step_losses"].items()
         },
         stepped={name: under(f"stepped/{name}/") for name in meta["step_losses"]},
         trained={name: under(f"trained/{name}/") for name in meta["step_losses"]},

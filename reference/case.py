@@ -81,7 +81,9 @@ class Case:
         summary, generation = self.summary, self.model.generation
 
         def dimensions(specs: tuple[ArraySpec, ...]) -> dict[str, Any]:
-            return {spec.name: [each.to_json() for each in spec.dimensions] for spec in specs}
+            return {
+                spec.name: [dimension.to_json() for dimension in spec.dimensions] for spec in specs
+            }
 
         return {
             "model": self.model.name,
@@ -98,13 +100,13 @@ class Case:
             "outputs": dimensions(summary.outputs),
             "objectives": [
                 {
-                    "name": each.name,
-                    "loss": each.loss,
-                    "outputs": list(each.outputs),
-                    "targets": list(each.targets),
-                    "trains": each.trains,
+                    "name": objective.name,
+                    "loss": objective.loss,
+                    "outputs": list(objective.outputs),
+                    "targets": list(objective.targets),
+                    "trains": objective.trains,
                 }
-                for each in self.model.objectives
+                for objective in self.model.objectives
             ],
             "generation": generation
             and {"prompt": generation.prompt, "count": generation.count(self.sizes)},
@@ -196,10 +198,10 @@ def _draw_inputs(
 
 def _check_lengths(model: Model, spec: ArraySpec, values: NDArray[Any]) -> None:
     """Raise ValueError where a draw has other lengths than operations are counted for."""
-    found = sorted(values.reshape(len(values), -1).sum(1).tolist())
-    if found != sorted(spec.lengths or ()):
+    lengths = sorted(values.reshape(len(values), -1).sum(1).tolist())
+    if lengths != sorted(spec.lengths or ()):
         raise ValueError(
-            f"{model.name}: a draw of '{spec.name}' has the lengths {found}, its ArraySpec states"
+            f"{model.name}: a draw of '{spec.name}' has the lengths {lengths}, its ArraySpec states"
             f" {sorted(spec.lengths or ())}; draw those, or leave out lengths="
         )
 

@@ -166,43 +166,43 @@ def _trainings(case: Case, optimizer: str, still: tuple[str, ...]) -> Closing:
     if optimizer == "adam":
         # This form is trained in float32: the rounding is far less than the scatter allows.
         hat = _train(case, _compiled(case, EPSILON_HAT), EPSILON_HAT, "float32", lengths)
-    found: Closing | None = None
+    accepted: Closing | None = None
     for length, closing in truth.items():
         apart = [_apart(run[length], closing, still) for run in runs]
-        scatter = {kind: max(each[kind] for each in apart) for kind in CLOSING_CLEAR}
+        scatter = {kind: max(distances[kind] for distances in apart) for kind in CLOSING_CLEAR}
         forms = _apart(hat[length], closing, still)
         followed = _within(forms, CLOSING_LOOSEST)
-        if found is not None and not (followed and _within(scatter, CLOSING_CLEAR)):
+        if accepted is not None and not (followed and _within(scatter, CLOSING_CLEAR)):
             break
         if not followed:  # the other form must not excuse a training that is wrong
             forms = dict.fromkeys(forms, 0.0)
-        found = replace(closing, scatter=scatter, forms=forms, still=still)
-    assert found is not None
-    return _judgeable(case, optimizer, found)
+        accepted = replace(closing, scatter=scatter, forms=forms, still=still)
+    assert accepted is not None
+    return _judgeable(case, optimizer, accepted)
 
 
 def _within(apart: Mapping[str, float], limits: Mapping[str, float], times: float = 1) -> bool:
     return all(apart[kind] <= times * limits[kind] for kind in limits)
 
 
-def _judgeable(case: Case, optimizer: str, found: Closing) -> Closing:
+def _judgeable(case: Case, optimizer: str, closing: Closing) -> Closing:
     """Remove answers that scatter beyond ``LOOSEST``, and add a note that says so.
 
     Losses may scatter by ``IDLE_SHARE`` of the distance of an arm that makes no step, too. Where
     nothing else is left, the first loss is kept. It is the loss of the parameters as loaded, which
     can be compared wherever outputs can.
     """
-    apart, nothing = found.scatter, dict.fromkeys(CLOSING_LOOSEST, 0.0)
+    apart, nothing = closing.scatter, dict.fromkeys(CLOSING_LOOSEST, 0.0)
     if _within(apart, CLOSING_LOOSEST):
-        return found
-    after = f"after {found.unread + READ} steps"
-    most = max(CLOSING_LOOSEST["losses"], IDLE_SHARE * _idle_distance(case, optimizer, found))
+        return closing
+    after = f"after {closing.unread + READ} steps"
+    most = max(CLOSING_LOOSEST["losses"], IDLE_SHARE * _idle_distance(case, optimizer, closing))
     if np.isfinite(apart["losses"]) and apart["losses"] <= most:
         return replace(
-            found,
+            closing,
             trained={},
             scatter={**apart, "trained": 0.0},
-            forms={**found.forms, "trained": 0.0},
+            forms={**closing.forms, "trained": 0.0},
             note=f"closing trained not at all: the reference's own differ by {apart['trained']:.2g}"
             f" {after}",
         )
@@ -212,7 +212,7 @@ def _judgeable(case: Case, optimizer: str, found: Closing) -> Closing:
         losses={first: start.losses[first][:1]},
         scatter=nothing,
         forms=nothing,
-        still=found.still,
+        still=closing.still,
         note="closing losses and trained not at all: the reference's own trainings diverge, by"
         f" {apart['losses']:.2g} of a loss {after}",
     )
@@ -278,7 +278,9 @@ def _train(
                 last = losses[-READ:]
                 answers[number] = Closing(
                     unread=number - READ,
-                    losses={name: tuple(float(each[name]) for each in last) for name in loss},
+                    losses={
+                        name: tuple(float(step_loss[name]) for step_loss in last) for name in loss
+                    },
                     trained={
                         name: np.asarray(value, np.float64) - start[name]
                         for arrays in moved

@@ -36,7 +36,7 @@ class Exported:
 
     def parameters(self) -> dict[str, Constants]:
         """Parameters and statistics as the graph holds them, by canonical name and axes."""
-        held = {each.name: each for each in self.proto.graph.initializer}
+        held = {tensor.name: tensor for tensor in self.proto.graph.initializer}
         return {
             name: np.ascontiguousarray(inverse(numpy_helper.to_array(held[tensor])))
             for name, (tensor, inverse) in self.inverses.items()
@@ -104,16 +104,16 @@ def export_generation(
     position, time = length("past_1_key"), length("tokens")
     tokens = Tensor("tokens", TracedArray((rows, one)), time)
     logits, kept = model.generation.advance(layers, sizes, tokens, position, cache)
-    found = {"token": layers.most_likely(logits)}
+    results = {"token": layers.most_likely(logits)}
     graph_outputs = [helper.make_tensor_value_info("token", TensorProto.INT32, [name_of])]
     for number, pair in enumerate(kept, start=1):
         for part, tensor in zip(("key", "value"), pair, strict=True):
             name = f"present_{number}_{part}"
-            found[name] = tensor
+            results[name] = tensor
             graph_outputs.append(
                 helper.make_tensor_value_info(name, TensorProto.FLOAT, [name_of, "total", width])
             )
-    for name, tensor in found.items():
+    for name, tensor in results.items():
         layers.nodes.append(helper.make_node("Identity", [tensor], [name], name))
     return _exported(layers, model, graph_inputs, graph_outputs)
 
@@ -125,8 +125,13 @@ def _named(batch: int | None) -> int | str:
 def _info(
     name: str, kind: int, dimensions: Sequence[Dimension], batch: int | None
 ) -> onnx.ValueInfoProto:
-    sizes = [_named(batch) if each.label == "batch" else each.size for each in dimensions]
-    shape = [sizes[axis] for axis in axes_order([(each.label, each.size) for each in dimensions])]
+    sizes = [
+        _named(batch) if dimension.label == "batch" else dimension.size for dimension in dimensions
+    ]
+    shape = [
+        sizes[axis]
+        for axis in axes_order([(dimension.label, dimension.size) for dimension in dimensions])
+    ]
     return helper.make_tensor_value_info(name, kind, shape)
 
 

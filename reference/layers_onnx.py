@@ -42,7 +42,7 @@ class Tensor:
     @property
     def shape(self) -> tuple[Any, ...]:
         """The sizes; an unknown number of positions is a tensor itself."""
-        sizes: list[Any] = [each.size for each in self.traced.dimensions]
+        sizes: list[Any] = [dimension.size for dimension in self.traced.dimensions]
         if self.time is not None:
             sizes[1] = self.time
         return tuple(sizes)
@@ -63,7 +63,7 @@ class OnnxLayers:
         self, operator: str, *inputs: Tensor | str, outputs: int = 1, **attributes: Any
     ) -> str:
         """Append a node and return the name of its last output; earlier outputs are unused."""
-        names = [each.name if isinstance(each, Tensor) else each for each in inputs]
+        names = [operand.name if isinstance(operand, Tensor) else operand for operand in inputs]
         out = f"{operator}_{len(self.nodes)}"
         results = [""] * (outputs - 1) + [out]
         self.nodes.append(helper.make_node(operator, names, results, out, **attributes))
@@ -370,7 +370,7 @@ class OnnxLayers:
         table = self.as_is(f"{name}/embedding")
         end = self.node("Add", position, time)
         axes = self.constant([0])
-        begins, ends = (self.node("Unsqueeze", each, axes) for each in (position, end))
+        begins, ends = (self.node("Unsqueeze", bound, axes) for bound in (position, end))
         width = self.parameters[f"{name}/embedding"].shape[1]
         dimensions = (
             Dimension("time", (("time", 1),)),
@@ -385,8 +385,8 @@ class OnnxLayers:
 
     def most_likely(self, logits: Tensor) -> str:
         """ArgMax."""
-        found = self.node("ArgMax", logits, axis=-1, keepdims=0)
-        return self.node("Cast", found, to=TensorProto.INT32)
+        tokens = self.node("ArgMax", logits, axis=-1, keepdims=0)
+        return self.node("Cast", tokens, to=TensorProto.INT32)
 
 
 def _window(window: int, stride: int, padding: int) -> dict[str, Any]:

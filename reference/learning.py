@@ -98,8 +98,8 @@ def _learned(
     for epoch in range(epochs):
         for _ in range(train_sets):
             number += 1
-            parameters, state, slots, found = step(parameters, state, slots, next(sets), number)
-        losses.append(float(found[objective.name]))
+            parameters, state, slots, loss = step(parameters, state, slots, next(sets), number)
+        losses.append(float(loss[objective.name]))
         read = {n: state.get(n.replace("/variance", variance), v) for n, v in state.items()}
         for test in range(tests):
             inputs = next(sets)

@@ -96,7 +96,7 @@ def _own_sizes(
 def _alike(value: Any, usual: Any) -> bool:
     """Whether two sizes are of one kind: positive numbers, texts or lists of such."""
     if isinstance(usual, tuple):
-        return isinstance(value, tuple) and all(_alike(each, usual[0]) for each in value)
+        return isinstance(value, tuple) and all(_alike(item, usual[0]) for item in value)
     if type(value) is not type(usual):
         return False
     return isinstance(value, str | bool) or value > 0

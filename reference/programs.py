@@ -41,10 +41,10 @@ def losses_and_gradients(
     ) -> tuple[AnyArrays, AnyArrays]:
         losses, gradients = {}, {}
         for objective in model.objectives:
-            (losses[objective.name], _), found = _value_and_gradient(
+            (losses[objective.name], _), objective_gradients = _value_and_gradient(
                 model, sizes, objective, parameters, state, inputs=inputs
             )
-            gradients.update(found)
+            gradients.update(objective_gradients)
         return losses, gradients
 
     return compute
@@ -80,7 +80,10 @@ def training_step(
 
 def initial_slots(model: Model, optimizer: str, parameters: AnyArrays) -> list[Any]:
     """Make the state of every objective's optimiser before the first step."""
-    return [initial_state(optimizer, trained_by(each, parameters)) for each in model.objectives]
+    return [
+        initial_state(optimizer, trained_by(objective, parameters))
+        for objective in model.objectives
+    ]
 
 
 def _value_and_gradient(

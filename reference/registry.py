@@ -49,11 +49,11 @@ _OUTSIDE: dict[Path, Outside] = {}
 @cache
 def _built_in() -> Mapping[str, Model]:
     """Return the models that the modules of ``levelfield.reference.models`` list in ``MODELS``."""
-    found: dict[str, Model] = {}
+    models: dict[str, Model] = {}
     for module in pkgutil.iter_modules([str(Path(__file__).parent / "models")]):
         for model in importlib.import_module(f"levelfield.reference.models.{module.name}").MODELS:
-            found[model.name] = model
-    return found
+            models[model.name] = model
+    return models
 
 
 @cache
@@ -73,12 +73,12 @@ def outside() -> tuple[Outside, ...]:
 
 def outside_of(model: str) -> Outside | None:
     """Return the folder that defines a model; None for a built-in model."""
-    return next((each for each in outside() if model in each.models), None)
+    return next((group for group in outside() if model in group.models), None)
 
 
 def outside_variables() -> dict[str, str]:
     """Return the variables from which another process learns outside models and own presets."""
-    folders = [str(each.folder) for each in outside()]
+    folders = [str(group.folder) for group in outside()]
     presets = {name: [own.base, dict(own.changes)] for name, own in OWN_PRESETS.items()}
     if not folders and not presets:
         return {}
@@ -91,7 +91,7 @@ def add_preset(name: str, base: str, changes: Sizes) -> None:
     It replaces an earlier one of its name. Lists become tuples. Raises BadDefinition for the name
     of a built-in preset.
     """
-    models = [*_built_in().values(), *(m for each in outside() for m in each.models.values())]
+    models = [*_built_in().values(), *(m for group in outside() for m in group.models.values())]
     taken = {preset for model in models for preset in model.presets}
     if name in taken or not MODEL_NAME.fullmatch(name):
         raise BadDefinition(
@@ -118,14 +118,14 @@ def add_models(folder: Path, check: Callable[[Model], None] = lambda model: None
     spec.submodule_search_locations = [str(folder)]
     sys.modules[package] = importlib.util.module_from_spec(spec)
     try:
-        found = _models_of(folder, package)
-        for model in found.values():
+        models = _models_of(folder, package)
+        for model in models.values():
             check(model)
     except BadDefinition:
         for name in [name for name in sys.modules if f"{name}.".startswith(f"{package}.")]:
             del sys.modules[name]  # the next folder has the same number
         raise
-    _OUTSIDE[folder] = Outside(folder, package, found)
+    _OUTSIDE[folder] = Outside(folder, package, models)
     return _OUTSIDE[folder]
 
 
@@ -135,16 +135,16 @@ def _models_of(folder: Path, package: str) -> dict[str, Model]:
         paths = sorted(path for path in folder.iterdir() if path.suffix == ".py")
     except OSError as error:
         raise BadDefinition(f"{folder}: not a folder of models ({error.strerror})") from error
-    known = {**_built_in(), **{name: each for o in outside() for name, each in o.models.items()}}
-    found: dict[str, Model] = {}
+    known = {**_built_in(), **{name: model for o in outside() for name, model in o.models.items()}}
+    models: dict[str, Model] = {}
     for path in (path for path in paths if not path.name.startswith("_")):
         for model in _models_in(path, f"{package}.{path.stem}"):
-            if model.name in found or model.name in known:
+            if model.name in models or model.name in known:
                 raise BadDefinition(f"{path}: another model has the name '{model.name}'; rename it")
-            found[model.name] = model
-    if not found:
+            models[model.name] = model
+    if not models:
         raise BadDefinition(f"{folder}: no file at its top defines a model in MODELS")
-    return found
+    return models
 
 
 def _models_in(path: Path, name: str) -> tuple[Model, ...]:
@@ -190,13 +190,13 @@ def _imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.add(node.module)
     parts = (name.split(".") for name in names)
-    return {".".join(each[: 2 if each[0] == "levelfield" else 1]) for each in parts}
+    return {".".join(words[: 2 if words[0] == "levelfield" else 1]) for words in parts}
 
 
 def definitions() -> Mapping[str, Model]:
     """All models by name: the built-in ones, and those of folders that were added."""
     _add_those_of_the_host()
-    added = {name: model for each in outside() for name, model in each.models.items()}
+    added = {name: model for group in outside() for name, model in group.models.items()}
     return dict(sorted({**_built_in(), **added}.items()))
 
 

@@ -31,8 +31,8 @@ def scale_error(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> float:
 def root_mean_square(arrays: Iterable[NDArray[Any]]) -> float:
     """Root mean square over all elements of all arrays."""
     arrays = list(arrays)
-    squares = sum(float(np.square(each, dtype=np.float64).sum()) for each in arrays)
-    return float(np.sqrt(squares / (sum(each.size for each in arrays) or 1)))
+    squares = sum(float(np.square(array, dtype=np.float64).sum()) for array in arrays)
+    return float(np.sqrt(squares / (sum(array.size for array in arrays) or 1)))
 
 
 def null_names(by_set: Sequence[Arrays]) -> set[str]:

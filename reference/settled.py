@@ -267,8 +267,8 @@ def _steps_apart(
             yield when, _apart(moved[name], expected[name])
         for name in both_variances(case.state):
             yield f"{when}_statistics", _apart(moved[name], expected[name])
-        for each in case.model.objectives:
-            names = [name for name in moving if name.startswith(each.trains)]
+        for trained_objective in case.model.objectives:
+            names = [name for name in moving if name.startswith(trained_objective.trains)]
             pairs = ((moved[name], expected[name]) for name in names)
             yield f"{when}_scale", scale_error(pairs)
 
@@ -295,5 +295,7 @@ def _clear_tokens(case: Case) -> tuple[NDArray[np.int32], ...] | None:
     if case.model.generation is None:
         return ()
     layers = NumpyLayers({n: v.astype(np.float64) for n, v in case.parameters.items()})
-    found = [decoded(case, inputs, layers) for inputs in case.inputs]
-    return tuple(tokens for tokens, _ in found) if min(c for _, c in found) > CLEAR else None
+    decodings = [decoded(case, inputs, layers) for inputs in case.inputs]
+    return (
+        tuple(tokens for tokens, _ in decodings) if min(c for _, c in decodings) > CLEAR else None
+    )

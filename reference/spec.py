@@ -83,20 +83,20 @@ class ArraySpec:
     @property
     def shape(self) -> tuple[int, ...]:
         """Sizes in canonical order."""
-        return tuple(each.size for each in self.dimensions)
+        return tuple(dimension.size for dimension in self.dimensions)
 
     @property
     def size(self) -> int:
         """Number of elements."""
         product = 1
-        for each in self.dimensions:
-            product *= each.size
+        for dimension in self.dimensions:
+            product *= dimension.size
         return product
 
     @property
     def axes(self) -> tuple[str, ...]:
         """The labels of the dimensions, for people and for JSON."""
-        return tuple(each.label for each in self.dimensions)
+        return tuple(dimension.label for dimension in self.dimensions)
 
 
 class Layers(Protocol):

@@ -81,7 +81,7 @@ class TracedArray:
     @property
     def size(self) -> int:
         """Number of elements."""
-        return prod(each.size for each in self.dimensions)
+        return prod(dimension.size for dimension in self.dimensions)
 
     @property
     def rows(self) -> tuple[int, ...]:
@@ -89,7 +89,7 @@ class TracedArray:
 
         An example of an image is needed as a whole.
         """
-        sizes = tuple(each.size for each in self.dimensions)
+        sizes = tuple(dimension.size for dimension in self.dimensions)
         if self.index:
             return sizes
         return sizes[:-1] if len(sizes) < 4 else sizes[:1]
@@ -230,7 +230,9 @@ class Tracer:
         kernel = self._parameter(
             f"{name}/kernel", *side, dimension("in", channel.size), dimension("out", filters)
         )
-        sides = [(each.size - 1) * stride + window - 2 * padding for each in (height, width)]
+        sides = [
+            (dimension.size - 1) * stride + window - 2 * padding for dimension in (height, width)
+        ]
         dimensions = (
             batch,
             dimension("height", sides[0]),
@@ -353,7 +355,7 @@ class Tracer:
             scores,
             value,
             *masks,
-            reads=lambda rows: (rows, seen_by(rows), *(each.whole() for each in masks)),
+            reads=lambda rows: (rows, seen_by(rows), *(mask.whole() for mask in masks)),
             product=Product((scores, value), operations, whole),
         )
 
@@ -391,7 +393,7 @@ class Tracer:
 
     def add(self, x: TracedArray, y: TracedArray) -> TracedArray:
         """Return the shape of the larger array."""
-        larger = max(x, y, key=lambda each: len(each.dimensions))
+        larger = max(x, y, key=lambda array: len(array.dimensions))
         return self._made(larger.dimensions, x, y, elementwise=larger.size)
 
     multiply = add
@@ -409,9 +411,9 @@ class Tracer:
         """
 
         def reads(rows: RowMask) -> tuple[RowMask, RowMask]:
-            found = np.zeros(x.rows, np.bool_)
-            found[:, : rows.shape[1]] = rows
-            return found, rows
+            x_rows = np.zeros(x.rows, np.bool_)
+            x_rows[:, : rows.shape[1]] = rows
+            return x_rows, rows
 
         return self._made((*positions.dimensions, x.dimensions[-1]), x, positions, reads=reads)
 
@@ -424,14 +426,14 @@ class Tracer:
     def flatten(self, x: TracedArray) -> TracedArray:
         """Keep the names of the axes that were flattened, in order."""
         batch, *rest = x.dimensions
-        factors = tuple(factor for each in rest for factor in each.factors)
+        factors = tuple(factor for dimension in rest for factor in dimension.factors)
         return self._made((batch, Dimension("in", factors)), x)
 
     def _loss(self, *arrays: TracedArray) -> TracedArray:
         return self._made(
             (),
             *arrays,
-            reads=lambda rows: tuple(each.whole() for each in arrays),
+            reads=lambda rows: tuple(array.whole() for array in arrays),
             elementwise=3 * arrays[0].size,
         )
 
@@ -440,13 +442,13 @@ class Tracer:
 
 
 def _windows(
-    sides: Sequence[int], window: int, stride: int, padding: int, each: int
+    sides: Sequence[int], window: int, stride: int, padding: int, element_operations: int
 ) -> tuple[int, int]:
     """The operations of all windows on elements of the image, and on the zeros around it.
 
-    ``sides`` of the image. ``each``: the operations of one element of one window.
+    ``sides`` of the image. ``element_operations``: the operations of one element of one window.
     """
-    inside, whole = each, each
+    inside, whole = element_operations, element_operations
     for size in sides:
         begins = np.arange((size + 2 * padding - window) // stride + 1) * stride - padding
         elements = np.minimum(begins + window, size) - np.maximum(begins, 0)
@@ -476,24 +478,24 @@ def _forward(needed: Needed) -> int:
 
 def _read(tracer: Tracer, needed: Needed) -> dict[str, int]:
     """The number of elements of each parameter that the needed rows read."""
-    found: dict[str, int] = {}
+    elements: dict[str, int] = {}
     for array, rows in needed.items():
-        found.update({name: tracer.parameters[name].size for name in array.parameters})
+        elements.update({name: tracer.parameters[name].size for name in array.parameters})
         if array.table:
             count, width = tracer.parameters[array.table].shape
-            more = found.get(array.table, 0) + int(rows.sum()) * width
-            found[array.table] = min(more, count * width)
-    return found
+            more = elements.get(array.table, 0) + int(rows.sum()) * width
+            elements[array.table] = min(more, count * width)
+    return elements
 
 
 def _depending(tracer: Tracer, prefixes: tuple[str, ...]) -> set[TracedArray]:
     """The arrays that depend on a parameter whose name has one of the prefixes."""
-    found: set[TracedArray] = set()
+    dependents: set[TracedArray] = set()
     for array in tracer.arrays:
         named = any(name.startswith(prefixes) for name in (*array.parameters, array.table) if name)
-        if named or not found.isdisjoint(array.sources):
-            found.add(array)
-    return found
+        if named or not dependents.isdisjoint(array.sources):
+            dependents.add(array)
+    return dependents
 
 
 @dataclass(frozen=True)
@@ -646,7 +648,7 @@ def summarize(model: Model, preset: str, batch: int) -> Summary:
         elementwise_operations=sum(a.part(rows, a.elementwise) for a, rows in needed.items()),
         # Every element is 4 bytes.
         inference_bytes=4
-        * (held + _read_inputs(arrays, [needed]) + sum(each.size for each in outputs.values())),
+        * (held + _read_inputs(arrays, [needed]) + sum(output.size for output in outputs.values())),
         training_bytes=4
         * (
             read
@@ -664,21 +666,21 @@ def _elements(specs: Iterable[ArraySpec]) -> int:
 
 def _most(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     """The largest count of each name."""
-    found: dict[str, int] = {}
-    for each in counts:
-        found.update({name: max(count, found.get(name, 0)) for name, count in each.items()})
-    return found
+    largest: dict[str, int] = {}
+    for by_name in counts:
+        largest.update({name: max(count, largest.get(name, 0)) for name, count in by_name.items()})
+    return largest
 
 
 def _read_inputs(arrays: Mapping[str, TracedArray], needs: Sequence[Needed]) -> int:
     """The number of elements of the inputs that are read for at least one of several needs."""
-    found = 0
+    elements = 0
     for array in arrays.values():
         rows = np.zeros(array.rows, np.bool_)
         for needed in needs:
             rows |= needed.get(array, rows)
-        found += array.part(rows, array.size)
-    return found
+        elements += array.part(rows, array.size)
+    return elements
 
 
 def _generation(model: Model, preset: str, batch: int) -> tuple[int, int]:

@@ -54,13 +54,13 @@ def as_table(findings: Iterable[Finding]) -> pandas.DataFrame:
     """Texts for people: part, what, goal, figure, ``met``, note."""
     rows = [
         {
-            "part": each.part,
-            "what": each.what,
-            "goal": each.goal,
-            "found": each.figure,
-            "met": "yes" if each.met else "NO",
-            "note": each.note,
+            "part": finding.part,
+            "what": finding.what,
+            "goal": finding.goal,
+            "found": finding.figure,
+            "met": "yes" if finding.met else "NO",
+            "note": finding.note,
         }
-        for each in findings
+        for finding in findings
     ]
     return pandas.DataFrame(rows, dtype="str")

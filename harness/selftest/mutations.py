@@ -196,7 +196,12 @@ def judged(run: Path, mistakes: Sequence[Mistake] | None = None) -> Iterator[Fin
         return ends.get((f"{framework}-{mistake}", place), NOT_RUN)
 
     places = dict.fromkeys(place for mistake in mistakes for place in mistake.cells)
-    seen = [(each.name, place) for each in mistakes if not each.below for place in each.cells]
+    seen = [
+        (mistake.name, place)
+        for mistake in mistakes
+        if not mistake.below
+        for place in mistake.cells
+    ]
     for name in names:
         cells = [end(name, UNCHANGED, place) for place in places]
         yield _share(f"cells of {name} without a mistake that are ok", cells, "ok", note=made)

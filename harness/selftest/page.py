@@ -55,17 +55,21 @@ def read(folder: Path) -> tuple[list[Finding], ProofFacts]:
 
 def markdown(findings: Sequence[Finding], facts: ProofFacts) -> str:
     """Return the page as Markdown."""
-    missed = [each for each in findings if not each.met]
+    missed = [finding for finding in findings if not finding.met]
     parts = [
         "# Does the measurement hold?",
         "Written by the program from the records of a run of `levelfield selftest --full`"
         f" ({escape(facts.created)}, {escape(str(facts.processor))},"
         f" {facts.cores} cores). How it measures: ARCHITECTURE.md.",
         f"{len(findings) - len(missed)} of {len(findings)} goals are met."
-        + ("" if not missed else f" Missed: {escape('; '.join(each.what for each in missed))}."),
+        + (
+            ""
+            if not missed
+            else f" Missed: {escape('; '.join(finding.what for finding in missed))}."
+        ),
     ]
     for part, title in PARTS.items():
-        rows = [each for each in findings if each.part == part]
+        rows = [finding for finding in findings if finding.part == part]
         if rows:
             table = as_table(rows).drop(columns="part")
             parts += [f"## {title}", markdown_table(table, left=tuple(table.columns))]

@@ -117,15 +117,15 @@ def faults(folder: Path, say: Say) -> Iterator[Finding]:
         suite = mutant_suite(
             f"faults-{phase}", arms, effort=FAULTS_EFFORT, phases=(phase,), models=(model,)
         )
-        found = load(run_suite(folder, suite, say))
+        frames = load(run_suite(folder, suite, say))
         ends = {
             row["mode"]: f"{row['status']}: {row['reason']}".rstrip(": ")
-            for row in found.cells.to_dict("records")
+            for row in frames.cells.to_dict("records")
         }
         for mode, expected in seeded.items():
             yield caught(PART, f"seeded fault: {mode}", ends[mode], expected)
         yield caught(PART, f"no fault, {phase}", ends["well"], "ok")
-        timed |= set(found.slices["mode"])
+        timed |= set(frames.slices["mode"])
     yield caught(
         PART,
         "numbers of faulty arms in the results",
@@ -145,10 +145,10 @@ def stages(folder: Path, say: Say) -> Iterator[Finding]:
     for _ in range(STAGE_ATTEMPTS):
         table = summary(load(run_suite(folder, suite, say))).set_index("arm")
         tables.append(table[list(PLANTED_QUANTITIES)].fillna(0.0))
-        found = list(planted(pandas.concat(tables).groupby("arm").min(), len(tables)))
-        if all(finding.met for finding in found):
+        findings = list(planted(pandas.concat(tables).groupby("arm").min(), len(tables)))
+        if all(finding.met for finding in findings):
             break
-    yield from found
+    yield from findings
 
 
 def planted(least: pandas.DataFrame, runs: int) -> Iterator[Finding]:
@@ -184,17 +184,17 @@ def memory(folder: Path, say: Say) -> Iterator[Finding]:
         [f"misbehaving:{mode}" for mode in arms],
         effort=replace(EFFORT, memory=True),
     )
-    found = load(run_suite(folder, suite, say))
+    frames = load(run_suite(folder, suite, say))
     for mode, stage in modes.items():
-        off = _peak(found, mode, stage, "peak_bytes") - _peak(found, "well", stage, "peak_bytes")
+        off = _peak(frames, mode, stage, "peak_bytes") - _peak(frames, "well", stage, "peak_bytes")
         yield _size(f"{HOARD_BYTES >> 20} MiB taken in the stage {stage}", off, HOARD_BYTES)
     others = [stage for stage in modes.values() if stage != "build"]
-    off = max(_peak(found, "hoards-build", stage, "peak_bytes") for stage in others) - max(
-        _peak(found, "well", stage, "peak_bytes") for stage in others
+    off = max(_peak(frames, "hoards-build", stage, "peak_bytes") for stage in others) - max(
+        _peak(frames, "well", stage, "peak_bytes") for stage in others
     )
     yield _size("nothing taken in the later stages", off, 0)
-    off = _peak(found, "forks", "compile", "tree_bytes") - _peak(
-        found, "well", "compile", "tree_bytes"
+    off = _peak(frames, "forks", "compile", "tree_bytes") - _peak(
+        frames, "well", "compile", "tree_bytes"
     )
     yield _size(
         f"{CHILD_BYTES >> 20} MiB and an interpreter in a child process",
@@ -202,7 +202,7 @@ def memory(folder: Path, say: Say) -> Iterator[Finding]:
         CHILD_BYTES,
         interpreter=True,
     )
-    import_bytes = _peak(found, "well", "interpreter", "peak_bytes")
+    import_bytes = _peak(frames, "well", "interpreter", "peak_bytes")
     yield Finding(
         PART,
         "peak of a fresh interpreter under a parent of 1 GiB",
@@ -215,8 +215,8 @@ def memory(folder: Path, say: Say) -> Iterator[Finding]:
     del parent
 
 
-def _peak(found: Frames, mode: str, stage: str, column: str) -> int:
-    rows = found.memory[(found.memory["mode"] == mode) & (found.memory["stage"] == stage)]
+def _peak(frames: Frames, mode: str, stage: str, column: str) -> int:
+    rows = frames.memory[(frames.memory["mode"] == mode) & (frames.memory["stage"] == stage)]
     return int(rows[column].iloc[0])
 
 

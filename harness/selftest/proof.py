@@ -26,21 +26,21 @@ MUTATIONS = "mutations"
 def prove(folder: Path, say: Say, *, full: bool) -> tuple[list[Finding], Path]:
     """Run the proof below ``folder``; only the full proof measures the real machine."""
     say("simulated worlds")
-    found = list(simulated(sessions_per_world=FULL_SESSIONS if full else QUICK_SESSIONS))
+    findings = list(simulated(sessions_per_world=FULL_SESSIONS if full else QUICK_SESSIONS))
     say("overhead of the slice loop")
-    found += overhead()
-    found += probed(folder / "probes", say)
+    findings += overhead()
+    findings += probed(folder / "probes", say)
     if full:
         _measure(folder, say)
-        found += judged(folder)
-        found += mutations.judged(folder / MUTATIONS)
-    return found, page.write(folder, found, _facts("full" if full else "quick"))
+        findings += judged(folder)
+        findings += mutations.judged(folder / MUTATIONS)
+    return findings, page.write(folder, findings, _facts("full" if full else "quick"))
 
 
 def prove_mutations(folder: Path, say: Say) -> tuple[list[Finding], Path]:
     """Run only the part of the full proof that seeds mistakes into copies of real adapters."""
-    found = list(mutations.judged(mutations.run_mutations(folder, say)))
-    return found, page.write(folder, found, _facts(MUTATIONS))
+    findings = list(mutations.judged(mutations.run_mutations(folder, say)))
+    return findings, page.write(folder, findings, _facts(MUTATIONS))
 
 
 def published(folder: Path) -> tuple[list[Finding], page.ProofFacts]:
@@ -48,9 +48,9 @@ def published(folder: Path) -> tuple[list[Finding], page.ProofFacts]:
 
     That run may be younger than the rest of the proof, because it follows every change of the gate.
     """
-    found, facts = page.read(folder)
-    found = [each for each in found if each.part != mutations.PART]
-    return [*found, *mutations.judged(folder / MUTATIONS)], facts
+    findings, facts = page.read(folder)
+    findings = [finding for finding in findings if finding.part != mutations.PART]
+    return [*findings, *mutations.judged(folder / MUTATIONS)], facts
 
 
 def _facts(level: str) -> page.ProofFacts:

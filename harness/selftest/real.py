@@ -130,17 +130,17 @@ def false_verdicts(found: Frames, what: str) -> Iterator[Finding]:
     for _, arms, logs, bad in _cells(found):
         pairs = copies_of(arms)
         twin = next(pair for pair in pairs if pair[1].endswith("#2"))
-        said = void = False
+        verdict = void = False
         for look in (look for look in LOOKS if look <= logs.shape[1]):
             words = comparison_verdicts(
                 logs[:, :look], arms, level="thorough", quarantined=bad[:look], twin=twin
             )
             void |= bool(words.void)
-            said |= any(
+            verdict |= any(
                 pair.faster is not None and (pair.first, pair.second) in pairs
                 for pair in words.pairs
             )
-        cases, false, voided = cases + 1, false + said, voided + void
+        cases, false, voided = cases + 1, false + verdict, voided + void
     rate = false / max(cases, 1)
     yield Finding(
         PART,
@@ -163,17 +163,23 @@ def planted_slowdowns(found: Frames) -> Iterator[Finding]:
             if slower not in arms or logs.shape[1] < by:
                 continue
             twin = (base, f"{base}#2")
-            said = set()
+            directions = set()
             for look in (look for look in LOOKS if look <= by):
                 words = comparison_verdicts(
                     logs[:, :look], arms, level="thorough", quarantined=bad[:look], twin=twin
                 )
                 pair = next(
-                    each for each in words.pairs if each.second == slower and each.first == base
+                    candidate
+                    for candidate in words.pairs
+                    if candidate.second == slower and candidate.first == base
                 )
                 if pair.p_value <= ALPHA_PER_LOOK:
-                    said.add(pair.ratio < 1)
-            cases, hits, wrong = cases + 1, hits + (True in said), wrong + (False in said)
+                    directions.add(pair.ratio < 1)
+            cases, hits, wrong = (
+                cases + 1,
+                hits + (True in directions),
+                wrong + (False in directions),
+            )
             values = _block_values(arms, logs, bad, (slower, base))
             off.append(float(np.exp(np.nanmean(values))) - truth)
             deviations.append(float(np.nanstd(values, ddof=1)))
@@ -267,12 +273,12 @@ def _present(values: Floats) -> Floats:
 SelftestCell = tuple[str, list[str], Floats, Flags]
 
 
-def _cells(found: Frames, residency: str = "resident") -> Iterator[SelftestCell]:
+def _cells(frames: Frames, residency: str = "resident") -> Iterator[SelftestCell]:
     """(comparison, arms, logs[arm, block, round], quarantined[block, round]) of each comparison."""
-    slices = found.slices
+    slices = frames.slices
     slices = slices[(slices["statistic"] == "throughput") & (slices["residency"] == residency)]
     for comparison, these in slices.groupby("comparison", sort=False):
-        plan = found.cells.loc[found.cells["comparison"] == comparison, "arm"]
+        plan = frames.cells.loc[frames.cells["comparison"] == comparison, "arm"]
         arms = [arm for arm in plan if arm in set(these["arm"])]
         table = these.pivot_table(
             index=["arm", "block"], columns="round", values="step_seconds", aggfunc="last"

@@ -88,10 +88,10 @@ def _differs_at_a_look(values: Floats, last: int) -> tuple[Floats, Floats]:
     """[session] -> whether any pair was called different; the sign of the first pair's verdict."""
     differs, sign = np.zeros(len(values), bool), np.zeros(len(values))
     for look in (look for look in LOOKS if look <= last):
-        found = estimate(values[..., :look])
-        said = holm(found.p_value()) <= ALPHA_PER_LOOK
-        differs |= said.any(axis=-1)
-        sign = np.where((sign == 0) & said[:, 0], np.sign(found.log_ratio[:, 0]), sign)
+        estimates = estimate(values[..., :look])
+        verdicts = holm(estimates.p_value()) <= ALPHA_PER_LOOK
+        differs |= verdicts.any(axis=-1)
+        sign = np.where((sign == 0) & verdicts[:, 0], np.sign(estimates.log_ratio[:, 0]), sign)
     return differs, sign
 
 

@@ -131,8 +131,8 @@ def bootstrap_t(
 ) -> tuple[float, float]:
     """Studentised bootstrap interval of the mean of values[block] [2, sections 2.4 and 5.2.1]."""
     values = values[~np.isnan(values)]
-    found = estimate(values)
-    mean, error = float(found.log_ratio), float(found.standard_error)
+    sample = estimate(values)
+    mean, error = float(sample.log_ratio), float(sample.standard_error)
     if len(values) < 2 or error == 0:
         return (-np.inf, np.inf) if len(values) < 2 else (mean, mean)
     centred = (values - mean)[drawn_blocks(len(values), generator, resamples)]

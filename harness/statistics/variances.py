@@ -36,12 +36,12 @@ def variance_components(values: Floats) -> Floats:
             squares = np.sum(sizes[inner + 1] ** 2, axis=tuple(range(at, inner + 1)))
             factors[at, inner] = sizes[0] if inner < at else np.sum(squares / safe[at])
     system, known = np.diff(factors, axis=0), np.diff(moments)
-    found = np.full(levels, np.nan)
+    components = np.full(levels, np.nan)
     for at in reversed(range(levels)):  # triangular: the innermost first
         if system[at, at] > 0:
-            rest = system[at, at + 1 :] @ np.maximum(found[at + 1 :], 0)
-            found[at] = max((known[at] - rest) / system[at, at], 0)
-    return found
+            rest = system[at, at + 1 :] @ np.maximum(components[at + 1 :], 0)
+            components[at] = max((known[at] - rest) / system[at, at], 0)
+    return components
 
 
 def rounds_per_block(

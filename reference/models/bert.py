@@ -56,7 +56,7 @@ def draw(sizes: Sizes, batch: int, stream: np.random.Generator) -> dict[str, Arr
     mask = np.arange(time) < length[:, None]
     tokens = draw_rows(sizes["vocabulary"], (batch, time), stream)
     second = np.arange(time) >= length[:, None] // 2
-    chosen = [np.sort(stream.choice(each, count, replace=False)) for each in length]
+    chosen = [np.sort(stream.choice(size, count, replace=False)) for size in length]
     return {
         "tokens": np.where(mask, tokens, 0),
         "segments": (second & mask).astype(np.int32),

@@ -29,5 +29,5 @@ def texts(figure: Figure) -> list[Text]:
             shown = {tick.label1 for tick in axis._update_ticks()} if axis.get_visible() else set()
             hidden |= set(axis.findobj(Text)) - shown - {axis.label}
             hidden |= set() if axis.get_visible() else {axis.label}
-    found = [text for text in figure.findobj(Text) if text not in hidden]
-    return [text for text in found if text.get_visible() and text.get_text().strip()]
+    labels = [text for text in figure.findobj(Text) if text not in hidden]
+    return [text for text in labels if text.get_visible() and text.get_text().strip()]

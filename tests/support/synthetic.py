@@ -263,9 +263,11 @@ def _write_slices(
     fields = {"statistic": "throughput", "steps": steps, "seconds": total}
     records.add("slice", **place, **fields, **own)
     if latency_steps:
-        each = [typical * records.generator.lognormvariate(0, 0.002) for _ in range(latency_steps)]
-        fields = {"statistic": "latency", "steps": latency_steps, "seconds": sum(each)}
-        records.add("slice", **place, **fields, step_seconds=each, **own)
+        step_seconds = [
+            typical * records.generator.lognormvariate(0, 0.002) for _ in range(latency_steps)
+        ]
+        fields = {"statistic": "latency", "steps": latency_steps, "seconds": sum(step_seconds)}
+        records.add("slice", **place, **fields, step_seconds=step_seconds, **own)
 
 
 def add_round(
