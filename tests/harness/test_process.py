@@ -404,7 +404,11 @@ def test_a_program_that_is_missing_is_named() -> None:
 def test_a_program_does_not_outlive_its_host(pids: Path, number: int) -> None:
     program = f"echo $$ >> '{pids}'; sleep 600 & echo $! >> '{pids}'; echo ready >&2; wait"
     run = f"completed(['/bin/sh', '-c', {program!r}])"
-    host = f"from levelfield.harness.machine.supervised import completed\n{run}"
+    # A shell that started the tests in the background had SIGINT ignored.
+    host = (
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"from levelfield.harness.machine.supervised import completed\n{run}"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", host],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
