@@ -13,7 +13,10 @@ from levelfield.reference.registry import outside_of
 
 
 def code_size(source: str) -> tuple[int, int]:
-    """(tokens, lines) of a program without comments, docstrings and blank lines."""
+    """(tokens, lines) of a program without comments, docstrings and blank lines.
+
+    An f-string is one token, as it is for Python 3.11; later Pythons split it.
+    """
     tree = ast.parse(source)
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
     docstrings = {
@@ -22,12 +25,17 @@ def code_size(source: str) -> tuple[int, int]:
         if isinstance(node, documented) and ast.get_docstring(node) is not None
     }
     silent = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
-    found = [
-        token
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type not in (*silent, tokenize.ENDMARKER) and token.start not in docstrings
-    ]
-    return len(found), len({line for t in found for line in range(t.start[0], t.end[0] + 1)})
+    count, depth = 0, 0
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type in (*silent, tokenize.ENDMARKER) or token.start in docstrings:
+            continue
+        lines.update(range(token.start[0], token.end[0] + 1))
+        kind = tokenize.tok_name[token.type]
+        depth -= kind == "FSTRING_END"
+        count += depth == 0 and kind != "FSTRING_END"
+        depth += kind == "FSTRING_START"
+    return count, len(lines)
 
 
 def model_sources(model: str) -> dict[str, tuple[str, str]]:
