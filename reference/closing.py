@@ -48,8 +48,8 @@ READ = 4  # training steps whose losses are read, after the unread steps
 # Training steps in total. Two hundred steps can show faults that ten do not: the warm-up and
 # calibration of a short step take that many. For a long step, the operations of one training limit
 # the number: OPERATIONS for more than USUAL_STEPS, MOST_OPERATIONS for more than FEWEST_STEPS. For
-# small presets at batch 32, lstm took 19 CPU seconds in total for 48 steps. dcgan took 60 for 12
-# steps: its float32 trainings differ too much after 24.
+# small presets at batch 32, lstm took 10 CPU seconds in total for 48 steps, and dcgan 31 for 12
+# steps: its float32 trainings differ too much after 24. With three trainings they took 9 and 27.
 CLOSING_STEPS, USUAL_STEPS, FEWEST_STEPS = 200, 48, 12
 OPERATIONS, MOST_OPERATIONS = 1e10, 1.6e11
 # In float32, each but the first from parameters with noise of twice its rounding. Where a ReLU is
@@ -65,8 +65,8 @@ CLOSING_CLEAR = {"losses": 2e-3, "trained": 2e-2}
 # makes only every other step makes half of the movement. An arm that makes none has an error of 1.
 CLOSING_LOOSEST = {"losses": 5e-3, "trained": 5e-2}
 # Losses may also differ by this share of the distance of an arm that makes no step. The gate then
-# allows a quarter of it. Twelve steps of resnet18/small under Adam move the losses by 3.4
-# times the losses that remain, and its trainings differ by up to 0.013 of these.
+# allows a quarter of it. Twelve steps of resnet18/small under Adam move the losses by 3.4 times the
+# losses that remain, and its trainings differ by up to 0.013 of these.
 IDLE_SHARE = 0.025
 
 

@@ -31,7 +31,8 @@ from levelfield.reference.closing import READ, Closing
 # Noise can only lengthen a step on a new input set, and a fresh load makes all sets new again.
 VISIT_ATTEMPTS = 4
 # A training may pass near a tie of a ReLU, and rounding decides which way it takes. With one of a
-# few choices of input sets, a right arm meets no such tie.
+# few choices of input sets, a right arm meets no such tie. An arm that disagrees by chance with one
+# choice in ten is refused in one cell of a thousand.
 CLOSING_DRAWS = 3
 # Passes over the input sets between the first answers and the judged ones, as many as fit into the
 # seconds. Their number is odd, so that a loop that runs half of its steps ends at another set.
