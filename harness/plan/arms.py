@@ -159,13 +159,14 @@ class Framework:
         """Data that distinguish this adapter from another one of its name; ``run.json`` keeps them.
 
         The keys are "package", "distribution", "version" and "hash". The hash is the SHA-256 over
-        the names and contents of the code and the tables in its folder.
+        the names and contents of the code and the tables in its folder, and of the files that all
+        adapters share.
         """
         return {
             "package": self.package,
             "distribution": self.distribution,
             "version": self.version or version(OWN_DISTRIBUTION),
-            "hash": _hash_of(self.folder),
+            "hash": _hash_of_adapter(self.folder),
         }
 
     def model_file(self, model: str) -> Path:
@@ -315,12 +316,15 @@ def models_identity(models: Iterable[str]) -> dict[str, dict[str, str]]:
     }
 
 
-def _hash_of(folder: Path) -> str:
-    """SHA-256 over the .py and .toml files of a folder, in the order of their names.
+def _hash_of_adapter(folder: Path) -> str:
+    """SHA-256 over the .py and .toml files of a folder and the files that all adapters share.
 
-    Files that a framework, a compiler or an editor leaves there do not count.
+    The shared ones are the .py files of ``levelfield.adapters`` itself. Files that a framework, a
+    compiler or an editor leaves in the folder do not count.
     """
     total = hashlib.sha256()
+    for path in sorted(PACKAGE_FOLDER.glob("adapters/*.py")):
+        total.update(_line_of(path, PACKAGE_FOLDER))
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(subfolder for subfolder in folders if subfolder != "__pycache__")
         for path in (Path(parent, name) for name in sorted(names)):

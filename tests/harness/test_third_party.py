@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from levelfield.harness.errors import BadInput
+from levelfield.harness.plan import arms
 from levelfield.harness.plan.arms import read_framework
 from tests.support.terminal import Terminal, install, variables, write_project
 from tests.support.third_party import ADAPTER, ENVIRONMENT, careless, project_of
@@ -184,7 +185,9 @@ def test_each_adapter_that_is_listed_says_which_one_it_is(
     assert adapters["torch:eager"]["adapter"]["package"] == "levelfield.adapters.torch"
 
 
-def test_the_hash_of_an_adapter_is_that_of_its_files_alone(tmp_path: Path) -> None:
+def test_the_hash_of_an_adapter_is_that_of_its_own_and_the_shared_files_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -202,7 +205,15 @@ def test_the_hash_of_an_adapter_is_that_of_its_files_alone(tmp_path: Path) -> No
     renamed = framework.identity()
     (folder / "mlq.py").write_text(MODEL + "\n")
     changed = framework.identity()
-    assert len({before["hash"], renamed["hash"], changed["hash"]}) == 3
+    shared = tmp_path / "levelfield" / "adapters"
+    shared.mkdir(parents=True)
+    (shared / "base.py").write_text("# the contract\n")
+    monkeypatch.setattr(arms, "PACKAGE_FOLDER", shared.parent)
+    moved = framework.identity()
+    (shared / "base.py").write_text("# another contract\n")
+    other_contract = framework.identity()
+    identities = (before, renamed, changed, moved, other_contract)
+    assert len({identity["hash"] for identity in identities}) == 5
 
 
 NOTE = 'notes = [{{models = ["{}"], text = "slow"}}]\n'
