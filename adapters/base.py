@@ -269,7 +269,10 @@ class Adapter:
 
     def trained_by_each(self, held):
         """Map the name of each objective to the items of ``held`` that it trains. Never timed."""
-        return {each["name"]: self.trained_by(each, held) for each in self.case.objectives}
+        return {
+            objective["name"]: self.trained_by(objective, held)
+            for objective in self.case.objectives
+        }
 
     def by_kind(self, held):
         """Turn ``held`` (canonical name -> array) into a handle of ``parameters``. Never timed."""
@@ -337,11 +340,11 @@ class Adapter:
             unasked = name == "generate" and not self.case.generation
             if unasked or not inspect.isfunction(function):
                 continue
-            found = tuple(inspect.getfullargspec(function).args)
-            if found[: len(arguments)] != arguments:
+            given = tuple(inspect.getfullargspec(function).args)
+            if given[: len(arguments)] != arguments:
                 raise Mismatch(
                     "%s: %s takes (%s), and the contract has %s(%s)"
-                    % (place, name, ", ".join(found), name, ", ".join(arguments))
+                    % (place, name, ", ".join(given), name, ", ".join(arguments))
                 )
 
 
@@ -440,9 +443,9 @@ class Questions:
             for name, dimensions in meta[kind].items():
                 self.dimensions[name] = dimensions
 
-    def named_outputs(self, found):
+    def named_outputs(self, result):
         """Turn a model's result into a dict by name: a single array is the only output."""
-        return found if isinstance(found, dict) else {self.outputs[0]: found}
+        return result if isinstance(result, dict) else {self.outputs[0]: result}
 
     def objective_functions(self, module, losses):
         """Map the name of each objective to a ``function(model, inputs) -> loss``.
@@ -451,16 +454,17 @@ class Questions:
         any callable that takes the inputs by name.
         """
         return {
-            each["name"]: getattr(module, each["name"], None) or self._standard(each, losses)
-            for each in self.objectives
+            objective["name"]: getattr(module, objective["name"], None)
+            or self._standard(objective, losses)
+            for objective in self.objectives
         }
 
     def _standard(self, objective, losses):
         loss = losses[objective["loss"]]
 
         def compute(model, inputs):
-            found = self.named_outputs(model(**{name: inputs[name] for name in self.used}))
-            arguments = [found[name] for name in objective["outputs"]]
+            outputs = self.named_outputs(model(**{name: inputs[name] for name in self.used}))
+            arguments = [outputs[name] for name in objective["outputs"]]
             return loss(*(arguments + [inputs[name] for name in objective["targets"]]))
 
         return compute

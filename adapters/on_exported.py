@@ -53,15 +53,15 @@ class OnExported(Adapter):
         """Run the prompt with empty keys and values, then one token after the other."""
         tokens = self.next(self.prompts)
         empty = self.value(np.zeros((self.case.batch, 0, self.case.sizes["width"]), np.float32))
-        cache = {each.name: empty for each in self.protos["generation"].graph.input}
-        found = []
+        cache = {value.name: empty for value in self.protos["generation"].graph.input}
+        chosen = []
         for _ in range(count):
             run = self.run("generation", dict(cache, tokens=tokens))
             token = self.to_numpy(run.pop("token"))
             tokens = self.value(token[:, None])
-            found.append(token)
+            chosen.append(token)
             cache = {name.replace("present", "past"): value for name, value in run.items()}
-        return {"tokens": np.stack(found, 1)}
+        return {"tokens": np.stack(chosen, 1)}
 
     def value(self, array):
         """Turn a NumPy array into an input of the runtime. Timed in a step that decodes."""

@@ -35,12 +35,12 @@ class OnJax(Adapter):
 
     def device_memory(self):
         """Return the allocator's peak since the process began: JAX cannot reset it."""
-        found = self.placed_on.memory_stats()
-        if self.placed_on.platform == "cpu" or not found:
+        statistics = self.placed_on.memory_stats()
+        if self.placed_on.platform == "cpu" or not statistics:
             return None
         return {
-            "used_peak_bytes": found.get("peak_bytes_in_use"),
-            "reserved_peak_bytes": found.get("peak_pool_bytes"),
+            "used_peak_bytes": statistics.get("peak_bytes_in_use"),
+            "reserved_peak_bytes": statistics.get("peak_pool_bytes"),
         }
 
     def thread_count(self):

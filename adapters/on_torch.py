@@ -27,9 +27,9 @@ class OnTorch(Adapter):
         """Return the peaks of the caching allocator since the last call."""
         if self.device == "cpu":
             return None
-        found = {
+        peaks = {
             "used_peak_bytes": torch.cuda.max_memory_allocated(),
             "reserved_peak_bytes": torch.cuda.max_memory_reserved(),
         }
         torch.cuda.reset_peak_memory_stats()
-        return found
+        return peaks

@@ -7,8 +7,8 @@ The name of a layer is the path of its parameters, so a canonical name determine
 
 def layer(name, kind, bottom, top=None, settings=""):
     """One layer; the name of its top is that of the layer, unless ``top`` is given."""
-    bottoms = "".join(f' bottom: "{each}"' for each in bottom)
-    tops = "".join(f' top: "{each}"' for each in top or [name])
+    bottoms = "".join(f' bottom: "{blob}"' for blob in bottom)
+    tops = "".join(f' top: "{blob}"' for blob in top or [name])
     return f'layer {{ name: "{name}" type: "{kind}"{bottoms}{tops} {settings} }}\n'
 
 

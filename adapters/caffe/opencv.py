@@ -29,7 +29,7 @@ class OpenCVAdapter(Adapter):
         """Read both files from memory; read the blobs back before layers are fused."""
         self.begin(module, case)
         files = (network(module, case).encode(), weights(case))
-        self.net = cv2.dnn.readNetFromCaffe(*(np.frombuffer(each, np.uint8) for each in files))
+        self.net = cv2.dnn.readNetFromCaffe(*(np.frombuffer(file, np.uint8) for file in files))
         self.net.setPreferableBackend(cv2.dnn.DNN_BACKEND_OPENCV)
         self.read_back = {name: self._blob(name) for name in [*case.parameters, *case.state]}
 

@@ -69,9 +69,9 @@ def canonical_arrays(model):
         elif not isinstance(link, chainer.ChainList):
             kinds = ARRAYS.get(type(link), {"W": "kernel", "b": "bias"})
             for kind, name in kinds.items():
-                found = getattr(link, kind, None)
-                if found is not None:
-                    named[base + "/" + name] = found if name in STATISTICS else [found]
+                member = getattr(link, kind, None)
+                if member is not None:
+                    named[base + "/" + name] = member if name in STATISTICS else [member]
     return named
 
 
@@ -130,14 +130,14 @@ class Adapter(Base):
         handle = {self.loss_name: loss}
         for name, held in self.named.items():
             if isinstance(held, list):
-                handle["gradient/" + name] = np.concatenate([each.grad for each in held])
+                handle["gradient/" + name] = np.concatenate([parameter.grad for parameter in held])
         return handle
 
     def parameters(self):
         """Return copies; the gates of a recurrent link are joined."""
         return self.by_kind(
             {
-                name: np.concatenate([each.array for each in held])
+                name: np.concatenate([parameter.array for parameter in held])
                 if isinstance(held, list)
                 else held.copy()
                 for name, held in self.named.items()

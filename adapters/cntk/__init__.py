@@ -98,8 +98,8 @@ class Adapter(Base):
     def gradients(self):
         """Compute gradients: CNTK gives sums over the minibatch, turned into means here."""
         wanted = list(self.named.values())
-        found, losses = self.loss.grad(self.next(self.fed), wrt=wanted, outputs=[self.loss])
-        handle = {"gradient/" + n: found[v] / self.case.batch for n, v in self.named.items()}
+        gradients, losses = self.loss.grad(self.next(self.fed), wrt=wanted, outputs=[self.loss])
+        handle = {"gradient/" + n: gradients[v] / self.case.batch for n, v in self.named.items()}
         return dict(handle, **{self.loss_name: np.mean(losses)})
 
     def parameters(self):

@@ -37,8 +37,10 @@ def wanted_symbols():
     libraries = glob.glob(os.path.join(package, "libs", "*Cntk*.so"))
     command = ["nm", "-D", "--undefined-only", *libraries]
     listed = subprocess.check_output(command, universal_newlines=True)
-    found = {line.split()[-1].partition("@")[0] for line in listed.splitlines() if line[:1] == " "}
-    return sorted(name for name in found if WANTED.match(name))
+    symbols = {
+        line.split()[-1].partition("@")[0] for line in listed.splitlines() if line[:1] == " "
+    }
+    return sorted(name for name in symbols if WANTED.match(name))
 
 
 def compile_library(path, symbols):

@@ -88,7 +88,7 @@ class Adapter(OnJax):
 
         transformation = OPTIMIZERS[case.optimizer["name"]](case.optimizer)
         objectives = self.objectives
-        filters = {each["name"]: trained_by(each) for each in case.objectives}
+        filters = {objective["name"]: trained_by(objective) for objective in case.objectives}
         self.optimizers = nnx.Dict(
             {
                 name: nnx.Optimizer(self.model, transformation, wrt=wrt)
@@ -178,8 +178,8 @@ class Adapter(OnJax):
         self._switch(training=True)
         before = [variable.get_value() for variable in self.statistics.values()]
         handle = {}
-        found = self.losses_and_gradients(self.model, self.next(self.sets))
-        for name, (loss, gradients) in found.items():
+        results = self.losses_and_gradients(self.model, self.next(self.sets))
+        for name, (loss, gradients) in results.items():
             handle[name] = loss
             for key, variable in by_name(gradients).items():
                 handle["gradient/" + key] = variable.get_value()

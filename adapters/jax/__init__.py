@@ -81,10 +81,10 @@ class Adapter(OnJax):
         def losses_and_gradients(parameters, state, inputs):
             losses, gradients = {}, {}
             for name, (trains, compute) in objectives.items():
-                (losses[name], _), found = jax.value_and_grad(compute, has_aux=True)(
+                (losses[name], _), own_gradients = jax.value_and_grad(compute, has_aux=True)(
                     part(parameters, trains), parameters, state, inputs
                 )
-                gradients.update(found)
+                gradients.update(own_gradients)
             return losses, gradients
 
         self.predict = jax.jit(self._predict)
@@ -135,8 +135,8 @@ class Adapter(OnJax):
             return compute
 
         return {
-            each["name"]: (each["trains"].rstrip("/"), objective(each["name"]))
-            for each in self.case.objectives
+            trained["name"]: (trained["trains"].rstrip("/"), objective(trained["name"]))
+            for trained in self.case.objectives
         }
 
     def compile(self, phase):

@@ -41,8 +41,8 @@ def sum_of_cross_entropies(keras):
     """The reconstruction loss per example; the model itself adds the divergence."""
 
     def loss(labels, logits):
-        each = keras.ops.binary_crossentropy(labels, logits, from_logits=True)
-        return keras.ops.sum(each, axis=-1)
+        entropy = keras.ops.binary_crossentropy(labels, logits, from_logits=True)
+        return keras.ops.sum(entropy, axis=-1)
 
     return loss
 
@@ -124,7 +124,7 @@ class KerasAdapter(OnKeras):
             optimizer.build(self._ordered(self.trained[name].values()))
         self._compile(*case.objectives)
         self.state = self.model.weights + [
-            variable for each in self.optimizers.values() for variable in each.variables
+            variable for optimizer in self.optimizers.values() for variable in optimizer.variables
         ]
         self.batches = [self._arguments(arrays) for arrays in self.sets]
         self.tiles, self.tiled, self.decode = 0, None, None
@@ -133,7 +133,7 @@ class KerasAdapter(OnKeras):
         """Map canonical names to variables; Keras holds both biases of a GRU in one."""
         expected = [*self.case.parameters, *self.case.state]
         names = {name.replace("/", "_"): name for name in expected}
-        found = {}
+        variables = {}
         for variable in self.model.variables:
             if "seed" in variable.name:
                 continue
@@ -141,10 +141,10 @@ class KerasAdapter(OnKeras):
             if parts[0] == self.model.name:
                 del parts[0]
             joined = "_".join(part for part in parts if part not in INNER)
-            found[names.get(joined, variable.path)] = variable
-        if BOTH_BIASES[1] in expected and BOTH_BIASES[0] in found:
-            found[BOTH_BIASES[1]] = found[BOTH_BIASES[0]]
-        return found
+            variables[names.get(joined, variable.path)] = variable
+        if BOTH_BIASES[1] in expected and BOTH_BIASES[0] in variables:
+            variables[BOTH_BIASES[1]] = variables[BOTH_BIASES[0]]
+        return variables
 
     def _ordered(self, variables):
         """Sort variables in the model's own order, which is that of its optimiser."""
@@ -219,8 +219,8 @@ class KerasAdapter(OnKeras):
         handle = {}
         for name, trained in self.trained.items():
             variables = self._ordered(trained.values())
-            handle[name], found = self.loss_and_gradients(name, x, y, variables)
-            gradients = dict(zip(map(id, variables), found, strict=True))
+            handle[name], values = self.loss_and_gradients(name, x, y, variables)
+            gradients = dict(zip(map(id, variables), values, strict=True))
             for key, variable in trained.items():
                 handle["gradient/" + key] = self.part(key, gradients[id(variable)])
         for variable, value in zip(statistics, before, strict=True):
@@ -237,7 +237,9 @@ class KerasAdapter(OnKeras):
 
     def parameters(self):
         """Return the present values of the variables."""
-        return self.by_kind({n: self.part(n, each.value) for n, each in self.variables.items()})
+        return self.by_kind(
+            {n: self.part(n, variable.value) for n, variable in self.variables.items()}
+        )
 
     def to_numpy(self, value):
         """Return a copy: PyTorch shares the memory of a parameter with NumPy."""

@@ -48,8 +48,8 @@ class OnTensorFlow(KerasAdapter):
             loss = self.loss_of(name, x, y)
         values = [variable.value for variable in variables]
         zero = tf.UnconnectedGradients.ZERO
-        found = tape.gradient(loss, values, unconnected_gradients=zero)
-        return loss, [tf.convert_to_tensor(gradient) for gradient in found]
+        gradients = tape.gradient(loss, values, unconnected_gradients=zero)
+        return loss, [tf.convert_to_tensor(gradient) for gradient in gradients]
 
     def wait(self, handle):
         """Do nothing: a step's handle holds NumPy values; a function returns when it is done."""

@@ -30,10 +30,10 @@ class OnTorch(KerasAdapter):
         self.model.zero_grad()
         loss = self.loss_of(name, x, y)
         loss.backward()
-        found = [variable.value.grad for variable in variables]
+        gradients = [variable.value.grad for variable in variables]
         return loss, [
             torch.zeros_like(variable.value) if gradient is None else gradient
-            for variable, gradient in zip(variables, found, strict=True)
+            for variable, gradient in zip(variables, gradients, strict=True)
         ]
 
     def wait(self, handle):

@@ -14,8 +14,8 @@ class Divergence(layers.Layer):
 
     def call(self, mean, log_variance):
         """Return both arguments unchanged."""
-        each = -0.5 * (1 + log_variance - ops.square(mean) - ops.exp(log_variance))
-        self.add_loss(ops.mean(ops.sum(each, axis=1)))
+        divergences = -0.5 * (1 + log_variance - ops.square(mean) - ops.exp(log_variance))
+        self.add_loss(ops.mean(ops.sum(divergences, axis=1)))
         return mean, log_variance
 
 

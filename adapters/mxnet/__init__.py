@@ -106,9 +106,9 @@ class Adapter(Base):
         return nd.array(super().place(name, value), dtype=value.dtype)
 
     def _forward(self, inputs):
-        found = self.model(*(inputs[name] for name in self.case.used))
-        found = found if isinstance(found, (tuple, list)) else (found,)
-        return dict(zip(self.case.outputs, found, strict=True))
+        outputs = self.model(*(inputs[name] for name in self.case.used))
+        outputs = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
+        return dict(zip(self.case.outputs, outputs, strict=True))
 
     def _losses(self, inputs):
         """Compute the losses of every example."""
@@ -132,14 +132,14 @@ class Adapter(Base):
     def gradients(self):
         """Compute gradients of the mean loss, then restore running statistics."""
         statistics = [self.named[name] for name in self.case.state]
-        before = [each.data().copy() for each in statistics]
+        before = [statistic.data().copy() for statistic in statistics]
         inputs = self.next(self.sets)
         with autograd.record():
             loss = self._losses(inputs).mean()
         loss.backward()
         nd.waitall()
-        for each, value in zip(statistics, before, strict=True):
-            each.set_data(value)
+        for statistic, value in zip(statistics, before, strict=True):
+            statistic.set_data(value)
         handle = {"gradient/" + name: self.named[name].grad() for name in self.case.parameters}
         return dict(handle, **{self.loss_name: loss})
 

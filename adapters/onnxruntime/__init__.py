@@ -24,10 +24,10 @@ def quantized(proto):
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "int8.onnx")
         quantize_dynamic(proto, path)
-        found = onnx.load(path)
-    if QUANTIZED.isdisjoint(node.op_type for node in found.graph.node):
+        model = onnx.load(path)
+    if QUANTIZED.isdisjoint(node.op_type for node in model.graph.node):
         raise Unsupported("dynamic quantisation leaves this model as it is")
-    return found
+    return model
 
 
 class Adapter(OnExported):
@@ -75,7 +75,7 @@ class Adapter(OnExported):
         )
         if session.get_providers() != PROVIDERS:
             raise Unsupported(f"the session runs on {session.get_providers()}")
-        return session, [each.name for each in session.get_outputs()]
+        return session, [output.name for output in session.get_outputs()]
 
     def call(self, program, inputs):
         """Run the session."""

@@ -50,11 +50,11 @@ class Adapter(OnExported):
         compiled = self.core.compile_model(graph, "CPU", self.settings)
         if compiled.get_property(hint.inference_precision) != openvino.Type.f32:
             raise Unsupported("the plugin does not compute in float32 here")
-        names = [each.name for each in self.protos[phase].graph.output]
+        names = [output.name for output in self.protos[phase].graph.output]
         return compiled.create_infer_request(), names
 
     def call(self, program, inputs):
         """Run one request. The next request overwrites shared outputs."""
         request, names = program
-        found = request.infer(inputs, share_inputs=self.tuned, share_outputs=self.tuned)
-        return {name: found[name] for name in names}
+        results = request.infer(inputs, share_inputs=self.tuned, share_outputs=self.tuned)
+        return {name: results[name] for name in names}

@@ -29,14 +29,14 @@ class NumpyAdapter(Adapter):
     def generate(self, count):
         """Decode one token after the other; keys and values are kept."""
         generation, sizes = self.model.generation, self.case.sizes
-        tokens, position, found = self.next(self.prompts), 0, []
+        tokens, position, chosen = self.next(self.prompts), 0, []
         cache = generation.begin(self.layers, sizes, len(tokens))
         for _ in range(count):
             logits, cache = generation.advance(self.layers, sizes, tokens, position, cache)
             position += tokens.shape[1]
             tokens = self.layers.most_likely(logits)[:, None]
-            found.append(tokens)
-        return {"tokens": np.concatenate(found, 1)}
+            chosen.append(tokens)
+        return {"tokens": np.concatenate(chosen, 1)}
 
     def parameters(self):
         """Return the parameters, which have their canonical names already."""

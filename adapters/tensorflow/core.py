@@ -13,8 +13,8 @@ LAYOUT = Layout({("up_height", "up_width", "in", "out"): ("up_height", "up_width
 
 def softmax_cross_entropy(logits, labels):
     """The loss of the guide "Multilayer perceptrons for digit recognition with Core APIs"."""
-    each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-    return tf.reduce_mean(each)
+    entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    return tf.reduce_mean(entropy)
 
 
 def binary_cross_entropy(logits, labels):
@@ -24,8 +24,8 @@ def binary_cross_entropy(logits, labels):
 
 def evidence_lower_bound(logits, mean, log_variance, target):
     """The negative bound, averaged over the batch, with the divergence in closed form."""
-    each = tf.nn.sigmoid_cross_entropy_with_logits(labels=target, logits=logits)
-    reconstruction = tf.reduce_sum(each, axis=-1)
+    entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=target, logits=logits)
+    reconstruction = tf.reduce_sum(entropy, axis=-1)
     divergence = tf.reduce_sum(mean**2 + tf.exp(log_variance) - 1.0 - log_variance, axis=-1)
     return tf.reduce_mean(reconstruction + 0.5 * divergence)
 
@@ -126,7 +126,7 @@ class CoreAdapter(OnTensorFlow):
         if self.mode == "eager":
             return None
         functions = self.forward, self.losses_and_gradients, self.step, self.decode
-        return sum(each.experimental_get_tracing_count() for each in functions)
+        return sum(function.experimental_get_tracing_count() for function in functions)
 
     def _forward(self, inputs):
         if self.case.state:
@@ -189,8 +189,8 @@ class CoreAdapter(OnTensorFlow):
         statistics = [v for v in self.variables.values() if not v.trainable]
         before = [variable.read_value() for variable in statistics]
         handle = {}
-        found = self.losses_and_gradients(self.next(self.sets))
-        for name, (loss, gradients) in found.items():
+        results = self.losses_and_gradients(self.next(self.sets))
+        for name, (loss, gradients) in results.items():
             handle[name] = loss
             for key, gradient in zip(self.trained[name], gradients, strict=True):
                 handle["gradient/" + key] = tf.convert_to_tensor(gradient)

@@ -39,7 +39,7 @@ class Block(tf.Module):
             )
             for old, new in zip(cache, (key, value), strict=True)
         )
-        key, value = (tf.transpose(each, [1, 0, 2, 3]) for each in (keys, values))
+        key, value = (tf.transpose(cached, [1, 0, 2, 3]) for cached in (keys, values))
         x = x + self.attention.attend(query, key, value, mask)
         return x + self.out(self.hidden(self.norm(x))), (keys, values)
 

@@ -90,9 +90,9 @@ class SessionAdapter(OnFunctions):
         fetches, variables = {self.loss_name: loss}, [*self.trained.values()]
         if kind == "gradients":
             zeros = tf.UnconnectedGradients.ZERO
-            found = tf.gradients(loss, variables, unconnected_gradients=zeros)
+            gradients = tf.gradients(loss, variables, unconnected_gradients=zeros)
             names = ("gradient/" + name for name in self.trained)
-            fetches.update(zip(names, map(tf.convert_to_tensor, found), strict=True))
+            fetches.update(zip(names, map(tf.convert_to_tensor, gradients), strict=True))
         else:
             optimizer = make_optimizer(self.case.optimizer)
             pairs = optimizer.compute_gradients(loss, variables)

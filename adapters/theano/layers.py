@@ -63,7 +63,7 @@ class BatchNorm:
     def __init__(self, model, name, channels):
         self.model = model
         names = ("scale", "bias", "mean", "variance")
-        self.arrays = [model.shared(name + "/" + each, channels) for each in names]
+        self.arrays = [model.shared(name + "/" + part, channels) for part in names]
 
     def __call__(self, x):
         """Normalise; the shape does not change."""

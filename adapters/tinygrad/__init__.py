@@ -80,9 +80,9 @@ class Adapter(Base):
 
     def _forward(self, **inputs):
         self.traced += 1
-        found = self.case.named_outputs(self.model(**inputs))
-        Tensor.realize(*found.values())
-        return found
+        outputs = self.case.named_outputs(self.model(**inputs))
+        Tensor.realize(*outputs.values())
+        return outputs
 
     def _step(self, **inputs):
         self.traced += 1

@@ -71,16 +71,16 @@ def canonical_tensors(model):
     Members of lists count from one ("blocks.0" is "blocks1"). ``part`` is the place in a packed
     kernel, and None for a separate tensor.
     """
-    named, met = {}, []
+    named, earlier = {}, []
     for path, module in model.named_modules():
         kinds = TENSORS.get(type(module), {"weight": "kernel"})
         tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         for kind, tensor in tensors:
             frozen = isinstance(tensor, nn.Parameter) and not tensor.requires_grad
-            tied = any(tensor is other for other in met)
+            tied = any(tensor is other for other in earlier)
             if frozen or tied or kind == "num_batches_tracked":
                 continue
-            met.append(tensor)
+            earlier.append(tensor)
             *parents, owner = path.split(".")
             kind = kinds.get(kind, kind)
             if owner == PACKED:
@@ -159,14 +159,14 @@ class Adapter(OnTorch):
             self.model = self.model.to(memory_format=torch.channels_last)
         with torch.no_grad():
             self.named = canonical_tensors(self.model)
-            tensors = {name: part_of(*each) for name, each in self.named.items()}
+            tensors = {name: part_of(*place) for name, place in self.named.items()}
             for name, value in self.given(tensors):
                 tensors[name].copy_(torch.from_numpy(value))
         self.optimizers = {
-            each["name"]: make_optimizer(
-                case.optimizer, self._parameters_of(each), fused=self.tuned or None
+            objective["name"]: make_optimizer(
+                case.optimizer, self._parameters_of(objective), fused=self.tuned or None
             )
-            for each in case.objectives
+            for objective in case.objectives
         }
         # Functions are compiled, not model.compile(), which silently skips an nn.Sequential.
         compiler = torch.compile if self.compiled else lambda function: function
@@ -236,12 +236,12 @@ class Adapter(OnTorch):
         self.model.train()
         before = [value.clone() for value in self.model.buffers()]
         handle = {}
-        for each in self.case.objectives:
+        for objective in self.case.objectives:
             self.model.zero_grad(set_to_none=True)
-            loss = self.compute(each["name"], inputs)
+            loss = self.compute(objective["name"], inputs)
             loss.backward()
-            handle[each["name"]] = loss.detach()
-            for name, (tensor, part) in self.trained_by(each, self.named).items():
+            handle[objective["name"]] = loss.detach()
+            for name, (tensor, part) in self.trained_by(objective, self.named).items():
                 # The gradient is None where the loss does not depend on the tensor.
                 whole = torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
                 handle["gradient/" + name] = part_of(whole, part)

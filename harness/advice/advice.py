@@ -84,7 +84,7 @@ def advise(frames: Frames, need: Need) -> Advice:
         reasons = [*_against(arm, need)]
         reasons += _measured_against(arm, need, evidence) if evidence else ()
         excluded += [Excluded(arm, tuple(reasons))] if reasons else []
-    candidates = [arm for arm in arms if arm not in {each.arm for each in excluded}]
+    candidates = [arm for arm in arms if arm not in {exclusion.arm for exclusion in excluded}]
     used = frames.runs["run"].isin([comparison.run for comparison, _ in evidence])
     margin = float(frames.runs.loc[used, "margin"].max()) if evidence else 0.0
     ranking: tuple[Place, ...] = ()
@@ -94,9 +94,9 @@ def advise(frames: Frames, need: Need) -> Advice:
         ranking = ranked(costs, need.weighted)
         moves = moves_of(costs, need.weighted)
     contenders = tuple(
-        each.arm
-        for each in ranking
-        if each is ranking[0] or each.leads >= POSSIBLE or each.score < 1 + margin
+        place.arm
+        for place in ranking
+        if place is ranking[0] or place.leads >= POSSIBLE or place.score < 1 + margin
     )
     return Advice(
         need=need,
@@ -203,11 +203,11 @@ def _lacks(
         yield _unknown(name, key)
         return
     values = facts[key].value
-    if wanted.lower() in (each.lower() for each in values) or set(anything) & set(values):
+    if wanted.lower() in (value.lower() for value in values) or set(anything) & set(values):
         return
     others = f", it reads {', '.join(facts[instead].value)}" if instead in facts else ""
-    told = ", ".join(values) or "none"
-    yield f"no {wanted}: {key} of {facts[key].framework} are {told}{others}"
+    offer = ", ".join(values) or "none"
+    yield f"no {wanted}: {key} of {facts[key].framework} are {offer}{others}"
 
 
 def _python(facts: Mapping[str, Fact], name: str, wanted: str) -> Iterable[str]:
@@ -215,15 +215,15 @@ def _python(facts: Mapping[str, Fact], name: str, wanted: str) -> Iterable[str]:
         yield _unknown(name, "Pythons")
         return
     values = facts["pythons"].value
-    specifiers = [each if each[0] in "<>=!~" else f"=={each}.*" for each in values]
-    if not any(SpecifierSet(each).contains(wanted) for each in specifiers):
+    specifiers = [value if value[0] in "<>=!~" else f"=={value}.*" for value in values]
+    if not any(SpecifierSet(specifier).contains(wanted) for specifier in specifiers):
         yield f"no Python {wanted}: {facts['pythons'].framework} is for {', '.join(values)}"
 
 
 def _not_among(facts: Mapping[str, Fact], name: str, wanted: Sequence[str]) -> Iterable[str]:
     if "licence" not in facts:
         yield _unknown(name, "the licence")
-    elif facts["licence"].value.lower() not in (each.lower() for each in wanted):
+    elif facts["licence"].value.lower() not in (licence.lower() for licence in wanted):
         yield f"{facts['licence'].framework} is under {facts['licence'].value}"
 
 
@@ -231,8 +231,8 @@ def _is(facts: Mapping[str, Fact], name: str, key: str, wanted: Any) -> Iterable
     if key not in facts:
         yield _unknown(name, key)
     elif facts[key].value != wanted:
-        told = {True: "yes", False: "no"}.get(facts[key].value, facts[key].value)
-        yield f"{key} of {facts[key].framework}: {told}"
+        answer = {True: "yes", False: "no"}.get(facts[key].value, facts[key].value)
+        yield f"{key} of {facts[key].framework}: {answer}"
 
 
 def _graph(own: Mapping[str, Fact]) -> str:
@@ -260,8 +260,8 @@ def _measured_against(
     )
     fine = rows[rows["status"] == "ok"]
     if fine.empty:
-        told = ", ".join(dict.fromkeys(rows["status"])) or "not planned"
-        yield f"no number in any of these comparisons: {told}"
+        statuses = ", ".join(dict.fromkeys(rows["status"])) or "not planned"
+        yield f"no number in any of these comparisons: {statuses}"
         return
     if fine["counts"].isna().all():
         yield f"no {PURPOSES[need.purpose].statistic} was measured: the framework runs its own loop"

@@ -89,7 +89,7 @@ def _fact(framework: str, key: str, table: Any) -> Fact:
     value, source, day = table["value"], table["source"], table["date"]
     if type(value) is not FACTS[key][0] or (key == "maintenance" and value not in MAINTENANCE):
         raise ValueError(f"{key}: {value!r} cannot be what it says: {FACTS[key][1]}")
-    if isinstance(value, list) and not all(isinstance(each, str) for each in value):
+    if isinstance(value, list) and not all(isinstance(item, str) for item in value):
         raise ValueError(f"{key} should be a list of texts")
     if type(day) is not date or not str(source).startswith("https://"):
         raise ValueError(f"{key} should have the https:// address of its source and a date")
@@ -100,9 +100,9 @@ def _fact(framework: str, key: str, table: Any) -> Fact:
 def frameworks_of(arm: Arm) -> list[Framework]:
     """The arm's framework and those that pip installs for it, as JAX for Keras on JAX."""
     owners: dict[str, Framework] = {}
-    for each in frameworks().values():
-        for package in _packages(each.modes)[:1]:
-            owners.setdefault(package, each)
+    for framework in frameworks().values():
+        for package in _packages(framework.modes)[:1]:
+            owners.setdefault(package, framework)
     own = _packages(arm.framework.modes)[:1]
     brought = {
         owners[name].name: owners[name]
@@ -114,12 +114,12 @@ def frameworks_of(arm: Arm) -> list[Framework]:
 
 def _packages(modes: Mapping[str, Mode]) -> list[str]:
     """Packages that the first of the modes requires, without pip's own options and tools."""
-    found: list[str] = []
+    packages: list[str] = []
     for mode in list(modes.values())[:1]:
         for text in mode.environment.requirements:
             try:
                 name = str(canonicalize_name(Requirement(text).name))
             except InvalidRequirement:
                 continue
-            found += [name] if name not in TOOLS else []
-    return found
+            packages += [name] if name not in TOOLS else []
+    return packages

@@ -69,14 +69,17 @@ GRAPHS = ("dynamic", "static", "lazy")
 
 def tasks() -> tuple[str, ...]:
     """Return the families of models, then the models."""
-    return (*dict.fromkeys(each.family for each in definitions().values()), *definitions())
+    return (
+        *dict.fromkeys(definition.family for definition in definitions().values()),
+        *definitions(),
+    )
 
 
 def formats() -> tuple[str, ...]:
     """Formats to which any framework is known to export a model."""
-    facts = (facts_of(each) for each in frameworks().values())
+    facts = (facts_of(framework) for framework in frameworks().values())
     return tuple(
-        sorted({each for own in facts if "exports" in own for each in own["exports"].value})
+        sorted({form for own in facts if "exports" in own for form in own["exports"].value})
     )
 
 
@@ -125,7 +128,7 @@ class Need:
         return {name: chosen[name] / total for name in CRITERIA}
 
 
-QUESTIONS = {each.name: each for each in fields(Need)}
+QUESTIONS = {question.name: question for question in fields(Need)}
 
 
 def stated(answers: Mapping[str, Any], base: Need | None = None) -> Need:
@@ -153,11 +156,11 @@ def _checked(name: str, value: Any) -> Any:
     if name == "weights":
         return _weights(value)
     if name == "licences":
-        if isinstance(value, str) or not all(isinstance(each, str) for each in value):
+        if isinstance(value, str) or not all(isinstance(item, str) for item in value):
             raise BadInput(f"licences should be a list of SPDX identifiers, not {value!r}")
-        if not all(each.strip() for each in value):
+        if not all(item.strip() for item in value):
             raise BadInput("one of the licences has no name; name them as in MIT,Apache-2.0")
-        return tuple(each.strip() for each in value)
+        return tuple(item.strip() for item in value)
     default: Any = QUESTIONS[name].default
     wanted = (int, float) if isinstance(default, float) else (type(default),)
     if not isinstance(value, wanted) or isinstance(value, bool) is not isinstance(default, bool):
@@ -165,7 +168,7 @@ def _checked(name: str, value: Any) -> Any:
         raise BadInput(f"{name} should be {kind[type(default)]}, not {value!r}")
     if isinstance(value, str):
         if known and value:
-            spelled = {each.lower(): each for each in known}
+            spelled = {item.lower(): item for item in known}
             if value.lower() not in spelled:
                 raise UnknownName(name, value, known)
             value = spelled[value.lower()]

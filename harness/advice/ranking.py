@@ -93,7 +93,7 @@ def costs_of(
     begun = startups(frames)
     begun = begun[begun["block"].notna()]
     begins = begun.groupby(["run", "cell", "block"])["startup_seconds"].last()
-    found = []
+    costs = []
     for comparison, statistic in evidence:
         rows = comparison.rows.set_index("arm").reindex(list(arms))
         fine = (rows["status"] == "ok").to_numpy()
@@ -105,8 +105,8 @@ def costs_of(
         start = _drawn(_blocks(begins, cells), generator, shared=False)
         time = np.logaddexp(start, math.log(steps) + step) if steps else step
         peak = np.where(fine, np.log(rows["peak_bytes"].astype(float).to_numpy()), np.nan)
-        found.append(np.stack([time, start, np.broadcast_to(peak, time.shape)], axis=-1))
-    logs = np.stack(found)  # [comparison, draw, arm, criterion]
+        costs.append(np.stack([time, start, np.broadcast_to(peak, time.shape)], axis=-1))
+    logs = np.stack(costs)  # [comparison, draw, arm, criterion]
     with np.errstate(all="ignore"):
         logs = logs - np.fmin.reduce(logs[:, :1], axis=2)[:, :, None]
     measured = (~np.isnan(logs[:, 0, :, 0])).sum(axis=0)
@@ -126,8 +126,8 @@ def _blocks(values: Any, cells: Sequence[tuple[str, str] | None]) -> Floats:
     nothing = pandas.Series(dtype=float)
     columns = [values.loc[cell] if cell in values.index else nothing for cell in cells]
     table = pandas.concat(columns, axis=1, keys=range(len(cells)))
-    found: Floats = np.log(table.to_numpy(float).T)
-    return found
+    logs: Floats = np.log(table.to_numpy(float).T)
+    return logs
 
 
 def _drawn(logs: Floats, generator: np.random.Generator, *, shared: bool) -> Floats:
@@ -184,7 +184,7 @@ def moves_of(costs: Costs, weights: Mapping[str, float]) -> tuple[Move, ...]:
     """For every criterion, the nearest weight with which another arm leads."""
     now = np.array([weights[name] for name in CRITERIA])
     first = int((costs.logs[0] @ now).argmin())
-    found = []
+    moves = []
     for at, name in enumerate(CRITERIA):
         rest = np.where(np.arange(len(now)) == at, 0.0, now)
         if rest.sum() == 0:  # this criterion had all weight: the others share it equally
@@ -199,8 +199,8 @@ def moves_of(costs: Costs, weights: Mapping[str, float]) -> tuple[Move, ...]:
         # At the ends themselves two arms with equal costs are level without any crossing.
         meets = np.where((meets > ENDS) & (meets < 1 - ENDS), meets, np.nan)
         if np.isnan(meets).all():
-            found.append(Move(name, float(now[at]), None, ""))
+            moves.append(Move(name, float(now[at]), None, ""))
             continue
         nearest = int(np.nanargmin(np.abs(meets - now[at])))
-        found.append(Move(name, float(now[at]), float(meets[nearest]), costs.arms[nearest]))
-    return tuple(found)
+        moves.append(Move(name, float(now[at]), float(meets[nearest]), costs.arms[nearest]))
+    return tuple(moves)

@@ -38,13 +38,13 @@ def advice_text(advice: Advice) -> str:
         parts += [
             "## Excluded",
             "\n".join(
-                f"* {escape(each.arm)}: {escape('; '.join(each.reasons))}"
-                for each in advice.excluded
+                f"* {escape(exclusion.arm)}: {escape('; '.join(exclusion.reasons))}"
+                for exclusion in advice.excluded
             ),
         ]
     parts += ["## Evidence", "\n".join(f"* {line}" for line in _evidence(advice))]
     if advice.ranking:
-        parts += ["## Facts", *_facts([each.arm for each in advice.ranking])]
+        parts += ["## Facts", *_facts([place.arm for place in advice.ranking])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -53,7 +53,7 @@ def need_words(need: Need) -> str:
     words = [PURPOSES[need.purpose].says]
     words += [f"of {need.task} models" if need.task else "of any model"]
     words += [f"on {need.device}, {need.numeric}, {need.profile} arms"]
-    told = {
+    texts = {
         "steps": f"{need.steps:,} steps in a process",
         "memory_mib": f"at most {need.memory_mib:,g} MiB",
         "startup_seconds": f"at most {need.startup_seconds:,g} s to the first step",
@@ -66,7 +66,7 @@ def need_words(need: Need) -> str:
         "distributed": "distributed training",
         "maintained": "still maintained",
     }
-    words += [text for name, text in told.items() if getattr(need, name)]
+    words += [text for name, text in texts.items() if getattr(need, name)]
     return escape("; ".join(words))
 
 
@@ -87,12 +87,12 @@ def _answer(advice: Advice) -> Iterable[str]:
             f" the errors of these measurements{_hold(advice)}"
         )
         return
-    names = [escape(each) for each in advice.contenders]
+    names = [escape(arm) for arm in advice.contenders]
     others = f" between {', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else ""
     leads = [
-        f"{escape(each.arm)} {_share(each.leads)}"
-        for each in advice.ranking
-        if each.arm in advice.contenders
+        f"{escape(place.arm)} {_share(place.leads)}"
+        for place in advice.ranking
+        if place.arm in advice.contenders
     ]
     yield (
         f"**The evidence does not decide{others}.** Share of the draws from the errors of these"
@@ -104,12 +104,12 @@ def _answer(advice: Advice) -> Iterable[str]:
 
 def _hold(advice: Advice) -> str:
     """How far the weights are from another answer."""
-    moves = [each for each in advice.moves if each.needed is not None]
+    moves = [move for move in advice.moves if move.needed is not None]
     if len(advice.ranking) == 1:
         return ": it is the only one that meets every constraint."
     if not moves:
         return ", with any weights."
-    nearest = min(moves, key=lambda each: abs((each.needed or 0) - each.weight))
+    nearest = min(moves, key=lambda move: abs((move.needed or 0) - move.weight))
     return (
         f". The nearest weights with another answer: with {nearest.criterion} at"
         f" {_percent(nearest.needed)} instead of {_percent(nearest.weight)},"
@@ -178,8 +178,10 @@ def _break_evens(comparison: Comparison, advice: Advice) -> Iterable[str]:
 
 
 def _facts(arms: Iterable[str]) -> Iterable[str]:
-    frameworks = {each.name: each for name in arms for each in frameworks_of(get_arm(name))}
-    known = {name: facts_of(each) for name, each in frameworks.items()}
+    frameworks = {
+        framework.name: framework for name in arms for framework in frameworks_of(get_arm(name))
+    }
+    known = {name: facts_of(framework) for name, framework in frameworks.items()}
     rows = [
         {"framework": name, **{key: _value(facts.get(key)) for key in _SHOWN}}
         for name, facts in known.items()

@@ -39,9 +39,9 @@ class Comparison:
     @property
     def leader(self) -> str | None:
         """The arm with which the others are compared."""
-        found = self.judged.get("throughput")
+        judged = self.judged.get("throughput")
         measured = _measured(self.rows)["arm"]
-        return str(measured.iloc[0]) if found and len(measured) else None
+        return str(measured.iloc[0]) if judged and len(measured) else None
 
 
 def comparisons_of(frames: Frames) -> list[Comparison]:
@@ -50,8 +50,10 @@ def comparisons_of(frames: Frames) -> list[Comparison]:
     twins = [arm.endswith(TWIN) for arm in everyone["arm"]]
     table = everyone.drop(index=everyone.index[twins])
     judged: dict[tuple[str, str], dict[str, Judged]] = {}
-    for each in judge(frames, everyone):
-        judged.setdefault((each.run, each.comparison), {})[each.statistic] = each
+    for judgement in judge(frames, everyone):
+        judged.setdefault((judgement.run, judgement.comparison), {})[judgement.statistic] = (
+            judgement
+        )
     several = table["run"].nunique() > 1
     begun = startups(frames)
     begun = begun[begun["block"].notna()]
@@ -103,24 +105,24 @@ def _break_evens(
 ) -> dict[str, BreakEven]:
     """Break-even points of every measured arm with the first, from blocks that measured both."""
     measured = _measured(rows)
-    found: dict[str, BreakEven] = {}
+    break_evens: dict[str, BreakEven] = {}
     if measured.empty:
-        return found
+        return break_evens
     run, leader = measured.iloc[0]["run"], measured.iloc[0]["cell"]
     for arm, cell in zip(measured["arm"].iloc[1:], measured["cell"].iloc[1:], strict=True):
         table = pandas.DataFrame(
             {
-                (what, at): values.loc[run, each]
-                if (run, each) in values.index
+                (what, at): values.loc[run, identity]
+                if (run, identity) in values.index
                 else pandas.Series()
                 for what, values in (("start", totals), ("step", steps))
-                for at, each in enumerate((cell, leader))
+                for at, identity in enumerate((cell, leader))
             }
         ).dropna()
         if len(table) > 1:
-            found[arm] = break_even(
+            break_evens[arm] = break_even(
                 table["start"].to_numpy(float).T,
                 table["step"].to_numpy(float).T,
                 numpy.random.default_rng(seed),
             )
-    return found
+    return break_evens

@@ -72,12 +72,12 @@ def history(paths: Iterable[Path | str]) -> History:
     runs = read_each(paths, lambda path: (open_run(path), _session(path)))
     first = {run.path for run in distinct(run for run, _ in runs)}
     sessions = [session for run, session in runs if run.path in first]
-    sessions.sort(key=lambda each: (each.created, each.run))
+    sessions.sort(key=lambda session: (session.created, session.run))
     suites: dict[str, list[_Session]] = {}
     for session in sessions:
         if session.level != "smoke":
             suites.setdefault(session.suite, []).append(session)
-    neighbours = [pair for each in suites.values() for pair in pairwise(each)]
+    neighbours = [pair for group in suites.values() for pair in pairwise(group)]
     if not neighbours:
         names = ", ".join(f"{name} once" for name in suites) or "no run with verdicts"
         raise BadInput(
@@ -119,15 +119,15 @@ def _session(path: Path) -> _Session:
         run=str(run["run"]),
         created=str(run["created"]),
         versions=_versions(frames),
-        locks={arm: str(each.get("hash")) for arm, each in locks.items()},
+        locks={arm: str(lock.get("hash")) for arm, lock in locks.items()},
     )
 
 
 def _versions(frames: Frames) -> dict[str, str]:
     """Arm -> the version that its last process reported."""
-    found = {}
+    versions = {}
     for arm, text in zip(frames.processes["arm"], frames.processes["describe"], strict=True):
-        told = json.loads(text or "{}")
-        if isinstance(told, dict) and told.get("version"):
-            found[arm] = str(told["version"])
-    return found
+        description = json.loads(text or "{}")
+        if isinstance(description, dict) and description.get("version"):
+            versions[arm] = str(description["version"])
+    return versions

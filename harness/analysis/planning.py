@@ -27,20 +27,20 @@ def due(blocks: int, looks: Sequence[int]) -> bool:
 
 def look(run: Path, *, rounds: int, at_look: bool) -> tuple[int, frozenset[str]]:
     """Return (rounds of the next blocks, settled comparisons) from the records of a run."""
-    found = records.load(run)
+    frames = records.load(run)
     # A comparison that noise keeps from its first look is void, but more blocks would help it.
-    done = frozenset(settled(found)) - lacking(found, LOOKS[0]) if at_look else frozenset()
-    return planned_rounds(found, rounds), done
+    done = frozenset(settled(frames)) - lacking(frames, LOOKS[0]) if at_look else frozenset()
+    return planned_rounds(frames, rounds), done
 
 
-def lacking(found: Frames, blocks: int) -> frozenset[str]:
+def lacking(frames: Frames, blocks: int) -> frozenset[str]:
     """Comparisons that have fewer than ``blocks`` blocks with a clean round, audits not counted."""
-    clean = found.rounds[~found.rounds["quarantined"] & (found.rounds["residency"] != AUDIT)]
+    clean = frames.rounds[~frames.rounds["quarantined"] & (frames.rounds["residency"] != AUDIT)]
     counts = clean.groupby("comparison")["block"].nunique()
-    return frozenset(set(found.cells["comparison"]) - set(counts.index[counts >= blocks]))
+    return frozenset(set(frames.cells["comparison"]) - set(counts.index[counts >= blocks]))
 
 
-def planned_rounds(found: Frames, rounds: int) -> int:
+def planned_rounds(frames: Frames, rounds: int) -> int:
     """The median over comparisons of the rounds that give most precision for the time.
 
     The rule is that of Kalibera and Jones (2013), section 6. It compares the costs of a
@@ -50,40 +50,40 @@ def planned_rounds(found: Frames, rounds: int) -> int:
     """
     wanted = [
         rounds_per_block(
-            block_seconds=_start_seconds(found, comparison),
+            block_seconds=_start_seconds(frames, comparison),
             round_seconds=float(
-                found.rounds.loc[found.rounds["comparison"] == comparison, "wall_seconds"].mean()
+                frames.rounds.loc[frames.rounds["comparison"] == comparison, "wall_seconds"].mean()
             ),
             within=within,
             between=between,
         )
-        for comparison, between, within in _variances(found)
+        for comparison, between, within in _variances(frames)
     ]
     return int(np.median(wanted)) if wanted else rounds
 
 
-def forecast(found: Frames, suite: Suite) -> float | None:
+def forecast(frames: Frames, suite: Suite) -> float | None:
     """Estimate the seconds that a suite takes at most, by the costs of a run; None without blocks.
 
     Arms differ in cost, and the mean over the arms of the run stands for all of them. The median
     block counts, because the clock of the records may step, and a run may be interrupted.
     """
-    processes = found.processes
+    processes = frames.processes
     begun = processes[processes["block"].notna()].groupby("block")["at_seconds"].min()
-    ended = found.rounds.groupby("block")["at_seconds"].max()
+    ended = frames.rounds.groupby("block")["at_seconds"].max()
     blocks = (ended - begun).dropna()
     if blocks.empty or begun.empty:
         return None
-    cells = max(int((found.cells["status"] == "ok").sum()), 1)
+    cells = max(int((frames.cells["status"] == "ok").sum()), 1)
     qualified = max(float(begun.min() - processes["at_seconds"].min()), 0.0) / cells
     block = max(float(blocks.median()), 0.0) / cells
     wanted, last = len(plan(suite)), (LEVELS[suite.level] or (1,))[-1]
     return wanted * (qualified + block * (last + last // BLOCKS_PER_AUDIT))
 
 
-def _variances(found: Frames) -> list[tuple[str, float, float]]:
+def _variances(frames: Frames) -> list[tuple[str, float, float]]:
     """(comparison, variance of blocks, of rounds within) of log step times, mean over arms."""
-    slices = found.slices
+    slices = frames.slices
     slices = slices[
         (slices["statistic"] == "throughput")
         & (slices["residency"] == "resident")
@@ -107,9 +107,9 @@ def _variances(found: Frames) -> list[tuple[str, float, float]]:
     return rows
 
 
-def _start_seconds(found: Frames, comparison: str) -> float:
+def _start_seconds(frames: Frames, comparison: str) -> float:
     """Seconds that a comparison costs in a block before its first round, all arms together."""
-    startup = found.startup[(found.startup["comparison"] == comparison)]
+    startup = frames.startup[(frames.startup["comparison"] == comparison)]
     startup = startup[startup["block"].notna()]
     own = startup[
         [
@@ -120,8 +120,8 @@ def _start_seconds(found: Frames, comparison: str) -> float:
             "warm_up_seconds",
         ]
     ].sum()
-    processes = found.processes[found.processes["block"].notna()]
+    processes = frames.processes[frames.processes["block"].notna()]
     begun = processes[["interpreter_seconds", "import_seconds", "device_seconds"]].to_numpy().sum()
-    comparisons = found.rounds["comparison"].nunique()
-    blocks = max(found.rounds["block"].nunique(), 1)
+    comparisons = frames.rounds["comparison"].nunique()
+    blocks = max(frames.rounds["block"].nunique(), 1)
     return float((own.sum() + begun / max(comparisons, 1)) / blocks)

@@ -30,19 +30,19 @@ def work(
     convolutions, two per multiply-add. Bytes are those that must move once, the optimiser's state
     included. Raises UnknownName for a model, preset or phase that is not defined.
     """
-    found = summarize(reference.get(model), preset, batch)
+    counts = summarize(reference.get(model), preset, batch)
     if phase == "inference":
-        return found.inference_operations, found.inference_bytes
+        return counts.inference_operations, counts.inference_bytes
     if phase == "generation":
         definition = reference.get(model)
         if definition.generation is None:
             raise UnknownName("phase", phase, ("inference", "training"), f"model '{model}'")
-        return found.generation_operations, found.generation_bytes
+        return counts.generation_operations, counts.generation_bytes
     arrays = STATE_ARRAYS[optimizer or "sgd"]
     # An optimiser with state also reads and writes the rows of tables that have no gradient.
-    untouched = found.moved_count - found.touched_count if arrays else 0
-    moved = 2 * 4 * (untouched + arrays * found.moved_count)
-    return found.training_operations, found.training_bytes + moved
+    untouched = counts.moved_count - counts.touched_count if arrays else 0
+    moved = 2 * 4 * (untouched + arrays * counts.moved_count)
+    return counts.training_operations, counts.training_bytes + moved
 
 
 def roofline_share(

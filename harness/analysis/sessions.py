@@ -106,7 +106,7 @@ def compare(before: Path, after: Path) -> Compared:
     left_out: dict[str, None] = {}
     tables = [summary(frames) for frames in sessions]
     for key in shared:
-        ids = [each[key] for each in keys]
+        ids = [session[key] for session in keys]
         changes += _changes(key, sessions, tables, ids)
         left_out |= dict.fromkeys(_only_in_one(sessions, ids))
     if not changes:
@@ -115,7 +115,7 @@ def compare(before: Path, after: Path) -> Compared:
             " comparison is not protected from changes of the machine; run one suite twice"
         )
     agreements = [*_agreements(shared, sessions, tables, keys)]
-    machines = difference(*(recorded(each.runs["machine"].iloc[0]) for each in sessions))
+    machines = difference(*(recorded(session.runs["machine"].iloc[0]) for session in sessions))
     if machines:
         changes = [replace(change, word=OTHER_MACHINE) for change in changes]
         agreements = [replace(agreement, word=OTHER_MACHINE) for agreement in agreements]
@@ -143,28 +143,28 @@ def _logs(frames: Frames, comparison: str) -> Logs:
 def _changes(
     key: str, sessions: list[Frames], tables: list[pandas.DataFrame], ids: list[str]
 ) -> list[Change]:
-    logs = [_logs(frames, each) for frames, each in zip(sessions, ids, strict=True)]
+    logs = [_logs(frames, comparison) for frames, comparison in zip(sessions, ids, strict=True)]
     anchor = _anchor(sessions, logs)
     if anchor is None:
         return []
     margin = float(np.log1p(float(sessions[0].runs["margin"].iloc[0])))
-    found = []
+    moves = []
     for arm in logs[0].arms:
         other = _counterpart(arm, logs[1].arms)
         if other is None or anchor in (arm, other) or arm.endswith(TWIN):
             continue
-        ends = [_against(each, name, anchor) for each, name in zip(logs, (arm, other), strict=True)]
+        ends = [_against(log, name, anchor) for log, name in zip(logs, (arm, other), strict=True)]
         raw = [
-            _seconds(table, each, name)
-            for table, each, name in zip(tables, ids, (arm, other), strict=True)
+            _seconds(table, comparison, name)
+            for table, comparison, name in zip(tables, ids, (arm, other), strict=True)
         ]
-        found.append((arm, other, raw[1] / raw[0], welch(ends[0], ends[1])))
+        moves.append((arm, other, raw[1] / raw[0], welch(ends[0], ends[1])))
     # A session in which no arm ran twice does not show how small a difference it can detect.
-    controlled = all(each.twin for each in logs)
-    p_values = holm(np.array([moved.p_value() for _, _, _, moved in found]))
+    controlled = all(session.twin for session in logs)
+    p_values = holm(np.array([moved.p_value() for _, _, _, moved in moves]))
     changes = [
         _change(key, arm, other, anchor=anchor, raw=raw, moved=moved, p_value=p, margin=margin)
-        for (arm, other, raw, moved), p in zip(found, p_values, strict=True)
+        for (arm, other, raw, moved), p in zip(moves, p_values, strict=True)
     ]
     return changes if controlled else [replace(change, word=NO_CONTROL) for change in changes]
 
@@ -187,7 +187,7 @@ def _change(
         word = "no change beyond the margin"
     else:
         word = "open"
-    ratio, least, most = (float(np.exp(each)) for each in (moved.log_ratio, low, high))
+    ratio, least, most = (float(np.exp(value)) for value in (moved.log_ratio, low, high))
     return Change(
         comparison=key,
         before=before,
@@ -213,27 +213,27 @@ def _anchor(sessions: list[Frames], logs: list[Logs]) -> str | None:
         and not arm.endswith(TWIN)
         and hashes[0].get(arm) == hashes[1].get(arm)
     ]
-    twins = [each.twin[0] for each in logs if each.twin]
+    twins = [session.twin[0] for session in logs if session.twin]
     return next((arm for arm in same if arm in twins), same[0] if same else None)
 
 
 def _locks(frames: Frames) -> dict[str, str]:
     locks = json.loads(frames.runs["locks"].iloc[0] or "{}")
-    return {arm: str(each.get("hash")) for arm, each in locks.items()}
+    return {arm: str(lock.get("hash")) for arm, lock in locks.items()}
 
 
 def _counterpart(arm: str, arms: Sequence[str]) -> str | None:
     """Return the same arm, or else the same framework and mode at another version."""
     if arm in arms:
         return arm
-    return next((each for each in arms if unversioned(each) == unversioned(arm)), None)
+    return next((name for name in arms if unversioned(name) == unversioned(arm)), None)
 
 
 def _only_in_one(sessions: list[Frames], ids: list[str]) -> Iterator[str]:
     """Yield the planned arms of a comparison that have no counterpart in the other session."""
     arms = [
-        [*frames.cells.loc[frames.cells["comparison"] == each, "arm"]]
-        for frames, each in zip(sessions, ids, strict=True)
+        [*frames.cells.loc[frames.cells["comparison"] == comparison, "arm"]]
+        for frames, comparison in zip(sessions, ids, strict=True)
     ]
     for which, mine, others in (("first", *arms), ("second", *reversed(arms))):
         for arm in mine:
@@ -267,19 +267,20 @@ def _agreements(
     tables: list[pandas.DataFrame],
     keys: list[dict[str, str]],
 ) -> Iterator[Agreement]:
-    said: list[dict[tuple[str, str, str], str]] = []
+    verdicts: list[dict[tuple[str, str, str], str]] = []
     for frames, table, ids in zip(sessions, tables, keys, strict=True):
         names = {comparison: key for key, comparison in ids.items()}
-        said.append(
+        verdicts.append(
             {
-                (names[each.comparison], pair.first, pair.second): pair.faster or str(pair.verdict)
-                for each in judge(frames, table)
-                if each.statistic == "throughput" and names[each.comparison] in shared
-                for pair in each.verdicts.pairs
+                (names[judged.comparison], pair.first, pair.second): pair.faster
+                or str(pair.verdict)
+                for judged in judge(frames, table)
+                if judged.statistic == "throughput" and names[judged.comparison] in shared
+                for pair in judged.verdicts.pairs
             }
         )
-    for key, before in said[0].items():
-        after = said[1].get(key)
+    for key, before in verdicts[0].items():
+        after = verdicts[1].get(key)
         if after is None:
             continue
         pair = {key[1], key[2]}

@@ -83,8 +83,8 @@ def _times(frames: Frames) -> dict[str, Any]:
     latency = stepped.groupby(_KEY)["step_seconds"]
     tokens = {}
     for statistic in ("first_token", "further_token"):
-        found = counted(frames.slices, statistic)
-        tokens[f"{statistic}_seconds"] = block_seconds(found).groupby(level=_KEY).median()
+        slices = counted(frames.slices, statistic)
+        tokens[f"{statistic}_seconds"] = block_seconds(slices).groupby(level=_KEY).median()
     quantiles = {f"latency_p{p}_seconds": latency.quantile(p / 100) for p in (50, 95, 99)}
     seconds = throughput["seconds"]
     shares = {"concurrency": "cpu_seconds", "wait_share": "wait_seconds"}
@@ -126,8 +126,8 @@ def _startup(frames: Frames) -> dict[str, Any]:
     served = startup["purpose"].isin(_BLOCK_PURPOSES)
     any_served = served.groupby([startup["run"], startup["cell"]]).transform("any")
     fresh = startup[served | ~any_served]
-    found = fresh["cache"] != "cold"
-    fresh = fresh[found | ~found.groupby([fresh["run"], fresh["cell"]]).transform("any")]
+    compiled = fresh["cache"] != "cold"
+    fresh = fresh[compiled | ~compiled.groupby([fresh["run"], fresh["cell"]]).transform("any")]
     names = [*stages, "startup_seconds", "warm_up_seconds"]
     medians = fresh.groupby(_KEY)[names].median()
     capped = (fresh["capped"] == "yes").groupby([fresh["run"], fresh["cell"]]).mean()

@@ -112,7 +112,7 @@ def judge(frames: Frames, table: pandas.DataFrame | None = None) -> list[Judged]
 
     ``table`` is the summary of the frames, for callers that have it already.
     """
-    found = []
+    judgements = []
     impossible = _impossible(frames, table)
     # Copying all columns of a million slices takes longer than all statistics.
     narrow = frames.slices[[*_USED]].astype(dict.fromkeys(_USED[:3], "category"))
@@ -125,24 +125,24 @@ def judge(frames: Frames, table: pandas.DataFrame | None = None) -> list[Judged]
         plan = frames.cells[frames.cells["run"] == run["run"]]
         for comparison in dict.fromkeys(plan["comparison"]):
             arms = plan.loc[plan["comparison"] == comparison, "arm"]
-            met = rounds[rounds["comparison"] == comparison]
+            rounds_of_comparison = rounds[rounds["comparison"] == comparison]
             for number, statistic in enumerate(SLICE_STATISTICS):
                 slices = parts.get((run["run"], comparison, statistic))
                 if slices is not None:
                     generator = np.random.default_rng([seed, number])
-                    found.append(
+                    judgements.append(
                         _judged(
                             run,
                             comparison,
                             statistic,
                             slices=slices,
-                            rounds=met,
+                            rounds=rounds_of_comparison,
                             plan=[*arms],
                             impossible=impossible.get((run["run"], comparison), []),
                             generator=generator,
                         )
                     )
-    return _agreed(found, frames)
+    return _agreed(judgements, frames)
 
 
 def _judged(
@@ -195,14 +195,14 @@ def _judged(
 
 def _impossible(frames: Frames, table: pandas.DataFrame | None) -> dict[tuple[str, str], list[str]]:
     """Arms faster than the machine allows, by run and comparison: their timing must be wrong."""
-    found: dict[tuple[str, str], list[str]] = {}
+    reasons: dict[tuple[str, str], list[str]] = {}
     if frames.ceilings.empty:
-        return found
+        return reasons
     table = summary(frames) if table is None else table
     for row in table[table["roofline_share"] > IMPOSSIBLE_SHARE].to_dict("records"):
         words = f"{row['arm']} is at {row['roofline_share']:.0%} of the roofline: measured wrongly"
-        found.setdefault((row["run"], row["comparison"]), []).append(words)
-    return found
+        reasons.setdefault((row["run"], row["comparison"]), []).append(words)
+    return reasons
 
 
 def logs_of(slices: pandas.DataFrame, plan: Sequence[str]) -> Logs:
@@ -224,14 +224,14 @@ def _control(logs: Logs) -> tuple[Control, Estimate] | None:
     if logs.twin is None:
         return None
     clean = np.where(logs.quarantined, np.nan, logs.values)
-    found = estimate(paired_blocks(clean, *map(logs.arms.index, logs.twin)))
+    difference_of_twins = estimate(paired_blocks(clean, *map(logs.arms.index, logs.twin)))
     control = Control(
         arm=logs.twin[0],
-        ratio=float(np.exp(found.log_ratio)),
-        half_width=float(np.expm1(found.half_width())),
-        blocks=int(found.blocks),
+        ratio=float(np.exp(difference_of_twins.log_ratio)),
+        half_width=float(np.expm1(difference_of_twins.half_width())),
+        blocks=int(difference_of_twins.blocks),
     )
-    return control, found
+    return control, difference_of_twins
 
 
 def carry_over(resident: Logs, audits: Logs, margin: float) -> tuple[CarryOver | None, list[str]]:
@@ -273,7 +273,7 @@ def _machines(frames: Frames) -> dict[str, int]:
     numbers = {}
     for run, text in zip(frames.runs["run"], frames.runs["machine"], strict=True):
         machine = recorded(text)
-        number = next((n for n, each in enumerate(known) if not difference(each, machine)), None)
+        number = next((n for n, other in enumerate(known) if not difference(other, machine)), None)
         if number is None:
             number = len(known)
             known.append(machine)
@@ -281,51 +281,53 @@ def _machines(frames: Frames) -> dict[str, int]:
     return numbers
 
 
-def _agreed(found: list[Judged], frames: Frames) -> list[Judged]:
+def _agreed(judgements: list[Judged], frames: Frames) -> list[Judged]:
     """Unmark as provisional the verdicts that a second session on the same machine repeats."""
     cells = frames.cells.drop_duplicates(["run", "comparison"]).set_index(["run", "comparison"])
     names = ["model", "preset", "phase", "batch", "optimizer", "numeric", "device", "threads"]
     machines = _machines(frames)
-    said: dict[tuple[Any, ...], set[str]] = {}
+    runs: dict[tuple[Any, ...], set[str]] = {}
 
     def key(judged: Judged, pair: Any) -> tuple[Any, ...]:
         what = tuple(cells.loc[(judged.run, judged.comparison), names])
         machine = machines[judged.run]
         return (*what, machine, judged.statistic, pair.first, pair.second, pair.faster)
 
-    for judged in found:
+    for judged in judgements:
         for pair in judged.verdicts.pairs:
             if pair.faster is not None:
-                said.setdefault(key(judged, pair), set()).add(judged.run)
+                runs.setdefault(key(judged, pair), set()).add(judged.run)
     return [
         replace(
             judged,
             verdicts=replace(
                 judged.verdicts,
                 pairs=tuple(
-                    replace(pair, provisional=len(said[key(judged, pair)]) < 2)
+                    replace(pair, provisional=len(runs[key(judged, pair)]) < 2)
                     if pair.provisional and pair.faster is not None
                     else pair
                     for pair in judged.verdicts.pairs
                 ),
             ),
         )
-        for judged in found
+        for judged in judgements
     ]
 
 
 def settled(frames: Frames) -> set[str]:
     """Comparisons in which no kind of slice has an inconclusive pair left."""
-    found: dict[str, bool] = {}
+    comparisons: dict[str, bool] = {}
     for judged in judge(frames):
-        found[judged.comparison] = found.get(judged.comparison, True) and judged.verdicts.settled
-    return {comparison for comparison, done in found.items() if done}
+        comparisons[judged.comparison] = (
+            comparisons.get(judged.comparison, True) and judged.verdicts.settled
+        )
+    return {comparison for comparison, done in comparisons.items() if done}
 
 
-def verdict_frame(found: Iterable[Judged]) -> pandas.DataFrame:
+def verdict_frame(judgements: Iterable[Judged]) -> pandas.DataFrame:
     """Return a row per pair: ``COLUMNS["verdicts"]``."""
     rows: list[dict[str, Any]] = []
-    for judged in found:
+    for judged in judgements:
         control = judged.control
         for pair in judged.verdicts.pairs:
             rows.append(

@@ -429,10 +429,10 @@ def _fields_of(record: type[Record]) -> dict[str, Member]:
 _FIELDS = {kind: _fields_of(record) for kind, record in KINDS.items()}
 
 
-def dtype_of(each: Member) -> str:
+def dtype_of(member: Member) -> str:
     """Return the dtype of a field's column."""
-    dtype = _DTYPES.get(each.domain.kind or dict, TEXT)
-    return _OPTIONAL_DTYPES.get(dtype, dtype) if each.domain.optional else dtype
+    dtype = _DTYPES.get(member.domain.kind or dict, TEXT)
+    return _OPTIONAL_DTYPES.get(dtype, dtype) if member.domain.optional else dtype
 
 
 def columns_of(record: type[Record], *names: str, **renamed: str) -> dict[str, tuple[str, str]]:

@@ -127,10 +127,10 @@ def _beside(target: Path, formats: Sequence[str]) -> list[tuple[str, str]]:
         "latex": ("Tables in LaTeX", "tables.tex"),
         "benchmark": ("Slices for pytest-benchmark compare", "pytest-benchmark.json"),
     }
-    found = [known[name] for name in formats if name in known]
+    links = [known[name] for name in formats if name in known]
     if (target.parent / "records.jsonl").is_file():
-        found.append(("The raw records", "../records.jsonl"))
-    return found
+        links.append(("The raw records", "../records.jsonl"))
+    return links
 
 
 def _drawn(
@@ -160,9 +160,9 @@ def plot(kind: str, paths: Sequence[Path], folder: Path) -> list[Path]:
     return _drawn(kind, frames, comparisons_of(frames), folder)
 
 
-def draw_history(found: History, folder: Path) -> list[Path]:
+def draw_history(history: History, folder: Path) -> list[Path]:
     """Draw each arm's changes from run to run, as PNG and SVG in ``folder``. Raises BadInput."""
-    return _saved(trend_chart(trend_data(found)), folder, "history")
+    return _saved(trend_chart(trend_data(history)), folder, "history")
 
 
 def _markdown(frames: Frames, comparisons: Sequence[Comparison], formats: Sequence[str]) -> str:

@@ -57,7 +57,7 @@ def step_time_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure
     slices = frames.slices
     slices = slices[(slices["statistic"] == "throughput") & (slices["residency"] != AUDIT)]
     columns = ["step_seconds", "quarantined"]
-    times = {key: each[columns] for key, each in slices.groupby(["run", "cell"])}
+    times = {key: part[columns] for key, part in slices.groupby(["run", "cell"])}
 
     def draw(axes: Axes, comparison: Comparison) -> None:
         shown: list[float] = []
@@ -75,7 +75,7 @@ def step_time_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure
                 slice_ms,
                 heights,
                 s=14,
-                facecolors=["none" if each else to_rgba(tone, 0.55) for each in hollow],
+                facecolors=["none" if empty else to_rgba(tone, 0.55) for empty in hollow],
                 edgecolors=to_rgba(tone, 0.55),
                 linewidths=0.7,
                 zorder=3,
@@ -109,7 +109,7 @@ def throughput_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figur
             )
             interval(axes, row, middle, low, high)
             at_end(axes, row, significant(middle))
-            shown += [each for each in (middle, high) if numpy.isfinite(each)]
+            shown += [value for value in (middle, high) if numpy.isfinite(value)]
         value_axis(axes, shown, "examples per second", logarithmic=False)
 
     return panels(comparisons, "Examples per second", draw, [_estimate()], "median")
@@ -181,7 +181,7 @@ def startup_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
 
     def parts(cell: Mapping[Any, Any]) -> list[float]:
         seconds = [cell[name] for name in STARTUP_STAGES]
-        return [0.0 if pandas.isna(each) else float(each) for each in seconds]
+        return [0.0 if pandas.isna(value) else float(value) for value in seconds]
 
     return _stacked(
         comparisons, "Start-up, by stage", parts, list(STARTUP_STAGES.values()), "seconds"
@@ -191,8 +191,8 @@ def startup_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
 def _increments(peak_bytes: Sequence[Any]) -> list[float]:
     """MiB that each stage added to the highest peak before it; 0 for a stage that was not read."""
     highest, added = 0.0, []
-    for each in peak_bytes:
-        peak = 0.0 if each is None or pandas.isna(each) else each / 2**20
+    for size in peak_bytes:
+        peak = 0.0 if size is None or pandas.isna(size) else size / 2**20
         added.append(max(peak - highest, 0.0))
         highest = max(peak, highest)
     return added

@@ -40,14 +40,14 @@ def code_size(source: str) -> tuple[int, int]:
 
 def model_sources(model: str) -> dict[str, tuple[str, str]]:
     """Name of a framework -> its title and its file of a model, if it has a readable one."""
-    found = {}
+    sources = {}
     for name, framework in frameworks().items():
         # A third party's file may be anything.
         with contextlib.suppress(OSError, SyntaxError, ValueError, RecursionError):
             source = framework.model_file(model).read_text(encoding="utf-8")
             ast.parse(source)
-            found[name] = framework.title, source
-    return found
+            sources[name] = framework.title, source
+    return sources
 
 
 def module_of(model: str) -> str | None:
@@ -55,7 +55,7 @@ def module_of(model: str) -> str | None:
 
     Before the file of an outside model stands the name of its folder.
     """
-    found, outside = reference.definitions().get(model), outside_of(model)
-    if found is None:
+    definition, outside = reference.definitions().get(model), outside_of(model)
+    if definition is None:
         return None
-    return f"{outside.folder.name}/{found.file}" if outside else found.file
+    return f"{outside.folder.name}/{definition.file}" if outside else definition.file

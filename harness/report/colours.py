@@ -26,7 +26,7 @@ def colour(framework: str) -> str:
 
     A framework without a colour gets one by its name, apart from all others in use.
     """
-    known = {name: each.colour for name, each in frameworks().items() if each.colour}
+    known = {name: framework.colour for name, framework in frameworks().items() if framework.colour}
     for name in (*frameworks(), framework):
         if name not in known:
             known[name] = chosen(name, known.values())
@@ -35,7 +35,7 @@ def colour(framework: str) -> str:
 
 def chosen(framework: str, used: Iterable[str]) -> str:
     """The first of a name's colours that is apart from the used ones, else the farthest one."""
-    taken = [_parts(each) for each in used]
+    taken = [_parts(colour) for colour in used]
 
     def gap(parts: tuple[float, ...]) -> float:
         return min((math.dist(parts, other) for other in taken), default=math.inf)

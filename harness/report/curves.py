@@ -48,8 +48,8 @@ def break_even_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figur
     data = break_even_data(frames, comparisons)
 
     def draw(axes: Axes, part: pandas.DataFrame) -> None:
-        met = part["break_even_steps"].replace([numpy.inf, 0], numpy.nan).max()
-        beyond = 1000.0 if pandas.isna(met) else max(100.0, 3 * met)
+        latest = part["break_even_steps"].replace([numpy.inf, 0], numpy.nan).max()
+        beyond = 1000.0 if pandas.isna(latest) else max(100.0, 3 * latest)
         last = min(CURVE_STEPS, 10 ** int(numpy.ceil(numpy.log10(beyond))))
         steps = numpy.geomspace(1, last, 200)
         ends = {}
@@ -92,7 +92,7 @@ def roofline_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
         places = part.groupby("comparison", sort=False)["operations_per_byte"].first().sort_values()
         shares = numpy.log(places / low) / numpy.log(high / low)
         for name, share in zip(
-            _short([clean(str(each)) for each in places.index]),
+            _short([clean(str(place)) for place in places.index]),
             _apart(list(shares), _NAME / (_WIDTH - _LABEL)),
             strict=True,
         ):

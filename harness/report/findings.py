@@ -129,10 +129,10 @@ def _notes(row: dict[Any, Any]) -> Iterator[str]:
 
 def _documented(name: str) -> str:
     try:
-        said = get_arm(name).mode.overhead
+        overhead = get_arm(name).mode.overhead
     except UnknownName:
         return ""  # a record of an arm that this version no longer has
-    return f". Its documentation: {said}" if said else ""
+    return f". Its documentation: {overhead}" if overhead else ""
 
 
 def spread(frames: Frames, comparison: Comparison) -> Iterator[str]:
@@ -186,11 +186,11 @@ def _differences(frames: Frames, row: dict[Any, Any]) -> Iterator[str]:
     mine = processes[(processes["run"] == row["run"]) & (processes["arm"] == row["arm"])]
     if mine.empty or row["status"] != "ok":
         return
-    asked, told = (_parsed(mine[name].iloc[-1]) for name in ("asked", "describe"))
+    asked, reported = (_parsed(mine[name].iloc[-1]) for name in ("asked", "describe"))
     for name in ("threads", "device"):
-        if told.get(name) is not None and told[name] != asked.get(name):
+        if reported.get(name) is not None and reported[name] != asked.get(name):
             yield clean(
-                f"{row['arm']}: asked for {name} {asked.get(name)}, it reports {told[name]}"
+                f"{row['arm']}: asked for {name} {asked.get(name)}, it reports {reported[name]}"
             )
 
 

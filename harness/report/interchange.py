@@ -73,13 +73,13 @@ def benchmark_json(frames: Frames, comparisons: Sequence[Comparison]) -> str:
     """
     slices = counted(frames.slices, "throughput", "steps", "seconds")
     mine = {key: part for key, part in slices.groupby(["run", "cell"], sort=False)}
-    found = []
+    benchmarks = []
     for comparison in comparisons:
         for cell in comparison.rows.to_dict("records"):
             part = mine.get((cell["run"], cell["cell"]))
             if cell["status"] == "ok" and part is not None:
                 title = f"{comparison.title}, {comparison.details}"
-                found.append(_benchmark(title, cell, part))
+                benchmarks.append(_benchmark(title, cell, part))
     runs = frames.runs.to_dict("records")
     machine = json.loads(runs[0]["machine"]) if runs and runs[0]["machine"] else {}
     document = {
@@ -91,7 +91,7 @@ def benchmark_json(frames: Frames, comparisons: Sequence[Comparison]) -> str:
             "cpu": {"brand_raw": str(machine.get("processor") or "")},
         },
         "commit_info": {"id": "", "time": None, "dirty": False, "branch": ""},
-        "benchmarks": found,
+        "benchmarks": benchmarks,
         "datetime": str(runs[0]["created"]) if runs else "",
         "version": "5.0.0",
     }
@@ -100,7 +100,7 @@ def benchmark_json(frames: Frames, comparisons: Sequence[Comparison]) -> str:
 
 def _benchmark(title: str, cell: dict[Any, Any], slices: pandas.DataFrame) -> dict[str, Any]:
     seconds = slices["step_seconds"].to_numpy(float)
-    quarters = [float(each) for each in numpy.percentile(seconds, [25, 50, 75])]
+    quarters = [float(quarter) for quarter in numpy.percentile(seconds, [25, 50, 75])]
     middle, spread = float(seconds.mean()), quarters[2] - quarters[0]
     deviation = float(seconds.std(ddof=1)) if len(seconds) > 1 else 0.0
     inner = seconds[

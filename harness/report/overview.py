@@ -43,7 +43,7 @@ def overviews(
 
     The anchor is the arm with which all others are compared.
     """
-    found = []
+    tables = []
     for run in frames.runs["run"]:
         mine = [
             comparison for comparison in comparisons if comparison.run == run and comparison.judged
@@ -51,8 +51,8 @@ def overviews(
         if len(mine) > 1:
             anchor = _anchor(mine)
             table = pandas.DataFrame(_rows(mine, anchor, _seed(frames, run)), dtype="str")
-            found += [(run, anchor, table)] if len(table) else []
-    return found
+            tables += [(run, anchor, table)] if len(table) else []
+    return tables
 
 
 def _seed(frames: Frames, run: str) -> int:
@@ -70,7 +70,7 @@ def _anchor(comparisons: Sequence[Comparison]) -> str:
 
 
 def _rows(comparisons: Sequence[Comparison], anchor: str, seed: int) -> list[dict[str, str]]:
-    found: dict[str, list[PairVerdict]] = {}
+    pairs_by_arm: dict[str, list[PairVerdict]] = {}
     arms = dict.fromkeys(
         arm for comparison in comparisons for arm in comparison.rows["arm"] if arm != anchor
     )
@@ -78,32 +78,32 @@ def _rows(comparisons: Sequence[Comparison], anchor: str, seed: int) -> list[dic
         for comparison in comparisons:
             pair = pair_of(comparison.judged["throughput"], arm, anchor)
             if pair is not None and numpy.isfinite(pair.ratio):
-                found.setdefault(arm, []).append(pair)
-    p_values = numpy.array([pair.p_value for pairs in found.values() for pair in pairs])
+                pairs_by_arm.setdefault(arm, []).append(pair)
+    p_values = numpy.array([pair.p_value for pairs in pairs_by_arm.values() for pair in pairs])
     holds = iter((benjamini_hochberg(p_values) <= BH_LEVEL).tolist())
     rows = []
     for arm in arms:
-        pairs = found.get(arm, [])
+        pairs = pairs_by_arm.get(arm, [])
         held = sum(next(holds) for _ in pairs)
         if not [pair for pair in pairs if pair.verdict != "void"]:
             rows.append((numpy.inf, {"arm": clean(arm), **_empty(pairs, len(comparisons))}))
             continue
         summary = summarise(pairs, len(comparisons), numpy.random.default_rng(seed))
         rows.append((summary.ratio, {"arm": clean(arm), **_texts(summary, held)}))
-    return [row for _, row in sorted(rows, key=lambda each: each[0])]
+    return [row for _, row in sorted(rows, key=lambda row: row[0])]
 
 
-def _texts(found: Across, held: int) -> dict[str, str]:
-    bounded = numpy.isfinite(found.low) and numpy.isfinite(found.high)
-    ends = f" [{significant(found.low)}, {significant(found.high)}]" if bounded else ""
+def _texts(across: Across, held: int) -> dict[str, str]:
+    bounded = numpy.isfinite(across.low) and numpy.isfinite(across.high)
+    ends = f" [{significant(across.low)}, {significant(across.high)}]" if bounded else ""
     return {
-        "geometric mean of the ratios": significant(found.ratio) + ends,
-        "faster": str(found.wins),
-        "ties": str(found.ties),
-        "slower": str(found.losses),
-        "open": str(found.open),
+        "geometric mean of the ratios": significant(across.ratio) + ends,
+        "faster": str(across.wins),
+        "ties": str(across.ties),
+        "slower": str(across.losses),
+        "open": str(across.open),
         "differences that hold": str(held),
-        "coverage (%)": significant(100 * found.coverage),
+        "coverage (%)": significant(100 * across.coverage),
     }
 
 

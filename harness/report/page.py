@@ -128,10 +128,15 @@ def _open(frames: Frames, comparisons: Sequence[Comparison]) -> Iterable[str]:
         for comparison in comparisons
         if "throughput" in comparison.judged
     ]
-    void = sum(bool(each.verdicts.void) for each in judged)
+    void = sum(bool(comparison.verdicts.void) for comparison in judged)
     if void:
         yield f"{void} of {len(judged)} comparisons are void: the table says why."
-    pairs = [pair for each in judged if not each.verdicts.void for pair in each.verdicts.pairs]
+    pairs = [
+        pair
+        for comparison in judged
+        if not comparison.verdicts.void
+        for pair in comparison.verdicts.pairs
+    ]
     undecided = sum(pair.verdict == Verdict.INCONCLUSIVE for pair in pairs)
     if undecided:
         yield (
@@ -166,11 +171,11 @@ def _whole(frames: Frames, comparisons: Sequence[Comparison]) -> Iterable[dict[s
         ("Scaling", curves.scaling_chart, series.scaling_data),
     )
     for title, draw, tell in kinds:
-        found = tell(frames, comparisons)
-        if len(found):
-            arms = ", ".join(dict.fromkeys(map(clean, found["arm"])))
+        table = tell(frames, comparisons)
+        if len(table):
+            arms = ", ".join(dict.fromkeys(map(clean, table["arm"])))
             alternative = f"{title}: {arms}. The data follow as a table."
-            yield _chart(title, draw(frames, comparisons), found, alternative)
+            yield _chart(title, draw(frames, comparisons), table, alternative)
 
 
 def _section(
@@ -220,22 +225,22 @@ def _charts(
         ("Peak memory", charts.memory_chart, peak_table, bool(peaks.notna().any())),
         ("Start-up", charts.startup_chart, rows[[*_STARTED]], bool(timed)),
     )
-    for title, draw, told, shown in kinds:
+    for title, draw, data, shown in kinds:
         if shown:
             title = f"{title}: {comparison.title}"
             alternative = f"{title}. {_words(comparison)}"
-            yield _chart(title, draw(frames, [comparison]), told, alternative)
+            yield _chart(title, draw(frames, [comparison]), data, alternative)
 
 
 def _words(comparison: Comparison) -> str:
     """Each arm's number in a sentence, for readers who cannot see the picture."""
     rows = comparison.rows[comparison.rows["status"] == "ok"]
-    told = [
+    times = [
         f"{clean(arm)} {significant(1000 * seconds)} ms"
         for arm, seconds in zip(rows["arm"], rows["step_seconds"], strict=True)
         if not pandas.isna(seconds)
     ]
-    return f"Steps take: {', '.join(told)}." if told else "No arm has a number."
+    return f"Steps take: {', '.join(times)}." if times else "No arm has a number."
 
 
 def _chart(title: str, figure: Figure, data: pandas.DataFrame, alternative: str) -> dict[str, Any]:
@@ -286,13 +291,13 @@ def _code(frames: Frames) -> Iterable[dict[str, Any]]:
         if module := module_of(model):
             modules.setdefault(clean(module), model)
     for module, model in modules.items():
-        found = {n: each for n, each in model_sources(model).items() if n in used}
-        sizes = [(title, *code_size(text)) for title, text in found.values()]
-        if found:
+        sources = {n: source for n, source in model_sources(model).items() if n in used}
+        sizes = [(title, *code_size(text)) for title, text in sources.values()]
+        if sources:
             yield {
                 "title": module,
                 "sizes": _table(pandas.DataFrame(sizes, columns=["framework", "tokens", "lines"])),
-                "sources": [{"title": title, "text": text} for title, text in found.values()],
+                "sources": [{"title": title, "text": text} for title, text in sources.values()],
             }
 
 
@@ -308,10 +313,10 @@ def _run(frames: Frames, run: dict[Any, Any]) -> dict[str, Any]:
 
 def _locks(text: str) -> Iterable[dict[str, str]]:
     try:
-        found = json.loads(text)
+        locks = json.loads(text)
     except ValueError:
         return
-    for label, lock in found.items() if isinstance(found, dict) else ():
+    for label, lock in locks.items() if isinstance(locks, dict) else ():
         packages = lock.get("lock") if isinstance(lock, dict) else None
         if isinstance(packages, list):
             yield {"label": clean(label), "packages": "\n".join(map(clean, packages))}

@@ -24,8 +24,8 @@ def provenance(frames: Frames) -> str:
     for run in frames.runs.to_dict("records"):
         facts = [f"- {name}: {escape(text)}" for name, text in run_facts(run, frames) if text]
         parts += [f"### Run {escape(run['run'])}", "\n".join(facts)]
-        told = pandas.DataFrame(versions(frames, run["run"]), dtype="str")
-        parts += [markdown_table(told, left=_LEFT)] if len(told) else []
+        table = pandas.DataFrame(versions(frames, run["run"]), dtype="str")
+        parts += [markdown_table(table, left=_LEFT)] if len(table) else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -52,7 +52,7 @@ def run_facts(run: dict[Any, Any], frames: Frames) -> list[tuple[str, str]]:
             "memory by limit",
             f"{significant(limit / 2**30)} GiB" if isinstance(limit, int | float) else "",
         ),
-        ("system", " ".join(str(each) for each in system if each)),
+        ("system", " ".join(str(part) for part in system if part)),
         ("hypervisor", _inline(machine.get("hypervisor"))),
     ]
 
@@ -67,17 +67,17 @@ def versions(frames: Frames, run: str) -> list[dict[str, str]]:
         adapter = _adapter(adapters.get(framework))
         served = processes[processes["arm"] == arm].to_dict("records")
         for process in served:
-            asked, told = _parsed(process["asked"]), _parsed(process["describe"])
-            told = {key: value for key, value in told.items() if value is not None}
+            asked, reported = _parsed(process["asked"]), _parsed(process["describe"])
+            reported = {key: value for key, value in reported.items() if value is not None}
             row = {
                 "arm": arm,
-                "version": _inline(told.pop("version", None)),
+                "version": _inline(reported.pop("version", None)),
                 "adapter": adapter,
                 "Python": process["python"],
                 "environment": f"{process['how']} {process['lock_hash'][:12]}".strip(),
                 "threads asked": _inline(asked.get("threads")),
-                "threads": _inline(told.pop("threads", None)),
-                "read back": _inline(told),
+                "threads": _inline(reported.pop("threads", None)),
+                "read back": _inline(reported),
             }
             row = {name: text or ABSENT for name, text in row.items()}
             rows += [row] if row not in rows else []
@@ -93,10 +93,10 @@ def _measured_on(frames: Frames, run: str) -> str:
     """Say which cores the workers of a run had, and what these cores share."""
     asked = frames.processes.loc[frames.processes["run"] == run, "asked"].map(_parsed)
     texts = []
-    for each in asked:
-        cores = each.get("cores")
+    for process in asked:
+        cores = process.get("cores")
         if isinstance(cores, list) and cores:
-            remark = f" ({each['remark']})" if each.get("remark") else ""
+            remark = f" ({process['remark']})" if process.get("remark") else ""
             texts.append(f"{'core' if len(cores) == 1 else 'cores'} {_inline(cores)}{remark}")
     return "; ".join(dict.fromkeys(texts))
 
@@ -122,10 +122,10 @@ def _inline(value: Any) -> str:
     """A JSON value in one line, without nulls."""
     if isinstance(value, dict):
         return ", ".join(
-            f"{key} {_inline(each)}" for key, each in value.items() if each is not None
+            f"{key} {_inline(member)}" for key, member in value.items() if member is not None
         )
     if isinstance(value, list):
-        return " ".join(_inline(each) for each in value)
+        return " ".join(_inline(member) for member in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "" if value is None else str(value)

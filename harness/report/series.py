@@ -87,9 +87,9 @@ def roofline_data(frames: Frames, comparisons: Sequence[Comparison]) -> pandas.D
 
 
 def _ceilings(frames: Frames, run: str, threads: int) -> dict[str, float]:
-    found = frames.ceilings
-    found = found[(found["run"] == run) & (found["threads"] == threads)]
-    best = found.groupby("what")["per_second"].max()
+    ceilings = frames.ceilings
+    ceilings = ceilings[(ceilings["run"] == run) & (ceilings["threads"] == threads)]
+    best = ceilings.groupby("what")["per_second"].max()
     return {
         "ceiling_operations": best.get(PRODUCT, numpy.nan),
         "ceiling_bytes": best.get(COPY, numpy.nan),
@@ -193,8 +193,8 @@ def _swept(comparisons: Sequence[Comparison]) -> Iterable[tuple[str, pandas.Data
         for key, part in rows.groupby([*fixed, *others], sort=False):
             if part[swept].nunique() > 1:
                 kept = zip(others, key[-len(others) :], strict=True)
-                told = ", ".join(f"{name}: {value}" for name, value in kept if value)
-                words = f"{key[1]}/{key[2]} {key[3]}, {told}; by {swept}"
+                settings = ", ".join(f"{name}: {value}" for name, value in kept if value)
+                words = f"{key[1]}/{key[2]} {key[3]}, {settings}; by {swept}"
                 yield swept, part.assign(words=words)
 
 
@@ -210,7 +210,7 @@ def learning_data(frames: Frames, comparisons: Sequence[Comparison]) -> pandas.D
             steps = _of_cell(frames.accuracy, cell)["train_steps"].max()
             if mine.empty or pandas.isna(cell["startup_seconds"]):
                 continue
-            each = steps / mine["epoch"].max() * cell["step_seconds"]
+            epoch_seconds = steps / mine["epoch"].max() * cell["step_seconds"]
             parts.append(
                 pandas.DataFrame(
                     {
@@ -219,7 +219,7 @@ def learning_data(frames: Frames, comparisons: Sequence[Comparison]) -> pandas.D
                         "framework": mine["framework"],
                         "seed": mine["seed"],
                         "epoch": mine["epoch"],
-                        "seconds": cell["startup_seconds"] + mine["epoch"] * each,
+                        "seconds": cell["startup_seconds"] + mine["epoch"] * epoch_seconds,
                         "test_accuracy": mine["test_accuracy"],
                         "test_loss": mine["test_loss"],
                         "train_loss": mine["train_loss"],
@@ -233,11 +233,11 @@ def learning_data(frames: Frames, comparisons: Sequence[Comparison]) -> pandas.D
 
 def _of_cell(frame: pandas.DataFrame, cell: Mapping[Any, Any]) -> pandas.DataFrame:
     mine = (frame["run"] == cell["run"]) & (frame["cell"] == cell["cell"])
-    found: pandas.DataFrame = frame[mine]
-    return found
+    row: pandas.DataFrame = frame[mine]
+    return row
 
 
-def trend_data(found: History) -> pandas.DataFrame:
+def trend_data(history: History) -> pandas.DataFrame:
     """Per arm and run: seconds over those of the first run, relative to the anchor, chained.
 
     ``low`` and ``high`` are those of the step that led to the run. ``version`` gives the old and
@@ -246,7 +246,7 @@ def trend_data(found: History) -> pandas.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     last: dict[tuple[str, str, str], float] = {}
-    for step in found.steps:
+    for step in history.steps:
         change, (before, after) = step.change, step.versions
         key = (step.suite, change.comparison, change.after)
         where = {

@@ -36,10 +36,10 @@ def at_least(part: str, what: str, value: float, limit: float, *, note: str = ""
     return Finding(part, what, f"at least {limit:.1%}", f"{value:.2%}", value, value >= limit, note)
 
 
-def caught(part: str, what: str, found: str, expected: str, *, note: str = "") -> Finding:
+def caught(part: str, what: str, outcome: str, expected: str, *, note: str = "") -> Finding:
     """Judge a seeded fault: ``found`` is its outcome and must begin with ``expected``."""
-    hit = found.startswith(expected)
-    return Finding(part, what, f"{expected}", found or "nothing", float(hit), hit, note)
+    hit = outcome.startswith(expected)
+    return Finding(part, what, f"{expected}", outcome or "nothing", float(hit), hit, note)
 
 
 def share_of(hits: int, cases: int) -> str:

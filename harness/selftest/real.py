@@ -124,10 +124,10 @@ def copies_of(arms: list[str]) -> list[tuple[str, str]]:
     ]
 
 
-def false_verdicts(found: Frames, what: str) -> Iterator[Finding]:
+def false_verdicts(frames: Frames, what: str) -> Iterator[Finding]:
     """Count comparisons in which the whole pipeline separated identical arms at any look."""
     false, cases, voided = 0, 0, 0
-    for _, arms, logs, bad in _cells(found):
+    for _, arms, logs, bad in _cells(frames):
         pairs = copies_of(arms)
         twin = next(pair for pair in pairs if pair[1].endswith("#2"))
         verdict = void = False
@@ -153,13 +153,13 @@ def false_verdicts(found: Frames, what: str) -> Iterator[Finding]:
     )
 
 
-def planted_slowdowns(found: Frames) -> Iterator[Finding]:
+def planted_slowdowns(frames: Frames) -> Iterator[Finding]:
     """Check that planted slowdowns are detected in time, with the right sign and size."""
     base = REAL_ARMS[0]
     for suffix, by in PLANTED_SLOWDOWNS.items():
         slower, hits, cases, wrong = f"{base}{suffix}", 0, 0, 0
         truth, off, deviations = 1 + get_arm(slower).planted, [], []
-        for _, arms, logs, bad in _cells(found):
+        for _, arms, logs, bad in _cells(frames):
             if slower not in arms or logs.shape[1] < by:
                 continue
             twin = (base, f"{base}#2")
@@ -220,10 +220,10 @@ def _block_values(arms: list[str], logs: Floats, bad: Flags, pair: tuple[str, st
     return paired_blocks(np.where(bad, np.nan, logs), *map(arms.index, pair))
 
 
-def bursts_seen(found: Frames, log: Path) -> Iterator[Finding]:
+def bursts_seen(frames: Frames, log: Path) -> Iterator[Finding]:
     """Share of quarantined rounds among those with a burst, and among those without."""
     spans = [tuple(map(float, line.split())) for line in log.read_text().splitlines()]
-    rounds = found.rounds
+    rounds = frames.rounds
     overlap = np.zeros(len(rounds))
     ends = rounds["at_seconds"].to_numpy()
     begins = ends - rounds["wall_seconds"].to_numpy()
@@ -244,10 +244,10 @@ def bursts_seen(found: Frames, log: Path) -> Iterator[Finding]:
     )
 
 
-def one_after_the_other(found: Frames) -> Iterator[Finding]:
+def one_after_the_other(frames: Frames) -> Iterator[Finding]:
     """Verdicts of a sequential comparison on identical arms on this machine."""
     welch = ranks = cases = 0
-    for _, arms, logs, _ in _cells(found, residency="sequential"):
+    for _, arms, logs, _ in _cells(frames, residency="sequential"):
         for first, second in copies_of(arms):
             for block in range(logs.shape[1]):
                 a, b = (_present(logs[arms.index(name), block]) for name in (first, second))

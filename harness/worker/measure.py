@@ -69,7 +69,7 @@ def warm_up(adapter, step, *, seconds, steps, slice_seconds, cap_seconds):
         windows.append((now, window))
         if adapter.compilations() != compiled:
             compiled, windows, since = adapter.compilations(), [], now
-        earlier = [each for at, each in windows if at - since <= (now - since) / 2]
+        earlier = [window for at, window in windows if at - since <= (now - since) / 2]
         before = earlier[-1] if earlier else []
         enough = done >= steps and MINI_SLICES * count * len(windows) >= 10
         steady = bool(before) and enough and now - start >= seconds and alike(before, window)
@@ -240,15 +240,15 @@ def measured_slice(adapter, step, kind, steps, extra):
     before = own_use()
     window, cpu = time.perf_counter(), time.process_time()
     if fenced:
-        each = latency_slice(adapter, step, steps)
+        part = latency_slice(adapter, step, steps)
     else:
         whole = throughput_slice(adapter, step, steps + extra)
     cpu, window = time.process_time() - cpu, time.perf_counter() - window
     after = own_use()
-    result = {"seconds": sum(each) if fenced else whole, "window_seconds": window}
+    result = {"seconds": sum(part) if fenced else whole, "window_seconds": window}
     if fenced:
         # The clock's resolution is a nanosecond.
-        result["step_seconds"] = [round(value, 9) for value in each]
+        result["step_seconds"] = [round(value, 9) for value in part]
     # Scaled to the slice: a hypervisor that takes the core away between two clock readings adds CPU
     # seconds that the slice did not use. A short slice would seem to use more than its cores.
     result["cpu_seconds"] = cpu * min(result["seconds"] / window, 1.0)

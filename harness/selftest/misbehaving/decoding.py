@@ -45,12 +45,12 @@ class Adapter(Timing):
         from levelfield.reference.layers_numpy import NumpyLayers
 
         layers, sizes = NumpyLayers(self.values), self.case.sizes
-        generation, position, found = reference.get(self.case.model).generation, 0, []
+        generation, position, chosen = reference.get(self.case.model).generation, 0, []
         tokens = inputs[generation.prompt]
         cache = generation.begin(layers, sizes, len(tokens))
         for _ in range(count):
             logits, cache = generation.advance(layers, sizes, tokens, position, cache)
             position += tokens.shape[1]
             tokens = layers.most_likely(logits)[:, None]
-            found.append(tokens)
-        return np.concatenate(found, 1)
+            chosen.append(tokens)
+        return np.concatenate(chosen, 1)

@@ -241,5 +241,5 @@ class Adapter(Computing):
             return handle.result()
         if self.queue is None:
             return handle
-        found = handle.result()
-        return {"loss": found[0]} if isinstance(found, tuple) else found
+        outputs = handle.result()
+        return {"loss": outputs[0]} if isinstance(outputs, tuple) else outputs
