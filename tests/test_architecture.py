@@ -108,9 +108,9 @@ def test_the_reference_imports_numpy_and_in_its_jitted_part_jax(path: Path) -> N
 
 @pytest.mark.parametrize("path", sources("harness"), ids=str)
 def test_the_harness_reaches_adapters_only_by_name(path: Path) -> None:
-    found = set(imports(path))
-    assert {top(name) for name in found}.isdisjoint(FRAMEWORKS)
-    adapters = {name for name in found if top(name) == "adapters"}
+    imported = set(imports(path))
+    assert {top(name) for name in imported}.isdisjoint(FRAMEWORKS)
+    adapters = {name for name in imported if top(name) == "adapters"}
     assert adapters <= {"adapters.base", "adapters.base.read_case", *CONTRACT}
 
 
@@ -119,22 +119,22 @@ def test_the_harness_reaches_adapters_only_by_name(path: Path) -> None:
 )
 def test_what_runs_in_every_interpreter_needs_numpy_alone(name: str) -> None:
     allowed = {"numpy", "adapters", "harness", *sys.stdlib_module_names}
-    found = set(imports(ROOT / name))
-    assert {top(each) for each in found} <= allowed
-    ours = {each for each in found if top(each) in OURS}
+    imported = set(imports(ROOT / name))
+    assert {top(name) for name in imported} <= allowed
+    ours = {name for name in imported if top(name) in OURS}
     within = {"adapters.base", "harness.worker.measure"}
-    assert all(each in within or each.rpartition(".")[0] in within for each in ours)
+    assert all(name in within or name.rpartition(".")[0] in within for name in ours)
 
 
 @pytest.mark.parametrize("path", sources("harness/selftest/misbehaving"), ids=str)
 def test_what_the_harness_tests_itself_with_runs_everywhere_too(path: Path) -> None:
-    found = set(imports(path))
+    imported = set(imports(path))
     allowed = {"numpy", "adapters", "harness", *sys.stdlib_module_names}
     if path.name == "decoding.py":
         allowed |= {"reference"}  # when it decodes, and not before
-    assert {top(each) for each in found} <= allowed
-    ours = {each for each in found if top(each) == "harness"}
-    assert all(each.startswith("harness.selftest.misbehaving") for each in ours)
+    assert {top(name) for name in imported} <= allowed
+    ours = {name for name in imported if top(name) == "harness"}
+    assert all(name.startswith("harness.selftest.misbehaving") for name in ours)
 
 
 def wing(module: str) -> str:
@@ -163,14 +163,14 @@ def test_a_wing_imports_only_wings_below_it(name: str) -> None:
     files = sources(f"harness/{name}") or [ROOT / "harness" / f"{name}.py"]
     own = [path for path in files if "misbehaving" not in path.parts and "sleepy" not in path.parts]
     assert own
-    found = {path.name: reached(path) - WINGS[name] for path in own}
-    assert {file: names for file, names in found.items() if names} == {}
+    surplus = {path.name: reached(path) - WINGS[name] for path in own}
+    assert {file: names for file, names in surplus.items() if names} == {}
 
 
 def test_every_allowed_arrow_is_used() -> None:
     for name, allowed in WINGS.items():
         files = sources(f"harness/{name}") or [ROOT / "harness" / f"{name}.py"]
-        used = {each for path in files for each in (reached(path) if name != "errors" else ())}
+        used = {wing for path in files for wing in (reached(path) if name != "errors" else ())}
         assert allowed <= used, f"{name} imports none of {sorted(allowed - used)}"
 
 
@@ -180,14 +180,14 @@ def test_an_adapter_imports_the_contract_numpy_and_its_framework(path: Path) -> 
     own = relative.parts[0] if len(relative.parts) > 1 else None
     packages = PACKAGES[own] if own else SHARED.get(path.stem, set())
     shared = {f"adapters.{name}" for name, needed in SHARED.items() if needed <= packages}
-    found = set(imports(path))
-    assert {top(name) for name in found} <= {
+    imported = set(imports(path))
+    assert {top(name) for name in imported} <= {
         *("numpy", "adapters"),
         *packages,
         *sys.stdlib_module_names,
     }
     allowed = (*shared, f"adapters.{own}")
-    ours = {name for name in found if top(name) == "adapters"} - {"adapters"}
+    ours = {name for name in imported if top(name) == "adapters"} - {"adapters"}
     assert all(name.startswith(allowed) for name in ours)
 
 
@@ -337,4 +337,4 @@ def defined(node: ast.stmt) -> Iterator[str]:
     targets = node.targets if isinstance(node, ast.Assign) else []
     targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
     for target in targets:
-        yield from (each.id for each in ast.walk(target) if isinstance(each, ast.Name))
+        yield from (part.id for part in ast.walk(target) if isinstance(part, ast.Name))

@@ -66,24 +66,24 @@ def differences(expected: str, table: str) -> list[str]:
     if names != new_names or len(kept) != len(rows):
         columns = sorted(set(names) ^ set(new_names))
         return [f"columns that only one has: {columns}; rows: {len(kept)}, now {len(rows)}"]
-    found = [
+    lines = [
         f"{' '.join(row[1:4])}, {name}: {old!r}, now {new!r}"
         for row, new_row in zip(kept, rows, strict=True)
         for name, old, new in zip(names, row, new_row, strict=True)
         if not same(old, new)
     ]
-    return found[:SHOWN_DIFFERENCES]
+    return lines[:SHOWN_DIFFERENCES]
 
 
 @pytest.mark.parametrize("run", PUBLISHED.runs(), ids=lambda run: run.name)
 def test_a_published_run_gives_its_tables_again(run: Path) -> None:
     """Numbers of the summary and of the verdicts are those of the day when they were published."""
-    found = [
+    lines = [
         f"{name}: {words}"
         for name, table in PUBLISHED.tables(run).items()
         for words in differences((PUBLISHED.expected(run) / name).read_text("utf-8"), table)
     ]
-    assert found == [], "if results are meant to change, type: make published"
+    assert lines == [], "if results are meant to change, type: make published"
 
 
 def test_every_expected_table_belongs_to_a_published_run() -> None:
@@ -154,8 +154,8 @@ def test_facts_of_the_package_index_are_read_from_its_files(
         },
     }
     monkeypatch.setattr(facts, "asked", lambda name: index)
-    found = {key: value for key, (value, _) in facts.told("a==2.0", None).items()}
-    assert found == {
+    facts_of_arm = {key: value for key, (value, _) in facts.told("a==2.0", None).items()}
+    assert facts_of_arm == {
         "licence": "MIT",
         "platforms": ["linux-x86_64", "macos-arm64", "windows-x86_64"],
         "pythons": ["3.11", "3.14"],

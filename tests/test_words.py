@@ -32,6 +32,8 @@ WORDS = {
     r"likewise": "repeat the noun",
     r"of the same(?=\s*(?:[.,;:)]|$))": "repeat the noun",
 }
+# Verbs, adjectives and pronouns that say nothing of a variable's content.
+VAGUE_NAMES = {"found", "each", "told", "met", "said"}
 SAYINGS = re.compile(rf"\b(?:{'|'.join(WORDS)})\b", re.IGNORECASE)
 # These words after the start of a text, a line or an item, or after a sentence. Questions may.
 BEGINNINGS = re.compile(
@@ -145,3 +147,60 @@ def test_words_are_plain() -> None:
 )
 def test_words_are_found_in_prose_alone(name: str, source: str, count: int) -> None:
     assert len(list(hits(Path(name), source))) == count
+
+
+def vague_variables(source: str) -> Iterator[tuple[int, str]]:
+    """Line and name of variables and parameters of ``VAGUE_NAMES``; fields are no variables."""
+    tree = ast.parse(source)
+    fields = {
+        id(statement.target)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        for statement in node.body
+        if isinstance(statement, ast.AnnAssign)
+    }
+    for node in ast.walk(tree):
+        name = ""
+        if (
+            isinstance(node, ast.Name)
+            and isinstance(node.ctx, ast.Store)
+            and id(node) not in fields
+        ):
+            name = node.id
+        elif isinstance(node, ast.arg):
+            name = node.arg
+        elif isinstance(node, ast.ExceptHandler):
+            name = node.name or ""
+        if name in VAGUE_NAMES:
+            yield node.lineno, name
+
+
+def test_variables_are_nouns() -> None:
+    folders = ("harness", "adapters", "reference", "tests", "docs")
+    paths = sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    assert len(paths) > 200
+    vague = [
+        f"{path.relative_to(ROOT)}:{line}: name the content of '{name}' by a noun"
+        for path in paths
+        for line, name in vague_variables(path.read_text(encoding="utf-8"))
+    ]
+    assert not vague, "\n".join(vague)
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        ("found = 1\n", 1),
+        ("for each in range(3):\n    print(each)\n", 1),
+        ("x = [each for each in y]\n", 1),
+        ("def told(met, *, said=1): pass\n", 2),
+        ("f = lambda each: each\n", 1),
+        ("with a as found: pass\n", 1),
+        ("try:\n    x()\nexcept ValueError as told: pass\n", 1),
+        ("if (met := x()): pass\n", 1),
+        ("class Goal:\n    met: bool\n", 0),
+        ("print(found.each)\n", 0),
+    ],
+)
+def test_vague_variables_are_found(source: str, count: int) -> None:
+    assert len(list(vague_variables(source))) == count

@@ -120,11 +120,11 @@ def orders_of(node: ast.expr) -> dict[Any, Any]:
     if isinstance(node, ast.Name):
         return ORDERS[node.id]
     assert isinstance(node, ast.Dict)
-    found: dict[Any, Any] = {}
+    caches: dict[Any, Any] = {}
     for key, value in zip(node.keys, node.values, strict=True):
         one = {ast.literal_eval(key): ast.literal_eval(value)} if key else orders_of(value)
-        found.update(one)
-    return found
+        caches.update(one)
+    return caches
 
 
 def folder_or_file(path: Path) -> str:
@@ -134,17 +134,17 @@ def folder_or_file(path: Path) -> str:
 
 def layouts() -> dict[str, Layout]:
     """The layout of every adapter, read from its sources: importing them needs the frameworks."""
-    found = {}
+    answers = {}
     for path in ADAPTERS.rglob("*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             named = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LAYOUT"
             if named and isinstance(node.value, ast.Call):  # type: ignore[union-attr]
                 call = node.value  # type: ignore[union-attr]
                 assert ast.unparse(call.func) == "Layout"
-                positional = [orders_of(each) for each in call.args]
+                positional = [orders_of(argument) for argument in call.args]
                 named_ones = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
-                found[folder_or_file(path)] = Layout(*positional, **named_ones)
-    return found
+                answers[folder_or_file(path)] = Layout(*positional, **named_ones)
+    return answers
 
 
 LAYOUTS = layouts()
@@ -170,7 +170,7 @@ def test_every_array_of_every_model_comes_back_through_every_layout(
     summary = reference.summarize(reference.get(model), "tiny", data.draw(st.integers(1, 5)))
     kind = data.draw(st.sampled_from(["parameters", "state", "inputs", "outputs"]))
     for spec in getattr(summary, kind):
-        dimensions = [each.to_json() for each in spec.dimensions]
+        dimensions = [dimension.to_json() for dimension in spec.dimensions]
         values = np.arange(math.prod(spec.shape)).reshape(spec.shape)
         native = layout.to_native(values, dimensions)
         assert sorted(native.shape) == sorted(values.shape)
@@ -232,7 +232,7 @@ def test_the_only_objective_has_a_name_and_several_are_refused_in_one_line() -> 
         adapter.objective(None, adapter.sets[0])
     trained = adapter.trained_by_each(adapter.case.parameters)
     assert set(trained) == set(names)
-    first, second = (set(each) for each in trained.values())
+    first, second = (set(names) for names in trained.values())
     assert first.isdisjoint(second)
     assert first | second == set(adapter.case.parameters)
 
@@ -330,7 +330,7 @@ def test_a_fit_gets_the_next_batches_joined_from_any_cursor() -> None:
     keras = OnKeras.__new__(OnKeras)
     keras.case, keras.cursor, keras.tiles = types.SimpleNamespace(batch=2), 0, 0
     rows = np.arange(6).reshape(3, 2)
-    keras.batches = [({"x": each, "z": each + 10}, each[:, None]) for each in rows]
+    keras.batches = [({"x": row, "z": row + 10}, row[:, None]) for row in rows]
     for first, count in ((0, 4), (1, 4), (2, 1), (0, 2), (2, 7), (0, 7)):
         assert keras.cursor == first
         x, y = keras.next_batches(count)
@@ -380,7 +380,7 @@ def test_updates_of_shared_variables_follow_the_pinned_formulas(name: str) -> No
     updates = make_updates(native, constants, held, list(gradients.values()))
     state = optimizers.initial_state(name, parameters)
     expected, moved = optimizers.update(name, parameters, gradients, state=state, step=1)
-    assert [updates[each] for each in held] == pytest.approx(list(expected.values()), rel=1e-6)
+    assert [updates[name] for name in held] == pytest.approx(list(expected.values()), rel=1e-6)
     slots = [value for slot in moved.values() for value in slot.values()]
     others = [value for key, value in updates.items() if key not in held]
     counts = [1.0] if name == "adam" else []
@@ -391,7 +391,7 @@ def test_a_function_is_made_once_for_each_kind_and_counted() -> None:
     class Graph(OnFunctions):
         def made(self, kind: str) -> Any:
             results = {"inference": (5,), "training": (7, None)}[kind]  # an update has no name
-            return ["a"], ["out"], lambda a: tuple(each and each * a for each in results)
+            return ["a"], ["out"], lambda a: tuple(result and result * a for result in results)
 
     graph = Graph.__new__(Graph)
     graph.functions, graph.cursor, graph.sets = {}, 0, [{"a": 1, "b": 9}, {"a": 2}]

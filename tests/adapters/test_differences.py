@@ -46,8 +46,8 @@ ARMS = {
 
 def catalogue() -> list[dict[str, Any]]:
     text = (ROOT / "adapters" / "differences.toml").read_text(encoding="utf-8")
-    found: list[dict[str, Any]] = tomllib.loads(text)["differences"]
-    return found
+    differences: list[dict[str, Any]] = tomllib.loads(text)["differences"]
+    return differences
 
 
 def stated() -> dict[str, dict[str, str]]:
@@ -61,12 +61,16 @@ def stated() -> dict[str, dict[str, str]]:
 
 def probe(label: str) -> subprocess.CompletedProcess[str] | None:
     """None where there is no sealed environment."""
-    found = sealed.find(arms()[ARMS[label]].mode.environment)
-    if found is None:
+    resolution = sealed.find(arms()[ARMS[label]].mode.environment)
+    if resolution is None:
         return None
     name, _, backend = label.partition("/")
     return subprocess.run(
-        [str(found.interpreter), "-P", str(PROBES / f"{name}.py")],  # -P: not the probes' folder
+        [
+            str(resolution.interpreter),
+            "-P",
+            str(PROBES / f"{name}.py"),
+        ],  # -P: not the probes' folder
         env={**os.environ, "KERAS_BACKEND": backend or "jax", "CUDA_VISIBLE_DEVICES": "-1"},
         capture_output=True,
         text=True,
@@ -104,9 +108,9 @@ def test_every_framework_takes_the_side_that_the_catalogue_says(label: str, prob
 
 
 def test_every_side_has_a_probe() -> None:
-    said = set(stated())
+    statements = set(stated())
     within = {"keras on tensorflow", "keras on jax", "tensorflow.compat.v1"}
-    assert said == {label.partition("/")[0] for label in ARMS} | within
+    assert statements == {label.partition("/")[0] for label in ARMS} | within
     for difference in catalogue():
         assert set(difference) == {"name", "what", "handled", "sides"}
         assert len(difference["sides"]) > 1

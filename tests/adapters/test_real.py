@@ -46,7 +46,11 @@ TINY = set(load_suite("tiny").arms)
 # What no machine has to have is no part of the test command: it would be another one everywhere.
 # The first arm of each environment: others of it share its model files.
 LEADING = {
-    next(name for name, each in arms().items() if each.mode.environment == arm.mode.environment)
+    next(
+        name
+        for name, mode_of_arm in arms().items()
+        if mode_of_arm.mode.environment == arm.mode.environment
+    )
     for arm in arms().values()
 }
 EACH = [long_unless(arm in TINY and arm in LEADING, arm) for arm in BUILT_IN]
@@ -56,7 +60,7 @@ PROPER = {"sealed", "found"}  # not what this interpreter happens to import
 class SharedCases(Cases):
     """What the reference solved for one arm serves all others: it takes minutes for all models."""
 
-    found: ClassVar[dict[Any, Any]] = {}
+    solved_cases: ClassVar[dict[Any, Any]] = {}
     locks: ClassVar[dict[Any, threading.Lock]] = {}
     folder: ClassVar[Path]
 
@@ -85,11 +89,11 @@ class SharedCases(Cases):
         suite = self.suite
         key = (what, cell.model, cell.preset, cell.batch, suite.seed, suite.optimizers, *more)
         with self.locks.setdefault(key, threading.Lock()):
-            if key not in self.found:
+            if key not in self.solved_cases:
                 folder = self.folder / str(abs(hash(key)))
                 folder.mkdir()
-                self.found[key] = work(Cases(suite, folder))
-            return self.found[key]
+                self.solved_cases[key] = work(Cases(suite, folder))
+            return self.solved_cases[key]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -109,7 +113,7 @@ def measured(
 ) -> frames.Frames:
     cells = plan(suite) if cells is None else list(cells)
     resolutions = session.resolve_arms(with_twin(suite), {})
-    assert {each.how for each in resolutions.values()} <= PROPER
+    assert {resolution.how for resolution in resolutions.values()} <= PROPER
     with store.create(folder, "tiny", session.describe_run(suite, cells, resolutions)) as run:
         session.measure(
             run,
@@ -245,7 +249,7 @@ def side_by_side(
 
     wanted.sort(key=lambda parameters: parameters[0] not in SLOW)
     with ThreadPoolExecutor(len(cores)) as pool:
-        return {each: pool.submit(on_a_core, *each) for each in wanted}
+        return {key: pool.submit(on_a_core, *key) for key in wanted}
 
 
 Results = dict[tuple[Any, ...], Future[frames.Frames]]
@@ -312,9 +316,9 @@ def test_an_arm_is_timed_in_blocks(arm: str, timed: Results) -> None:
     last = loaded.epochs["test_accuracy"][1::2]
     assert list(learned["test_accuracy"]) == list(last)
     assert (last > 0).all()
-    told = json.loads(loaded.processes["describe"].iloc[-1])
-    assert told["version"]
-    assert told.get("device", "cpu") == "cpu"
+    description = json.loads(loaded.processes["describe"].iloc[-1])
+    assert description["version"]
+    assert description.get("device", "cpu") == "cpu"
 
 
 COMPILE = ("torch:compile", "tensorflow:function", "tensorflow:xla", "keras:tensorflow", "jax:jit")
@@ -521,12 +525,12 @@ def test_padded_sequences_have_the_gradients_of_packed_ones_and_reach_onednn() -
         cwd=Path(__file__).parent.parent.parent,
     )
     results = json.loads(done.stdout.splitlines()[-1])
-    assert {cell: each["onednn"] for cell, each in results.items()} == {
+    assert {cell: result["onednn"] for cell, result in results.items()} == {
         "rnn": [False, False],
         "lstm": [False, True],
         "gru": [False, False],
     }
-    assert max(each["difference"] for each in results.values()) < 1e-5
+    assert max(result["difference"] for result in results.values()) < 1e-5
 
 
 @pytest.mark.real

@@ -34,7 +34,7 @@ frames_of = partial(reports.frames_of, arms=ARMS, speed=SPEED)
 
 
 def reasons(advice: Advice) -> dict[str, str]:
-    return {each.arm: "; ".join(each.reasons) for each in advice.excluded}
+    return {exclusion.arm: "; ".join(exclusion.reasons) for exclusion in advice.excluded}
 
 
 TIME = {"time": 1.0, "startup": 0.0, "memory": 0.0, "coverage": 0.0}
@@ -47,9 +47,11 @@ def test_every_framework_that_can_be_chosen_has_facts_with_source_and_date() -> 
         built_in = framework.package.startswith("levelfield.adapters.")
         if framework.name == facts.REFERENCE or not built_in:
             continue
-        found = facts_of(framework)
-        assert {"licence", "graph", "precisions", "maintenance"} <= set(found), framework.name
-        for fact in found.values():
+        stated_facts = facts_of(framework)
+        assert {"licence", "graph", "precisions", "maintenance"} <= set(stated_facts), (
+            framework.name
+        )
+        for fact in stated_facts.values():
             assert fact.source.startswith("https://")
             assert date(2026, 11, 1) <= fact.date <= date.today()
 
@@ -91,13 +93,15 @@ def test_a_file_of_facts_that_is_wrong_is_refused_by_name(
 
 
 def test_keras_stands_on_its_backend_and_nobody_on_himself() -> None:
-    found = {name: [each.name for each in frameworks_of(arm)] for name, arm in arms().items()}
-    assert found["keras:jax"] == ["keras", "jax"]
-    assert found["keras:torch-fit"] == ["keras", "torch"]
-    assert found["keras2:theano"] == ["keras2", "theano"]
-    assert found["flax:jit"] == ["flax", "jax"]
-    assert found["torch:eager"] == ["torch"]
-    assert found["reference:numpy"] == ["reference"]
+    names = {
+        name: [framework.name for framework in frameworks_of(arm)] for name, arm in arms().items()
+    }
+    assert names["keras:jax"] == ["keras", "jax"]
+    assert names["keras:torch-fit"] == ["keras", "torch"]
+    assert names["keras2:theano"] == ["keras2", "theano"]
+    assert names["flax:jit"] == ["flax", "jax"]
+    assert names["torch:eager"] == ["torch"]
+    assert names["reference:numpy"] == ["reference"]
 
 
 # -- needs ------------------------------------------------------------------------------------
@@ -126,9 +130,11 @@ def test_keras_stands_on_its_backend_and_nobody_on_himself() -> None:
         ({"weights": dict.fromkeys(CRITERIA, 0)}, "all weights are 0"),
     ],
 )
-def test_a_need_that_cannot_be_is_refused_in_one_line(said: dict[str, Any], words: str) -> None:
+def test_a_need_that_cannot_be_is_refused_in_one_line(
+    stated_need: dict[str, Any], words: str
+) -> None:
     with pytest.raises((BadInput, UnknownName)) as refused:
-        stated(said)
+        stated(stated_need)
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -176,13 +182,13 @@ def weights(*values: float) -> dict[str, float]:
 
 
 def test_scores_are_weighted_products_over_that_of_the_first() -> None:
-    found = ranked(costs([[2, 1, 4, 1], [1, 3, 1, 2]]), weights(0.4, 0.3, 0.2, 0.1))
+    places = ranked(costs([[2, 1, 4, 1], [1, 3, 1, 2]]), weights(0.4, 0.3, 0.2, 0.1))
     products = {"a": 2**0.4 * 4**0.2, "b": 3**0.3 * 2**0.1}
-    assert [place.arm for place in found] == ["b", "a"]
-    assert found[0].score == found[0].low == found[0].high == 1
-    assert found[1].score == pytest.approx(products["a"] / products["b"])
-    assert [place.leads for place in found] == [1, 0]
-    assert found[1].costs == pytest.approx({"time": 2, "startup": 1, "memory": 4, "coverage": 1})
+    assert [place.arm for place in places] == ["b", "a"]
+    assert places[0].score == places[0].low == places[0].high == 1
+    assert places[1].score == pytest.approx(products["a"] / products["b"])
+    assert [place.leads for place in places] == [1, 0]
+    assert places[1].costs == pytest.approx({"time": 2, "startup": 1, "memory": 4, "coverage": 1})
 
 
 def test_the_ranking_agrees_with_another_implementation() -> None:
@@ -191,8 +197,8 @@ def test_the_ranking_agrees_with_another_implementation() -> None:
     values = generator.uniform(1, 9, (6, len(CRITERIA)))
     chosen = generator.dirichlet(np.ones(len(CRITERIA)))
     others = methods.WPM()(values, chosen, -np.ones(len(CRITERIA)))
-    found = {place.arm: place.score for place in ranked(costs(values.tolist()), weights(*chosen))}
-    assert [found[arm] for arm in "abcdef"] == pytest.approx(others.max() / others)
+    scores = {place.arm: place.score for place in ranked(costs(values.tolist()), weights(*chosen))}
+    assert [scores[arm] for arm in "abcdef"] == pytest.approx(others.max() / others)
 
 
 def test_twice_the_cost_in_units_of_anything_is_the_same_ranking() -> None:
@@ -238,9 +244,9 @@ def test_a_weight_that_moves_to_what_is_told_changes_the_leader_and_not_before()
 
 def test_what_all_have_alike_moves_nothing() -> None:
     table = costs([[1, 2, 1, 1], [2, 1, 1, 1]])
-    found = {move.criterion: move for move in moves_of(table, weights(0.6, 0.2, 0.1, 0.1))}
-    assert found["coverage"].needed is None and found["memory"].needed is None
-    assert found["time"].arm == found["startup"].arm == "b"
+    moves = {move.criterion: move for move in moves_of(table, weights(0.6, 0.2, 0.1, 0.1))}
+    assert moves["coverage"].needed is None and moves["memory"].needed is None
+    assert moves["time"].arm == moves["startup"].arm == "b"
 
 
 # -- advice -----------------------------------------------------------------------------------
@@ -319,11 +325,11 @@ CONSTRAINTS = {
 def test_a_constraint_excludes_and_says_by_what(tmp_path: Path, name: str) -> None:
     wanted, expected = CONSTRAINTS[name]
     advice = advise(frames_of(tmp_path), stated({name: wanted}))
-    found = reasons(advice)
+    reasons_by_arm = reasons(advice)
     for arm, words in expected.items():
-        assert words in found[arm]
+        assert words in reasons_by_arm[arm]
         assert arm not in {place.arm for place in advice.ranking}
-    assert {place.arm for place in advice.ranking} == set(ARMS) - set(found)
+    assert {place.arm for place in advice.ranking} == set(ARMS) - set(reasons_by_arm)
 
 
 def test_a_backend_excludes_what_stands_on_it(tmp_path: Path) -> None:
@@ -333,15 +339,15 @@ def test_a_backend_excludes_what_stands_on_it(tmp_path: Path) -> None:
 
 
 def test_what_is_not_known_is_no_yes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = {name: facts_of(each) for name, each in frameworks().items()}
+    known = {name: facts_of(framework) for name, framework in frameworks().items()}
     monkeypatch.setattr(
         "levelfield.harness.advice.advice.facts_of",
         lambda framework: {} if framework.name == "torch" else known[framework.name],
     )
     asked = {"platform": "linux-x86_64", "python": "3.12", "maintained": True, "distributed": True}
-    found = reasons(advise(frames_of(tmp_path), stated(asked)))
-    assert found["torch:eager"].count("no fact says the") == 4
-    assert "jax:jit" not in found
+    reasons_by_arm = reasons(advise(frames_of(tmp_path), stated(asked)))
+    assert reasons_by_arm["torch:eager"].count("no fact says the") == 4
+    assert "jax:jit" not in reasons_by_arm
 
 
 def test_who_generates_is_waited_for_until_the_first_token(tmp_path: Path) -> None:
@@ -422,8 +428,8 @@ def test_flags_and_a_file_state_the_same_need(tmp_path: Path) -> None:
     assert flags == run(folder, "--need", path)
     assert flags[0] == 0 and "no ONNX" in flags[1]
     code, text = run(folder, "--need", path, "--json")
-    found = json.loads(text)
-    assert code == 0 and found["ranking"][0]["arm"] == "torch:eager"
+    document = json.loads(text)
+    assert code == 0 and document["ranking"][0]["arm"] == "torch:eager"
 
 
 def test_questions_are_asked_again_until_the_answer_can_be(tmp_path: Path) -> None:

@@ -295,7 +295,7 @@ def test_a_real_quota_is_seen_and_what_it_costs() -> None:
 def test_a_real_limit_of_memory_bounds_workers_and_residency() -> None:
     limit = 2 * GIBIBYTE
     with real_group("memory", ("memory.limit_in_bytes", "memory.max", str(limit))) as procs:
-        _, _, found, of_worker, available = asked_within(procs, 0.0)
-    assert found == limit
+        _, _, group, of_worker, available = asked_within(procs, 0.0)
+    assert group == limit
     assert of_worker == limit * 3 // 4
     assert available is not None and limit // 2 < available < limit

@@ -39,9 +39,9 @@ from tests.support.terminal import (
 @pytest.fixture(scope="module")
 def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
     site = installed_misbehaving(tmp_path_factory)
-    found = Terminal(variables(tmp_path_factory, site), tmp_path_factory.mktemp("home"))
-    yield found
-    found.close()
+    shell = Terminal(variables(tmp_path_factory, site), tmp_path_factory.mktemp("home"))
+    yield shell
+    shell.close()
 
 
 @dataclass(frozen=True)
@@ -214,9 +214,9 @@ def test_help_is_shown_where_a_command_is_missing(terminal: Terminal) -> None:
 def test_the_version_is_that_of_the_package_and_names_the_commit(terminal: Terminal) -> None:
     done = terminal("--version")
     assert (done.code, done.errors) == (0, "")
-    found = re.fullmatch(r"levelfield (\S+)( \(commit [0-9a-f]{12}(, changed)?\))?\n", done.output)
-    assert found is not None
-    assert found[1] == version("levelfield")
+    match = re.fullmatch(r"levelfield (\S+)( \(commit [0-9a-f]{12}(, changed)?\))?\n", done.output)
+    assert match is not None
+    assert match[1] == version("levelfield")
 
 
 def test_an_installed_wheel_names_its_version_and_no_commit(
@@ -233,9 +233,9 @@ def test_an_installed_wheel_names_its_version_and_no_commit(
 def test_list_gives_the_shapes_and_costs_of_every_model_to_scripts(terminal: Terminal) -> None:
     done = terminal("list", "models", "--json")
     assert (done.code, done.errors) == (0, "")
-    found = {model["name"]: model for model in json.loads(done.output)}
-    assert set(found) == set(reference.definitions())
-    for name, model in found.items():
+    models = {model["name"]: model for model in json.loads(done.output)}
+    assert set(models) == set(reference.definitions())
+    for name, model in models.items():
         assert set(model["presets"]) == {"tiny", "small", "paper"}
         for preset, summary in model["presets"].items():
             counted = 0
@@ -252,7 +252,7 @@ def test_list_gives_the_shapes_and_costs_of_every_model_to_scripts(terminal: Ter
             if model["family"] in ("dense", "convolutional"):  # no tables, no second net
                 assert summary["inference_operations"] > 2 * counted * 0.9, (name, preset)
                 assert summary["inference_bytes"] > 4 * counted
-    paper = found["mlp"]["presets"]["paper"]
+    paper = models["mlp"]["presets"]["paper"]
     assert paper["parameter_count"] == 784 * 512 + 512 + 512 * 512 + 512 + 512 * 10 + 10
     assert paper["parameters"]["hidden1/kernel"] == {"axes": ["in", "out"], "shape": [784, 512]}
 
@@ -268,22 +268,22 @@ def test_operations_grow_with_the_batch_and_parameters_do_not(terminal: Terminal
 
 
 def test_list_without_a_word_lists_everything(terminal: Terminal) -> None:
-    found = json.loads(terminal("list", "--json").output)
-    assert set(found) == {"models", "adapters", "suites"}
-    assert {"quick", "tiny"} <= {suite["name"] for suite in found["suites"]}
-    assert all(suite["cells"] > 0 for suite in found["suites"])
+    document = json.loads(terminal("list", "--json").output)
+    assert set(document) == {"models", "adapters", "suites"}
+    assert {"quick", "tiny"} <= {suite["name"] for suite in document["suites"]}
+    assert all(suite["cells"] > 0 for suite in document["suites"])
     shown = terminal("list")
     assert shown.code == 0
     assert all(word in shown.output for word in ("lenet5", "torch:eager", "quick"))
 
 
 def test_list_adapters_names_every_arm_with_what_it_needs(terminal: Terminal) -> None:
-    found = {arm["arm"]: arm for arm in json.loads(terminal("list", "adapters", "--json").output)}
-    assert set(arms()) <= set(found)
-    assert found["torch:eager"]["environment"] == "torch"
-    assert found["misbehaving:inference-only"]["phases"] == ["inference"]
-    assert found["misbehaving:well"]["models"] == list(reference.definitions())
-    assert all(arm["documentation"] for arm in found.values())
+    rows = {arm["arm"]: arm for arm in json.loads(terminal("list", "adapters", "--json").output)}
+    assert set(arms()) <= set(rows)
+    assert rows["torch:eager"]["environment"] == "torch"
+    assert rows["misbehaving:inference-only"]["phases"] == ["inference"]
+    assert rows["misbehaving:well"]["models"] == list(reference.definitions())
+    assert all(arm["documentation"] for arm in rows.values())
     # What cannot be installed says how it is to be had.
     for arm in arms().values():
         assert arm.mode.environment.requirements or arm.mode.environment.hint
@@ -291,25 +291,25 @@ def test_list_adapters_names_every_arm_with_what_it_needs(terminal: Terminal) ->
 
 def test_list_adapters_says_what_runs_here_and_why_not(terminal: Terminal) -> None:
     done = terminal("list", "adapters", "--json", "--python", f"torch={sys.executable}")
-    found = {arm["arm"]: arm for arm in json.loads(done.output)}
-    assert found["torch:eager"]["runs here"] and not found["torch:eager"]["why"].startswith("no ")
-    assert not found["misbehaving:homeless"]["runs here"]
-    assert found["misbehaving:homeless"]["why"].endswith("levelfield env build misbehaving/missing")
-    assert not found["tensorrt:engine"]["runs here"]
-    assert "needs an NVIDIA GPU" in found["tensorrt:engine"]["why"]
+    rows = {arm["arm"]: arm for arm in json.loads(done.output)}
+    assert rows["torch:eager"]["runs here"] and not rows["torch:eager"]["why"].startswith("no ")
+    assert not rows["misbehaving:homeless"]["runs here"]
+    assert rows["misbehaving:homeless"]["why"].endswith("levelfield env build misbehaving/missing")
+    assert not rows["tensorrt:engine"]["runs here"]
+    assert "needs an NVIDIA GPU" in rows["tensorrt:engine"]["why"]
     shown = terminal("list", "adapters").output
-    assert f"tensorrt:engine: not here: {found['tensorrt:engine']['why']}" in shown
+    assert f"tensorrt:engine: not here: {rows['tensorrt:engine']['why']}" in shown
 
 
 def test_env_list_tells_which_interpreter_serves_which_arm(terminal: Terminal) -> None:
     done = terminal("env", "list", "--json", "--python", f"torch={sys.executable}")
-    found = {row["arm"]: row for row in json.loads(done.output)}
-    assert set(arms()) <= set(found)
-    served = {arm: row["served by"] for arm, row in found.items()}
+    rows = {row["arm"]: row for row in json.loads(done.output)}
+    assert set(arms()) <= set(rows)
+    served = {arm: row["served by"] for arm, row in rows.items()}
     assert served["torch:eager"] == "given"
     assert served["misbehaving:well"] == "running"
     assert set(served.values()) <= {"given", "running", "none"}  # the cache of this test is empty
-    for row in found.values():
+    for row in rows.values():
         assert bool(row["interpreter"]) == bool(row["lock"]) == (row["served by"] != "none")
         way = any(
             word in row["why"] for word in ("levelfield env build", "LEVELFIELD_PYTHONS", "apt")
@@ -366,7 +366,9 @@ def test_a_report_is_made_again_from_the_records_alone(
     shutil.copytree(finished.folder, copy, ignore=shutil.ignore_patterns("report", "logs"))
     done = terminal("report", copy, "--output", tmp_path / "elsewhere")
     assert done.code == 0, done.errors
-    tables = [each.output.rsplit("report: ", 1)[0] for each in (done, finished.done)]
+    tables = [
+        finished_run.output.rsplit("report: ", 1)[0] for finished_run in (done, finished.done)
+    ]
     assert tables[0] == tables[1]
     assert (tmp_path / "elsewhere" / "report.md").is_file()
     assert not (copy / "report").exists()
@@ -430,7 +432,7 @@ def test_check_keeps_the_logs_of_what_failed_and_names_them(terminal: Terminal) 
     assert logs["well"] is None
     log = Path(logs["raises-in-step"])
     assert "ValueError: shapes (3,4)" in log.read_text()
-    assert [each.name for each in log.parent.iterdir()] == [log.name]
+    assert [path.name for path in log.parent.iterdir()] == [log.name]
     shown = terminal("check", suite, "--phases", "inference").output
     assert "computing.py:" in shown
     named = re.search(r"\(log: (.*)\)", shown)
@@ -469,7 +471,12 @@ def test_export_writes_a_file_that_others_read(terminal: Terminal) -> None:
     proto = onnx.load(file)
     onnx.checker.check_model(proto, full_check=True)
     shape = proto.graph.input[0].type.tensor_type.shape.dim
-    assert [each.dim_param or each.dim_value for each in shape] == ["batch", 1, 16, 20]
+    assert [dimension.dim_param or dimension.dim_value for dimension in shape] == [
+        "batch",
+        1,
+        16,
+        20,
+    ]
 
 
 def test_export_takes_the_parameters_of_a_suites_case(terminal: Terminal) -> None:
@@ -481,15 +488,17 @@ def test_export_takes_the_parameters_of_a_suites_case(terminal: Terminal) -> Non
     )
     words = ("export", "lenet5", "--preset", "tiny", "--onnx", str(file), "--suite", str(suite))
     assert terminal(*words).code == 0
-    arrays = {each.name: to_array(each) for each in onnx.load(file).graph.initializer}
+    arrays = {
+        initializer.name: to_array(initializer) for initializer in onnx.load(file).graph.initializer
+    }
     for attempt, same in ((0, False), (1, True)):
         kernel = reference.draw_case("lenet5", "tiny", 8, attempt=attempt).parameters[
             "conv1/kernel"
         ]
-        found = any(
+        result = any(
             np.array_equal(np.sort(kernel, None), np.sort(a, None)) for a in arrays.values()
         )
-        assert found is same
+        assert result is same
     assert_one_line(terminal(*words, "--seed", "1"), 2)
     message = assert_one_line(terminal(*words, "--batch", "9"), 2)
     assert message.endswith("has no batch 9; it has 64")

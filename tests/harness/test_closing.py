@@ -78,7 +78,7 @@ PHASES = {"training": "mlp", "inference": "mlp", "generation": "gpt2"}  # and a 
 @pytest.fixture(scope="module")
 def ended(run_modes: RunModes) -> dict[str, tuple[str, str]]:
     """mode -> (status, reason) of the phase in which it lies; "well" of each."""
-    found: dict[str, tuple[str, str]] = {}
+    answers: dict[str, tuple[str, str]] = {}
     for phase, model in PHASES.items():
         modes = [mode for mode, (where, *_) in LIARS.items() if where == phase]
         folder = run_modes(*modes, "well", phases=(phase,), model=model)
@@ -86,8 +86,8 @@ def ended(run_modes: RunModes) -> dict[str, tuple[str, str]]:
         assert set(loaded.slices["mode"]) == {"well"}
         for row in loaded.cells.to_dict("records"):
             name = f"well, {phase}" if row["mode"] == "well" else row["mode"]
-            found[name] = (row["status"], row["reason"])
-    return found
+            answers[name] = (row["status"], row["reason"])
+    return answers
 
 
 @pytest.mark.parametrize("mode", LIARS)
@@ -441,8 +441,8 @@ def test_adams_other_form_widens_nothing_where_it_diverges(
         if arguments[2] != EPSILON_HAT:
             return answers
         return {
-            length: replace(each, trained={n: np.nan * m for n, m in each.trained.items()})
-            for length, each in answers.items()
+            length: replace(answer, trained={n: np.nan * m for n, m in answer.trained.items()})
+            for length, answer in answers.items()
         }
 
     honest = closing_module._train

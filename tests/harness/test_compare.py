@@ -25,12 +25,12 @@ def test_a_change_of_one_arm_is_found(tmp_path: Path) -> None:
     after = session(tmp_path, "after", 2, speed={**SAME, "jax:jit": 0.96})
     compared = compare(before, after)
     changes, agreements = compared.changes, compared.agreements
-    found = {change.after: change for change in changes}
-    assert set(found) == {"jax:jit", "flax:jit"}
+    by_arm = {change.after: change for change in changes}
+    assert set(by_arm) == {"jax:jit", "flax:jit"}
     assert {change.anchor for change in changes} == {"torch:eager"}
-    assert found["jax:jit"].word == "slower"
-    assert found["jax:jit"].low < 1.2 < found["jax:jit"].high
-    assert found["flax:jit"].word != "slower"
+    assert by_arm["jax:jit"].word == "slower"
+    assert by_arm["jax:jit"].low < 1.2 < by_arm["jax:jit"].high
+    assert by_arm["flax:jit"].word != "slower"
     assert all(agreement.word != "contradict" for agreement in agreements)
 
 
@@ -59,9 +59,9 @@ def test_sessions_that_contradict_each_other_are_told(tmp_path: Path) -> None:
     before = session(tmp_path, "before", 1)
     after = session(tmp_path, "after", 2, speed={**SAME, "jax:jit": 1.8})
     agreements = compare(before, after).agreements
-    found = {(each.first, each.second): each.word for each in agreements}
-    assert found["torch:eager", "jax:jit"] == "contradict"
-    assert found["torch:eager", "flax:jit"] == "agree"
+    words = {(agreement.first, agreement.second): agreement.word for agreement in agreements}
+    assert words["torch:eager", "jax:jit"] == "contradict"
+    assert words["torch:eager", "flax:jit"] == "agree"
 
 
 def test_versions_are_matched(tmp_path: Path) -> None:
@@ -121,8 +121,8 @@ def test_json_has_null_where_nothing_was_measured(
     loud = [(block, index) for block in range(1, 8) for index in range(6)]
     runs = [session(tmp_path, name, seed, loud=loud) for seed, name in enumerate(("one", "two"))]
     compare_command(*runs, as_json=True)
-    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
-    assert {change["ratio"] for change in found["changes"]} == {None}
+    document = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert {change["ratio"] for change in document["changes"]} == {None}
 
 
 def test_default_and_tuned_arms_are_compared_apart(tmp_path: Path) -> None:
@@ -135,6 +135,6 @@ def test_default_and_tuned_arms_are_compared_apart(tmp_path: Path) -> None:
             if cell["phase"] == "inference":
                 cell |= {"phase": "training", "optimizer": "adam", "profile": "tuned"}
         (run / "run.json").write_text(json.dumps(content))
-    found = {change.comparison for change in compare(*runs).changes}
+    names = {change.comparison for change in compare(*runs).changes}
     task = "mlp, small, training, 32, adam, float32, cpu, 2"
-    assert found == {task, f"{task}, tuned"}
+    assert names == {task, f"{task}, tuned"}

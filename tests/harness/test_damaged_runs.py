@@ -69,7 +69,7 @@ class Shared:
     def read(self) -> Frames:
         """Read the run under test, and forget what was found of it before."""
         other = self.frames[self.other]
-        self.found = {key: each for key, each in self.found.items() if key[1] == id(other)}
+        self.found = {key: members for key, members in self.found.items() if key[1] == id(other)}
         self.frames = {self.other: other, self.folder: load(self.folder)}
         return self.frames[self.folder]
 
@@ -150,20 +150,20 @@ def test_the_base_can_be_read_in_every_way(base: Base) -> None:
 
 def readings(base: Base, frames: Frames) -> Iterator[Callable[[], object]]:
     """Everything that makes statements from a run, but drawing and files."""
-    found = advice.comparisons_of(frames)
-    tables = comparison_tables(frames, found)
+    comparisons = advice.comparisons_of(frames)
+    tables = comparison_tables(frames, comparisons)
     yield lambda: markdown(tables)
     yield lambda: latex(tables)
-    yield lambda: overview(frames, found)
+    yield lambda: overview(frames, comparisons)
     yield lambda: provenance(frames)
     yield lambda: [*not_quiet(frames)]
-    yield lambda: strict_json(benchmark_json(frames, found))
+    yield lambda: strict_json(benchmark_json(frames, comparisons))
     yield lambda: verdict_frame(verdicts.judge(frames))
     for data in (
         *(series.break_even_data, series.roofline_data, series.heat_data, series.profile_data),
         *(series.scaling_data, series.learning_data),
     ):
-        yield lambda data=data: data(frames, found)
+        yield lambda data=data: data(frames, comparisons)
     yield lambda: (settled(frames), lacking(frames, 6), planned_rounds(frames, 6))
     yield lambda: forecast(frames, base.suite)
     for need in (Need(), Need(steps=1000), Need(purpose="latency")):
@@ -177,9 +177,9 @@ def readings(base: Base, frames: Frames) -> Iterator[Callable[[], object]]:
 
 def drawings(base: Base, frames: Frames) -> Iterator[Callable[[], object]]:
     """All charts and files."""
-    found = advice.comparisons_of(frames)
-    yield lambda: html(frames, found)
-    yield lambda: [CHARTS[name][1](frames, found) for name in charts_of(frames, found)]
+    comparisons = advice.comparisons_of(frames)
+    yield lambda: html(frames, comparisons)
+    yield lambda: [CHARTS[name][1](frames, comparisons) for name in charts_of(frames, comparisons)]
     folder = base.folder.parent / "report"
     yield lambda: write_report(base.folder, folder, formats=("csv", "parquet", "markdown"))
     yield lambda: printed(history_command, [base.folder, base.other], folder / "history")

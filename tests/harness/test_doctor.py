@@ -82,9 +82,9 @@ def test_the_command_tells_this_machine(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(doctor, "WATCH_SECONDS", 0.5)
     done = CliRunner().invoke(app, ["doctor", "--json"])
     assert done.exit_code == 0, done.output
-    found = json.loads(done.output)
-    assert {row["what"] for row in found["rows"]} >= {*POOR, "GPU", "huge pages"}
-    assert found["conclusion"]
+    document = json.loads(done.output)
+    assert {row["what"] for row in document["rows"]} >= {*POOR, "GPU", "huge pages"}
+    assert document["conclusion"]
     monkeypatch.setattr(doctor, "examine", lambda: GOOD)
     shown = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "200"})
     assert shown.exit_code == 0
@@ -123,11 +123,11 @@ def test_every_built_in_environment_with_pins_has_their_day() -> None:
 def test_old_pins_are_one_line_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "examine", lambda: GOOD)
     old = [pinned("older", date(2026, 1, 2)), pinned("old", date(2026, 1, 3))]
-    for found, words in ((old, "older (2026-01-02), old (2026-01-03); CONTRIBUTING.md"), ([], "")):
-        monkeypatch.setattr(command, "old_pins", lambda specs, today, found=found: found)
+    for pins, words in ((old, "older (2026-01-02), old (2026-01-03); CONTRIBUTING.md"), ([], "")):
+        monkeypatch.setattr(command, "old_pins", lambda specs, today, pins=pins: pins)
         shown = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "80"}).output
         lines = [line for line in shown.splitlines() if line.startswith("Pinned more than")]
         assert len(lines) == (1 if words else 0)
         assert words in shown
-        told = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).output)
-        assert told["old_pins"] == {spec.label: str(spec.pinned) for spec in found}
+        reported = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).output)
+        assert reported["old_pins"] == {spec.label: str(spec.pinned) for spec in pins}

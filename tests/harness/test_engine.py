@@ -114,8 +114,8 @@ def test_faults_of_the_update_are_caught_under_every_optimizer(
     run_modes: RunModes, optimizer: str
 ) -> None:
     faults = ("stale-parameter", "weight-decay", "extra-step")
-    found = statuses(run_modes(*faults, "well", optimizers=(optimizer,)))
-    assert {mode: status for mode, (status, _) in found.items()} == {
+    outcomes = statuses(run_modes(*faults, "well", optimizers=(optimizer,)))
+    assert {mode: status for mode, (status, _) in outcomes.items()} == {
         **dict.fromkeys(faults, "wrong"),
         "well": "ok",
     }
@@ -140,9 +140,9 @@ def test_no_misfortune_harms_another_cell(unfortunate: Path) -> None:
 
 
 def test_what_hangs_is_ended_at_its_time_limit(run_modes: RunModes) -> None:
-    found = statuses(run_modes("hangs", "well", limits=Limits(compile_seconds=5)))
-    assert found["hangs"] == ("timeout", "'first_steps' took longer than 5 s")
-    assert found["well"][0] == "ok"
+    outcomes = statuses(run_modes("hangs", "well", limits=Limits(compile_seconds=5)))
+    assert outcomes["hangs"] == ("timeout", "'first_steps' took longer than 5 s")
+    assert outcomes["well"][0] == "ok"
 
 
 def test_output_without_end_is_kept_within_bounds_and_harms_nothing(run_modes: RunModes) -> None:
@@ -231,11 +231,13 @@ def test_what_cannot_be_believed_on_the_clock_fails(unbelievable: Path, mode: st
 
 def test_a_second_core_is_noticed_after_the_qualification(unbelievable: Path) -> None:
     (cell,) = [
-        each["id"]
-        for each in store.open_run(unbelievable).description["cells"]
-        if each["mode"] == "late-child"
+        cell_of_run["id"]
+        for cell_of_run in store.open_run(unbelievable).description["cells"]
+        if cell_of_run["mode"] == "late-child"
     ]
-    checks = [each["passed"] for each in records(unbelievable, "check") if each["cell"] == cell]
+    checks = [
+        record["passed"] for record in records(unbelievable, "check") if record["cell"] == cell
+    ]
     assert checks == [True, False]
 
 
@@ -280,10 +282,10 @@ def test_noise_is_told_from_work_behind_a_fence(left: float, passed: bool, attem
 
     suite = load_suite("tiny")
     proof = Qualification(None, suite, None, [], print, {}, [0])  # type: ignore[arg-type]
-    found = proof._fence(Noisy(), plan(suite)[0])  # type: ignore[arg-type]
-    assert found.passed is passed
+    check = proof._fence(Noisy(), plan(suite)[0])  # type: ignore[arg-type]
+    assert check.passed is passed
     assert len(asked) == attempts
-    assert (f"the least of {attempts} attempts" in found.note) is (attempts > 1)
+    assert (f"the least of {attempts} attempts" in check.note) is (attempts > 1)
 
 
 def ceilings_for(operations_per_second: float, threads: int = 1) -> list[Ceiling]:
@@ -416,12 +418,12 @@ def judged(run_modes: RunModes) -> Path:
 
 
 def test_a_quick_run_has_six_resident_blocks_and_an_audit(judged: Path) -> None:
-    found = frames.load(judged).blocks
+    blocks = frames.load(judged).blocks
     # On a busy machine blocks follow in place of those without a clean round.
-    assert found["residency"].tolist()[:7] == [*["resident"] * 5, "audit", "resident"]
-    assert found["residency"].tolist()[7:] in (["resident"] * more for more in range(4))
-    assert found["block"].tolist() == list(range(1, 1 + len(found)))
-    assert found["seed"].nunique() == len(found)
+    assert blocks["residency"].tolist()[:7] == [*["resident"] * 5, "audit", "resident"]
+    assert blocks["residency"].tolist()[7:] in (["resident"] * more for more in range(4))
+    assert blocks["block"].tolist() == list(range(1, 1 + len(blocks)))
+    assert blocks["seed"].nunique() == len(blocks)
 
 
 class Neighbour:
@@ -489,7 +491,7 @@ def test_every_block_has_a_fresh_process_of_every_arm(judged: Path) -> None:
     processes = frames.load(judged).processes
     served = processes[processes["block"].notna()].groupby("block")["arm"].apply(sorted)
     arms = ["misbehaving:own-loop", "misbehaving:well", "misbehaving:well#2"]
-    assert all(each == arms for each in served)
+    assert all(names == arms for names in served)
     assert processes["process"].is_unique
     seeds = processes["asked"].nunique()
     assert seeds == len(processes), "hash seed and padding differ from process to process"

@@ -106,7 +106,7 @@ def built_cache(
     cache = tmp_path_factory.mktemp("cache")
     poison = tmp_path_factory.mktemp("poison")
     (poison / "pip.py").write_text("raise SystemExit('the wrong pip')\n")
-    said: list[str] = []
+    lines: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         set_variables(patch.setenv, packages, cache)
         patch.setenv("PYTHONPATH", str(poison))
@@ -115,9 +115,9 @@ def built_cache(
         patch.setenv("PIP_USER", "1")
         patch.setenv("FORCE_COLOR", "1")
         begin = time.perf_counter()
-        sealed.build(ALPHA, on_progress=said.append)
+        sealed.build(ALPHA, on_progress=lines.append)
         elapsed = time.perf_counter() - begin
-    yield cache, said, elapsed
+    yield cache, lines, elapsed
 
 
 @pytest.fixture
@@ -132,9 +132,9 @@ def built(cache: Path, built_cache: tuple[Path, list[str], float]) -> sealed.Env
     """A copy of the finished environment of ALPHA for the test to spoil."""
     no_bytecode = shutil.ignore_patterns("__pycache__")  # half of the files
     shutil.copytree(built_cache[0], cache, symlinks=True, ignore=no_bytecode)
-    found = sealed.find(ALPHA)
-    assert found is not None
-    return found
+    resolution = sealed.find(ALPHA)
+    assert resolution is not None
+    return resolution
 
 
 def must_not_run(*_: object) -> str:
@@ -192,10 +192,10 @@ def test_the_folder_is_named_by_the_hash_and_has_its_log_beside_it(
 
 
 def test_progress_is_short_lines(built_cache: tuple[Path, list[str], float]) -> None:
-    _, said, _ = built_cache
-    assert said[0].startswith("making a virtual environment with Python 3.")
-    assert "processing alpha-1.0-py3-none-any.whl" in said
-    assert said[-1] == "installing 2 packages"
+    _, output, _ = built_cache
+    assert output[0].startswith("making a virtual environment with Python 3.")
+    assert "processing alpha-1.0-py3-none-any.whl" in output
+    assert output[-1] == "installing 2 packages"
 
 
 @pytest.mark.parametrize(
@@ -315,10 +315,10 @@ def test_a_build_cut_short_leaves_nothing_running_and_is_resumed(
     witness = folder / "witness"
     witness.touch()
     (tmp_path / "go").touch()
-    said: list[str] = []
-    finished = sealed.build(spec, on_progress=said.append)
+    lines: list[str] = []
+    finished = sealed.build(spec, on_progress=lines.append)
     assert "slow==1.0" in finished.lock
-    assert witness.exists() and not any("virtual environment" in line for line in said)
+    assert witness.exists() and not any("virtual environment" in line for line in lines)
     assert sealed.find(spec) == finished
 
 
@@ -547,7 +547,7 @@ def test_pyenvs_versions_are_asked_in_place_of_its_shims(
     (tmp_path / "link").symlink_to(later)
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "pyenv"))
     monkeypatch.setenv("PATH", os.pathsep.join(map(str, (shims, later, tmp_path / "link", shims))))
-    asked = [each for each in interpreters._candidates(SpecifierSet("==3.7.*")) if each.exists()]
+    asked = [path for path in interpreters._candidates(SpecifierSet("==3.7.*")) if path.exists()]
     assert asked[1:3] == [version, later / "python3.7"]
     assert shim not in asked and tmp_path / "link/python3.7" not in asked
 
@@ -603,8 +603,8 @@ def test_what_cannot_be_built_is_looked_for(
     )
     (package / "part.py").touch()
     interpreters._version_with.cache_clear()
-    found = sealed.resolve(FOUND, {})
-    assert (found.how, found.interpreter) == ("found", python)
+    resolution = sealed.resolve(FOUND, {})
+    assert (resolution.how, resolution.interpreter) == ("found", python)
     assert sealed.resolve(replace(FOUND, python="==3.6.*"), {}).how == "none"
     with pytest.raises(EnvironmentFailed, match="nothing can be built for odd: ask the vendor"):
         sealed.build(FOUND, on_progress=lambda line: None)
@@ -615,9 +615,9 @@ def test_a_program_that_is_missing_is_told_first(
 ) -> None:
     spec = replace(ALPHA, programs=("weaver", "weaver-[0-9]*"), hint="apt install weaver")
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    found = sealed.resolve(spec, {})
-    assert (found.how, found.interpreter) == ("none", None)
-    assert found.reason == "weaver or weaver-[0-9]* is not on PATH; apt install weaver"
+    resolution = sealed.resolve(spec, {})
+    assert (resolution.how, resolution.interpreter) == ("none", None)
+    assert resolution.reason == "weaver or weaver-[0-9]* is not on PATH; apt install weaver"
     (tmp_path / "weaver-7").touch(mode=0o755)
     assert sealed.resolve(spec, {}).how == "sealed"
 
@@ -633,9 +633,9 @@ ABSENT = replace(ALPHA, imports=("sys_of_no_one",))
 def test_an_interpreter_given_comes_first(built: sealed.Environment, tmp_path: Path) -> None:
     other = tmp_path / "python"
     other.symlink_to(built.interpreter)
-    found = sealed.resolve(ALPHA, {"first": other})
-    assert (found.interpreter, found.how) == (other, "given")
-    assert found.lock_hash == sealed.lock_hash(found.lock)
+    resolution = sealed.resolve(ALPHA, {"first": other})
+    assert (resolution.interpreter, resolution.how) == (other, "given")
+    assert resolution.lock_hash == sealed.lock_hash(resolution.lock)
     spec = replace(ALPHA, name="extra")
     both = {"first": other, "first/extra": Path(sys.executable)}
     assert sealed.resolve(spec, both).interpreter == Path(sys.executable)
@@ -664,10 +664,10 @@ def test_an_interpreter_given_must_be_one(cache: Path, tmp_path: Path) -> None:
 
 
 def test_the_sealed_environment_comes_second(built: sealed.Environment) -> None:
-    found = sealed.resolve(replace(ALPHA, imports=("json",)), {})
-    assert (found.interpreter, found.how) == (built.interpreter, "sealed")
-    assert (found.lock, found.lock_hash) == (built.lock, built.lock_hash)
-    assert found.reason == f"sealed environment built {built.built}"
+    resolution = sealed.resolve(replace(ALPHA, imports=("json",)), {})
+    assert (resolution.interpreter, resolution.how) == (built.interpreter, "sealed")
+    assert (resolution.lock, resolution.lock_hash) == (built.lock, built.lock_hash)
+    assert resolution.reason == f"sealed environment built {built.built}"
 
 
 def test_the_running_interpreter_comes_third_and_imports_nothing(
@@ -675,11 +675,11 @@ def test_the_running_interpreter_comes_third_and_imports_nothing(
 ) -> None:
     (tmp_path / "heavy_framework.py").write_text("raise AssertionError('imported')\n")
     monkeypatch.syspath_prepend(tmp_path)
-    found = sealed.resolve(replace(ALPHA, imports=("heavy_framework", "json")), {})
-    assert (found.interpreter, found.how) == (Path(sys.executable), "running")
-    assert found.reason == "this interpreter can import heavy_framework and json"
-    assert any(line.startswith("pytest==") for line in found.lock)
-    assert found.lock_hash == sealed.lock_hash(found.lock)
+    resolution = sealed.resolve(replace(ALPHA, imports=("heavy_framework", "json")), {})
+    assert (resolution.interpreter, resolution.how) == (Path(sys.executable), "running")
+    assert resolution.reason == "this interpreter can import heavy_framework and json"
+    assert any(line.startswith("pytest==") for line in resolution.lock)
+    assert resolution.lock_hash == sealed.lock_hash(resolution.lock)
 
 
 def test_with_nothing_the_reason_ends_in_the_command(
@@ -688,9 +688,16 @@ def test_with_nothing_the_reason_ends_in_the_command(
     # The rest of an uninstalled package: a folder without code.
     (tmp_path / "sys_of_no_one").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
-    found = sealed.resolve(replace(ABSENT, name="extra", imports=("json", *ABSENT.imports)), {})
-    assert (found.interpreter, found.how, found.lock, found.lock_hash) == (None, "none", (), None)
-    assert found.reason == (
+    resolution = sealed.resolve(
+        replace(ABSENT, name="extra", imports=("json", *ABSENT.imports)), {}
+    )
+    assert (resolution.interpreter, resolution.how, resolution.lock, resolution.lock_hash) == (
+        None,
+        "none",
+        (),
+        None,
+    )
+    assert resolution.reason == (
         "no sealed environment, and this interpreter cannot import sys_of_no_one; "
         "type: levelfield env build first/extra"
     )
@@ -698,8 +705,8 @@ def test_with_nothing_the_reason_ends_in_the_command(
 
 def test_half_built_is_none_too_and_says_so(built: sealed.Environment) -> None:
     (built.path / "levelfield.json").unlink()
-    found = sealed.resolve(ABSENT, {})
-    assert found.how == "none" and "half-built" in found.reason
+    resolution = sealed.resolve(ABSENT, {})
+    assert resolution.how == "none" and "half-built" in resolution.reason
     nowhere = sealed.resolve(replace(ABSENT, python="==2.0"), {})
     assert nowhere.reason.startswith("no Python ==2.0 was found")
     assert nowhere.reason.endswith("levelfield env build first")

@@ -326,7 +326,9 @@ def test_a_sound_arm_between_them_is_measured(nonsense: Path) -> None:
     assert statuses(nonsense)["well"] == ("ok", "")
     (cell,) = [c for c in store.open_run(nonsense).description["cells"] if c["mode"] == "well"]
     records = store.read_records(store.open_run(nonsense))
-    slices = [each for each in records if each["record"] == "slice" and each["cell"] == cell["id"]]
+    slices = [
+        record for record in records if record["record"] == "slice" and record["cell"] == cell["id"]
+    ]
     assert len(slices) >= TINY_EFFORT.rounds
 
 
@@ -352,9 +354,9 @@ def test_a_cell_that_ends_its_worker_costs_no_other_cell_of_its_arm(
     (reason,) = cells["reason"][cells["status"] == "failed"]
     assert "is null" in reason
     started = [
-        each["arm"]
-        for each in store.read_records(store.open_run(folder))
-        if each["record"] == "process" and each.get("block") is not None
+        record["arm"]
+        for record in store.read_records(store.open_run(folder))
+        if record["record"] == "process" and record.get("block") is not None
     ]
     assert sorted(started) == [*2 * ["foreign:null-when-timed"], "foreign:well"]
 
@@ -366,9 +368,9 @@ def test_a_reason_names_the_line_of_the_adapter_and_the_log_has_the_whole_of_it(
     assert statuses(nonsense)["raises"][1].endswith(f"(packages0/foreign/__init__.py:{line})")
     cells = {c["id"]: c["mode"] for c in store.open_run(nonsense).description["cells"]}
     logs = {
-        cells[each["cell"]]: each.get("log")
-        for each in store.read_records(store.open_run(nonsense))
-        if each["record"] == "status"
+        cells[record["cell"]]: record.get("log")
+        for record in store.read_records(store.open_run(nonsense))
+        if record["record"] == "status"
     }
     assert logs["well"] is None
     assert logs["raises"].endswith("-foreign_raises.log")
@@ -396,12 +398,12 @@ def test_a_method_that_no_class_of_the_adapter_has_is_named(tmp_path: Path) -> N
 
 
 def test_what_it_says_of_itself_is_kept_clean_and_short(nonsense: Path) -> None:
-    (said,) = {
-        (each["describe"]["version"], each["describe"]["list"], len(each["describe"]["more"]))
-        for each in store.read_records(store.open_run(nonsense))
-        if each["record"] == "process" and each["arm"] == "foreign:talks"
+    (description,) = {
+        (record["describe"]["version"], record["describe"]["list"], len(record["describe"]["more"]))
+        for record in store.read_records(store.open_run(nonsense))
+        if record["record"] == "process" and record["arm"] == "foreign:talks"
     }
-    assert said == ("1 [2J", "[1]", 1000)
+    assert description == ("1 [2J", "[1]", 1000)
     assert (nonsense / "records.jsonl").stat().st_size < 4 << 20
 
 
@@ -411,9 +413,9 @@ def test_an_arm_that_deletes_or_falsifies_what_lies_in_the_run_s_folder_costs_it
     modes = ("well", "deletes", "falsifies", "well2")
     for residency in ("resident", "sequential"):
         folder = run(tmp_path / residency, *modes, residency=residency)
-        found = statuses(folder)
-        assert {found[mode] for mode in ("well", "well2")} == {("ok", "")}
-        assert all(status in ("ok", "wrong", "failed") for status, _ in found.values())
+        outcomes = statuses(folder)
+        assert {outcomes[mode] for mode in ("well", "well2")} == {("ok", "")}
+        assert all(status in ("ok", "wrong", "failed") for status, _ in outcomes.values())
 
 
 def test_no_answers_lie_where_a_worker_reads_and_no_case_can_be_written(
@@ -439,19 +441,21 @@ def test_a_process_finds_nothing_of_the_user_or_of_earlier_processes_but_its_arm
     folder = run(tmp_path / "results", "litters", "well")
     assert statuses(folder)["litters"] == ("ok", "")
     processes = [
-        each
-        for each in store.read_records(store.open_run(folder))
-        if each["record"] == "process" and each["arm"] == "foreign:litters"
+        record
+        for record in store.read_records(store.open_run(folder))
+        if record["record"] == "process" and record["arm"] == "foreign:litters"
     ]
     assert len(processes) >= 2
     for name in ("HOME", "TMPDIR"):
-        assert {each["describe"][name] for each in processes} == {0}
+        assert {process["describe"][name] for process in processes} == {0}
     # The cache is the arm's own and said to be warm; another run starts with a cold one.
-    counts = [each["describe"]["XDG_CACHE_HOME"] for each in processes]
-    assert counts == [each["cache_entries"] for each in processes] == [*range(len(processes))]
+    counts = [process["describe"]["XDG_CACHE_HOME"] for process in processes]
+    assert counts == [process["cache_entries"] for process in processes] == [*range(len(processes))]
     again = run(tmp_path / "again", "litters")
     first, *_ = [
-        each for each in store.read_records(store.open_run(again)) if each["record"] == "process"
+        record
+        for record in store.read_records(store.open_run(again))
+        if record["record"] == "process"
     ]
     assert first["describe"]["XDG_CACHE_HOME"] == first["cache_entries"] == 0
     assert {path.name for path in home.iterdir()} == {".theanorc"}
@@ -482,7 +486,7 @@ def test_an_interruption_and_an_error_leave_no_note(
     assert not (tmp_path / "run" / "in-hand").exists()
     resume(tmp_path / "run")
     assert statuses(tmp_path / "run") == {"well": ("ok", "")}
-    kinds = [each["record"] for each in store.read_records(store.open_run(tmp_path / "run"))]
+    kinds = [record["record"] for record in store.read_records(store.open_run(tmp_path / "run"))]
     assert "death" not in kinds
 
 

@@ -67,8 +67,8 @@ def full(path: Path) -> Frames:
 
 
 def tables(loaded: Frames) -> dict[str, pandas.DataFrame]:
-    found = {name: getattr(loaded, name) for name in NAMES}
-    return {**found, "summary": summary(loaded), "verdicts": verdict_frame(judge(loaded))}
+    tables = {name: getattr(loaded, name) for name in NAMES}
+    return {**tables, "summary": summary(loaded), "verdicts": verdict_frame(judge(loaded))}
 
 
 def assert_as_documented(loaded: Frames) -> None:
@@ -109,9 +109,9 @@ OWN = {"cpu_seconds": 0.5, "wait_seconds": 0.1, "switches": 1, "major_faults": 0
 
 def throughput(run: Run, cell: str, number: int, *seconds: float, first: int = 0) -> None:
     """Slices of the rounds from ``first`` on, in the block that has the process's number."""
-    for index, each in enumerate(seconds, first):
+    for index, duration in enumerate(seconds, first):
         fields = {"block": number, "round": index, "statistic": "throughput", "steps": 10}
-        run.append(KINDS["slice"](cell=cell, process=number, **fields, seconds=each, **OWN))
+        run.append(KINDS["slice"](cell=cell, process=number, **fields, seconds=duration, **OWN))
         rounds(run, number, index)
 
 
@@ -144,11 +144,11 @@ def test_shares_are_of_the_watched_cores_and_in_older_runs_of_the_machine(tmp_pa
                 run.append(KINDS[kind](**{**fields, "foreign_seconds": 0.04, **own}))
 
             add_round(add, "k001", 1, index, ["c0001"])
-    found = load(run.path).rounds
+    rounds = load(run.path).rounds
     machine = run.description["machine"]["logical_cores"]
-    assert found["watched_cores"].tolist() == [1, 2, machine]
-    assert found["foreign_share"].tolist() == pytest.approx([0.08, 0.04, 0.08 / machine])
-    assert found["rule"].tolist()[:2] == ["foreign load"] * 2
+    assert rounds["watched_cores"].tolist() == [1, 2, machine]
+    assert rounds["foreign_share"].tolist() == pytest.approx([0.08, 0.04, 0.08 / machine])
+    assert rounds["rule"].tolist()[:2] == ["foreign load"] * 2
 
 
 @pytest.mark.parametrize("watched", [["0"], "0", 1, {"0": 1}])

@@ -295,14 +295,14 @@ def shipped() -> list[Any]:
     Without the suites of deep networks, whose cases take minutes to solve: they say themselves how
     far they scatter.
     """
-    found: dict[tuple[str, str, int, int], set[str]] = {}
+    outcomes: dict[tuple[str, str, int, int], set[str]] = {}
     for suite in map(load_suite, sorted(set(suite_names()) - {"families", "digits"})):
         for cell in plan(suite):
-            trained = found.setdefault((cell.model, cell.preset, cell.batch, suite.seed), set())
+            trained = outcomes.setdefault((cell.model, cell.preset, cell.batch, suite.seed), set())
             trained |= {cell.optimizer} if cell.optimizer else set()
     return [
         long_unless(key[0] in NETS and key[1] == "tiny", *key, tuple(sorted(trained)))
-        for key, trained in sorted(found.items())
+        for key, trained in sorted(outcomes.items())
     ]
 
 
@@ -644,8 +644,8 @@ def test_a_loose_gate_says_what_it_judged_loosely() -> None:
     assert loose([(check.name, check.tolerance) for check in judged(perfect()).checks]) == {}
     wide = replace(answers, scatter={"trained": 0.2, "gradient_scale": 1e-3})
     outcome = judge(case, wide, perfect(), phase="training", optimizer="adam")
-    told = loose([(check.name, check.tolerance) for check in outcome.checks])
-    assert told == {"trained": pytest.approx(0.6)}
+    words = loose([(check.name, check.tolerance) for check in outcome.checks])
+    assert words == {"trained": pytest.approx(0.6)}
     settled = [("stepped/hidden1/kernel", 3 * SETTLED["stepped"])]
     assert loose(settled) == {}
     assert loose([(name, 1.1 * tolerance) for name, tolerance in settled]) != {}

@@ -56,18 +56,18 @@ class Judged:
 @pytest.fixture(scope="module")
 def honest(run_modes: RunModes) -> dict[str, Judged]:
     """phase -> what a real worker's answer file held."""
-    found: dict[str, Judged] = {}
+    outcomes: dict[str, Judged] = {}
 
     def recorded(*arguments: Any, **options: Any) -> Outcome:
         *rest, arrays = arguments
-        found[options["phase"]] = Judged(tuple(rest), dict(arrays), options)
+        outcomes[options["phase"]] = Judged(tuple(rest), dict(arrays), options)
         return Outcome(())
 
     effort = replace(TINY_EFFORT, memory=False, accuracy=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("levelfield.harness.engine.qualification.gate.judge", recorded)
         run_modes("well", phases=("training", "inference"), optimizers=("adam",), effort=effort)
-    return found
+    return outcomes
 
 
 @pytest.mark.parametrize("phase", ["training", "inference"])

@@ -83,12 +83,12 @@ def test_a_gpu_that_the_driver_refuses_has_no_name(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_reading_names_what_slows_and_whose_processes_are_foreign(driver: Path) -> None:
-    found = gpu.reading(own_pids=[7])
-    assert found is not None
-    assert found.slowing == ("hardware slowdown", "software thermal slowdown")
-    assert (found.sm_mhz, found.memory_mhz, found.temperature_c) == (1000, 2000, 55)
-    assert (found.power_watts, found.energy_joules) == (250.0, None)
-    assert found.foreign_processes == 2
+    state = gpu.reading(own_pids=[7])
+    assert state is not None
+    assert state.slowing == ("hardware slowdown", "software thermal slowdown")
+    assert (state.sm_mhz, state.memory_mhz, state.temperature_c) == (1000, 2000, 55)
+    assert (state.power_watts, state.energy_joules) == (250.0, None)
+    assert state.foreign_processes == 2
 
 
 def test_memory_of_processes(driver: Path) -> None:
@@ -145,8 +145,8 @@ def test_the_board_that_workers_use_is_asked(
     for name, value in (("CUDA_VISIBLE_DEVICES", visible), ("CUDA_DEVICE_ORDER", order)):
         if value is not None:
             monkeypatch.setenv(name, value)
-    found = gpu.reading()
-    assert (found and found.power_watts) == board
+    state = gpu.reading()
+    assert (state and state.power_watts) == board
     assert (gpu.facts() is None) == (board is None)
     assert (gpu.process_bytes([7]) is None) == (board is None)
 

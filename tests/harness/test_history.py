@@ -44,14 +44,14 @@ def test_a_change_is_found_between_the_runs_where_it_happened(tmp_path: Path) ->
     ):
         run = dated(session(tmp_path, name, seed, speed=speed), created)
         with_version(run, "jax:jit", "1.0" if name == "c" else "1.1")
-    found = history([tmp_path])
-    assert found.apart == ()
-    mine = [step for step in found.steps if step.change.after == "jax:jit"]
+    changes = history([tmp_path])
+    assert changes.apart == ()
+    mine = [step for step in changes.steps if step.change.after == "jax:jit"]
     assert [step.run for step in mine] == ["a", "b"]
     assert mine[0].change.word == "slower" and mine[1].change.word != "slower"
     assert mine[0].change.low < 1.2 < mine[0].change.high
     assert [step.versions for step in mine] == [("1.0", "1.1"), ("1.1", "1.1")]
-    others = [step for step in found.steps if step.change.after == "flax:jit"]
+    others = [step for step in changes.steps if step.change.after == "flax:jit"]
     assert all(step.change.word not in ("slower", "faster") for step in others)
 
 
@@ -61,18 +61,18 @@ def test_the_chart_shows_every_arm_and_every_new_version(tmp_path: Path) -> None
         run = session(tmp_path, name, number, speed=speed)
         dated(run, f"2026-01-0{number + 1}T00:00:00+00:00")
         with_version(run, "jax:jit", "1.0" if number < 2 else "1.1")
-    found = history([tmp_path])
-    data = trend_data(found)
+    changes = history([tmp_path])
+    data = trend_data(changes)
     jax = data[data["arm"] == "jax:jit"]
     assert list(jax["run"]) == ["a", "b", "c"]
     assert list(jax["version"]) == ["", "", "1.0 → 1.1"]
     assert jax["level"].iloc[0] == 1
     assert jax["level"].iloc[2] == pytest.approx(1.2, rel=0.05)
-    steps = [step.change.ratio for step in found.steps if step.change.after == "jax:jit"]
+    steps = [step.change.ratio for step in changes.steps if step.change.after == "jax:jit"]
     assert list(jax["level"]) == pytest.approx([1, steps[0], steps[0] * steps[1]])
     shown = [text.get_text() for text in texts(trend_chart(data))]
     assert {"jax:jit", "flax:jit", "a", "b", "c", "1.0 → 1.1"} <= set(shown)
-    paths = draw_history(found, tmp_path / "charts")
+    paths = draw_history(changes, tmp_path / "charts")
     assert [path.name for path in paths] == ["history.png", "history.svg"]
     assert all(path.stat().st_size > 1000 for path in paths)
 

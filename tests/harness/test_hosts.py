@@ -108,8 +108,8 @@ def test_counters_that_stand_still_are_not_counted(
     """As gVisor has them; a machine that was ever started has counted something."""
     monkeypatch.setattr(noise, "_text", lambda path: text)
     assert noise.watched_cores([0]) is None
-    found = noise.wait_until_quiet(60.0, sleep=lambda seconds: None)
-    assert found.quiet is None, "it neither waits a minute nor calls the machine quiet"
+    quiet = noise.wait_until_quiet(60.0, sleep=lambda seconds: None)
+    assert quiet.quiet is None, "it neither waits a minute nor calls the machine quiet"
 
 
 def test_a_kernel_that_does_not_count_waiting_says_so(
@@ -157,10 +157,10 @@ def test_a_clock_that_stepped_does_not_spoil_a_forecast(tmp_path: Path) -> None:
     middle = len(lines) // 2
     for step in (-DAY, DAY):
         stepped = [
-            {**each, "at": each["at"] + step * (number > middle)}
-            for number, each in enumerate(lines)
+            {**line, "at": line["at"] + step * (number > middle)}
+            for number, line in enumerate(lines)
         ]
-        path.write_text("".join(f"{json.dumps(each)}\n" for each in stepped))
+        path.write_text("".join(f"{json.dumps(record)}\n" for record in stepped))
         after = planning.forecast(frames.load(folder), suite)
         assert before and after
         assert before / 2 < after < 2 * before

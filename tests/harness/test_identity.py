@@ -125,7 +125,7 @@ def copied(run: Path, folder: Path) -> Path:
 
 
 def provisional(*runs: Path) -> int:
-    return sum(pair.provisional for each in judge(load(runs)) for pair in each.verdicts.pairs)
+    return sum(pair.provisional for judged in judge(load(runs)) for pair in judged.verdicts.pairs)
 
 
 def test_a_run_says_who_it_is(tmp_path: Path) -> None:
@@ -216,10 +216,10 @@ def test_runs_on_one_machine_have_verdicts(tmp_path: Path) -> None:
     compared = compare(*runs)
     assert compared.machines == ()
     assert [change.word for change in compared.changes] == ["slower"]
-    assert {each.word for each in compared.agreements} == {"contradict"}
-    found = history(runs)
-    assert found.machines == ()
-    assert [step.change.word for step in found.steps] == ["slower"]
+    assert {agreement.word for agreement in compared.agreements} == {"contradict"}
+    steps = history(runs)
+    assert steps.machines == ()
+    assert [step.change.word for step in steps.steps] == ["slower"]
     for command in ("compare", "history"):
         output = said(command, *runs)
         assert "slower" in output
@@ -230,11 +230,13 @@ def test_runs_on_unlike_machines_have_none(tmp_path: Path) -> None:
     runs = pair(tmp_path, OTHER)
     compared = compare(*runs)
     assert compared.machines == ("available cores 2, now 1",)
-    assert {each.word for each in (*compared.changes, *compared.agreements)} == {OTHER_MACHINE}
+    assert {agreement.word for agreement in (*compared.changes, *compared.agreements)} == {
+        OTHER_MACHINE
+    }
     assert compared.changes[0].ratio == pytest.approx(2.0, rel=0.05)
-    found = history(runs)
-    assert found.machines == ("a and b: available cores 2, now 1",)
-    assert {step.change.word for step in found.steps} == {OTHER_MACHINE}
+    steps = history(runs)
+    assert steps.machines == ("a and b: available cores 2, now 1",)
+    assert {step.change.word for step in steps.steps} == {OTHER_MACHINE}
 
 
 @pytest.mark.parametrize(

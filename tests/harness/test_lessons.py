@@ -41,9 +41,9 @@ BATCH = 50
 
 
 def lesson(*, seed: int = 5, epochs: int = 2, batch: int = BATCH, preset: str = "small") -> Lesson:
-    found = draw_lesson("mlp", preset, batch=batch, seed=seed, epochs=epochs)
-    assert isinstance(found, Lesson)
-    return found
+    drawn_lesson = draw_lesson("mlp", preset, batch=batch, seed=seed, epochs=epochs)
+    assert isinstance(drawn_lesson, Lesson)
+    return drawn_lesson
 
 
 def numbers(sets: Sequence[Arrays]) -> list[int]:
@@ -52,18 +52,22 @@ def numbers(sets: Sequence[Arrays]) -> list[int]:
     return [NUMBERS[row.tobytes()] for row in features]
 
 
-def epochs_of(found: Lesson) -> list[tuple[Sequence[Arrays], Sequence[Arrays]]]:
+def epochs_of(drawn_lesson: Lesson) -> list[tuple[Sequence[Arrays], Sequence[Arrays]]]:
     """Of every epoch the sets that are learned from and those of the test."""
-    size = found.train_sets + found.test_sets
-    assert len(found.case.inputs) == found.epochs * size
-    wholes = [found.case.inputs[n * size : (n + 1) * size] for n in range(found.epochs)]
-    return [(each[: found.train_sets], each[found.train_sets :]) for each in wholes]
+    size = drawn_lesson.train_sets + drawn_lesson.test_sets
+    assert len(drawn_lesson.case.inputs) == drawn_lesson.epochs * size
+    wholes = [
+        drawn_lesson.case.inputs[n * size : (n + 1) * size] for n in range(drawn_lesson.epochs)
+    ]
+    return [
+        (whole[: drawn_lesson.train_sets], whole[drawn_lesson.train_sets :]) for whole in wholes
+    ]
 
 
-def parts(found: Lesson) -> tuple[list[int], list[int]]:
-    learned = [number for train, _ in epochs_of(found) for number in numbers(train)]
-    tested = [numbers(test)[:TEST_EXAMPLES] for _, test in epochs_of(found)]
-    assert all(each == tested[0] for each in tested), "every epoch has the same test"
+def parts(drawn_lesson: Lesson) -> tuple[list[int], list[int]]:
+    learned = [number for train, _ in epochs_of(drawn_lesson) for number in numbers(train)]
+    tested = [numbers(test)[:TEST_EXAMPLES] for _, test in epochs_of(drawn_lesson)]
+    assert all(rows == tested[0] for rows in tested), "every epoch has the same test"
     return learned, tested[0]
 
 
@@ -84,10 +88,10 @@ def test_what_is_tested_is_never_learned_and_every_other_example_is() -> None:
 
 
 def test_labels_stay_with_their_images() -> None:
-    found = lesson()
-    given = np.concatenate([inputs["label"] for inputs in found.case.inputs])
-    np.testing.assert_array_equal(given, TARGETS[numbers(found.case.inputs)])
-    np.testing.assert_array_equal(found.labels, TARGETS[parts(found)[1]])
+    drawn_lesson = lesson()
+    given = np.concatenate([inputs["label"] for inputs in drawn_lesson.case.inputs])
+    np.testing.assert_array_equal(given, TARGETS[numbers(drawn_lesson.case.inputs)])
+    np.testing.assert_array_equal(drawn_lesson.labels, TARGETS[parts(drawn_lesson)[1]])
 
 
 def test_the_seed_alone_decides_split_and_order() -> None:
@@ -171,67 +175,67 @@ def test_a_lesson_that_cannot_be_says_why(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("batch", [1, 50, 360, 400, 1437])
 def test_a_lesson_has_whole_batches_and_every_test_example(batch: int) -> None:
-    found = lesson(batch=batch, epochs=1)
-    assert found.train_sets == 1437 // batch
-    assert found.test_sets == -(-TEST_EXAMPLES // batch)
-    assert {len(inputs["label"]) for inputs in found.case.inputs} == {batch}
+    drawn_lesson = lesson(batch=batch, epochs=1)
+    assert drawn_lesson.train_sets == 1437 // batch
+    assert drawn_lesson.test_sets == -(-TEST_EXAMPLES // batch)
+    assert {len(inputs["label"]) for inputs in drawn_lesson.case.inputs} == {batch}
 
 
-def perfect(found: Lesson) -> dict[str, NDArray[np.float32]]:
+def perfect(drawn_lesson: Lesson) -> dict[str, NDArray[np.float32]]:
     """Answers with all the weight on the right class, filled-up examples included."""
     return {
         f"output/{epoch}/{n}/logits": 100 * np.eye(10, dtype=np.float32)[inputs["label"]]
-        for epoch, (_, tests) in enumerate(epochs_of(found))
+        for epoch, (_, tests) in enumerate(epochs_of(drawn_lesson))
         for n, inputs in enumerate(tests)
     }
 
 
 def test_perfect_answers_score_one() -> None:
-    found = lesson(epochs=2)
+    drawn_lesson = lesson(epochs=2)
     for epoch in range(2):
-        accuracy, loss = found.score(perfect(found), epoch)
+        accuracy, loss = drawn_lesson.score(perfect(drawn_lesson), epoch)
         assert accuracy == 1.0
         assert loss == pytest.approx(0, abs=1e-6)
 
 
 def test_an_epoch_is_scored_by_its_own_answers() -> None:
-    found = lesson(epochs=2)
-    answers = perfect(found)
+    drawn_lesson = lesson(epochs=2)
+    answers = perfect(drawn_lesson)
     first = {name: -value for name, value in answers.items() if name.startswith("output/0/")}
-    assert found.score({**answers, **first}, 0)[0] == 0
-    assert found.score({**answers, **first}, 1)[0] == 1
+    assert drawn_lesson.score({**answers, **first}, 0)[0] == 0
+    assert drawn_lesson.score({**answers, **first}, 1)[0] == 1
 
 
 def test_each_test_example_counts_once_and_those_filled_up_do_not_count() -> None:
-    found = lesson(epochs=1)
-    answers = perfect(found)
+    drawn_lesson = lesson(epochs=1)
+    answers = perfect(drawn_lesson)
     last = f"output/0/{len(answers) - 1}/logits"
     real = TEST_EXAMPLES % BATCH
     assert 0 < real < BATCH
     answers[last][real:] = -answers[last][real:]
-    assert found.score(answers, 0)[0] == 1.0
+    assert drawn_lesson.score(answers, 0)[0] == 1.0
     answers[last][real - 1] = -answers[last][real - 1]
-    assert found.score(answers, 0)[0] == 1 - 1 / TEST_EXAMPLES
+    assert drawn_lesson.score(answers, 0)[0] == 1 - 1 / TEST_EXAMPLES
     answers["output/0/0/logits"][0] = -answers["output/0/0/logits"][0]
-    assert found.score(answers, 0)[0] == 1 - 2 / TEST_EXAMPLES
+    assert drawn_lesson.score(answers, 0)[0] == 1 - 2 / TEST_EXAMPLES
 
 
 def test_indifference_scores_the_entropy_of_ten_classes() -> None:
-    found = lesson()
-    zeros = {name: np.zeros_like(value) for name, value in perfect(found).items()}
-    accuracy, loss = found.score(zeros, 0)
-    assert accuracy == (found.labels == 0).mean()
+    drawn_lesson = lesson()
+    zeros = {name: np.zeros_like(value) for name, value in perfect(drawn_lesson).items()}
+    accuracy, loss = drawn_lesson.score(zeros, 0)
+    assert accuracy == (drawn_lesson.labels == 0).mean()
     assert loss == pytest.approx(np.log(10))
 
 
 def test_rows_of_a_digit_are_tokens_and_can_be_read_back() -> None:
     images = load_digits().images
-    found = fit_rows(images, vocabulary=257, time=10)
-    assert not isinstance(found, str)
-    tokens = found["tokens"]
+    drawn_lesson = fit_rows(images, vocabulary=257, time=10)
+    assert not isinstance(drawn_lesson, str)
+    tokens = drawn_lesson["tokens"]
     assert (tokens[:, 8:] == 0).all()
     assert (tokens[:, :8] > 0).all()
-    assert (found["length"] == 8).all()
+    assert (drawn_lesson["length"] == 8).all()
     bits = (tokens[:, :8, None] - 1) >> np.arange(8) & 1
     np.testing.assert_array_equal(bits, images >= 8)
 
@@ -243,39 +247,42 @@ def test_rows_that_do_not_fit_say_why(vocabulary: int, time: int) -> None:
 
 
 def test_a_sequence_model_has_a_lesson() -> None:
-    found = draw_lesson("lstm", "small", batch=64, seed=0, epochs=1)
-    assert isinstance(found, Lesson)
-    assert set(found.case.inputs[0]) == {"tokens", "length", "label"}
+    drawn_lesson = draw_lesson("lstm", "small", batch=64, seed=0, epochs=1)
+    assert isinstance(drawn_lesson, Lesson)
+    assert set(drawn_lesson.case.inputs[0]) == {"tokens", "length", "label"}
     assert draw_lesson("lstm", "tiny", batch=8, seed=0, epochs=1) == (
         "6 tokens of 20 kinds cannot hold 8 rows of 8 pixels"
     )
 
 
 def test_a_recommender_ranks_what_it_has_not_seen() -> None:
-    found = draw_lesson("neumf", "small", batch=100, seed=1, epochs=1)
-    assert isinstance(found, Lesson)
+    drawn_lesson = draw_lesson("neumf", "small", batch=100, seed=1, epochs=1)
+    assert isinstance(drawn_lesson, Lesson)
     learned, ranked = (
         {name: np.concatenate([s[name] for s in sets]) for name in ("user", "item", "label")}
-        for sets in (found.case.inputs[: found.train_sets], found.case.inputs[found.train_sets :])
+        for sets in (
+            drawn_lesson.case.inputs[: drawn_lesson.train_sets],
+            drawn_lesson.case.inputs[drawn_lesson.train_sets :],
+        )
     )
-    users = found.case.sizes["users"]
+    users = drawn_lesson.case.sizes["users"]
     positive = learned["label"][:, 0] == 1
-    met = set(zip(learned["user"][positive], learned["item"][positive], strict=True))
+    pairs = set(zip(learned["user"][positive], learned["item"][positive], strict=True))
     # A hundred for each user, the held-out one first, none of them learned as met.
     np.testing.assert_array_equal(ranked["user"], np.repeat(np.arange(users), 100))
     np.testing.assert_array_equal(ranked["label"][:, 0], np.tile(np.arange(100) == 0, users))
-    assert met.isdisjoint(zip(ranked["user"], ranked["item"], strict=True))
+    assert pairs.isdisjoint(zip(ranked["user"], ranked["item"], strict=True))
     assert 0.19 < positive.mean() < 0.21
     perfect_scores = {
         f"output/0/{n}/logits": s["label"]
-        for n, s in enumerate(found.case.inputs[found.train_sets :])
+        for n, s in enumerate(drawn_lesson.case.inputs[drawn_lesson.train_sets :])
     }
-    assert found.score(perfect_scores, 0)[0] == 1
+    assert drawn_lesson.score(perfect_scores, 0)[0] == 1
     nothing = {name: 0 * value for name, value in perfect_scores.items()}
-    assert found.score(nothing, 0)[0] == 0
+    assert drawn_lesson.score(nothing, 0)[0] == 0
     stream = np.random.default_rng(0)
     chance = {name: stream.random(value.shape) for name, value in perfect_scores.items()}
-    assert 0.05 < found.score(chance, 0)[0] < 0.15
+    assert 0.05 < drawn_lesson.score(chance, 0)[0] < 0.15
 
 
 def test_too_few_items_cannot_be_ranked() -> None:
@@ -322,43 +329,47 @@ def test_losses_that_are_not_finite_never_pass() -> None:
 
 
 def test_outputs_that_are_not_finite_are_scored_without_a_warning() -> None:
-    found = lesson(epochs=1)
+    drawn_lesson = lesson(epochs=1)
     logits = np.full((BATCH, 10), np.inf, np.float32)
-    outputs = {f"output/0/{n}/logits": logits for n in range(found.test_sets)}
-    accuracy, loss = found.score(outputs, 0)
+    outputs = {f"output/0/{n}/logits": logits for n in range(drawn_lesson.test_sets)}
+    accuracy, loss = drawn_lesson.score(outputs, 0)
     assert accuracy == 0 and np.isnan(loss)
 
 
 def test_the_reference_learns_the_digits_and_rounding_changes_little() -> None:
-    found = lesson(epochs=1)
-    first, other = learn(found.case, "adam", epochs=1, train_sets=found.train_sets)
-    curves = [found.curve(each.train_losses, each.outputs) for each in (first, other)]
+    drawn_lesson = lesson(epochs=1)
+    first, other = learn(drawn_lesson.case, "adam", epochs=1, train_sets=drawn_lesson.train_sets)
+    curves = [
+        drawn_lesson.curve(trained.train_losses, trained.outputs) for trained in (first, other)
+    ]
     assert curves[0][0, 0] > 0.8
     assert 0 < np.abs(curves[0] - curves[1]).max() < 1e-3
 
 
 def test_a_lesson_rounded_differently_has_the_same_examples_and_the_same_test() -> None:
-    found = lesson(epochs=2)
-    other = rounded_differently(found.case, 1, epochs=2, train_sets=found.train_sets)
-    size = found.train_sets + found.test_sets
-    for number, (sets, changed) in enumerate(zip(found.case.inputs, other.inputs, strict=True)):
+    drawn_lesson = lesson(epochs=2)
+    other = rounded_differently(drawn_lesson.case, 1, epochs=2, train_sets=drawn_lesson.train_sets)
+    size = drawn_lesson.train_sets + drawn_lesson.test_sets
+    for number, (sets, changed) in enumerate(
+        zip(drawn_lesson.case.inputs, other.inputs, strict=True)
+    ):
         same = numbers([sets]) == numbers([changed])
-        assert same is (number % size >= found.train_sets)
+        assert same is (number % size >= drawn_lesson.train_sets)
         assert sorted(numbers([sets])) == sorted(numbers([changed]))
         np.testing.assert_array_equal(changed["label"], TARGETS[numbers([changed])])
-    for name, value in found.case.parameters.items():
+    for name, value in drawn_lesson.case.parameters.items():
         np.testing.assert_allclose(other.parameters[name], value, rtol=5e-6)
         assert (other.parameters[name] != value).any()
 
 
 def test_a_run_and_a_case_are_read_as_they_were_written(tmp_path: Path) -> None:
-    found = lesson(epochs=1)
-    write_case(found.case, tmp_path / "case.npz")
+    drawn_lesson = lesson(epochs=1)
+    write_case(drawn_lesson.case, tmp_path / "case.npz")
     case = read_case(tmp_path / "case.npz")
-    assert (case.model, case.preset, case.batch) == (found.case.model, "small", BATCH)
+    assert (case.model, case.preset, case.batch) == (drawn_lesson.case.model, "small", BATCH)
     for ours, theirs in (
-        (case.inputs, found.case.inputs),
-        ([case.parameters], [found.case.parameters]),
+        (case.inputs, drawn_lesson.case.inputs),
+        ([case.parameters], [drawn_lesson.case.parameters]),
     ):
         for got, expected in zip(ours, theirs, strict=True):
             assert set(got) == set(expected)

@@ -74,11 +74,11 @@ def test_a_second_run_takes_other_cores_and_says_so(tmp_path: Path, four: None) 
     with held_cores(tmp_path, 2, run="/results/first") as first:
         assert first == (0, 1)
         with (
-            pytest.warns(CoresInUse) as said,
+            pytest.warns(CoresInUse) as warned,
             held_cores(tmp_path, 2, run="/results/second") as second,
         ):
             assert second == (2, 3)
-    assert [str(each.message) for each in said] == [
+    assert [str(warning.message) for warning in warned] == [
         f"/results/first (process {os.getpid()}) measures on cores 0, 1; this run takes cores 2, 3"
     ]
 
@@ -94,12 +94,12 @@ def test_a_second_run_waits_where_too_few_cores_are_free(tmp_path: Path, four: N
             first.__exit__(None, None, None)
 
     with (
-        pytest.warns(CoresInUse) as said,
+        pytest.warns(CoresInUse) as warned,
         held_cores(tmp_path, 2, run="/results/second", sleep=sleep) as second,
     ):
         assert second == (0, 1)
     assert len(slept) == 3
-    assert [str(each.message) for each in said] == [
+    assert [str(warning.message) for warning in warned] == [
         f"waiting: /results/first (process {os.getpid()}) measures on cores 0, 1"
     ]
 
@@ -205,7 +205,7 @@ def test_the_locks_of_boots_long_past_are_deleted(
         status = (folder / name).stat()
         os.utime(folder / name, (status.st_atime - age, status.st_mtime - age))
     with held_cores(folder, 1, run="/results/first"):
-        assert sorted(each.name for each in folder.iterdir()) == ["now", "young"]
+        assert sorted(path.name for path in folder.iterdir()) == ["now", "young"]
     boot.unlink()
     with held_cores(folder, 1, run="/results/first"):
         assert len(list(folder.iterdir())) == 3, "a host that has no name for its boot"
@@ -222,7 +222,9 @@ def test_the_report_says_on_which_cores_a_run_measured(run_modes: RunModes) -> N
     (core,) = topology.choose(available_cores(), 1)
     folder = run_modes("well")
     assert measured_on(folder) == f"core {core}"
-    (began,) = (each for each in read_records(open_run(folder)) if each["record"] == "session")
+    (began,) = (
+        record for record in read_records(open_run(folder)) if record["record"] == "session"
+    )
     assert began["cores"] == [core]
 
 

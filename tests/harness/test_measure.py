@@ -36,19 +36,19 @@ class Machine:
 
 def warmed(machine: Machine, **change: float) -> dict[str, Any]:
     bounds = {"seconds": 1.0, "steps": 10, "slice_seconds": 0.05, "cap_seconds": 30.0, **change}
-    found: dict[str, Any] = measure.warm_up(machine, machine.step, **bounds)
-    return found
+    answers: dict[str, Any] = measure.warm_up(machine, machine.step, **bounds)
+    return answers
 
 
 def test_a_steady_machine_is_warm_when_both_bounds_are_passed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     machine = Machine(monkeypatch, lambda now, step: 0.001)
-    found = warmed(machine)
-    assert 1.0 <= found["warm_up_seconds"] < 1.3
-    assert found["capped"] is False
-    assert found["step_seconds"] == pytest.approx(0.001, rel=1e-3)
-    assert found["warm_up_steps"] == machine.steps
+    warm = warmed(machine)
+    assert 1.0 <= warm["warm_up_seconds"] < 1.3
+    assert warm["capped"] is False
+    assert warm["step_seconds"] == pytest.approx(0.001, rel=1e-3)
+    assert warm["warm_up_steps"] == machine.steps
 
 
 def test_long_steps_are_at_least_as_many_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,9 +59,9 @@ def test_long_steps_are_at_least_as_many_as_asked(monkeypatch: pytest.MonkeyPatc
 def test_a_machine_that_speeds_up_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slower for its first 5 s: what remains of that in the figure is below the goal of 0.3 %."""
     machine = Machine(monkeypatch, lambda now, step: 0.001 * (1 + max(0.0, 1 - now / 5)))
-    found = warmed(machine)
-    assert 5.0 < found["warm_up_seconds"] < 11.0
-    assert found["step_seconds"] == pytest.approx(0.001, rel=3e-3)
+    warm = warmed(machine)
+    assert 5.0 < warm["warm_up_seconds"] < 11.0
+    assert warm["step_seconds"] == pytest.approx(0.001, rel=3e-3)
 
 
 def test_a_compilation_starts_the_wait_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,9 +75,9 @@ def test_a_compilation_starts_the_wait_anew(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_what_never_settles_ends_at_the_cap_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(monkeypatch, lambda now, step: 0.001 * 1.1**now)
-    found = warmed(machine, cap_seconds=4.0)
-    assert found["capped"] is True
-    assert 4.0 <= found["warm_up_seconds"] < 4.5
+    warm = warmed(machine, cap_seconds=4.0)
+    assert warm["capped"] is True
+    assert 4.0 <= warm["warm_up_seconds"] < 4.5
 
 
 @pytest.mark.parametrize(
@@ -110,9 +110,9 @@ def test_the_steps_of_a_slice(step: float, fence: float, steps: int) -> None:
 
 def test_planted_steps_are_made_and_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(monkeypatch, lambda now, step: 0.001)
-    found = measure.measured_slice(machine, machine.step, "throughput", 100, 5)
+    part = measure.measured_slice(machine, machine.step, "throughput", 100, 5)
     assert machine.steps == 105
-    assert found["seconds"] == pytest.approx(0.105, rel=1e-3)
+    assert part["seconds"] == pytest.approx(0.105, rel=1e-3)
 
 
 def test_a_core_taken_away_between_two_readings_is_no_use_of_a_second_core(
@@ -127,16 +127,16 @@ def test_a_core_taken_away_between_two_readings_is_no_use_of_a_second_core(
         return machine.now
 
     monkeypatch.setattr(measure.time, "process_time", process_time)
-    found = measure.measured_slice(machine, machine.step, "throughput", 2, 0)
-    assert (readings[1] - readings[0]) / found["seconds"] > CONCURRENCY
-    assert found["cpu_seconds"] / found["seconds"] < 1
+    part = measure.measured_slice(machine, machine.step, "throughput", 2, 0)
+    assert (readings[1] - readings[0]) / part["seconds"] > CONCURRENCY
+    assert part["cpu_seconds"] / part["seconds"] < 1
 
 
 def test_two_cores_at_work_are_seen_as_two(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(monkeypatch, lambda now, step: 0.001)
     monkeypatch.setattr(measure.time, "process_time", lambda: 2 * machine.now)
-    found = measure.measured_slice(machine, machine.step, "throughput", 2, 0)
-    assert found["cpu_seconds"] / found["seconds"] == pytest.approx(2, rel=1e-3)
+    part = measure.measured_slice(machine, machine.step, "throughput", 2, 0)
+    assert part["cpu_seconds"] / part["seconds"] == pytest.approx(2, rel=1e-3)
 
 
 def test_warming_again_takes_two_steps_and_its_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ FEW = ("leaky-relu", "late-loss", "nesterov", "epsilon-1e-7", "other-order")
 
 
 def missed(findings: Sequence[Finding]) -> list[str]:
-    return [f"{each.what}: {each.figure}" for each in findings if not each.met]
+    return [f"{finding.what}: {finding.figure}" for finding in findings if not finding.met]
 
 
 def test_the_suite_is_as_large_as_promised() -> None:
@@ -88,13 +88,13 @@ def run_with(monkeypatch: pytest.MonkeyPatch, **ends: tuple[str, str]) -> list[F
 
 def test_a_caught_mistake_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = ("wrong", "loss: error 1")
-    found = run_with(monkeypatch, unchanged=("ok", ""), seen=wrong, unseen=("ok", ""))
-    assert missed(found) == []
-    assert [each.figure for each in found] == [
+    findings = run_with(monkeypatch, unchanged=("ok", ""), seen=wrong, unseen=("ok", ""))
+    assert missed(findings) == []
+    assert [finding.figure for finding in findings] == [
         *("1 of 1", "1 of 1"),
         *("torch: loss: error 1", "torch: ok"),
     ]
-    assert found[-1].note == "too small"
+    assert findings[-1].note == "too small"
 
 
 @pytest.mark.parametrize(
@@ -104,26 +104,26 @@ def test_a_mistake_that_passes_or_crashes_is_not_caught(
     monkeypatch: pytest.MonkeyPatch, status: str, figure: str
 ) -> None:
     end = (status, "TypeError" if status == "failed" else "")
-    found = run_with(monkeypatch, unchanged=("ok", ""), seen=end, unseen=("ok", ""))
-    assert [each.met for each in found] == [True, False, False, True]
-    assert found[2].figure == figure
+    findings = run_with(monkeypatch, unchanged=("ok", ""), seen=end, unseen=("ok", ""))
+    assert [finding.met for finding in findings] == [True, False, False, True]
+    assert findings[2].figure == figure
 
 
 def test_a_crash_is_an_error_below_rounding_too(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong, crash = ("wrong", "loss: error 1"), ("failed", "TypeError")
-    found = run_with(monkeypatch, unchanged=("ok", ""), seen=wrong, unseen=crash)
-    assert [each.met for each in found] == [True, True, True, False]
+    findings = run_with(monkeypatch, unchanged=("ok", ""), seen=wrong, unseen=crash)
+    assert [finding.met for finding in findings] == [True, True, True, False]
 
 
 def test_a_mistake_that_was_not_run_is_not_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = run_with(monkeypatch, unchanged=("ok", ""), unseen=("ok", ""))
-    assert [each.met for each in found] == [True, False, False, True]
+    findings = run_with(monkeypatch, unchanged=("ok", ""), unseen=("ok", ""))
+    assert [finding.met for finding in findings] == [True, False, False, True]
 
 
 def test_a_refused_copy_without_a_mistake_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = ("wrong", "loss: error 1")
-    found = run_with(monkeypatch, unchanged=wrong, seen=wrong, unseen=("ok", ""))
-    assert [each.met for each in found] == [False, True, True, True]
+    findings = run_with(monkeypatch, unchanged=wrong, seen=wrong, unseen=("ok", ""))
+    assert [finding.met for finding in findings] == [False, True, True, True]
 
 
 def run_of(folder: Path, mistakes: Sequence[Mistake]) -> list[Finding]:
@@ -139,7 +139,7 @@ def run_of(folder: Path, mistakes: Sequence[Mistake]) -> list[Finding]:
 @pytest.mark.real
 @pytest.mark.alone
 def test_some_mistakes_in_real_adapters_are_caught(tmp_path: Path) -> None:
-    assert missed(run_of(tmp_path, [each for each in EVERY if each.name in FEW])) == []
+    assert missed(run_of(tmp_path, [mistake for mistake in EVERY if mistake.name in FEW])) == []
 
 
 @pytest.mark.real
@@ -178,10 +178,10 @@ def test_the_page_takes_mutations_from_their_own_run(
 def test_the_published_run_is_of_the_mistakes_of_today() -> None:
     # The place of a replacement moves with the adapter's code. The mistake stays the same.
     published = read_mistakes(PUBLISHED / mutations.MISTAKES.name)
-    assert [replace(each, edits={}) for each in published] == [
-        replace(each, edits={}) for each in EVERY
+    assert [replace(mistake, edits={}) for mistake in published] == [
+        replace(mistake, edits={}) for mistake in EVERY
     ]
-    assert not [each.what for each in judged(PUBLISHED) if "not run" in each.figure]
+    assert not [finding.what for finding in judged(PUBLISHED) if "not run" in finding.figure]
 
 
 def test_every_mistake_of_the_published_run_is_caught() -> None:

@@ -93,15 +93,15 @@ def test_what_is_written_passes_the_linter_of_the_project(written: Copy) -> None
 
 
 def test_what_is_written_is_listed(written: Copy) -> None:
-    found = json.loads(written("list", "--json").stdout)
-    arms = {row["arm"]: row for row in found["adapters"]}
+    document = json.loads(written("list", "--json").stdout)
+    arms = {row["arm"]: row for row in document["adapters"]}
     assert arms["aged:eager"]["models"] == ["mlp"]
     assert arms["aged:eager"]["phases"] == ["inference", "training"]
     for name in new.STARTED:
         assert all(
             "plain" in row["models"] for arm, row in arms.items() if arm.startswith(f"{name}:")
         )
-    presets = next(row["presets"] for row in found["models"] if row["name"] == "plain")
+    presets = next(row["presets"] for row in document["models"] if row["name"] == "plain")
     assert {name: facts["parameter_count"] for name, facts in presets.items()} == {
         "tiny": 33 * 10,
         "small": 257 * 10,
@@ -118,7 +118,7 @@ def test_a_new_framework_changes_no_file_outside_its_folder(written: Copy) -> No
         ("adapters", name) for name in ("aged", *OTHER_NAMES)
     }
     kept = {path for path in before & after if (ROOT / path).is_file()}
-    assert all((ROOT / each).read_bytes() == (written.folder / each).read_bytes() for each in kept)
+    assert all((ROOT / path).read_bytes() == (written.folder / path).read_bytes() for path in kept)
 
 
 def test_a_new_framework_has_a_colour_of_its_own(written: Copy) -> None:
@@ -127,11 +127,11 @@ def test_a_new_framework_has_a_colour_of_its_own(written: Copy) -> None:
         "from levelfield.harness.report.colours import colour;"
         "print(*(colour(name) for name in frameworks()))"
     )
-    found = written.python(program).stdout.split()
-    assert len(set(found)) == len(found)
+    words = written.python(program).stdout.split()
+    assert len(set(words)) == len(words)
     folders = [path.parent.name for path in written.folder.glob("adapters/*/env.toml")]
     assert {"aged", *OTHER_NAMES} < set(folders)
-    assert len(found) >= len(folders)
+    assert len(words) >= len(folders)
 
 
 def test_every_template_is_used(written: Copy) -> None:
@@ -150,17 +150,17 @@ def test_every_template_is_used(written: Copy) -> None:
 
 @pytest.mark.real
 def test_a_new_framework_passes_the_check_at_once(written: Copy) -> None:
-    found = written.statuses("--arms", "aged:eager", "--models", "mlp")
-    assert found == {("aged:eager", "inference"): "ok", ("aged:eager", "training"): "ok"}
+    outcomes = written.statuses("--arms", "aged:eager", "--models", "mlp")
+    assert outcomes == {("aged:eager", "inference"): "ok", ("aged:eager", "training"): "ok"}
 
 
 @pytest.mark.real
 def test_a_new_model_passes_the_check_at_once(written: Copy) -> None:
     arms = "torch:eager,jax:jit,reference:numpy"
-    found = written.statuses(
+    outcomes = written.statuses(
         "--models", "plain", "--arms", arms, "--phases", "inference,training", "--optimizers", "sgd"
     )
-    assert {key for key, status in found.items() if status == "ok"} == {
+    assert {key for key, status in outcomes.items() if status == "ok"} == {
         *((arm, "inference") for arm in arms.split(",")),
         ("torch:eager", "training"),
         ("jax:jit", "training"),
@@ -189,8 +189,8 @@ def test_a_package_of_its_own_is_found_by_its_entry_point(wheel: Copy, tmp_path:
     entry = "[levelfield.adapters]\nlonely = levelfield_lonely\n"
     (information / "entry_points.txt").write_text(entry)
     arguments = ("--arms", "lonely:*", "--models", "mlp", "--phases", "inference")
-    found = wheel.statuses(*arguments, path=str(folder))
-    assert found == {("lonely:eager", "inference"): "ok"}
+    outcomes = wheel.statuses(*arguments, path=str(folder))
+    assert outcomes == {("lonely:eager", "inference"): "ok"}
 
 
 def test_without_a_checkout_the_commands_say_what_to_do(wheel: Copy) -> None:

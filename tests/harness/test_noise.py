@@ -67,10 +67,10 @@ def test_the_spread_of_canaries_is_that_of_the_worst_core() -> None:
 
 def test_a_canary_leaves_the_affinity_as_it_was() -> None:
     before = os.sched_getaffinity(0)
-    found = noise.canary(sorted(before))
+    timings = noise.canary(sorted(before))
     assert os.sched_getaffinity(0) == before
-    assert len(found) == len(before)
-    assert all(seconds > 0 for seconds in found)
+    assert len(timings) == len(before)
+    assert all(seconds > 0 for seconds in timings)
 
 
 def test_the_cpu_time_of_another_process() -> None:
@@ -103,14 +103,14 @@ def test_a_burning_neighbour_is_foreign_and_own_work_is_not() -> None:
             while time.process_time() < own + 0.3:
                 pass
             used, theirs = time.process_time() - own, noise.cpu_seconds(burner.pid) - theirs
-            found = noise.difference(before, noise.read([core]), used, 1)
+            load = noise.difference(before, noise.read([core]), used, 1)
         finally:
             os.sched_setaffinity(0, before_pinning)
             burner.kill()
-    counted, ticks = found.foreign_seconds + found.steal_seconds, 5 * noise.TICK_SECONDS
+    counted, ticks = load.foreign_seconds + load.steal_seconds, 5 * noise.TICK_SECONDS
     assert theirs > 0.1
     assert counted > theirs - ticks
-    assert found.foreign_seconds < found.wall_seconds - used + ticks
+    assert load.foreign_seconds < load.wall_seconds - used + ticks
 
 
 class Machine:
@@ -221,9 +221,9 @@ def test_a_session_waits_for_quiet_and_not_for_ever(
     quiet_from: int, quiet: bool, waited: float
 ) -> None:
     clock = Clock(quiet_from)
-    found = noise.wait_until_quiet(60.0, reader=clock.read, sleep=clock.sleep)
-    assert (found.quiet, found.waited_seconds) == (quiet, waited)
-    assert (found.foreign_share > noise.FOREIGN_SHARE) is not quiet
+    wait = noise.wait_until_quiet(60.0, reader=clock.read, sleep=clock.sleep)
+    assert (wait.quiet, wait.waited_seconds) == (quiet, waited)
+    assert (wait.foreign_share > noise.FOREIGN_SHARE) is not quiet
 
 
 @pytest.mark.parametrize(("burnt", "quiet"), [(3, False), (35, False), (4, True)])

@@ -194,25 +194,27 @@ def typed(*words: str) -> str:
 
 @pytest.mark.parametrize("name", reference.definitions())
 def test_a_model_is_listed_with_its_sizes_names_shapes_and_axes(name: str) -> None:
-    found = json.loads(typed("list", "models", name, "--preset", "tiny", "--json", "--batch", "3"))
+    document = json.loads(
+        typed("list", "models", name, "--preset", "tiny", "--json", "--batch", "3")
+    )
     model = reference.get(name)
-    assert found["sizes"] == json.loads(json.dumps(dict(model.sizes("tiny"))))
-    assert found["file"] == f"{model.file}.py"
+    assert document["sizes"] == json.loads(json.dumps(dict(model.sizes("tiny"))))
+    assert document["file"] == f"{model.file}.py"
     summary = reference.summarize(model, "tiny", 3)
     for kind in ("inputs", "parameters", "state", "outputs"):
-        assert {n: a["shape"] for n, a in found[kind].items()} == {
+        assert {n: a["shape"] for n, a in document[kind].items()} == {
             spec.name: list(spec.shape) for spec in getattr(summary, kind)
         }
-    for array in found["parameters"].values():
+    for array in document["parameters"].values():
         for axis, factors in array["flattened"].items():
             size = array["shape"][array["axes"].index(axis)]
             assert math.prod(factors.values()) == size
-    trained = [name for each in found["objectives"] for name in each["trains"]]
-    assert sorted(trained) == sorted(found["parameters"])
-    assert (found["generation"] is not None) is (model.generation is not None)
+    trained = [name for objective in document["objectives"] for name in objective["trains"]]
+    assert sorted(trained) == sorted(document["parameters"])
+    assert (document["generation"] is not None) is (model.generation is not None)
     shown = typed("list", "models", name, "--preset", "tiny")
-    assert all(word in shown for word in (*found["parameters"], *found["sizes"]))
-    assert f"{found['parameter_count']:,} parameters" in shown
+    assert all(word in shown for word in (*document["parameters"], *document["sizes"]))
+    assert f"{document['parameter_count']:,} parameters" in shown
 
 
 def test_a_flattened_axis_is_listed_with_the_axes_that_it_has_come_from() -> None:
@@ -256,9 +258,11 @@ def test_advice_knows_the_models_of_a_folder(mine: Path, tmp_path: Path) -> None
     words = ("advise", str(run), "--task", "wide_and_deep", "--json")
     with pytest.raises(UnknownName, match="unknown task 'wide_and_deep'"):
         typed(*words)
-    found = json.loads(typed(*words, "--models-from", str(mine)))
-    assert found["need"]["task"] == "wide_and_deep"
-    assert [each.partition(" ")[0] for each in found["evidence"]] == ["wide_and_deep/small"]
+    document = json.loads(typed(*words, "--models-from", str(mine)))
+    assert document["need"]["task"] == "wide_and_deep"
+    assert [evidence.partition(" ")[0] for evidence in document["evidence"]] == [
+        "wide_and_deep/small"
+    ]
 
 
 def test_a_report_knows_the_operations_of_a_model_of_a_folder(mine: Path, tmp_path: Path) -> None:
@@ -387,7 +391,7 @@ def test_a_third_partys_framework_runs_a_model_from_a_folder_and_a_run_knows_it_
     assert done.code == 0, done
     (run,) = (tmp_path / "results").iterdir()
     records = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
-    statuses = [each["status"] for each in records if each["record"] == "status"]
+    statuses = [record["status"] for record in records if record["record"] == "status"]
     assert statuses == ["ok", "ok"], done
     description: dict[str, Any] = json.loads((run / "run.json").read_text())
     assert description["models"]["wide_and_deep"]["folder"] == "mine"
@@ -486,8 +490,8 @@ def test_a_preset_of_ones_own_has_the_sizes_of_its_base_with_its_changes(own: Pa
     sizes = reference.get("mlp").sizes("mine")
     assert sizes == {"features": 20, "hidden": (48, 24), "classes": 10}
     assert reference.get("mlp").sizes("tiny")["features"] == 32
-    found = json.loads(typed("list", "models", "mlp", "--preset", "mine", "--json"))
-    assert found["parameters"]["hidden2/kernel"]["shape"] == [48, 24]
+    document = json.loads(typed("list", "models", "mlp", "--preset", "mine", "--json"))
+    assert document["parameters"]["hidden2/kernel"]["shape"] == [48, 24]
     with pytest.raises(UnknownName, match="unknown size 'hidden' in preset mine for model gru"):
         validated(replace(suite, models=("gru",)))
     own.write_text(OWN.replace('base = "tiny"\n', "").replace("features = 20", ""))
@@ -502,8 +506,8 @@ def test_a_derived_size_is_listed_as_such_and_no_preset_states_it(name: str) -> 
         sizes, derived = model.sizes(preset), model.derive(stated)
         assert sizes == {**stated, **derived}
         assert stated.keys().isdisjoint(derived)
-        found = json.loads(typed("list", "models", name, "--preset", preset, "--json"))
-        assert found["derived"] == list(derived)
+        document = json.loads(typed("list", "models", name, "--preset", preset, "--json"))
+        assert document["derived"] == list(derived)
         shown = typed("list", "models", name, "--preset", preset)
         origins = dict(re.findall(r"^(\w+) .* (derived|the preset) *$", shown, re.MULTILINE))
         assert origins == {

@@ -488,8 +488,8 @@ def test_a_lower_hard_limit_of_memory_stays(start: Start, tmp_path: Path) -> Non
     interpreter.write_text(f"#!/bin/sh\nulimit -d {limit >> 10}\nexec '{sys.executable}' \"$@\"\n")
     interpreter.chmod(0o755)
     for asked, expected in ((limit * 4, limit), (limit // 2, limit // 2)):
-        found = ask(start(interpreter=interpreter, memory_limit_bytes=asked), "well")
-        assert found["data_limit"] == expected
+        reply = ask(start(interpreter=interpreter, memory_limit_bytes=asked), "well")
+        assert reply["data_limit"] == expected
 
 
 def test_parking_what_has_died_does_not_wait(start: Start) -> None:
@@ -524,8 +524,8 @@ def test_a_forked_child_that_holds_the_pipes_does_not_hide_a_death(
 ) -> None:
     worker = start()
     # The child sleeps ten times as long as this waits, and would make it a timeout.
-    found = failure_of(worker, "fork, exit", PATIENCE_SECONDS)
-    assert found == ("failed", "left with exit code 3 during 'start'")
+    failure = failure_of(worker, "fork, exit", PATIENCE_SECONDS)
+    assert failure == ("failed", "left with exit code 3 during 'start'")
     assert_gone(pids, 2)
 
 
@@ -559,9 +559,9 @@ def test_the_affinity_holds_before_the_first_instruction(start: Start, tmp_path:
         f"exec '{sys.executable}' \"$@\"\n"
     )
     interpreter.chmod(0o755)
-    found = ask(start(interpreter=interpreter, cores=[core]), "well")
+    reply = ask(start(interpreter=interpreter, cores=[core]), "well")
     assert first.read_text().split() == ["Cpus_allowed_list:", str(core)]
-    assert found["cores"] == f"[{core}]"
+    assert reply["cores"] == f"[{core}]"
     assert os.sched_getaffinity(0) == own
 
 
@@ -569,9 +569,9 @@ def test_a_worker_sees_the_variables_that_it_was_given_and_no_others(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "17")
-    found = ask(start(), "well")
+    reply = ask(start(), "well")
     given = {"PIDS", "PATH", process.MARK}
-    assert given <= set(json.loads(str(found["variables"]))) <= {*given, "LC_CTYPE"}
+    assert given <= set(json.loads(str(reply["variables"]))) <= {*given, "LC_CTYPE"}
 
 
 def test_output_is_kept_up_to_the_limit_and_never_blocks(start: Start, tmp_path: Path) -> None:

@@ -142,8 +142,8 @@ def test_an_arm_is_not_blamed_for_waiting_while_others_used_its_core(
     rounds = loaded.rounds.assign(foreign_share=share, watched_cores=cores)
     loaded = dataclasses.replace(loaded, slices=slices, rounds=rounds)
     (comparison,) = comparisons_of(loaded)
-    said = [line for line in findings(loaded, comparison) if "waited for a core 48%" in line]
-    assert bool(said) is blamed
+    lines = [line for line in findings(loaded, comparison) if "waited for a core 48%" in line]
+    assert bool(lines) is blamed
 
 
 def test_too_much_quarantine_voids(tmp_path: Path) -> None:
@@ -163,10 +163,10 @@ def test_break_even_is_told_of_arms_that_start_faster(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("times", "share", "told"), [(9.0, 0.02, True), (9.0, 0.5, False), (1.5, 0.02, False)]
+    ("times", "share", "shown"), [(9.0, 0.02, True), (9.0, 0.5, False), (1.5, 0.02, False)]
 )
 def test_a_surprisingly_slow_arm_is_told_how_little_is_arithmetic(
-    tmp_path: Path, times: float, share: float, told: bool
+    tmp_path: Path, times: float, share: float, shown: bool
 ) -> None:
     frames = load(write_run(tmp_path, arms=("jax:jit", "flax:jit"), models=("mlp",)))
     comparison = comparisons_of(frames)[0]
@@ -174,16 +174,16 @@ def test_a_surprisingly_slow_arm_is_told_how_little_is_arithmetic(
     rows = comparison.rows.assign(
         step_seconds=comparison.rows["arm"].map(seconds), roofline_share=share
     )
-    found = [
+    lines = [
         text
         for text in findings(frames, dataclasses.replace(comparison, rows=rows))
         if "arithmetic" in text
     ]
-    assert bool(found) is told
+    assert bool(lines) is shown
     start = "flax:jit: its step takes 9.0 times as long as the fastest"
-    assert all(text.startswith(start) for text in found)
-    assert all("would take 0.180 ms of its 9.00 ms" in text for text in found)
-    assert all("nnx.jit traverses the object graph" in text for text in found)
+    assert all(text.startswith(start) for text in lines)
+    assert all("would take 0.180 ms of its 9.00 ms" in text for text in lines)
+    assert all("nnx.jit traverses the object graph" in text for text in lines)
 
 
 @pytest.mark.parametrize(
@@ -194,12 +194,12 @@ def test_a_way_of_writing_a_model_that_costs_time_is_noted_below_its_number(
     tmp_path: Path, arm: str, model: str, noted: bool
 ) -> None:
     frames = load(write_run(tmp_path, arms=(arm,), models=(model,), statuses={}))
-    found = [
+    lines = [
         text
         for text in findings(frames, comparisons_of(frames)[0])
         if "pack_padded_sequence" in text
     ]
-    assert [text.startswith(f"{arm}: it packs sequences") for text in found] == [True] * noted
+    assert [text.startswith(f"{arm}: it packs sequences") for text in lines] == [True] * noted
 
 
 def test_an_arm_without_a_number_has_no_note(tmp_path: Path) -> None:
@@ -215,10 +215,10 @@ def test_a_loose_gate_is_told_once_for_all_arms(tmp_path: Path) -> None:
     assert not [line for line in findings(frames, comparison) if "gate was loose" in line]
     rows = comparison.rows.assign(loose="trained up to 0.67")
     lines = [*findings(frames, dataclasses.replace(comparison, rows=rows))]
-    told = [line for line in lines if "gate was loose" in line]
+    notes = [line for line in lines if "gate was loose" in line]
     assert len(rows) > 1
-    assert len(told) == 1
-    assert "trained up to 0.67" in told[0]
+    assert len(notes) == 1
+    assert "trained up to 0.67" in notes[0]
 
 
 def test_two_blocks_make_a_report_whose_intervals_say_nothing(tmp_path: Path) -> None:

@@ -53,13 +53,13 @@ def stated() -> dict[str, str]:
 def test_every_built_in_framework_has_the_colour_of_its_folder() -> None:
     own = stated()
     assert {name: colours.colour(name) for name in own} == own
-    assert all(re.fullmatch("#[0-9A-F]{6}", each) for each in own.values())
+    assert all(re.fullmatch("#[0-9A-F]{6}", colour) for colour in own.values())
     assert len(set(own.values())) == len(own) >= 18
 
 
 def distance(one: str, other: str) -> float:
     """Of two colours in the RGB cube, whose side is 1."""
-    parts = [[int(each[at : at + 2], 16) / 255 for at in (1, 3, 5)] for each in (one, other)]
+    parts = [[int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)] for colour in (one, other)]
     return math.dist(*parts)
 
 
@@ -72,7 +72,10 @@ def test_a_framework_without_a_colour_gets_a_constant_one_apart_from_those_in_us
     chosen = {name: colours.colour(name) for name in (*strange, "uninstalled")}
     assert chosen == {name: colours.colour(name) for name in (*strange, "uninstalled")}
     for name, own in chosen.items():
-        others = [*stated().values(), *(each for other, each in chosen.items() if other != name)]
+        others = [
+            *stated().values(),
+            *(colour for other, colour in chosen.items() if other != name),
+        ]
         assert min(distance(own, other) for other in others) >= colours.APART
     # A colour that a folder states is kept, and another framework makes way for it.
     first = chosen["framework0"]
@@ -112,8 +115,10 @@ def test_every_chart_has_every_arm_and_the_status_of_those_without_data(
 def test_every_slice_is_a_dot_and_none_of_an_arm_that_is_not_ok(tmp_path: Path) -> None:
     frames = frames_of(tmp_path, statuses={9: "timeout"}, loud=[(1, 0)])
     inference, training = step_time_chart(frames).axes
-    scatters = [each for each in inference.collections if hasattr(each, "get_sizes")]
-    times = sorted(x for each in scatters for x, _ in each.get_offsets())
+    scatters = [
+        collection for collection in inference.collections if hasattr(collection, "get_sizes")
+    ]
+    times = sorted(x for scatter in scatters for x, _ in scatter.get_offsets())
     own = frames.slices[
         (frames.slices["phase"] == "inference")
         & (frames.slices["statistic"] == "throughput")
@@ -121,11 +126,13 @@ def test_every_slice_is_a_dot_and_none_of_an_arm_that_is_not_ok(tmp_path: Path) 
         & (frames.slices["arm"] != "torch:eager#2")
     ]
     assert times == pytest.approx(sorted(own["step_seconds"] * 1000))
-    hollow = [(each.get_facecolors()[:, 3] == 0).sum() for each in scatters]
+    hollow = [(scatter.get_facecolors()[:, 3] == 0).sum() for scatter in scatters]
     assert hollow == [1] * len(ARMS)
     assert inference.get_ylim() == (5.5, -0.5)  # the first arm is on top
-    scatters = [each for each in training.collections if hasattr(each, "get_sizes")]
-    rows = {round(y) for each in scatters for _, y in each.get_offsets()}
+    scatters = [
+        collection for collection in training.collections if hasattr(collection, "get_sizes")
+    ]
+    rows = {round(y) for scatter in scatters for _, y in scatter.get_offsets()}
     assert rows == set(range(5))  # the arm without a number is the last
 
 

@@ -35,9 +35,9 @@ def test_ratios_are_to_the_fastest_and_failures_have_none(tmp_path: Path) -> Non
     for name, part in data.groupby("comparison"):
         mine = table[(table["phase"] == ("inference" if "inference" in name else "training"))]
         seconds = mine[mine["status"] == "ok"].set_index("arm")["step_seconds"]
-        found = part.set_index("arm")["ratio"].dropna()
-        assert found.min() == 1
-        assert dict(found) == pytest.approx(dict(seconds / seconds.min()))
+        ratios = part.set_index("arm")["ratio"].dropna()
+        assert ratios.min() == 1
+        assert dict(ratios) == pytest.approx(dict(seconds / seconds.min()))
     (failed,) = data[data["status"] == "wrong"].to_dict("records")
     assert numpy.isnan(failed["ratio"])
 
@@ -101,8 +101,8 @@ def test_scaling_needs_something_swept(tmp_path: Path) -> None:
 
 def test_learning_is_shown_by_epoch_and_by_time(tmp_path: Path) -> None:
     frames = frames_of(tmp_path, statuses={1: "failed"})
-    found = comparisons_of(frames)
-    data = series.learning_data(frames, found)
+    comparisons = comparisons_of(frames)
+    data = series.learning_data(frames, comparisons)
     learned = summary(frames).query("phase == 'training' and status == 'ok'")
     learned = learned[~learned["arm"].str.endswith("#2")]
     assert sorted(set(data["arm"])) == sorted(learned["arm"])
@@ -112,7 +112,7 @@ def test_learning_is_shown_by_epoch_and_by_time(tmp_path: Path) -> None:
         assert mine["test_accuracy"].iloc[-1] == row["test_accuracy"]
         whole = row["startup_seconds"] + 400 * row["step_seconds"]
         assert mine["seconds"].iloc[-1] == pytest.approx(whole)
-    shown = [text.get_text() for text in texts(curves.learning_chart(frames, found))]
+    shown = [text.get_text() for text in texts(curves.learning_chart(frames, comparisons))]
     assert all(shown.count(arm) == 2 for arm in learned["arm"])
 
 

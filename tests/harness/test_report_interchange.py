@@ -36,19 +36,19 @@ def test_pytest_benchmark_compares_what_we_write(tmp_path: Path) -> None:
 
 def test_a_benchmark_has_every_clean_slice(tmp_path: Path) -> None:
     frames = frames_of(tmp_path, statuses={2: "wrong"}, loud=[(1, 0)])
-    found = json.loads(benchmark_json(frames, comparisons_of(frames)))["benchmarks"]
+    benchmarks = json.loads(benchmark_json(frames, comparisons_of(frames)))["benchmarks"]
     slices = counted(frames.slices, "throughput", "arm", "phase")
     slices = slices[~slices["arm"].str.endswith("#2")]
-    told = summary(frames)
-    fine = told[(told["status"] == "ok") & ~told["arm"].str.endswith("#2")]
-    assert len(found) == len(fine)
-    for each in found:
-        phase = "inference" if "inference" in each["group"] else "training"
-        mine = slices[(slices["arm"] == each["name"]) & (slices["phase"] == phase)]
-        assert each["stats"]["data"] == mine["step_seconds"].tolist()
-        assert each["stats"]["rounds"] == len(mine)
-        assert each["stats"]["median"] == pytest.approx(mine["step_seconds"].median())
-        assert each["stats"]["min"] <= each["stats"]["q1"] <= each["stats"]["q3"]
+    table = summary(frames)
+    fine = table[(table["status"] == "ok") & ~table["arm"].str.endswith("#2")]
+    assert len(benchmarks) == len(fine)
+    for benchmark in benchmarks:
+        phase = "inference" if "inference" in benchmark["group"] else "training"
+        mine = slices[(slices["arm"] == benchmark["name"]) & (slices["phase"] == phase)]
+        assert benchmark["stats"]["data"] == mine["step_seconds"].tolist()
+        assert benchmark["stats"]["rounds"] == len(mine)
+        assert benchmark["stats"]["median"] == pytest.approx(mine["step_seconds"].median())
+        assert benchmark["stats"]["min"] <= benchmark["stats"]["q1"] <= benchmark["stats"]["q3"]
 
 
 def test_latex_has_every_arm_and_no_character_of_its_own(tmp_path: Path) -> None:

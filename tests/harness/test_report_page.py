@@ -71,9 +71,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_the_page_loads_without_an_error_and_fetches_nothing(page: str, tmp_path: Path) -> None:
     asked = "performance.getEntriesByType('resource').map(each => each.name.slice(0, 5))"
-    found = shown(page, tmp_path, f"[document.title, {asked}]")
-    assert found.console == []
-    title, fetched = found.result
+    texts = shown(page, tmp_path, f"[document.title, {asked}]")
+    assert texts.console == []
+    title, fetched = texts.result
     assert title == "Levelfield report"
     assert set(fetched) <= {"data:"}
 
@@ -138,10 +138,10 @@ def test_hostile_texts_are_shown_as_text(tmp_path: Path) -> None:
     page = html(frames, comparisons_of(frames))
     assert "<script>document" not in page and "<img src=x" not in page
     assert page.count(markup.escape(HOSTILE).replace("&#x27;", "&#39;"))
-    found = shown(
+    texts = shown(
         page, tmp_path, "[document.title, document.querySelectorAll('img[src=x]').length]"
     )
-    assert found.result == ["Levelfield report", 0]
+    assert texts.result == ["Levelfield report", 0]
 
 
 def test_the_summary_says_what_can_be_concluded_and_what_cannot(tmp_path: Path) -> None:
@@ -152,11 +152,11 @@ def test_the_summary_says_what_can_be_concluded_and_what_cannot(tmp_path: Path) 
     )
     for run, void in ((calm, 0), (loud, 2)):
         frames = load(run)
-        found = comparisons_of(frames)
-        summary_part = html(frames, found).partition("Error of this session")[0]
+        comparisons = comparisons_of(frames)
+        summary_part = html(frames, comparisons).partition("Error of this session")[0]
         assert summary_part.count(">void: ") == void
         assert (f"{void} of 2 comparisons are void" in summary_part) is bool(void)
-        sets = [comparison.judged["throughput"].verdicts.fastest for comparison in found]
+        sets = [comparison.judged["throughput"].verdicts.fastest for comparison in comparisons]
         assert all(sets) is not bool(void)
         assert all(f">{', '.join(fastest)}<" in summary_part for fastest in sets if fastest)
 
@@ -185,14 +185,14 @@ def test_every_cell_is_in_the_page_with_its_reason(tmp_path: Path) -> None:
 
 def test_no_number_of_a_failed_cell_is_in_the_page(tmp_path: Path) -> None:
     frames = frames_of(tmp_path, statuses={2: "failed", 3: "timeout"})
-    told = summary(frames)
-    failed = told[(told["status"] != "ok") & told["step_seconds"].notna()]
+    table = summary(frames)
+    failed = table[(table["status"] != "ok") & table["step_seconds"].notna()]
     assert len(failed), "a cell that failed after it was timed"
     page = html(frames, comparisons_of(frames))
     for row in failed.to_dict("records"):
         for name in ("step_seconds", "first_step_seconds"):
             assert f">{significant(row[name], 4)}<" not in page
-    fine = told[told["status"] == "ok"]
+    fine = table[table["status"] == "ok"]
     assert f">{significant(fine['step_seconds'].iloc[0], 4)}<" in page
 
 

@@ -123,14 +123,14 @@ def parsed(data: bytes) -> list[dict[str, Any]]:
 
 def marked(place: Place) -> list[psutil.Process]:
     """Every living process that a command of this file started."""
-    found = []
+    numbers = []
     for process in psutil.process_iter():
         try:
             if process.environ().get("TMPDIR", "").startswith(place.marker):
-                found.append(process)
+                numbers.append(process)
         except psutil.Error:
             continue
-    return found
+    return numbers
 
 
 def assert_nobody_survives(place: Place) -> None:
@@ -150,9 +150,9 @@ def slices_of(records: list[dict[str, Any]]) -> list[Slice]:
 
 
 def statuses_of(records: list[dict[str, Any]]) -> dict[str, str]:
-    found = [(r["cell"], r["status"]) for r in records if r["record"] == "status"]
-    assert len(found) == len(dict(found)), "a cell has two statuses"
-    return dict(found)
+    ends = [(r["cell"], r["status"]) for r in records if r["record"] == "status"]
+    assert len(ends) == len(dict(ends)), "a cell has two statuses"
+    return dict(ends)
 
 
 def assert_complete(run: Path) -> None:
@@ -200,8 +200,8 @@ def test_an_undisturbed_run_is_complete(undisturbed: Undisturbed) -> None:
 
 def begun(results: Path) -> Path | None:
     """The run that was begun last, if it came as far as saying what it is."""
-    found = sorted(results.glob("*/run.json"), key=lambda path: path.stat().st_mtime_ns)
-    return found[-1].parent if found else None
+    folders = sorted(results.glob("*/run.json"), key=lambda path: path.stat().st_mtime_ns)
+    return folders[-1].parent if folders else None
 
 
 def watch(started: Started, results: Path, moment: Callable[[int], bool], before: bytes) -> bytes:
@@ -406,10 +406,10 @@ def test_a_disk_that_fills_up_loses_one_record_and_a_resume_makes_it_good(
     started.process.send_signal(signal.SIGCONT)
     done = started.done()
     assert (done.code, done.output) == (1, "")
-    goes_on, said = lines_of(done)
+    goes_on, lines = lines_of(done)
     assert goes_on == GOES_ON
-    assert said.startswith(f"levelfield: {interrupted / 'records.jsonl'}: the disk is full; ")
-    assert said.endswith(f"levelfield run --resume '{interrupted}'")
+    assert lines.startswith(f"levelfield: {interrupted / 'records.jsonl'}: the disk is full; ")
+    assert lines.endswith(f"levelfield run --resume '{interrupted}'")
     assert_nobody_survives(place)
     after = records_of(interrupted)
     assert room - 1000 <= len(after) <= room
@@ -426,9 +426,9 @@ def test_a_disk_that_fills_up_loses_one_record_and_a_resume_makes_it_good(
 @pytest.fixture(scope="module")
 def terminal(place: Place) -> Iterator[Terminal]:
     unmarked = {name: value for name, value in place.environment.items() if name != "TMPDIR"}
-    found = Terminal(unmarked, place.folder)
-    yield found
-    found.close()
+    shell = Terminal(unmarked, place.folder)
+    yield shell
+    shell.close()
 
 
 def test_resuming_what_is_finished_reports_and_does_nothing_else(

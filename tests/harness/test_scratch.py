@@ -159,9 +159,9 @@ def test_a_run_on_a_full_disk_ends_in_one_line_and_can_be_resumed(
 
     done = typed(suite, "--phases", "inference", "--presets", "small")
     (run,) = (tmp_path / "results").iterdir()
-    said = [line for line in done.errors.splitlines() if line.startswith("levelfield: ")]
+    lines = [line for line in done.errors.splitlines() if line.startswith("levelfield: ")]
     assert (done.code, done.output) == (1, ""), done
-    assert said == [
+    assert lines == [
         f"levelfield: {small_disk}: the disk is full; make room, or choose another folder: export"
         " TMPDIR=FOLDER; to go on, type: levelfield run --resume"
         f" {run.relative_to(tmp_path)}"

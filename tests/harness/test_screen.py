@@ -250,5 +250,5 @@ def test_json_is_strict(capsys: pytest.CaptureFixture[str]) -> None:
     def refuse(token: str) -> None:
         raise AssertionError(token)
 
-    found = json.loads(capsys.readouterr().out, parse_constant=refuse)
-    assert found == {"a": None, "b": [None, [1.5, "x"]], "c": None}
+    document = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert document == {"a": None, "b": [None, [1.5, "x"]], "c": None}

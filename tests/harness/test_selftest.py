@@ -27,8 +27,8 @@ FACTS = page.ProofFacts("today", "full", {"version": "1"}, "a processor", 2)
 
 @pytest.fixture(scope="module")
 def probed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finding]:
-    found = probes.probed(tmp_path_factory.mktemp("probes"), quiet)
-    return {finding.what: finding for finding in found}
+    findings = probes.probed(tmp_path_factory.mktemp("probes"), quiet)
+    return {finding.what: finding for finding in findings}
 
 
 def test_every_seeded_fault_is_caught(probed: dict[str, Finding]) -> None:
@@ -42,31 +42,35 @@ def test_every_seeded_fault_is_caught(probed: dict[str, Finding]) -> None:
 
 
 def test_planted_stages_and_memory_are_measured(probed: dict[str, Finding]) -> None:
-    rest = [each for what, each in probed.items() if what.startswith(("planted", "memory", "peak"))]
+    rest = [
+        finding
+        for what, finding in probed.items()
+        if what.startswith(("planted", "memory", "peak"))
+    ]
     assert len(rest) == 9
-    assert [each for each in rest if not each.met] == []
+    assert [finding for finding in rest if not finding.met] == []
 
 
-@pytest.mark.parametrize(("more", "met"), [(0.0, True), (0.1, False), (-0.1, False)])
-def test_planted_seconds_are_judged(more: float, met: bool) -> None:
+@pytest.mark.parametrize(("more", "expected"), [(0.0, True), (0.1, False), (-0.1, False)])
+def test_planted_seconds_are_judged(more: float, expected: bool) -> None:
     arms = ["misbehaving:well", *(arm for _, arm, _ in probes.PLANTED_QUANTITIES.values())]
     least = pandas.DataFrame(0.2, index=arms, columns=list(probes.PLANTED_QUANTITIES))
     for column, (_, arm, seconds) in probes.PLANTED_QUANTITIES.items():
         least.loc[arm, column] += seconds + more
-    found = list(probes.planted(least, 2))
-    assert [finding.met for finding in found] == [met] * 3
-    assert all("the least of 2 runs" in finding.note for finding in found)
+    findings = list(probes.planted(least, 2))
+    assert [finding.met for finding in findings] == [expected] * 3
+    assert all("the least of 2 runs" in finding.note for finding in findings)
 
 
 def test_the_slice_loop_adds_next_to_nothing() -> None:
-    found = list(overhead())
-    assert len(found) == 6
+    findings = list(overhead())
+    assert len(findings) == 6
     # The goal at 20 us is a tenth of a microsecond; a busy machine is given three.
-    assert all(each.value < 3 * 0.005 for each in found)
+    assert all(finding.value < 3 * 0.005 for finding in findings)
 
 
 def test_simulated_goals() -> None:
-    assert all(each.met for each in coverage(1000))
+    assert all(finding.met for finding in coverage(1000))
     assert false_verdicts(1000, 5) <= 0.055 + 4 * 0.007
     assert min(one_after_the_other(1000, "everything")) > 0.25
 
@@ -97,38 +101,38 @@ def test_copies_are_not_told_apart_and_a_disguised_one_is(tmp_path: Path) -> Non
     (finding,) = real.false_verdicts(load(session(tmp_path, "same")), "quiet")
     assert finding.met
     assert finding.figure.startswith("0 of 1")
-    found = load(session(tmp_path, "other"))
-    disguised = found.slices["arm"] == "jax:jit#3"
-    found.slices.loc[disguised, "step_seconds"] *= 1.2
-    (finding,) = real.false_verdicts(found, "quiet")
+    loaded = load(session(tmp_path, "other"))
+    disguised = loaded.slices["arm"] == "jax:jit#3"
+    loaded.slices.loc[disguised, "step_seconds"] *= 1.2
+    (finding,) = real.false_verdicts(loaded, "quiet")
     assert not finding.met
 
 
-@pytest.mark.parametrize(("factor", "met"), [(1.0, True), (0.9, False)])
-def test_planted_slowdowns_are_judged(tmp_path: Path, factor: float, met: bool) -> None:
+@pytest.mark.parametrize(("factor", "expected"), [(1.0, True), (0.9, False)])
+def test_planted_slowdowns_are_judged(tmp_path: Path, factor: float, expected: bool) -> None:
     arms = ("torch:eager", *(f"torch:eager{suffix}" for suffix in real.PLANTED_SLOWDOWNS))
     options = {"arms": arms, "blocks": 17, "rounds": 12, "level": "standard"}
-    found = load(session(tmp_path, "planted", **options))
+    loaded = load(session(tmp_path, "planted", **options))
     for suffix, truth in (("#+5%", 1.05), ("#+3%", 1.03), ("#+2%", 1.02)):
-        mine = found.slices["arm"] == f"torch:eager{suffix}"
-        found.slices.loc[mine, "step_seconds"] *= truth * factor
-    findings = list(real.planted_slowdowns(found))
+        mine = loaded.slices["arm"] == f"torch:eager{suffix}"
+        loaded.slices.loc[mine, "step_seconds"] *= truth * factor
+    findings = list(real.planted_slowdowns(loaded))
     assert len(findings) == 9
-    by_sign = [each.met for each in findings if "wrong sign" in each.what]
-    assert by_sign == [met] * 3
-    assert any(each.met for each in findings if "found by" in each.what) == met
+    by_sign = [finding.met for finding in findings if "wrong sign" in finding.what]
+    assert by_sign == [expected] * 3
+    assert any(finding.met for finding in findings if "found by" in finding.what) == expected
 
 
 def test_burst_rounds_are_counted(tmp_path: Path) -> None:
     run = session(tmp_path, "bursts", loud=[(1, 0), (1, 1)])
-    found = load(run)
-    ends = found.rounds["at_seconds"]
+    loaded = load(run)
+    ends = loaded.rounds["at_seconds"]
     log = tmp_path / "bursts.txt"
     log.write_text("".join(f"{ends[n] - 0.3} {ends[n] - 0.1}\n" for n in (0, 1)))
-    (finding,) = real.bursts_seen(found, log)
+    (finding,) = real.bursts_seen(loaded, log)
     assert finding.met
     log.write_text("".join(f"{ends[n] - 0.3} {ends[n] - 0.1}\n" for n in (0, 7)))
-    (finding,) = real.bursts_seen(found, log)
+    (finding,) = real.bursts_seen(loaded, log)
     assert not finding.met
 
 

@@ -65,13 +65,13 @@ def test_intervals_and_p_values_are_those_of_scipy(
     generator: np.random.Generator, blocks: int, confidence: float
 ) -> None:
     values = generator.normal(0.01, 0.02, (4, blocks))
-    found = estimate(values)
+    sample = estimate(values)
     oracle = stats.ttest_1samp(values, 0.0, axis=-1)
-    np.testing.assert_allclose(found.p_value(), oracle.pvalue, rtol=1e-10)
+    np.testing.assert_allclose(sample.p_value(), oracle.pvalue, rtol=1e-10)
     low, high = stats.t.interval(
         confidence, blocks - 1, loc=values.mean(axis=-1), scale=stats.sem(values, axis=-1)
     )
-    np.testing.assert_allclose(found.interval(confidence), [low, high], rtol=1e-9)
+    np.testing.assert_allclose(sample.interval(confidence), [low, high], rtol=1e-9)
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.005, 0.02])
@@ -79,16 +79,16 @@ def test_tests_of_the_margin_are_one_sided_tests_of_scipy(
     generator: np.random.Generator, margin: float
 ) -> None:
     for values in generator.normal(0.01, 0.02, (50, 8)):
-        found = estimate(values)
+        sample = estimate(values)
         above = stats.ttest_1samp(values, margin, alternative="greater").pvalue
         below = stats.ttest_1samp(values, -margin, alternative="less").pvalue
         expected = min(1.0, 2 * (above if values.mean() > 0 else below))
-        assert found.p_value(margin) == pytest.approx(expected, rel=1e-9)
+        assert sample.p_value(margin) == pytest.approx(expected, rel=1e-9)
         not_above = stats.ttest_1samp(values, margin, alternative="less").pvalue
         not_below = stats.ttest_1samp(values, -margin, alternative="greater").pvalue
-        assert found.tie_p_value(margin) == pytest.approx(max(not_above, not_below), rel=1e-9)
-        low, high = found.interval(0.90)
-        assert (found.tie_p_value(margin) <= 0.05) == (-margin <= low and high <= margin)
+        assert sample.tie_p_value(margin) == pytest.approx(max(not_above, not_below), rel=1e-9)
+        low, high = sample.interval(0.90)
+        assert (sample.tie_p_value(margin) <= 0.05) == (-margin <= low and high <= margin)
 
 
 def test_missing_rounds_and_blocks_are_dropped() -> None:
@@ -96,9 +96,9 @@ def test_missing_rounds_and_blocks_are_dropped() -> None:
     second = np.array([[0.5, 0.5, 0.5, NAN], [4.0, NAN, 4.0, 4.0], [1.0, 2.0, 1.5, NAN]])
     values = paired_blocks(np.array([first, second]), 0, 1)
     np.testing.assert_array_equal(values, [1.0, NAN, 1.5])
-    found = estimate(values)
-    assert (found.log_ratio, found.blocks) == (1.25, 2)
-    assert found.standard_error == pytest.approx(0.25)
+    sample = estimate(values)
+    assert (sample.log_ratio, sample.blocks) == (1.25, 2)
+    assert sample.standard_error == pytest.approx(0.25)
 
 
 def test_the_median_is_numpys(generator: np.random.Generator) -> None:
@@ -123,9 +123,9 @@ def test_infinite_logs_are_refused() -> None:
 
 @pytest.mark.parametrize("values", [[], [NAN, NAN], [0.3], [0.3, NAN]])
 def test_one_block_says_nothing(values: list[float]) -> None:
-    found = estimate(np.array(values))
-    assert found.p_value() == found.tie_p_value(0.1) == 1
-    assert found.half_width() == np.inf
+    sample = estimate(np.array(values))
+    assert sample.p_value() == sample.tie_p_value(0.1) == 1
+    assert sample.half_width() == np.inf
 
 
 def test_no_variance_is_certainty() -> None:
@@ -170,7 +170,7 @@ def test_bootstrap_t_is_the_textbook_loop(generator: np.random.Generator) -> Non
 
 def test_bootstrap_t_repeats_with_its_seed_and_drops_nan() -> None:
     values = np.array([0.01, NAN, 0.02, 0.04, 0.015, 0.03, NAN, 0.012])
-    draws = [bootstrap_t(each, np.random.default_rng(5)) for each in (values, values)]
+    draws = [bootstrap_t(value, np.random.default_rng(5)) for value in (values, values)]
     draws.append(bootstrap_t(values[~np.isnan(values)], np.random.default_rng(5)))
     assert draws[0] == draws[1] == draws[2]
 
@@ -328,12 +328,12 @@ def test_identical_arms_tie(count: int) -> None:
 
 def test_a_verdict_does_not_depend_on_the_order_of_arms(generator: np.random.Generator) -> None:
     logs = flat(1.0, 1.03, 1.06, deviation=0.006) + generator.normal(0, 0.004, (3, 6, 4))
-    told = []
+    verdicts = []
     for order in itertools.permutations(range(3)):
         result = comparison_verdicts(logs[list(order)], [names(3)[at] for at in order])
         pairs = {frozenset((pair.first, pair.second)): pair for pair in result.pairs}
-        told.append({key: (pair.verdict, pair.faster) for key, pair in pairs.items()})
-    assert all(each == told[0] for each in told)
+        verdicts.append({key: (pair.verdict, pair.faster) for key, pair in pairs.items()})
+    assert all(other == verdicts[0] for other in verdicts)
 
 
 def test_blocks_past_a_look_wait() -> None:
@@ -505,15 +505,15 @@ def test_components_are_unbiased_however_unbalanced(generator: np.random.Generat
     truth = np.array([9.0, 4.0, 1.0])  # far from 0, where truncation would bias
     missing = generator.random((12, 5, 4)) < 0.3
     missing[0, 1:] = True
-    found = []
+    components = []
     for _ in range(600):
         effects = [
             generator.normal(size=(12, 5, 4)[:level] + (1,) * (3 - level)) for level in (1, 2, 3)
         ]
         values = sum(np.sqrt(truth[at]) * effect for at, effect in enumerate(effects))
-        found.append(variance_components(np.where(missing, NAN, values)))
-    error = np.std(found, axis=0) / np.sqrt(len(found))
-    assert (np.abs(np.mean(found, axis=0) - truth) < 4 * error).all()
+        components.append(variance_components(np.where(missing, NAN, values)))
+    error = np.std(components, axis=0) / np.sqrt(len(components))
+    assert (np.abs(np.mean(components, axis=0) - truth) < 4 * error).all()
 
 
 def test_components_without_degrees_of_freedom() -> None:
@@ -536,8 +536,10 @@ def test_components_without_degrees_of_freedom() -> None:
 def test_rounds_per_block(
     start: float, one: float, within: float, between: float, rounds: int
 ) -> None:
-    found = rounds_per_block(block_seconds=start, round_seconds=one, within=within, between=between)
-    assert found == rounds
+    planned = rounds_per_block(
+        block_seconds=start, round_seconds=one, within=within, between=between
+    )
+    assert planned == rounds
 
 
 def test_the_rounds_are_the_best_for_the_time() -> None:
@@ -547,9 +549,11 @@ def test_the_rounds_are_the_best_for_the_time() -> None:
         return (between + within / rounds) * (start + rounds * one)
 
     best = min(range(6, 61, 2), key=variance_for_a_second)
-    found = rounds_per_block(block_seconds=start, round_seconds=one, within=within, between=between)
-    assert abs(found - best) <= 2
-    assert variance_for_a_second(found) < 1.01 * variance_for_a_second(best)
+    planned = rounds_per_block(
+        block_seconds=start, round_seconds=one, within=within, between=between
+    )
+    assert abs(planned - best) <= 2
+    assert variance_for_a_second(planned) < 1.01 * variance_for_a_second(best)
 
 
 # Break-even and summaries
@@ -572,11 +576,11 @@ def arms_of(startup: tuple[float, float], step: tuple[float, float]) -> tuple[Fl
 def test_break_even(
     startup: tuple[float, float], step: tuple[float, float], ahead: str, steps: float
 ) -> None:
-    found = break_even(*arms_of(startup, step), np.random.default_rng(3))
-    assert found.first_ahead == ahead
-    assert found.steps == pytest.approx(steps, rel=0.01)
-    assert found.low <= found.steps <= found.high
-    assert found == break_even(*arms_of(startup, step), np.random.default_rng(3))
+    point = break_even(*arms_of(startup, step), np.random.default_rng(3))
+    assert point.first_ahead == ahead
+    assert point.steps == pytest.approx(steps, rel=0.01)
+    assert point.low <= point.steps <= point.high
+    assert point == break_even(*arms_of(startup, step), np.random.default_rng(3))
 
 
 def test_break_even_may_never_come(generator: np.random.Generator) -> None:
@@ -584,16 +588,16 @@ def test_break_even_may_never_come(generator: np.random.Generator) -> None:
     assert break_even(startup, step, generator).first_ahead == "never"
     assert break_even(startup[::-1], step, generator).first_ahead == "always"
     step[1] += np.array([1, -1, 1, -1, 1, -0.5]) * 1e-3
-    found = break_even(startup, step, generator)
-    assert found.first_ahead == "above" and found.high == np.inf and found.low > 0
+    point = break_even(startup, step, generator)
+    assert point.first_ahead == "above" and point.high == np.inf and point.low > 0
 
 
 def test_the_break_even_interval_is_widened_for_few_blocks() -> None:
     """With equal gains it is the mean's own: Hesterberg's sqrt(6 / 5) t(5) deviations / sqrt(6)."""
     debt = stats.norm.ppf((np.arange(6) + 0.5) / 6) + 100.0
     startup, step = np.stack([debt, np.zeros(6)]), np.array([[1.0] * 6, [2.0] * 6])
-    found = [break_even(startup, step, np.random.default_rng(seed)) for seed in range(30)]
-    half = np.mean([each.high - each.low for each in found]) / 2
+    points = [break_even(startup, step, np.random.default_rng(seed)) for seed in range(30)]
+    half = np.mean([point.high - point.low for point in points]) / 2
     generator = np.random.default_rng(99)
     means = debt[generator.integers(6, size=(400_000, 6))].mean(axis=1)
     tail = stats.norm.cdf(np.sqrt(6 / 5) * stats.t.ppf(0.025, 5))
@@ -615,15 +619,15 @@ def summary_of(ratios: list[float], planned: int) -> Across:
 
 def test_summaries_count_every_cell_and_average_by_the_geometric_mean() -> None:
     ratios = [0.5, 2.0, 1.0, 0.8, 0.8, 0.9, 0.7, 1.1]
-    found = summary_of(ratios, planned=12)  # one of them is void
-    assert found.ratio == pytest.approx(stats.gmean(ratios))
-    assert (found.wins, found.ties, found.losses, found.open) == (5, 1, 2, 4)
-    assert found.coverage == 9 / 12
-    assert found.low < found.ratio < found.high
+    across = summary_of(ratios, planned=12)  # one of them is void
+    assert across.ratio == pytest.approx(stats.gmean(ratios))
+    assert (across.wins, across.ties, across.losses, across.open) == (5, 1, 2, 4)
+    assert across.coverage == 9 / 12
+    assert across.low < across.ratio < across.high
 
 
 @pytest.mark.parametrize("count", [1, 4, 7])
 def test_a_summary_of_few_comparisons_has_no_interval(count: int) -> None:
-    found = summary_of([0.5, 2.0, 1.0, 0.8, 0.8, 0.9, 0.7][:count], planned=10)
-    assert np.isnan([found.low, found.high]).all()
-    assert found.wins > 0
+    across = summary_of([0.5, 2.0, 1.0, 0.8, 0.8, 0.9, 0.7][:count], planned=10)
+    assert np.isnan([across.low, across.high]).all()
+    assert across.wins > 0

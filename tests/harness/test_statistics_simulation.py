@@ -45,11 +45,11 @@ MARGIN = float(np.log1p(0.02))
 def coverage(world: str) -> tuple[float, ...]:
     """At each look, of 10 000 sessions: standard error 0.22 percentage points."""
     values = pairs_of(sessions(11, WORLDS[world], count=10_000, effect=0.03))[:, 0]
-    found = []
+    rates = []
     for blocks in LOOKS:
         low, high = estimate(values[:, :blocks]).interval()
-        found.append(float(np.mean((low <= np.log1p(0.03)) & (np.log1p(0.03) <= high))))
-    return tuple(found)
+        rates.append(float(np.mean((low <= np.log1p(0.03)) & (np.log1p(0.03) <= high))))
+    return tuple(rates)
 
 
 def test_intervals_cover_in_every_world() -> None:
@@ -77,13 +77,13 @@ def test_identical_arms_are_told_apart_in_at_most_5_percent(arms: int) -> None:
     for seed in range(12):
         values = pairs_of(sessions(20 + seed, EVERYTHING, count=count // 12, arms=arms))
         differs = np.zeros(len(values), bool)
-        told = np.zeros(len(values), bool)
+        apart = np.zeros(len(values), bool)
         for blocks in LOOKS:
-            found = estimate(values[..., :blocks])
-            differs |= (holm(found.p_value()) <= ALPHA_PER_LOOK).any(axis=-1)
-            told |= np.isin(decide(found, MARGIN), [str(word) for word in BEATEN]).any(axis=-1)
+            sample = estimate(values[..., :blocks])
+            differs |= (holm(sample.p_value()) <= ALPHA_PER_LOOK).any(axis=-1)
+            apart |= np.isin(decide(sample, MARGIN), [str(word) for word in BEATEN]).any(axis=-1)
         differing += int(differs.sum())
-        beaten += int(told.sum())
+        beaten += int(apart.sum())
     assert differing / count <= 0.055
     assert beaten / count <= 0.015  # the margin leaves a fraction of them
 
@@ -142,10 +142,10 @@ def found_by(percent: int, rounds: int, process: float) -> tuple[float, float, f
     values = pairs_of(logs)[:, 0]
     detected, wrong = np.zeros((2, len(values)), bool)
     for look in (look for look in LOOKS if look <= last):
-        found = estimate(values[:, :look])
-        differs = found.p_value() <= ALPHA_PER_LOOK
-        detected |= differs & (found.log_ratio > 0)
-        wrong |= differs & (found.log_ratio < 0)
+        sample = estimate(values[:, :look])
+        differs = sample.p_value() <= ALPHA_PER_LOOK
+        detected |= differs & (sample.log_ratio > 0)
+        wrong |= differs & (sample.log_ratio < 0)
     bias = float(np.mean(np.exp(estimate(values).log_ratio))) - 1 - percent / 100
     return float(detected.mean()), float(wrong.mean()), bias
 
@@ -195,8 +195,8 @@ def test_the_simulated_words_are_those_of_real_cells() -> None:
     logs = sessions(60, EVERYTHING, count=60, arms=4, blocks=10, effect=0.04)
     simulated = decide(estimate(pairs_of(logs)), MARGIN)
     arms = ["planted", "b", "c", "d"]
-    for each, expected in zip(logs, simulated, strict=True):
-        cell: Any = comparison_verdicts(each, arms)
+    for log, expected in zip(logs, simulated, strict=True):
+        cell: Any = comparison_verdicts(log, arms)
         assert [str(pair.verdict) for pair in cell.pairs] == expected.tolist()
         assert all(pair.faster != "planted" for pair in cell.pairs)
 
@@ -204,7 +204,7 @@ def test_the_simulated_words_are_those_of_real_cells() -> None:
 def test_twins_void_a_session_in_1_percent_of_the_looks() -> None:
     """Of 1500 sessions at one look: standard error 0.26 percentage points; bounds are four."""
     logs = sessions(61, EVERYTHING, count=1500, blocks=10)
-    void = [bool(comparison_verdicts(each, ["a", "b"], twin=("a", "b")).void) for each in logs]
+    void = [bool(comparison_verdicts(log, ["a", "b"], twin=("a", "b")).void) for log in logs]
     assert np.mean(void) <= 0.01 + 4 * 0.0026
 
 
@@ -219,6 +219,6 @@ def test_the_break_even_interval_covers(blocks: int) -> None:
     for _ in range(600):
         startup = np.array([[30.0], [10.0]]) * generator.lognormal(0, 0.03, (2, blocks))
         step = np.array([[0.01], [0.02]]) * generator.lognormal(0, 0.03, (2, blocks))
-        found = break_even(startup, step, generator)
-        covered.append(found.low <= 2000 <= found.high)
+        point = break_even(startup, step, generator)
+        covered.append(point.low <= 2000 <= point.high)
     assert 0.92 <= np.mean(covered) <= 0.985

@@ -247,8 +247,8 @@ def suite_of(*patterns: str) -> Suite:
 
 def test_patterns_expand_in_order_and_once() -> None:
     numpy, jax, eager = "reference:numpy", "reference:jax", "torch:eager"
-    found = validated(suite_of(eager, "reference:*", "*:numpy", "torch:eag??", numpy)).arms
-    assert found == (eager, numpy, jax)
+    expanded = validated(suite_of(eager, "reference:*", "*:numpy", "torch:eag??", numpy)).arms
+    assert expanded == (eager, numpy, jax)
     assert validated(suite_of("*")).arms == tuple(arms())
     assert validated(suite_of(jax, "*")).arms[0] == jax
 
@@ -266,11 +266,11 @@ def test_nothing_is_measured_twice_because_it_was_named_twice() -> None:
         batches=(8, 8),
         threads=("all", cores),  # type: ignore[arg-type]
     )
-    found = validated(replace(twice, twin="none"))
-    assert found.models == ("mlp", "lenet5")
-    assert found.optimizers == ("adam", "sgd")
-    assert found.threads == (cores,)
-    assert len(plan(found)) == 4
+    suite = validated(replace(twice, twin="none"))
+    assert suite.models == ("mlp", "lenet5")
+    assert suite.optimizers == ("adam", "sgd")
+    assert suite.threads == (cores,)
+    assert len(plan(suite)) == 4
 
 
 def test_a_plan_gives_every_combination_one_cell_with_an_id_of_its_own() -> None:
@@ -331,12 +331,12 @@ def test_cells_that_share_a_process_lie_side_by_side() -> None:
 
 def test_the_command_line_speaks_in_place_of_the_file() -> None:
     suite = load_suite("tiny")
-    found = narrowed(
+    chosen = narrowed(
         suite, Selection(arms=" torch:* ,reference:jax", models="mlp", batch=3, threads=1)
     )
-    assert found.arms == ("torch:eager", "torch:compile", "torch:tuned", "reference:jax")
-    assert (found.models, found.batches, found.threads) == (("mlp",), (3,), (1,))
-    assert found.presets == suite.presets
+    assert chosen.arms == ("torch:eager", "torch:compile", "torch:tuned", "reference:jax")
+    assert (chosen.models, chosen.batches, chosen.threads) == (("mlp",), (3,), (1,))
+    assert chosen.presets == suite.presets
     with pytest.raises(UnknownName, match="unknown model ''"):
         narrowed(
             suite, Selection(models="")
@@ -416,12 +416,12 @@ def test_names_that_no_arm_has(name: str) -> None:
 
 
 def test_a_version_pins_the_framework_and_what_follows_it() -> None:
-    found = get_arm("jax@0.9.2:jit").mode.environment
-    assert found.label == "jax@0.9.2"
-    assert found.requirements[:2] == ("jax==0.9.2", "jaxlib==0.9.2")
-    assert found.requirements[2:] == get_arm("jax:jit").mode.environment.requirements[2:]
+    environment = get_arm("jax@0.9.2:jit").mode.environment
+    assert environment.label == "jax@0.9.2"
+    assert environment.requirements[:2] == ("jax==0.9.2", "jaxlib==0.9.2")
+    assert environment.requirements[2:] == get_arm("jax:jit").mode.environment.requirements[2:]
     known = specs_by_label()
-    assert _spec_of("jax@0.9.2", known) == found
+    assert _spec_of("jax@0.9.2", known) == environment
     assert _spec_of("keras@3.14.0/jax", known).requirements[0] == "keras==3.14.0"
     for wrong in ("jax@", "jaxx@0.9.2", "keras@3.14.0/jx"):
         with pytest.raises(UnknownName, match="unknown environment"):
@@ -494,6 +494,6 @@ def test_a_run_says_once_which_arm_is_its_control_if_not_the_suites_own(
     chosen = narrowed(suite, Selection(arms=arms), twin=twin)
     cells, _ = planned(chosen, resolved(*chosen.arms))
     _say_what_controls(suite.twin if twin is None else chosen.twin, chosen, cells)
-    said = capsys.readouterr().err
-    assert said.count("\n") == bool(words)
-    assert re.search(words, said)
+    output = capsys.readouterr().err
+    assert output.count("\n") == bool(words)
+    assert re.search(words, output)

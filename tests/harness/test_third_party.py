@@ -61,9 +61,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def terminal(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
-    found = Terminal(variables(tmp_path_factory, site), tmp_path_factory.mktemp("home"))
-    yield found
-    found.close()
+    shell = Terminal(variables(tmp_path_factory, site), tmp_path_factory.mktemp("home"))
+    yield shell
+    shell.close()
 
 
 def test_it_is_listed_with_the_models_that_it_has(terminal: Terminal) -> None:
@@ -85,9 +85,9 @@ def test_it_passes_the_gate_in_a_worker_and_the_host_never_imports_it(
     trace = (site / "tidy_company" / "imported.jsonl").read_text().splitlines()
     importers = [json.loads(line) for line in trace]
     assert importers
-    assert {Path(each["program"]).name for each in importers} == {"worker.py"}
-    assert all(str(site) not in each["path"] for each in importers)
-    assert not any(each["neighbour"] for each in importers)
+    assert {Path(importer["program"]).name for importer in importers} == {"worker.py"}
+    assert all(str(site) not in importer["path"] for importer in importers)
+    assert not any(importer["neighbour"] for importer in importers)
 
 
 BROKEN = {
@@ -134,9 +134,9 @@ def crowd(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Term
     careless(folder, entry="code", package="os; import sys", files={})
     environment = variables(tmp_path_factory, site)
     environment["PYTHONPATH"] += f":{folder}"
-    found = Terminal(environment, tmp_path_factory.mktemp("home"))
-    yield found
-    found.close()
+    shell = Terminal(environment, tmp_path_factory.mktemp("home"))
+    yield shell
+    shell.close()
 
 
 @pytest.fixture(scope="module")
@@ -295,12 +295,12 @@ def test_a_framework_of_a_name_that_arms_cannot_have_is_refused(tmp_path: Path, 
 
 def test_the_good_environment_file_reads_as_written(tmp_path: Path) -> None:
     (tmp_path / "env.toml").write_text(ENVIRONMENT)
-    found = read_framework("tidy", "tidy", tmp_path)
-    assert found.modes["plain"].phases == ("inference",)
-    assert found.modes["plain"].statistics == ("throughput", "latency")
-    assert found.modes["plain"].environment.requirements == ("numpy",)
-    assert found.modes["plain"].environment.pinned is None
+    framework = read_framework("tidy", "tidy", tmp_path)
+    assert framework.modes["plain"].phases == ("inference",)
+    assert framework.modes["plain"].statistics == ("throughput", "latency")
+    assert framework.modes["plain"].environment.requirements == ("numpy",)
+    assert framework.modes["plain"].environment.pinned is None
     dated = ENVIRONMENT.replace("imports =", 'pinned = "2026-11-21"\nimports =')
     (tmp_path / "env.toml").write_text(dated)
-    found = read_framework("tidy", "tidy", tmp_path)
-    assert found.modes["plain"].environment.pinned == date(2026, 11, 21)
+    framework = read_framework("tidy", "tidy", tmp_path)
+    assert framework.modes["plain"].environment.pinned == date(2026, 11, 21)

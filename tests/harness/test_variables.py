@@ -61,7 +61,7 @@ def environment(workers: Workers, arm: Arm) -> dict[str, str]:
     """The variables of a worker, as the kernel knows them."""
     with workers.start(arm, CELL, purpose="gate") as worker:
         text = Path(f"/proc/{worker.process.pid}/environ").read_text()
-    return dict(each.split("=", 1) for each in text.split("\0") if each)
+    return dict(entry.split("=", 1) for entry in text.split("\0") if entry)
 
 
 def test_a_worker_gets_what_is_declared_and_nothing_else_of_the_user(workers: Workers) -> None:
@@ -74,7 +74,9 @@ def test_a_worker_gets_what_is_declared_and_nothing_else_of_the_user(workers: Wo
     declared = environment(workers, own)
     assert declared["XLA_FLAGS"] == "of the mode"
     assert declared["OMP_PROC_BIND"] == "spread"
-    first, second = (each for each in read_records(workers.run) if each["record"] == "process")
+    first, second = (
+        record for record in read_records(workers.run) if record["record"] == "process"
+    )
     assert first["asked"]["variables"] is None
     assert second["asked"]["variables"] == {"XLA_FLAGS": "of the mode", "OMP_PROC_BIND": "spread"}
 
@@ -111,10 +113,10 @@ def test_a_mode_declares_variables(tmp_path: Path) -> None:
 def test_the_settings_that_no_worker_gets_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(SETTINGS) <= set(dropped_variables())
     tell_of_dropped_variables(SUITE)
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert all(name in said for name in SETTINGS)
-    assert "[variables]" in said
+    output = capsys.readouterr().err
+    assert output.count("\n") == 1
+    assert all(name in output for name in SETTINGS)
+    assert "[variables]" in output
     assert "XLA_FLAGS" not in dropped_variables(["XLA_FLAGS"])
     tell_of_dropped_variables(replace(SUITE, variables=dict.fromkeys(dropped_variables(), "")))
     assert capsys.readouterr().err == ""

@@ -29,18 +29,18 @@ frames_of = partial(reports.frames_of, arms=ARMS, phases=("training",), speed=SP
 
 
 def throughput(frames: Frames) -> Judged:
-    return next(each for each in judge(frames) if each.statistic == "throughput")
+    return next(judged for judged in judge(frames) if judged.statistic == "throughput")
 
 
 def test_the_faster_arm_is_found_and_the_twin_is_the_control(tmp_path: Path) -> None:
-    found = throughput(frames_of(tmp_path))
-    assert found.verdicts.fastest == ("jax:jit",)
-    assert found.control is not None
-    assert found.control.arm == "torch:eager"
-    assert abs(found.control.ratio - 1) < 0.02
-    assert found.verdicts.blocks == 6
-    assert found.audits == 1
-    names = {name for pair in found.verdicts.pairs for name in (pair.first, pair.second)}
+    judged = throughput(frames_of(tmp_path))
+    assert judged.verdicts.fastest == ("jax:jit",)
+    assert judged.control is not None
+    assert judged.control.arm == "torch:eager"
+    assert abs(judged.control.ratio - 1) < 0.02
+    assert judged.verdicts.blocks == 6
+    assert judged.audits == 1
+    names = {name for pair in judged.verdicts.pairs for name in (pair.first, pair.second)}
     assert names == set(ARMS)
 
 
@@ -58,10 +58,10 @@ def test_a_block_wholly_in_noise_is_none_that_a_look_counts(tmp_path: Path) -> N
     short = throughput(frames_of(tmp_path, loud=noise))  # six resident blocks
     assert short.verdicts.void == ("the A/A twin has only 5 blocks",)
     one_more = frames_of(tmp_path, loud=noise, blocks=8, name="replaced")
-    found = throughput(one_more)
-    assert found.verdicts.fastest == ("jax:jit",)
-    assert found.verdicts.blocks == 7
-    assert {pair.blocks for pair in found.verdicts.pairs} == {6}
+    judged = throughput(one_more)
+    assert judged.verdicts.fastest == ("jax:jit",)
+    assert judged.verdicts.blocks == 7
+    assert {pair.blocks for pair in judged.verdicts.pairs} == {6}
     assert planning.lacking(load(tmp_path / "synthetic"), 6) == {"k001"}
     assert planning.look(tmp_path / "synthetic", rounds=6, at_look=True)[1] == set()
     assert planning.lacking(one_more, 6) == set()
@@ -69,9 +69,9 @@ def test_a_block_wholly_in_noise_is_none_that_a_look_counts(tmp_path: Path) -> N
 
 
 def test_throughput_and_latency_are_judged_apart(tmp_path: Path) -> None:
-    assert [each.statistic for each in judge(frames_of(tmp_path))] == ["throughput", "latency"]
+    assert [judged.statistic for judged in judge(frames_of(tmp_path))] == ["throughput", "latency"]
     alone = judge(frames_of(tmp_path, latency_steps=0, name="alone"))
-    assert [each.statistic for each in alone] == ["throughput"]
+    assert [judged.statistic for judged in alone] == ["throughput"]
 
 
 def test_smoke_runs_have_no_verdicts(tmp_path: Path) -> None:
@@ -80,14 +80,14 @@ def test_smoke_runs_have_no_verdicts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("blocks", [1, 5])
 def test_before_the_first_look_there_is_no_verdict(tmp_path: Path, blocks: int) -> None:
-    found = throughput(frames_of(tmp_path, blocks=blocks))
-    assert {pair.verdict for pair in found.verdicts.pairs} <= {"inconclusive", "void"}
+    judged = throughput(frames_of(tmp_path, blocks=blocks))
+    assert {pair.verdict for pair in judged.verdicts.pairs} <= {"inconclusive", "void"}
 
 
 def test_loud_rounds_are_counted_by_their_rule(tmp_path: Path) -> None:
-    found = throughput(frames_of(tmp_path, loud=[(1, 0), (2, 5)]))
-    assert found.rules == {"foreign load": 2}
-    assert found.rounds == 36
+    judged = throughput(frames_of(tmp_path, loud=[(1, 0), (2, 5)]))
+    assert judged.rules == {"foreign load": 2}
+    assert judged.rounds == 36
 
 
 def test_the_same_records_give_the_same_verdicts(tmp_path: Path) -> None:
@@ -108,8 +108,8 @@ def test_a_small_difference_is_provisional_until_a_second_session_agrees(tmp_pat
     options = {"speed": speed, "blocks": 25, "level": "standard", "rounds": 12}
 
     def provisional(*names: str) -> bool:
-        found = throughput(load([tmp_path / name for name in names]))
-        (pair,) = (p for p in found.verdicts.pairs if {p.first, p.second} == set(ARMS[:2]))
+        judged = throughput(load([tmp_path / name for name in names]))
+        (pair,) = (p for p in judged.verdicts.pairs if {p.first, p.second} == set(ARMS[:2]))
         assert pair.faster == "jax:jit"
         return pair.provisional
 
@@ -154,18 +154,18 @@ def test_carry_over_voids_a_comparison(tmp_path: Path) -> None:
     frames.slices.loc[late, "residency"] = "audit"
     mine = late & (frames.slices["arm"] == "jax:jit")
     frames.slices.loc[mine, "step_seconds"] *= 1.3
-    found = throughput(frames)
-    assert found.verdicts.void
-    assert found.verdicts.fastest == ()
-    assert found.verdicts.void[0].startswith("carry-over: ")
+    judged = throughput(frames)
+    assert judged.verdicts.void
+    assert judged.verdicts.fastest == ()
+    assert judged.verdicts.void[0].startswith("carry-over: ")
 
 
 def test_a_step_beyond_the_roofline_voids_its_comparison(tmp_path: Path) -> None:
     frames = frames_of(tmp_path)
     frames.ceilings["per_second"] /= 1000
-    found = throughput(frames)
-    assert "of the roofline: measured wrongly" in found.verdicts.void[0]
-    assert {pair.verdict for pair in found.verdicts.pairs} == {"void"}
+    judged = throughput(frames)
+    assert "of the roofline: measured wrongly" in judged.verdicts.void[0]
+    assert {pair.verdict for pair in judged.verdicts.pairs} == {"void"}
 
 
 def test_rounds_are_planned_from_the_variances(tmp_path: Path) -> None:

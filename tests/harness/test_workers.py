@@ -49,7 +49,9 @@ def workers(misbehaving: Framework, tmp_path: Path) -> Iterator[Workers]:
 def variable(worker: Worker, name: str) -> Path:
     """A variable of the worker's environment, as the kernel knows it."""
     text = Path(f"/proc/{worker.process.pid}/environ").read_text()
-    (value,) = (each[len(name) + 1 :] for each in text.split("\0") if each.startswith(name + "="))
+    (value,) = (
+        entry[len(name) + 1 :] for entry in text.split("\0") if entry.startswith(name + "=")
+    )
     return Path(value)
 
 
@@ -121,7 +123,7 @@ def test_a_cache_that_another_program_wrote_into_is_emptied(workers: Workers) ->
             (one.cache / "ours").write_text("by a process of the arm")
             assert one.cache == other.cache
         with workers.start(arm, CELL, purpose="resident"):
-            assert {each.name for each in mine.parent.iterdir()} == {"mine", "ours"}
+            assert {path.name for path in mine.parent.iterdir()} == {"mine", "ours"}
     mine.write_text("replaced")
     with (
         pytest.warns(ForeignFiles, match="the cache of misbehaving:well changed"),
@@ -150,7 +152,7 @@ def test_what_stands_in_the_place_of_a_folder_is_replaced(tmp_path: Path, kind: 
     else:
         place.symlink_to(tmp_path / "nowhere")
     make_own_folders(tmp_path / "own")
-    assert sorted(each.name for each in place.parent.iterdir()) == ["home", "tmp"]
+    assert sorted(path.name for path in place.parent.iterdir()) == ["home", "tmp"]
     assert place.is_dir() and not place.is_symlink()
 
 

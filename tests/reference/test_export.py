@@ -32,18 +32,18 @@ def channels(array: NDArray[Any], *, first: bool) -> NDArray[Any]:
 
 
 def evaluated(proto: onnx.ModelProto, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    names = [each.name for each in proto.graph.output]
-    fed = {each.name: channels(inputs[each.name], first=True) for each in proto.graph.input}
-    found = ReferenceEvaluator(proto).run(names, fed)
-    return {n: channels(v, first=False) for n, v in zip(names, found, strict=True)}
+    names = [value.name for value in proto.graph.output]
+    fed = {value.name: channels(inputs[value.name], first=True) for value in proto.graph.input}
+    values = ReferenceEvaluator(proto).run(names, fed)
+    return {n: channels(v, first=False) for n, v in zip(names, values, strict=True)}
 
 
 @pytest.mark.parametrize("batch", [None, 3])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_passes_the_checker_and_keeps_every_parameter(name: str, batch: int | None) -> None:
     case = reference.draw_case(name, "tiny", seed=2, batch=3)
-    found = exported(case, batch=batch)
-    again = replace(found, proto=onnx.load_from_string(found.checked()))
+    export = exported(case, batch=batch)
+    again = replace(export, proto=onnx.load_from_string(export.checked()))
     held = again.parameters()
     assert set(held) == set(case.summary.held)
     for key, value in held.items():
@@ -76,8 +76,10 @@ def test_another_order_of_rows_is_not_the_same(monkeypatch: pytest.MonkeyPatch) 
 def test_gates_stand_as_onnx_has_them(name: str, gates: int) -> None:
     """By the operators' specification: W is (1, gates units, in), B has both biases in a row."""
     case = reference.draw_case(name, "tiny", seed=4, batch=2)
-    found = exported(case, batch=2).proto.graph
-    held = {each.name: numpy_helper.to_array(each) for each in found.initializer}
+    graph = exported(case, batch=2).proto.graph
+    held = {
+        initializer.name: numpy_helper.to_array(initializer) for initializer in graph.initializer
+    }
     units, width = case.sizes["units"], case.sizes["width"]
     kernel = case.parameters["recurrent/kernel"].reshape(width, gates, units)
     order = {"rnn": "h", "lstm": "iofc", "gru": "zrh"}[name]
@@ -95,15 +97,15 @@ def test_decoding_by_the_file_gives_the_tokens_of_the_case() -> None:
         export_generation(case.model, case.sizes, case.parameters).checked()
     )
     evaluator, width = ReferenceEvaluator(proto), case.sizes["width"]
-    names = [each.name for each in proto.graph.output]
+    names = [value.name for value in proto.graph.output]
     empty = np.zeros((2, 0, width), np.float32)
-    cache = {each.name: empty for each in proto.graph.input if each.name != "tokens"}
-    tokens, found = case.inputs[0]["prompt"], []
+    cache = {value.name: empty for value in proto.graph.input if value.name != "tokens"}
+    tokens, chosen = case.inputs[0]["prompt"], []
     for _ in range(case.sizes["new_tokens"]):
         run = dict(zip(names, evaluator.run(names, {**cache, "tokens": tokens}), strict=True))
         tokens = run.pop("token")[:, None]
-        found.append(tokens)
+        chosen.append(tokens)
         cache = {name.replace("present", "past"): value for name, value in run.items()}
-    np.testing.assert_array_equal(np.concatenate(found, 1), answers.tokens[0])
+    np.testing.assert_array_equal(np.concatenate(chosen, 1), answers.tokens[0])
     last = case.sizes["prompt"] + case.sizes["new_tokens"] - 1
     assert cache["past_1_key"].shape == (2, last, width)

@@ -376,11 +376,13 @@ def test_every_draw_has_the_lengths_that_operations_count(
     name: str, preset: str, batch: int
 ) -> None:
     case = reference.draw_case(name, preset, batch=batch, seed=3)
-    (stated,) = (each for each in case.summary.inputs if each.lengths is not None)
+    (stated,) = (spec for spec in case.summary.inputs if spec.lengths is not None)
     assert stated.lengths is not None
     drawn = [arrays[stated.name].reshape(batch, -1).sum(1).tolist() for arrays in case.inputs]
-    assert [sorted(each, reverse=True) for each in drawn] == [list(stated.lengths)] * len(drawn)
-    assert {each[0] for each in drawn} == {case.sizes["time"]}
+    assert [sorted(lengths, reverse=True) for lengths in drawn] == [list(stated.lengths)] * len(
+        drawn
+    )
+    assert {lengths[0] for lengths in drawn} == {case.sizes["time"]}
 
 
 def test_a_draw_with_other_lengths_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

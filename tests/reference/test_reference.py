@@ -252,11 +252,11 @@ def test_a_cache_changes_no_token() -> None:
         np.testing.assert_array_equal(tokens, whole[:, sizes["prompt"] :])
         with jax.enable_x64(True):
             token, cache = begin(layers.parameters, jax.numpy.asarray(inputs["prompt"]))
-            found = [np.asarray(token)]
+            chosen = [np.asarray(token)]
             for position in range(sizes["prompt"], sizes["prompt"] + len(tokens[0]) - 1):
                 token, cache = further(layers.parameters, token, position, cache)
-                found.append(np.asarray(token))
-        np.testing.assert_array_equal(tokens, np.stack(found, 1))
+                chosen.append(np.asarray(token))
+        np.testing.assert_array_equal(tokens, np.stack(chosen, 1))
 
 
 def test_padding_and_masks_change_nothing() -> None:

@@ -29,7 +29,7 @@ adapter = Adapter("cpu", "eager", 1, "float32")
 for file, path in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
     case = read_case(path, "adam")
     adapter.load(importlib.import_module(f"levelfield.adapters.torch.{file}"), case)
-    found = {"inference": counted(adapter.infer), "training": counted(adapter.train_step)}
+    counts = {"inference": counted(adapter.infer), "training": counted(adapter.train_step)}
     if case.generation:
-        found["generation"] = counted(adapter.generate, case.generation["count"])
-    print(json.dumps(found))
+        counts["generation"] = counted(adapter.generate, case.generation["count"])
+    print(json.dumps(counts))

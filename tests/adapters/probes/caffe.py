@@ -13,5 +13,5 @@ layer { name: "pool" type: "Pooling" bottom: "image" top: "pool"
 """
 net = cv2.dnn.readNetFromCaffe(np.frombuffer(TEXT, np.uint8))
 net.setInput(np.zeros((1, 1, 8, 8), np.float32))
-found = {"size-of-pooling": "rounded up" if net.forward().shape[2] == 5 else "rounded down"}
-print(json.dumps({"caffe": found}))
+answers = {"size-of-pooling": "rounded up" if net.forward().shape[2] == 5 else "rounded down"}
+print(json.dumps({"caffe": answers}))

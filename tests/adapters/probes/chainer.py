@@ -11,26 +11,28 @@ import chainer  # noqa: E402
 from chainer import functions as F  # noqa: E402
 from chainer import links as L  # noqa: E402
 
-found = {}
+answers = {}
 norm = L.BatchNormalization(1)
 before = norm.avg_var.copy()
 with chainer.using_config("train", True):
     norm(np.array([[0.0], [2.0]], np.float32))
 moved = float(norm.avg_var[0] - norm.decay * before[0]) / (1 - norm.decay)
-found["running-variance"] = "unbiased" if abs(moved - 2) < 1e-2 else "biased"
-found["batch-norm-epsilon"] = str(norm.eps)
-found["batch-norm-momentum"] = f"the old, new {1 - norm.decay:.1f}"
+answers["running-variance"] = "unbiased" if abs(moved - 2) < 1e-2 else "biased"
+answers["batch-norm-epsilon"] = str(norm.eps)
+answers["batch-norm-momentum"] = f"the old, new {1 - norm.decay:.1f}"
 slope = inspect.signature(F.leaky_relu).parameters["slope"].default
-found["leaky-relu"] = str(slope)
+answers["leaky-relu"] = str(slope)
 weights = chainer.Parameter(np.zeros(1, np.float32))
 link = chainer.Link()
 with link.init_scope():
     link.weights = weights
 chainer.optimizers.Adam(alpha=1.0, eps=1.0).setup(link).update(lambda: F.sum(link.weights))
 # From zero with gradient 1 the step is 1 / (1 + epsilon) after the correction.
-found["adam-bias-correction"] = "after" if abs(link.weights.array[0] + 0.5) < 1e-3 else "before"
-found["dense-kernel"] = "(out, in)" if L.Linear(3, 2).W.shape == (2, 3) else "(in, out)"
+answers["adam-bias-correction"] = "after" if abs(link.weights.array[0] + 0.5) < 1e-3 else "before"
+answers["dense-kernel"] = "(out, in)" if L.Linear(3, 2).W.shape == (2, 3) else "(in, out)"
 image = chainer.Variable(np.ones((1, 1, 2, 2), np.float32))
 F.sum(F.max_pooling_2d(image, 2)).backward()
-found["max-pooling-ties"] = "one of them" if float(image.grad.sum()) == 1 else "each of them, whole"
-print(json.dumps({"chainer": found}))
+answers["max-pooling-ties"] = (
+    "one of them" if float(image.grad.sum()) == 1 else "each of them, whole"
+)
+print(json.dumps({"chainer": answers}))

@@ -5,40 +5,40 @@ import json
 import jax.numpy as jnp
 from flax import nnx
 
-found, rngs = {}, nnx.Rngs(0)
+answers, rngs = {}, nnx.Rngs(0)
 norm = nnx.BatchNorm(1, rngs=rngs)
 norm(jnp.array([[0.0], [2.0]]))  # biased variance 1, as at the start; unbiased 2
-found["running-variance"] = "biased" if abs(float(norm.var[0]) - 1) < 1e-5 else "unbiased"
-found["batch-norm-momentum"] = f"the old, new {float(norm.mean[0]):.2f}"
-found["batch-norm-epsilon"] = str(norm.epsilon)
-found["layer-norm-epsilon"] = str(nnx.LayerNorm(1, rngs=rngs).epsilon)
-found["gelu"] = "exact" if abs(float(nnx.gelu(1.0)) - 0.8413447) < 1e-6 else "tanh"
-found["leaky-relu"] = f"{-float(nnx.leaky_relu(-1.0)):.2f}"
+answers["running-variance"] = "biased" if abs(float(norm.var[0]) - 1) < 1e-5 else "unbiased"
+answers["batch-norm-momentum"] = f"the old, new {float(norm.mean[0]):.2f}"
+answers["batch-norm-epsilon"] = str(norm.epsilon)
+answers["layer-norm-epsilon"] = str(nnx.LayerNorm(1, rngs=rngs).epsilon)
+answers["gelu"] = "exact" if abs(float(nnx.gelu(1.0)) - 0.8413447) < 1e-6 else "tanh"
+answers["leaky-relu"] = f"{-float(nnx.leaky_relu(-1.0)):.2f}"
 conv = nnx.Conv(1, 1, (3,), strides=2, padding="SAME", use_bias=False, rngs=rngs)
 conv.kernel.set_value(jnp.array([1.0, 10.0, 100.0]).reshape(3, 1, 1))
 place = float(conv(jnp.array([1.0, 0, 0, 0]).reshape(1, 4, 1))[0, 0, 0])
-found["same-padding"] = "(0, 1)" if place == 1 else "(1, 0)"
+answers["same-padding"] = "(0, 1)" if place == 1 else "(1, 0)"
 up = nnx.ConvTranspose(1, 1, (3,), padding="VALID", use_bias=False, rngs=rngs)
 up.kernel.set_value(jnp.array([1.0, 2.0, 3.0]).reshape(3, 1, 1))
 spread = up(jnp.ones((1, 1, 1))).ravel().tolist()
-found["transposed-convolution"] = "gradient" if spread == [1, 2, 3] else "turned"
+answers["transposed-convolution"] = "gradient" if spread == [1, 2, 3] else "turned"
 lstm = nnx.OptimizedLSTMCell(2, 3, rngs=rngs)
-biases = [each for each in (lstm.dense_i.bias, lstm.dense_h.bias) if each is not None]
-biases = [each for each in biases if each.get_value() is not None]
-found["lstm-biases"] = str(len(biases))
-found["lstm-forget-bias"] = f"{float(biases[0][3]):.0f}"
+biases = [bias for bias in (lstm.dense_i.bias, lstm.dense_h.bias) if bias is not None]
+biases = [bias for bias in biases if bias.get_value() is not None]
+answers["lstm-biases"] = str(len(biases))
+answers["lstm-forget-bias"] = f"{float(biases[0][3]):.0f}"
 gru = nnx.GRUCell(1, 1, rngs=rngs)
 gru.dense_i.kernel.set_value(jnp.array([[0.0, 100.0, 100.0]]))
 gru.dense_h.kernel.set_value(jnp.zeros((1, 3)))
 state, _ = gru(jnp.zeros((1, 1)), jnp.ones((1, 1)))
-found["gru-gates"] = "r z n" if float(state[0, 0]) < 0.1 else "z r n"
+answers["gru-gates"] = "r z n" if float(state[0, 0]) < 0.1 else "z r n"
 bias = gru.dense_h.bias
-found["gru-biases"] = "no" if bias is None or bias.get_value() is None else "yes"
-found["dense-kernel"] = (
+answers["gru-biases"] = "no" if bias is None or bias.get_value() is None else "yes"
+answers["dense-kernel"] = (
     "(in, out)" if nnx.Linear(2, 3, rngs=rngs).kernel.shape == (2, 3) else "(out, in)"
 )
 shape = nnx.Conv(5, 7, (2, 3), rngs=rngs).kernel.shape
-found["convolution-kernel"] = "(h, w, in, out)" if shape == (2, 3, 5, 7) else str(shape)
+answers["convolution-kernel"] = "(h, w, in, out)" if shape == (2, 3, 5, 7) else str(shape)
 
 
 class Pair(nnx.Module):
@@ -55,7 +55,7 @@ def loss(pair):
 
 
 gradients = nnx.grad(loss)(Pair())
-found["unreached-parameter"] = "zeros" if float(gradients["lonely"][0]) == 0 else "none"
+answers["unreached-parameter"] = "zeros" if float(gradients["lonely"][0]) == 0 else "none"
 rows = gradients["table"]["embedding"].get_value()
-found["embedding-gradient"] = "whole" if rows.shape == (3, 1) else "rows"
-print(json.dumps({"flax": found}))
+answers["embedding-gradient"] = "whole" if rows.shape == (3, 1) else "rows"
+print(json.dumps({"flax": answers}))

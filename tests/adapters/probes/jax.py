@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-found = {}
-found["gelu"] = "exact" if abs(float(jax.nn.gelu(1.0)) - 0.8413447) < 1e-6 else "tanh"
-found["leaky-relu"] = f"{-float(jax.nn.leaky_relu(-1.0)):.2f}"
-found["same-padding"] = str(lax.padtype_to_pads((4,), (3,), (2,), "SAME")[0])
+answers = {}
+answers["gelu"] = "exact" if abs(float(jax.nn.gelu(1.0)) - 0.8413447) < 1e-6 else "tanh"
+answers["leaky-relu"] = f"{-float(jax.nn.leaky_relu(-1.0)):.2f}"
+answers["same-padding"] = str(lax.padtype_to_pads((4,), (3,), (2,), "SAME")[0])
 kernel = jnp.array([1.0, 2.0, 3.0]).reshape(3, 1, 1)
 spread = lax.conv_transpose(jnp.ones((1, 1, 1)), kernel, (1,), "VALID")
-found["transposed-convolution"] = "gradient" if spread.ravel().tolist() == [1, 2, 3] else "turned"
+answers["transposed-convolution"] = "gradient" if spread.ravel().tolist() == [1, 2, 3] else "turned"
 
 
 def moved(epsilon, gradient):
@@ -25,19 +25,19 @@ def moved(epsilon, gradient):
 
 
 step, _ = moved(1.0, jnp.ones(1))
-found["adam-bias-correction"] = ("after" if abs(step[0] + 0.5) < 1e-3 else "before") + " (optax)"
+answers["adam-bias-correction"] = ("after" if abs(step[0] + 0.5) < 1e-3 else "before") + " (optax)"
 optimizer = optax.adam(1.0)
 small = jnp.array([1e-8])
 update, _ = optimizer.update(small, optimizer.init(small), small)
-found["adam-epsilon"] = ("1e-08" if abs(update[0] + 0.5) < 1e-2 else "another") + " (optax)"
+answers["adam-epsilon"] = ("1e-08" if abs(update[0] + 0.5) < 1e-2 else "another") + " (optax)"
 gradient = jax.grad(lambda pair: 2 * pair[0])((1.0, 1.0))[1]
-found["unreached-parameter"] = "zeros" if gradient == 0 else "none"
+answers["unreached-parameter"] = "zeros" if gradient == 0 else "none"
 rows = jax.grad(lambda table: table[jnp.array([1, 1])].sum())(jnp.zeros((3, 1)))
-found["embedding-gradient"] = "whole" if rows.shape == (3, 1) else "rows"
+answers["embedding-gradient"] = "whole" if rows.shape == (3, 1) else "rows"
 _, state = moved(1e-12, rows)
 second = float(state[0].nu[1, 0]) / 1e-3
 words = "square of the sum" if second > 3 else "sum of the squares"
-found["adam-on-repeated-rows"] = words + " (optax)"
+answers["adam-on-repeated-rows"] = words + " (optax)"
 
 
 def pooled(image):
@@ -46,7 +46,7 @@ def pooled(image):
 
 
 shares = jax.grad(pooled)(jnp.ones((2, 2)))
-found["max-pooling-ties"] = "one of them" if float(shares.sum()) == 1 else "each of them, whole"
+answers["max-pooling-ties"] = "one of them" if float(shares.sum()) == 1 else "each of them, whole"
 tiny = jax.jit(lambda x: x * 0.01)(jnp.full(64, 1e-38))
-found["denormals"] = "kept" if float(tiny.sum()) > 0 else "flushed"
-print(json.dumps({"jax": found}))
+answers["denormals"] = "kept" if float(tiny.sum()) > 0 else "flushed"
+print(json.dumps({"jax": answers}))

@@ -17,9 +17,9 @@ import numpy as np  # noqa: E402
 from keras import layers, models  # noqa: E402
 
 place = "after" if layers.GRU(1).reset_after else "before"
-found = {"gru-reset": place + " the product"}
+answers = {"gru-reset": place + " the product"}
 model = models.Sequential([layers.Conv2D(1, (1, 3), use_bias=False, input_shape=(1, 3, 1))])
 model.set_weights([np.array([1, 10, 100], "float32").reshape(1, 3, 1, 1)])
 answer = model.predict_on_batch(np.array([1, 0, 0], "float32").reshape(1, 1, 3, 1)).item()
-found["kernel-of-a-convolution"] = "turned by half a turn" if answer == 100 else "as it stands"
-print(json.dumps({"keras2": found}))
+answers["kernel-of-a-convolution"] = "turned by half a turn" if answer == 100 else "as it stands"
+print(json.dumps({"keras2": answers}))

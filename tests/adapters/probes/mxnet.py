@@ -5,29 +5,29 @@ import json
 import mxnet as mx
 from mxnet import autograd, gluon, nd
 
-found = {}
+answers = {}
 norm = gluon.nn.BatchNorm(in_channels=1)
 norm.initialize()
 with autograd.record():
     norm(nd.array([[0.0], [2.0]]))
 moved = (float(norm.running_var.data().asscalar()) - 0.9) / 0.1
-found["running-variance"] = "unbiased" if abs(moved - 2) < 1e-2 else "biased"
-found["batch-norm-epsilon"] = str(norm._kwargs["eps"])
-found["batch-norm-momentum"] = f"the old, new {1 - norm._kwargs['momentum']:.1f}"
-found["leaky-relu"] = f"{-float(nd.LeakyReLU(nd.array([-1.0]), act_type='leaky').asscalar()):.2f}"
+answers["running-variance"] = "unbiased" if abs(moved - 2) < 1e-2 else "biased"
+answers["batch-norm-epsilon"] = str(norm._kwargs["eps"])
+answers["batch-norm-momentum"] = f"the old, new {1 - norm._kwargs['momentum']:.1f}"
+answers["leaky-relu"] = f"{-float(nd.LeakyReLU(nd.array([-1.0]), act_type='leaky').asscalar()):.2f}"
 weights, optimizer = nd.zeros(1), mx.optimizer.Adam(learning_rate=1.0, epsilon=1.0)
 state = optimizer.create_state(0, weights)
 optimizer.update(0, weights, nd.ones(1), state)
 # From zero with gradient 1 the step is 1 / (1 + epsilon) after the correction.
-found["adam-bias-correction"] = "after" if abs(weights.asscalar() + 0.5) < 1e-3 else "before"
+answers["adam-bias-correction"] = "after" if abs(weights.asscalar() + 0.5) < 1e-3 else "before"
 dense = gluon.nn.Dense(2, in_units=3)
-found["dense-kernel"] = "(out, in)" if dense.weight.shape == (2, 3) else "(in, out)"
+answers["dense-kernel"] = "(out, in)" if dense.weight.shape == (2, 3) else "(in, out)"
 image = nd.ones((1, 1, 2, 2))
 image.attach_grad()
 with autograd.record():
     pooled = nd.Pooling(image, kernel=(2, 2), stride=(2, 2), pool_type="max")
 pooled.backward()
-found["max-pooling-ties"] = (
+answers["max-pooling-ties"] = (
     "one of them" if float(image.grad.sum().asscalar()) == 1 else "each of them, whole"
 )
-print(json.dumps({"mxnet": found}))
+print(json.dumps({"mxnet": answers}))

@@ -20,8 +20,8 @@ def recurrent():
         ],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, "batch", 1])],
         [
-            numpy_helper.from_array(each, name)
-            for each, name in zip(weights, ("w", "r"), strict=True)
+            numpy_helper.from_array(array, name)
+            for array, name in zip(weights, ("w", "r"), strict=True)
         ],
     )
     opset = helper.make_opsetid("", 20)
@@ -42,13 +42,13 @@ INPUTS = {"x": np.ones((4, 2, 1), np.float32), "length": np.array([4, 1], np.int
 TINY = {"x": np.full(64, 1e-38, np.float32)}
 
 if __name__ == "__main__":
-    found = {}
+    answers = {}
     counted = onnxruntime.InferenceSession(recurrent()).run(None, INPUTS)[0].ravel()
-    found["lengths-of-an-open-batch"] = "heeded" if counted[1] < 2e-3 else "ignored"
+    answers["lengths-of-an-open-batch"] = "heeded" if counted[1] < 2e-3 else "ignored"
     small = onnxruntime.InferenceSession(product()).run(None, TINY)[0]
-    found["denormals"] = "kept" if small.sum() > 0 else "flushed"
+    answers["denormals"] = "kept" if small.sum() > 0 else "flushed"
     third = np.full(64, 1 / 3, np.float32)
     out = onnxruntime.InferenceSession(product()).run(None, {"x": third})[0]
     exact = np.abs(out / third / 0.01 - 1).max() < 1e-6
-    found["precision-of-float32"] = "float32" if exact else "less"
-    print(json.dumps({"onnxruntime": found}))
+    answers["precision-of-float32"] = "float32" if exact else "less"
+    print(json.dumps({"onnxruntime": answers}))

@@ -28,15 +28,15 @@ def product():
     return openvino.Model([ops.multiply(x, np.full(64, 0.01, np.float32))], [x])
 
 
-found = {}
+answers = {}
 inputs = [np.ones((2, 4, 1), np.float32), np.zeros((2, 1, 1), np.float32)]
 compiled = core.compile_model(recurrent(), "CPU", SINGLE)
 counted = compiled([*inputs, np.array([4, 1], np.int32)])[0].ravel()
-found["lengths-of-an-open-batch"] = "heeded" if counted[1] < 2e-3 else "ignored"
+answers["lengths-of-an-open-batch"] = "heeded" if counted[1] < 2e-3 else "ignored"
 small = core.compile_model(product(), "CPU", SINGLE)([np.full(64, 1e-38, np.float32)])[0]
-found["denormals"] = "kept" if small.sum() > 0 else "flushed"
+answers["denormals"] = "kept" if small.sum() > 0 else "flushed"
 shorter = core.get_property("CPU", hint.inference_precision) == openvino.Type.bf16
 able = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 words = "bfloat16 where the processor has it" if shorter == able else "float32"
-found["precision-of-float32"] = words
-print(json.dumps({"openvino": found}))
+answers["precision-of-float32"] = words
+print(json.dumps({"openvino": answers}))

@@ -4,38 +4,38 @@ import json
 
 import tensorflow as tf
 
-found = {}
+answers = {}
 _, variance = tf.nn.moments(tf.constant([0.0, 2.0]), axes=[0])
-found["running-variance"] = ("biased" if variance == 1 else "unbiased") + " (tf.nn.moments)"
-found["gelu"] = "exact" if abs(float(tf.nn.gelu(1.0)) - 0.8413447) < 1e-6 else "tanh"
-found["leaky-relu"] = f"{-float(tf.nn.leaky_relu(-1.0)):.1f}"
+answers["running-variance"] = ("biased" if variance == 1 else "unbiased") + " (tf.nn.moments)"
+answers["gelu"] = "exact" if abs(float(tf.nn.gelu(1.0)) - 0.8413447) < 1e-6 else "tanh"
+answers["leaky-relu"] = f"{-float(tf.nn.leaky_relu(-1.0)):.1f}"
 image = tf.reshape(tf.constant([1.0, 0.0, 0.0, 0.0]), [1, 4, 1, 1])
 marks = tf.reshape(tf.constant([1.0, 10.0, 100.0]), [3, 1, 1, 1])
 place = float(tf.nn.conv2d(image, marks, [2, 1], "SAME")[0, 0, 0, 0])
-found["same-padding"] = "(0, 1)" if place == 1 else "(1, 0)"
+answers["same-padding"] = "(0, 1)" if place == 1 else "(1, 0)"
 spread = tf.nn.conv1d_transpose(
     tf.ones([1, 1, 1]), tf.reshape(tf.constant([1.0, 2.0, 3.0]), [3, 1, 1]), [1, 3, 1], 1, "VALID"
 )
 values = tf.reshape(spread, [-1]).numpy().tolist()
-found["transposed-convolution"] = "gradient" if values == [1, 2, 3] else "turned"
+answers["transposed-convolution"] = "gradient" if values == [1, 2, 3] else "turned"
 lonely, used = tf.Variable(1.0), tf.Variable(1.0)
 table = tf.Variable(tf.zeros([3, 1]))
 with tf.GradientTape(persistent=True) as tape:
     loss = 2 * used + tf.reduce_sum(tf.nn.embedding_lookup(table, [1, 1]))
-found["unreached-parameter"] = "none" if tape.gradient(loss, lonely) is None else "zeros"
+answers["unreached-parameter"] = "none" if tape.gradient(loss, lonely) is None else "zeros"
 rows = isinstance(tape.gradient(loss, table), tf.IndexedSlices)
-found["embedding-gradient"] = "rows" if rows else "whole"
+answers["embedding-gradient"] = "rows" if rows else "whole"
 image = tf.ones([1, 2, 2, 1])
 with tf.GradientTape() as tape:
     tape.watch(image)
     pooled = tf.nn.max_pool2d(image, 2, 2, "VALID")
-found["max-pooling-ties"] = (
+answers["max-pooling-ties"] = (
     "one of them"
     if float(tf.reduce_sum(tape.gradient(pooled, image))) == 1
     else "each of them, whole"
 )
 tiny = tf.fill([64], 1e-38) * 0.01
-found["denormals"] = "kept" if float(tf.reduce_sum(tiny)) > 0 else "flushed"
+answers["denormals"] = "kept" if float(tf.reduce_sum(tiny)) > 0 else "flushed"
 with tf.Graph().as_default():
     table = tf.Variable(tf.ones([2, 1]))
     row = tf.compat.v1.placeholder(tf.int32, [1])
@@ -47,4 +47,4 @@ with tf.Graph().as_default():
         session.run(step, {row: [1]})
         moves = "yes" if session.run(table)[0, 0] < 0 else "no"
 sessions = {"momentum-of-unread-rows": moves}
-print(json.dumps({"tensorflow": found, "tensorflow.compat.v1": sessions}))
+print(json.dumps({"tensorflow": answers, "tensorflow.compat.v1": sessions}))
