@@ -1,8 +1,8 @@
-"""The contract between Levelfield and a framework, and the arrays that cross it.
+"""The contract between Levelfield and a framework.
 
-This file and the worker run inside the interpreter of every framework. The oldest interpreter is
-Python 3.6 with NumPy 1.19. Both files therefore use only the standard library, NumPy and the syntax
-of Python 3.6.
+This file, ``questions.py``, ``layout.py`` and the worker run inside the interpreter of every
+framework. The oldest interpreter is Python 3.6 with NumPy 1.19. These files therefore use only the
+standard library, NumPy and the syntax of Python 3.6.
 
 The file of a model
 ===================
@@ -30,10 +30,11 @@ in ``model_functions`` and ``objective_arguments``.
 """
 
 import inspect
-import json
 import os
 
 import numpy
+
+from levelfield.adapters.layout import Layout
 
 # Functions that a model's file may define, with their first arguments.
 MODEL_FUNCTIONS = {
@@ -78,7 +79,7 @@ class Adapter:
     runs on the CPU only.
     """
 
-    layout = None  # set below: Layout is defined later in this file
+    layout = Layout()  # canonical axes, where an adapter states no others
     unbiased_variance = False
     no_gpu = None
     model_functions = MODEL_FUNCTIONS
@@ -411,151 +412,3 @@ def epsilon_hat(constants):
     as small as epsilon. The difference in later steps stays far inside their tolerance.
     """
     return constants["epsilon"] * (1 - constants["beta2"]) ** 0.5
-
-
-class Questions:
-    """The questions of a case file, as :func:`read_case` reads them.
-
-    ``model``, ``preset``, ``batch``, ``sizes`` (the argument of ``build``), ``objectives`` (in the
-    order of a training step: dicts of "name", "loss", its "outputs" and "targets", and "trains",
-    the prefix of the names of its parameters), ``optimizer`` (dict of "name" and its constants),
-    ``parameters`` and ``state`` (canonical name -> float32 array), ``sets`` (list of dicts: input
-    name -> array, targets included), ``used`` (the inputs that inference reads), ``outputs``
-    (names), ``generation`` (None, or dict of the input "prompt" and the "count" of tokens),
-    ``dimensions`` (name of any array -> its dimensions, see ``Layout``).
-    """
-
-    def __init__(self, meta, arrays, sets, optimizer):
-        self.model = meta["model"]
-        self.preset = meta["preset"]
-        self.batch = meta["batch"]
-        self.sizes = meta["sizes"]
-        self.objectives = meta["objectives"]
-        self.optimizer = dict(meta["optimizers"][optimizer], name=optimizer)
-        self.parameters = arrays["parameter"]
-        self.state = arrays["state"]
-        self.sets = sets
-        self.used = meta["used"]
-        self.outputs = list(meta["outputs"])
-        self.generation = meta["generation"]
-        self.dimensions = {}
-        for kind in ("parameters", "state", "inputs", "outputs"):
-            for name, dimensions in meta[kind].items():
-                self.dimensions[name] = dimensions
-
-    def named_outputs(self, result):
-        """Turn a model's result into a dict by name: a single array is the only output."""
-        return result if isinstance(result, dict) else {self.outputs[0]: result}
-
-    def objective_functions(self, module, losses):
-        """Map the name of each objective to a ``function(model, inputs) -> loss``.
-
-        ``module`` is the model's file, ``losses`` the framework's functions by name. ``model`` is
-        any callable that takes the inputs by name.
-        """
-        return {
-            objective["name"]: getattr(module, objective["name"], None)
-            or self._standard(objective, losses)
-            for objective in self.objectives
-        }
-
-    def _standard(self, objective, losses):
-        loss = losses[objective["loss"]]
-
-        def compute(model, inputs):
-            outputs = self.named_outputs(model(**{name: inputs[name] for name in self.used}))
-            arguments = [outputs[name] for name in objective["outputs"]]
-            return loss(*(arguments + [inputs[name] for name in objective["targets"]]))
-
-        return compute
-
-
-def read_case(path, optimizer):
-    """Read a case file; ``optimizer`` is "sgd", "momentum" or "adam"."""
-    with numpy.load(path, allow_pickle=False) as stored:
-        meta = json.loads(stored["meta"].tobytes().decode())
-        arrays = {
-            "parameter": {name: stored["parameter/" + name] for name in meta["parameters"]},
-            "state": {name: stored["state/" + name] for name in meta["state"]},
-        }
-        sets = [
-            {name: stored["input/%d/%s" % (number, name)] for name in meta["inputs"]}
-            for number in range(meta["sets"])
-        ]
-    return Questions(meta, arrays, sets, optimizer)
-
-
-class Layout:
-    """Convert every array of a case between canonical axes and a framework's own, by name.
-
-    ``orders`` maps a tuple of canonical labels to the framework's order of them. Other labels keep
-    their order. It serves whole arrays and flattened dimensions in the same way. The rows of the
-    first dense kernel after a flattened image thus follow the framework's image layout::
-
-        Layout({
-            ("in", "out"): ("out", "in"),
-            ("batch", "height", "width", "channel"): ("batch", "channel", "height", "width"),
-            ("height", "width", "channel"): ("channel", "height", "width"),
-        })
-
-    ``CHANNELS_FIRST`` has the orders of images and their kernels that many frameworks share.
-
-    ``entries`` maps an axis to the framework's order of its entries, such as the gates of a GRU:
-    ``{"gru_gate": (1, 0, 2)}``.
-
-    Dimensions have the form ``[[label, [[axis, size], ...]], ...]``. There is more than one axis
-    where several were flattened together.
-    """
-
-    def __init__(self, orders=None, entries=None):
-        self.orders = {tuple(key): tuple(order) for key, order in (orders or {}).items()}
-        self.entries = entries or {}
-
-    def to_native(self, values, dimensions):
-        """Turn a canonical NumPy array into a contiguous one in the framework's order."""
-        for axis, (_, factors) in enumerate(dimensions):
-            values = self._regroup(values, axis, factors, inverse=False)
-        order = self._order([label for label, _ in dimensions])
-        return numpy.ascontiguousarray(numpy.transpose(values, order))
-
-    def to_canonical(self, values, dimensions):
-        """Invert ``to_native``."""
-        order = self._order([label for label, _ in dimensions])
-        values = numpy.transpose(values, numpy.argsort(order))
-        for axis, (_, factors) in enumerate(dimensions):
-            values = self._regroup(values, axis, factors, inverse=True)
-        return numpy.ascontiguousarray(values)
-
-    def _order(self, labels):
-        order = self.orders.get(tuple(labels), labels)
-        return [list(labels).index(label) for label in order]
-
-    def _regroup(self, values, axis, factors, inverse):
-        order = self._order([name for name, _ in factors])
-        sizes = [size for _, size in factors]
-        for place, (name, _) in enumerate(factors):
-            if name in self.entries:
-                shape = values.shape
-                entries = list(self.entries[name])
-                entries = numpy.argsort(entries) if inverse else entries
-                values = values.reshape(shape[:axis] + tuple(sizes) + shape[axis + 1 :])
-                values = values.take(entries, axis + place).reshape(shape)
-        if order == sorted(order):
-            return values
-        if inverse:
-            sizes, order = [sizes[i] for i in order], list(numpy.argsort(order))
-        shape = values.shape
-        values = values.reshape(shape[:axis] + tuple(sizes) + shape[axis + 1 :])
-        moved = list(range(axis)) + [axis + i for i in order]
-        moved += list(range(axis + len(sizes), values.ndim))
-        return numpy.transpose(values, moved).reshape(shape)
-
-
-Adapter.layout = Layout()  # canonical axes, where an adapter states no others
-
-# The orders of a framework whose images have the channels before height and width.
-CHANNELS_FIRST = {
-    ("height", "width", "in", "out"): ("out", "in", "height", "width"),
-    ("batch", "height", "width", "channel"): ("batch", "channel", "height", "width"),
-    ("height", "width", "channel"): ("channel", "height", "width"),
-}

@@ -6,7 +6,8 @@ For ONNX Runtime and OpenVINO. Decoding has a graph of its own, with the cache a
 import numpy as np
 
 from levelfield import reference
-from levelfield.adapters.base import Adapter, Layout
+from levelfield.adapters.base import Adapter
+from levelfield.adapters.layout import Layout
 from levelfield.reference.export import export_generation, export_inference
 from levelfield.reference.layers_onnx import IMAGES
 

@@ -213,7 +213,7 @@ def _draw_input(spec: ArraySpec, stream: np.random.Generator) -> NDArray[Any]:
 
 
 def write_case(case: Case, path: Path) -> None:
-    """Write the questions, which a worker reads with :func:`levelfield.adapters.base.read_case`."""
+    """Write the questions; a worker reads them with ``levelfield.adapters.questions.read_case``."""
     arrays = {f"parameter/{name}": value for name, value in case.parameters.items()}
     arrays.update({f"state/{name}": value for name, value in case.state.items()})
     for number, inputs in enumerate(case.inputs):

@@ -24,6 +24,8 @@ PACKAGES = {
 # What the folders of several frameworks share, and the packages that it needs.
 SHARED = {
     "base": set(),
+    "layout": set(),
+    "questions": set(),
     "on_exported": {"reference"},
     "on_functions": set(),
     "on_jax": {"jax"},
@@ -66,6 +68,9 @@ CONTRACT = {
     "adapters.base.Adapter",
     "adapters.base.Unsupported",
 }  # of which the selftest has its own
+
+
+READING = {"adapters.questions", "adapters.questions.read_case"}
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -111,18 +116,25 @@ def test_the_harness_reaches_adapters_only_by_name(path: Path) -> None:
     imported = set(imports(path))
     assert {top(name) for name in imported}.isdisjoint(FRAMEWORKS)
     adapters = {name for name in imported if top(name) == "adapters"}
-    assert adapters <= {"adapters.base", "adapters.base.read_case", *CONTRACT}
+    assert adapters <= {"adapters.base", *READING, *CONTRACT}
 
 
 @pytest.mark.parametrize(
-    "name", ["harness/worker/worker.py", "harness/worker/measure.py", "adapters/base.py"]
+    "name",
+    [
+        "harness/worker/worker.py",
+        "harness/worker/measure.py",
+        "adapters/base.py",
+        "adapters/layout.py",
+        "adapters/questions.py",
+    ],
 )
 def test_what_runs_in_every_interpreter_needs_numpy_alone(name: str) -> None:
     allowed = {"numpy", "adapters", "harness", *sys.stdlib_module_names}
     imported = set(imports(ROOT / name))
     assert {top(name) for name in imported} <= allowed
     ours = {name for name in imported if top(name) in OURS}
-    within = {"adapters.base", "harness.worker.measure"}
+    within = {"adapters.base", "adapters.layout", "adapters.questions", "harness.worker.measure"}
     assert all(name in within or name.rpartition(".")[0] in within for name in ours)
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from levelfield.adapters.base import CHANNELS_FIRST, Layout
 from levelfield.adapters.caffe.caffemodel import caffemodel
 from levelfield.adapters.caffe.layers import blob_of, data
+from levelfield.adapters.layout import CHANNELS_FIRST, Layout
 
 LAYOUT = Layout({**CHANNELS_FIRST, ("in", "out"): ("out", "in")})
 # Caffe keeps running statistics as sums. With this weight, 1 / (1 - moving_average_fraction), a new

@@ -10,8 +10,9 @@ with warnings.catch_warnings():
     from chainer import functions as F
     from chainer import links as L
 
-from levelfield.adapters.base import CHANNELS_FIRST, Layout, canonical_name, epsilon_hat
 from levelfield.adapters.base import Adapter as Base
+from levelfield.adapters.base import canonical_name, epsilon_hat
+from levelfield.adapters.layout import CHANNELS_FIRST, Layout
 
 LAYOUT = Layout({**CHANNELS_FIRST, ("in", "out"): ("out", "in")})
 

@@ -4,9 +4,10 @@ import warnings
 
 import numpy as np
 
-from levelfield.adapters.base import CHANNELS_FIRST, Layout, epsilon_hat
 from levelfield.adapters.base import Adapter as Base
+from levelfield.adapters.base import epsilon_hat
 from levelfield.adapters.cntk.mpi import load_mpi
+from levelfield.adapters.layout import CHANNELS_FIRST, Layout
 
 load_mpi()
 with warnings.catch_warnings():

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from levelfield.adapters.base import Layout
 from levelfield.adapters.base import canonical_name as joined
+from levelfield.adapters.layout import Layout
 from levelfield.adapters.on_jax import OnJax
 from levelfield.adapters.with_optax import LOSSES, OPTIMIZERS
 

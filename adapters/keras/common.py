@@ -17,7 +17,8 @@ batch.
 
 import numpy as np
 
-from levelfield.adapters.base import Layout, Unsupported
+from levelfield.adapters.base import Unsupported
+from levelfield.adapters.layout import Layout
 from levelfield.adapters.on_keras import BOTH_BIASES, OnKeras, make_optimizer
 
 LAYOUT = Layout(

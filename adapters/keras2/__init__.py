@@ -11,7 +11,7 @@ import os
 
 import numpy as np
 
-from levelfield.adapters.base import Layout
+from levelfield.adapters.layout import Layout
 from levelfield.adapters.on_keras import BOTH_BIASES, OnKeras, make_optimizer
 
 LAYOUT = Layout(entries={"gru_gate": (1, 0, 2)})  # Keras has z, r, h

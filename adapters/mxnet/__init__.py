@@ -3,8 +3,9 @@
 import mxnet as mx
 from mxnet import autograd, gluon, nd
 
-from levelfield.adapters.base import CHANNELS_FIRST, Layout, canonical_name, epsilon_hat
 from levelfield.adapters.base import Adapter as Base
+from levelfield.adapters.base import canonical_name, epsilon_hat
+from levelfield.adapters.layout import CHANNELS_FIRST, Layout
 
 LAYOUT = Layout({**CHANNELS_FIRST, ("in", "out"): ("out", "in")})
 

@@ -3,8 +3,9 @@
 import paddle
 from paddle.nn import functional as F
 
-from levelfield.adapters.base import CHANNELS_FIRST, Layout, canonical_name
 from levelfield.adapters.base import Adapter as Base
+from levelfield.adapters.base import canonical_name
+from levelfield.adapters.layout import CHANNELS_FIRST, Layout
 
 LAYOUT = Layout(CHANNELS_FIRST)
 LOSSES = {"softmax_cross_entropy": F.cross_entropy}

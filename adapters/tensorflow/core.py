@@ -4,7 +4,8 @@ import functools
 
 import tensorflow as tf
 
-from levelfield.adapters.base import Layout, Unsupported
+from levelfield.adapters.base import Unsupported
+from levelfield.adapters.layout import Layout
 from levelfield.adapters.on_tensorflow import OnTensorFlow
 from levelfield.adapters.tensorflow.optimizers import OPTIMIZERS
 

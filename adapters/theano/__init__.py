@@ -6,7 +6,8 @@ import sys
 
 import scipy
 
-from levelfield.adapters.base import CHANNELS_FIRST, Layout, Unsupported
+from levelfield.adapters.base import Unsupported
+from levelfield.adapters.layout import CHANNELS_FIRST, Layout
 from levelfield.adapters.on_functions import OnSharedVariables
 
 # SciPy's wheel contains the BLAS that Theano's C code calls. Without a BLAS, Theano would call that

@@ -4,8 +4,9 @@ import os
 import shutil
 from importlib.metadata import version
 
-from levelfield.adapters.base import CHANNELS_FIRST, Layout, Unsupported, canonical_name
 from levelfield.adapters.base import Adapter as Base
+from levelfield.adapters.base import Unsupported, canonical_name
+from levelfield.adapters.layout import CHANNELS_FIRST, Layout
 
 # tinygrad calls the compiler that CC names, with options that only clang supports.
 VERSIONS = ("clang", *(f"clang-{number}" for number in range(24, 10, -1)))

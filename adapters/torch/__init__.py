@@ -4,7 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from levelfield.adapters.base import CHANNELS_FIRST, Layout, Unsupported, canonical_name
+from levelfield.adapters.base import Unsupported, canonical_name
+from levelfield.adapters.layout import CHANNELS_FIRST, Layout
 from levelfield.adapters.on_torch import OnTorch
 
 LAYOUT = Layout(

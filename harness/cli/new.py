@@ -158,8 +158,10 @@ def _framework_files(name: str, folder: Path | None) -> list[tuple[Path, str]]:
 
 def _imports(package: str) -> str:
     """The adapter's imports of the contract and of the stand-in, in the order of their names."""
-    base = "from levelfield.adapters.base"
-    contract = f"{base} import Adapter as Base\n{base} import Layout"
+    contract = (
+        "from levelfield.adapters.base import Adapter as Base\n"
+        "from levelfield.adapters.layout import Layout"
+    )
     return "\n".join(sorted([contract, f"from {package} import stand_in"]))
 
 

@@ -124,7 +124,7 @@ class Server:
 
         ``module``: the dotted name of the model's module.
         """
-        from levelfield.adapters.base import read_case
+        from levelfield.adapters.questions import read_case
 
         self.case = read_case(case, optimizer)
         self.module, code = module, None

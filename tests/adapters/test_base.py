@@ -19,10 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from levelfield import reference
-from levelfield.adapters import base
+from levelfield.adapters import layout as layouts
 from levelfield.adapters.base import (
     Adapter,
-    Layout,
     Mismatch,
     Unsupported,
     canonical_name,
@@ -30,13 +29,15 @@ from levelfield.adapters.base import (
     fitted,
     refines,
 )
+from levelfield.adapters.layout import Layout
 from levelfield.adapters.on_functions import OnFunctions, make_updates
 from levelfield.adapters.on_keras import BOTH_BIASES, OnKeras
+from levelfield.adapters.questions import Questions
 from levelfield.reference import optimizers
 from levelfield.reference.case import draw_case
 from levelfield.reference.layers_onnx import IMAGES
 
-CHANNELS_FIRST = Layout({**base.CHANNELS_FIRST, ("in", "out"): ("out", "in")})
+CHANNELS_FIRST = Layout({**layouts.CHANNELS_FIRST, ("in", "out"): ("out", "in")})
 
 
 def dims(*names_and_sizes: tuple[str, int]) -> list[list[object]]:
@@ -88,7 +89,11 @@ def test_the_contract_says_of_every_method_whether_it_is_timed() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["harness/worker/worker.py", "harness/worker/measure.py", "adapters/base.py"]
+    "name",
+    [
+        *("harness/worker/worker.py", "harness/worker/measure.py"),
+        *("adapters/base.py", "adapters/layout.py", "adapters/questions.py"),
+    ],
 )
 def test_what_runs_in_every_interpreter_is_python_3_6(name: str) -> None:
     source = (Path(__file__).parent.parent.parent / name).read_text(encoding="utf-8")
@@ -112,7 +117,7 @@ ADAPTERS = Path(__file__).parents[2] / "adapters"
 
 
 # The constants from which layouts are written.
-ORDERS = {"IMAGES": IMAGES, "CHANNELS_FIRST": base.CHANNELS_FIRST}
+ORDERS = {"IMAGES": IMAGES, "CHANNELS_FIRST": layouts.CHANNELS_FIRST}
 
 
 def orders_of(node: ast.expr) -> dict[Any, Any]:
@@ -192,8 +197,6 @@ def begun(model: str = "mlp", **functions: Callable[..., Any]) -> Held:
 def case_of(model: str) -> Any:
     case = draw_case(model, "tiny", seed=0, batch=2)
     meta = {**case.meta(), "optimizers": {"sgd": {}}}
-    from levelfield.adapters.base import Questions
-
     arrays = {"parameter": case.parameters, "state": case.state}
     return Questions(meta, arrays, list(case.inputs), "sgd")
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from levelfield import reference
-from levelfield.adapters.base import read_case
+from levelfield.adapters.questions import read_case
 from levelfield.harness.proof.answer_file import relative_error
 from levelfield.reference import programs
 from levelfield.reference.answers import Answers, read_answers, run_jax, run_numpy, write_answers

@@ -13,7 +13,7 @@ import sys
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from levelfield.adapters.base import read_case
+from levelfield.adapters.questions import read_case
 from levelfield.adapters.torch import Adapter
 
 
