@@ -70,8 +70,10 @@ def read_case(path, optimizer):
             "parameter": {name: stored["parameter/" + name] for name in meta["parameters"]},
             "state": {name: stored["state/" + name] for name in meta["state"]},
         }
+        inputs = {name: stored["input/" + name] for name in meta["inputs"]}
+        # Each set has memory of its own, as the batches of a program have.
         sets = [
-            {name: stored["input/%d/%s" % (number, name)] for name in meta["inputs"]}
+            {name: values[number].copy() for name, values in inputs.items()}
             for number in range(meta["sets"])
         ]
     return Questions(meta, arrays, sets, optimizer)

@@ -213,11 +213,14 @@ def _draw_input(spec: ArraySpec, stream: np.random.Generator) -> NDArray[Any]:
 
 
 def write_case(case: Case, path: Path) -> None:
-    """Write the questions; a worker reads them with ``levelfield.adapters.questions.read_case``."""
+    """Write the questions; a worker reads them with ``levelfield.adapters.questions.read_case``.
+
+    All sets of an input are one array with the sets as its first axis: a lesson has thousands.
+    """
     arrays = {f"parameter/{name}": value for name, value in case.parameters.items()}
     arrays.update({f"state/{name}": value for name, value in case.state.items()})
-    for number, inputs in enumerate(case.inputs):
-        arrays.update({f"input/{number}/{name}": value for name, value in inputs.items()})
+    for name in case.inputs[0]:
+        arrays[f"input/{name}"] = np.stack([inputs[name] for inputs in case.inputs])
     write_arrays(path, case.meta(), arrays)
 
 
@@ -225,6 +228,7 @@ def read_case(path: Path) -> Case:
     """Read what :func:`write_case` wrote."""
     meta, arrays = read_arrays(path)
     under = partial(below, arrays)
+    inputs = under("input/")
     return Case(
         model=get(meta["model"]),
         preset=meta["preset"],
@@ -233,7 +237,10 @@ def read_case(path: Path) -> Case:
         attempt=meta["attempt"],
         parameters=under("parameter/"),
         state=under("state/"),
-        inputs=tuple(under(f"input/{number}/") for number in range(meta["sets"])),
+        inputs=tuple(
+            {name: value[number] for name, value in inputs.items()}
+            for number in range(meta["sets"])
+        ),
     )
 
 

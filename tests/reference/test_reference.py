@@ -417,6 +417,15 @@ def test_the_case_file_holds_no_answers(tmp_path: Path) -> None:
     assert kinds == {"meta", "parameter", "input"}
 
 
+def test_the_case_file_has_one_array_for_all_sets_of_an_input(tmp_path: Path) -> None:
+    # A lesson has thousands of sets; with an array for each, reading took minutes.
+    case = reference.draw_case("neumf", "tiny", seed=1, batch=2, sets=50)
+    write_case(case, tmp_path / "case.npz")
+    with np.load(tmp_path / "case.npz", allow_pickle=False) as stored:
+        shapes = {name: stored[name].shape for name in stored.files if name.startswith("input/")}
+    assert shapes == {"input/user": (50, 2), "input/item": (50, 2), "input/label": (50, 2, 1)}
+
+
 def test_unknown_names_suggest_the_nearest() -> None:
     with pytest.raises(reference.UnknownName, match=r"unknown model 'lenet'.*did you mean lenet5"):
         reference.get("lenet")
