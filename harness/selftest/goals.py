@@ -37,7 +37,7 @@ def at_least(part: str, what: str, value: float, limit: float, *, note: str = ""
 
 
 def caught(part: str, what: str, outcome: str, expected: str, *, note: str = "") -> Finding:
-    """Judge a seeded fault: ``found`` is its outcome and must begin with ``expected``."""
+    """Judge a seeded fault: its ``outcome`` must begin with ``expected``."""
     hit = outcome.startswith(expected)
     return Finding(part, what, f"{expected}", outcome or "nothing", float(hit), hit, note)
 
