@@ -108,7 +108,7 @@ def test_keras_stands_on_its_backend_and_nobody_on_himself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("stated_need", "words"),
     [
         ({"purpos": "training"}, "unknown need 'purpos'; did you mean purpose?"),
         ({"purpose": "trainig"}, "unknown purpose 'trainig'; did you mean training?"),
