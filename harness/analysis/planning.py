@@ -101,8 +101,10 @@ def _variances(frames: Frames) -> list[tuple[str, float, float]]:
             values = arm.pivot_table(index="block", columns="round", values="log").to_numpy()
             if min(values.shape) > 1:
                 parts.append(variance_components(values))
+        # Noise may leave an arm one round of a block, which says nothing of the rounds' variance.
+        parts = [part for part in parts if np.isfinite(part).all()]
         if parts:
-            between, within = np.nanmean(parts, axis=0)
+            between, within = np.mean(parts, axis=0)
             rows.append((str(comparison), float(between), float(within)))
     return rows
 

@@ -179,6 +179,13 @@ def test_rounds_are_planned_from_the_variances(tmp_path: Path) -> None:
     assert planning.planned_rounds(load([]), 8) == 8
 
 
+def test_a_comparison_that_noise_left_one_round_a_block_plans_nothing(tmp_path: Path) -> None:
+    """Such a run ended in a traceback after three blocks."""
+    loud = [(block, index) for block in range(1, 8) for index in range(6) if index != block % 6]
+    frames = frames_of(tmp_path, loud=loud)
+    assert planning.planned_rounds(frames, 7) == 7
+
+
 def test_a_forecast_grows_with_what_is_asked(tmp_path: Path) -> None:
     frames = frames_of(tmp_path)
     suite = load_suite("standard")
