@@ -1,8 +1,9 @@
 """Writes what the published runs say, in full digits: a summary and a table of verdicts per run.
 
-``make published`` rewrites ``tests/published``; ``tests/test_docs.py`` fails where a run in the
-repository gives another table. Rewrite them only where a run was made again or a result is
-meant to change, and say in CHANGELOG.md which verdicts changed.
+It also judges the published proof again. ``make published`` rewrites ``tests/published``;
+``tests/test_docs.py`` fails where a run in the repository gives another table. Rewrite them only
+where a run was made again or a result is meant to change, and say in CHANGELOG.md which verdicts
+changed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from levelfield.harness.analysis.summary import summary
 from levelfield.harness.analysis.verdicts import judge, verdict_frame
 from levelfield.harness.records import frames
+from levelfield.harness.selftest import proof
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPECTED = ROOT / "tests" / "published"
@@ -53,6 +55,7 @@ def main() -> None:
         folder.mkdir(parents=True)
         for name, text in tables(run).items():
             (folder / name).write_text(text, encoding="utf-8")
+    proof.judge_again(ROOT / "results" / "selftest")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ import pandas
 
 from levelfield.harness.advice.needs import CRITERIA
 from levelfield.harness.analysis.comparisons import Comparison
-from levelfield.harness.analysis.summary import block_seconds, counted, startups
+from levelfield.harness.analysis.logs import block_seconds, measured
+from levelfield.harness.analysis.summary import startups
 from levelfield.harness.records.frames import Frames
 from levelfield.harness.statistics.estimates import Floats
 
@@ -86,8 +87,9 @@ def costs_of(
     """
     seeds = frames.runs["seed"].dropna()
     generator = np.random.default_rng(int(seeds.iloc[0]) if len(seeds) else 0)
+    logs = measured(frames)
     per_step = {
-        statistic: block_seconds(counted(frames.slices, statistic))
+        statistic: block_seconds(logs, statistic)
         for statistic in dict.fromkeys(statistic for _, statistic in evidence)
     }
     begun = startups(frames)
@@ -106,19 +108,19 @@ def costs_of(
         time = np.logaddexp(start, math.log(steps) + step) if steps else step
         peak = np.where(fine, np.log(rows["peak_bytes"].astype(float).to_numpy()), np.nan)
         costs.append(np.stack([time, start, np.broadcast_to(peak, time.shape)], axis=-1))
-    logs = np.stack(costs)  # [comparison, draw, arm, criterion]
+    every = np.stack(costs)  # [comparison, draw, arm, criterion]
     with np.errstate(all="ignore"):
-        logs = logs - np.fmin.reduce(logs[:, :1], axis=2)[:, :, None]
-    measured = (~np.isnan(logs[:, 0, :, 0])).sum(axis=0)
+        every = every - np.fmin.reduce(every[:, :1], axis=2)[:, :, None]
+    counts = (~np.isnan(every[:, 0, :, 0])).sum(axis=0)
     planned = np.sum(
         [[arm in set(comparison.rows["arm"]) for arm in arms] for comparison, _ in evidence], axis=0
     )
-    gaps = np.broadcast_to(np.log(planned / measured), (DRAWS + 1, len(arms)))
-    means = np.concatenate([_mean(logs), gaps[..., None]], axis=-1)  # in the order of CRITERIA
+    gaps = np.broadcast_to(np.log(planned / counts), (DRAWS + 1, len(arms)))
+    means = np.concatenate([_mean(every), gaps[..., None]], axis=-1)  # in the order of CRITERIA
     # A criterion that could not be measured for an arm is taken to be as bad as the worst.
     worst = np.nan_to_num(np.fmax.reduce(means[0], axis=0), nan=0.0)
     means = np.where(np.isnan(means), worst, means)
-    return Costs(tuple(arms), means, tuple(measured.tolist()), tuple(planned.tolist()))
+    return Costs(tuple(arms), means, tuple(counts.tolist()), tuple(planned.tolist()))
 
 
 def _blocks(values: Any, cells: Sequence[tuple[str, str] | None]) -> Floats:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy
 import pandas
 
-from levelfield.harness.analysis.summary import block_seconds, counted, startups, summary
+from levelfield.harness.analysis.logs import block_seconds, measured
+from levelfield.harness.analysis.summary import startups, summary
 from levelfield.harness.analysis.verdicts import Judged, judge, ordered
 from levelfield.harness.errors import clean
 from levelfield.harness.plan.vocabulary import TWIN
@@ -58,7 +59,7 @@ def comparisons_of(frames: Frames) -> list[Comparison]:
     begun = startups(frames)
     begun = begun[begun["block"].notna()]
     totals = begun.groupby(["run", "cell", "block"])["startup_seconds"].last()
-    steps = block_seconds(counted(frames.slices, "throughput"))
+    steps = block_seconds(measured(frames), "throughput")
     seeds: dict[str, Any] = dict(zip(frames.runs["run"], frames.runs["seed"], strict=True))
     comparisons = []
     for key, rows in table.groupby(_KEY, sort=False):

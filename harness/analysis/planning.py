@@ -1,8 +1,7 @@
-"""Decides how many rounds a block should have and which comparisons are settled."""
+"""Decides how many rounds a block should have and which arms need no further block."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,32 +11,20 @@ from levelfield.harness.analysis.verdicts import settled
 from levelfield.harness.plan.cells import plan
 from levelfield.harness.plan.suite import Suite
 from levelfield.harness.records import frames as records
-from levelfield.harness.records.frames import AUDIT, Frames
-from levelfield.harness.statistics.levels import LEVELS, LOOKS
+from levelfield.harness.records.frames import Frames
+from levelfield.harness.statistics.levels import LEVELS
 from levelfield.harness.statistics.variances import rounds_per_block, variance_components
 
 BLOCKS_PER_AUDIT = 5  # resident blocks before each audit; the audit is the sixth
-FIRST_PLAN = 3  # blocks after which variances are known well enough to plan rounds
 
 
-def due(blocks: int, looks: Sequence[int]) -> bool:
-    """Whether to plan after so many blocks; a run without looks is not planned."""
-    return bool(looks) and (blocks in looks or blocks == FIRST_PLAN)
+def look(run: Path, *, rounds: int) -> tuple[int, frozenset[tuple[str, str]]]:
+    """Return (rounds of the next blocks, settled arms) from the records of a run.
 
-
-def look(run: Path, *, rounds: int, at_look: bool) -> tuple[int, frozenset[str]]:
-    """Return (rounds of the next blocks, settled comparisons) from the records of a run."""
+    Settled arms are pairs of a comparison and an arm, see ``verdicts.settled``.
+    """
     frames = records.load(run)
-    # A comparison that noise keeps from its first look is void, but more blocks would help it.
-    done = frozenset(settled(frames)) - lacking(frames, LOOKS[0]) if at_look else frozenset()
-    return planned_rounds(frames, rounds), done
-
-
-def lacking(frames: Frames, blocks: int) -> frozenset[str]:
-    """Comparisons that have fewer than ``blocks`` blocks with a clean round, audits not counted."""
-    clean = frames.rounds[~frames.rounds["quarantined"] & (frames.rounds["residency"] != AUDIT)]
-    counts = clean.groupby("comparison")["block"].nunique()
-    return frozenset(set(frames.cells["comparison"]) - set(counts.index[counts >= blocks]))
+    return planned_rounds(frames, rounds), frozenset(settled(frames))
 
 
 def planned_rounds(frames: Frames, rounds: int) -> int:
@@ -87,7 +74,7 @@ def _variances(frames: Frames) -> list[tuple[str, float, float]]:
     slices = slices[
         (slices["statistic"] == "throughput")
         & (slices["residency"] == "resident")
-        & ~slices["quarantined"]
+        & ~slices["disturbed"]
     ]
     rows = []
     for comparison, these in slices.groupby("comparison", sort=False):

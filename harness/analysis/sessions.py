@@ -15,24 +15,26 @@ no verdict.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas
 
+from levelfield.harness.analysis.logs import Key, Logs, Measured, measured
 from levelfield.harness.analysis.summary import summary
-from levelfield.harness.analysis.verdicts import NO_CONTROL, Logs, judge, logs_of
+from levelfield.harness.analysis.verdicts import NO_CONTROL, judge
 from levelfield.harness.errors import BadInput
 from levelfield.harness.machine.describe import difference, recorded
 from levelfield.harness.plan.arms import unversioned
 from levelfield.harness.plan.cells import TASK
 from levelfield.harness.plan.vocabulary import TWIN
-from levelfield.harness.records.frames import AUDIT, Frames, load
+from levelfield.harness.records.frames import Frames, load
 from levelfield.harness.statistics.corrections import holm
 from levelfield.harness.statistics.decisions import ALPHA_PER_LOOK
-from levelfield.harness.statistics.estimates import Estimate, estimate, paired_blocks, welch_freedom
+from levelfield.harness.statistics.estimates import Estimate, welch_freedom
+from levelfield.harness.statistics.moderation import compared
 
 OTHER_MACHINE = "other machine"  # replaces every verdict
 
@@ -105,9 +107,13 @@ def compare(before: Path, after: Path) -> Compared:
     changes: list[Change] = []
     left_out: dict[str, None] = {}
     tables = [summary(frames) for frames in sessions]
+    logs_of_sessions = [measured(frames) for frames in sessions]
     for key in shared:
         ids = [session[key] for session in keys]
-        changes += _changes(key, sessions, tables, ids)
+        logs = [*map(_logs, logs_of_sessions, sessions, ids)]
+        timed = [one for one in logs if one is not None]
+        if len(timed) == len(sessions):
+            changes += _changes(key, sessions, tables, ids, timed)
         left_out |= dict.fromkeys(_only_in_one(sessions, ids))
     if not changes:
         raise BadInput(
@@ -129,21 +135,18 @@ def _comparisons(frames: Frames) -> dict[str, str]:
     return {", ".join(filter(None, row[:-1])): row[-1] for row in rows.to_numpy()}
 
 
-def _logs(frames: Frames, comparison: str) -> Logs:
-    slices = frames.slices
-    slices = slices[
-        (slices["comparison"] == comparison)
-        & (slices["statistic"] == "throughput")
-        & (slices["residency"] != AUDIT)
-    ]
-    plan = frames.cells.loc[frames.cells["comparison"] == comparison, "arm"]
-    return logs_of(slices, list(plan))
+def _logs(session: Mapping[Key, Measured], frames: Frames, comparison: str) -> Logs | None:
+    logs = session.get((str(frames.runs["run"].iloc[0]), comparison, "throughput"))
+    return logs.blocks if logs else None
 
 
 def _changes(
-    key: str, sessions: list[Frames], tables: list[pandas.DataFrame], ids: list[str]
+    key: str,
+    sessions: list[Frames],
+    tables: list[pandas.DataFrame],
+    ids: list[str],
+    logs: list[Logs],
 ) -> list[Change]:
-    logs = [_logs(frames, comparison) for frames, comparison in zip(sessions, ids, strict=True)]
     anchor = _anchor(sessions, logs)
     if anchor is None:
         return []
@@ -242,8 +245,9 @@ def _only_in_one(sessions: list[Frames], ids: list[str]) -> Iterator[str]:
 
 
 def _against(logs: Logs, arm: str, anchor: str) -> Estimate:
-    clean = np.where(logs.quarantined, np.nan, logs.values)
-    return estimate(paired_blocks(clean, logs.arms.index(arm), logs.arms.index(anchor)))
+    first, second = (np.array([logs.arms.index(name)]) for name in (arm, anchor))
+    pair = compared(logs.effects(), first, second).estimate
+    return Estimate(pair.log_ratio[0], pair.standard_error[0], pair.blocks[0], pair.freedom[0])
 
 
 def _seconds(table: pandas.DataFrame, comparison: str, arm: str) -> float:
@@ -252,12 +256,12 @@ def _seconds(table: pandas.DataFrame, comparison: str, arm: str) -> float:
 
 
 def welch(before: Estimate, after: Estimate) -> Estimate:
-    """The difference of two independent means; its blocks give Welch's degrees of freedom."""
-    freedom = np.nan_to_num(welch_freedom(before, after))
+    """The difference of two independent means, with Welch's degrees of freedom."""
     return Estimate(
         np.asarray(after.log_ratio - before.log_ratio),
         np.sqrt(before.standard_error**2 + after.standard_error**2),
-        np.asarray(1 + np.floor(freedom)).astype(int),
+        np.minimum(before.blocks, after.blocks),
+        np.nan_to_num(welch_freedom(before, after), posinf=1e9),
     )
 
 

@@ -9,11 +9,12 @@ import numpy
 import pandas
 
 from levelfield.harness.analysis import roofline
+from levelfield.harness.analysis.logs import block_times, measured
 from levelfield.harness.machine.ceilings import Ceiling
 from levelfield.harness.proof.tolerances import closing_loose, loose
 from levelfield.harness.records.columns import COLUMNS, STARTUP
 from levelfield.harness.records.frames import AUDIT, Frames
-from levelfield.harness.statistics.estimates import Estimate
+from levelfield.harness.statistics.estimates import estimate
 from levelfield.reference.errors import UnknownName
 
 _KEY = ["run", "cell"]
@@ -47,51 +48,46 @@ def summary(frames: Frames) -> pandas.DataFrame:
 
 
 def counted(slices: pandas.DataFrame, statistic: str, *columns: str) -> pandas.DataFrame:
-    """Slices of a kind that count: no audit, none in quarantine unless a cell has no others.
+    """Slices of a kind that count, which are those of no audit.
 
-    The result has the columns run, cell, block, step_seconds, quarantined and ``columns`` only.
-    Copying all columns of a million rows takes longer than counting them.
+    The result has the columns run, cell and ``columns`` only. Copying all columns of a million rows
+    takes longer than counting them.
     """
     kind = (slices["statistic"] == statistic) & (slices["residency"] != AUDIT)
-    wanted = dict.fromkeys((*_KEY, "block", "step_seconds", "quarantined", *columns))
-    slices = slices.loc[kind, [*wanted]]
-    clean = ~slices["quarantined"]
-    any_clean = clean.groupby([slices["run"], slices["cell"]]).transform("any")
-    return slices[clean | ~any_clean]
+    return slices.loc[kind, [*_KEY, *columns]]
 
 
-def block_seconds(slices: pandas.DataFrame) -> Any:
-    """Median over rounds of the seconds per step, by run, cell and block."""
-    return slices.groupby([*_KEY, "block"])["step_seconds"].median()
+def _means(times: pandas.DataFrame) -> pandas.DataFrame:
+    """Seconds of each (run, cell) with their 95 % interval, from the rows of ``block_times``."""
+    cells = times.groupby(_KEY, sort=False)
+    index, rows = [], []
+    for key, blocks in cells:
+        mean = estimate(blocks["log_seconds"].to_numpy(), blocks["weight"].to_numpy())
+        ends = mean.interval() if mean.blocks > 1 else (numpy.nan, numpy.nan)
+        index.append(key)
+        rows.append((*numpy.exp([mean.log_ratio, *ends]), int(mean.blocks)))
+    names = pandas.MultiIndex.from_tuples(index, names=_KEY)
+    columns = ["seconds", "low", "high", "blocks"]
+    return pandas.DataFrame(rows, index=names, columns=columns)
 
 
 def _times(frames: Frames) -> dict[str, Any]:
-    used = ("seconds", "cpu_seconds", "wait_seconds")
-    throughput = counted(frames.slices, "throughput", *used)
-    blocks = block_seconds(throughput)
-    logs = numpy.log(blocks).groupby(level=_KEY).agg(["mean", "std", "count"])
-    estimate = Estimate(
-        logs["mean"].to_numpy(),
-        (logs["std"] / numpy.sqrt(logs["count"])).to_numpy(),
-        logs["count"].to_numpy(),
-    )
-    low, high = (
-        pandas.Series(numpy.exp(end), index=logs.index).where(logs["count"] > 1)
-        for end in estimate.interval()
-    )
+    throughput = counted(frames.slices, "throughput", "seconds", "cpu_seconds", "wait_seconds")
+    logs = measured(frames)
+    steps = _means(block_times(logs, "throughput"))
     stepped = frames.steps[frames.steps["phase"] != "generation"]  # those are first tokens
     latency = stepped.groupby(_KEY)["step_seconds"]
-    tokens = {}
-    for statistic in ("first_token", "further_token"):
-        slices = counted(frames.slices, statistic)
-        tokens[f"{statistic}_seconds"] = block_seconds(slices).groupby(level=_KEY).median()
+    tokens = {
+        f"{statistic}_seconds": _means(block_times(logs, statistic))["seconds"]
+        for statistic in ("first_token", "further_token")
+    }
     quantiles = {f"latency_p{p}_seconds": latency.quantile(p / 100) for p in (50, 95, 99)}
     seconds = throughput["seconds"]
     shares = {"concurrency": "cpu_seconds", "wait_share": "wait_seconds"}
     return {
-        "step_seconds": blocks.groupby(level=_KEY).median(),
-        "step_seconds_low": low,
-        "step_seconds_high": high,
+        "step_seconds": steps["seconds"],
+        "step_seconds_low": steps["low"],
+        "step_seconds_high": steps["high"],
         **quantiles,
         **tokens,
         **{
@@ -100,7 +96,7 @@ def _times(frames: Frames) -> dict[str, Any]:
             .median()
             for name, column in shares.items()
         },
-        "blocks": blocks.groupby(level=_KEY).size(),
+        "blocks": steps["blocks"],
         "slices": throughput.groupby(_KEY).size(),
     }
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pandas
-from numpy.typing import NDArray
 from scipy import special  # type: ignore[import-untyped]
 
+from levelfield.harness.analysis.logs import Logs, Measured, measured
 from levelfield.harness.analysis.roofline import IMPOSSIBLE_SHARE
 from levelfield.harness.analysis.summary import summary
 from levelfield.harness.machine.describe import difference, recorded
@@ -23,43 +23,21 @@ from levelfield.harness.records.frames import AUDIT, Frames
 from levelfield.harness.statistics.decisions import (
     ComparisonVerdicts,
     PairVerdict,
+    Verdict,
     comparison_verdicts,
+    control_of,
     effective_margin,
 )
-from levelfield.harness.statistics.estimates import (
-    Estimate,
-    Floats,
-    clean_blocks,
-    estimate,
-    paired_blocks,
-    welch_freedom,
-)
-from levelfield.harness.statistics.levels import LEVELS, LOOKS
+from levelfield.harness.statistics.estimates import Estimate, welch_freedom
+from levelfield.harness.statistics.levels import LEVELS
+from levelfield.harness.statistics.moderation import compared
 
 SLICE_STATISTICS = ("throughput", "latency", "first_token", "further_token")
 NO_CONTROL = "no A/A control: no arm ran twice"
 LEAST_AUDITS = 2  # with fewer, a carry-over has no interval
-_USED = (
-    *("run", "comparison", "statistic", "arm", "residency"),
-    *("block", "round", "step_seconds", "quarantined"),
-)
+# The half-width of its intervals with which an arm may leave before so many blocks.
+KNOWN, KNOWN_BLOCKS = 0.05, 6
 CARRY_OVER_ALPHA = 0.01  # over all pairs of a comparison together
-
-
-@dataclass(frozen=True)
-class Logs:
-    """log seconds of a step, ``values[arm, block, round]``; NaN where nothing was measured."""
-
-    arms: tuple[str, ...]
-    values: Floats
-    quarantined: NDArray[np.bool_]  # [block, round]
-
-    @property
-    def twin(self) -> tuple[str, str] | None:
-        """The A/A pair, if both of its arms were measured."""
-        second = next((arm for arm in self.arms if arm.endswith(TWIN)), None)
-        first = second.removesuffix(TWIN) if second else None
-        return (first, second) if first in self.arms and first and second else None
 
 
 @dataclass(frozen=True)
@@ -91,7 +69,7 @@ class Judged:
     """The verdicts of one comparison and kind of slice, with the data that support them.
 
     ``carry_over`` is None with fewer than ``LEAST_AUDITS`` audits. ``rules`` maps a rule to the
-    number of rounds that it put into quarantine.
+    number of rounds that were disturbed by it.
     """
 
     run: str
@@ -114,9 +92,7 @@ def judge(frames: Frames, table: pandas.DataFrame | None = None) -> list[Judged]
     """
     judgements = []
     impossible = _impossible(frames, table)
-    # Copying all columns of a million slices takes longer than all statistics.
-    narrow = frames.slices[[*_USED]].astype(dict.fromkeys(_USED[:3], "category"))
-    parts = {key: part for key, part in narrow.groupby([*_USED[:3]], sort=False, observed=True)}
+    logs = measured(frames)
     for run in frames.runs.to_dict("records"):
         if not LEVELS.get(run["level"]):
             continue
@@ -124,22 +100,19 @@ def judge(frames: Frames, table: pandas.DataFrame | None = None) -> list[Judged]
         seed = 0 if pandas.isna(run["seed"]) else int(run["seed"])
         plan = frames.cells[frames.cells["run"] == run["run"]]
         for comparison in dict.fromkeys(plan["comparison"]):
-            arms = plan.loc[plan["comparison"] == comparison, "arm"]
             rounds_of_comparison = rounds[rounds["comparison"] == comparison]
             for number, statistic in enumerate(SLICE_STATISTICS):
-                slices = parts.get((run["run"], comparison, statistic))
-                if slices is not None:
-                    generator = np.random.default_rng([seed, number])
+                logs_of_statistic = logs.get((run["run"], comparison, statistic))
+                if logs_of_statistic is not None:
                     judgements.append(
                         _judged(
                             run,
                             comparison,
                             statistic,
-                            slices=slices,
+                            logs=logs_of_statistic,
                             rounds=rounds_of_comparison,
-                            plan=[*arms],
                             impossible=impossible.get((run["run"], comparison), []),
-                            generator=generator,
+                            generator=np.random.default_rng([seed, number]),
                         )
                     )
     return _agreed(judgements, frames)
@@ -150,31 +123,27 @@ def _judged(
     comparison: str,
     statistic: str,
     *,
-    slices: pandas.DataFrame,
+    logs: Measured,
     rounds: pandas.DataFrame,
-    plan: Sequence[str],
     impossible: Sequence[str],
     generator: np.random.Generator,
 ) -> Judged:
-    logs = logs_of(slices[slices["residency"] != AUDIT], plan)
-    audits = logs_of(slices[slices["residency"] == AUDIT], plan)
+    blocks = logs.blocks
     margin = float(run["margin"])
-    control = _control(logs)
-    limit = effective_margin(margin, control[1] if control else None)
-    carried, failed = carry_over(logs, audits, limit)
+    control = control_of(blocks.effects(), blocks.arms, blocks.twin)
+    limit = effective_margin(margin, control)
+    carried, failed = carry_over(blocks, logs.audits, limit)
     # Without an arm that is compared with itself, nothing shows which differences are real.
-    uncontrolled = [NO_CONTROL] if control is None and len(logs.arms) > 1 else []
-    clean = int(clean_blocks(logs.values, logs.quarantined).sum())
+    uncontrolled = [NO_CONTROL] if control is None and len(blocks.arms) > 1 else []
     verdicts = comparison_verdicts(
-        logs.values,
-        logs.arms,
+        blocks.values,
+        blocks.arms,
         margin=margin,
         level=run["level"],
-        quarantined=logs.quarantined,
-        twin=logs.twin,
+        disturbed=blocks.disturbed,
+        twin=blocks.twin,
         failed_checks=[*uncontrolled, *impossible, *failed],
-        # With fewer blocks bootstrap-t is too erratic to say anything (statistics.disputed).
-        generator=generator if clean >= LOOKS[1] else None,
+        generator=generator,
     )
     counted = rounds[rounds["residency"] != AUDIT]
     rules = counted.loc[counted["rule"] != "", "rule"].value_counts()
@@ -183,12 +152,12 @@ def _judged(
         comparison=comparison,
         statistic=statistic,
         level=run["level"],
-        arms=logs.arms,
+        arms=blocks.arms,
         verdicts=verdicts,
-        control=control[0] if control else None,
+        control=_shown(control, blocks.twin),
         rounds=len(counted),
         rules={str(rule): int(rules[rule]) for rule in sorted(rules.index)},
-        audits=audits.values.shape[1],
+        audits=logs.audits.values.shape[1],
         carry_over=carried,
     )
 
@@ -205,33 +174,15 @@ def _impossible(frames: Frames, table: pandas.DataFrame | None) -> dict[tuple[st
     return reasons
 
 
-def logs_of(slices: pandas.DataFrame, plan: Sequence[str]) -> Logs:
-    """The slices of one comparison and statistic; arms by the plan, blocks and rounds by number."""
-    codes, measured = pandas.factorize(slices["arm"])
-    arms = tuple(arm for arm in plan if arm in set(measured))
-    blocks, at_block = np.unique(slices["block"], return_inverse=True)
-    rounds_of_block = 1 + int(slices["round"].max()) if len(slices) else 0
-    values = np.full((len(arms), len(blocks), rounds_of_block), np.nan)
-    number = np.array([arms.index(arm) for arm in measured], int)[codes]
-    rounds = slices["round"].to_numpy(int)
-    values[number, at_block, rounds] = np.log(slices["step_seconds"].to_numpy(float))
-    bad = np.zeros(values.shape[1:], bool)
-    bad[at_block, rounds] = slices["quarantined"].to_numpy(bool)
-    return Logs(arms, values, bad)
-
-
-def _control(logs: Logs) -> tuple[Control, Estimate] | None:
-    if logs.twin is None:
+def _shown(control: Estimate | None, twin: tuple[str, str] | None) -> Control | None:
+    if control is None or twin is None:
         return None
-    clean = np.where(logs.quarantined, np.nan, logs.values)
-    difference_of_twins = estimate(paired_blocks(clean, *map(logs.arms.index, logs.twin)))
-    control = Control(
-        arm=logs.twin[0],
-        ratio=float(np.exp(difference_of_twins.log_ratio)),
-        half_width=float(np.expm1(difference_of_twins.half_width())),
-        blocks=int(difference_of_twins.blocks),
+    return Control(
+        arm=twin[0],
+        ratio=float(np.exp(control.log_ratio)),
+        half_width=float(np.expm1(control.half_width())),
+        blocks=int(control.blocks),
     )
-    return control, difference_of_twins
 
 
 def carry_over(resident: Logs, audits: Logs, margin: float) -> tuple[CarryOver | None, list[str]]:
@@ -247,8 +198,7 @@ def carry_over(resident: Logs, audits: Logs, margin: float) -> tuple[CarryOver |
 
     def values(logs: Logs) -> Estimate:
         at = np.array([logs.arms.index(arm) for arm in arms])
-        clean = np.where(logs.quarantined, np.nan, logs.values)
-        return estimate(paired_blocks(clean, at[first], at[second]))
+        return compared(logs.effects(), at[first], at[second]).estimate
 
     here, there = values(resident), values(audits)
     difference = there.log_ratio - here.log_ratio
@@ -314,14 +264,44 @@ def _agreed(judgements: list[Judged], frames: Frames) -> list[Judged]:
     ]
 
 
-def settled(frames: Frames) -> set[str]:
-    """Comparisons in which no kind of slice has an inconclusive pair left."""
-    comparisons: dict[str, bool] = {}
+def settled(frames: Frames) -> set[tuple[str, str]]:
+    """(comparison, arm) that need no further block, for any kind of slice.
+
+    An arm outside the fastest set leaves when its verdicts against that set are settled. Before
+    ``KNOWN_BLOCKS`` blocks, its ratios to the set must also be known as well as ``KNOWN``, because
+    a verdict may be clear long before its size is. The fastest set stays until all others have left
+    and no pair in it is open; the A/A twin leaves last.
+    """
+    left: dict[str, set[str]] = {}
     for judged in judge(frames):
-        comparisons[judged.comparison] = (
-            comparisons.get(judged.comparison, True) and judged.verdicts.settled
-        )
-    return {comparison for comparison, done in comparisons.items() if done}
+        leaving = _leaving(judged)
+        left[judged.comparison] = left.get(judged.comparison, leaving) & leaving
+    return {(comparison, arm) for comparison, arms in left.items() for arm in arms}
+
+
+def _leaving(judged: Judged) -> set[str]:
+    """Return the arms of a comparison that need no further block for one kind of slice."""
+    verdicts = judged.verdicts
+    best = set(verdicts.fastest)
+    if verdicts.void:
+        return set(judged.arms)
+    waiting = {
+        arm
+        for pair in verdicts.pairs
+        for arm, other in ((pair.first, pair.second), (pair.second, pair.first))
+        if other in best and not _known(pair)
+    }
+    losers = set(judged.arms) - best - waiting
+    losers -= {arm for arm in losers if arm.endswith(TWIN)}
+    return losers if waiting else set(judged.arms)
+
+
+def _known(pair: PairVerdict) -> bool:
+    if pair.verdict == Verdict.INCONCLUSIVE:
+        return False
+    with np.errstate(divide="ignore"):  # an interval of two blocks may end at 0
+        half_width = (np.log(pair.high) - np.log(pair.low)) / 2
+    return bool(pair.blocks >= KNOWN_BLOCKS or half_width <= np.log1p(KNOWN))
 
 
 def verdict_frame(judgements: Iterable[Judged]) -> pandas.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
     from levelfield.harness.plan.cells import Cell
 
 DEFAULT_RESULTS = Path("results")
+BudgetOption = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Stop after this time, such as 20m or 1h; --resume goes on."),
+]
 
 
 @with_options(SELECTION, before="level")
@@ -59,6 +64,7 @@ def run_command(
     ] = None,
     python: PythonOption = None,
     no_wait: NoWaitOption = False,
+    budget: BudgetOption = None,
     results: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder in which run folders are made.")
     ] = DEFAULT_RESULTS,
@@ -70,6 +76,7 @@ def run_command(
     # Imported here because pandas takes longer to load than most commands to run.
     from levelfield.harness.engine import session
 
+    budget_seconds = None if budget is None else seconds_of(budget)
     interpreters = given_interpreters(python)
     if resume is not None:
         _refuse_changes(*selected.values(), level, margin, twin, residency)
@@ -77,24 +84,56 @@ def run_command(
         chosen, cells, resolutions = session.reopened(run, interpreters)
     else:
         assert suite is not None
-        selection = Selection(**selected)
-        loaded = with_models_from(load_suite(suite), selection)
-        chosen = narrowed(
-            loaded, selection, level=level, margin=margin, twin=twin, residency=residency
+        changes = {"level": level, "margin": margin, "twin": twin, "residency": residency}
+        run, chosen, cells, resolutions = _new_run(
+            suite, Selection(**selected), changes, interpreters=interpreters, results=results
         )
-        cells, resolutions = _planned(chosen, suite, interpreters)
-        _say_what_controls(loaded.twin if twin is None else chosen.twin, chosen, cells)
-        name = f"{datetime.now():%Y%m%d-%H%M%S}-{chosen.name}"
-        run = store.create(results, name, session.describe_run(chosen, cells, resolutions))
     tell_of_dropped_variables(chosen)
     with run:
-        _measure(run, chosen, cells, resolutions, wait=not no_wait)
+        _measure(run, chosen, cells, resolutions, wait=not no_wait, budget_seconds=budget_seconds)
     _finish(run, chosen)
+
+
+def _new_run(
+    name: str,
+    selection: Selection,
+    changes: Mapping[str, Any],
+    *,
+    interpreters: Mapping[str, Path],
+    results: Path,
+) -> tuple[store.Run, Suite, list[Cell], dict[str, Resolution]]:
+    """Plan a suite with what the command line changes in it, and make the folder of its run."""
+    from levelfield.harness.engine import session
+
+    loaded = with_models_from(load_suite(name), selection)
+    chosen = narrowed(loaded, selection, **changes)
+    cells, resolutions = _planned(chosen, name, interpreters)
+    named_twin = loaded.twin if changes["twin"] is None else chosen.twin
+    _say_what_controls(named_twin, chosen, cells)
+    folder = f"{datetime.now():%Y%m%d-%H%M%S}-{chosen.name}"
+    run = store.create(results, folder, session.describe_run(chosen, cells, resolutions))
+    return run, chosen, cells, resolutions
+
+
+def seconds_of(text: str) -> float:
+    """Seconds of a time such as 90s, 20m or 1.5h. Raises BadInput."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smh])", text.strip())
+    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if seconds <= 0:
+        raise BadInput(f"'{text}' is no time; type a number and its unit, such as 90s, 20m or 1h")
+    return seconds
 
 
 def _finish(run: store.Run, suite: Suite) -> None:
     """Report a run that has measured all that it can. Raises RunFailed if no cell is ok."""
     show_report([run.path], run.path / "report", terminal())
+    if store.paused(run):
+        left = len(run.description["cells"]) - len(store.finished(run))
+        terminal().print(
+            f"the budget is used up; {left} cells may be measured further; to go on, type:"
+            f" {run.resume_command} --budget 20m",
+            soft_wrap=True,
+        )
     if "ok" not in store.statuses(run).values():
         raise RunFailed(f"no cell of {run.path} is ok; its report says why")
     if suite.level == "quick":
@@ -105,8 +144,8 @@ def _refuse_changes(*values: Any) -> None:
     """Raise BadInput if an option that changes a suite was given to a resumed run."""
     if any(value is not None for value in values):
         raise BadInput(
-            "--resume finishes a run as it was planned; leave out all options but --python and"
-            " --no-wait"
+            "--resume finishes a run as it was planned; leave out all options but --python,"
+            " --no-wait and --budget"
         )
 
 
@@ -162,6 +201,7 @@ def _measure(
     resolutions: Mapping[str, Resolution],
     *,
     wait: bool,
+    budget_seconds: float | None,
 ) -> None:
     """Measure with progress. Ctrl-C stops cleanly and says how to go on."""
     from levelfield.harness.engine import session
@@ -174,7 +214,11 @@ def _measure(
     try:
         with watched(console, len(cells_left)) as listener:
             session.measure(
-                run, suite, cells, resolutions=resolutions, progress=listener, wait=wait
+                *(run, suite, cells),
+                resolutions=resolutions,
+                progress=listener,
+                wait=wait,
+                budget_seconds=budget_seconds,
             )
     except Interrupted as interrupted:
         run.close()

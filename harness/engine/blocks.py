@@ -21,7 +21,7 @@ from levelfield.harness.engine.process import WorkerProcess
 from levelfield.harness.engine.qualification import Calibration
 from levelfield.harness.engine.workers import StartFailure, Worker, Workers
 from levelfield.harness.errors import WorkerFailure
-from levelfield.harness.machine import gpu, noise, quarantine, supervisor
+from levelfield.harness.machine import disturbance, gpu, noise, supervisor
 from levelfield.harness.machine.gpu import GpuReading
 from levelfield.harness.machine.noise import OtherLoad, Reading
 from levelfield.harness.plan.arms import Arm, get_arm
@@ -58,12 +58,12 @@ class Stretch:
     gpu: GpuReading | None = None
 
     def suspect(self, faults: int) -> str | None:
-        """Return the rule by which a round goes into quarantine, or None.
+        """Return the rule by which a round is disturbed, or None.
 
         ``faults``: the major page faults of its slices.
         """
-        (rule,) = quarantine.judge_rounds(
-            [quarantine.canary_spread(self.canaries)],
+        (rule,) = disturbance.judge_rounds(
+            [disturbance.canary_spread(self.canaries)],
             major_faults=[faults],
             gpu=[vars(self.gpu) if self.gpu else None],
             cores=noise.core_count(self.watched_cores),
@@ -128,7 +128,7 @@ def _own_seconds(processes: Sequence[WorkerProcess]) -> float:
     The workers and the canary run on the measured cores; the rest of this process may run on any
     core. If it runs on another core, its CPU time is wrongly subtracted from the foreign load. That
     was 8 to 10 ms a round, for rounds of half a second on a busy two-core virtual machine
-    (2026-11-26). The quarantine rule looks for more than that.
+    (2026-11-26). The rule of disturbed rounds looks for more than that.
     """
     return time.process_time() + sum(process.cpu_seconds() for process in processes)
 

@@ -37,9 +37,13 @@ from levelfield.harness.plan.cells import Cell
 from levelfield.harness.plan.suite import Suite
 from levelfield.harness.plan.vocabulary import TWIN
 from levelfield.harness.proof.cases import CaseFile, Cases
-from levelfield.harness.records import frames
-from levelfield.harness.records.kinds import CeilingRecord, SessionRecord, StatusRecord
-from levelfield.harness.records.store import Run, read_records
+from levelfield.harness.records.kinds import (
+    CeilingRecord,
+    PauseRecord,
+    SessionRecord,
+    StatusRecord,
+)
+from levelfield.harness.records.store import Run, finished_cells, read_records
 from levelfield.harness.statistics.levels import LEVELS
 
 MEMORY_SHARE = 0.70  # of the available memory that the resident arms of a block may take
@@ -62,14 +66,14 @@ class _Done:
 
     ``calibrations``: cell id -> its frozen slice. ``closed``: ids of the cells that passed the
     closing gate. ``over``: ids of the cells that have their status. ``peaks``: arm name -> peak
-    bytes of its qualification. ``blocks``: residency -> number of blocks that ended.
+    bytes of its qualification. ``blocks``: (residency, comparison) -> number of blocks that ended.
     """
 
     calibrations: dict[str, Calibration] = field(default_factory=dict)
     closed: set[str] = field(default_factory=set)
     over: set[str] = field(default_factory=set)
     peaks: dict[str, int] = field(default_factory=dict)
-    blocks: Counter[str] = field(default_factory=Counter)
+    blocks: Counter[tuple[str, str]] = field(default_factory=Counter)
     last_block: int = 0
     processes: int = 0
 
@@ -91,9 +95,10 @@ class _Done:
                 case "closing" if record["passed"]:
                     work_done.closed.add(record["cell"])
                 case "block":
-                    work_done.blocks[record["residency"]] += 1
-                case "status":
-                    work_done.over.add(record["cell"])
+                    work_done.blocks.update(
+                        (record["residency"], comparison) for comparison in record["comparisons"]
+                    )
+        work_done.over = finished_cells(read_records(run))
         return work_done
 
     def left(self, cells: Sequence[Cell]) -> list[Cell]:
@@ -130,12 +135,36 @@ class _Statuses:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """The time that a run may take, from ``began`` (monotonic seconds) on; None: as it needs.
+
+    At most half of it goes into proofs, so that the other half is left to time what was proved.
+    """
+
+    began: float
+    seconds: float | None = None
+
+    def proofs_over(self) -> bool:
+        """Whether no further cell may be qualified."""
+        return self.seconds is not None and self._used() > self.seconds / 2
+
+    def fits(self, seconds: float) -> bool:
+        """Whether so many more seconds are left."""
+        return self.seconds is None or self._used() + seconds <= self.seconds
+
+    def _used(self) -> float:
+        return time.monotonic() - self.began
+
+
+@dataclass(frozen=True)
 class Engine:
     """Runs the cells of one run. ``resolutions``: arm name -> the interpreter that serves it.
 
     ``cores``: those to measure on. ``only_gate``: stop after the gate, for ``levelfield check``.
     ``timed``: with ``only_gate``, also run the checks of the measurement, and the closing gate on a
-    few slices, for ``levelfield check --timed``.
+    few slices, for ``levelfield check --timed``. ``budget_seconds``: stop then, and leave the rest
+    to a resumed run. With a budget the cells are qualified comparison by comparison. Without one
+    they are qualified arm by arm, which starts fewer processes.
     """
 
     run: Run
@@ -145,6 +174,7 @@ class Engine:
     cores: Sequence[int]
     only_gate: bool = False
     timed: bool = False
+    budget_seconds: float | None = None
 
     def measure(self, cells: Sequence[Cell]) -> None:
         """Bring every cell to a status. Raises RunFailed only for faults of the host itself,
@@ -175,9 +205,9 @@ class Engine:
             qualifier = _Qualifier(
                 self, workers, cases, closing, qualification, work_done, statuses
             )
-            for (arm, _), group in groupby(cells_left, key=lambda cell: (cell.arm, cell.threads)):
-                qualifier.qualify(get_arm(arm), list(group))
-            cells_left = work_done.left(cells_left)
+            budget = Budget(began, self.budget_seconds)
+            cells_left = self._qualified_cells(cells_left, qualifier, budget)
+            complete = True
             if self.only_gate:
                 for cell in cells_left:
                     statuses.finish(cell, "ok", "")
@@ -191,9 +221,38 @@ class Engine:
                     ended=statuses.failed,
                     stage=statuses.stage,
                 )
-                _Timing(self.run, self.suite, blocks, work_done, statuses, began).time(
-                    work_done.left(cells_left)
-                )
+                timing = _Timing(self.run, self.suite, blocks, work_done, statuses, budget)
+                complete = timing.time(work_done.left(cells_left))
+            if self.budget_seconds is not None and (not complete or work_done.left(cells)):
+                self.run.append(PauseRecord(budget_seconds=self.budget_seconds))
+
+    def _qualified_cells(
+        self, cells: Sequence[Cell], qualifier: _Qualifier, budget: Budget
+    ) -> list[Cell]:
+        """Qualify the cells that the budget reaches; return those of them that have no status.
+
+        A budget reaches whole comparisons: those that were qualified before, and always another.
+        """
+        if budget.seconds is not None:
+            comparisons = [*dict.fromkeys(cell.comparison for cell in cells)]
+            cells = sorted(cells, key=lambda cell: comparisons.index(cell.comparison))
+        reached: list[Cell] = []
+        qualified_before = set(qualifier.done.calibrations)
+        begun: set[str] = set()
+
+        def process(cell: Cell) -> tuple[str, str, int]:
+            whole = cell.comparison if budget.seconds is not None else ""
+            return whole, cell.arm, cell.threads
+
+        for (comparison, arm, _), group in groupby(cells, key=process):
+            cells_of_arm = list(group)
+            if not qualified_before.issuperset(cell.id for cell in cells_of_arm):
+                if begun and comparison not in begun and budget.proofs_over():
+                    break
+                begun.add(comparison)
+            reached += cells_of_arm
+            qualifier.qualify(get_arm(arm), cells_of_arm)
+        return qualifier.done.left(reached)
 
     def _workers(self, folder: Path, generator: random.Random, processes: int) -> Workers:
         """Return the starter of workers; ``processes``: how many there were before."""
@@ -236,15 +295,16 @@ class Engine:
 
     def _units(self, cells: Sequence[Cell], work_done: _Done) -> int:
         """Count the units of work: one per cell to qualify, one per comparison of a block."""
-        comparisons = len({cell.comparison for cell in cells})
+        comparisons = {cell.comparison for cell in cells}
         blocks = 0
         if not self.only_gate:
             looks = LEVELS[self.suite.level]
             counted = looks[-1] if looks else SMOKE_BLOCKS
             resident = self.suite.residency == "resident"
             audits = counted // planning.BLOCKS_PER_AUDIT if resident else 0
-            blocks = counted + audits - work_done.blocks.total()
-        return max(1, len(cells) + blocks * comparisons)
+            had = sum(n for (_, name), n in work_done.blocks.items() if name in comparisons)
+            blocks = (counted + audits) * len(comparisons) - had
+        return max(1, len(cells) + blocks)
 
     def _begin_session(self, cells: Sequence[Cell], statuses: _Statuses) -> list[Ceiling]:
         """Wait until the machine is quiet, then measure its ceilings; record both."""
@@ -351,63 +411,77 @@ class _Qualifier:
 
 @dataclass(frozen=True)
 class _Timing:
-    """Times the cells that passed, in blocks. ``began``: monotonic seconds of the run's start."""
+    """Times the cells that passed, in blocks."""
 
     run: Run
     suite: Suite
     blocks: Blocks
     done: _Done
     statuses: _Statuses
-    began: float
+    budget: Budget
 
-    def time(self, cells: Sequence[Cell]) -> None:
-        """Run the blocks, then give every cell its status."""
-        self._run_blocks(cells)
+    def time(self, cells: Sequence[Cell]) -> bool:
+        """Run the blocks, then give every cell its status; return whether the budget sufficed.
+
+        If it did not, cells that were timed are ok for now, and others get no status.
+        """
+        complete = self._run_blocks(cells)
         for cell in self.done.left(cells):
             if cell.id in self.done.closed:
                 self.statuses.finish(cell, "ok", "")
-            else:
+            elif complete:
                 self.statuses.finish(cell, *self._never_timed())
+        return complete
 
-    def _run_blocks(self, cells: Sequence[Cell]) -> None:
+    def _run_blocks(self, cells: Sequence[Cell]) -> bool:
         """Run blocks until the level's last look, or until nothing is left to settle.
 
-        A comparison that lost whole blocks to noise gets more blocks, at most half as many as the
-        level has.
+        Return False if the budget ended before. A block begins if it fits, judged by the longest
+        one so far; the first one begins in any case.
         """
         residency = self.suite.residency if self._fits(cells) else "sequential"
         looks = LEVELS[self.suite.level]
         last = looks[-1] if looks else SMOKE_BLOCKS
-        most_blocks = last + last // 2 if looks else last
-        rounds = self.suite.effort.rounds
-        settled: frozenset[str] = frozenset()
-        while (block_count := self.done.blocks[residency]) < most_blocks:
-            audits = self.done.blocks["audit"]
-            audit_due = (
-                residency == "resident" and block_count // planning.BLOCKS_PER_AUDIT > audits
-            )
-            cells_left = self.done.left(cells)
-            open_cells = [cell for cell in cells_left if cell.comparison not in settled]
-            if block_count >= last:
-                comparisons = planning.lacking(frames.load(self.run.path), last)
-                open_cells = [cell for cell in open_cells if cell.comparison in comparisons]
-            if not open_cells or self._out_of_time():
-                return
-            self._run_block(open_cells, "audit" if audit_due else residency, rounds)
-            block_count = self.done.blocks[residency]
-            if not audit_due and planning.due(block_count, looks):
-                planned_rounds, settled = planning.look(
-                    self.run.path, rounds=rounds, at_look=block_count in looks
-                )
-                # A quick run must stay quick, even if more rounds would improve it.
-                most_rounds = 2 * self.suite.effort.rounds if len(looks) == 1 else planned_rounds
-                rounds = min(planned_rounds, most_rounds)
+        rounds, longest_seconds = self.suite.effort.rounds, 0.0
+        settled: frozenset[tuple[str, str]] = frozenset()
+        if looks and self.done.blocks:
+            rounds, settled = self._look(rounds, quick=self.suite.level == "quick")
+        while True:
+            cells_left = [
+                cell
+                for cell in self.done.left(cells)
+                if self.done.blocks[residency, cell.comparison] < last
+                and (cell.comparison, cell.arm) not in settled
+            ]
+            if not cells_left or self._out_of_time():
+                return True
+            if longest_seconds and not self.budget.fits(longest_seconds):
+                return False
+            audited = [cell for cell in cells_left if self._audit_due(residency, cell.comparison)]
+            began = time.monotonic()
+            self._run_block(audited or cells_left, "audit" if audited else residency, rounds)
+            longest_seconds = max(longest_seconds, time.monotonic() - began)
+            counts = {self.done.blocks[residency, cell.comparison] for cell in cells_left}
+            if not audited and counts & set(looks):
+                rounds, settled = self._look(rounds, quick=self.suite.level == "quick")
+
+    def _audit_due(self, residency: str, comparison: str) -> bool:
+        audits, blocks = (self.done.blocks[kind, comparison] for kind in ("audit", residency))
+        return residency == "resident" and blocks // planning.BLOCKS_PER_AUDIT > audits
+
+    def _look(self, rounds: int, *, quick: bool) -> tuple[int, frozenset[tuple[str, str]]]:
+        """Return (rounds of the next blocks, settled arms)."""
+        planned_rounds, settled = planning.look(self.run.path, rounds=rounds)
+        # A quick run must stay quick, even if more rounds would improve it.
+        most_rounds = 2 * self.suite.effort.rounds if quick else planned_rounds
+        return min(planned_rounds, most_rounds), settled
 
     def _run_block(self, cells: Sequence[Cell], residency: str, rounds: int) -> None:
         self.done.last_block += 1
         self.blocks.run_block(self.done.last_block, cells, residency=residency, rounds=rounds)
-        self.done.blocks[residency] += 1
-        self.statuses.units_done += len({cell.comparison for cell in cells})
+        comparisons = {cell.comparison for cell in cells}
+        self.done.blocks.update((residency, comparison) for comparison in comparisons)
+        self.statuses.units_done += len(comparisons)
 
     def _fits(self, cells: Sequence[Cell]) -> bool:
         """Return whether the processes of all arms fit into this machine's memory together."""
@@ -423,4 +497,4 @@ class _Timing:
 
     def _out_of_time(self) -> bool:
         cap = self.suite.effort.time_cap_minutes
-        return bool(cap) and time.monotonic() - self.began > 60 * cap
+        return bool(cap) and time.monotonic() - self.budget.began > 60 * cap

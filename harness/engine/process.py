@@ -166,7 +166,7 @@ class WorkerProcess:
 
         Living processes are counted to the nanosecond, ended processes to ticks of 10 ms (proc(5),
         cutime). A process that ignores SIGCHLD hides the CPU seconds of its ended children; the
-        quarantine rules count them as foreign load. After ``close`` the last figure stays.
+        rules of disturbed rounds count them as foreign load. After ``close`` the last figure stays.
         """
         if not self.alive:
             return self._used_seconds

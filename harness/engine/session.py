@@ -247,7 +247,7 @@ def unfinished(run: store.Run, cells: Sequence[Cell]) -> list[Cell]:
     return [cell for cell in cells if cell.id not in finished]
 
 
-def measure(
+def measure(  # noqa: PLR0913 - three by position, the rest are named at every call
     run: store.Run,
     suite: Suite,
     cells: Sequence[Cell],
@@ -257,6 +257,7 @@ def measure(
     only_gate: bool = False,
     timed: bool = False,
     wait: bool = True,
+    budget_seconds: float | None = None,
 ) -> None:
     """Bring the cells to their statuses; the measurements of an interrupted run count.
 
@@ -273,7 +274,12 @@ def measure(
         busy=("wait" if wait else "refuse") if timing else "share",
         before=_cores_before(run),
     ) as cores:
-        engine = Engine(run, suite, resolutions, progress, cores, only_gate=only_gate, timed=timed)
+        engine = Engine(
+            *(run, suite, resolutions, progress, cores),
+            only_gate=only_gate,
+            timed=timed,
+            budget_seconds=budget_seconds,
+        )
         try:
             engine.measure(cells)
         finally:

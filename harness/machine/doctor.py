@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from levelfield.harness.machine import cgroups, gpu, noise, quarantine, topology
+from levelfield.harness.machine import cgroups, disturbance, gpu, noise, topology
 from levelfield.harness.machine.describe import describe_machine
 from levelfield.harness.machine.gpu import GpuFacts
 from levelfield.harness.machine.resources import available_cores, dropped_variables
@@ -20,8 +20,8 @@ GOOD, POOR, UNKNOWN = "good", "poor", "unknown"
 WATCH_SECONDS = 4.0
 ARM_BYTES = 700 * 2**20  # memory of a resident framework; the suite quick has six of them
 QUICK_ARMS = 7
-# Shares of the rounds that would go into quarantine, because canaries within a slot's distance of
-# each other disagree. Beyond 30 % a comparison is void.
+# Shares of the rounds that would be disturbed, because canaries within a slot's distance of
+# each other disagree.
 SOME_ROUNDS, MANY_ROUNDS = 0.10, 0.30
 
 
@@ -66,7 +66,7 @@ def examine(sleep: Callable[[float], None] = time.sleep) -> MachineFacts:
         for _ in range(QUICK_ARMS):
             boundaries.append(noise.canary(cores))
             sleep(0.06)
-        spreads.append(quarantine.canary_spread(boundaries))
+        spreads.append(disturbance.canary_spread(boundaries))
     own_seconds = time.process_time() - own_start
     count = noise.core_count(watched)
     other_load = noise.difference(before, noise.read(watched), own_seconds, count)
@@ -112,7 +112,7 @@ def _load_rows(facts: MachineFacts) -> Iterator[Row]:
     yield Row(
         "speed of a fixed loop",
         f"slots of a round differ by {np.median(facts.spreads):.1%}, {disagree:.0%} of the rounds"
-        f" by more than {quarantine.CANARY_SPREAD:.0%}",
+        f" by more than {disturbance.CANARY_SPREAD:.0%}",
         GOOD if disagree <= SOME_ROUNDS else POOR,
         ""
         if disagree <= SOME_ROUNDS
@@ -203,16 +203,18 @@ def _remark(facts: MachineFacts) -> str:
 
 
 def disagreeing(facts: MachineFacts) -> float:
-    """Share of the watched rounds that the canary would put into quarantine."""
+    """Share of the watched rounds that the canary would call disturbed."""
     return (
-        float(np.mean(np.array(facts.spreads) > quarantine.CANARY_SPREAD)) if facts.spreads else 1.0
+        float(np.mean(np.array(facts.spreads) > disturbance.CANARY_SPREAD))
+        if facts.spreads
+        else 1.0
     )
 
 
 def conclusion(facts: MachineFacts) -> str:
     """Return which verdicts to expect.
 
-    The rules look for noise that voids comparisons, then for noise that widens intervals.
+    The rules look for what prevents verdicts, then for noise that widens intervals.
     """
     if facts.quota_cores is not None and facts.quota_cores < 1:
         return (
@@ -222,8 +224,8 @@ def conclusion(facts: MachineFacts) -> str:
     disagree = disagreeing(facts)
     if disagree > MANY_ROUNDS or facts.foreign_share > 5 * noise.FOREIGN_SHARE:
         return (
-            "no verdicts now: more than 30 % of the rounds would be in quarantine, which voids a"
-            " comparison; improve the rows marked poor"
+            "verdicts of large differences only: other programs would disturb more than 30 % of the"
+            " rounds, which widens every interval; improve the rows marked poor"
         )
     restless = facts.foreign_share > noise.FOREIGN_SHARE or facts.steal_share > noise.STEAL_SHARE
     if disagree > SOME_ROUNDS or restless:

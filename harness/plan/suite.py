@@ -53,7 +53,7 @@ class Effort:
     """Amount of measurement; times in seconds.
 
     ``rounds`` is the number per block at the start. ``rounds_extra`` is the share of them that may
-    be run again in place of rounds in quarantine. ``quiet_seconds`` is how long to wait for a quiet
+    be run again in place of disturbed rounds. ``quiet_seconds`` is how long to wait for a quiet
     machine. ``ceilings`` says whether to measure what the machine can do. ``time_cap_minutes``: no
     block begins later than this; 0 is no cap. ``accuracy_seeds`` is the number of seeds from which
     the arm with a twin is trained.

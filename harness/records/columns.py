@@ -52,7 +52,7 @@ STARTUP = columns_of(StartupRecord, "build_seconds", "compile_seconds", "first_s
 _BLOCK = {
     **columns_of(SliceRecord, "block", "round"),
     "residency": (TEXT, "resident (all arms in memory, parked), sequential, or audit"),
-    "quarantined": (TRUTH, "whether the round's covariates put it into quarantine"),
+    "disturbed": (TRUTH, "whether other programs disturbed the round, by its covariates"),
 }
 _LEARNED = columns_of(EpochRecord, "test_accuracy", "test_loss", "train_loss")
 _CHECKED = {
@@ -128,7 +128,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         **_RUN,
         **columns_of(RoundRecord, "comparison"),
         **_BLOCK,
-        "rule": (TEXT, "the rule that put it into quarantine"),
+        "rule": (TEXT, "the rule by which it is disturbed"),
         "at_seconds": (NUMBER, "when it ended, seconds since 1970"),
         **columns_of(RoundRecord, "order"),
         "canary_seconds": (NUMBER, "median seconds of the canary loop"),
@@ -245,7 +245,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "flops": (NUMBER, "floating-point operations that a step needs, by the model definition"),
         "roofline_share": (NUMBER, "time that the machine's ceilings allow over step_seconds"),
         "blocks": (COUNT, "blocks that count: fresh processes of this arm"),
-        "slices": (COUNT, "throughput slices of these blocks outside quarantine"),
+        "slices": (COUNT, "throughput slices of these blocks"),
     },
     "verdicts": {
         **_RUN,

@@ -27,7 +27,7 @@ from levelfield.harness.errors import BadInput
 from levelfield.harness.records.arrays import YES_NO, Columns, json_text, json_texts, typed_frame
 from levelfield.harness.records.columns import CELL
 from levelfield.harness.records.processes import Served, startup_columns
-from levelfield.harness.records.rounds import quarantined, round_columns
+from levelfield.harness.records.rounds import disturbed, round_columns
 from levelfield.harness.records.rows import Rows, collect_rows, columns_of
 from levelfield.harness.records.runs import distinct, labelled, read_each, run_folders
 from levelfield.harness.records.slices import refuse_doubled, slice_columns, with_further_tokens
@@ -138,7 +138,7 @@ def _frames(runs: Mapping[str, Run]) -> Frames:
     slices, steps = slice_columns(columns_of("slice", rows), owners)
     slices |= served.residency(slices)
     slices = with_further_tokens(slices, [cell.get("tokens") for _, cell in planned])
-    slices["quarantined"] = quarantined(slices, rounds, columns["comparison"], run_of)
+    slices["disturbed"] = disturbed(slices, rounds, columns["comparison"], run_of)
     slice_frame = of_cells("slices", slices)
     refuse_doubled(slice_frame, runs)
     checks, closings = checks_by_kind["check"], checks_by_kind["closing"]

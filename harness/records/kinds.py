@@ -268,7 +268,7 @@ class RoundRecord(Record):
     gpu: Annotated[Mapping[str, Any] | None, "clocks, throttling and power by the GPU's driver"] = (
         None
     )
-    suspect: Annotated[str | None, "the rule of quarantine that it fell under when it ended"] = None
+    suspect: Annotated[str | None, "the rule by which it was disturbed when it ended"] = None
     watched_cores: Annotated[Cores, "the cores that foreign seconds refer to"] = None
 
 
@@ -378,6 +378,14 @@ class DeathRecord(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PauseRecord(Record):
+    """The end of a budget. Cells that are ok until here are measured further by a resumed run."""
+
+    kind = "pause"
+    budget_seconds: Annotated[float, ABOVE_0]
+
+
+@dataclass(frozen=True, kw_only=True)
 class StatusRecord(Record):
     """How a cell ended."""
 
@@ -406,6 +414,7 @@ KINDS: Mapping[str, type[Record]] = {
         *(SessionRecord, CeilingRecord, ProcessRecord, StartupRecord, GateRecord, CheckRecord),
         *(ClosingRecord, CalibrationRecord, BlockRecord, RoundRecord, SliceRecord),
         *(MemoryRecord, EnergyRecord, AccuracyRecord, EpochRecord, DeathRecord, StatusRecord),
+        PauseRecord,
     )
 }
 # JSON type of a field -> the dtype of its column. If it may be null, one of the second.

@@ -1,4 +1,4 @@
-"""The columns of rounds: shares of other load, canaries, and which rounds are in quarantine."""
+"""The columns of rounds: shares of other load, canaries, and which rounds are disturbed."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy
 
-from levelfield.harness.machine import quarantine
+from levelfield.harness.machine import disturbance
 from levelfield.harness.records.arrays import Columns, json_texts, typed_array
 from levelfield.harness.records.kinds import NUMBER
 from levelfield.harness.records.store import Run
 
 
 def round_columns(columns: Columns, processes: Columns, runs: Mapping[str, Run]) -> Columns:
-    """Return the columns of ``rounds``: shares, canaries and the quarantine rule of each."""
+    """Return the columns of ``rounds``: shares, canaries, and the rule of a disturbed one."""
     machines = [run.description.get("machine") or {} for run in runs.values()]
     core_counts = [
         machine.get("logical_cores") or machine.get("cores") or 1 for machine in machines
@@ -33,7 +33,7 @@ def round_columns(columns: Columns, processes: Columns, runs: Mapping[str, Run])
     }
     spread, middle = _canaries(columns["canaries"])
     faults = [count or 0 for count in columns["major_faults"]]
-    rules = quarantine.judge_rounds(
+    rules = disturbance.judge_rounds(
         spread,
         wall_seconds=seconds["wall_seconds"],
         foreign_seconds=seconds["foreign_seconds"],
@@ -59,7 +59,7 @@ def round_columns(columns: Columns, processes: Columns, runs: Mapping[str, Run])
         "canary_spread": spread,
         "major_faults": faults,
         "rule": rules,
-        "quarantined": [bool(rule) for rule in rules],
+        "disturbed": [bool(rule) for rule in rules],
         "watched_cores": cores,
     }
 
@@ -73,20 +73,20 @@ def _canaries(records: Sequence[Any]) -> tuple[Any, Any]:
     for (boundaries, cores), rows in shapes.items():
         if boundaries and cores:
             values = numpy.array([records[at] for at in rows], dtype=float)
-            spread[rows] = quarantine.canary_spreads(values)
+            spread[rows] = disturbance.canary_spreads(values)
             middle[rows] = numpy.median(values, axis=(1, 2))
     return spread, middle
 
 
-def quarantined(
+def disturbed(
     slices: Columns, rounds: Columns, comparisons: Sequence[str], run_of: Any
 ) -> list[bool]:
-    """Return, for each slice, whether its round is in quarantine.
+    """Return, for each slice, whether its round is disturbed.
 
-    A slice whose round was never closed counts as quarantined, since there is nothing to compare it
+    A slice whose round was never closed counts as disturbed, since there is nothing to compare it
     with.
     """
-    names = ("owner", "comparison", "block", "round", "quarantined")
+    names = ("owner", "comparison", "block", "round", "disturbed")
     closed = {row[:-1]: row[-1] for row in zip(*(rounds[name] for name in names), strict=True)}
     owner = numpy.asarray(slices["owner"], dtype=numpy.int64)
     slice_comparisons = [comparisons[position] for position in owner]

@@ -15,7 +15,7 @@ Rows = dict[str, list[tuple[Any, ...]]]  # by kind: (position of cell or run, *f
 _FIELDS = {
     kind: [name for name in fields_of(kind) if name != "cell"]
     for kind in KINDS
-    if kind != "death"  # only a resumed run uses it
+    if kind not in ("death", "pause")  # only a resumed run uses them
 }
 _OF_RUN = ("session", "ceiling", "process", "block", "round")  # the other kinds belong to a cell
 _RENAMED = {"at": "at_seconds", "phase": "stage"}

@@ -24,7 +24,7 @@ import os
 import shlex
 import uuid
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -304,8 +304,28 @@ def read_records(run: Run) -> list[dict[str, Any]]:
 
 
 def finished(run: Run) -> set[str]:
-    """Return the ids of the cells that ended, well or badly."""
-    return set(statuses(run))
+    """Return the ids of the cells that ended, well or badly, and need nothing more."""
+    return finished_cells(iterate_records(run))
+
+
+def finished_cells(records: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Return the ids of the cells whose status is not followed by a pause, or is not "ok"."""
+    last: dict[str, str] = {}
+    for record in records:
+        if record["record"] == "status":
+            last[record["cell"]] = record["status"]
+        elif record["record"] == "pause":
+            last = {cell: status for cell, status in last.items() if status != "ok"}
+    return set(last)
+
+
+def paused(run: Run) -> bool:
+    """Whether the last budget of a run ended before everything was settled."""
+    pause = False
+    for record in iterate_records(run):
+        if record["record"] in ("pause", "status"):
+            pause = record["record"] == "pause"
+    return pause
 
 
 def statuses(run: Run) -> dict[str, str]:

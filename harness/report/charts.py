@@ -53,10 +53,10 @@ _MOST_DOTS = 2000  # of an arm: more dots show nothing more and take long to dra
 
 
 def step_time_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
-    """Milliseconds per step: a dot per slice, hollow in quarantine; the 95 % interval."""
+    """Milliseconds per step: a dot per slice, hollow where disturbed; the 95 % interval."""
     slices = frames.slices
     slices = slices[(slices["statistic"] == "throughput") & (slices["residency"] != AUDIT)]
-    columns = ["step_seconds", "quarantined"]
+    columns = ["step_seconds", "disturbed"]
     times = {key: part[columns] for key, part in slices.groupby(["run", "cell"])}
 
     def draw(axes: Axes, comparison: Comparison) -> None:
@@ -70,7 +70,7 @@ def step_time_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure
             slice_ms = (1000 * mine["step_seconds"]).to_numpy()
             heights = [row + jitter(index) for index in range(len(slice_ms))]
             tone = colour(cell["framework"])
-            hollow = mine["quarantined"].to_numpy(bool)
+            hollow = mine["disturbed"].to_numpy(bool)
             axes.scatter(
                 slice_ms,
                 heights,
@@ -87,7 +87,7 @@ def step_time_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure
 
     dot = Line2D([], [], marker="o", color="#444444", linestyle="", markersize=4, label="a slice")
     ring = Line2D([], [], marker="o", color="#444444", linestyle="", markersize=4)
-    ring.set(markerfacecolor="none", label="in quarantine")
+    ring.set(markerfacecolor="none", label="disturbed")
     return panels(comparisons, "Time per step", draw, [dot, ring, _estimate()], "median")
 
 

@@ -38,7 +38,7 @@ def error_bar(judged: Judged) -> str:
         else "A/A: no twin ran, so this session's own error is not known",
         f"margin {judged.verdicts.margin:.1%}",
         f"{judged.verdicts.blocks} blocks, {judged.rounds} rounds",
-        f"{share:.0%} of the rounds in quarantine"
+        f"{share:.0%} of the rounds disturbed"
         + (f" ({', '.join(f'{rule} {n}' for rule, n in judged.rules.items())})" if share else ""),
     ]
     if carried := judged.carry_over:

@@ -66,12 +66,15 @@ def _escaped(text: str) -> str:
 
 
 def benchmark_json(frames: Frames, comparisons: Sequence[Comparison]) -> str:
-    """Seconds per step of every clean throughput slice, as ``pytest-benchmark compare`` reads them.
+    """Seconds per step of every throughput slice, as ``pytest-benchmark compare`` reads them.
 
-    A slice is a round with one iteration per step. pytest-benchmark shows summaries of slices; it
-    shows no verdicts.
+    A slice is a round with one iteration per step. Slices of disturbed rounds are left out where a
+    cell has others, because pytest-benchmark knows no weights. It shows summaries of slices and no
+    verdicts.
     """
-    slices = counted(frames.slices, "throughput", "steps", "seconds")
+    slices = counted(frames.slices, "throughput", "steps", "seconds", "step_seconds", "disturbed")
+    calm = ~slices["disturbed"]
+    slices = slices[calm | ~calm.groupby([slices["run"], slices["cell"]]).transform("any")]
     mine = {key: part for key, part in slices.groupby(["run", "cell"], sort=False)}
     benchmarks = []
     for comparison in comparisons:

@@ -111,7 +111,7 @@ def _concluded(comparisons: Sequence[Comparison]) -> pandas.DataFrame:
                 "A/A": f"{control.ratio:.4f} ± {control.half_width:.2%}" if control else "no twin",
                 "margin (%)": significant(100 * verdicts.margin, 2),
                 "blocks": verdicts.blocks,
-                "quarantined (%)": significant(
+                "disturbed (%)": significant(
                     100 * sum(judged.rules.values()) / max(judged.rounds, 1), 2
                 ),
             }
@@ -156,7 +156,7 @@ def _bars(frames: Frames, comparisons: Sequence[Comparison]) -> Iterable[str]:
         yield (
             "In every comparison one arm runs twice, under two names (A/A). The difference"
             " between the two, with its 95 % half-width, is this session's own error; no margin is"
-            " smaller. A round that other programs disturbed is in quarantine for all arms."
+            " smaller. A round that other programs disturbed counts for less, for all arms."
         )
     else:
         yield "A smoke run does not measure its own error."

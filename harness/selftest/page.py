@@ -24,13 +24,17 @@ PARTS = {
 
 @dataclass(frozen=True)
 class ProofFacts:
-    """When, by what and where a proof was made. ``code_version`` is as in run.json."""
+    """When, by what and where a proof was made. ``code_version`` is as in run.json.
+
+    ``judged``: when the recorded runs were last judged again and the simulations repeated.
+    """
 
     created: str
     level: str
     code_version: Mapping[str, Any]
     processor: str | None
     cores: int
+    judged: str = ""
 
 
 def write(folder: Path, findings: Sequence[Finding], facts: ProofFacts) -> Path:
@@ -60,7 +64,12 @@ def markdown(findings: Sequence[Finding], facts: ProofFacts) -> str:
         "# Does the measurement hold?",
         "Written by the program from the records of a run of `levelfield selftest --full`"
         f" ({escape(facts.created)}, {escape(str(facts.processor))},"
-        f" {facts.cores} cores). How it measures: ARCHITECTURE.md.",
+        f" {facts.cores} cores). How it measures: ARCHITECTURE.md."
+        + (
+            f" The simulations were repeated, and the recorded runs judged again, {facts.judged}."
+            if facts.judged
+            else ""
+        ),
         f"{len(findings) - len(missed)} of {len(findings)} goals are met."
         + (
             ""

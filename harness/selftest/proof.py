@@ -5,18 +5,18 @@ from __future__ import annotations
 import datetime
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from levelfield.harness.machine.describe import code_version, describe_machine
 from levelfield.harness.machine.scratch import scratch_folder
 from levelfield.harness.records.frames import load
 from levelfield.harness.report import write_report
-from levelfield.harness.selftest import mutations, page, real
+from levelfield.harness.selftest import mutations, page, real, simulation
 from levelfield.harness.selftest.goals import Finding, caught
 from levelfield.harness.selftest.machinery import Say, run_suite
 from levelfield.harness.selftest.overhead import overhead
 from levelfield.harness.selftest.probes import probed
-from levelfield.harness.selftest.simulation import simulated
 
 QUICK_SESSIONS, FULL_SESSIONS = 1000, 10_000
 REAL_RUNS = ("quiet", "planted", "bursts", "sequential")
@@ -26,7 +26,9 @@ MUTATIONS = "mutations"
 def prove(folder: Path, say: Say, *, full: bool) -> tuple[list[Finding], Path]:
     """Run the proof below ``folder``; only the full proof measures the real machine."""
     say("simulated worlds")
-    findings = list(simulated(sessions_per_world=FULL_SESSIONS if full else QUICK_SESSIONS))
+    findings = list(
+        simulation.simulated(sessions_per_world=FULL_SESSIONS if full else QUICK_SESSIONS)
+    )
     say("overhead of the slice loop")
     findings += overhead()
     findings += probed(folder / "probes", say)
@@ -82,7 +84,18 @@ def judged(folder: Path) -> Iterator[Finding]:
     yield from real.bursts_seen(noisy, folder / real.BURSTS)
     yield from real.planted_slowdowns(slower)
     yield from real.one_after_the_other(sequential)
+    yield from real.judged_by_others(quiet, slower)
     yield recomputed(folder / REAL_RUNS[0])
+
+
+def judge_again(folder: Path) -> None:
+    """Repeat the simulations of a kept proof, and judge its recorded runs by the present rules."""
+    findings, facts = page.read(folder)
+    probes = [finding for finding in findings if finding.part not in (simulation.PART, real.PART)]
+    again = [*simulation.simulated(sessions_per_world=FULL_SESSIONS), *probes, *judged(folder)]
+    page.write(
+        folder, again, replace(facts, judged=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}")
+    )
 
 
 def recomputed(run: Path) -> Finding:

@@ -1,10 +1,9 @@
 """Estimates log ratios of seconds, with errors, intervals and p-values.
 
-Logs of seconds come as y[..., arm, block, round], NaN where nothing was measured. The arms of a
-pair are compared within a round, so shared drift cancels. The rounds of a block give one median, so
-spikes lose their weight. Blocks, fresh processes each, are the only replicates. A log ratio above 0
-says that the first arm of a pair needs more time. Intervals and p-values are those of Student's t
-[1] over blocks.
+Values come as v[..., block], NaN where nothing was measured: the log ratio of two arms in each
+block. Blocks, fresh processes each, are the only replicates. A log ratio above 0 says that the
+first arm of a pair needs more time. Intervals and p-values are those of Student's t [1] over
+blocks.
 
 Sources: [1] Student (1908), "The probable error of a mean", Biometrika 6. [2] Davison and Hinkley
 (1997), "Bootstrap methods and their application", sections 2.4 and 5.2.1. [3] Schuirmann (1987),
@@ -16,7 +15,6 @@ different population variances are involved", Biometrika 34.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -31,15 +29,19 @@ RESAMPLES = 9999
 
 @dataclass(frozen=True)
 class Estimate:
-    """Mean of block values and its standard error, for as many pairs as the arrays hold."""
+    """Mean of block values and its standard error, for as many pairs as the arrays hold.
+
+    ``freedom``: the degrees of freedom of the standard error.
+    """
 
     log_ratio: Floats
     standard_error: Floats
     blocks: NDArray[np.int64]
+    freedom: Floats
 
     def half_width(self, confidence: float | Floats = 0.95) -> Floats:
-        """Half the two-sided t interval with blocks - 1 degrees of freedom; inf under 2 blocks."""
-        quantile = special.stdtrit(np.maximum(self.blocks - 1, 1), (1 + np.asarray(confidence)) / 2)
+        """Half the two-sided t interval; inf under 2 blocks."""
+        quantile = special.stdtrit(np.maximum(self.freedom, 1), (1 + np.asarray(confidence)) / 2)
         return np.where(self.blocks > 1, quantile * self.standard_error, np.inf)
 
     def interval(self, confidence: float | Floats = 0.95) -> tuple[Floats, Floats]:
@@ -63,41 +65,24 @@ class Estimate:
 
     def _tail(self, distance: Floats) -> Floats:
         with np.errstate(divide="ignore", invalid="ignore"):
-            tail = special.stdtr(np.maximum(self.blocks - 1, 1), -distance / self.standard_error)
+            tail = special.stdtr(np.maximum(self.freedom, 1), -distance / self.standard_error)
         return np.where((self.blocks > 1) & ~np.isnan(tail), tail, 1.0)
 
 
-def median_over_rounds(values: Floats) -> Floats:
-    """Median of the last axis without its NaN; NaN where the axis holds nothing else."""
-    ordered = np.sort(values, axis=-1)  # NaN last
-    count = np.sum(~np.isnan(ordered), axis=-1, keepdims=True)
-    low = np.take_along_axis(ordered, np.maximum(count - 1, 0) // 2, axis=-1)
-    high = np.take_along_axis(ordered, np.minimum(count // 2, ordered.shape[-1] - 1), axis=-1)
-    return ((low + high) / 2)[..., 0]
+def estimate(block_values: Floats, weights: Floats | None = None) -> Estimate:
+    """Mean over blocks (the last axis, NaN dropped) and its standard error [1].
 
-
-def paired_blocks(logs: Floats, first: Any, second: Any) -> Floats:
-    """Block values of the log ratio of arms first and second: [..., (pair,) block].
-
-    A round where either is missing is dropped; a block without a common round is NaN.
+    ``weights`` are those of the blocks: the variance of a block is taken to be inversely
+    proportional to its weight.
     """
-    if np.isinf(logs).any():
-        raise ValueError("infinite log: a slice took no time; mark what is missing with NaN")
-    return median_over_rounds(logs[..., first, :, :] - logs[..., second, :, :])
-
-
-def clean_blocks(logs: Floats, quarantined: Flags) -> Flags:
-    """[block]: whether any round outside quarantine was measured; ``logs`` [arm, block, round]."""
-    return np.asarray((~np.isnan(logs).all(axis=0) & ~quarantined).any(axis=-1))
-
-
-def estimate(block_values: Floats) -> Estimate:
-    """Mean over blocks (the last axis, NaN dropped) and its standard error [1]."""
-    blocks = np.sum(~np.isnan(block_values), axis=-1)
+    present = ~np.isnan(block_values)
+    weights = np.where(present, 1.0 if weights is None else weights, 0.0)
+    blocks, total = np.sum(present, axis=-1), np.sum(weights, axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        mean = np.nansum(block_values, axis=-1) / blocks
-        squares = np.nansum((block_values - mean[..., None]) ** 2, axis=-1)
-        return Estimate(mean, np.sqrt(squares / (blocks - 1) / blocks), blocks)
+        mean = np.nansum(weights * block_values, axis=-1) / total
+        squares = np.nansum(weights * (block_values - mean[..., None]) ** 2, axis=-1)
+        error = np.sqrt(squares / (blocks - 1) / total)
+    return Estimate(mean, error, blocks, np.asarray(blocks - 1.0))
 
 
 def welch_freedom(first: Estimate, second: Estimate) -> Floats:
@@ -108,7 +93,7 @@ def welch_freedom(first: Estimate, second: Estimate) -> Floats:
     variances = first.standard_error**2, second.standard_error**2
     with np.errstate(all="ignore"):
         return (variances[0] + variances[1]) ** 2 / (
-            variances[0] ** 2 / (first.blocks - 1) + variances[1] ** 2 / (second.blocks - 1)
+            variances[0] ** 2 / first.freedom + variances[1] ** 2 / second.freedom
         )
 
 

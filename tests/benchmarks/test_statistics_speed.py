@@ -29,9 +29,9 @@ def logs() -> Floats:
 
 
 def test_verdicts(benchmark: Any, logs: Floats) -> None:
-    quarantined = np.zeros((BLOCKS, ROUNDS), bool)
-    quarantined[:, ::7] = True
-    result = benchmark(comparison_verdicts, logs, NAMES, level="thorough", quarantined=quarantined)
+    disturbed = np.zeros((BLOCKS, ROUNDS), bool)
+    disturbed[:, ::7] = True
+    result = benchmark(comparison_verdicts, logs, NAMES, level="thorough", disturbed=disturbed)
     assert len(result.pairs) == 28
 
 

@@ -53,6 +53,7 @@ def run_modes(misbehaving: Framework, tmp_path_factory: pytest.TempPathFactory) 
         twin: str = "none",
         residency: str = "resident",
         python: Path | None = None,
+        budget_seconds: float | None = None,
     ) -> Path:
         suite = validated(
             Suite(
@@ -81,6 +82,7 @@ def run_modes(misbehaving: Framework, tmp_path_factory: pytest.TempPathFactory) 
                 cells,
                 resolutions=resolutions,
                 progress=Silent(),
+                budget_seconds=budget_seconds,
             )
         return created.path
 

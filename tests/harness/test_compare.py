@@ -97,8 +97,7 @@ def test_welch_against_scipy() -> None:
     ours = welch(estimate(a), estimate(b))
     theirs = stats.ttest_ind(b, a, equal_var=False)
     assert float(ours.log_ratio) == pytest.approx(b.mean() - a.mean())
-    # Degrees of freedom are rounded down, which makes the p-value a little larger.
-    assert theirs.pvalue <= float(ours.p_value()) < theirs.pvalue * 1.1
+    assert float(ours.p_value()) == pytest.approx(theirs.pvalue)
 
 
 def test_arms_that_are_unknown_here_do_not_hide_the_others(tmp_path: Path) -> None:
@@ -117,12 +116,11 @@ def test_arms_that_are_unknown_here_do_not_hide_the_others(tmp_path: Path) -> No
 def test_json_has_null_where_nothing_was_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every round is in quarantine: no NaN, which is no JSON, and no warning of NumPy."""
-    loud = [(block, index) for block in range(1, 8) for index in range(6)]
-    runs = [session(tmp_path, name, seed, loud=loud) for seed, name in enumerate(("one", "two"))]
+    """One block has no interval: no NaN, which is no JSON, and no warning of NumPy."""
+    runs = [session(tmp_path, name, seed, blocks=1) for seed, name in enumerate(("one", "two"))]
     compare_command(*runs, as_json=True)
     document = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
-    assert {change["ratio"] for change in document["changes"]} == {None}
+    assert {change["high"] for change in document["changes"]} == {None}
 
 
 def test_default_and_tuned_arms_are_compared_apart(tmp_path: Path) -> None:

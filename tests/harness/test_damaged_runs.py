@@ -23,7 +23,7 @@ from levelfield.harness.advice.needs import Need
 from levelfield.harness.advice.words import advice_text
 from levelfield.harness.analysis import comparisons, sessions, verdicts
 from levelfield.harness.analysis import history as analysis_history
-from levelfield.harness.analysis.planning import forecast, lacking, planned_rounds
+from levelfield.harness.analysis.planning import forecast, planned_rounds
 from levelfield.harness.analysis.verdicts import settled, verdict_frame
 from levelfield.harness.cli.advise import advise_command
 from levelfield.harness.cli.compare import compare_command
@@ -136,6 +136,7 @@ def _sound(folder: Path, name: str, seed: int) -> Path:
     (run / "run.json").write_text(json.dumps({**content, **kept}))
     with (run / "records.jsonl").open("ab") as file:
         file.write(line("death", at=1.0, arm="torch:eager", cell="c0001"))
+        file.write(line("pause", at=1.0, budget_seconds=60.0))
     return run
 
 
@@ -164,7 +165,7 @@ def readings(base: Base, frames: Frames) -> Iterator[Callable[[], object]]:
         *(series.scaling_data, series.learning_data),
     ):
         yield lambda data=data: data(frames, comparisons)
-    yield lambda: (settled(frames), lacking(frames, 6), planned_rounds(frames, 6))
+    yield lambda: (settled(frames), planned_rounds(frames, 6))
     yield lambda: forecast(frames, base.suite)
     for need in (Need(), Need(steps=1000), Need(purpose="latency")):
         yield lambda need=need: advice_text(advice.advise(frames, need))

@@ -16,10 +16,10 @@ import pytest
 from levelfield.harness.analysis.roofline import work
 from levelfield.harness.analysis.summary import summary as summarised
 from levelfield.harness.analysis.verdicts import judge
-from levelfield.harness.engine import blocks, engine
+from levelfield.harness.engine import blocks, engine, session
 from levelfield.harness.engine.blocks import Blocks, Stretch
 from levelfield.harness.engine.qualification import Calibration, Qualification
-from levelfield.harness.machine import noise, quarantine
+from levelfield.harness.machine import disturbance, noise
 from levelfield.harness.machine.ceilings import Ceiling
 from levelfield.harness.machine.noise import OtherLoad
 from levelfield.harness.machine.resources import available_cores
@@ -37,7 +37,7 @@ from levelfield.harness.proof.checks import (
 )
 from levelfield.harness.proof.replies import CheckFenceReply, Slice, SlotReply, WarmUpReply
 from levelfield.harness.records import frames, store
-from tests.support.engine import TINY_EFFORT, RunModes, statuses
+from tests.support.engine import TINY_EFFORT, RunModes, Silent, statuses
 from tests.support.synthetic import empty_run
 
 pytestmark = pytest.mark.alone
@@ -417,11 +417,12 @@ def judged(run_modes: RunModes) -> Path:
     )
 
 
-def test_a_quick_run_has_six_resident_blocks_and_an_audit(judged: Path) -> None:
+def test_a_quick_run_has_up_to_six_resident_blocks_and_an_audit(judged: Path) -> None:
     blocks = frames.load(judged).blocks
-    # On a busy machine blocks follow in place of those without a clean round.
-    assert blocks["residency"].tolist()[:7] == [*["resident"] * 5, "audit", "resident"]
-    assert blocks["residency"].tolist()[7:] in (["resident"] * more for more in range(4))
+    residencies = [*["resident"] * 5, "audit", "resident"]
+    # It ends at a look, where everything is settled; at six blocks it ends in any case.
+    assert len(blocks) in (3, 4, 7)
+    assert blocks["residency"].tolist() == residencies[: len(blocks)]
     assert blocks["block"].tolist() == list(range(1, 1 + len(blocks)))
     assert blocks["seed"].nunique() == len(blocks)
 
@@ -447,27 +448,18 @@ class Neighbour:
         patch.setattr(noise, "canary", lambda cores: [0.0002] * len(cores))
 
 
-@pytest.mark.parametrize(
-    ("loud", "clean", "blocks"),
-    [((2, 8), 6, 9), pytest.param((2, 8, 9, 10), 5, 10, marks=pytest.mark.long)],
-)
-def test_a_block_wholly_in_noise_is_replaced_a_bounded_number_of_times(
-    run_modes: RunModes,
-    monkeypatch: pytest.MonkeyPatch,
-    loud: tuple[int, ...],
-    clean: int,
-    blocks: int,
+def test_a_block_wholly_in_noise_counts_for_less_and_voids_nothing(
+    run_modes: RunModes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Neighbour(monkeypatch, *loud)
+    Neighbour(monkeypatch, 2)
     effort = Effort(**{**vars(TINY_EFFORT), "memory": False, "accuracy": False})
     effort = replace(effort, rounds_extra=0.0, latency=False)
     loaded = frames.load(run_modes("well", "own-loop", effort=effort, level="quick", twin="auto"))
-    assert len(loaded.blocks) == blocks, "with one audit"
-    assert set(loaded.rounds.loc[loaded.rounds["quarantined"], "block"]) == set(loud)
-    rounds = loaded.rounds[~loaded.rounds["quarantined"] & (loaded.rounds["residency"] != "audit")]
-    assert rounds["block"].nunique() == clean
+    assert set(loaded.rounds.loc[loaded.rounds["disturbed"], "block"]) == {2}
+    assert loaded.blocks["residency"].tolist().count("resident") <= 6
     (judged,) = judge(loaded)
-    assert ("the A/A twin has only 5 blocks" in judged.verdicts.void) == (clean < 6)
+    assert {pair.blocks for pair in judged.verdicts.pairs} == {judged.verdicts.blocks}
+    assert not any("blocks" in reason for reason in judged.verdicts.void)
 
 
 def test_a_program_on_the_measured_core_is_foreign_load_however_many_cores_there_are(
@@ -520,10 +512,58 @@ def test_the_same_program_is_not_told_apart_and_has_its_error_bar(judged: Path) 
     assert throughput.control is not None
     assert throughput.control.arm == "misbehaving:well"
     assert throughput.audits == 1
-    assert 6 <= throughput.verdicts.blocks <= 9  # those in noise are replaced, by half as many
+    assert throughput.verdicts.blocks in (3, 4, 6)
     assert [(p.first, p.second) for p in throughput.verdicts.pairs] == [
         ("misbehaving:well", "misbehaving:own-loop")
     ]
+
+
+def go_on(folder: Path, budget_seconds: float | None = None) -> None:
+    """Resume a run."""
+    with store.open_run(folder) as run:
+        suite, cells, resolutions = session.reopened(run, {})
+        session.measure(
+            *(run, suite, cells),
+            resolutions=resolutions,
+            progress=Silent(),
+            budget_seconds=budget_seconds,
+        )
+
+
+def test_a_budget_times_one_comparison_and_leaves_the_rest_to_a_resumed_run(
+    run_modes: RunModes,
+) -> None:
+    effort = replace(TINY_EFFORT, memory=False, accuracy=False, latency=False)
+    options = {"effort": effort, "level": "quick", "twin": "auto", "optimizers": ("sgd", "adam")}
+    folder = run_modes("well", "own-loop", budget_seconds=0.001, **options)
+    loaded = frames.load(folder)
+    by_comparison = loaded.cells.groupby("comparison", sort=False)["status"].agg(set).tolist()
+    assert by_comparison == [{"ok"}, {"unfinished"}]
+    assert len(loaded.blocks) == 1
+    with store.open_run(folder) as run:
+        assert store.paused(run)
+    go_on(folder, budget_seconds=0.001)
+    loaded = frames.load(folder)
+    assert set(loaded.cells["status"]) == {"ok"}
+    assert len(loaded.blocks) == 2, "a block fits once"
+    go_on(folder)
+    loaded = frames.load(folder)
+    with store.open_run(folder) as run:
+        assert not store.paused(run)
+        assert session.unfinished(run, session.reopened(run, {})[1]) == []
+    resident = loaded.slices[loaded.slices["residency"] == "resident"]
+    blocks = resident.groupby("comparison")["block"].nunique()
+    assert set(blocks) == {6}, "every comparison has its blocks, whenever it was reached"
+    judged = {one.comparison for one in judge(loaded)}
+    assert judged == set(loaded.cells["comparison"])
+
+
+def test_a_run_within_its_budget_is_not_paused(run_modes: RunModes) -> None:
+    effort = replace(TINY_EFFORT, memory=False, accuracy=False, latency=False)
+    folder = run_modes("well", "own-loop", budget_seconds=600.0, effort=effort)
+    with store.open_run(folder) as run:
+        assert not store.paused(run)
+        assert len(store.finished(run)) == len(run.description["cells"])
 
 
 def test_arms_that_do_not_fit_together_run_one_after_the_other(
@@ -567,6 +607,6 @@ def test_stretches_at_unlike_times_are_not_held_against_each_other() -> None:
     whole = blocks._together([stretch(1.0, 1.02), stretch(2.0, 2.02)])
     assert whole.other == OtherLoad(2.0, 0.2, 0.4, 0.0, 0.6, 0.5, None)
     assert whole.watched_cores == (0,)
-    assert quarantine.canary_spread(whole.canaries) == pytest.approx(0.02)
+    assert disturbance.canary_spread(whole.canaries) == pytest.approx(0.02)
     whole = blocks._together([stretch(1.0, 1.02), stretch(2.0, 2.6)])
-    assert quarantine.canary_spread(whole.canaries) == pytest.approx(0.3)
+    assert disturbance.canary_spread(whole.canaries) == pytest.approx(0.3)

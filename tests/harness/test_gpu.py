@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from levelfield.harness.engine.blocks import Noise
-from levelfield.harness.machine import gpu, quarantine
+from levelfield.harness.machine import disturbance, gpu
 from levelfield.harness.machine.resources import available_cores, worker_variables
 
 CLEAN = {
@@ -202,8 +202,8 @@ def test_where_process_numbers_are_hidden_no_process_is_foreign(driver: Path) ->
     driver.unlink()  # a host that says nothing about its numbers
     silent = gpu.reading(own_pids=[1, 2])
     assert silent is not None and silent.foreign_processes is None
-    assert quarantine.judge_rounds([0.0], **CLEAN, gpu=[vars(silent)], cores=1) == ["GPU slowed"]
-    assert quarantine.judge_rounds(
+    assert disturbance.judge_rounds([0.0], **CLEAN, gpu=[vars(silent)], cores=1) == ["GPU slowed"]
+    assert disturbance.judge_rounds(
         [0.0], **CLEAN, gpu=[{**vars(silent), "slowing": []}], cores=1
     ) == [""]
 

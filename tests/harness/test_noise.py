@@ -1,4 +1,4 @@
-"""Noise: what is read is true, what is noisy goes into quarantine, what is quiet does not."""
+"""Noise: what is read is true, what is noisy is disturbed, what is quiet is not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from levelfield.harness.engine.blocks import Noise, Stretch
 from levelfield.harness.engine.process import WorkerProcess
-from levelfield.harness.machine import noise, quarantine, topology
+from levelfield.harness.machine import disturbance, noise, topology
 
 pytestmark = pytest.mark.alone
 
@@ -40,29 +40,29 @@ BURN = "import sys, time\nend = time.time() + 30\nprint(flush=True)\nwhile time.
 
 
 def test_a_quiet_round_is_clean() -> None:
-    assert quarantine.judge_rounds(**QUIET, cores=2) == [""]
+    assert disturbance.judge_rounds(**QUIET, cores=2) == [""]
 
 
 @pytest.mark.parametrize("rule", NOISY)
 def test_each_rule_finds_what_it_is_for(rule: str) -> None:
-    assert quarantine.judge_rounds(**{**QUIET, **NOISY[rule]}, cores=2) == [rule]
+    assert disturbance.judge_rounds(**{**QUIET, **NOISY[rule]}, cores=2) == [rule]
 
 
 def test_rounds_are_judged_one_by_one() -> None:
     many = {name: values * 3 for name, values in QUIET.items()}
     many["foreign_seconds"] = [0.0, 0.5, float("nan")]  # NaN: a machine that does not tell
-    assert quarantine.judge_rounds(**many, cores=2) == ["", "foreign load", ""]
+    assert disturbance.judge_rounds(**many, cores=2) == ["", "foreign load", ""]
 
 
 def test_a_share_below_the_ticks_of_the_counter_judges_nothing() -> None:
     """In a round of 50 ms on two cores one tick of 10 ms is 10 %: no reading of 3 % is possible."""
     short = {**QUIET, "wall_seconds": [0.05], "foreign_seconds": [2 * noise.TICK_SECONDS]}
-    assert quarantine.judge_rounds(**short, cores=2) == [""]
+    assert disturbance.judge_rounds(**short, cores=2) == [""]
 
 
 def test_the_spread_of_canaries_is_that_of_the_worst_core() -> None:
-    assert quarantine.canary_spread([[1.0, 2.0], [1.1, 2.0], [1.0, 2.6]]) == pytest.approx(0.3)
-    assert quarantine.canary_spread([]) == 0.0
+    assert disturbance.canary_spread([[1.0, 2.0], [1.1, 2.0], [1.0, 2.6]]) == pytest.approx(0.3)
+    assert disturbance.canary_spread([]) == 0.0
 
 
 def test_a_canary_leaves_the_affinity_as_it_was() -> None:

@@ -107,7 +107,7 @@ def test_the_error_bar_and_the_noise_stand_below(tmp_path: Path) -> None:
     assert re.match(
         r"A/A: torch:eager against itself [\d.]+ ± [\d.]+%; margin [\d.]+%; 6 blocks", bar
     )
-    assert "17% of the rounds in quarantine (foreign load 6)" in bar
+    assert "17% of the rounds disturbed (foreign load 6)" in bar
     assert "audit" not in bar  # one audit has no interval
     assert any(line.startswith("Noise: foreign load") for line in table.below)
     assert "torch:eager#2" not in set(table.cells["arm"])
@@ -146,11 +146,11 @@ def test_an_arm_is_not_blamed_for_waiting_while_others_used_its_core(
     assert bool(lines) is blamed
 
 
-def test_too_much_quarantine_voids(tmp_path: Path) -> None:
+def test_noise_alone_voids_nothing(tmp_path: Path) -> None:
     loud = [(block, index) for block in range(1, 8) for index in range(3)]
     table = comparison_tables(frames_of(tmp_path, phases=("inference",), loud=loud))[0]
-    assert table.below[1] == "No verdict, void: 50% of the rounds are in quarantine."
-    assert set(table.cells["verdict"]) == {"void"}
+    assert any("50% of the rounds disturbed (foreign load 18)" in line for line in table.below)
+    assert table.below[1].startswith("Fastest set (throughput): jax:jit")
 
 
 def test_break_even_is_told_of_arms_that_start_faster(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_two_blocks_make_a_report_whose_intervals_say_nothing(tmp_path: Path) ->
     frames = load(run)
     judged = comparisons_of(frames)[0].judged["throughput"]
     pairs = judged.verdicts.pairs
-    assert min(pair.low for pair in pairs) < 0.1
+    assert min(pair.low for pair in pairs) < 0.3
     wide = [dataclasses.replace(pair, low=0.0, high=1e300) for pair in pairs]
     for pair in wide:
         assert pair.turned().low == pytest.approx(1e-300) and pair.turned().high == float("inf")

@@ -145,12 +145,11 @@ def test_hostile_texts_are_shown_as_text(tmp_path: Path) -> None:
 
 
 def test_the_summary_says_what_can_be_concluded_and_what_cannot(tmp_path: Path) -> None:
-    noisy = {(block, number) for block in range(7) for number in range(4)}
-    calm, loud = (
-        write_run(tmp_path, arms=ARMS, models=("mlp",), statuses={}, name=name, loud=rounds)
-        for name, rounds in (("calm", ()), ("loud", noisy))
+    calm, uncontrolled = (
+        write_run(tmp_path, arms=ARMS, models=("mlp",), statuses={}, name=name, twin=twin)
+        for name, twin in (("calm", True), ("uncontrolled", False))
     )
-    for run, void in ((calm, 0), (loud, 2)):
+    for run, void in ((calm, 0), (uncontrolled, 2)):
         frames = load(run)
         comparisons = comparisons_of(frames)
         summary_part = html(frames, comparisons).partition("Error of this session")[0]

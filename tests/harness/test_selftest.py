@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from levelfield.harness.cli.application import app
 from levelfield.harness.errors import BadInput
 from levelfield.harness.records.frames import load
-from levelfield.harness.selftest import page, probes, proof, real
+from levelfield.harness.selftest import others, page, probes, proof, real
 from levelfield.harness.selftest.goals import Finding, at_least, at_most, caught, share_of
 from levelfield.harness.selftest.overhead import overhead
 from levelfield.harness.selftest.simulation import coverage, false_verdicts, one_after_the_other
@@ -111,7 +111,7 @@ def test_copies_are_not_told_apart_and_a_disguised_one_is(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("factor", "expected"), [(1.0, True), (0.9, False)])
 def test_planted_slowdowns_are_judged(tmp_path: Path, factor: float, expected: bool) -> None:
     arms = ("torch:eager", *(f"torch:eager{suffix}" for suffix in real.PLANTED_SLOWDOWNS))
-    options = {"arms": arms, "blocks": 17, "rounds": 12, "level": "standard"}
+    options = {"arms": arms, "blocks": 24, "rounds": 12, "level": "standard"}
     loaded = load(session(tmp_path, "planted", **options))
     for suffix, truth in (("#+5%", 1.05), ("#+3%", 1.03), ("#+2%", 1.02)):
         mine = loaded.slices["arm"] == f"torch:eager{suffix}"
@@ -175,3 +175,38 @@ def test_slices_of_the_worlds_are_what_they_say() -> None:
         logs = sessions(1, parts, count=50, effect=0.05)
         assert logs.shape == (50, 2, 30, 6), world
         assert np.median(logs[:, 0] - logs[:, 1]) == pytest.approx(np.log(1.05), abs=0.01), world
+
+
+@pytest.mark.parametrize("name", others.RULES)
+def test_the_rules_of_other_tools_are_right_about_independent_slices(name: str) -> None:
+    """Their assumption holds here: identical arms differ at 5 % or less, 5 % slower ones do."""
+    rule, generator = others.RULES[name], np.random.default_rng(1)
+    false = detected = 0
+    for _ in range(200):
+        first, second = np.exp(generator.normal(0, 0.05, (2, 60)))
+        false += rule(first, second, generator)
+        detected += rule(first, 1.05 * second, generator)
+    assert false <= 0.05 * 200 + 4 * np.sqrt(200 * 0.05 * 0.95)
+    assert detected >= 0.9 * 200
+
+
+@pytest.mark.parametrize("name", others.RULES)
+def test_the_rules_of_other_tools_do_not_know_of_processes(name: str) -> None:
+    """Six processes of each arm, of sd 2 %, ten slices each: all rules are often wrong."""
+    rule, generator = others.RULES[name], np.random.default_rng(2)
+    false = 0
+    for _ in range(100):
+        processes = generator.normal(0, 0.02, (2, 6, 1))
+        logs = processes + generator.normal(0, 0.005, (2, 6, 10))
+        first, second = np.exp(logs).reshape(2, -1)
+        false += rule(first, second, generator)
+    assert false > 25
+
+
+def test_recorded_slices_are_judged_by_the_rules_of_other_tools(tmp_path: Path) -> None:
+    identical = load(session(tmp_path, "identical"))
+    arms = ("torch:eager", *(f"torch:eager{suffix}" for suffix in real.PLANTED_SLOWDOWNS))
+    slower = load(session(tmp_path, "slower", arms=arms))
+    findings = list(real.judged_by_others(identical, slower))
+    assert len(findings) == len(others.RULES)
+    assert all(finding.met for finding in findings), "they are shown for comparison"

@@ -15,27 +15,36 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from levelfield.harness.selftest.simulation import PROCESS_ARMS, SIMULATED_SLOWDOWNS, two_speeds
 from levelfield.harness.selftest.worlds import (
     EVERYTHING,
     WORLDS,
+    ProcessWorld,
+    all_pairs,
+    effects_of_sessions,
     machine,
-    pairs_of,
+    processes_of,
     sessions,
     slices,
 )
 from levelfield.harness.statistics.break_even import break_even
-from levelfield.harness.statistics.corrections import holm
-from levelfield.harness.statistics.decisions import (
-    ALPHA_PER_LOOK,
-    BEATEN,
-    Verdict,
-    comparison_verdicts,
-    decide,
-)
-from levelfield.harness.statistics.estimates import estimate
+from levelfield.harness.statistics.decisions import BEATEN, Verdict, comparison_verdicts, decide
+from levelfield.harness.statistics.effects import Effects
+from levelfield.harness.statistics.estimates import Flags
 from levelfield.harness.statistics.levels import LOOKS
+from tests.support.long import long_unless
 
 MARGIN = float(np.log1p(0.02))
+
+
+def words_at(effects: Effects, look: int, margin: float = MARGIN) -> Any:
+    """The words of all pairs, [session, pair]."""
+    pairs = all_pairs(effects, look)
+    return decide(pairs.estimate, margin, pairs.processes)
+
+
+def beaten(words: Any) -> Flags:
+    return np.isin(words, [str(word) for word in BEATEN])
 
 
 # Coverage of the 95 % interval
@@ -44,10 +53,10 @@ MARGIN = float(np.log1p(0.02))
 @cache
 def coverage(world: str) -> tuple[float, ...]:
     """At each look, of 10 000 sessions: standard error 0.22 percentage points."""
-    values = pairs_of(sessions(11, WORLDS[world], count=10_000, effect=0.03))[:, 0]
+    effects = effects_of_sessions(sessions(11, WORLDS[world], count=10_000, effect=0.03))
     rates = []
     for blocks in LOOKS:
-        low, high = estimate(values[:, :blocks]).interval()
+        low, high = all_pairs(effects, blocks).estimate.interval()
         rates.append(float(np.mean((low <= np.log1p(0.03)) & (np.log1p(0.03) <= high))))
     return tuple(rates)
 
@@ -61,9 +70,10 @@ def test_intervals_cover_in_every_world() -> None:
 def test_no_interval_over_few_blocks_sees_rare_slow_processes() -> None:
     """A known limit: one process in ten is 10 % slower. Half of 6-block sessions meet none."""
     logs = sessions(12, frozenset({"rare slow processes"}), count=4000)
-    low, high = estimate(pairs_of(logs)[:, 0, :6]).interval()
+    effects = effects_of_sessions(logs)
+    low, high = all_pairs(effects, 6).estimate.interval()
     assert np.mean((low <= 0.01) & (high >= 0.01)) < 0.7
-    low, high = estimate(pairs_of(logs)[:, 0]).interval()
+    low, high = all_pairs(effects, 30).estimate.interval()
     assert np.mean((low <= 0.01) & (high >= 0.01)) > 0.88
 
 
@@ -71,21 +81,33 @@ def test_no_interval_over_few_blocks_sees_rare_slow_processes() -> None:
 
 
 @pytest.mark.parametrize("arms", [2, 3, 4, 5, 6, 8])
-def test_identical_arms_are_told_apart_in_at_most_5_percent(arms: int) -> None:
-    """Family-wise over five looks; of 6000 sessions: standard error 0.27 percentage points."""
-    differing, beaten, count = 0, 0, 6000
-    for seed in range(12):
-        values = pairs_of(sessions(20 + seed, EVERYTHING, count=count // 12, arms=arms))
-        differs = np.zeros(len(values), bool)
-        apart = np.zeros(len(values), bool)
-        for blocks in LOOKS:
-            sample = estimate(values[..., :blocks])
-            differs |= (holm(sample.p_value()) <= ALPHA_PER_LOOK).any(axis=-1)
-            apart |= np.isin(decide(sample, MARGIN), [str(word) for word in BEATEN]).any(axis=-1)
+def test_identical_arms_are_called_different_in_at_most_5_percent(arms: int) -> None:
+    """Family-wise over all looks, margin 0; of 3000 sessions: standard error 0.4 points."""
+    differing, count = 0, 3000
+    for seed in range(6):
+        logs = sessions(20 + seed, EVERYTHING, count=count // 6, arms=arms)
+        effects = effects_of_sessions(logs)
+        differs = np.zeros(len(logs), bool)
+        for look in LOOKS:
+            differs |= beaten(words_at(effects, look, margin=0.0)).any(axis=-1)
         differing += int(differs.sum())
-        beaten += int(apart.sum())
-    assert differing / count <= 0.055
-    assert beaten / count <= 0.015  # the margin leaves a fraction of them
+    assert differing / count <= 0.05 + 4 * 0.004
+
+
+@pytest.mark.parametrize("arms", [long_unless(arms <= 6, arms) for arms in PROCESS_ARMS])
+def test_arms_of_two_speeds_are_called_different_in_at_most_5_percent(arms: int) -> None:
+    """Family-wise over all looks, in every world; of 300 sessions: standard error 1.3 points."""
+    assert two_speeds(300, arms).met
+
+
+def test_without_the_number_of_processes_two_speeds_deceive() -> None:
+    """The rule is needed: t and Holm alone call identical arms different in a third of sessions."""
+    world = ProcessWorld("two speeds", 0.12, 0.25)
+    effects = processes_of(world, np.random.default_rng(3), count=500, arms=6, blocks=6)
+    pairs = all_pairs(effects, 6)
+    unruled = decide(pairs.estimate, MARGIN, np.zeros_like(pairs.processes))
+    assert beaten(unruled).any(axis=-1).mean() > 0.05
+    assert beaten(words_at(effects, 6)).any(axis=-1).mean() <= 0.02
 
 
 @pytest.mark.parametrize("world", ["drift", "process", "everything"])
@@ -107,18 +129,18 @@ def test_one_arm_after_the_other_is_wrong_in_a_third_of_all_runs(world: str) -> 
 
 def test_stopping_when_significant_is_wrong_in_over_15_percent() -> None:
     """The same data, a look after every block at 5 %; 6000 sessions: error 0.5 points."""
-    values = pairs_of(sessions(31, EVERYTHING, count=6000))[:, 0]
-    differs = [estimate(values[:, :blocks]).p_value() <= 0.05 for blocks in range(6, 31)]
+    effects = effects_of_sessions(sessions(31, EVERYTHING, count=6000))
+    differs = [all_pairs(effects, blocks).estimate.p_value() <= 0.05 for blocks in range(6, 31)]
     assert np.any(differs, axis=0).mean() > 0.15
 
 
 def test_arms_at_the_margin_are_called_a_tie_in_5_percent_of_the_looks() -> None:
-    """Ties keep 5 % a look and have no correction for looks: 14 % over all five, and said so.
+    """Ties keep 5 % a look and have no correction for looks: 14 % over all, and said so.
 
     6000 sessions: standard error 0.28 percentage points (of 5 %), 0.45 (of 14 %).
     """
-    values = pairs_of(sessions(32, EVERYTHING, count=6000, effect=0.02))
-    ties = [decide(estimate(values[..., :look]), MARGIN)[:, 0] == "tie" for look in LOOKS]
+    effects = effects_of_sessions(sessions(32, EVERYTHING, count=6000, effect=0.02))
+    ties = [words_at(effects, look)[:, 0] == "tie" for look in LOOKS]
     assert np.mean(ties, axis=1).max() <= 0.05 + 4 * 0.0028
     assert np.any(ties, axis=0).mean() <= 0.14 + 4 * 0.0045
 
@@ -128,44 +150,43 @@ def test_arms_at_the_margin_are_called_a_tie_in_5_percent_of_the_looks() -> None
 
 @cache
 def found_by(percent: int, rounds: int, process: float) -> tuple[float, float, float]:
-    """Planted in one pair of 4000: share detected by its goal's look, wrong signs, bias."""
-    last = {5: 6, 3: 10, 2: 15}[percent]
+    """Planted in one of six arms: share of 1000 found by its goal's look, wrong signs, bias."""
+    last = SIMULATED_SLOWDOWNS[percent][0]
     logs = sessions(
-        40 + percent,
-        EVERYTHING,
-        count=4000,
+        *(40 + percent, EVERYTHING),
+        count=1000,
+        arms=6,
         blocks=last,
         rounds=rounds,
         effect=percent / 100,
         process=process,
     )
-    values = pairs_of(logs)[:, 0]
-    detected, wrong = np.zeros((2, len(values)), bool)
+    effects = effects_of_sessions(logs)
+    detected, wrong = np.zeros((2, len(logs)), bool)
     for look in (look for look in LOOKS if look <= last):
-        sample = estimate(values[:, :look])
-        differs = sample.p_value() <= ALPHA_PER_LOOK
-        detected |= differs & (sample.log_ratio > 0)
-        wrong |= differs & (sample.log_ratio < 0)
-    bias = float(np.mean(np.exp(estimate(values).log_ratio))) - 1 - percent / 100
-    return float(detected.mean()), float(wrong.mean()), bias
+        differs = beaten(words_at(effects, look, np.log1p(0.01)))[:, 0]
+        slower = all_pairs(effects, look).estimate.log_ratio[:, 0] > 0
+        detected |= differs & slower
+        wrong |= differs & ~slower
+    ratios = np.exp(all_pairs(effects, last).estimate.log_ratio[:, 0])
+    return float(detected.mean()), float(wrong.mean()), float(ratios.mean()) - 1 - percent / 100
 
 
-# What is detected of a single pair. The goals are 100, 99 and 98 %. With a process sd of 1 % they
-# take 30 rounds a block, and then 5 % is still missed by 6 blocks in 2 or 3 sessions of 1000: a t
-# interval of alpha 0.0125 is 3.8 standard errors on each side at 5 degrees of freedom. Standard
-# errors: 0.05 to 0.3 percentage points; the bounds stand three or more below the figures found.
+# What is detected in one pair of a comparison of six arms. With a process sd of 1 % the number of
+# processes and Holm's correction over 15 pairs leave 5 % undetected by 6 blocks in 1 to 3 of 100.
+# Standard errors: up to 0.7 percentage points; the bounds stand three or more below the figures.
 @pytest.mark.parametrize(
     ("percent", "rounds", "process", "least"),
     [
-        (5, 6, 0.01, 0.98),
-        (3, 6, 0.01, 0.975),
-        (2, 6, 0.01, 0.95),
-        (5, 30, 0.01, 0.995),
-        (3, 30, 0.01, 0.99),
-        (2, 30, 0.01, 0.98),
-        (5, 30, 0.005, 0.9999),
-        (3, 30, 0.005, 0.999),
-        (2, 30, 0.005, 0.999),
+        (5, 6, 0.01, 0.95),
+        (3, 6, 0.01, 0.93),
+        (2, 6, 0.01, 0.93),
+        (5, 30, 0.01, 0.97),
+        (3, 30, 0.01, 0.96),
+        (2, 30, 0.01, 0.95),
+        (5, 30, 0.005, 0.995),
+        (3, 30, 0.005, 0.995),
+        (2, 30, 0.005, 0.995),
     ],
 )
 def test_planted_slowdowns_are_found(
@@ -182,8 +203,8 @@ def test_planted_slowdowns_are_found(
 )
 def test_ties_are_certified(effect: float, blocks: int, least: float) -> None:
     """Of 4000 sessions, margin 2 %: standard errors 0.1 to 0.4 percentage points."""
-    values = pairs_of(sessions(50, EVERYTHING, count=4000, blocks=blocks, effect=effect))
-    words = decide(estimate(values), MARGIN)
+    logs = sessions(50, EVERYTHING, count=4000, blocks=blocks, effect=effect)
+    words = words_at(effects_of_sessions(logs), blocks)
     assert np.mean(words == Verdict.TIE) >= least
     assert not np.any(words == Verdict.FASTER)
 
@@ -193,7 +214,7 @@ def test_ties_are_certified(effect: float, blocks: int, least: float) -> None:
 
 def test_the_simulated_words_are_those_of_real_cells() -> None:
     logs = sessions(60, EVERYTHING, count=60, arms=4, blocks=10, effect=0.04)
-    simulated = decide(estimate(pairs_of(logs)), MARGIN)
+    simulated = words_at(effects_of_sessions(logs), 10)
     arms = ["planted", "b", "c", "d"]
     for log, expected in zip(logs, simulated, strict=True):
         cell: Any = comparison_verdicts(log, arms)

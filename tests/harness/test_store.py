@@ -24,8 +24,10 @@ from levelfield.harness.records.store import (
     create,
     finished,
     open_run,
+    paused,
     read_records,
     repair,
+    statuses,
 )
 from tests.support.synthetic import empty_run, write_run
 
@@ -535,8 +537,20 @@ def test_a_worker_does_not_inherit_the_lock(tmp_path: Path) -> None:
 def test_the_synthetic_run_has_every_kind_and_status(tmp_path: Path) -> None:
     run = open_run(write_run(tmp_path, blocks=1, rounds=2))
     records = read_records(run)
-    # All but what a run has whose measuring process was killed.
-    assert {record["record"] for record in records} == set(KINDS) - {"death"}
-    statuses = [record["status"] for record in records if record["record"] == "status"]
-    assert set(statuses) == set(STATUSES)
+    # All but those of a run whose measuring process was killed, or whose budget ended.
+    assert {record["record"] for record in records} == set(KINDS) - {"death", "pause"}
+    ends = [record["status"] for record in records if record["record"] == "status"]
+    assert set(ends) == set(STATUSES)
     assert len(finished(run)) == len(run.description["cells"]) - 1
+
+
+def test_a_pause_opens_the_cells_that_are_ok(tmp_path: Path) -> None:
+    with empty_run(tmp_path, cells=3) as run:
+        for cell, status in (("c0001", "ok"), ("c0002", "wrong")):
+            run.append(KINDS["status"](cell=cell, status=status))
+        assert finished(run) == {"c0001", "c0002"} and not paused(run)
+        run.append(KINDS["pause"](budget_seconds=60.0))
+        assert finished(run) == {"c0002"} and paused(run)
+        assert statuses(run) == {"c0001": "ok", "c0002": "wrong"}
+        run.append(KINDS["status"](cell="c0001", status="ok"))
+        assert finished(run) == {"c0001", "c0002"} and not paused(run)

@@ -279,7 +279,7 @@ def add_round(
     *,
     loud: bool = False,
 ) -> None:
-    """A round record by ``add(kind, **fields)``, in quarantine if ``loud``."""
+    """A round record by ``add(kind, **fields)``, disturbed if ``loud``."""
     add(
         "round",
         comparison=comparison,

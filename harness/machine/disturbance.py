@@ -1,4 +1,4 @@
-"""The rules of quarantine: which rounds were disturbed by other load.
+"""Which rounds other load disturbed, and by which rule.
 
 Rounds are judged by the covariates of ``levelfield.harness.machine.noise`` alone and never by their
 own times.
@@ -38,7 +38,7 @@ def judge_rounds(
     gpu: Sequence[Mapping[str, Any] | None] = (),
     cores: Any,
 ) -> list[str]:
-    """Return the rule by which each round goes into quarantine, "" if none applies.
+    """Return the rule by which each round is disturbed, "" if none applies.
 
     ``spreads`` are those of the canaries. All arrays have shape [round]. ``cores`` is the number of
     cores that the foreign and the stolen seconds cover, for all rounds or [round]. ``gpu`` holds
