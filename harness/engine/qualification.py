@@ -24,6 +24,7 @@ from levelfield.harness.proof.checks import (
     concurrency_check,
     doubled_check,
     fence_check,
+    fence_steps,
     handles_check,
     recompilation_check,
     roofline_check,
@@ -148,7 +149,8 @@ class Qualification:
         if worker.arm.planted:
             steps = -(-steps // PLANTED_STEPS) * PLANTED_STEPS
         calibration = Calibration(warm.step_seconds, steps, frozen.fence_seconds)
-        checks = [self._fence(worker, cell), self._handles(worker, cell)]
+        checked = fence_steps(warm.step_seconds, steps, frozen.read_seconds)
+        checks = [self._fence(worker, cell, checked), self._handles(worker, cell)]
         checks += self._slices(worker, cell, calibration)
         checks.insert(0, affinity_check(worker.process.affinity(), worker.cores))
         checks += self._doubled(worker, cell, calibration)
@@ -158,8 +160,8 @@ class Qualification:
             self.calibrations[cell.id] = calibration
         return outcome.reason
 
-    def _fence(self, worker: Worker, cell: Cell) -> Check:
-        """Check the fence by the least seconds of as many attempts as it takes, at most ten.
+    def _fence(self, worker: Worker, cell: Cell, steps: int) -> Check:
+        """Check the fence of ``steps`` steps by the least seconds of at most ten attempts.
 
         A busy machine can only add to the seconds, so every attempt brings the least seconds nearer
         to the truth. Work that a broken fence lets pass shows in every attempt. The check says how
@@ -168,9 +170,14 @@ class Qualification:
         replies: list[CheckFenceReply] = []
         while len(replies) < FENCE_ATTEMPTS:
             replies.append(
-                worker.check_fence(cell, repeats=FENCE_REPEATS, budget_seconds=FENCE_BUDGET_SECONDS)
+                worker.check_fence(
+                    cell,
+                    steps=steps,
+                    repeats=FENCE_REPEATS,
+                    budget_seconds=FENCE_BUDGET_SECONDS,
+                )
             )
-            check = fence_check(_least_seconds(replies))
+            check = fence_check(_least_seconds(replies), steps)
             if check.passed or check.error > HOPELESS * check.tolerance:
                 break
         return _least_of(len(replies), check)

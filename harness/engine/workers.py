@@ -215,13 +215,16 @@ class Worker:
             slice_seconds=effort.slice_seconds,
         )
 
-    def check_fence(self, cell: Cell, *, repeats: int, budget_seconds: float) -> CheckFenceReply:
-        """Return seconds that show whether the fence waits for everything."""
+    def check_fence(
+        self, cell: Cell, *, steps: int, repeats: int, budget_seconds: float
+    ) -> CheckFenceReply:
+        """Return seconds that show whether the fence of ``steps`` steps waits for everything."""
         return self._ask(
             CheckFenceReply,
             cell,
             self.limits.step_seconds + budget_seconds,
             phase=cell.phase,
+            steps=steps,
             repeats=repeats,
             budget_seconds=budget_seconds,
         )

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from statistics import median
 
 from levelfield.harness.machine.supervised import TreeUse
 from levelfield.harness.proof.outcome import Check
 from levelfield.harness.proof.replies import CheckFenceReply, CheckHandlesReply, Slice, SlotReply
 
-# Share of a step's seconds. Work that a fence lets pass would be counted nowhere.
+# Share of the seconds of some steps. Work that a fence lets pass would be counted nowhere.
 FENCE_READ = 0.05
+# Those steps take at least as long as so many readings of what they make. One reading takes up to a
+# fifth longer than another: of steps as short as itself that would be 20 %, and is 2 %.
+READINGS = 10
 # Two clock readings, a call and one cold cache line more or less are not the framework's work.
 CLOCK_SECONDS = 20e-6
 # CPU seconds over (seconds times threads). Above it, an arm uses cores that other arms do not have.
@@ -61,11 +65,17 @@ class Slot:
     use: TreeUse
 
 
-def fence_check(seconds: CheckFenceReply) -> Check:
-    """Check that a fence lets no work pass."""
+def fence_steps(step_seconds: float, slice_steps: int, read_seconds: float) -> int:
+    """Return how many steps the fence is checked with, at most those of a slice."""
+    return min(max(1, ceil(READINGS * read_seconds / step_seconds)), slice_steps)
+
+
+def fence_check(seconds: CheckFenceReply, steps: int) -> Check:
+    """Check that the fence of ``steps`` steps lets no work pass."""
     delay = max(seconds.after - seconds.later - CLOCK_SECONDS, 0.0)
     share = delay / seconds.fenced
-    note = f"{delay:.3g} s of work of a step of {seconds.fenced:.3g} s were left after the fence"
+    made = "a step" if steps == 1 else f"{steps} steps"
+    note = f"{delay:.3g} s of work were left after the fence of {made} of {seconds.fenced:.3g} s"
     return Check("fence read", share, FENCE_READ, note if share > FENCE_READ else "")
 
 

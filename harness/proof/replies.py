@@ -193,11 +193,12 @@ class WarmUpReply(Reply):
 
 @dataclass(frozen=True)
 class CalibrateReply(Reply):
-    """The number of steps that make a slice, and the seconds of a fence."""
+    """The number of steps that make a slice, and the seconds of a fence and of reading a step."""
 
     do = "calibrate"
     fence_seconds: Annotated[float, AMOUNT]
     slice_steps: Annotated[int, STEP_COUNT]
+    read_seconds: Annotated[float, AMOUNT]
 
 
 @dataclass(frozen=True)

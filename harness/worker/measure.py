@@ -132,44 +132,59 @@ def fence_seconds(adapter, step):
     return median(costs)
 
 
-def check_fence(adapter, step, repeats, budget_seconds):
+def read(adapter, handle, parameters):
+    """Read the results of a step, and with ``parameters`` every parameter -> seconds."""
+    start = time.perf_counter()
+    adapter.read(handle)
+    if parameters:
+        adapter.read(adapter.parameters())
+    return time.perf_counter() - start
+
+
+def read_seconds(adapter, step, parameters):
+    """Return the seconds of reading what a step makes: see ``read``."""
+    costs = []
+    for _ in range(5):
+        handle = step()
+        adapter.wait(handle)
+        costs.append(read(adapter, handle, parameters))
+    return median(costs)
+
+
+def check_fence(adapter, step, steps, *, parameters, repeats, budget_seconds):
     """Return seconds that show whether the fence waits for everything, over ``repeats`` repeats.
 
-    "fenced": the least seconds of a step with its fence. "after" and "later": seconds of reading
-    the step's results and every parameter. "after" reads immediately after the fence, "later" after
-    a pause in which any remaining work must have ended. Their difference is work that the fence let
-    pass; both read cold caches, so that nothing else differs. They are lower quartiles, because a
-    busy machine adds to either. The least values would miss work that ended while this process
+    "fenced": the least seconds of ``steps`` steps with one fence. "after" and "later": seconds of
+    reading the last step's results, and with ``parameters`` every parameter. "after" reads
+    immediately after the fence, "later" after a pause in which any remaining work must have ended.
+    Their difference is work that the fence let pass. Each comes first every other time, and a step
+    with a fence comes before both, so that nothing else differs. They are lower quartiles, because
+    a busy machine adds to either. The least values would miss work that ended while this process
     waited for its core just once.
     """
-    fenced, after, later = [], [], []
-
-    def read(handle):
-        start = time.perf_counter()
-        adapter.read(handle)
-        adapter.read(adapter.parameters())
-        return time.perf_counter() - start
-
+    fenced, whole = [], 0.0
+    seconds = {"after": [], "later": []}
     begin = time.perf_counter()
-    while len(later) < repeats:
-        adapter.wait(step())  # earlier reading must not leave cold caches to one of the two only
-        start = time.perf_counter()
-        handle = step()
-        adapter.wait(handle)
-        fenced.append(time.perf_counter() - start)
-        after.append(read(handle))
-        dispatched = time.perf_counter()
-        handle = step()
-        adapter.wait(handle)
-        time.sleep(2 * fenced[-1] + 2 * (time.perf_counter() - dispatched))
-        later.append(read(handle))
-        if len(later) >= 5 and time.perf_counter() - begin > budget_seconds:
+    for number in range(repeats):
+        for moment in ("later", "after") if number % 2 else ("after", "later"):
+            adapter.wait(step())
+            start = time.perf_counter()
+            handle = adapter.repeat(step, steps)
+            adapter.wait(handle)
+            fenced.append(time.perf_counter() - start)
+            if moment == "later":
+                # As long as steps and reading took together, when reading had to wait for work.
+                time.sleep(2 * max(fenced[-1], whole))
+            seconds[moment].append(read(adapter, handle, parameters))
+            if moment == "after":
+                whole = time.perf_counter() - start
+        if number >= 4 and time.perf_counter() - begin > budget_seconds:
             break
-    quartile = len(later) // 4
+    quartile = len(seconds["after"]) // 4
     return {
         "fenced": min(fenced),
-        "after": sorted(after)[quartile],
-        "later": sorted(later)[quartile],
+        "after": sorted(seconds["after"])[quartile],
+        "later": sorted(seconds["later"])[quartile],
     }
 
 

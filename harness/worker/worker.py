@@ -247,18 +247,31 @@ class Server:
         )
 
     def do_calibrate(self, phase, step_seconds, slice_seconds):
-        """Return how many steps make a slice."""
-        from levelfield.harness.worker.measure import fence_seconds, slice_steps
+        """Return how many steps make a slice, and the seconds of reading what a step makes.
+
+        A training step makes the parameters, too.
+        """
+        from levelfield.harness.worker.measure import fence_seconds, read_seconds, slice_steps
 
         fence = fence_seconds(self.adapter, self._step(phase))
-        steps = slice_steps(step_seconds, fence, slice_seconds)
-        return {"fence_seconds": fence, "slice_steps": steps}
+        return {
+            "fence_seconds": fence,
+            "slice_steps": slice_steps(step_seconds, fence, slice_seconds),
+            "read_seconds": read_seconds(self.adapter, self._step(phase), phase == "training"),
+        }
 
-    def do_check_fence(self, phase, repeats, budget_seconds):
+    def do_check_fence(self, phase, steps, repeats, budget_seconds):
         """Return seconds that show whether the fence waits for everything."""
         from levelfield.harness.worker.measure import check_fence
 
-        return check_fence(self.adapter, self._step(phase), repeats, budget_seconds)
+        return check_fence(
+            self.adapter,
+            self._step(phase),
+            steps,
+            parameters=phase == "training",
+            repeats=repeats,
+            budget_seconds=budget_seconds,
+        )
 
     def do_check_handles(self, phase, repeats, budget_seconds):
         """Return seconds that show whether earlier steps are computed when the last is fenced."""

@@ -32,6 +32,7 @@ from levelfield.harness.proof.checks import (
     concurrency_check,
     doubled_check,
     fence_check,
+    fence_steps,
     recompilation_check,
     tree_check,
 )
@@ -259,7 +260,22 @@ SOUND = CheckFenceReply(fenced=1e-3, after=1e-4, later=1e-4)
     ],
 )
 def test_fences_are_judged(change: dict[str, float], passed: bool) -> None:
-    assert fence_check(replace(SOUND, **change)).passed is passed
+    assert fence_check(replace(SOUND, **change), 1).passed is passed
+
+
+@pytest.mark.parametrize(
+    ("read_seconds", "steps"),
+    [
+        (0.0, 1),  # nothing to read
+        (1e-4, 1),  # a tenth of a step
+        (1e-3, 10),
+        (1.0, 50),  # those of a slice, and no more
+    ],
+)
+def test_a_fence_is_checked_with_steps_that_outlast_the_noise_of_reading(
+    read_seconds: float, steps: int
+) -> None:
+    assert fence_steps(1e-3, 50, read_seconds) == steps
 
 
 @pytest.mark.parametrize(
@@ -282,7 +298,7 @@ def test_noise_is_told_from_work_behind_a_fence(left: float, passed: bool, attem
 
     suite = load_suite("tiny")
     proof = Qualification(None, suite, None, [], print, {}, [0])  # type: ignore[arg-type]
-    check = proof._fence(Noisy(), plan(suite)[0])  # type: ignore[arg-type]
+    check = proof._fence(Noisy(), plan(suite)[0], 1)  # type: ignore[arg-type]
     assert check.passed is passed
     assert len(asked) == attempts
     assert (f"the least of {attempts} attempts" in check.note) is (attempts > 1)

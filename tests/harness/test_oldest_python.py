@@ -87,4 +87,8 @@ def test_adapters_of_old_pythons_are_in_their_language(path: Path) -> None:
 
 def test_there_are_adapters_of_old_pythons() -> None:
     assert {path.parent.name for path in OLD} >= {"caffe", "cntk"}
-    assert {path.name for path in OLD if path.parent == ADAPTERS} == {"base.py", "on_keras.py"}
+    assert {path.name for path in OLD if path.parent == ADAPTERS} == {
+        "base.py",
+        "layout.py",
+        "on_keras.py",
+    }

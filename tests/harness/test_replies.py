@@ -54,7 +54,7 @@ GOOD: dict[str, dict[str, Any]] = {
         "capped": False,
         "step_seconds": 0.1,
     },
-    "calibrate": {"fence_seconds": 0.0, "slice_steps": 7},
+    "calibrate": {"fence_seconds": 0.0, "slice_steps": 7, "read_seconds": 0.1},
     "check_fence": {"fenced": 0.1, "after": 0.1, "later": 0.1},
     "check_handles": {"earlier": 0.1, "last": 0.1, "fenced": 0.1},
     "kept": {},
