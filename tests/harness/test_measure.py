@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from levelfield.harness.proof.checks import CONCURRENCY
+from levelfield.harness.proof.checks import CONCURRENCY, fence_check, fence_steps
+from levelfield.harness.proof.replies import CheckFenceReply
 from levelfield.harness.worker import measure
 
 pytestmark = pytest.mark.alone
@@ -137,6 +138,58 @@ def test_two_cores_at_work_are_seen_as_two(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(measure.time, "process_time", lambda: 2 * machine.now)
     part = measure.measured_slice(machine, machine.step, "throughput", 2, 0)
     assert part["cpu_seconds"] / part["seconds"] == pytest.approx(2, rel=1e-3)
+
+
+class Device(Machine):
+    """A device that computes step after step while the host goes on; its fence may not wait."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, fenced: bool) -> None:
+        super().__init__(monkeypatch, None)
+        self.fenced, self.ready, self.paused = fenced, 0.0, False
+        monkeypatch.setattr(measure.time, "sleep", self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.paused = True
+
+    def step(self) -> None:
+        self.now += 1e-6
+        self.ready = max(self.ready, self.now) + 1e-4
+
+    def wait(self, handle: object) -> None:
+        self.now = max(self.now, self.ready) if self.fenced else self.now + 1e-7
+
+    def parameters(self) -> None:
+        return None
+
+    def read(self, handle: object) -> None:
+        """Take as long as three steps, and a tenth more unless a pause came before."""
+        self.now = max(self.now, self.ready) + (3e-4 if self.paused else 3.3e-4)
+        self.paused = False
+
+
+@pytest.mark.parametrize(("fenced", "passed"), [(True, True), (False, False)])
+def test_a_fence_is_judged_although_reading_takes_longer_than_a_step(
+    monkeypatch: pytest.MonkeyPatch, fenced: bool, passed: bool
+) -> None:
+    device = Device(monkeypatch, fenced=fenced)
+    seconds = measure.read_seconds(device, device.step, parameters=False)
+    steps = fence_steps(1e-4, 500, seconds)
+    reply = measure.check_fence(
+        device, device.step, steps, parameters=False, repeats=15, budget_seconds=2.0
+    )
+    assert fence_check(CheckFenceReply(**reply), steps).passed is passed
+
+
+def test_a_single_short_step_does_not_outlast_the_noise_of_reading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Why a fence is not checked with one step."""
+    device = Device(monkeypatch, fenced=True)
+    reply = measure.check_fence(
+        device, device.step, 1, parameters=False, repeats=15, budget_seconds=2.0
+    )
+    assert not fence_check(CheckFenceReply(**reply), 1).passed
 
 
 def test_warming_again_takes_two_steps_and_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
