@@ -23,17 +23,11 @@ from levelfield.harness.plan.arms import Framework, frameworks
 
 TODAY = datetime.now(UTC).date()
 YEAR = timedelta(days=365)
-# The package that speaks for one that is pinned, and that whose wheels hold what is compiled.
+# What is peculiar to packages of the index: that which speaks for one that is pinned, that whose
+# wheels hold what is compiled, and versions of which later ones are another framework.
 ALIASES = {"tensorflow-cpu": "tensorflow"}
 WHEELS = {"jax": "jaxlib"}
-NAMES = {
-    **{name: name for name in ("chainer", "cntk", "flax", "jax", "keras", "mxnet", "onnxruntime")},
-    **{name: name for name in ("openvino", "pytensor", "theano", "tinygrad", "torch")},
-    "keras2": "keras",
-    "paddle": "paddlepaddle",
-    "tensorflow": "tensorflow-cpu",
-}
-BELOW = {"keras2": Version("2.4")}  # what came later under this name is another framework
+BELOW = {"keras2": Version("2.4")}
 LICENCES = {
     **dict.fromkeys(("MIT", "MIT License"), "MIT"),
     **dict.fromkeys(("BSD-3-Clause",), "BSD-3-Clause"),
@@ -46,10 +40,14 @@ MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64"
 
 
 def package_of(framework: Framework) -> str | None:
-    """Name and pinned version of the framework's own package; None where pip does not bring it."""
+    """Name and version of the framework's own package: the first pinned one that has its name.
+
+    None where pip does not bring it.
+    """
+    own = framework.name.rstrip("0123456789")  # keras2 is a Keras
     for mode in framework.modes.values():
         for text in mode.environment.requirements:
-            if canonicalize_name(Requirement(text).name) == NAMES.get(framework.name):
+            if own in canonicalize_name(Requirement(text).name):
                 return text
     return None
 

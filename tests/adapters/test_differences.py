@@ -23,8 +23,6 @@ from levelfield.harness.plan.arms import arms
 from levelfield.harness.plan.suite import load_suite
 from tests.support.long import long_unless
 
-pytestmark = pytest.mark.alone
-
 ROOT = Path(__file__).resolve().parent.parent.parent
 PROBES = Path(__file__).parent / "probes"
 ARMS = {

@@ -25,8 +25,6 @@ from levelfield.harness.records import frames, store
 from tests.support.engine import TINY_EFFORT, Silent, statuses
 from tests.support.processes import PATIENCE_SECONDS
 
-pytestmark = pytest.mark.alone
-
 # Right in its arithmetic; its mode says what it does besides.
 ADAPTER = """
 import json, os, shutil, signal, sys, time

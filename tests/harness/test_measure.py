@@ -98,7 +98,7 @@ def test_windows_are_compared(before: list[float], window: list[float], same: bo
     ("step", "fence", "steps"),
     [
         (1e-3, 1e-6, 50),  # the slice's length
-        (2e-2, 1e-6, 10),  # at least ten steps
+        (2e-2, 1e-6, 4),  # at least four steps
         (1e-5, 1e-3, 20_000),  # two hundred fences
         (0.3, 1e-6, 3),  # no more than a second
         (5.0, 1e-6, 1),

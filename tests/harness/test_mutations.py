@@ -137,13 +137,11 @@ def run_of(folder: Path, mistakes: Sequence[Mistake]) -> list[Finding]:
 
 
 @pytest.mark.real
-@pytest.mark.alone
 def test_some_mistakes_in_real_adapters_are_caught(tmp_path: Path) -> None:
     assert missed(run_of(tmp_path, [mistake for mistake in EVERY if mistake.name in FEW])) == []
 
 
 @pytest.mark.real
-@pytest.mark.alone
 @pytest.mark.long
 def test_every_mistake_in_real_adapters_is_caught(tmp_path: Path) -> None:
     assert missed(run_of(tmp_path, EVERY)) == []

@@ -21,8 +21,6 @@ from levelfield.harness.plan.arms import EnvironmentSpec, frameworks
 from levelfield.harness.records import frames
 from tests.support.engine import RunModes
 
-pytestmark = pytest.mark.alone
-
 REQUIREMENTS = {"3.6": ("pip==21.3.1", "numpy==1.19.5")}
 
 

@@ -361,7 +361,6 @@ def test_a_cell_fails_where_the_files_of_its_model_changed_since_the_run_began(m
     assert "the files of its models changed since the run began" in status["reason"]
 
 
-@pytest.mark.alone
 @pytest.mark.real
 def test_a_model_from_a_folder_passes_the_gate_in_a_real_framework(
     mine: Path, tmp_path_factory: pytest.TempPathFactory
@@ -381,7 +380,6 @@ def test_a_model_from_a_folder_passes_the_gate_in_a_real_framework(
     assert rows["reference:numpy", "inference"]["status"] == "ok"
 
 
-@pytest.mark.alone
 def test_a_third_partys_framework_runs_a_model_from_a_folder_and_a_run_knows_it_again(
     tmp_path: Path, third: dict[str, str]
 ) -> None:
@@ -408,7 +406,6 @@ def test_a_third_partys_framework_runs_a_model_from_a_folder_and_a_run_knows_it_
     assert command(tmp_path, third, "report", str(run), "--output", "again").code == 0
 
 
-@pytest.mark.alone
 def test_an_error_in_a_file_of_a_model_names_its_place(
     tmp_path: Path, third: dict[str, str]
 ) -> None:
@@ -607,7 +604,6 @@ def test_a_wrong_preset_is_refused_in_one_line_with_its_place(own: Path, fault: 
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.alone
 def test_the_sizes_of_ones_own_reach_the_reference_and_a_resumed_run(
     own: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -23,6 +23,7 @@ import pytest
 
 from levelfield.harness.analysis.summary import summary as summarised
 from levelfield.harness.records import frames, store
+from tests.support.long import long_unless
 from tests.support.processes import PATIENCE_SECONDS, POLL_SECONDS, wait_until
 from tests.support.terminal import (
     CONSOLE_SCRIPT,
@@ -33,9 +34,7 @@ from tests.support.terminal import (
     write_suite,
 )
 
-pytestmark = pytest.mark.alone
-
-KILLS = 10
+FEW_KILLS, MANY_KILLS = 6, 20
 ROUNDS = 30
 GOES_ON = "levelfield: was stopped by a signal (Ctrl-Z, or a program) and goes on"
 
@@ -217,15 +216,16 @@ def watch(started: Started, results: Path, moment: Callable[[int], bool], before
     return seen
 
 
+@pytest.mark.parametrize("count", [FEW_KILLS, long_unless(False, MANY_KILLS)])
 def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
-    place: Place, start: Start, undisturbed: Undisturbed
+    count: int, place: Place, start: Start, undisturbed: Undisturbed
 ) -> None:
     stream = random.Random(20261120)
     kills = hits = rounds = 0
-    results = place.folder / "killed 0"
-    while kills < KILLS:
+    results = place.folder / f"{count} kills 0"
+    while kills < count:
         rounds += 1
-        assert rounds < 3 * KILLS
+        assert rounds < 3 * count
         run = begun(results)
         before = whole(records_of(run)) if run else b""
         settled = set(statuses_of(parsed(before)))
@@ -235,8 +235,8 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
             until = time.monotonic() + stream.uniform(0, undisturbed.seconds)
             moment = lambda lines, until=until: time.monotonic() >= until  # noqa: E731
         else:
-            count = stream.randrange(1, undisturbed.lines // 4)
-            moment = lambda lines, count=count: lines >= count  # noqa: E731
+            least = stream.randrange(1, undisturbed.lines // 4)
+            moment = lambda lines, least=least: lines >= least  # noqa: E731
         begin = ("--resume", run) if run else ("suite.toml", "--results", results)
         started = start(*begin)
         seen = watch(started, results, moment, before)
@@ -247,7 +247,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
             run = begun(results)
             assert run
             assert_complete(run)
-            results = place.folder / f"killed {rounds}"
+            results = place.folder / f"{count} kills {rounds}"
             continue
         os.killpg(started.process.pid, signal.SIGKILL)
         started.process.wait()
@@ -264,7 +264,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
         assert settled.isdisjoint(record.get("cell") for record in new)
         assert max(Counter(slices_of(parsed(whole(after)))).values(), default=1) == 1
         hits += bool(new)
-    assert hits >= 3, "nearly all kills came before anything was measured"
+    assert hits >= count // 3, "nearly all kills came before anything was measured"
     run = begun(results)
     begin = ("--resume", run) if run else ("suite.toml", "--results", results)
     done = start(*begin).done()

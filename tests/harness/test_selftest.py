@@ -31,6 +31,7 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finding]:
     return {finding.what: finding for finding in findings}
 
 
+@pytest.mark.long  # tests/harness/test_engine.py and test_closing.py seed the same faults
 def test_every_seeded_fault_is_caught(probed: dict[str, Finding]) -> None:
     for mode in probes.FAULTS | probes.INFERENCE_FAULTS | probes.GENERATION_FAULTS:
         finding = probed[f"seeded fault: {mode}"]
@@ -41,6 +42,7 @@ def test_every_seeded_fault_is_caught(probed: dict[str, Finding]) -> None:
     assert probed["numbers of faulty arms in the results"].met
 
 
+@pytest.mark.long
 def test_planted_stages_and_memory_are_measured(probed: dict[str, Finding]) -> None:
     rest = [
         finding
@@ -192,7 +194,10 @@ def test_the_rules_of_other_tools_are_right_about_independent_slices(name: str) 
 
 @pytest.mark.parametrize("name", others.RULES)
 def test_the_rules_of_other_tools_do_not_know_of_processes(name: str) -> None:
-    """Six processes of each arm, of sd 2 %, ten slices each: all rules are often wrong."""
+    """Six processes of each arm, of sd 2 %, ten slices each: all are wrong twice as often as said.
+
+    criterion.rs the least, because a change that may be below 1 % does not count.
+    """
     rule, generator = others.RULES[name], np.random.default_rng(2)
     false = 0
     for _ in range(100):
@@ -200,7 +205,7 @@ def test_the_rules_of_other_tools_do_not_know_of_processes(name: str) -> None:
         logs = processes + generator.normal(0, 0.005, (2, 6, 10))
         first, second = np.exp(logs).reshape(2, -1)
         false += rule(first, second, generator)
-    assert false > 25
+    assert false > 2 * others.LEVEL * 100
 
 
 def test_recorded_slices_are_judged_by_the_rules_of_other_tools(tmp_path: Path) -> None:

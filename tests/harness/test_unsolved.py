@@ -20,8 +20,6 @@ from levelfield.harness.proof.cases import Cases
 from levelfield.harness.records import frames, store
 from tests.support.engine import TINY_EFFORT, Silent
 
-pytestmark = pytest.mark.alone
-
 HUGE = 100_000_000
 SUITE = Suite(
     name="s",

@@ -24,8 +24,6 @@ from levelfield.harness.proof.cases import Cases
 from levelfield.harness.records.store import read_records
 from tests.support.synthetic import empty_run
 
-pytestmark = pytest.mark.alone
-
 SETTINGS = {
     "XLA_FLAGS": "--xla_cpu_enable_fast_math=true",
     "JAX_LOG_COMPILES": "1",
