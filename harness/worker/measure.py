@@ -12,8 +12,8 @@ ALIKE = 0.01  # relative difference up to which the medians of two windows agree
 STUDENT = 2.306  # 97.5 % quantile of t with 8 degrees of freedom: two windows of five
 FENCE_COSTS = 200  # a slice takes at least as long as so many fences
 LONGEST_SLICE_SECONDS = 1.0  # a slice of long steps does not grow beyond this
-# In a slice of long steps. Rounds are what verdicts need, and short ones are more for the same time:
-# with ten steps, slices took 1.8 times as long (families, six arms).
+# In a slice of long steps: verdicts need rounds, and of short ones there are more in the same time.
+# With ten steps, the slices of a block took 1.8 times as long (families, six arms).
 LEAST_STEPS = 4
 REWARM_STEPS = 2
 HANDLES = 4  # steps, the first of which must be computed when the last is fenced
