@@ -33,6 +33,7 @@ NOISE = 1e-6  # relative, on the parameters of a draw that is being tried
 ROUNDING = 5e-7  # relative error of a forward pass in float32 (measured: 2e-7 to 6e-7)
 SHAKES = 2  # independent noises under which all steps of a draw must stay settled
 GRADIENT_SHAKES = 8  # more noises, for the gradients alone; half of them switch a unit near a tie
+NOISES = SHAKES + GRADIENT_SHAKES // 2  # of the first set's gradients
 # SETTLED limits the effect of NOISE on a draw: a third to a tenth of what the gate allows. LOOSEST
 # limits the effect of ROUNDING where no draw is so clear. The gate then allows three times that
 # effect. A parameter that was not moved, or moved once too often, exceeds even this. Outputs and
@@ -202,6 +203,7 @@ def _scatter(
     """
     generator = np.random.default_rng(case.attempt)
     worst = dict.fromkeys(SCATTERED, 0.0)
+    first_gradients = []  # of the first set under every noise
     for shake in range(SHAKES + GRADIENT_SHAKES):
         # The noises for gradients alone are applied to every other set.
         steps, graded = answers.steps, list(range(len(answers.gradients)))
@@ -211,12 +213,48 @@ def _scatter(
         other = run_jax(changed, steps=steps, optimizers=optimizers, graded=graded)
         for kind, apart in _gradients_apart(answers, other, graded):
             _widen(worst, kind, apart)
+        if 0 in graded:
+            first_gradients.append(other.gradients[graded.index(0)])
         for optimizer in other.step_losses:
             for kind, apart in _steps_apart(case, answers, optimizer, other, optimizer):
                 _widen(worst, kind, apart)
         if any(worst[kind] > limit for kind, limit in limits.items()):
             break
+    if "adam" in optimizers and len(first_gradients) >= NOISES:
+        for apart in _turned(answers, first_gradients):
+            _widen(worst, "stepped", apart)
     return worst
+
+
+def _turned(answers: Answers, noisy: Sequence[Mapping[str, NDArray[Any]]]) -> Iterator[float]:
+    """Yield how far Adam's first movement of each parameter may be turned by noise.
+
+    That movement has the sign of the gradient and hardly depends on its size. A gradient near zero
+    therefore turns it by its double, which few noises show where few elements are that near. The
+    distance is the expected one, by the t distribution of each element's noise.
+
+    ``noisy``: the gradients of the first set under at least six noises.
+    """
+    epsilon = OPTIMIZERS["adam"]["epsilon"]
+    for name in _moving(answers):
+        gradient = np.abs(answers.gradients[0][name])
+        squares = sum((gradients[name] - answers.gradients[0][name]) ** 2 for gradients in noisy)
+        noise = np.sqrt(squares / len(noisy))
+        distance = np.divide(gradient, noise, out=np.full_like(noise, np.inf), where=noise > 0)
+        moved = np.maximum(gradient, noise)
+        sizes = (moved / (moved + epsilon)) ** 2
+        turned = 4 * _beyond(distance) * sizes
+        yield float(np.sqrt(turned.sum() / (sizes.sum() or 1.0)))
+
+
+def _beyond(distance: NDArray[Any]) -> NDArray[Any]:
+    """Probability that Student's t with six degrees of freedom exceeds ``distance``.
+
+    Abramowitz and Stegun 1964, 26.7.4.
+    """
+    square = 6 / (6 + distance**2)  # of a cosine
+    within = np.sqrt(1 - square) * (1 + square / 2 + 3 / 8 * square**2)
+    return np.asarray((1 - within) / 2)
 
 
 def _gradients_apart(

@@ -345,6 +345,30 @@ def test_a_draw_beside_a_tie_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> 
     assert list(answers.trained) == ["sgd"]
 
 
+@pytest.mark.parametrize(("size", "attempt"), [(0.1, 0), (1e-5, 1)])
+def test_a_draw_whose_first_adam_step_noise_may_turn_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, size: float, attempt: int
+) -> None:
+    """An element of the first draw's gradients, ten times as far from zero as noise moves it.
+
+    No noise turned it: in float32 a right program did, and its movement was wrong by a third.
+    """
+    generator = np.random.default_rng(1)
+
+    def near_zero(case: reference.Case, **options: Any) -> Answers:
+        answers = run_jax(case, **options)
+        if case.attempt or 0 not in options["graded"]:
+            return answers
+        first, *others = answers.gradients
+        bias = first["logits/bias"].copy()
+        bias[0] = np.linalg.norm(bias) * (size + 1e-6 * generator.uniform(-1, 1))
+        return replace(answers, gradients=({**first, "logits/bias": bias}, *others))
+
+    monkeypatch.setattr(reference.settled, "run_jax", near_zero)
+    case, _ = reference.settled_case("mlp", "tiny", 5, optimizers=["adam"])
+    assert case.attempt == attempt
+
+
 def test_a_training_that_diverges_is_compared_for_as_long_as_it_does_not() -> None:
     """The lower bound of 784 pixels and plain gradient descent: not a number after three steps."""
     case = reference.draw_case("vae", "paper", 1, batch=4)
