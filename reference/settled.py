@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import erfc
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ ROUNDING = 5e-7  # relative error of a forward pass in float32 (measured: 2e-7 t
 SHAKES = 2  # independent noises under which all steps of a draw must stay settled
 GRADIENT_SHAKES = 8  # more noises, for the gradients alone; half of them switch a unit near a tie
 NOISES = SHAKES + GRADIENT_SHAKES // 2  # of the first set's gradients
+CLEAR_OF_ZERO = 8  # standard deviations of noise, beyond which no gradient changes its sign
 # SETTLED limits the effect of NOISE on a draw: a third to a tenth of what the gate allows. LOOSEST
 # limits the effect of ROUNDING where no draw is so clear. The gate then allows three times that
 # effect. A parameter that was not moved, or moved once too often, exceeds even this. Outputs and
@@ -231,7 +233,7 @@ def _turned(answers: Answers, noisy: Sequence[Mapping[str, NDArray[Any]]]) -> It
 
     That movement has the sign of the gradient and hardly depends on its size. A gradient near zero
     therefore turns it by its double, which few noises show where few elements are that near. The
-    distance is the expected one, by the t distribution of each element's noise.
+    distance is the expected one, if the noise of each element is normal.
 
     ``noisy``: the gradients of the first set under at least six noises.
     """
@@ -243,18 +245,10 @@ def _turned(answers: Answers, noisy: Sequence[Mapping[str, NDArray[Any]]]) -> It
         distance = np.divide(gradient, noise, out=np.full_like(noise, np.inf), where=noise > 0)
         moved = np.maximum(gradient, noise)
         sizes = (moved / (moved + epsilon)) ** 2
-        turned = 4 * _beyond(distance) * sizes
-        yield float(np.sqrt(turned.sum() / (sizes.sum() or 1.0)))
-
-
-def _beyond(distance: NDArray[Any]) -> NDArray[Any]:
-    """Probability that Student's t with six degrees of freedom exceeds ``distance``.
-
-    Abramowitz and Stegun 1964, 26.7.4.
-    """
-    square = 6 / (6 + distance**2)  # of a cosine
-    within = np.sqrt(1 - square) * (1 + square / 2 + 3 / 8 * square**2)
-    return np.asarray((1 - within) / 2)
+        near = distance < CLEAR_OF_ZERO
+        chances = [erfc(way / 2**0.5) / 2 for way in distance[near]]
+        turned = 4 * float(np.sum(chances * sizes[near]))
+        yield (turned / (float(sizes.sum()) or 1.0)) ** 0.5
 
 
 def _gradients_apart(

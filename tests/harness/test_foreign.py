@@ -235,7 +235,7 @@ EXPECTED = {
     "methodless": ("failed", "the adapter foreign has no method 'parameters'; adapters/base.py"),
     "raises": (
         "failed",
-        "JSONDecodeError: Expecting value: line 1 column 1 (char 0) (packages0/foreign/__",
+        "JSONDecodeError: Expecting value: line 1 column 1 (char 0) (outside0/foreign/__",
     ),
     "guesses": ("failed", "the reply to 'slot' has NaN for 'compiled'"),
 }
@@ -263,7 +263,7 @@ def solved_once() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("packages") / "foreign"
+    folder = tmp_path_factory.mktemp("outside") / "foreign"
     folder.mkdir()
     (folder / "__init__.py").write_text(ADAPTER)
     names = [*EXPECTED, *DEEDS, *KILLERS, "litters", "well", "well2"]
@@ -363,7 +363,7 @@ def test_a_reason_names_the_line_of_the_adapter_and_the_log_has_the_whole_of_it(
     nonsense: Path,
 ) -> None:
     (line,) = [n for n, text in enumerate(ADAPTER.splitlines(), 1) if 'json.loads("no' in text]
-    assert statuses(nonsense)["raises"][1].endswith(f"(packages0/foreign/__init__.py:{line})")
+    assert statuses(nonsense)["raises"][1].endswith(f"(outside0/foreign/__init__.py:{line})")
     cells = {c["id"]: c["mode"] for c in store.open_run(nonsense).description["cells"]}
     logs = {
         cells[record["cell"]]: record.get("log")
