@@ -77,9 +77,76 @@ def markdown(findings: Sequence[Finding], facts: ProofFacts) -> str:
             else f" Missed: {escape('; '.join(finding.what for finding in missed))}."
         ),
     ]
+    if said := plain_words(findings):
+        items = "\n".join(f"* {sentence}" for sentence in said)
+        parts.append(f"## What this means for a reader\n\n{items}")
     for part, title in PARTS.items():
         rows = [finding for finding in findings if finding.part == part]
         if rows:
             table = as_table(rows).drop(columns="part")
             parts += [f"## {title}", markdown_table(table, left=tuple(table.columns))]
     return "\n\n".join(parts) + "\n"
+
+
+def plain_words(findings: Sequence[Finding]) -> list[str]:
+    """Return what the findings mean for a reader of a report: a sentence or two on each matter."""
+    by_name = {finding.what: finding for finding in findings}
+    matters = (_false_verdicts, _power, _refused, _other_tools)
+    return [sentence for matter in matters if (sentence := matter(by_name))]
+
+
+def _false_verdicts(by_name: Mapping[str, Finding]) -> str:
+    rates = [finding.value for what, finding in by_name.items() if "in the worst of" in what]
+    told_apart = "identical arms were told apart"
+    real = [escape(finding.figure) for what, finding in by_name.items() if told_apart in what]
+    if not rates or not real:
+        return ""
+    return (
+        "**How often a verdict is false.** Where no arm differs from another, a comparison still"
+        f" calls some arm faster in {min(rates):.1%} to {max(rates):.1%} of the simulated sessions: with"
+        " two to thirty arms, each in the worst of the machines and processes that were simulated."
+        f" On this machine it did so in {' and in '.join(real)} comparisons of identical arms."
+    )
+
+
+def _power(by_name: Mapping[str, Finding]) -> str:
+    found = []
+    for share, blocks in ((5, 6), (3, 10), (2, 20)):
+        name = f"planted {share} %, 6 rounds a block: found by {blocks} blocks"
+        if name in by_name:
+            found.append(f"{share} % in {by_name[name].value:.0%} ({blocks} blocks)")
+    if not found:
+        return ""
+    return (
+        "**How small a difference is found.** An arm that is slower is called slower in so many of"
+        f" the simulated sessions: {', '.join(found)}. `inconclusive` does not say that arms are alike:"
+        " it says that more blocks are needed."
+    )
+
+
+def _refused(by_name: Mapping[str, Finding]) -> str:
+    faults = [f for what, f in by_name.items() if what.startswith("seeded fault: ")]
+    mistakes = [f for what, f in by_name.items() if "adapter that are caught" in what]
+    if not faults:
+        return ""
+    refused = sum(finding.met for finding in faults)
+    copies = escape("; ".join(f"{finding.what}: {finding.figure}" for finding in mistakes))
+    return (
+        f"**Whether a wrong program gets a number.** {refused} of {len(faults)} arms with a"
+        " fault that was planted in them were refused" + (f" ({copies})." if copies else ".")
+    )
+
+
+def _other_tools(by_name: Mapping[str, Finding]) -> str:
+    begin = "the same slices by the rule of "
+    rules = [
+        escape(f"{what.removeprefix(begin)}: {finding.figure.partition(';')[0]}")
+        for what, finding in by_name.items()
+        if what.startswith(begin)
+    ]
+    if not rules:
+        return ""
+    return (
+        "**Why not a usual test?** Two processes of one program differ, and the usual tests do not"
+        f" know it. By the rules of other tools, the same slices say: {'; '.join(rules)}."
+    )

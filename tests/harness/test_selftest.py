@@ -155,6 +155,30 @@ def test_the_page_names_what_was_missed(tmp_path: Path) -> None:
         page.read(tmp_path)
 
 
+def test_the_page_says_in_plain_words_what_its_findings_mean() -> None:
+    findings = [
+        at_most("simulation", "6 identical arms called different, in the worst of 9", 0.04, 0.06),
+        at_most("simulation", "2 identical arms called different, in the worst of 9", 0.05, 0.06),
+        Finding(
+            *("machine", "quiet machine: comparisons in which identical arms were told apart"),
+            *("at most 5%", share_of(0, 8), 0.0, True),
+        ),
+        at_least("simulation", "planted 5 %, 6 rounds a block: found by 6 blocks", 0.97, 0.95),
+        caught("probe", "seeded fault: lazy", "failed: earlier steps", "failed"),
+        caught("probe", "seeded fault: idle", "ok", "failed"),
+        Finding(
+            *("machine", "the same slices by the rule of pyperf", "shown for comparison"),
+            *("identical arms called different in 3 of 8; planted slowdowns in 4", 3.0, True),
+        ),
+    ]
+    verdicts, power, refused, others_say = page.plain_words(findings)
+    assert "4.0% to 5.0% of the simulated sessions" in verdicts and "0 of 8" in verdicts
+    assert "5 % in 97% (6 blocks)" in power
+    assert "1 of 2 arms with a fault" in refused
+    assert others_say.endswith("pyperf: identical arms called different in 3 of 8.")
+    assert page.plain_words([]) == []
+
+
 def test_the_command_ends_with_1_for_a_miss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
