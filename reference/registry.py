@@ -110,7 +110,7 @@ def add_models(folder: Path, check: Callable[[Model], None] = lambda model: None
     and the standard library. ``check`` is called for each model and may raise BadDefinition, too.
     Raises BadDefinition; then no model is added.
     """
-    folder = folder.resolve()
+    folder = Path(os.path.realpath(folder))  # which raises nothing for a link to itself
     if folder in _OUTSIDE:
         return _OUTSIDE[folder]
     package = f"{OUTSIDE_PACKAGE}{len(_OUTSIDE)}"

@@ -8,7 +8,6 @@ framework may lack facts: an unknown fact is reported as unknown and never guess
 
 from __future__ import annotations
 
-import tomllib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from levelfield.harness.plan.arms import (
     UnusableAdapter,
     frameworks,
 )
+from levelfield.harness.plan.files import read_text, read_toml
 from levelfield.reference.errors import UnknownName
 
 # key -> (type of its value, description)
@@ -71,7 +71,7 @@ def facts_of(framework: Framework) -> dict[str, Fact]:
     if not path.exists():
         return {}
     try:
-        text = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        text = read_toml(read_text(path))
         return {key: _fact(framework.name, key, table) for key, table in text.items()}
     except (OSError, ValueError, RecursionError, UnknownName) as error:
         message = f"{path}: {error}; compare with another facts.toml"

@@ -6,7 +6,6 @@ a doubling of another cost.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from packaging.version import InvalidVersion, Version
 from levelfield.harness.advice.facts import facts_of
 from levelfield.harness.errors import BadInput
 from levelfield.harness.plan.arms import frameworks
+from levelfield.harness.plan.files import read_text, read_toml
 from levelfield.harness.plan.vocabulary import DEVICES, NUMERICS, PROFILES
 from levelfield.reference.errors import UnknownName
 from levelfield.reference.registry import definitions
@@ -143,7 +143,7 @@ def stated(answers: Mapping[str, Any], base: Need | None = None) -> Need:
 def read_need(path: Path) -> Need:
     """Read a need from a TOML file. Raises BadInput naming the file and its error."""
     try:
-        return stated(tomllib.loads(path.read_text(encoding="utf-8-sig")))
+        return stated(read_toml(read_text(path)))
     except (OSError, ValueError, UnknownName, BadInput) as error:
         raise BadInput(f"{path}: {error}") from error
 

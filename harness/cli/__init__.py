@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal takes so long that Ctrl-C may come
 import sys
-
-from levelfield.harness.cli import screen, signals
 
 
 def main() -> None:
@@ -13,6 +12,10 @@ def main() -> None:
     A signal that asks for the end exits with 128 and its number. Output that could not be written
     exits with 1.
     """
+    if _signal.getsignal(_signal.SIGINT) is not _signal.SIG_IGN:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # ends in silence, not in a traceback
+    from levelfield.harness.cli import screen, signals
+
     output = screen.protect()
     signals.end_at_once()
     # Imported here because a signal may come during the import of all commands.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import warnings
 from typing import Annotated
@@ -89,11 +90,18 @@ def answer() -> int:
     except LevelfieldError as error:
         return _failed(str(error), error.exit_code)
     except OSError as error:
-        if error.errno not in FULL_DISK:
-            raise
-        path = error.filename or "a file"
-        return _failed(f"{path}: the disk is full; make room and type the command again", 1)
+        return _of_the_system(error)
     return 0
+
+
+def _of_the_system(error: OSError) -> int:
+    """Say what the system refused, in a line -> the exit code."""
+    path = error.filename or "a file"
+    if error.errno in FULL_DISK:
+        return _failed(f"{path}: the disk is full; make room and type the command again", 1)
+    if error.errno == errno.ENOENT and not error.filename:  # os.getcwd()
+        return _failed("the working folder is gone; change to one that exists: cd", 2)
+    return _failed(f"{path}: {error.strerror or error}; name another path", 2)
 
 
 def _warn(message: Warning | str, *where: object, **more: object) -> None:

@@ -118,9 +118,10 @@ def _check(suite: Suite, python: list[str] | None, name: str, *, timed: bool) ->
     cells = plan(suite)
     resolutions = session.resolve_arms(suite.arms, given_interpreters(python))
     session.refuse_if_nothing_can_run(resolutions, name)
+    description = session.describe_run(suite, cells, resolutions)
     with scratch_folder() as folder:
         with (
-            store.create(folder, "check", session.describe_run(suite, cells, resolutions)) as run,
+            store.create(folder, "check", description, elsewhere="export TMPDIR=DIR") as run,
             watched(terminal(stderr=True), len(cells)) as listener,
         ):
             session.measure(

@@ -59,8 +59,8 @@ def build_command(
 
     One that cannot be built does not stop the others; its arms end as "no-environment".
     """
-    specs = _chosen(labels) if labels or not suite else []
-    if suite:
+    specs = _chosen(labels) if labels or suite is None else []
+    if suite is not None:
         specs += [s for s in specs_of_arms(load_suite(suite).arms) if s not in specs]
     build_environments(specs)
 

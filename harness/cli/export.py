@@ -15,6 +15,8 @@ from levelfield.harness.plan.suite import add_folders, load_suite
 from levelfield.harness.records.store import write_atomically, writing_failed
 from levelfield.reference.errors import UnknownName
 
+MOST_BATCH = 2**31 - 1  # runtimes keep a dimension in 32 or 64 bits
+
 
 def export_command(
     model: Annotated[
@@ -27,7 +29,9 @@ def export_command(
     ] = "inference",
     batch: Annotated[
         int | None,
-        typer.Option(min=1, help="Examples per call. The file leaves it open if not given."),
+        typer.Option(
+            min=1, max=MOST_BATCH, help="Examples per call. The file leaves it open if not given."
+        ),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of the parameters. Default: 0.")
@@ -58,10 +62,7 @@ def export_command(
         exported = export_generation(definition, sizes, case.parameters, batch=batch)
     else:
         exported = export_inference(definition, sizes, case.parameters, case.state, batch=batch)
-    try:
-        write_atomically(onnx, exported.checked())
-    except OSError as error:
-        raise writing_failed(error, onnx, advice="name another file") from error
+    _write(onnx, exported.checked())
     graph = exported.proto.graph
     size = sum(array.size for array in exported.parameters().values())
     terminal().print(
@@ -73,12 +74,21 @@ def export_command(
     )
 
 
+def _write(path: Path, data: bytes) -> None:
+    if not path.name:
+        raise BadInput("--onnx names no file; name one, such as --onnx mlp.onnx")
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise writing_failed(error, path, advice="name another file") from error
+
+
 def _case(
     model: str, preset: str, suite: str | None, seed: int | None, batch: int | None
 ) -> reference.Case:
     """The case whose parameters are exported. Raises BadInput for a case that a suite lacks."""
     if suite is None:
-        return reference.draw_case(model, preset, seed or 0, batch=batch or 1, sets=1)
+        return reference.draw_case(model, preset, seed or 0, batch=1, sets=1)
     chosen = load_suite(suite)
     if seed is not None:
         raise BadInput("a suite has its own seed; leave out --seed or --suite")

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from levelfield.harness.cli.options import ModelsFromOption
 from levelfield.harness.cli.terminal import TextTable, terminal
+from levelfield.harness.errors import BadInput, RunFailed
 from levelfield.harness.plan.suite import add_folders
 
 if TYPE_CHECKING:
@@ -45,7 +46,10 @@ def report_command(
 def show_report(
     runs: Sequence[Path], folder: Path, console: Console, *, html: bool = False
 ) -> None:
-    """Write the report, then print its tables: a screen that is gone costs no file."""
+    """Write the report, then print its tables: a screen that is gone costs no file.
+
+    A report that cannot be written costs no table. Raises BadInput or RunFailed after the tables.
+    """
     # Imported here because pandas and Matplotlib take longer to load than most commands to run.
     from levelfield.harness.analysis.comparisons import comparisons_of
     from levelfield.harness.records import frames
@@ -53,12 +57,18 @@ def show_report(
     from levelfield.harness.report.findings import not_quiet
     from levelfield.harness.report.tables import comparison_tables
 
-    write_report(runs, folder, formats=FORMATS if html else FORMATS[:-1])
+    unwritten = None
+    try:
+        write_report(runs, folder, formats=FORMATS if html else FORMATS[:-1])
+    except (BadInput, RunFailed) as error:
+        unwritten = error
     loaded = frames.load(runs)
     for table in comparison_tables(loaded, comparisons_of(loaded)):
         show_table(table, console)
     for line in not_quiet(loaded):
         console.print(line)
+    if unwritten is not None:
+        raise unwritten
     name = "report.html" if html else "report.md"
     console.print(f"report: {folder / name}", soft_wrap=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +41,8 @@ def terminal(*, stderr: bool = False) -> Console:
     Titles, names and reasons come from files of third parties: brackets in them are no markup and
     colons no emoji.
     """
+    if os.environ.get("COLUMNS") == "0":  # what some programs set where they do not know it
+        del os.environ["COLUMNS"]
     return _CleanConsole(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -32,6 +33,8 @@ from levelfield.harness.plan.vocabulary import TWIN
 from levelfield.harness.records import store
 from levelfield.reference.errors import BadDefinition, UnknownName
 from levelfield.reference.registry import outside
+
+LEAST_BUDGET_SECONDS = 1.0  # what a wait for cores leaves of a budget, at least
 
 
 def resolve_arms(names: Sequence[str], given: Mapping[str, Path]) -> dict[str, Resolution]:
@@ -262,8 +265,10 @@ def measure(  # noqa: PLR0913 - three by position, the rest are named at every c
     """Bring the cells to their statuses; the measurements of an interrupted run count.
 
     The cores to measure on are locked. ``wait``: wait if another run measures on them and no others
-    are free; otherwise raise RunFailed. A run that times nothing shares cores instead.
+    are free; otherwise raise RunFailed. A run that times nothing shares cores instead. The wait is
+    a part of ``budget_seconds``, and no longer than it.
     """
+    began = time.monotonic()
     store.repair(run)
     record_death(run)
     timing = (timed or not only_gate) and bool(unfinished(run, cells))
@@ -273,7 +278,10 @@ def measure(  # noqa: PLR0913 - three by position, the rest are named at every c
         run=str(run.path.absolute()),
         busy=("wait" if wait else "refuse") if timing else "share",
         before=_cores_before(run),
+        patience_seconds=budget_seconds,
     ) as cores:
+        if budget_seconds is not None:
+            budget_seconds = max(budget_seconds - (time.monotonic() - began), LEAST_BUDGET_SECONDS)
         engine = Engine(
             *(run, suite, resolutions, progress, cores),
             only_gate=only_gate,

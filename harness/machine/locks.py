@@ -54,6 +54,7 @@ def held_cores(
     run: str,
     busy: Literal["wait", "refuse", "share"] = "wait",
     before: Sequence[int] = (),
+    patience_seconds: float | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[tuple[int, ...]]:
     """Yield ``threads`` cores that no other run of this user measures on, and keep them locked.
@@ -61,21 +62,24 @@ def held_cores(
     ``run``: the path of the run, which other runs show. ``busy``: what to do if too few cores are
     free: wait, refuse (raise RunFailed), or share them without a lock. ``before``: the cores that
     an earlier part of the same run had; if they are available, the run goes on there.
+    ``patience_seconds``: the longest wait, after which RunFailed is raised.
     """
     available = available_cores()
     earlier_cores = tuple(before) if len(before) >= threads and {*before} <= {*available} else ()
     best = earlier_cores or topology.choose(available, threads)
     try:
         locks, cores = _attempt(folder, best, bool(earlier_cores), run)
+        later = f"after its end, type: levelfield run --resume {shlex.quote(run)}"
         if not cores and busy == "refuse":
-            raise RunFailed(
-                f"{_words(locks, best)}; after its end, type: levelfield run --resume"
-                f" {shlex.quote(run)}"
-            )
+            raise RunFailed(f"{_words(locks, best)}; {later}")
         if not cores and busy == "wait":
             warnings.warn(f"waiting: {_words(locks, best)}", CoresInUse, stacklevel=3)
+            waited = 0.0
             while not cores:
+                if patience_seconds is not None and waited >= patience_seconds:
+                    raise RunFailed(f"{_words(locks, best)} for as long as the budget; {later}")
                 sleep(RETRY_SECONDS)
+                waited += RETRY_SECONDS
                 locks, cores = _attempt(folder, best, bool(earlier_cores), run)
         elif cores and cores != best:
             words = f"{_words(locks, best)}; this run takes {_named(cores)}"

@@ -17,7 +17,6 @@ import hashlib
 import importlib.util
 import os
 import re
-import tomllib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,6 +32,7 @@ from packaging.specifiers import SpecifierSet
 from levelfield import reference
 from levelfield.harness.errors import BadInput, clean
 from levelfield.harness.machine.resources import is_reserved
+from levelfield.harness.plan.files import read_text, read_toml
 from levelfield.harness.plan.vocabulary import NUMERICS, PHASES, PROFILES, STATISTICS
 from levelfield.reference.errors import UnknownName
 from levelfield.reference.registry import outside_of
@@ -347,7 +347,7 @@ def read_framework(name: str, package: str, root: Path) -> Framework:
     folder = root.joinpath(*package.split(".")[1:])
     path = folder / "env.toml"
     try:
-        text = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        text = read_toml(read_text(path))
         environments = {
             _word(key, "an environment"): EnvironmentSpec(
                 framework=_word(name, "a framework"),

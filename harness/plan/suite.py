@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -36,6 +35,7 @@ from levelfield.harness.plan.domains import (
     OneOf,
     members_of,
 )
+from levelfield.harness.plan.files import read_text, read_toml
 from levelfield.harness.plan.vocabulary import DEVICES, NUMERICS, PHASES, RESIDENCIES
 from levelfield.harness.statistics.levels import LEVELS
 from levelfield.reference.errors import UnknownName
@@ -156,14 +156,14 @@ def load_suite(name_or_path: str) -> Suite:
         if path.suffix != ".toml" and not path.is_file():
             raise UnknownName("suite", name_or_path, suite_names(), where="the command line")
     try:
-        text = path.read_text(encoding="utf-8-sig")  # editors may begin a file with a mark
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(
             f"cannot read the suite {path}: {error}; 'levelfield list suites' names the suites"
         ) from error
     try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        tables = read_toml(text)
+    except ValueError as error:
         raise BadInput(f"{path} is not TOML: {error}") from error
     return _Reader(path, text).suite(tables)
 
@@ -281,7 +281,7 @@ class _Reader:
 
     def _place(self, word: str) -> str:
         """Return ``path:line`` of the first line that holds the word as a key or a value."""
-        pattern = re.compile(rf"(?<![\w:*-]){re.escape(word)}(?![\w:*-])")
+        pattern = re.compile(rf"(?<![\w:*-]){re.escape(word)}(?![\w:*-])" if word else "\"\"|''")
         for number, line in enumerate(self.text.splitlines(), start=1):
             if re.match(r"title\s*=", line) and word != "title":
                 continue  # a title may hold any word

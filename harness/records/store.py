@@ -141,7 +141,9 @@ class Run:
         self.close()
 
 
-def create(results: Path, name: str, description: Mapping[str, Any]) -> Run:
+def create(
+    results: Path, name: str, description: Mapping[str, Any], *, elsewhere: str = "--results DIR"
+) -> Run:
     """Make a run folder named ``name``, or ``name-2``, ... if taken, and become its writer.
 
     ``description`` becomes run.json, with "schema", "kind", "name", a fresh "id" and, if missing,
@@ -168,7 +170,7 @@ def create(results: Path, name: str, description: Mapping[str, Any]) -> Run:
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
         write_atomically(folder / "run.json", text.encode())
     except OSError as error:
-        advice = "choose a folder that you may write to: --results DIR"
+        advice = f"choose a folder that you may write to: {elsewhere}"
         raise writing_failed(error, folder, advice=advice) from error
     run = Run(folder, content)
     repair(run)
@@ -180,6 +182,9 @@ def open_run(path: Path | str) -> Run:
     folder = Path(path)
     file, foreign = folder / "run.json", f"{folder} is not a run folder of levelfield"
     try:
+        for name in (file, folder / "records.jsonl"):
+            if name.is_fifo():  # reading it would never end
+                raise BadInput(f"{foreign}: {name} is a pipe")
         content = _parse_object(file.read_bytes())
     except OSError as error:
         raise BadInput(f"{foreign}: its run.json: {error.strerror}") from error
@@ -343,7 +348,15 @@ def record_line(record: Record) -> bytes:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write all of ``data``, or leave the former content if that fails. Raises OSError."""
+    """Write all of ``data``, or leave the former content if that fails. Raises OSError.
+
+    A link is followed. A pipe or a device is written to, because nothing may take its place.
+    """
+    if path.exists() and not path.is_file():
+        with open(path, "wb") as file:
+            file.write(data)
+        return
+    path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(temporary, "wb") as file:

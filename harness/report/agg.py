@@ -6,16 +6,27 @@ named backend, such as that of a notebook's kernel in a program that the noteboo
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from contextlib import suppress
+
+from levelfield.harness.errors import BadInput
 
 
 def _load() -> None:
     if "matplotlib" in sys.modules:
         return
+    # Its warnings of settings have several lines, and none names the next step.
+    logging.getLogger("matplotlib").addHandler(logging.NullHandler())
     chosen = os.environ.pop("MPLBACKEND", None)
-    import matplotlib
+    try:
+        import matplotlib
+    except UnicodeDecodeError as error:  # it reads the file of the working folder first
+        raise BadInput(
+            f"Matplotlib cannot read its settings: {error}; mend or rename the file matplotlibrc of"
+            " this folder, or that of MATPLOTLIBRC"
+        ) from error
 
     if chosen is not None:  # a program that draws with it next to a report finds it again
         os.environ["MPLBACKEND"] = chosen

@@ -77,9 +77,9 @@ def markdown(findings: Sequence[Finding], facts: ProofFacts) -> str:
             else f" Missed: {escape('; '.join(finding.what for finding in missed))}."
         ),
     ]
-    if said := plain_words(findings):
-        items = "\n".join(f"* {sentence}" for sentence in said)
-        parts.append(f"## What this means for a reader\n\n{items}")
+    if sentences := plain_words(findings):
+        items = "\n".join(f"* {sentence}" for sentence in sentences)
+        parts.append(f"## The meaning for a reader\n\n{items}")
     for part, title in PARTS.items():
         rows = [finding for finding in findings if finding.part == part]
         if rows:
@@ -97,30 +97,30 @@ def plain_words(findings: Sequence[Finding]) -> list[str]:
 
 def _false_verdicts(by_name: Mapping[str, Finding]) -> str:
     rates = [finding.value for what, finding in by_name.items() if "in the worst of" in what]
-    told_apart = "identical arms were told apart"
-    real = [escape(finding.figure) for what, finding in by_name.items() if told_apart in what]
+    of_arms = "comparisons in which identical arms were"
+    real = [escape(finding.figure) for what, finding in by_name.items() if of_arms in what]
     if not rates or not real:
         return ""
     return (
         "**How often a verdict is false.** Where no arm differs from another, a comparison still"
-        f" calls some arm faster in {min(rates):.1%} to {max(rates):.1%} of the simulated sessions: with"
-        " two to thirty arms, each in the worst of the machines and processes that were simulated."
+        f" calls some arm faster in {min(rates):.1%} to {max(rates):.1%} of the simulated sessions:"
+        " with two to thirty arms, each in the worst of the machines and processes simulated."
         f" On this machine it did so in {' and in '.join(real)} comparisons of identical arms."
     )
 
 
 def _power(by_name: Mapping[str, Finding]) -> str:
-    found = []
+    powers = []
     for share, blocks in ((5, 6), (3, 10), (2, 20)):
         name = f"planted {share} %, 6 rounds a block: found by {blocks} blocks"
         if name in by_name:
-            found.append(f"{share} % in {by_name[name].value:.0%} ({blocks} blocks)")
-    if not found:
+            powers.append(f"{share} % in {by_name[name].value:.0%} ({blocks} blocks)")
+    if not powers:
         return ""
     return (
         "**How small a difference is found.** An arm that is slower is called slower in so many of"
-        f" the simulated sessions: {', '.join(found)}. `inconclusive` does not say that arms are alike:"
-        " it says that more blocks are needed."
+        f" the simulated sessions: {', '.join(powers)}. `inconclusive` does not say that arms are"
+        " equally fast: it says that more blocks are needed."
     )
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import warnings
@@ -125,6 +126,21 @@ MISTAKES = {
     "env remove torhc": "unknown environment 'torhc'",
     "env remove misbehaving": "misbehaving has no environment to remove",
     "env list --python torch": "--python takes NAME=PATH",
+    "export mlp --onnx=": "--onnx names no file",
+    "env build --suite=": "unknown suite ''",
+    f"report {300 * 'a'}": "File name too long; name another path",
+    f"compare {300 * 'a'} file": "File name too long; name another path",
+    "list models --models-from loop": "loop",
+    "check nested.toml": "nested.toml is not TOML: its values are nested too deeply",
+    "check decimal.toml": "decimal.toml is not TOML: one of its numbers has too many digits",
+    "check hexadecimal.toml": "is not TOML: one of its numbers has too many digits",
+    "check unnamed.toml": "unnamed.toml:5: unknown level ''",
+    "check pipe": "unknown suite 'pipe'",
+    "advise foreign --need nested.toml": "nested.toml: its values are nested too deeply",
+    "advise foreign --need hexadecimal.toml": "one of its numbers has too many digits",
+    "advise foreign --need pipe": "it is no regular file",
+    "history piped": "piped/run.json is a pipe",
+    "compare piped file": "piped/run.json is a pipe",
     "run quick --results file/below": "file/below",
     "run quick --results /proc/below": "/proc/below",
 }
@@ -133,6 +149,18 @@ MISTAKES = {
 @pytest.fixture(scope="module")
 def odd_folders(terminal: Terminal) -> None:
     (terminal.folder / "file").write_text("a file")
+    (terminal.folder / "loop").symlink_to("loop")
+    (terminal.folder / "piped").mkdir()
+    for pipe in ("pipe", "piped/run.json"):
+        os.mkfifo(terminal.folder / pipe)
+    suite = 'title = "t"\nmodels = ["mlp"]\narms = ["torch:eager"]\npresets = ["tiny"]\n'
+    for name, text in {
+        "nested": f"a = {100_000 * '['}",
+        "decimal": f"seed = {5_000 * '9'}",
+        "hexadecimal": f"seed = 0x{5_000 * 'f'}",
+        "unnamed": f'{suite}level = ""\n',
+    }.items():
+        (terminal.folder / f"{name}.toml").write_text(text)
     (terminal.folder / "foreign").mkdir()
     (terminal.folder / "foreign" / "run.json").write_text('{"kind": "of another program"}')
     description = {"kind": store.KIND, "schema": store.SCHEMA, "cells": [], "name": "x"}
@@ -382,6 +410,8 @@ def test_a_report_that_cannot_be_written_costs_one_line(
     assert done.code == 2
     assert done.errors.count("\n") == 1
     assert "occupied/below" in done.errors
+    assert done.errors.endswith("that you may write to: levelfield report RUN --output DIR\n")
+    assert "misbehaving:well" in done.output, "the tables are shown in any case"
 
 
 def test_check_fails_where_an_arm_is_wrong_and_tells_scripts_why(terminal: Terminal) -> None:
@@ -477,6 +507,73 @@ def test_export_writes_a_file_that_others_read(terminal: Terminal) -> None:
         16,
         20,
     ]
+
+
+def test_a_batch_that_no_runtime_has_is_a_mistake_of_usage(terminal: Terminal) -> None:
+    done = terminal("export", "mlp", "--onnx", "x.onnx", "--batch", str(10**14))
+    assert done.code == 2
+    assert "2147483647" in done.errors
+
+
+def test_a_working_folder_that_is_gone_costs_one_line(terminal: Terminal) -> None:
+    begin = 'mkdir "$1" && cd "$1" && rmdir "$1" && shift && exec "$@"'
+    command = ["sh", "-c", begin, "sh", str(terminal.folder / "gone"), *COMMAND]
+    done = subprocess.run(
+        [*command, "list", "--python", "torch=bin/python"],
+        env=terminal.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    message = assert_one_line(Done(done.returncode, done.stdout, done.stderr), 2)
+    assert message == "the working folder is gone; change to one that exists: cd"
+
+
+def test_a_width_of_zero_is_no_width(terminal: Terminal) -> None:
+    done = subprocess.run(
+        [*COMMAND, "list", "suites"],
+        env={**terminal.environment, "COLUMNS": "0"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "quick" in done.stdout
+
+
+def test_settings_that_matplotlib_cannot_read_cost_one_line(
+    terminal: Terminal, finished: Finished, tmp_path: Path
+) -> None:
+    (tmp_path / "matplotlibrc").write_bytes(b"\xff\n")
+    done = subprocess.run(
+        [*COMMAND, "plot", "ratio", finished.folder.absolute(), "--output", "charts"],
+        cwd=tmp_path,
+        env=terminal.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    message = assert_one_line(Done(done.returncode, done.stdout, done.stderr), 2)
+    assert "mend or rename the file matplotlibrc of this folder" in message
+
+
+def test_ctrl_c_before_anything_is_imported_prints_nothing(terminal: Terminal) -> None:
+    interrupted = (
+        "import builtins, os, signal\n"
+        "from levelfield.harness.cli import main\n"
+        "former = builtins.__import__\n"
+        "def first(*arguments, **more):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return former(*arguments, **more)\n"
+        "builtins.__import__ = first\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        ["env", "--default-signal=INT", sys.executable, "-c", interrupted],
+        env=terminal.environment,
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
 
 
 def test_export_takes_the_parameters_of_a_suites_case(terminal: Terminal) -> None:

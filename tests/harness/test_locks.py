@@ -104,6 +104,19 @@ def test_a_second_run_waits_where_too_few_cores_are_free(tmp_path: Path, four: N
     ]
 
 
+def test_a_second_run_waits_no_longer_than_its_budget(tmp_path: Path, four: None) -> None:
+    slept: list[float] = []
+    with (
+        held_cores(tmp_path, 4, run="/results/first"),
+        pytest.warns(CoresInUse, match="waiting: "),
+        pytest.raises(RunFailed, match="for as long as the budget; after its end, type: ") as gone,
+        held_cores(tmp_path, 2, run="/results/second", patience_seconds=5.0, sleep=slept.append),
+    ):
+        pass
+    assert 5 <= sum(slept) < 10
+    assert str(gone.value).endswith("levelfield run --resume /results/second")
+
+
 def test_a_second_run_is_refused_by_choice(tmp_path: Path, four: None) -> None:
     with (
         held_cores(tmp_path, 4, run="/results/first"),

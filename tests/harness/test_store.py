@@ -410,6 +410,21 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
         total = len(records)
 
 
+def test_a_file_takes_the_place_of_no_link_and_no_pipe(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    link, target = tmp_path / "link", tmp_path / "below" / "target"
+    link.symlink_to(target)
+    for data in (b"first", b"second"):
+        store.write_atomically(link, data)
+        assert link.is_symlink()
+        assert target.read_bytes() == data
+    reading, writing = os.pipe()
+    store.write_atomically(Path(f"/dev/fd/{writing}"), b"through")
+    assert os.read(reading, 100) == b"through"
+    os.close(reading)
+    os.close(writing)
+
+
 # -- full disks -------------------------------------------------------------------------------
 
 
