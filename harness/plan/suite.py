@@ -11,6 +11,8 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import date, datetime
+from datetime import time as time_of_day
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.metadata import entry_points
@@ -298,7 +300,16 @@ _SCALARS: Mapping[str, type] = {
 
 
 def _words(kind: type) -> str:
-    names = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+    names: dict[type, str] = {
+        **{str: "text", int: "a whole number", float: "a number", bool: "true or false"},
+        **{
+            dict: "a table",
+            list: "a list",
+            datetime: "a date",
+            date: "a date",
+            time_of_day: "a time",
+        },
+    }
     return names.get(kind, f"a {kind.__name__}")
 
 

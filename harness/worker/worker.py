@@ -413,11 +413,19 @@ class Server:
         return {"peak_bytes": peak if reset_peak_memory() else None, "device": device}
 
 
+def text_of(error):
+    """Return the text of an exception, or "" if making it fails."""
+    try:
+        return str(error)
+    except Exception:  # of its own method, which belongs to the framework
+        return ""
+
+
 def is_out_of_memory(error):
     """Return whether an exception says that memory ran out, in the words of any framework."""
     if isinstance(error, MemoryError):
         return True
-    text = (type(error).__name__ + " " + str(error)).lower()
+    text = (type(error).__name__ + " " + text_of(error)).lower()
     words = ("out of memory", "resource_exhausted", "resourceexhausted", "can't allocate memory")
     return any(word in text for word in words)
 
@@ -446,7 +454,7 @@ def missing_method(error):
     if isinstance(error, NotImplementedError):
         inherited = innermost.filename.endswith(os.path.join("adapters", "base.py"))
         return innermost.name if inherited else None
-    words = re.search("'Adapter' object has no attribute '([a-z]+[a-z_]*)'", str(error))
+    words = re.search("'Adapter' object has no attribute '([a-z]+[a-z_]*)'", text_of(error))
     if isinstance(error, AttributeError) and words:
         from levelfield.adapters.base import Adapter
 
@@ -461,16 +469,16 @@ def failure(error, package=None, folders=()):
     adapter and of the model's file.
     """
     if type(error).__name__ == "Unsupported":
-        return {"ok": False, "status": "unsupported", "reason": str(error)}
+        return {"ok": False, "status": "unsupported", "reason": text_of(error)}
     if type(error).__name__ == "Mismatch":
-        return {"ok": False, "status": "failed", "reason": str(error)}
+        return {"ok": False, "status": "failed", "reason": text_of(error)}
     status = "out-of-memory" if is_out_of_memory(error) else "failed"
     method = missing_method(error)
     if method:
         name = str(package).rpartition(".")[2]
         words = "the adapter %s has no method '%s'; adapters/base.py says what it does"
         return {"ok": False, "status": status, "reason": words % (name, method)}
-    words = " ".join(str(error).split())[:400]
+    words = " ".join(text_of(error).split())[:400]
     name = str(getattr(error, "name", "")).split(".")[0]
     if isinstance(error, ImportError) and name in ("adapters", "harness", "reference"):
         words += "; Levelfield's package is levelfield.%s" % name
@@ -494,7 +502,11 @@ def main(request_fd, reply_fd):
             try:
                 reply = dict(getattr(worker, "do_" + request.pop("do"))(**request), ok=True)
                 line = json.dumps(reply)  # inside try: an adapter may return what JSON cannot hold
-            except Exception as error:  # every failure of a framework is an answer
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            # Every failure of a framework is an answer. A panic of a library in Rust is no
+            # Exception (PyO3, PanicException).
+            except BaseException as error:
                 traceback.print_exc()
                 line = json.dumps(failure(error, worker.package, worker.folders()))
             sys.stdout.flush()

@@ -130,6 +130,15 @@ def helper():
     return json.loads("no JSON")
 
 
+class Panic(BaseException):
+    pass
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
 class Adapter(Sound):
     def __init__(self, device, mode, threads, precision):
         Sound.__init__(self, device, "well", threads, precision)
@@ -186,6 +195,8 @@ class Adapter(Sound):
         self.judged = True
         if self.name == "methodless":
             return Base.parameters(self)
+        if self.name in ("panics", "mute"):
+            raise Panic("a thread panicked") if self.name == "panics" else Mute()
         return helper() if self.name == "raises" else Sound.parameters(self)
 
     def compilations(self):
@@ -237,6 +248,8 @@ EXPECTED = {
         "failed",
         "JSONDecodeError: Expecting value: line 1 column 1 (char 0) (outside0/foreign/__",
     ),
+    "panics": ("failed", "Panic: a thread panicked (outside0/foreign/__"),
+    "mute": ("failed", "Mute (outside0/foreign/__"),
     "guesses": ("failed", "the reply to 'slot' has NaN for 'compiled'"),
 }
 

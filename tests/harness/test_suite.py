@@ -74,6 +74,8 @@ WRONG = {
     "empty list": ("[8]", "[]", 7, "'batches' is a list", "at least one"),
     "text for a whole number": ("seed = 3", 'seed = "3"', 11, "'seed'", "a whole number, not text"),
     "number for text": ('"cpu"', "1", 10, "'device' is text", "not a whole number"),
+    "date for text": ('"cpu"', "2026-11-28", 10, "'device' is text", "not a date"),
+    "table for a whole number": ("seed = 3", "seed = {a=1}", 11, "'seed'", "not a table"),
     "fraction for a whole number": ("rounds = 2", "rounds = 2.5", 14, "'rounds'", "whole number"),
     "text for a number": ("seconds = 0.5", 'seconds = "0.5"', 15, "'slice_seconds'", "a number"),
     "bool for a whole number": ("rounds = 2", "rounds = true", 14, "'rounds'", "not true or false"),
