@@ -44,13 +44,9 @@ OURS = "levelfield.adapters."
 BUILT_IN = sorted(name for name, arm in arms().items() if arm.framework.package.startswith(OURS))
 TINY = set(load_suite("tiny").arms)
 # What no machine has to have is no part of the test command: it would be another one everywhere.
-# The first arm of each environment: others of it share its model files.
+# The first arm of each framework: others share its model files, also those of other backends.
 LEADING = {
-    next(
-        name
-        for name, mode_of_arm in arms().items()
-        if mode_of_arm.mode.environment == arm.mode.environment
-    )
+    next(name for name, other in arms().items() if other.framework is arm.framework)
     for arm in arms().values()
 }
 EACH = [long_unless(arm in TINY and arm in LEADING, arm) for arm in BUILT_IN]
@@ -208,6 +204,8 @@ def in_turn(arm: str, *, whole: bool) -> list[Cell]:
     suite = tiny_of(arm)
     number = BUILT_IN.index(arm)
     later = LATER if arm in SLOW or arm == "jax:jit" else {"resnet50"}
+    if arm in SLOW and arm not in LEADING:
+        later = {*later, "gpt2"}
     left_out = set() if whole else later
     files: dict[str, list[str]] = {}
     for name in shown(arm, suite):
