@@ -14,7 +14,7 @@ from tests.support.processes import PATIENCE_SECONDS, wait_until
 from tests.support.terminal import COMMAND, ROOT, Done
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# As imports of a command take long on a loaded machine, and say when they have begun.
+# As imports of a command or of a model take long, and say when they have begun.
 SLOW_MODULE = "import pathlib, time\npathlib.Path({path!r}).touch()\ntime.sleep(600)\n"
 
 
@@ -53,12 +53,13 @@ def test_a_signal_during_the_imports_costs_one_line(tmp_path: Path, number: int)
 
 @pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.name)
 def test_a_signal_within_a_command_costs_one_line(tmp_path: Path, number: int) -> None:
-    fifo = tmp_path / "suite.toml"
-    os.mkfifo(fifo)
-    process = started(COMMAND, str(ROOT), "run", fifo)
-    with fifo.open("w"):  # returns when the command reads its suite
-        process.send_signal(number)
-        assert done(process) == Done(128 + number, "", "levelfield: interrupted\n")
+    models, reached = tmp_path / "models", tmp_path / "reached"
+    models.mkdir()
+    (models / "slow.py").write_text(SLOW_MODULE.format(path=str(reached)))
+    process = started(COMMAND, str(ROOT), "list", "models", "--models-from", models)
+    wait_until(reached.exists)
+    process.send_signal(number)
+    assert done(process) == Done(128 + number, "", "levelfield: interrupted\n")
 
 
 def program(text: str) -> Done:
