@@ -259,7 +259,7 @@ WRONG = {
         'environments."a/b"',
         "cannot name an environment",
     ),
-    "nested too deep": ("[modes.plain]", "x = " + "[" * 5000 + "\n[modes.plain]", "recursion"),
+    "nested too deep": ("[modes.plain]", "x = " + "[" * 5000 + "\n[modes.plain]", "too deeply"),
     "no TOML": ("[modes.plain]", "[modes.plain", "line 10"),
 }
 
