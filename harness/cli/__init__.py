@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # signal takes so long that Ctrl-C may come
+import _signal  # type: ignore[import-not-found]  # importing signal leaves time for Ctrl-C
 import sys
 
 

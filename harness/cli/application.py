@@ -96,12 +96,15 @@ def answer() -> int:
 
 def _of_the_system(error: OSError) -> int:
     """Say what the system refused, in a line -> the exit code."""
-    path = error.filename or "a file"
+    reason = error.strerror or str(error)
     if error.errno in FULL_DISK:
+        path = error.filename or "a file"
         return _failed(f"{path}: the disk is full; make room and type the command again", 1)
-    if error.errno == errno.ENOENT and not error.filename:  # os.getcwd()
+    if error.filename:
+        return _failed(f"{error.filename}: {reason}; name another path", 2)
+    if error.errno == errno.ENOENT:  # of os.getcwd()
         return _failed("the working folder is gone; change to one that exists: cd", 2)
-    return _failed(f"{path}: {error.strerror or error}; name another path", 2)
+    return _failed(f"the system refused: {reason}; mend that, and type the command again", 1)
 
 
 def _warn(message: Warning | str, *where: object, **more: object) -> None:

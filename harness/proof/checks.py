@@ -75,7 +75,7 @@ def fence_check(seconds: CheckFenceReply, steps: int) -> Check:
     delay = max(seconds.after - seconds.later - CLOCK_SECONDS, 0.0)
     share = delay / seconds.fenced
     made = "a step" if steps == 1 else f"{steps} steps"
-    note = f"{delay:.3g} s of work were left after the fence of {made} of {seconds.fenced:.3g} s"
+    note = f"after {seconds.fenced:.3g} s of {made} and a fence, {delay:.3g} s of work were left"
     return Check("fence read", share, FENCE_READ, note if share > FENCE_READ else "")
 
 

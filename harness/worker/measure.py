@@ -178,7 +178,7 @@ def check_fence(adapter, step, steps, *, parameters, repeats, budget_seconds):
             adapter.wait(handle)
             fenced.append(time.perf_counter() - start)
             if moment == "later":
-                # As long as steps and reading took together, when reading had to wait for work.
+                # Twice as long as steps and reading took, when reading had to wait for work.
                 time.sleep(2 * max(fenced[-1], whole))
             seconds[moment].append(read(adapter, handle, parameters))
             if moment == "after":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -527,6 +528,19 @@ def test_a_working_folder_that_is_gone_costs_one_line(terminal: Terminal) -> Non
     )
     message = assert_one_line(Done(done.returncode, done.stdout, done.stderr), 2)
     assert message == "the working folder is gone; change to one that exists: cd"
+
+
+def test_what_the_system_refuses_for_no_path_names_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused() -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr("levelfield.harness.cli.application.app", refused)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # which answer() replaces
+    assert answer() == 1
+    line = "levelfield: the system refused: Cannot allocate memory; mend that, and type the command"
+    assert capsys.readouterr().err == f"{line} again\n"
 
 
 def test_a_width_of_zero_is_no_width(terminal: Terminal) -> None:

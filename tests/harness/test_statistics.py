@@ -104,7 +104,8 @@ def test_missing_blocks_are_dropped() -> None:
 def test_weights_of_blocks_are_those_of_least_squares(generator: np.random.Generator) -> None:
     values, weights = generator.normal(size=8), generator.uniform(0.2, 1, 8)
     sample = estimate(values, weights)
-    statsmodels = pytest.importorskip("statsmodels.api")
+    import statsmodels.api as statsmodels  # takes a second; one of the development tools
+
     oracle = statsmodels.WLS(values, np.ones(8), weights=weights).fit()
     assert sample.log_ratio == pytest.approx(oracle.params[0])
     assert sample.standard_error == pytest.approx(oracle.bse[0])
@@ -147,7 +148,8 @@ def test_nothing_that_arms_share_changes_their_effects(
     logs[0, :, ::4] += 2.0  # spikes of one arm
     moved = logs + generator.normal(0, 3, (1, 5, 9))
     before, after = effects(logs), effects(moved)
-    np.testing.assert_allclose(after[1:] - after[:1], before[1:] - before[:1], atol=1e-9)
+    # Rounding alone: 3e-15 was the most over 200 seeds.
+    np.testing.assert_allclose(after[1:] - after[:1], before[1:] - before[:1], atol=1e-12)
 
 
 def test_effects_are_near_the_truth_and_ratios_are_transitive(
@@ -159,6 +161,7 @@ def test_effects_are_near_the_truth_and_ratios_are_transitive(
     logs[generator.random(logs.shape) < 0.05] += 1.0
     logs[2, 3, :30] = NAN
     values = effects(logs).mean(axis=-1)
+    # Noise of 1 % in 240 rounds of which some are missing: 0.005 was the most over 200 seeds.
     np.testing.assert_allclose(values - values[0], truth - truth[0], atol=0.01)
 
 
@@ -375,7 +378,8 @@ def test_benjamini_hochberg_is_that_of_scipy(generator: np.random.Generator) -> 
 
 
 def test_both_corrections_agree_with_statsmodels(generator: np.random.Generator) -> None:
-    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    from statsmodels.stats import multitest  # takes a second; one of the development tools
+
     p_values = generator.random(40) ** 3
     for ours, method in ((holm, "holm"), (benjamini_hochberg, "fdr_bh")):
         expected = multitest.multipletests(p_values, method=method)[1]
