@@ -48,11 +48,13 @@ def _parent() -> Path:
 def _locked_folder(parent: Path) -> tuple[Path, int]:
     while True:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-        lock = os.open(folder, os.O_RDONLY)
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        if folder.exists():
-            return folder, lock
-        os.close(lock)  # another host swept it before it was locked
+        # Until it is locked, another host may sweep it: before it is opened, or after.
+        with suppress(FileNotFoundError):
+            lock = os.open(folder, os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            if folder.exists():
+                return folder, lock
+            os.close(lock)
 
 
 def _sweep(parent: Path) -> None:

@@ -79,18 +79,30 @@ def test_the_folder_of_a_killed_host_is_swept_and_that_of_a_living_host_is_not(
     assert set(temporary.iterdir()) == {other}
 
 
+@pytest.mark.parametrize("moment", ["before it is opened", "before it is locked"])
 def test_a_folder_that_is_swept_while_it_is_made_is_made_again(
-    temporary: Path, monkeypatch: pytest.MonkeyPatch
+    temporary: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    swept = []
+    swept: list[str] = []
+
+    def sweep(folder: str) -> None:
+        if not swept:
+            swept.append(folder)
+            os.rmdir(folder)
+
+    def mkdtemp(prefix: str, dir: Path) -> str:
+        folder = tempfile.mkdtemp(prefix=prefix, dir=dir)
+        if moment == "before it is opened":
+            sweep(folder)
+        return folder
 
     def flock(lock: int, how: int) -> None:
-        if not swept:
-            swept.append(os.readlink(f"/proc/self/fd/{lock}"))
-            os.rmdir(swept[0])
+        sweep(os.readlink(f"/proc/self/fd/{lock}"))
         fcntl.flock(lock, how)
 
     monkeypatch.setattr(scratch, "fcntl", SimpleNamespace(**{**vars(fcntl), "flock": flock}))
+    played = SimpleNamespace(mkdtemp=mkdtemp, gettempdir=tempfile.gettempdir)
+    monkeypatch.setattr(scratch, "tempfile", played)
     with scratch.scratch_folder() as folder:
         assert folder.is_dir()
     assert swept != [str(folder)]
