@@ -134,15 +134,16 @@ class ClosingGate:
         passes = int(min(PASSES_SECONDS / (step_seconds * sets), MOST_PASSES))
         unread = closing.unread if training else sets * (passes // 2 * 2 + 1)
         for _ in range(VISIT_ATTEMPTS):
-            worker.load(cell, path)
-            worker.compile(cell)
-            arrays, reply = worker.closing(
-                cell,
-                kinds=kinds,
-                unread=unread,
-                read=READ,
-                limit_bytes=closing_bytes(case, closing),
-            )
+            with worker.alone():
+                worker.load(cell, path)
+                worker.compile(cell)
+                arrays, reply = worker.closing(
+                    cell,
+                    kinds=kinds,
+                    unread=unread,
+                    read=READ,
+                    limit_bytes=closing_bytes(case, closing),
+                )
             checks = [
                 *_visits(reply, cell.phase, sets),
                 *_as_fresh(slots, reply, slice_steps, worker.arm),

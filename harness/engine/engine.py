@@ -12,8 +12,10 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +25,7 @@ from levelfield.harness.engine import in_hand
 from levelfield.harness.engine.blocks import Blocks, statistics_of
 from levelfield.harness.engine.closing import ClosingGate
 from levelfield.harness.engine.energy import record_energy
+from levelfield.harness.engine.lanes import LANE_BYTES, Group, Queue, prepare, run_side_by_side
 from levelfield.harness.engine.memory import record_memory
 from levelfield.harness.engine.qualification import SLOTS, Calibration, Qualification
 from levelfield.harness.engine.workers import StartFailure, Worker, Workers
@@ -30,8 +33,9 @@ from levelfield.harness.environments.sealed import Resolution
 from levelfield.harness.errors import WorkerFailure
 from levelfield.harness.machine import ceilings, noise
 from levelfield.harness.machine.ceilings import Ceiling
-from levelfield.harness.machine.resources import memory_available_bytes
+from levelfield.harness.machine.resources import memory_available_bytes, most_threads
 from levelfield.harness.machine.scratch import roomy, scratch_folder
+from levelfield.harness.machine.turns import Turns
 from levelfield.harness.plan.arms import Arm, get_arm
 from levelfield.harness.plan.cells import Cell
 from levelfield.harness.plan.suite import Suite
@@ -156,6 +160,11 @@ class Budget:
         return time.monotonic() - self.began
 
 
+@contextmanager
+def _no_cores(_: int) -> Iterator[Sequence[int]]:
+    yield ()
+
+
 @dataclass(frozen=True)
 class Engine:
     """Runs the cells of one run. ``resolutions``: arm name -> the interpreter that serves it.
@@ -164,7 +173,8 @@ class Engine:
     ``timed``: with ``only_gate``, also run the checks of the measurement, and the closing gate on a
     few slices, for ``levelfield check --timed``. ``budget_seconds``: stop then, and leave the rest
     to a resumed run. With a budget the cells are qualified comparison by comparison. Without one
-    they are qualified arm by arm, which starts fewer processes.
+    they are qualified arm by arm, which starts fewer processes. ``spare_cores``: called with a
+    number of cores, yields at most so many further ones, on which arms are qualified side by side.
     """
 
     run: Run
@@ -175,6 +185,7 @@ class Engine:
     only_gate: bool = False
     timed: bool = False
     budget_seconds: float | None = None
+    spare_cores: Callable[[int], AbstractContextManager[Sequence[int]]] = _no_cores
 
     def measure(self, cells: Sequence[Cell]) -> None:
         """Bring every cell to a status. Raises RunFailed only for faults of the host itself,
@@ -186,21 +197,22 @@ class Engine:
             statuses.finish(cell, "failed", in_hand.REASON)
         with scratch_folder() as folder, roomy(folder):
             generator = random.Random(f"{self.suite.seed} {work_done.processes}")
-            workers = self._workers(folder, generator, work_done.processes)
-            cases = Cases(self.suite, folder)
+            turns = Turns()
+            workers = self._workers(folder, generator, work_done.processes, turns)
+            cases = Cases(self.suite, folder, turns)
             cells_left = [
                 cell
                 for cell in work_done.left(cells)
                 if not self._settled_unmeasured(get_arm(cell.arm), cell, statuses)
             ]
             statuses.units = self._units(cells_left, work_done)
-            untimed = self.only_gate and not self.timed
-            rates = [] if untimed or not cells_left else self._begin_session(cells_left, statuses)
+            timed = self.timed or not self.only_gate
+            rates = self._begin_session(cells_left, statuses) if timed and cells_left else []
             closing = ClosingGate(self.run, cases, statuses.stage, work_done.closed)
             twins = {cell.arm.removesuffix(TWIN) for cell in cells if cell.arm.endswith(TWIN)}
             qualification = Qualification(
                 *(self.run, self.suite, cases, rates, statuses.stage, work_done.calibrations),
-                *(self.cores, twins),
+                *(self.cores, twins, timed),
             )
             qualifier = _Qualifier(
                 self, workers, cases, closing, qualification, work_done, statuses
@@ -233,34 +245,74 @@ class Engine:
 
         A budget reaches whole comparisons: those that were qualified before, and always another.
         """
-        if budget.seconds is not None:
+        qualified_before, begun = set(qualifier.done.calibrations), set[str]()
+
+        def may_begin(group: Group) -> bool:
+            if not qualified_before.issuperset(cell.id for cell in group.cells):
+                if begun and group.comparison not in begun and budget.proofs_over():
+                    return False
+                begun.add(group.comparison)
+            return True
+
+        turns = qualifier.workers.turns
+        groups = self._groups(cells, by_comparison=budget.seconds is not None)
+        queue = Queue(groups, turns, may_begin)
+        served = len({group.interpreter for group in groups})
+        # Spare cores serve the reference where no second lane needs them.
+        most_spare = len(self.cores) * (self._most_lanes(max(served, 2), cells) - 1)
+        with self.spare_cores(most_spare) as spare:
+            qualifier.workers.spare_cores = spare
+            lanes = [partial(qualifier.qualify_all, queue)]
+            lanes *= max(1, min(1 + len(spare) // len(self.cores), served))
+            unqualified = [cell for cell in cells if cell.id not in qualified_before]
+            # A budget may end before a case that was solved ahead is needed.
+            if spare and budget.seconds is None:
+                lanes.append(partial(qualifier.prepare_all, queue, unqualified))
+            run_side_by_side(turns, lanes)
+        # Nothing was wrong with these but that other lanes took time or memory.
+        for group in self._groups(sorted(qualifier.again, key=cells.index), by_comparison=False):
+            qualifier.qualify(group.arm, group.cells, last=True)
+        reached = {cell.id for group in queue.handed_out for cell in group.cells}
+        return qualifier.done.left([cell for cell in cells if cell.id in reached])
+
+    def _groups(self, cells: Sequence[Cell], *, by_comparison: bool) -> list[Group]:
+        """Return the cells by the processes that qualify them."""
+        if by_comparison:
             comparisons = [*dict.fromkeys(cell.comparison for cell in cells)]
             cells = sorted(cells, key=lambda cell: comparisons.index(cell.comparison))
-        reached: list[Cell] = []
-        qualified_before = set(qualifier.done.calibrations)
-        begun: set[str] = set()
 
         def process(cell: Cell) -> tuple[str, str, int]:
-            whole = cell.comparison if budget.seconds is not None else ""
-            return whole, cell.arm, cell.threads
+            return cell.comparison if by_comparison else "", cell.arm, cell.threads
 
+        groups = []
         for (comparison, arm, _), group in groupby(cells, key=process):
-            cells_of_arm = list(group)
-            if not qualified_before.issuperset(cell.id for cell in cells_of_arm):
-                if begun and comparison not in begun and budget.proofs_over():
-                    break
-                begun.add(comparison)
-            reached += cells_of_arm
-            qualifier.qualify(get_arm(arm), cells_of_arm)
-        return qualifier.done.left(reached)
+            interpreter = self.resolutions[arm].interpreter
+            assert interpreter is not None
+            groups.append(Group(comparison, get_arm(arm), interpreter, list(group)))
+        return groups
 
-    def _workers(self, folder: Path, generator: random.Random, processes: int) -> Workers:
+    def _most_lanes(self, wanted: int, cells: Sequence[Cell]) -> int:
+        """Return how many of the ``wanted`` lanes this machine can bear.
+
+        A GPU cannot be parked. After a death of the host, one cell at a time is in hand, so that a
+        second death names the one to blame.
+        """
+        died = any(record["record"] == "death" for record in read_records(self.run))
+        if died or any(cell.device != "cpu" for cell in cells):
+            return 1
+        bearable = most_threads() // len(self.cores), memory_available_bytes() // LANE_BYTES
+        return max(1, min(wanted, *bearable))
+
+    def _workers(
+        self, folder: Path, generator: random.Random, processes: int, turns: Turns
+    ) -> Workers:
         """Return the starter of workers; ``processes``: how many there were before."""
         return Workers(
             *(self.run, self.suite.limits, self.resolutions, folder, generator),
             processes=processes,
             cores=self.cores,
             variables=self.suite.variables,
+            turns=turns,
         )
 
     def _settled_unmeasured(self, arm: Arm, cell: Cell, statuses: _Statuses) -> bool:
@@ -325,7 +377,10 @@ class Engine:
 
 @dataclass(frozen=True)
 class _Qualifier:
-    """Qualifies the cells of an arm, all in one process."""
+    """Qualifies cells: those of an arm in one process, several arms side by side.
+
+    ``again``: cells that ran out of time or memory next to other lanes, to be qualified once more.
+    """
 
     engine: Engine
     workers: Workers
@@ -334,21 +389,42 @@ class _Qualifier:
     qualification: Qualification
     done: _Done
     statuses: _Statuses
+    again: list[Cell] = field(default_factory=list)
+    lanes_left: list[int] = field(default_factory=list)  # numbers of lanes that are still at work
 
-    def qualify(self, arm: Arm, cells: Sequence[Cell]) -> None:
-        """Qualify all cells of an arm in one process; if it dies, the next cell gets a new one."""
+    def qualify_all(self, queue: Queue) -> None:
+        """Qualify one group after another until the queue ends; what a lane does."""
+        self.lanes_left.append(queue.turns.number)
+        while True:
+            with queue.next() as group:
+                if group is None:
+                    break
+                self.qualify(group.arm, group.cells)
+        self.lanes_left.remove(queue.turns.number)
+
+    def prepare_all(self, queue: Queue, cells: Sequence[Cell]) -> None:
+        """Solve the cases of cells before they are needed, until no lane is at work."""
+        for _ in prepare(self.cases, cells, self.qualification.lesson_seeds):
+            if not self.lanes_left:
+                break
+
+    def qualify(self, arm: Arm, cells: Sequence[Cell], *, last: bool = False) -> None:
+        """Qualify all cells of an arm in one process; if it dies, the next cell gets a new one.
+
+        ``last``: whether no other lane is at work, so that every failure is the cell's own.
+        """
         cells_left = [cell for cell in cells if cell.id not in self.done.calibrations]
-        purpose = "gate" if self.engine.only_gate else "qualification"
+        purpose = "qualification" if self.qualification.timed else "gate"
         while cells_left:
             try:
                 with self.workers.start(arm, cells_left[0], purpose=purpose) as worker:
                     while cells_left and worker.process.alive:
                         cell = cells_left.pop(0)
-                        outcome = self.qualification.qualify(
-                            worker, cell, only_gate=self.engine.only_gate and not self.engine.timed
-                        )
+                        outcome = self.qualification.qualify(worker, cell)
                         if self.engine.timed and outcome[0] == "ok":
                             outcome = self._closed_at_once(worker, cell)
+                        if self._again(cell, outcome[0], last=last):
+                            continue
                         self.statuses.units_done += 1
                         self._qualified(arm, cell, *outcome, log=worker.process.log.name)
                     if worker.process.alive:
@@ -357,20 +433,29 @@ class _Qualifier:
             except StartFailure as failure:
                 # The failure came before any request for a cell, so all cells share it.
                 for cell in cells_left:
-                    self.statuses.failed(cell, failure)
+                    if not self._again(cell, failure.status, last=last):
+                        self.statuses.failed(cell, failure)
                 return
             except WorkerFailure:
                 continue  # it died at the request for its memory: its cells have their statuses
+
+    def _again(self, cell: Cell, status: str, *, last: bool) -> bool:
+        """Whether a cell is qualified again, because other lanes may be to blame."""
+        again = status in ("timeout", "out-of-memory") and len(self.lanes_left) > 1 and not last
+        if again:
+            self.again.append(cell)
+        return again
 
     def _closed_at_once(self, worker: Worker, cell: Cell) -> tuple[str, str]:
         """Run the closing gate after a few slices in the process that was qualified."""
         calibration = self.done.calibrations[cell.id]
         try:
-            # The checks and the lesson have loaded other cases since this one was warm.
-            worker.load(cell, self.cases.solved(cell)[0])
-            worker.compile(cell)
-            worker.steps(cell, calibration.slice_steps)
-            slots = [self.qualification.slot(worker, cell, calibration) for _ in range(SLOTS)]
+            with worker.alone():
+                # The checks and the lesson have loaded other cases since this one was warm.
+                worker.load(cell, self.cases.solved(cell)[0])
+                worker.compile(cell)
+                worker.steps(cell, calibration.slice_steps)
+                slots = [self.qualification.slot(worker, cell, calibration) for _ in range(SLOTS)]
             return self.closing.close(
                 worker,
                 cell,

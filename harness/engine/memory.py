@@ -11,6 +11,7 @@ from types import TracebackType
 from levelfield.harness.engine.workers import Workers
 from levelfield.harness.errors import WorkerFailure
 from levelfield.harness.machine import gpu
+from levelfield.harness.machine.turns import Turns
 from levelfield.harness.plan.arms import Arm
 from levelfield.harness.plan.cells import Cell
 from levelfield.harness.plan.suite import Effort
@@ -38,13 +39,16 @@ class TreeWatch:
     """Samples the memory of a process tree every 10 ms; a context manager.
 
     ``tree`` returns the process ids (``levelfield.harness.engine.process.WorkerProcess.tree``).
+    It takes no samples while the tree is parked because another lane has the machine alone.
     The kernel keeps no peak of the proportional size, so a peak shorter than a sample is missed.
     A single process is therefore judged by VmHWM, and this figure is given next to it. On a GPU the
     driver's figure for the same processes is sampled, too.
     """
 
-    def __init__(self, tree: Callable[[], list[int]], *, device: str) -> None:
-        self._pids, self._device = tree, device
+    def __init__(
+        self, tree: Callable[[], list[int]], *, device: str, turns: Turns | None = None
+    ) -> None:
+        self._pids, self._device, self._turns = tree, device, turns or Turns()
         self._tree, self._gpu = 0, 0
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -72,7 +76,8 @@ class TreeWatch:
 
     def _watch(self) -> None:
         while not self._ended.wait(SAMPLE_SECONDS):
-            self._sample()
+            if not self._turns.are_parked():
+                self._sample()
 
     def _sample(self) -> None:
         pids = self._pids()
@@ -101,7 +106,7 @@ def record_memory(
     try:
         with (
             workers.start(arm, cell, purpose="memory") as worker,
-            TreeWatch(worker.process.tree, device=cell.device) as tree,
+            TreeWatch(worker.process.tree, device=cell.device, turns=workers.turns) as tree,
         ):
 
             def phase_ends(phase: str) -> None:

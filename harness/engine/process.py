@@ -23,6 +23,7 @@ from levelfield.harness.errors import RunFailed, WorkerFailure
 from levelfield.harness.machine import noise, supervisor
 from levelfield.harness.machine.cgroups import oom_kills
 from levelfield.harness.machine.supervised import SUPERVISE, TreeUse
+from levelfield.harness.machine.turns import Turns
 from levelfield.harness.proof.replies import (
     REPLY_LIMIT_BYTES,
     AnyReply,
@@ -37,6 +38,7 @@ DEATH_SECONDS = 5.0  # how long a worker that closed its pipes may take to end
 # Extra time for the rest of a reply that has begun when its time is over. A reply has some
 # megabytes at most, which a pipe carries in well under a second.
 REST_SECONDS = 10.0
+PAUSE_SECONDS = 0.1  # between two looks at the clock of a worker that may be parked
 LOG_LIMIT_BYTES = 1 << 20  # per worker; a framework that floods its output must not fill the disk
 
 
@@ -66,10 +68,14 @@ class WorkerProcess:
     host.
 
     ``ask`` raises :class:`levelfield.harness.errors.WorkerFailure` with the status that the cell
-    gets. After a timeout or a death the tree is gone and ``alive`` is False.
+    gets. After a timeout or a death the tree is gone and ``alive`` is False. While it waits, the
+    other lanes of ``turns`` go on.
     """
 
-    def __init__(self, launch: Launch, *, timeout_seconds: float) -> None:
+    def __init__(
+        self, launch: Launch, *, timeout_seconds: float, turns: Turns | None = None
+    ) -> None:
+        self._turns = turns or Turns()
         self._token = secrets.token_hex(16)
         self._oom_kills = oom_kills()
         self._received = b""
@@ -104,6 +110,7 @@ class WorkerProcess:
         self.alive = True
         try:
             self._spawn(launch, (request_read, reply_write), timeout_seconds)
+            self._turns.add_tree(self._supervisor.pid)
             reply = self.ask(
                 PrepareReply,
                 timeout_seconds,
@@ -161,6 +168,15 @@ class WorkerProcess:
         """Let a parked process tree continue."""
         supervisor.send(signal.SIGCONT, self.tree())
 
+    def alone(self) -> contextlib.AbstractContextManager[None]:
+        """Park the process trees of all other lanes until the end."""
+        return self._turns.alone(self._supervisor.pid)
+
+    def move(self, begin: Sequence[int], end: Sequence[int]) -> None:
+        """Move the process tree from the cores ``begin`` to as many cores ``end``."""
+        if self.alive:
+            supervisor.move(self._supervisor.pid, dict(zip(begin, end, strict=True)))
+
     def cpu_seconds(self) -> float:
         """CPU seconds of the whole process tree so far, including processes that ended.
 
@@ -201,7 +217,8 @@ class WorkerProcess:
         to an earlier request.
         """
         try:
-            return self._ask(kind, timeout_seconds, {"do": kind.do, **arguments})
+            with self._turns.away():
+                return self._ask(kind, timeout_seconds, {"do": kind.do, **arguments})
         except WorkerFailure as failure:
             failure.log = self.log.name
             if isinstance(failure, Nonsense):
@@ -225,17 +242,22 @@ class WorkerProcess:
         return parsed(kind, request, line)
 
     def _read_line(self, do: str, timeout_seconds: float) -> bytes:
-        deadline, line, granted = time.monotonic() + timeout_seconds, bytearray(), False
+        deadline, line, granted = self._clock() + timeout_seconds, bytearray(), False
+        parked_seconds = self._turns.parked_seconds()
         while not line.endswith(b"\n"):
-            seconds_left = deadline - time.monotonic()
+            seconds_left = deadline - self._clock()
             # A forked child of the framework may hold the pipe open, so the supervisor's report of
             # the worker's end is watched as well.
             streams, _, _ = select.select(
                 [self._replies, self._status.fileno()], [], [], max(seconds_left, 0)
             )
+            if not streams and self._turns.parked_seconds() > parked_seconds:
+                parked_seconds = self._turns.parked_seconds()
+                time.sleep(PAUSE_SECONDS)
+                continue  # it has some time left
             if not streams and line and not granted:
                 # The host itself may have been stopped while the worker was writing.
-                deadline, granted = time.monotonic() + REST_SECONDS, True
+                deadline, granted = self._clock() + REST_SECONDS, True
                 continue
             if not streams:
                 raise self._late(do, timeout_seconds)
@@ -248,6 +270,10 @@ class WorkerProcess:
             if len(line) > REPLY_LIMIT_BYTES:
                 raise Nonsense(do, "is too long", f"at most {REPLY_LIMIT_BYTES} bytes")
         return bytes(line)
+
+    def _clock(self) -> float:
+        """Return seconds of a clock that stands still while another lane is alone."""
+        return time.monotonic() - self._turns.parked_seconds()
 
     def _message(self, timeout_seconds: float) -> dict[str, Any] | None:
         """Return the supervisor's next message, decoded JSON.
@@ -309,6 +335,7 @@ class WorkerProcess:
             return
         self._used_seconds = self.cpu_seconds()
         self.alive = False
+        self._turns.remove_tree(self._supervisor.pid)
         self._supervisor.send_signal(signal.SIGCONT)  # a process of the tree may have stopped it
         self._lifeline.close()
         patience_seconds = supervisor.END_SECONDS + DEATH_SECONDS

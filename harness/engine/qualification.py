@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
@@ -12,6 +13,7 @@ from levelfield.harness.engine.workers import Worker
 from levelfield.harness.errors import WorkerFailure
 from levelfield.harness.machine import ceilings
 from levelfield.harness.machine.ceilings import Ceiling
+from levelfield.harness.plan.arms import get_arm
 from levelfield.harness.plan.cells import Cell
 from levelfield.harness.plan.suite import Suite
 from levelfield.harness.proof import gate
@@ -75,6 +77,7 @@ class Qualification:
 
     ``ceilings``: those of the machine, maybe none. ``calibrations``: cell id -> its frozen slice,
     filled as cells pass. ``cores``: those to measure on. ``twins``: the arms that have an A/A twin.
+    ``timed``: whether the checks of the measurement follow the gate.
     """
 
     run: Run
@@ -85,21 +88,21 @@ class Qualification:
     calibrations: dict[str, Calibration]
     cores: Sequence[int]
     twins: Collection[str] = ()
+    timed: bool = True
 
-    def qualify(self, worker: Worker, cell: Cell, *, only_gate: bool) -> tuple[str, str]:
+    def qualify(self, worker: Worker, cell: Cell) -> tuple[str, str]:
         """Return ("ok", "") or the status in which the cell ends, with its reason."""
         try:
             reason = self._prove(worker, cell)
             if reason:
                 return "wrong", reason
-            if only_gate:
+            if not self.timed:
                 return "ok", ""
-            reason = self._check(worker, cell)
+            with worker.alone():
+                reason = self._check(worker, cell)
             if reason:
                 return "failed", reason
-            # A copy of an arm is only timed, so it is not trained.
-            learns = cell.phase == "training" and not worker.arm.suffix
-            if learns and self.suite.effort.accuracy:
+            if self.lesson_seeds(cell):
                 reason = self._learn(worker, cell)
                 if reason:
                     return "wrong", reason
@@ -114,7 +117,8 @@ class Qualification:
         """Run start-up and gate; record the start-up times only if the gate is passed."""
         self.stage(f"{cell.title}: start-up")
         path, case, answers = self.cases.solved(cell)
-        startup = worker.start_up(cell, path)
+        with worker.alone() if self.timed else nullcontext():
+            startup = worker.start_up(cell, path)
         self.stage(f"{cell.title}: gate")
         worker.load(cell, path)
         outcome = gate.judge(
@@ -220,6 +224,15 @@ class Qualification:
             recompilation_check(sum(slot.reply.compiled for slot in slots)),
         ]
 
+    def lesson_seeds(self, cell: Cell) -> range:
+        """Return the seeds from which a cell is trained on data; none for most."""
+        # A copy of an arm is only timed, so it is not trained.
+        learns = cell.phase == "training" and not get_arm(cell.arm).suffix
+        if not learns or not self.suite.effort.accuracy or not self.timed:
+            return range(0)
+        seeds = self.suite.effort.accuracy_seeds if cell.arm in self.twins else 1
+        return range(self.suite.seed, self.suite.seed + seeds)
+
     def slot(self, worker: Worker, cell: Cell, calibration: Calibration) -> Slot:
         """Time a slice of each kind that the arm offers."""
         return worker.slot(
@@ -299,10 +312,8 @@ class Qualification:
         from several seeds; the spread between seeds is the noise floor for accuracy.
         """
         self.stage(f"{cell.title}: accuracy")
-        first = self.suite.seed
-        seed_count = self.suite.effort.accuracy_seeds if worker.arm.name in self.twins else 1
         checks: list[Check] = []
-        for seed in range(first, first + seed_count):
+        for seed in self.lesson_seeds(cell):
             lesson = self.cases.lesson(cell, seed)
             if isinstance(lesson, str):
                 self._record_accuracy(worker, cell, reason=lesson)

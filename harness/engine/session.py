@@ -12,7 +12,7 @@ from typing import Any
 
 from levelfield import reference
 from levelfield.harness.engine.engine import Engine, Progress
-from levelfield.harness.engine.in_hand import InHand, record_death
+from levelfield.harness.engine.in_hand import clear, record_deaths
 from levelfield.harness.environments.sealed import Resolution, cache_folder, resolve
 from levelfield.harness.errors import BadInput, clean
 from levelfield.harness.machine import locks
@@ -270,7 +270,7 @@ def measure(  # noqa: PLR0913 - three by position, the rest are named at every c
     """
     began = time.monotonic()
     store.repair(run)
-    record_death(run)
+    record_deaths(run)
     timing = (timed or not only_gate) and bool(unfinished(run, cells))
     with locks.held_cores(
         cores_folder(),
@@ -287,11 +287,14 @@ def measure(  # noqa: PLR0913 - three by position, the rest are named at every c
             only_gate=only_gate,
             timed=timed,
             budget_seconds=budget_seconds,
+            spare_cores=lambda count: locks.spare_cores(
+                cores_folder(), cores, most=count, run=str(run.path.absolute()), lock=timing
+            ),
         )
         try:
             engine.measure(cells)
         finally:
-            InHand(run.path).clear()
+            clear(run.path)
 
 
 def cores_folder() -> Path:

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from levelfield.harness.machine.resources import (
     worker_variables,
 )
 from levelfield.harness.machine.scratch import remove, roomy
+from levelfield.harness.machine.turns import Turns
 from levelfield.harness.plan.arms import PACKAGE_FOLDER, Arm, models_identity
 from levelfield.harness.plan.cells import Cell
 from levelfield.harness.plan.suite import Effort, Limits
@@ -61,6 +62,7 @@ from levelfield.harness.records.kinds import ProcessRecord
 from levelfield.harness.records.store import Run
 from levelfield.reference.registry import outside, outside_variables
 
+UNTIMED = frozenset({"gate", "memory"})  # purposes of processes of which no time is published
 PADDING_BYTES = 4096  # most padding of the environment, which shifts where the stack begins
 
 
@@ -85,12 +87,17 @@ class StartUp:
 
 @dataclass(frozen=True)
 class Worker:
-    """A running worker. Every request may raise WorkerFailure with the status of its cell."""
+    """A running worker. Every request may raise WorkerFailure with the status of its cell.
+
+    ``cores``: those on which it is timed. ``lane_cores``: those of its lane, on which it does all
+    else; they are the same in the first lane.
+    """
 
     process: WorkerProcess
     arm: Arm
     number: int
     cores: tuple[int, ...]
+    lane_cores: tuple[int, ...]
     scratch: Path  # its arm's own folder
     own: Path  # the folder of this process alone
     limits: Limits
@@ -101,6 +108,16 @@ class Worker:
     def cache(self) -> Path:
         """The arm's private cache."""
         return self.scratch / "cache"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Have the machine alone, for what is timed. Other lanes go on after it."""
+        with self.process.alone():
+            self.process.move(self.lane_cores, self.cores)
+            try:
+                yield
+            finally:
+                self.process.move(self.cores, self.lane_cores)
 
     @contextmanager
     def _held(self, cell: Cell | None) -> Iterator[None]:
@@ -342,7 +359,9 @@ class Workers:
     has folders of its own for its home and its temporary files, which are deleted when it ends.
     ``processes`` counts the processes, including those before a run was resumed. ``cores``: the
     cores to measure on; a worker gets as many as it has threads, from the first one on.
-    ``variables``: the environment variables that the suite declares.
+    ``variables``: the environment variables that the suite declares. ``turns``: those of the run's
+    lanes. ``spare_cores``: further cores, for all lanes but the first; each has as many as the
+    widest cell has threads.
 
     Adapters are trusted code, but damage that one does to another by mistake is reported. A cache
     that changed while none of its arm's processes ran is emptied, with a warning. An arm whose
@@ -357,6 +376,8 @@ class Workers:
     processes: int = 0
     cores: Sequence[int] = field(default_factory=available_cores)
     variables: Mapping[str, str] = field(default_factory=dict)
+    turns: Turns = field(default_factory=Turns)
+    spare_cores: Sequence[int] = ()
     _living: Counter[Path] = field(default_factory=Counter)  # processes, by their cache
     _left: dict[Path, set[Any]] = field(default_factory=dict)  # how the last of them left it
 
@@ -366,7 +387,7 @@ class Workers:
     ) -> Iterator[Worker]:
         """Start a worker for the device and threads of ``cell``. Raises StartFailure."""
         self.processes += 1
-        number, in_hand = self.processes, InHand(self.run.path)
+        number, in_hand = self.processes, InHand(self.run.path, self.turns.number)
         self._refuse_changed(arm)
         # A worker is given no folder that holds files of another arm or lies next to such files.
         scratch = self.scratch / "arms" / f"{_file_name(arm.name)}-{cell.threads}"
@@ -376,34 +397,43 @@ class Workers:
         entries = cache_entries(cache)
         # A short path: multiprocessing puts sockets there, whose paths have 107 bytes at most.
         own_folder = self.scratch / "workers" / str(number)
-        launch = self._launch(arm, cell, number, cache=cache, own=own_folder)
+        cores, lane_cores = self._cores(cell.threads)
+        timed = purpose not in UNTIMED
+        begin_cores = cores if timed else lane_cores
+        launch = self._launch(arm, cell, number, cache=cache, own=own_folder, cores=begin_cores)
         with ExitStack() as stack:
             stack.callback(remove, own_folder)
             self._living[cache] += 1
             stack.callback(self._left_by, cache)
             make_own_folders(own_folder)
             try:
-                with in_hand.held(arm.name, None), roomy(self.scratch):
-                    process = WorkerProcess(launch, timeout_seconds=self.limits.start_seconds)
+                with (
+                    in_hand.held(arm.name, None),
+                    roomy(self.scratch),
+                    self.turns.alone() if timed else nullcontext(),
+                ):
+                    process = self._process(launch)
                     stack.enter_context(process)
                     started, stages = self._begin(process, arm, cell, staged=purpose == "memory")
             except WorkerFailure as failure:
                 raise StartFailure(failure.status, failure.reason, failure.log) from failure
+            process.move(begin_cores, lane_cores)
             worker = Worker(
-                process,
-                arm,
-                number,
-                tuple(launch.cores),
-                scratch,
-                own_folder,
-                self.limits,
-                in_hand,
-                stages,
+                *(process, arm, number, begin_cores, lane_cores, scratch, own_folder),
+                *(self.limits, in_hand, stages),
             )
             self._record(
                 worker, cell, launch, started, purpose=purpose, block=block, entries=entries
             )
             yield worker
+
+    def _cores(self, threads: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the cores on which this lane's next worker is timed, and those of the lane."""
+        cores = tuple(self.cores[:threads])
+        if not self.turns.number:
+            return cores, cores
+        first = (self.turns.number - 1) * len(self.cores)
+        return cores, tuple(self.spare_cores[first : first + threads])
 
     def _refuse_changed(self, arm: Arm) -> None:
         """Raise StartFailure if the arm's adapter or an outside model changed in this run."""
@@ -416,7 +446,16 @@ class Workers:
             reason = "the files of its models changed since the run began; start a new run"
             raise StartFailure("failed", reason)
 
-    def _launch(self, arm: Arm, cell: Cell, number: int, *, cache: Path, own: Path) -> Launch:
+    def _launch(
+        self,
+        arm: Arm,
+        cell: Cell,
+        number: int,
+        *,
+        cache: Path,
+        own: Path,
+        cores: Sequence[int],
+    ) -> Launch:
         """Return how process ``number`` is started; draws its hash seed, then its padding."""
         interpreter = self.resolutions[arm.name].interpreter
         assert interpreter is not None
@@ -432,7 +471,7 @@ class Workers:
         return Launch(
             interpreter=interpreter,
             variables=variables,
-            cores=tuple(self.cores[: cell.threads]),
+            cores=cores,
             packages={
                 "levelfield": PACKAGE_FOLDER,
                 arm.framework.package.split(".")[0]: arm.framework.root,
@@ -441,6 +480,9 @@ class Workers:
             log=self.run.path / "logs" / f"{number:04d}-{_file_name(arm.name)}.log",
             memory_limit_bytes=memory_limit_bytes(self.limits.memory_gib),
         )
+
+    def _process(self, launch: Launch) -> WorkerProcess:
+        return WorkerProcess(launch, timeout_seconds=self.limits.start_seconds, turns=self.turns)
 
     def _begin(
         self, process: WorkerProcess, arm: Arm, cell: Cell, *, staged: bool

@@ -45,6 +45,12 @@ class _Taken:
         for core in [core for core in self.own if core not in keep]:
             os.close(self.own.pop(core))
 
+    def sign(self, run: str) -> None:
+        """Write into the files which run has them."""
+        for descriptor in self.own.values():
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{run} (process {os.getpid()})".encode(), 0)
+
 
 @contextlib.contextmanager
 def held_cores(
@@ -96,6 +102,35 @@ def held_cores(
         locks.release()
 
 
+@contextlib.contextmanager
+def spare_cores(
+    folder: Path, cores: Sequence[int], *, most: int, run: str, lock: bool = True
+) -> Iterator[tuple[int, ...]]:
+    """Yield at most ``most`` further cores that no other run measures on, and keep them locked.
+
+    They are whole physical cores as long as there are some. ``cores``: those that the run has.
+    ``lock``: whether to lock them, which a run that times nothing need not do.
+    """
+    own = topology.with_siblings(cores)
+    candidates = [core for core in available_cores() if core not in own]
+    locks = _Taken()
+    try:
+        if lock:
+            with contextlib.suppress(OSError):  # a warning has said that the folder has no locks
+                place = folder / _boot()
+                with _file(place / "choosing") as choosing:
+                    fcntl.flock(choosing, fcntl.LOCK_EX)
+                    locks = _lock(place, {*candidates})
+                    busy = topology.with_siblings(locks.holders)
+                    candidates = [core for core in candidates if core not in busy]
+        spare = topology.choose(candidates, min(most, len(candidates)))
+        locks.release(keep=topology.with_siblings(spare))
+        locks.sign(run)
+        yield spare
+    finally:
+        locks.release()
+
+
 def _attempt(
     folder: Path, best: tuple[int, ...], fixed: bool, run: str
 ) -> tuple[_Taken, tuple[int, ...]]:
@@ -118,9 +153,7 @@ def _attempt(
         elif len(free) >= len(best) and not fixed:
             cores = topology.choose(free, len(best))
         locks.release(keep=topology.with_siblings(cores))
-        for descriptor in locks.own.values():
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{run} (process {os.getpid()})".encode(), 0)
+        locks.sign(run)
     return locks, cores
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from levelfield.harness.errors import RunFailed
 from levelfield.harness.machine import supervisor
+from levelfield.harness.machine.turns import Turns
 
 SUPERVISE = [sys.executable, "-I", "-S", supervisor.__file__]
 
@@ -34,13 +35,15 @@ def completed(
     variables: Mapping[str, str] | None = None,
     cores: Sequence[int] | None = None,
     memory_limit_bytes: int | None = None,
+    turns: Turns | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end -> exit code, output, errors. It does not outlive the host.
 
     ``variables``: its whole environment; ``cores``: the CPUs it may run on. Without them it has
-    those of the host. ``memory_limit_bytes``: the private memory that it may have. Raises RunFailed
-    if the program cannot be started.
+    those of the host. ``memory_limit_bytes``: the private memory that it may have. ``turns``: those
+    of the run, whose other lanes go on. Raises RunFailed if the program cannot be started.
     """
+    turns = turns or Turns()
     with (
         open(_nameless_file(), "w+", encoding="utf-8", errors="replace") as output,
         open(_nameless_file(), "w+", encoding="utf-8", errors="replace") as errors,
@@ -64,17 +67,29 @@ def completed(
             "memory_limit_bytes": memory_limit_bytes,
         }
         process.stdin.write(json.dumps(request).encode() + b"\n")
-        message: dict[str, Any] = {}
-        while "code" not in message:
-            line = process.stdout.readline()
-            message = json.loads(line or '{"error": "its supervisor was killed"}')
-            if "error" in message:
-                raise RunFailed(f"cannot run {command[0]}: {message['error']}")
+        message = _read(process, command)
+        turns.add_tree(process.pid)
+        try:
+            with turns.away():
+                while "code" not in message:
+                    message = _read(process, command)
+        finally:
+            turns.remove_tree(process.pid)
         process.stdin.close()
         process.wait()
         for stream in (output, errors):
             stream.seek(0)
         return subprocess.CompletedProcess(command, message["code"], output.read(), errors.read())
+
+
+def _read(process: subprocess.Popen[bytes], command: Sequence[str]) -> dict[str, Any]:
+    """Return the next message of a supervisor."""
+    assert process.stdout
+    line = process.stdout.readline()
+    message: dict[str, Any] = json.loads(line or '{"error": "its supervisor was killed"}')
+    if "error" in message:
+        raise RunFailed(f"cannot run {command[0]}: {message['error']}")
+    return message
 
 
 def _nameless_file() -> int:

@@ -95,6 +95,15 @@ def send(number: signal.Signals, pids: list[int]) -> None:
             os.kill(pid, number)
 
 
+def move(root: int, core_of: dict[int, int]) -> None:
+    """Let every thread of the descendants run on ``core_of[core]`` in place of each core."""
+    for pid in descendants(root):
+        for task in map(int, _tasks(pid)):
+            with contextlib.suppress(OSError):  # the thread has ended
+                cores = os.sched_getaffinity(task)
+                os.sched_setaffinity(task, {core_of.get(core, core) for core in cores})
+
+
 def kill(find: Callable[[], list[int]]) -> list[tuple[int, str]]:
     """Kill the processes that ``find`` lists until none are left.
 

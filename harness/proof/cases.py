@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from levelfield.harness.machine.cgroups import oom_kills
 from levelfield.harness.machine.resources import memory_limit_bytes, reference_variables
 from levelfield.harness.machine.scratch import refuse_full, remove, scratch_folder
 from levelfield.harness.machine.supervised import completed
+from levelfield.harness.machine.turns import Turns
 from levelfield.harness.plan.cells import Cell
 from levelfield.harness.plan.suite import Suite
 from levelfield.harness.proof.lessons import Expected, Lesson, draw_lesson, expected_curve
@@ -81,10 +82,14 @@ def _failed(
 
 @dataclass
 class Cases:
-    """Writes case files below ``scratch`` and remembers them; the answers stay with the host."""
+    """Writes case files below ``scratch`` and remembers them; the answers stay with the host.
+
+    If two lanes of ``turns`` ask for the same work at the same time, the second one waits.
+    """
 
     suite: Suite
     scratch: Path
+    turns: Turns = field(default_factory=Turns)
     _solved: dict[tuple[str, str, int], tuple[CaseFile, Case, Answers]] = field(
         default_factory=dict
     )
@@ -97,6 +102,7 @@ class Cases:
     )
     _learned: dict[tuple[str, str, int, int, str], Expected] = field(default_factory=dict)
     _unsolved: dict[tuple[Any, ...], WorkerFailure] = field(default_factory=dict)
+    _under_way: set[tuple[Any, ...]] = field(default_factory=set)
 
     def solved(self, cell: Cell) -> tuple[CaseFile, Case, Answers]:
         """Return the case of a cell, solved by the reference in a process of its own.
@@ -104,10 +110,21 @@ class Cases:
         Raises WorkerFailure if the reference cannot: that costs the cells of this case alone.
         """
         key = (cell.model, cell.preset, cell.batch)
-        if key not in self._solved:
-            case, answers = self._solve(cell)
-            self._solved[key] = (self._file("case", key, lambda: case), case, answers)
+        with self._by_one_lane("case", *key):
+            if key not in self._solved:
+                case, answers = self._solve(cell)
+                self._solved[key] = (self._file("case", key, lambda: case), case, answers)
         return self._solved[key]
+
+    @contextlib.contextmanager
+    def _by_one_lane(self, *work: Any) -> Iterator[None]:
+        """Wait until no other lane does this work, then do it."""
+        self.turns.wait_until(lambda: work not in self._under_way)
+        self._under_way.add(work)
+        try:
+            yield
+        finally:
+            self._under_way.discard(work)
 
     def _solve(self, cell: Cell) -> tuple[Case, Answers]:
         # This folder is unknown to the workers, and deleted before the case is available to them.
@@ -136,24 +153,25 @@ class Cases:
         """
         optimizer = cell.optimizer or ""
         key = (cell.model, cell.preset, cell.batch, cell.phase, optimizer, draw)
-        if key not in self._closings:
-            _, case, answers = self.solved(cell)
-            with scratch_folder() as folder:
-                gate, closing = folder / "gate.npz", folder / "answers.npz"
-                write_answers(answers, gate)
-                self._reference(
-                    ("levelfield.reference.closing", *key),
-                    *(cell.model, cell.preset, str(cell.batch), str(self.suite.seed)),
-                    *(str(case.attempt), cell.phase, optimizer, str(draw)),
-                    *(str(gate), str(closing)),
+        with self._by_one_lane("closing", *key):
+            if key not in self._closings:
+                _, case, answers = self.solved(cell)
+                with scratch_folder() as folder:
+                    gate, closing = folder / "gate.npz", folder / "answers.npz"
+                    write_answers(answers, gate)
+                    self._reference(
+                        ("levelfield.reference.closing", *key),
+                        *(cell.model, cell.preset, str(cell.batch), str(self.suite.seed)),
+                        *(str(case.attempt), cell.phase, optimizer, str(draw)),
+                        *(str(gate), str(closing)),
+                    )
+                    expected = read_closing(closing)
+                final_case = closing_case(case, draw)
+                self._closings[key] = (
+                    self._file("closing", key, lambda: final_case),
+                    final_case,
+                    expected,
                 )
-                expected = read_closing(closing)
-            final_case = closing_case(case, draw)
-            self._closings[key] = (
-                self._file("closing", key, lambda: final_case),
-                final_case,
-                expected,
-            )
         return self._closings[key]
 
     def _reference(self, task: tuple[Any, ...], *arguments: str) -> str:
@@ -172,6 +190,7 @@ class Cases:
             [sys.executable, "-P", "-m", module, *arguments],
             variables={**reference_variables(), **outside_variables()},
             memory_limit_bytes=memory_limit_bytes(self.suite.limits.memory_gib),
+            turns=self.turns,
         )
         if process.returncode:
             status, reason = _failed(process, out_of_memory=oom_kills() != killed)
@@ -217,22 +236,23 @@ class Cases:
         """
         optimizer = cell.optimizer or "sgd"
         key = (cell.model, cell.preset, cell.batch, seed, optimizer)
-        if key not in self._learned:
-            drawn = self.lesson(cell, seed)
-            assert not isinstance(drawn, str)
-            _, lesson = drawn
-            # The file that workers read is not used: a worker may have changed it.
-            with scratch_folder() as folder:
-                path = folder / "case.npz"
-                write_case(lesson.case, path)
-                counts = str(lesson.epochs), str(lesson.train_sets)
-                self._reference(
-                    ("levelfield.reference.learning", *key),
-                    *(str(path), optimizer, *counts, str(folder)),
-                )
-                runs = [read_learned(folder / f"learned-{n}.npz") for n in range(RUNS)]
-            curves = [lesson.curve(run.train_losses, run.outputs) for run in runs]
-            self._learned[key] = expected_curve(curves)
+        with self._by_one_lane("lesson", *key):
+            if key not in self._learned:
+                drawn = self.lesson(cell, seed)
+                assert not isinstance(drawn, str)
+                _, lesson = drawn
+                # The file that workers read is not used: a worker may have changed it.
+                with scratch_folder() as folder:
+                    path = folder / "case.npz"
+                    write_case(lesson.case, path)
+                    counts = str(lesson.epochs), str(lesson.train_sets)
+                    self._reference(
+                        ("levelfield.reference.learning", *key),
+                        *(str(path), optimizer, *counts, str(folder)),
+                    )
+                    runs = [read_learned(folder / f"learned-{n}.npz") for n in range(RUNS)]
+                curves = [lesson.curve(run.train_losses, run.outputs) for run in runs]
+                self._learned[key] = expected_curve(curves)
         return self._learned[key]
 
     def _file(self, kind: str, key: tuple[str | int, ...], draw: Callable[[], Case]) -> CaseFile:

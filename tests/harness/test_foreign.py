@@ -481,20 +481,20 @@ def test_an_arm_that_kills_the_measuring_process_is_failed_when_that_died_twice(
     assert exit_code(resume, folder) == -signal.SIGKILL
     assert exit_code(resume, folder) == 0
     assert statuses(folder) == {"well": ("ok", ""), killer: ("failed", in_hand.REASON)}
-    assert not (folder / "in-hand").exists()
+    assert not [*folder.glob("in-hand*")]
 
 
 def test_an_interruption_and_an_error_leave_no_note(
     foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*arguments: Any) -> None:
-        assert (tmp_path / "run" / "in-hand").exists()
+        assert (tmp_path / "run" / "in-hand-0").exists()
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("levelfield.harness.engine.qualification.Qualification._check", interrupt)
         run(tmp_path, "well")
-    assert not (tmp_path / "run" / "in-hand").exists()
+    assert not [*(tmp_path / "run").glob("in-hand*")]
     resume(tmp_path / "run")
     assert statuses(tmp_path / "run") == {"well": ("ok", "")}
     kinds = [record["record"] for record in store.read_records(store.open_run(tmp_path / "run"))]
@@ -576,5 +576,5 @@ def test_only_two_deaths_in_a_row_at_one_point_condemn_a_cell(kinds: str, blamed
 
 @pytest.mark.parametrize("content", ["", "null", "[1]", "{}", '{"arm": 1}', "x" * 600])
 def test_a_note_that_is_no_note_is_none(tmp_path: Path, content: str) -> None:
-    (tmp_path / "in-hand").write_text(content)
+    (tmp_path / "in-hand-0").write_text(content)
     assert in_hand.InHand(tmp_path).left() is None

@@ -25,6 +25,7 @@ from levelfield.harness.engine.process import LOG_LIMIT_BYTES, Launch, WorkerPro
 from levelfield.harness.errors import RunFailed, WorkerFailure
 from levelfield.harness.machine import noise, supervised
 from levelfield.harness.machine.resources import available_cores
+from levelfield.harness.machine.turns import Turns
 from levelfield.harness.proof.replies import StartReply
 from tests.support.processes import PATIENCE_SECONDS, alive, wait_until
 
@@ -665,6 +666,7 @@ def test_a_reply_that_has_begun_may_be_read_to_its_end_after_the_host_was_stoppe
     replies, reply = os.pipe()
     status, other = os.pipe()
     worker = object.__new__(WorkerProcess)
+    worker._turns = Turns()
     worker._replies, worker._status = replies, os.fdopen(status, "rb")  # type: ignore[assignment]
     clock = itertools.chain([0.0, 0.0], itertools.repeat(1000.0))  # stopped after the first chunk
     monkeypatch.setattr(process.time, "monotonic", lambda: next(clock))
