@@ -85,6 +85,16 @@ class Compared:
     agreements: tuple[Agreement, ...]
     left_out: tuple[str, ...]
 
+    @property
+    def decides(self) -> bool:
+        """Whether the sessions give any verdict on a change, be it "open"."""
+        return any(change.word not in (NO_CONTROL, OTHER_MACHINE) for change in self.changes)
+
+    def slower_than(self, limit: float) -> list[Change]:
+        """Return the arms that became slower by more than a share, the worst first."""
+        slower = [c for c in self.changes if c.word == "slower" and c.ratio > 1 + limit]
+        return sorted(slower, key=lambda change: -change.ratio)
+
 
 def compare(before: Path, after: Path) -> Compared:
     """Compare two sessions. Raises BadInput if they have nothing to compare."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,15 +12,27 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from levelfield.harness.cli.terminal import TextTable, print_json, terminal
-from levelfield.harness.errors import clean
+from levelfield.harness.errors import BadInput, RunFailed, clean
 
 if TYPE_CHECKING:
-    from levelfield.harness.analysis.sessions import Change
+    from levelfield.harness.analysis.sessions import Change, Compared
+
+NAMED_OFFENDERS = 3  # in the line of a gate that fails
 
 
 def compare_command(
     before: Annotated[Path, typer.Argument(help="Folder of the earlier run.")],
     after: Annotated[Path, typer.Argument(help="Folder of the later run.")],
+    fail_above: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Exit with 1 if an arm became slower by more than this share, such as 5%.",
+        ),
+    ] = None,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print a comment for a pull request.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what changed between two runs of a suite, and whether their verdicts agree.
@@ -26,21 +40,90 @@ def compare_command(
     The runs are not interleaved. Each arm is first compared with an anchor in its own run.
     Runs on different machines get no verdict.
     Arms are matched by name, or by name without version, such as jax@0.9.2:jit and jax:jit.
+
+    With --fail-above, runs that give no verdict exit with 1 as well: nothing shows that they are
+    as fast as before. A change that is open does not fail.
     """
+    if as_json and as_markdown:
+        raise BadInput("--json and --markdown are two forms of one output; choose one of them")
+    limit = None if fail_above is None else _share(fail_above)
     # Imported here because pandas takes longer to load than most commands to run.
-    from levelfield.harness.analysis.sessions import OTHER_MACHINE, compare
+    from levelfield.harness.analysis.sessions import compare
 
     compared = compare(before, after)
-    changes, agreements = compared.changes, compared.agreements
     if as_json:
-        content = {
+        _print_json(compared)
+    elif as_markdown:
+        terminal().print(_markdown(compared), soft_wrap=True, markup=False)
+    else:
+        _show(compared)
+    if limit is not None:
+        _refuse_slower(compared, limit)
+
+
+def _share(text: str) -> float:
+    """Return a share that is written as 5% or 0.05. Raises BadInput."""
+    number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
+    try:
+        share = float(number) / (100 if percent else 1)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share < math.inf:
+        raise BadInput(f"--fail-above: {text!r} is no share of 0 or more; write 5% or 0.05")
+    return share
+
+
+def _refuse_slower(compared: Compared, limit: float) -> None:
+    """Raise RunFailed if an arm became slower by more than ``limit``, or if nothing can say so."""
+    from levelfield.harness.report.text import significant
+
+    if not compared.decides:
+        reasons = ", ".join(dict.fromkeys(change.word for change in compared.changes))
+        raise RunFailed(
+            f"these runs give no verdict ({reasons}), so nothing shows that no arm became slower by"
+            f" more than {100 * limit:.3g} %; run the suite twice on one machine, with an A/A twin"
+        )
+    offenders = compared.slower_than(limit)
+    if not offenders:
+        return
+    named = [
+        f"{change.after} in {change.comparison}: {significant(change.ratio, 4)}"
+        f" ({significant(change.low, 4)} to {significant(change.high, 4)})"
+        for change in offenders[:NAMED_OFFENDERS]
+    ]
+    more = len(offenders) - len(named)
+    named += [f"and {more} more"] if more else []
+    raise RunFailed(f"slower by more than {100 * limit:.3g} %: {'; '.join(named)}")
+
+
+def _print_json(compared: Compared) -> None:
+    print_json(
+        {
             "machines": compared.machines,
             "left_out": compared.left_out,
-            "changes": [asdict(change) for change in changes],
-            "verdicts": [asdict(agreement) for agreement in agreements],
+            "changes": [asdict(change) for change in compared.changes],
+            "verdicts": [asdict(agreement) for agreement in compared.agreements],
         }
-        print_json(content)
-        return
+    )
+
+
+def _markdown(compared: Compared) -> str:
+    """Return the changes as Markdown: a heading with their counts, then a table."""
+    import pandas
+
+    from levelfield.harness.report.text import markdown_table
+
+    counts = Counter(change.word for change in compared.changes)
+    heading = ", ".join(f"{count} {word}" for word, count in sorted(counts.items()))
+    cells = pandas.DataFrame(_rows(compared.changes), columns=pandas.Index(list(_COLUMNS)))
+    table = markdown_table(cells, left=("comparison", "arm", "verdict"))
+    return f"### Levelfield: {heading}\n\n{_CAPTION}.\n\n{table}"
+
+
+def _show(compared: Compared) -> None:
+    from levelfield.harness.analysis.sessions import OTHER_MACHINE
+
+    changes, agreements = compared.changes, compared.agreements
     console = terminal()
     if compared.machines:
         machines = "; ".join(compared.machines)
@@ -64,13 +147,23 @@ def compare_command(
             console.print(clean(f"contradiction in {agreement.comparison}: {pair}: {ends}"))
 
 
+_CAPTION = "Seconds of the second run over those of the first"
+_COLUMNS = {
+    **dict.fromkeys(("comparison", "arm"), "name"),
+    **dict.fromkeys(("against anchor", "95 % interval", "unprotected"), "number"),
+    "verdict": "status",
+}
+
+
 def _table(changes: Sequence[Change]) -> TextTable:
-    """The changes of all arms, a row for each."""
+    """Return the changes of all arms, a row for each."""
+    return TextTable(_COLUMNS, _rows(changes), _CAPTION)
+
+
+def _rows(changes: Sequence[Change]) -> list[tuple[str, ...]]:
     from levelfield.harness.report.text import significant
 
-    kinds = {**dict.fromkeys(("comparison", "arm"), "name"), "against anchor": "number"}
-    kinds |= {"95 % interval": "number", "unprotected": "number", "verdict": "status"}
-    rows = [
+    return [
         (
             change.comparison,
             change.after if change.before == change.after else f"{change.before} -> {change.after}",
@@ -81,4 +174,3 @@ def _table(changes: Sequence[Change]) -> TextTable:
         )
         for change in changes
     ]
-    return TextTable(kinds, rows, "Seconds of the second run over those of the first")

@@ -14,11 +14,10 @@ from rich.progress import (
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 
 if TYPE_CHECKING:
-    from levelfield.harness.engine.engine import Progress as Listener
+    from levelfield.harness.engine.state import Progress as Listener
     from levelfield.harness.plan.cells import Cell
 
 LINE_SECONDS = 15.0  # between lines about stages, where no terminal shows a bar
@@ -37,12 +36,19 @@ def watched(console: Console, total: int) -> Iterator[Listener]:
         BarColumn(bar_width=20),
         TaskProgressColumn(),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[left]}", markup=False),
         TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=console, auto_refresh=False, transient=True) as progress:
         yield _Bar(progress)
+
+
+def left(seconds: float | None) -> str:
+    """Say how long a run still takes at most, in whole minutes; "" if that is not known."""
+    if seconds is None:
+        return ""
+    hours, minutes = divmod(max(1, round(seconds / 60)), 60)
+    return f"at most {hours} h {minutes:02} min" if hours else f"at most {minutes} min"
 
 
 class _Lines:
@@ -52,9 +58,9 @@ class _Lines:
         self._console, self._total, self._done = console, total, 0
         self._line_seconds = time.monotonic()  # when the last line was printed
 
-    def stage(self, text: str, done: float) -> None:
+    def stage(self, text: str, done: float, left_seconds: float | None) -> None:
         if time.monotonic() - self._line_seconds >= LINE_SECONDS:
-            self._say(f"{done:.0%} {text}")
+            self._say(" ".join(filter(None, [f"{done:.0%}", left(left_seconds), text])))
 
     def cell_done(self, cell: Cell) -> None:
         self._done += 1
@@ -69,10 +75,10 @@ class _Bar:
     """One bar over the whole run."""
 
     def __init__(self, progress: Progress) -> None:
-        self._progress, self._task = progress, progress.add_task("", total=1.0)
+        self._progress, self._task = progress, progress.add_task("", total=1.0, left="")
 
-    def stage(self, text: str, done: float) -> None:
-        self._progress.update(self._task, completed=done, description=text)
+    def stage(self, text: str, done: float, left_seconds: float | None) -> None:
+        self._progress.update(self._task, completed=done, description=text, left=left(left_seconds))
         self._progress.refresh()
 
     def cell_done(self, cell: Cell) -> None:

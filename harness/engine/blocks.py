@@ -19,7 +19,8 @@ from dataclasses import dataclass, field, replace
 from levelfield.harness.engine.closing import ClosingGate
 from levelfield.harness.engine.process import WorkerProcess
 from levelfield.harness.engine.qualification import Calibration
-from levelfield.harness.engine.workers import StartFailure, Worker, Workers
+from levelfield.harness.engine.requests import Worker
+from levelfield.harness.engine.workers import StartFailure, Workers
 from levelfield.harness.errors import WorkerFailure
 from levelfield.harness.machine import disturbance, gpu, noise, supervisor
 from levelfield.harness.machine.gpu import GpuReading
@@ -138,7 +139,8 @@ class Blocks:
     """Runs the blocks of a run.
 
     ``ended`` is called when the worker of a cell fails; the cell is not measured any more.
-    ``calibrations``: cell id -> its frozen slice.
+    ``calibrations``: cell id -> its frozen slice. ``closing_seconds``: how long all closing gates took
+    so far.
     """
 
     run: Run
@@ -151,6 +153,7 @@ class Blocks:
     ended: Ended
     stage: Callable[[str], None]
     failed: set[str] = field(default_factory=set)
+    closing_seconds: float = 0.0
 
     def run_block(self, number: int, cells: Sequence[Cell], *, residency: str, rounds: int) -> None:
         """Run one block over the comparisons of ``cells``.
@@ -443,6 +446,7 @@ class _Block:
             return
         calibration = self.parent.calibrations[cell.id]
         worker.process.resume()
+        began = time.monotonic()
         try:
             status, reason = closing.close(
                 worker,
@@ -454,6 +458,7 @@ class _Block:
             )
         except WorkerFailure as failure:
             status, reason = failure.status, failure.reason
+        self.parent.closing_seconds += time.monotonic() - began
         if worker.process.alive:
             worker.process.park()
         if status != "ok":

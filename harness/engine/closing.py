@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from levelfield.harness.engine.workers import Worker
+from levelfield.harness.engine.requests import Worker
 from levelfield.harness.errors import WorkerFailure
 from levelfield.harness.plan.arms import Arm
 from levelfield.harness.plan.cells import Cell

@@ -111,11 +111,13 @@ def run_side_by_side(turns: Turns, lanes: Sequence[Callable[[], None]]) -> None:
         raise errors[0]
 
 
-def prepare(cases: Cases, cells: Sequence[Cell], seeds: Callable[[Cell], range]) -> Iterator[None]:
+def prepare(
+    cases: Cases, cells: Sequence[Cell], seeds: Callable[[Cell], range], *, timed: bool
+) -> Iterator[None]:
     """Solve what the cells need of the reference, a task for each step of this iterator.
 
-    ``seeds``: those of a cell's lessons. A task that fails is the failure of the cell that needs
-    it.
+    ``seeds``: those of a cell's lessons. ``timed``: whether the cells will need a closing case,
+    too. A task that fails is the failure of the cell that needs it.
     """
     for cell in cells:
         with suppress(WorkerFailure):
@@ -125,5 +127,6 @@ def prepare(cases: Cases, cells: Sequence[Cell], seeds: Callable[[Cell], range])
                 if not isinstance(cases.lesson(cell, seed), str):
                     cases.learned(cell, seed)
                     yield
-            cases.closing(cell)
-            yield
+            if timed:
+                cases.closing(cell)
+                yield

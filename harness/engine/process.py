@@ -174,7 +174,7 @@ class WorkerProcess:
 
     def move(self, begin: Sequence[int], end: Sequence[int]) -> None:
         """Move the process tree from the cores ``begin`` to as many cores ``end``."""
-        if self.alive:
+        if self.alive and begin != end:
             supervisor.move(self._supervisor.pid, dict(zip(begin, end, strict=True)))
 
     def cpu_seconds(self) -> float:

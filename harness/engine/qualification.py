@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
 from levelfield.harness.analysis import roofline
-from levelfield.harness.engine.workers import Worker
+from levelfield.harness.engine.requests import Worker
 from levelfield.harness.errors import WorkerFailure
 from levelfield.harness.machine import ceilings
 from levelfield.harness.machine.ceilings import Ceiling
@@ -89,6 +90,7 @@ class Qualification:
     cores: Sequence[int]
     twins: Collection[str] = ()
     timed: bool = True
+    startup_seconds: dict[str, float] = field(default_factory=dict)  # by cell id
 
     def qualify(self, worker: Worker, cell: Cell) -> tuple[str, str]:
         """Return ("ok", "") or the status in which the cell ends, with its reason."""
@@ -118,7 +120,9 @@ class Qualification:
         self.stage(f"{cell.title}: start-up")
         path, case, answers = self.cases.solved(cell)
         with worker.alone() if self.timed else nullcontext():
+            began = time.monotonic()
             startup = worker.start_up(cell, path)
+            self.startup_seconds[cell.id] = time.monotonic() - began
         self.stage(f"{cell.title}: gate")
         worker.load(cell, path)
         outcome = gate.judge(

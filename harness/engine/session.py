@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from levelfield import reference
-from levelfield.harness.engine.engine import Engine, Progress
+from levelfield.harness.engine.engine import Engine
 from levelfield.harness.engine.in_hand import clear, record_deaths
+from levelfield.harness.engine.state import Progress
 from levelfield.harness.environments.sealed import Resolution, cache_folder, resolve
 from levelfield.harness.errors import BadInput, clean
 from levelfield.harness.machine import locks

@@ -25,7 +25,7 @@ class Told:
     say: Say
     _said: float = 0.0
 
-    def stage(self, text: str, done: float) -> None:
+    def stage(self, text: str, done: float, left_seconds: float | None) -> None:
         """Report the current stage."""
         if time.monotonic() - self._said > 10:
             self._said = time.monotonic()

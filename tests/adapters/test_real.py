@@ -25,7 +25,8 @@ from levelfield import reference
 from levelfield.harness.analysis.comparisons import comparisons_of
 from levelfield.harness.analysis.summary import summary
 from levelfield.harness.engine import session
-from levelfield.harness.engine.workers import Worker, Workers
+from levelfield.harness.engine.requests import Worker
+from levelfield.harness.engine.workers import Workers
 from levelfield.harness.environments import sealed
 from levelfield.harness.machine.resources import available_cores, cache_entries
 from levelfield.harness.plan.arms import arms, get_arm

@@ -19,7 +19,8 @@ from threadpoolctl import threadpool_limits
 
 from levelfield import reference
 from levelfield.harness.engine import session
-from levelfield.harness.engine.workers import Worker, Workers
+from levelfield.harness.engine.requests import Worker
+from levelfield.harness.engine.workers import Workers
 from levelfield.harness.environments import sealed
 from levelfield.harness.plan.arms import get_arm
 from levelfield.harness.plan.cells import plan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from scipy import stats
 
 from levelfield.harness.analysis.sessions import Change, compare, welch
 from levelfield.harness.cli.compare import compare_command
-from levelfield.harness.errors import BadInput
+from levelfield.harness.errors import BadInput, RunFailed
 from levelfield.harness.statistics.estimates import estimate
 from tests.support.sessions import SAME, session
 
@@ -136,3 +137,53 @@ def test_default_and_tuned_arms_are_compared_apart(tmp_path: Path) -> None:
     names = {change.comparison for change in compare(*runs).changes}
     task = "mlp, small, training, 32, adam, float32, cpu, 2"
     assert names == {task, f"{task}, tuned"}
+
+
+def gate(*runs: Path, **options: Any) -> str:
+    """What a gate says that fails; "" for one that passes."""
+    try:
+        compare_command(*runs, **options)
+    except RunFailed as failure:
+        return str(failure)
+    return ""
+
+
+def test_a_gate_fails_where_an_arm_became_slower_by_more_than_its_share(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = session(tmp_path, "before", 1)
+    slower = session(tmp_path, "after", 2, speed={**SAME, "jax:jit": 0.96})  # of 0.8: 1.2
+    says = gate(before, slower, fail_above="5%")
+    assert says.startswith("slower by more than 5 %: jax:jit in ")
+    assert "\n" not in says and "flax" not in says
+    assert gate(before, slower, fail_above="0.05") == says
+    assert gate(before, slower, fail_above="50%") == ""
+    assert gate(slower, before, fail_above="5%") == "", "faster is no fault"
+    assert gate(before, slower) == ""
+    capsys.readouterr()
+
+
+def test_a_gate_without_a_verdict_fails(tmp_path: Path) -> None:
+    before, after = session(tmp_path, "before", 1), session(tmp_path, "after", 2, twin=False)
+    assert gate(before, after, fail_above="5%").startswith("these runs give no verdict (no A/A ")
+
+
+@pytest.mark.parametrize("share", ["5 percent", "-1%", "nan", "inf", "", "%", "1e400"])
+def test_a_share_that_is_none_is_refused(share: str) -> None:
+    with pytest.raises(BadInput, match=r"is no share of 0 or more; write 5% or 0\.05"):
+        compare_command(Path("a"), Path("b"), fail_above=share)
+    with pytest.raises(BadInput, match="choose one of them"):
+        compare_command(Path("a"), Path("b"), as_json=True, as_markdown=True)
+
+
+def test_a_comment_for_a_pull_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = session(tmp_path, "before", 1)
+    after = session(tmp_path, "after", 2, speed={**SAME, "jax:jit": 0.96})
+    compare_command(before, after, as_markdown=True)
+    heading, _, caption, _, names, rule, *rows = capsys.readouterr().out.splitlines()
+    assert heading.startswith("### Levelfield: ") and "1 slower" in heading
+    assert caption == "Seconds of the second run over those of the first."
+    assert names.startswith("| comparison | arm | against anchor | 95 % interval |")
+    assert rule.startswith("| :--- | :--- | ---: |")
+    assert [row.split(" | ")[1] for row in rows] == ["jax:jit", "flax:jit"]
+    assert rows[0].endswith("| slower |")

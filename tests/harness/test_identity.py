@@ -17,8 +17,9 @@ from levelfield.harness.analysis.history import history
 from levelfield.harness.analysis.sessions import OTHER_MACHINE, compare
 from levelfield.harness.analysis.verdicts import judge
 from levelfield.harness.cli.application import app
+from levelfield.harness.cli.compare import compare_command
 from levelfield.harness.engine import session
-from levelfield.harness.errors import BadInput
+from levelfield.harness.errors import BadInput, RunFailed
 from levelfield.harness.machine.describe import describe_machine, difference
 from levelfield.harness.records import store
 from levelfield.harness.records.frames import load
@@ -234,6 +235,8 @@ def test_runs_on_unlike_machines_have_none(tmp_path: Path) -> None:
         OTHER_MACHINE
     }
     assert compared.changes[0].ratio == pytest.approx(2.0, rel=0.05)
+    with pytest.raises(RunFailed, match=r"these runs give no verdict \(other machine\)"):
+        compare_command(*runs, fail_above="5%")
     steps = history(runs)
     assert steps.machines == ("a and b: available cores 2, now 1",)
     assert {step.change.word for step in steps.steps} == {OTHER_MACHINE}

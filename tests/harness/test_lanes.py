@@ -17,11 +17,11 @@ from typing import Any, cast
 
 import pytest
 
-from levelfield.harness.engine import engine, lanes, session
+from levelfield.harness.engine import lanes, qualifier, session
 from levelfield.harness.engine.lanes import Group, Queue, run_side_by_side
 from levelfield.harness.engine.process import Launch, WorkerProcess
 from levelfield.harness.engine.qualification import Qualification
-from levelfield.harness.engine.workers import Worker
+from levelfield.harness.engine.requests import Worker
 from levelfield.harness.errors import RunFailed, WorkerFailure
 from levelfield.harness.machine import locks, supervisor, topology
 from levelfield.harness.machine.locks import CoresInUse, held_cores, spare_cores
@@ -269,7 +269,10 @@ def test_work_that_two_lanes_need_is_done_once(
     assert len(solved) == 1
 
 
-def test_a_task_that_fails_ahead_is_the_failure_of_the_cell_that_needs_it() -> None:
+@pytest.mark.parametrize(("timed", "closings"), [(True, ["good closing"]), (False, [])])
+def test_a_task_that_fails_ahead_is_the_failure_of_the_cell_that_needs_it(
+    timed: bool, closings: list[str]
+) -> None:
     asked = []
 
     class Failing:
@@ -288,9 +291,9 @@ def test_a_task_that_fails_ahead_is_the_failure_of_the_cell_that_needs_it() -> N
             asked.append(f"{cell} closing")
 
     cells = cast(Sequence[Cell], ["bad", "good"])
-    steps = lanes.prepare(cast(Cases, Failing()), cells, lambda _: range(2))
-    assert len([*steps]) == 3
-    assert asked == ["bad", "good", "good 0", "good closing"]
+    steps = lanes.prepare(cast(Cases, Failing()), cells, lambda _: range(2), timed=timed)
+    assert len([*steps]) == 2 + len(closings)
+    assert asked == ["bad", "good", "good 0", *closings]
 
 
 # -- spare cores ------------------------------------------------------------------------------
@@ -470,7 +473,7 @@ def test_after_a_death_one_cell_at_a_time_is_in_hand(
         sides.append(len(works))
         run_side_by_side(turns, works)
 
-    monkeypatch.setattr(engine, "run_side_by_side", counted)
+    monkeypatch.setattr(qualifier, "run_side_by_side", counted)
     child = os.fork()
     if child == 0:
         monkeypatch.setattr(

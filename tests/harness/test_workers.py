@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from levelfield.harness.engine import session
+from levelfield.harness.engine.requests import Worker
 from levelfield.harness.engine.workers import (
     ForeignFiles,
     StartFailure,
-    Worker,
     Workers,
     _file_name,
 )

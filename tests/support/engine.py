@@ -29,7 +29,7 @@ RunModes = Callable[..., Path]  # the fixture run_modes
 class Silent:
     """Progress without a reader."""
 
-    def stage(self, text: str, done: float) -> None:
+    def stage(self, text: str, done: float, left_seconds: float | None) -> None:
         pass
 
     def cell_done(self, cell: Cell) -> None:
