@@ -17,12 +17,18 @@ GONE = (errno.EPIPE, errno.ECONNRESET, errno.EIO)  # the reader has left or want
 
 
 class Screen(io.FileIO):
-    """A standard stream; ``lost`` is the first error of a write, after which all is dropped."""
+    """A standard stream; ``lost`` is the first error of a write, after which all is dropped.
+
+    ``missing``: whether the stream was closed when the command started.
+    """
 
     lost: OSError | None = None
+    missing = False
 
     def write(self, data: Any, /) -> int:
         """Write, or drop the data. Returns the number of bytes as if they were written."""
+        if self.missing and self.lost is None:
+            self.lost = OSError(errno.EBADF, "it is closed")
         if self.lost is not None:
             return memoryview(data).nbytes
         try:
@@ -38,13 +44,16 @@ class Screen(io.FileIO):
 
 def protect() -> Screen:
     """Replace the standard streams by such that raise no OSError; return standard output's."""
+    closed_streams = set()
     for number in (0, 1, 2):
         # Otherwise a file that is opened later would get the number of a closed stream.
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+            closed_streams.add(number)
     output, errors = Screen(1, "w", closefd=False), Screen(2, "w", closefd=False)
+    output.missing = 1 in closed_streams
     sys.stdout = _text(output, sys.stdout, by_lines=output.isatty())
     sys.stderr = _text(errors, sys.stderr, by_lines=True)
     return output

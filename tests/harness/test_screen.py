@@ -8,7 +8,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_mlp_run(folder, arms=arms, phases=("inference",), statuses=statuses)
 
 
-def typed(*words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+def typed(
+    *words: str | Path, before: Sequence[str] = (), **options: Any
+) -> subprocess.CompletedProcess[str]:
     variables = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("variables", {})}
     streams = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     return subprocess.run(
-        [*COMMAND, *words], env=variables, text=True, check=False, **{**streams, **options}
+        [*before, *COMMAND, *words], env=variables, text=True, check=False, **{**streams, **options}
     )
 
 
@@ -83,6 +85,23 @@ def test_help_that_cannot_be_written_is_no_fault(
     done = typed("--help", stdout=output)
     os.close(output)
     assert (done.returncode, done.stderr) == (code, line)
+
+
+CLOSING = ("sh", "-c", 'exec "$@" >&-', "sh")  # a shell that closes a command's standard output
+CLOSED = "levelfield: cannot write to standard output: it is closed\n"
+
+
+@pytest.mark.parametrize("command", ["--help", "--version", "list suites", "list suites --json"])
+def test_a_closed_standard_output_costs_one_line(command: str) -> None:
+    done = typed(*command.split(), before=CLOSING)
+    assert (done.returncode, done.stderr) == (1, CLOSED)
+
+
+def test_a_mistake_keeps_its_line_and_exit_code_where_standard_output_is_closed() -> None:
+    done = typed("run", "quik", before=CLOSING)
+    assert done.returncode == 2
+    assert done.stderr.startswith("levelfield: unknown suite 'quik'")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("opened", [closed_pipe, full_disk])
