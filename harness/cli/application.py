@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,6 +28,10 @@ from levelfield.harness.cli.signals import Interrupted
 from levelfield.harness.errors import FULL_DISK, LevelfieldError, clean
 from levelfield.harness.plan.suite import add_installed_models
 from levelfield.reference.errors import BadDefinition, UnknownName
+
+_PROGRAM = "levelfield"
+# The parent of all mistakes of usage, to which typer gives no public name.
+_UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -80,7 +84,12 @@ def answer() -> int:
     """Carry out the command of ``sys.argv`` -> its exit code. An error costs one line."""
     warnings.showwarning = _warn
     try:
-        app()
+        # Not standalone, because typer would write four lines about a mistake of usage.
+        return int(app(prog_name=_PROGRAM, standalone_mode=False) or 0)
+    except _UsageError as error:
+        return _misused(error)
+    except typer.Abort:
+        return _failed("the input ended too early; type the command again", 1)
     except Interrupted as interrupted:
         return _failed("interrupted", interrupted.code)
     except SystemExit as ended:
@@ -91,7 +100,36 @@ def answer() -> int:
         return _failed(str(error), error.exit_code)
     except OSError as error:
         return _of_the_system(error)
-    return 0
+
+
+def _misused(error: Any) -> int:
+    """Say what is wrong with the usage of a command, in a line -> the exit code."""
+    context, words = error.ctx, error.format_message()
+    if context is not None and words == context.get_help():  # of a group without a command
+        print(words, file=sys.stderr)
+        return 2
+    parts = [words[:1].lower() + words[1:].rstrip(".").replace(". Did you mean", "; did you mean")]
+    # The message of a wrong value says what is right; a mistake within an option has no context.
+    if context is not None and type(error) is not typer.BadParameter:
+        commands = getattr(context.command, "commands", None)
+        usage = context.get_usage().removeprefix("Usage: ")
+        parts.append(f"expected one of {', '.join(commands)}" if commands else f"expected {usage}")
+    parts.append(f"type: {_typed_command()} --help")
+    return _failed("; ".join(parts).replace("?; ", "? "), 2)
+
+
+def _typed_command() -> str:
+    """The words of the command that was typed, such as ``levelfield env build``."""
+    command: Any = typer.main.get_command(app)
+    words = [_PROGRAM]
+    for word in sys.argv[1:]:
+        commands = getattr(command, "commands", {})
+        if word in commands:
+            command = commands[word]
+            words.append(word)
+        elif not word.startswith("-"):
+            break
+    return " ".join(words)
 
 
 def _of_the_system(error: OSError) -> int:

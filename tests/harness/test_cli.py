@@ -185,14 +185,38 @@ def test_the_console_script_itself_answers_so(terminal: Terminal) -> None:
     assert message == "unknown suite 'quik' in the command line; did you mean quick?"
 
 
-@pytest.mark.parametrize(
-    "command", ["nonsense", "run --nonsense", "run quick --batch few", "report", "env nonsense"]
-)
-def test_a_mistake_of_usage_shows_the_usage(terminal: Terminal, command: str) -> None:
-    done = terminal(*command.split())
-    assert done.code == 2
-    assert done.errors.startswith("Usage: levelfield")
-    assert "Traceback" not in done.errors
+# command -> how the line begins, what it says was expected, and whose help it names
+MISUSES = {
+    "nonsense": ("no such command 'nonsense'; ", "expected one of list, check, run, ", ""),
+    "rn": ("no such command 'rn'; did you mean 'run'? ", "expected one of list, check, run, ", ""),
+    "--nonsense": ("no such option: --nonsense", "expected one of list, check, run, ", ""),
+    "--vers": ("no such option: --vers (", "--version", ""),
+    "run --nonsense": ("no such option: --nonsense", "expected levelfield run [OPTIONS]", " run"),
+    "run quik --lvel x": ("no such option: --lvel (", "--level", " run"),
+    "run quick --batch few": ("invalid value for '--batch': ", "valid integer", " run"),
+    "run quick --margin x": ("invalid value for '--margin': ", "valid number", " run"),
+    "run quick more": ("got unexpected extra argument", "expected levelfield run ", " run"),
+    "run --level": ("option '--level' requires an argument; ", "", " run"),
+    "list --json=3": ("option '--json' does not take a value; ", "", " list"),
+    "list modls": ("invalid value for 'what'", "'models', 'adapters', 'suites'", " list"),
+    "list models --batch 0": ("invalid value for '--batch': ", "or equal to 1", " list"),
+    "report": ("missing argument 'runs'; ", "expected levelfield report [OPTIONS] ", " report"),
+    "export mlp": ("missing option '--onnx'; ", "expected levelfield export ", " export"),
+    "env nonsense": ("no such command 'nonsense'; ", "expected one of build, list, lock", " env"),
+    "env build --level": ("no such option: --level", "expected levelfield env ", " env build"),
+    "env lock": ("missing argument 'label'; ", "expected levelfield env lock ", " env lock"),
+}
+
+
+@pytest.mark.parametrize("command", MISUSES)
+def test_a_mistake_of_usage_costs_one_line_and_exit_code_2(
+    terminal: Terminal, command: str
+) -> None:
+    begin, expected, words = MISUSES[command]
+    message = assert_one_line(terminal(*command.split()), 2)
+    assert message.startswith(begin)
+    assert expected in message
+    assert message.endswith(f" type: levelfield{words} --help")
 
 
 def test_an_environment_that_is_not_built_is_a_failure_not_a_mistake(terminal: Terminal) -> None:
@@ -533,7 +557,7 @@ def test_a_working_folder_that_is_gone_costs_one_line(terminal: Terminal) -> Non
 def test_what_the_system_refuses_for_no_path_names_none(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refused() -> None:
+    def refused(**options: object) -> None:
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
     monkeypatch.setattr("levelfield.harness.cli.application.app", refused)
