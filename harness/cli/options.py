@@ -14,7 +14,7 @@ from levelfield.harness.cli.terminal import terminal
 from levelfield.harness.errors import BadInput, clean
 from levelfield.harness.machine.resources import dropped_variables
 from levelfield.harness.plan.arms import arms
-from levelfield.harness.plan.suite import Suite, add_folders, expand_arms, validated
+from levelfield.harness.plan.suite import Suite, add_folders, expand_arms, refuse_copies, validated
 from levelfield.reference.errors import UnknownName
 from levelfield.reference.registry import outside
 
@@ -141,8 +141,11 @@ def narrowed(suite: Suite, selection: Selection, **scalars: str | float | None) 
         if (text := getattr(selection, name)) is not None
     }
     changes: dict[str, object] = {**words}
-    if "arms" in words and suite.twin not in ("none", *expand_arms(words["arms"])):
-        changes["twin"] = "auto"  # the suite's own is not among the arms that the user wants
+    if "arms" in words:
+        names = expand_arms(words["arms"])
+        refuse_copies(names)
+        if suite.twin not in ("none", *names):
+            changes["twin"] = "auto"  # the suite's own is not among the arms that the user wants
     scalars["numeric"] = selection.numeric
     changes |= {name: value for name, value in scalars.items() if value is not None}
     if selection.batch is not None:

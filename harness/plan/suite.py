@@ -202,7 +202,9 @@ class _Reader:
             raise BadInput(f"{self._place('models_from')}: {error}") from error
         try:
             add_presets(checked.get("own_presets", {}))
-            return validated(Suite(**checked))
+            suite = validated(Suite(**checked))
+            refuse_copies(suite.arms)
+            return suite
         except UnknownName as error:
             raise BadInput(f"{self._place(error.name)}: {error}") from error
         except _BadValue as error:
@@ -461,6 +463,18 @@ def expand_arms(patterns: Sequence[str]) -> tuple[str, ...]:
             matches = [get_arm(pattern).name]
         chosen.extend(name for name in matches if name not in chosen)
     return tuple(chosen)
+
+
+def refuse_copies(names: Iterable[str]) -> None:
+    """Raise BadInput for an arm with a suffix, which a plan or the self-test gives, and no user."""
+    for name in names:
+        base = get_arm(name).base
+        if name != base:
+            raise _BadValue(
+                "arms",
+                f"{name} is a copy that Levelfield makes, not an arm to name; type {base}; A/A"
+                f" twins are made by --twin {base}",
+            )
 
 
 def presets_of(suite: Suite, model: str, preset: str, phase: str) -> list[str]:

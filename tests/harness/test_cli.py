@@ -80,6 +80,12 @@ MISTAKES = {
     "run quick --models mlp,": "unknown model ''",
     "run quick --arms torch:egar": "unknown arm 'torch:egar'; did you mean torch:eager",
     "run quick --arms torhc:*": "unknown arm 'torhc:*'; did you mean",
+    "run quick --arms torch:eager#2": "type torch:eager; A/A twins are made by --twin torch:eager",
+    "run quick --arms jax:jit,torch@2.1:eager#2": "made by --twin torch@2.1:eager",
+    "check --arms jax:jit#3": "jax:jit#3 is a copy that Levelfield makes, not an arm to name; type",
+    "check --arms jax:jit#+5%": "jax:jit#+5% is a copy that Levelfield makes, not an arm to name",
+    "run quick --twin torch:eager#2": "the A/A twin torch:eager#2 is not among the arms (",
+    "check copy.toml": "copy.toml:3: torch:eager#2 is a copy that Levelfield makes",
     "run quick --presets papr": "unknown preset 'papr' in model mlp; did you mean paper?",
     "run quick --phases trainig": "unknown phase 'trainig'; did you mean training?",
     "run quick --batch 0": "batches[0] is 0, not a whole number from 1",
@@ -160,6 +166,7 @@ def odd_folders(terminal: Terminal) -> None:
         "decimal": f"seed = {5_000 * '9'}",
         "hexadecimal": f"seed = 0x{5_000 * 'f'}",
         "unnamed": f'{suite}level = ""\n',
+        "copy": suite.replace("eager", "eager#2"),
     }.items():
         (terminal.folder / f"{name}.toml").write_text(text)
     (terminal.folder / "foreign").mkdir()
