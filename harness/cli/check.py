@@ -72,7 +72,7 @@ def check_command(
         selection = replace(selection, batch=PAPER_BATCH)
     chosen = narrowed(chosen, selection)
     tell_of_dropped_variables(chosen)
-    rows = _check(chosen, python, suite, timed=timed)
+    rows = _check(chosen, python, timed=timed)
     if as_json:
         print_json([asdict(row) for row in rows])
     else:
@@ -99,7 +99,7 @@ class CheckedCell:
     log: str | None
 
 
-def _check(suite: Suite, python: list[str] | None, name: str, *, timed: bool) -> list[CheckedCell]:
+def _check(suite: Suite, python: list[str] | None, *, timed: bool) -> list[CheckedCell]:
     # Imported here because pandas takes longer to load than most commands to run.
     from levelfield.harness.analysis.summary import summary as summarised
     from levelfield.harness.engine import session
@@ -117,7 +117,7 @@ def _check(suite: Suite, python: list[str] | None, name: str, *, timed: bool) ->
     suite = replace(suite, twin="none", effort=effort)
     cells = plan(suite)
     resolutions = session.resolve_arms(suite.arms, given_interpreters(python))
-    session.refuse_if_nothing_can_run(resolutions, name)
+    session.refuse_if_nothing_can_run(resolutions)
     description = session.describe_run(suite, cells, resolutions)
     with scratch_folder() as folder:
         with (

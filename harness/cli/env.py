@@ -43,7 +43,8 @@ def _spec_of(label: str, specs: Mapping[str, EnvironmentSpec]) -> EnvironmentSpe
     framework, at, rest = label.partition("@")
     version, slash, name = rest.partition("/")
     plain = framework + slash + name
-    if plain not in specs or bool(at) != bool(version):
+    # Without requirements, nothing installs a version of it.
+    if plain not in specs or bool(at) != bool(version) or (at and not specs[plain].requirements):
         raise UnknownName("environment", label, specs)
     return specs[plain].at(version) if at else specs[plain]
 

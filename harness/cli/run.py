@@ -107,7 +107,7 @@ def _new_run(
 
     loaded = with_models_from(load_suite(name), selection)
     chosen = narrowed(loaded, selection, **changes)
-    cells, resolutions = _planned(chosen, name, interpreters)
+    cells, resolutions = _planned(chosen, interpreters)
     named_twin = loaded.twin if changes["twin"] is None else chosen.twin
     _say_what_controls(named_twin, chosen, cells)
     folder = f"{datetime.now():%Y%m%d-%H%M%S}-{chosen.name}"
@@ -150,13 +150,13 @@ def _refuse_changes(*values: Any) -> None:
 
 
 def _planned(
-    suite: Suite, name: str, interpreters: Mapping[str, Path]
+    suite: Suite, interpreters: Mapping[str, Path]
 ) -> tuple[list[Cell], dict[str, Resolution]]:
     """Return the cells of a suite and their interpreters. Raises BadInput if no arm can run."""
     from levelfield.harness.engine import session
 
     available = session.resolve_arms(suite.arms, interpreters)
-    session.refuse_if_nothing_can_run(available, name)
+    session.refuse_if_nothing_can_run(available)
     return session.planned(suite, available)
 
 

@@ -14,7 +14,7 @@ from levelfield import reference
 from levelfield.harness.engine.engine import Engine
 from levelfield.harness.engine.in_hand import clear, record_deaths
 from levelfield.harness.engine.state import Progress
-from levelfield.harness.environments.sealed import Resolution, cache_folder, resolve
+from levelfield.harness.environments.sealed import Resolution, buildable, cache_folder, resolve
 from levelfield.harness.errors import BadInput, clean
 from levelfield.harness.machine import locks
 from levelfield.harness.machine.describe import code_version, describe_machine, difference, shown
@@ -43,16 +43,23 @@ def resolve_arms(names: Sequence[str], given: Mapping[str, Path]) -> dict[str, R
     return {name: resolve(get_arm(name).mode.environment, given) for name in names}
 
 
-def refuse_if_nothing_can_run(resolutions: Mapping[str, Resolution], suite: str) -> None:
+def refuse_if_nothing_can_run(resolutions: Mapping[str, Resolution]) -> None:
     """Raise BadInput if no arm has an interpreter.
 
     An empty comparison is a mistake of the command, not a result.
     """
-    if all(resolution.interpreter is None for resolution in resolutions.values()):
-        raise BadInput(
-            "no framework of this suite is installed; build the environments first: "
-            f"levelfield env build --suite {shlex.quote(suite)}"
-        )
+    if any(resolution.interpreter is not None for resolution in resolutions.values()):
+        return
+    specs = [get_arm(name).mode.environment for name in resolutions]
+    labels = dict.fromkeys(spec.label for spec in specs if buildable(spec))
+    if not labels or len(resolutions) == 1:
+        name, resolution = next(iter(resolutions.items()))
+        others = "" if len(resolutions) == 1 else "none of these arms can run; "
+        raise BadInput(f"{others}{name} cannot run: {resolution.reason}")
+    raise BadInput(
+        "no arm of this comparison has an interpreter; build the environments first: levelfield"
+        f" env build {shlex.join(labels)}"
+    )
 
 
 def planned(

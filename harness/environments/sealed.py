@@ -333,7 +333,7 @@ def resolve(spec: EnvironmentSpec, given: Mapping[str, Path]) -> Resolution:
     ``given`` has labels ("keras/jax") or frameworks as keys. Raises BadInput if a given
     interpreter cannot run.
     """
-    if spec.programs and not any(map(_is_on_path, spec.programs)):
+    if _lacks_programs(spec):
         reason = f"{' or '.join(spec.programs)} is not on PATH; {spec.hint}"
         return Resolution(None, "none", reason, None, ())
     for name in (spec.label, spec.framework):
@@ -360,6 +360,15 @@ def resolve(spec: EnvironmentSpec, given: Mapping[str, Path]) -> Resolution:
         f"type: levelfield env build {spec.label}"
     )
     return Resolution(None, "none", reason, None, ())
+
+
+def buildable(spec: EnvironmentSpec) -> bool:
+    """Return whether a build could give a specification that has no interpreter one."""
+    return bool(spec.requirements) and not _lacks_programs(spec)
+
+
+def _lacks_programs(spec: EnvironmentSpec) -> bool:
+    return bool(spec.programs) and not any(map(_is_on_path, spec.programs))
 
 
 def _found(spec: EnvironmentSpec) -> Resolution:

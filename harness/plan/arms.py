@@ -494,6 +494,8 @@ def get_arm(name: str) -> Arm:
         raise UnknownName("arm", name, arms())
     arm = Arm(framework, framework.modes[parts["mode"]])
     if version := parts["version"]:
+        if not arm.mode.environment.requirements:  # nothing installs a version of it
+            raise UnknownName("arm", name, arms())
         environment = arm.mode.environment.at(version)
         arm = replace(arm, mode=replace(arm.mode, environment=environment), version=version)
     return replace(arm, suffix=name.partition("#")[2])

@@ -85,6 +85,12 @@ MISTAKES = {
     "check --arms jax:jit#3": "jax:jit#3 is a copy that Levelfield makes, not an arm to name; type",
     "check --arms jax:jit#+5%": "jax:jit#+5% is a copy that Levelfield makes, not an arm to name",
     "run quick --twin torch:eager#2": "the A/A twin torch:eager#2 is not among the arms (",
+    "run quick --arms misbehaving:homeless": "build misbehaving/missing",
+    "check --arms misbehaving:homeless,tensorrt:engine": "first: levelfield env build misbehaving/m",
+    "run quick --arms misbehaving@9:homeless": "levelfield env build misbehaving@9/missing",
+    "run quick --arms caffe@1:pycaffe": "unknown arm 'caffe@1:pycaffe'; did you mean caffe:pycaffe",
+    "env build tensorrt@1": "unknown environment 'tensorrt@1'; did you mean tensorrt",
+    "env build caffe@1/pycaffe": "unknown environment 'caffe@1/pycaffe'; did you mean caffe/pyc",
     "check copy.toml": "copy.toml:3: torch:eager#2 is a copy that Levelfield makes",
     "run quick --presets papr": "unknown preset 'papr' in model mlp; did you mean paper?",
     "run quick --phases trainig": "unknown phase 'trainig'; did you mean training?",
@@ -224,6 +230,15 @@ def test_a_mistake_of_usage_costs_one_line_and_exit_code_2(
     assert message.startswith(begin)
     assert expected in message
     assert message.endswith(f" type: levelfield{words} --help")
+
+
+def test_an_arm_that_cannot_run_has_its_own_reason_and_no_advice_about_the_suite(
+    terminal: Terminal,
+) -> None:
+    message = assert_one_line(terminal("run", "quick", "--arms", "tensorrt:engine"), 2)
+    assert message.startswith("tensorrt:engine cannot run: ")
+    assert "needs an NVIDIA GPU" in message
+    assert "env build" not in message
 
 
 def test_an_environment_that_is_not_built_is_a_failure_not_a_mistake(terminal: Terminal) -> None:
