@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -82,7 +83,7 @@ def _root(
 
 def answer() -> int:
     """Carry out the command of ``sys.argv`` -> its exit code. An error costs one line."""
-    warnings.showwarning = _warn
+    warnings.showwarning = _warning_once()
     try:
         # Not standalone, because typer would write four lines about a mistake of usage.
         return int(app(prog_name=_PROGRAM, standalone_mode=False) or 0)
@@ -145,8 +146,23 @@ def _of_the_system(error: OSError) -> int:
     return _failed(f"the system refused: {reason}; mend that, and type the command again", 1)
 
 
-def _warn(message: Warning | str, *where: object, **more: object) -> None:
+def _warning_once() -> Callable[..., None]:
+    """Return what shows a warning, once: a command may read the records of a run several times.
+
+    Python's own memory of warnings does not do, as libraries that change its filters clear it.
+    """
+    shown: set[str] = set()
+
     # Users do not need a warning's file and line number.
+    def show(message: Warning | str, *where: object, **more: object) -> None:
+        if str(message) not in shown:
+            shown.add(str(message))
+            _warn(message)
+
+    return show
+
+
+def _warn(message: Warning | str) -> None:
     print(f"levelfield: {clean(str(message))}", file=sys.stderr)
 
 

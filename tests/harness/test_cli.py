@@ -28,6 +28,7 @@ from levelfield.harness.analysis.summary import summary as summarised
 from levelfield.harness.cli.application import answer, app
 from levelfield.harness.plan.arms import arms
 from levelfield.harness.records import frames, store
+from tests.support.sessions import session
 from tests.support.terminal import (
     COMMAND,
     Done,
@@ -538,6 +539,19 @@ def test_check_succeeds_where_all_is_right_and_measures_nothing(terminal: Termin
     assert "misbehaving:well" in done.output
     assert "nan" not in done.output
     assert not (terminal.folder / "results").exists()
+
+
+@pytest.mark.parametrize("command", ["history", "compare", "report"])
+def test_a_torn_last_line_is_warned_of_once(
+    terminal: Terminal, tmp_path: Path, command: str
+) -> None:
+    runs = [session(tmp_path, name, seed) for seed, name in enumerate(("a", "b"))]
+    with (runs[0] / "records.jsonl").open("a") as file:
+        file.write('{"record"')
+    done = terminal(command, *runs)
+    assert done.code == 0, done
+    lines = [line for line in done.errors.splitlines() if "torn" in line]
+    assert lines == [f"levelfield: {runs[0]}/records.jsonl: dropped a torn last record of 9 bytes"]
 
 
 def test_export_writes_a_file_that_others_read(terminal: Terminal) -> None:
