@@ -44,6 +44,14 @@ class WorkerFailure(LevelfieldError):
         super().__init__(f"{status}: {reason}")
 
 
+def cause_of(error: BaseException) -> str:
+    """Say why something failed, for a message that names the file itself.
+
+    An error of the system gives its reason alone, without its number and its path.
+    """
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+
+
 def clean(text: str) -> str:
     """Return one line without characters that steer a terminal or the direction of writing."""
     return " ".join(printable(str(text)).split())

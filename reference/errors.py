@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+_NUMBER = re.compile(r"\[Errno -?\d+\] ")
+
+
+def without_number(text: str) -> str:
+    """Return the text of an error, such as one of the system, without the system's number."""
+    return _NUMBER.sub("", text)
 
 
 class UnknownName(ValueError):

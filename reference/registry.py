@@ -20,7 +20,7 @@ from functools import cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-from levelfield.reference.errors import BadDefinition, UnknownName
+from levelfield.reference.errors import BadDefinition, UnknownName, without_number
 from levelfield.reference.presets import OWN_PRESETS, OwnPreset
 from levelfield.reference.spec import Model, Sizes
 
@@ -160,7 +160,7 @@ def _models_in(path: Path, name: str) -> tuple[Model, ...]:
     except BadDefinition:
         raise
     except Exception as error:  # the code of somebody else may raise anything
-        words = " ".join(str(error).split())
+        words = " ".join(without_number(str(error)).split())
         raise BadDefinition(f"{path}: {type(error).__name__}: {words}") from error
     if not isinstance(models, tuple | list) or not all(isinstance(m, Model) for m in models):
         raise BadDefinition(f"{path}: MODELS is not a tuple of levelfield.reference.spec.Model")

@@ -17,7 +17,7 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from levelfield.harness.errors import BadInput
+from levelfield.harness.errors import BadInput, cause_of
 from levelfield.harness.plan.arms import (
     OWN_DISTRIBUTION,
     Arm,
@@ -74,7 +74,7 @@ def facts_of(framework: Framework) -> dict[str, Fact]:
         text = read_toml(read_text(path))
         return {key: _fact(framework.name, key, table) for key, table in text.items()}
     except (OSError, ValueError, RecursionError, UnknownName) as error:
-        message = f"{path}: {error}; compare with another facts.toml"
+        message = f"{path}: {cause_of(error)}; compare with another facts.toml"
         if framework.distribution == OWN_DISTRIBUTION:
             raise BadInput(message) from error
         warnings.warn(message, UnusableAdapter, stacklevel=2)

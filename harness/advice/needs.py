@@ -15,7 +15,7 @@ from typing import Any
 from packaging.version import InvalidVersion, Version
 
 from levelfield.harness.advice.facts import facts_of
-from levelfield.harness.errors import BadInput
+from levelfield.harness.errors import BadInput, cause_of
 from levelfield.harness.plan.arms import frameworks
 from levelfield.harness.plan.files import read_text, read_toml
 from levelfield.harness.plan.vocabulary import DEVICES, NUMERICS, PROFILES
@@ -145,7 +145,7 @@ def read_need(path: Path) -> Need:
     try:
         return stated(read_toml(read_text(path)))
     except (OSError, ValueError, UnknownName, BadInput) as error:
-        raise BadInput(f"{path}: {error}") from error
+        raise BadInput(f"{path}: {cause_of(error)}") from error
 
 
 def _checked(name: str, value: Any) -> Any:

@@ -26,7 +26,7 @@ from levelfield.harness.cli import (
     selftest,
 )
 from levelfield.harness.cli.signals import Interrupted
-from levelfield.harness.errors import FULL_DISK, LevelfieldError, clean
+from levelfield.harness.errors import FULL_DISK, LevelfieldError, cause_of, clean
 from levelfield.harness.plan.suite import add_installed_models
 from levelfield.reference.errors import BadDefinition, UnknownName
 
@@ -135,7 +135,7 @@ def _typed_command() -> str:
 
 def _of_the_system(error: OSError) -> int:
     """Say what the system refused, in a line -> the exit code."""
-    reason = error.strerror or str(error)
+    reason = cause_of(error)
     if error.errno in FULL_DISK:
         path = error.filename or "a file"
         return _failed(f"{path}: the disk is full; make room and type the command again", 1)

@@ -139,7 +139,7 @@ class Blocks:
     """Runs the blocks of a run.
 
     ``ended`` is called when the worker of a cell fails; the cell is not measured any more.
-    ``calibrations``: cell id -> its frozen slice. ``closing_seconds``: how long all closing gates took
+    ``calibrations``: cell id -> its frozen slice. ``closing_seconds``: seconds of all closing gates
     so far.
     """
 

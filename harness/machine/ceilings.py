@@ -19,6 +19,7 @@ from levelfield.harness.errors import RunFailed
 from levelfield.harness.machine.resources import make_own_folders, worker_variables
 from levelfield.harness.machine.scratch import scratch_folder
 from levelfield.harness.machine.supervised import completed
+from levelfield.reference.errors import without_number
 
 PRODUCT, COPY = "matrix product", "copy"
 PRODUCT_SIZES = (512, 1024, 1536)
@@ -47,7 +48,7 @@ def measured(threads: int, cores: Sequence[int]) -> list[Ceiling]:
         command = [sys.executable, "-P", "-m", "levelfield.harness.machine.ceilings", str(threads)]
         process = completed(command, variables=variables, cores=cores)
     if process.returncode:
-        last = (process.stderr.strip().splitlines() or ["no message"])[-1]
+        last = without_number((process.stderr.strip().splitlines() or ["no message"])[-1])
         raise RunFailed(f"could not measure what this machine can do: {last}")
     return [Ceiling(**fields) for fields in json.loads(process.stdout)]
 

@@ -30,7 +30,7 @@ from typing import Any
 from packaging.specifiers import SpecifierSet
 
 from levelfield import reference
-from levelfield.harness.errors import BadInput, clean
+from levelfield.harness.errors import BadInput, cause_of, clean
 from levelfield.harness.machine.resources import is_reserved
 from levelfield.harness.plan.files import read_text, read_toml
 from levelfield.harness.plan.vocabulary import NUMERICS, PHASES, PROFILES, STATISTICS
@@ -379,7 +379,7 @@ def read_framework(name: str, package: str, root: Path) -> Framework:
             colour=_colour(text["colour"]) if "colour" in text else "",
         )
     except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise BadInput(f"{path}: {error}") from error
+        raise BadInput(f"{path}: {cause_of(error)}") from error
     except KeyError as error:
         raise BadInput(
             f"{path}: the key {error} is missing; compare with another env.toml"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from levelfield import reference
-from levelfield.harness.errors import BadInput, clean
+from levelfield.harness.errors import BadInput, cause_of, clean
 from levelfield.harness.machine.describe import shown
 from levelfield.harness.machine.resources import (
     available_cores,
@@ -40,7 +40,7 @@ from levelfield.harness.plan.domains import (
 from levelfield.harness.plan.files import read_text, read_toml
 from levelfield.harness.plan.vocabulary import DEVICES, NUMERICS, PHASES, RESIDENCIES
 from levelfield.harness.statistics.levels import LEVELS
-from levelfield.reference.errors import UnknownName
+from levelfield.reference.errors import UnknownName, without_number
 from levelfield.reference.optimizers import OPTIMIZERS
 from levelfield.reference.presets import TIME
 from levelfield.reference.spec import Model
@@ -161,7 +161,8 @@ def load_suite(name_or_path: str) -> Suite:
         text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(
-            f"cannot read the suite {path}: {error}; 'levelfield list suites' names the suites"
+            f"cannot read the suite {path}: {cause_of(error)}; 'levelfield list suites' names the"
+            " suites"
         ) from error
     try:
         tables = read_toml(text)
@@ -400,8 +401,10 @@ def _check_traceable(model: Model, presets: Iterable[str] | None = None) -> None
         except (UnknownName, reference.BadDefinition):
             raise
         except Exception as error:  # a definition from outside may raise anything
-            words = f"{model.name}/{preset} cannot be traced: {type(error).__name__}: {error}"
-            raise reference.BadDefinition(words) from error
+            words = f"{type(error).__name__}: {without_number(str(error))}"
+            raise reference.BadDefinition(
+                f"{model.name}/{preset} cannot be traced: {words}"
+            ) from error
         needed, total = count * BYTES_OF_FLOAT64, total_memory_bytes()
         if presets is not None and needed > total:
             raise reference.BadDefinition(

@@ -29,6 +29,7 @@ from levelfield.harness.proof.lessons import Expected, Lesson, draw_lesson, expe
 from levelfield.reference.answers import Answers, read_answers, write_answers
 from levelfield.reference.case import Case, draw_case, write_case
 from levelfield.reference.closing import Closing, closing_case, read_closing
+from levelfield.reference.errors import without_number
 from levelfield.reference.learning import RUNS, read_learned
 from levelfield.reference.registry import outside_variables
 
@@ -72,7 +73,7 @@ def _failed(
     process: subprocess.CompletedProcess[str], *, out_of_memory: bool
 ) -> tuple[Literal["out-of-memory", "failed"], str]:
     """Return the status of a cell whose case was not solved, and why."""
-    last = (process.stderr.strip().splitlines() or [""])[-1]
+    last = without_number((process.stderr.strip().splitlines() or [""])[-1])
     if process.returncode < 0:
         last = f"it died of {signal.Signals(-process.returncode).name}"
     if out_of_memory or any(word in process.stderr for word in _NO_MEMORY):

@@ -26,7 +26,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from levelfield.harness.errors import WorkerFailure
+from levelfield.harness.errors import WorkerFailure, cause_of
 from levelfield.harness.plan.vocabulary import FENCED
 
 # The largest honest reply lists the seconds of each step of a latency slice: a slice of 10 s with
@@ -458,8 +458,7 @@ def read_arrays(path: Path, *, limit_bytes: int) -> dict[str, NDArray[Any]]:
             with np.load(file, allow_pickle=False) as stored:
                 return {name: _numbers(name, stored[name]) for name in stored.files}
     except _UNREADABLE as error:
-        cause = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        reason = f"its answers cannot be read: {cause or type(error).__name__}"
+        reason = f"its answers cannot be read: {cause_of(error) or type(error).__name__}"
         words = f"{reason}; expected an .npz file with arrays of real numbers"
         raise WorkerFailure("failed", cut(words, REASON_CHARACTERS)) from error
 

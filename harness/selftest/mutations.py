@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from levelfield.harness.errors import BadInput
+from levelfield.harness.errors import BadInput, cause_of
 from levelfield.harness.machine.scratch import scratch_folder
 from levelfield.harness.plan.arms import Framework, frameworks, read_framework, registered
 from levelfield.harness.plan.cells import Cell, plan
@@ -76,7 +76,8 @@ def read_mistakes(path: Path = MISTAKES) -> tuple[Mistake, ...]:
             for table in tables
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{path} is no list of mistakes ({error!r}); restore the file") from error
+        words = f"{type(error).__name__}: {cause_of(error)}"
+        raise BadInput(f"{path} is no list of mistakes ({words}); restore the file") from error
 
 
 def mutated(framework: str, name: str, edits: Iterable[Edit], folder: Path) -> Framework:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from levelfield.harness.errors import BadInput
+from levelfield.harness.errors import BadInput, cause_of
 from levelfield.harness.records.store import write_atomically
 from levelfield.harness.report.text import escape, markdown_table
 from levelfield.harness.selftest.goals import Finding, as_table
@@ -53,7 +53,7 @@ def read(folder: Path) -> tuple[list[Finding], ProofFacts]:
         return findings, ProofFacts(**content)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise BadInput(
-            f"{folder} holds no proof ({error}); make one: levelfield selftest --full"
+            f"{folder} holds no proof ({cause_of(error)}); make one: levelfield selftest --full"
         ) from error
 
 

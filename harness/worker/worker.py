@@ -414,9 +414,13 @@ class Server:
 
 
 def text_of(error):
-    """Return the text of an exception, or "" if making it fails."""
+    """Return the text of an exception, or "" if making it fails.
+
+    An error of the system leaves out its number, of which a reader has no use.
+    """
     try:
-        return str(error)
+        text = str(error)
+        return re.sub(r"\[Errno -?\d+\] ", "", text) if isinstance(error, OSError) else text
     except Exception:  # of its own method, which belongs to the framework
         return ""
 

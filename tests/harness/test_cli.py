@@ -69,6 +69,7 @@ def assert_one_line(done: Done, code: int) -> str:
     assert done.errors.startswith("levelfield: ")
     assert done.errors.count("\n") == 1
     assert done.errors.endswith("\n")
+    assert "[Errno" not in done.errors
     return done.errors.removeprefix("levelfield: ").strip()
 
 
@@ -76,7 +77,7 @@ MISTAKES = {
     "run": "name a suite, such as: levelfield run quick; or a run: --resume RUN",
     "run quick --resume somewhere": "name a suite, such as",
     "run quik": "unknown suite 'quik' in the command line; did you mean quick?",
-    "run missing.toml": "cannot read the suite missing.toml",
+    "run missing.toml": "cannot read the suite missing.toml: No such file or directory",
     "run quick --models mpl": "unknown model 'mpl'; did you mean mlp?",
     "run quick --models mlp,": "unknown model ''",
     "run quick --arms torch:egar": "unknown arm 'torch:egar'; did you mean torch:eager",
@@ -87,7 +88,7 @@ MISTAKES = {
     "check --arms jax:jit#+5%": "jax:jit#+5% is a copy that Levelfield makes, not an arm to name",
     "run quick --twin torch:eager#2": "the A/A twin torch:eager#2 is not among the arms (",
     "run quick --arms misbehaving:homeless": "build misbehaving/missing",
-    "check --arms misbehaving:homeless,tensorrt:engine": "first: levelfield env build misbehaving/m",
+    "check --arms misbehaving:homeless,tensorrt:engine": "first: levelfield env build misbehaving/",
     "run quick --arms misbehaving@9:homeless": "levelfield env build misbehaving@9/missing",
     "run quick --arms caffe@1:pycaffe": "unknown arm 'caffe@1:pycaffe'; did you mean caffe:pycaffe",
     "env build tensorrt@1": "unknown environment 'tensorrt@1'; did you mean tensorrt",
@@ -132,7 +133,7 @@ MISTAKES = {
     "advise foreign --weight beauty=1": "unknown weight 'beauty'",
     "advise foreign --steps -1": "steps should be 0 or more, not -1",
     "advise foreign --need file": "file: ",
-    "advise foreign --need absent.toml": "absent.toml: ",
+    "advise foreign --need absent.toml": "absent.toml: No such file or directory",
     "env build torhc": "unknown environment 'torhc'; did you mean torch",
     "env build --suite quik": "unknown suite 'quik'",
     "env lock torhc": "unknown environment 'torhc'",
@@ -145,6 +146,7 @@ MISTAKES = {
     f"report {300 * 'a'}": "File name too long; name another path",
     f"compare {300 * 'a'} file": "File name too long; name another path",
     "list models --models-from loop": "loop",
+    "list models --models-from broken": "broken/net.py: FileNotFoundError: No such file",
     "check nested.toml": "nested.toml is not TOML: its values are nested too deeply",
     "check decimal.toml": "decimal.toml is not TOML: one of its numbers has too many digits",
     "check hexadecimal.toml": "is not TOML: one of its numbers has too many digits",
@@ -164,6 +166,8 @@ MISTAKES = {
 def odd_folders(terminal: Terminal) -> None:
     (terminal.folder / "file").write_text("a file")
     (terminal.folder / "loop").symlink_to("loop")
+    (terminal.folder / "broken").mkdir()
+    (terminal.folder / "broken" / "net.py").symlink_to("absent")
     (terminal.folder / "piped").mkdir()
     for pipe in ("pipe", "piped/run.json"):
         os.mkfifo(terminal.folder / pipe)

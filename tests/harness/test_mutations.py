@@ -69,6 +69,11 @@ def test_a_file_that_lists_no_mistakes_is_refused(tmp_path: Path) -> None:
     path.write_text('[[mistakes]]\nname = "x"\n')
     with pytest.raises(BadInput, match="no list of mistakes"):
         read_mistakes(path)
+    path.unlink()
+    with pytest.raises(
+        BadInput, match=r"\(FileNotFoundError: No such file or directory\); restore"
+    ):
+        read_mistakes(path)
 
 
 def run_with(monkeypatch: pytest.MonkeyPatch, **ends: tuple[str, str]) -> list[Finding]:

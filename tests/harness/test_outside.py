@@ -296,6 +296,14 @@ WRONG = {
     "a bad name": (DEFINITION.replace('"wide_and_deep"', '"a b"'), "'a b' cannot name a model"),
     "a bad preset": (DEFINITION.replace('"tiny"', '"tiny+time=3"'), "cannot name a model, its fi"),
     "no Python": ("def", "SyntaxError"),
+    "a missing file": (
+        "open('/absent')",
+        "FileNotFoundError: No such file or directory: '/absent'",
+    ),
+    "a missing file of a forward": (
+        DEFINITION.replace("x = inputs", "open('/absent')\n    x = inputs"),
+        "cannot be traced: FileNotFoundError: No such file or directory: '/absent'",
+    ),
     "an error": ("1 / 0", "ZeroDivisionError: division by zero"),
     "escapes": ("raise ValueError('\\x1b[2J\\nx')", "ValueError"),
     "a framework": (
@@ -406,18 +414,23 @@ def test_a_third_partys_framework_runs_a_model_from_a_folder_and_a_run_knows_it_
     assert command(tmp_path, third, "report", str(run), "--output", "again").code == 0
 
 
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ("sizes['depth']", "KeyError: 'depth'"),
+        ("open('/absent')", "FileNotFoundError: No such file or directory: '/absent'"),
+    ],
+)
 def test_an_error_in_a_file_of_a_model_names_its_place(
-    tmp_path: Path, third: dict[str, str]
+    tmp_path: Path, third: dict[str, str], expression: str, words: str
 ) -> None:
     mine = write(tmp_path / "mine")
     (tmp_path / "own.toml").write_text(SUITE)
-    (mine / "tidy" / "wide_and_deep.py").write_text(
-        "def build(sizes):\n    return sizes['depth']\n"
-    )
+    (mine / "tidy" / "wide_and_deep.py").write_text(f"def build(sizes):\n    return {expression}\n")
     done = command(tmp_path, third, "check", "own.toml", "--json", "--arms", "tidy:plain")
     assert done.code == 1, done
     (row,) = json.loads(done.output)
-    assert row["reason"] == "KeyError: 'depth' (mine/tidy/wide_and_deep.py:2)"
+    assert row["reason"] == f"{words} (mine/tidy/wide_and_deep.py:2)"
 
 
 def test_models_of_an_installed_package_need_no_option(

@@ -153,6 +153,8 @@ def test_the_page_names_what_was_missed(tmp_path: Path) -> None:
     (tmp_path / page.FILE).write_text(json.dumps({"no": "findings"}))
     with pytest.raises(BadInput, match="levelfield selftest --full"):
         page.read(tmp_path)
+    with pytest.raises(BadInput, match=r"absent holds no proof \(No such file or directory\); "):
+        page.read(tmp_path / "absent")
 
 
 def test_the_page_says_in_plain_words_what_its_findings_mean() -> None:

@@ -107,6 +107,7 @@ LEFT_OUT = {
     "colon": "",
     "escape": "",
     "no_python": "",
+    "bare": "",
     "torch": "the name is that of another framework; ",
     "gone": "its entry point names the package 'gone.adapter', which is not there; ",
     "loose": "the package 'loose' needs an __init__.py",
@@ -128,6 +129,7 @@ def crowd(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Term
         careless(folder, entry=entry, package=f"{entry}_package", files=files)
     files = {"loose/tidy/__init__.py": ADAPTER, "loose/tidy/env.toml": ENVIRONMENT}
     careless(folder, entry="loose", package="loose.tidy", files=files)
+    careless(folder, entry="bare", package="bare", files={"bare/__init__.py": ADAPTER})
     careless(folder, entry="torch", package="facts_package", files={})
     careless(folder, entry="gone", package="gone.adapter", files={})
     careless(folder, entry="spaced name", package="os", files={})
@@ -172,6 +174,14 @@ def test_a_framework_that_is_left_out_has_its_row_and_its_reason(
     assert row["why"].startswith(LEFT_OUT[entry])
     assert row["why"].endswith(f"; mend, update or uninstall {project_of(entry)}")
     assert row["why"].isprintable()
+    assert "[Errno" not in row["why"]
+
+
+def test_a_missing_environment_file_is_named_with_the_next_step(
+    adapters: dict[str, dict[str, Any]],
+) -> None:
+    words = "/bare/env.toml: No such file or directory; mend, update or uninstall careless_bare"
+    assert adapters["bare"]["why"].endswith(words)
 
 
 def test_each_adapter_that_is_listed_says_which_one_it_is(
@@ -279,7 +289,7 @@ def test_an_environment_file_with_a_fault_is_refused_with_its_place(
 
 
 def test_an_environment_file_that_is_missing_or_no_text_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"env\.toml: .*No such file"):
+    with pytest.raises(BadInput, match=r"env\.toml: No such file or directory$"):
         read_framework("tidy", "tidy", tmp_path)
     (tmp_path / "env.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(BadInput, match=r"env\.toml: "):

@@ -71,6 +71,7 @@ def test_a_batch_that_is_too_large_costs_its_own_cells(
     ("program", "kills", "status", "words"),
     [
         ("import sys; sys.exit('ValueError: odd')", 0, "failed", "ValueError: odd"),
+        ("open('/absent')", 0, "failed", "FileNotFoundError: No such file or directory: '/absent'"),
         ("import sys; sys.exit(3)", 0, "failed", "it left with exit code 3"),
         ("import os; os.kill(os.getpid(), 9)", 0, "failed", "it died of SIGKILL"),
         ("import os; os.kill(os.getpid(), 9)", 1, "out-of-memory", "memory ran out (it died of"),
