@@ -16,7 +16,7 @@ import pytest
 from levelfield.harness.analysis.roofline import work
 from levelfield.harness.analysis.summary import summary as summarised
 from levelfield.harness.analysis.verdicts import judge
-from levelfield.harness.engine import blocks, engine, session
+from levelfield.harness.engine import blocks, session, timing
 from levelfield.harness.engine.blocks import Blocks, Stretch
 from levelfield.harness.engine.qualification import Calibration, Qualification
 from levelfield.harness.machine import disturbance, noise
@@ -585,7 +585,7 @@ def test_a_run_within_its_budget_is_not_paused(run_modes: RunModes) -> None:
 def test_arms_that_do_not_fit_together_run_one_after_the_other(
     run_modes: RunModes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "memory_available_bytes", lambda: 1 << 20)
+    monkeypatch.setattr(timing, "memory_available_bytes", lambda: 1 << 20)
     effort = Effort(**{**vars(TINY_EFFORT), "memory": False})
     folder = run_modes("well", "own-loop", phases=("training",), effort=effort)
     assert frames.load(folder).blocks["residency"].tolist() == ["sequential"]
