@@ -17,6 +17,7 @@ from packaging.version import InvalidVersion, Version
 from levelfield.harness.advice.facts import facts_of
 from levelfield.harness.errors import BadInput, cause_of
 from levelfield.harness.plan.arms import frameworks
+from levelfield.harness.plan.domains import MOST, shortened
 from levelfield.harness.plan.files import read_text, read_toml
 from levelfield.harness.plan.vocabulary import DEVICES, NUMERICS, PROFILES
 from levelfield.reference.errors import UnknownName
@@ -39,6 +40,7 @@ CRITERIA = {
     "memory": "peak memory",
     "coverage": "planned cells over cells that are ok",
 }
+MOST_WEIGHT = 1e9
 SERVED = ("inference", "generation")
 PURPOSES = {
     "prototyping": Purpose(
@@ -65,6 +67,7 @@ PURPOSES = {
 PLATFORMS = ("linux-x86_64", "linux-aarch64", "macos-arm64", "macos-x86_64", "windows-x86_64")
 PRECISIONS = ("float64", "float32", "bfloat16", "float16", "int8")
 GRAPHS = ("dynamic", "static", "lazy")
+_KINDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def tasks() -> tuple[str, ...]:
@@ -164,8 +167,7 @@ def _checked(name: str, value: Any) -> Any:
     default: Any = QUESTIONS[name].default
     wanted = (int, float) if isinstance(default, float) else (type(default),)
     if not isinstance(value, wanted) or isinstance(value, bool) is not isinstance(default, bool):
-        kind = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
-        raise BadInput(f"{name} should be {kind[type(default)]}, not {value!r}")
+        raise BadInput(f"{name} should be {_KINDS[type(default)]}, not {value!r}")
     if isinstance(value, str):
         if known and value:
             spelled = {item.lower(): item for item in known}
@@ -174,8 +176,9 @@ def _checked(name: str, value: Any) -> Any:
             value = spelled[value.lower()]
         if name == "python" and value:
             _version(value)
-    elif not 0 <= value < float("inf"):
-        raise BadInput(f"{name} should be 0 or more, not {value!r}")
+    elif not 0 <= value <= MOST:
+        words = f"{_KINDS[type(default)]} from 0 to {MOST:g}"
+        raise BadInput(f"{name} should be {words}, not {shortened(value)}")
     return value
 
 
@@ -192,6 +195,10 @@ def _weights(value: Any) -> Mapping[str, float]:
     for name, weight in value.items():
         if name not in CRITERIA:
             raise UnknownName("weight", str(name), CRITERIA)
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < 1e9:
-            raise BadInput(f"the weight of {name} should be a number from 0, not {weight!r}")
+        number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not number or not 0 <= weight <= MOST_WEIGHT:
+            raise BadInput(
+                f"the weight of {name} should be a number from 0 to {MOST_WEIGHT:g}, not"
+                f" {shortened(weight)}"
+            )
     return MappingProxyType({str(name): float(weight) for name, weight in value.items()})

@@ -21,6 +21,10 @@ from levelfield.harness.plan.suite import add_folders, load_suite, suite_names
 from levelfield.reference.registry import outside_of
 from levelfield.reference.spec import Model
 
+MOST_LISTED_BATCH = (
+    65_536  # a trace marks every position of a batch: 14 s for all models on one core
+)
+
 
 class What(StrEnum):
     """Kinds of things that can be listed."""
@@ -42,7 +46,10 @@ def list_command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     batch: Annotated[
-        int, typer.Option(min=1, help="Batch for the numbers of operations and bytes.")
+        int,
+        typer.Option(
+            min=1, max=MOST_LISTED_BATCH, help="Batch for the numbers of operations and bytes."
+        ),
     ] = 1,
     models_from: ModelsFromOption = None,
     python: PythonOption = None,

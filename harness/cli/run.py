@@ -27,6 +27,7 @@ from levelfield.harness.cli.signals import Interrupted
 from levelfield.harness.cli.terminal import terminal
 from levelfield.harness.errors import BadInput, RunFailed, clean
 from levelfield.harness.machine.scratch import NoRoom
+from levelfield.harness.plan.domains import shortened
 from levelfield.harness.plan.suite import Suite, load_suite
 from levelfield.harness.plan.vocabulary import TWIN
 from levelfield.harness.records import store
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from levelfield.harness.plan.cells import Cell
 
 DEFAULT_RESULTS = Path("results")
+MOST_HOURS = 10_000  # of a budget: more than a year
 BudgetOption = Annotated[
     str | None,
     typer.Option(metavar="TIME", help="Stop after this time, such as 20m or 1h; --resume goes on."),
@@ -117,10 +119,13 @@ def _new_run(
 
 def seconds_of(text: str) -> float:
     """Seconds of a time such as 90s, 20m or 1.5h. Raises BadInput."""
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smh])", text.strip())
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
     seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
-    if seconds <= 0:
-        raise BadInput(f"'{text}' is no time; type a number and its unit, such as 90s, 20m or 1h")
+    if not 0 < seconds <= MOST_HOURS * 3600:
+        raise BadInput(
+            f"--budget is {shortened(text)}, not a time above 0 and up to {MOST_HOURS:,} h; type a"
+            " number and its unit, such as 90s, 20m or 1h"
+        )
     return seconds
 
 
