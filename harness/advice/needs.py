@@ -17,7 +17,7 @@ from packaging.version import InvalidVersion, Version
 from levelfield.harness.advice.facts import facts_of
 from levelfield.harness.errors import BadInput, cause_of
 from levelfield.harness.plan.arms import frameworks
-from levelfield.harness.plan.domains import MOST, shortened
+from levelfield.harness.plan.domains import shortened
 from levelfield.harness.plan.files import read_text, read_toml
 from levelfield.harness.plan.vocabulary import DEVICES, NUMERICS, PROFILES
 from levelfield.reference.errors import UnknownName
@@ -176,9 +176,9 @@ def _checked(name: str, value: Any) -> Any:
             value = spelled[value.lower()]
         if name == "python" and value:
             _version(value)
-    elif not 0 <= value <= MOST:
-        words = f"{_KINDS[type(default)]} from 0 to {MOST:g}"
-        raise BadInput(f"{name} should be {words}, not {shortened(value)}")
+    elif not 0 <= value < float("inf"):
+        kind = "a whole number" if isinstance(default, int) else "a finite number"
+        raise BadInput(f"{name} should be {kind} from 0, not {shortened(value)}")
     return value
 
 

@@ -116,13 +116,14 @@ def test_keras_stands_on_its_backend_and_nobody_on_himself() -> None:
         ({"platform": "amiga"}, "unknown platform 'amiga'"),
         ({"exports": "ONXN"}, "unknown exports 'ONXN'; did you mean ONNX?"),
         ({"steps": 1.5}, "steps should be a whole number, not 1.5"),
-        ({"steps": -1}, "steps should be a whole number from 0 to 1e+15, not -1"),
-        ({"steps": 10**400}, "steps should be a whole number from 0 to 1e+15, not 10000"),
+        ({"steps": -1}, "steps should be a whole number from 0, not -1"),
         ({"steps": True}, "steps should be a whole number, not True"),
         ({"memory_mib": "much"}, "memory_mib should be a number, not 'much'"),
-        ({"memory_mib": float("nan")}, "memory_mib should be a number from 0 to 1e+15, not nan"),
-        ({"memory_mib": 1e308}, "memory_mib should be a number from 0 to 1e+15, not 1e+308"),
-        ({"startup_seconds": float("inf")}, "startup_seconds should be a number from 0 to 1e+15"),
+        ({"memory_mib": float("nan")}, "memory_mib should be a finite number from 0, not nan"),
+        (
+            {"startup_seconds": float("inf")},
+            "startup_seconds should be a finite number from 0, not inf",
+        ),
         ({"distributed": 1}, "distributed should be true or false, not 1"),
         ({"licences": "MIT"}, "licences should be a list of SPDX identifiers, not 'MIT'"),
         ({"licences": ["MIT", " "]}, "one of the licences has no name"),
@@ -287,11 +288,11 @@ def test_few_steps_are_won_by_who_starts_first(tmp_path: Path) -> None:
     """By hand from the same records: start-up and so many steps."""
     frames = frames_of(tmp_path)
     leaders = {}
-    for steps in (1, 10**9, 10**15):
+    for steps in (1, 10**9, 10**30):  # the last is no machine integer
         advice = advise(frames, stated({"weights": TIME, "steps": steps}))
         leaders[steps] = advice.ranking[0].arm
     startup = frames.startup.groupby("arm")["first_step_seconds"].median()
-    assert leaders[1] != leaders[10**9] == leaders[10**15] == "jax:jit"
+    assert leaders[1] != leaders[10**9] == leaders[10**30] == "jax:jit"
     assert startup[leaders[1]] < startup["jax:jit"]
 
 
