@@ -77,8 +77,9 @@ class Turns:
         """
         others = self._trees - {own} if self._has_turn() and not self._depth else set()
         self._depth += 1
+        before, _ = self._parked
         if others:
-            self._parked = (self.parked_seconds(), time.monotonic())
+            self._parked = before, time.monotonic()
         try:
             for root in others:
                 supervisor.stop(root)
@@ -87,8 +88,9 @@ class Turns:
             for root in others & self._trees:
                 supervisor.send(signal.SIGCONT, supervisor.living(root))
             self._depth -= 1
-            if others:
-                self._parked = (self.parked_seconds(), None)
+            _, since = self._parked
+            if others and since is not None:
+                self._parked = before + time.monotonic() - since, None
 
     @property
     def number(self) -> int:
@@ -96,9 +98,14 @@ class Turns:
         return getattr(self._lane, "number", 0)
 
     def parked_seconds(self) -> float:
-        """Return how long trees were parked so far because another lane was alone."""
+        """Return how long this lane's trees may have been parked so far; it ran when it was alone.
+
+        The figure is only good for differences within a request.
+        """
         before, since = self._parked
-        return before + (0.0 if since is None else time.monotonic() - since)
+        if since is None or self._has_turn():
+            return before
+        return before + time.monotonic() - since
 
     def are_parked(self) -> bool:
         """Whether a lane is alone now, so that no other lane's threads may do anything."""

@@ -132,29 +132,59 @@ class Adapter:
 """
 
 
-def test_time_limits_stand_still_while_a_process_is_parked(tmp_path: Path) -> None:
-    turns, asked = Turns(), threading.Event()
+@pytest.fixture
+def launch(tmp_path: Path) -> Launch:
+    """A worker whose adapter needs 0.7 s to describe itself."""
     (tmp_path / "sleepy").mkdir()
     (tmp_path / "sleepy" / "__init__.py").write_text(ADAPTER)
-    launch = Launch(
+    return Launch(
         interpreter=Path(sys.executable),
         variables={},
         cores=available_cores(),
         packages={"sleepy": tmp_path / "sleepy"},
         log=tmp_path / "log",
     )
+
+
+def describe(process: WorkerProcess, limit_seconds: float) -> None:
+    process.ask(
+        StartReply,
+        limit_seconds,
+        **{"adapter": "sleepy", "device": "cpu", "mode": "x", "threads": 1},
+        precision="float32",
+    )
+
+
+def test_a_process_that_has_the_machine_alone_keeps_its_time_limit(
+    launch: Launch, place: SimpleNamespace
+) -> None:
+    turns = Turns()
+    ended = []
+
+    def times() -> None:
+        with WorkerProcess(launch, timeout_seconds=PATIENCE_SECONDS, turns=turns) as process:
+            with turns.away():
+                wait_until(place.begun)
+            with process.alone():
+                assert turns.are_parked()
+                with pytest.raises(WorkerFailure, match="took longer than 0.2 s") as failure:
+                    describe(process, 0.2)
+                ended.append(failure.value.status)
+        place.end.touch()
+
+    run_side_by_side(turns, [times, lambda: cast(None, completed(place.work, turns=turns))])
+    assert ended == ["timeout"]
+
+
+def test_time_limits_stand_still_while_a_process_is_parked(launch: Launch) -> None:
+    turns, asked = Turns(), threading.Event()
     described = []
 
     def asks() -> None:
         with WorkerProcess(launch, timeout_seconds=PATIENCE_SECONDS, turns=turns) as process:
             asked.set()
             # Parked for longer than its limit, it gets what it had left.
-            process.ask(
-                StartReply,
-                2.0,
-                **{"adapter": "sleepy", "device": "cpu", "mode": "x", "threads": 1},
-                precision="float32",
-            )
+            describe(process, 2.0)
             described.append(turns.parked_seconds())
 
     def times() -> None:
