@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -25,6 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from packaging.requirements import Requirement
 from platformdirs import user_cache_path
 
 from levelfield.harness.environments.interpreters import (
@@ -351,15 +353,34 @@ def resolve(spec: EnvironmentSpec, given: Mapping[str, Path]) -> Resolution:
         return Resolution(sealed.interpreter, "sealed", reason, sealed.lock_hash, sealed.lock)
     if not spec.requirements:
         return _found(spec)
-    missing = [name for name in spec.imports if not _importable(name)]
-    if not missing:
+    lack = _lack_of_this_interpreter(spec)
+    if not lack:
         reason = f"this interpreter can import {' and '.join(spec.imports)}"
         return _unsealed(Path(sys.executable), "running", reason)
     reason = (
-        f"{_why_not_sealed(spec)}, and this interpreter cannot import {' and '.join(missing)}; "
+        f"{_why_not_sealed(spec)}, and this interpreter {lack}; "
         f"type: levelfield env build {spec.label}"
     )
     return Resolution(None, "none", reason, None, ())
+
+
+def _lack_of_this_interpreter(spec: EnvironmentSpec) -> str:
+    """Say why the running interpreter cannot serve a specification; "" if it can.
+
+    Where a version was asked for, no other one may take its place.
+    """
+    missing = [name for name in spec.imports if not _importable(name)]
+    if missing:
+        return f"cannot import {' and '.join(missing)}"
+    wanted = Requirement(spec.requirements[0])
+    if "@" not in spec.framework:
+        return ""
+    try:
+        version = importlib.metadata.version(wanted.name)
+    except importlib.metadata.PackageNotFoundError:  # the module came from elsewhere
+        return f"does not say which version of {wanted.name} it has"
+    right = wanted.specifier.contains(version, prereleases=True)
+    return "" if right else f"has {wanted.name} {version}"
 
 
 def buildable(spec: EnvironmentSpec) -> bool:

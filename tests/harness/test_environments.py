@@ -682,6 +682,25 @@ def test_the_running_interpreter_comes_third_and_imports_nothing(
     assert resolution.lock_hash == sealed.lock_hash(resolution.lock)
 
 
+@pytest.mark.parametrize(
+    ("requirement", "lack"),
+    [
+        ("pytest==0.0.1", f"has pytest {pytest.__version__}"),
+        ("nowhere==1.0", "does not say which version of nowhere it has"),
+        (f"pytest=={pytest.__version__}", ""),
+    ],
+)
+def test_the_running_interpreter_serves_no_other_version_than_the_one_asked_for(
+    cache: Path, requirement: str, lack: str
+) -> None:
+    name, _, version = requirement.partition("==")
+    spec = replace(ALPHA, imports=("pytest",), requirements=(name,))
+    assert sealed.resolve(spec, {}).how == "running"
+    resolution = sealed.resolve(spec.at(version), {})
+    assert resolution.how == ("none" if lack else "running")
+    assert f"this interpreter {lack or 'can import pytest'}" in resolution.reason
+
+
 def test_with_nothing_the_reason_ends_in_the_command(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -167,7 +167,7 @@ def test_a_process_that_has_the_machine_alone_keeps_its_time_limit(
                 wait_until(place.begun)
             with process.alone():
                 assert turns.are_parked()
-                with pytest.raises(WorkerFailure, match="took longer than 0.2 s") as failure:
+                with pytest.raises(WorkerFailure, match=r"took longer than 0\.2 s") as failure:
                     describe(process, 0.2)
                 ended.append(failure.value.status)
         place.end.touch()
