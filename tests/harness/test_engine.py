@@ -38,6 +38,7 @@ from levelfield.harness.proof.checks import (
 )
 from levelfield.harness.proof.replies import CheckFenceReply, Slice, SlotReply, WarmUpReply
 from levelfield.harness.records import frames, store
+from levelfield.harness.statistics.levels import LEVELS
 from tests.support.engine import TINY_EFFORT, RunModes, Silent, statuses
 from tests.support.synthetic import empty_run
 
@@ -528,7 +529,7 @@ def test_the_same_program_is_not_told_apart_and_has_its_error_bar(judged: Path) 
     assert throughput.control is not None
     assert throughput.control.arm == "misbehaving:well"
     assert throughput.audits == 1
-    assert throughput.verdicts.blocks in (3, 4, 6)
+    assert throughput.verdicts.blocks in LEVELS["quick"]
     assert [(p.first, p.second) for p in throughput.verdicts.pairs] == [
         ("misbehaving:well", "misbehaving:own-loop")
     ]
@@ -569,7 +570,7 @@ def test_a_budget_times_one_comparison_and_leaves_the_rest_to_a_resumed_run(
         assert session.unfinished(run, session.reopened(run, {})[1]) == []
     resident = loaded.slices[loaded.slices["residency"] == "resident"]
     blocks = resident.groupby("comparison")["block"].nunique()
-    assert set(blocks) == {6}, "every comparison has its blocks, whenever it was reached"
+    assert set(blocks) <= set(LEVELS["quick"]), "blocks end at a look, whenever they began"
     judged = {one.comparison for one in judge(loaded)}
     assert judged == set(loaded.cells["comparison"])
 
