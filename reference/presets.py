@@ -11,6 +11,7 @@ from levelfield.reference.errors import BadDefinition, UnknownName
 
 TIME = "+time="
 MOST_TIME = 1 << 16
+MOST_BATCH = 1 << 20  # a trace marks every example; that of a recommender takes no second at this
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -138,22 +140,30 @@ def _answered(need: Need) -> Need:
 
     for name, question, choices in questions():
         words = clean(f"{question} ({', '.join(choices)})" if choices else question)
-        default = getattr(need, name)
-        while True:
-            try:
-                need = stated({name: _answer(words, default)}, need)
-                break
-            except (BadInput, UnknownName) as error:
-                typer.echo(clean(str(error)))
-    weights = {**PURPOSES[need.purpose].weights, **need.weights}
-    numbers = {
-        name: typer.prompt(
-            f"Weight of {name} ({meaning})", default=float(weights[name]), type=float
-        )
-        for name, meaning in CRITERIA.items()
-    }
-    changed = {name: number for name, number in numbers.items() if number != weights[name]}
-    return stated({"weights": {**need.weights, **changed}}, need)
+        answer = partial(_answer, words, getattr(need, name))
+        need = _restated(need, name, answer)
+    for name, meaning in CRITERIA.items():
+        usual = {**PURPOSES[need.purpose].weights, **need.weights}[name]
+        number = partial(_answer, f"Weight of {name} ({meaning})", float(usual))
+        need = _restated(need, "weights", partial(_reweighted, need, name, usual, number))
+    return need
+
+
+def _restated(need: Need, name: str, answer: Callable[[], Any]) -> Need:
+    """Ask a question until its answer can be; return the need with it."""
+    while True:
+        try:
+            return stated({name: answer()}, need)
+        except (BadInput, UnknownName) as error:
+            typer.echo(clean(str(error)))
+
+
+def _reweighted(
+    need: Need, name: str, usual: float, number: Callable[[], float]
+) -> Mapping[str, float]:
+    """Ask for a weight; return the need's weights with it, where it is not the usual one."""
+    weight = number()
+    return dict(need.weights) if weight == usual else {**need.weights, name: weight}
 
 
 def _answer(words: str, default: Any) -> Any:

@@ -139,6 +139,8 @@ def lock_command(
     """Print the packages that are installed in an environment, one pinned package per line."""
     (spec,) = _chosen([label])
     environment = sealed.find(spec)
+    if environment is None and not spec.requirements:
+        raise RunFailed(f"{label} is never built, and has no packages of its own: {spec.hint}")
     if environment is None:
         raise RunFailed(f"{label} is not built; type: levelfield env build {label}")
     print("\n".join(map(clean, environment.lock)))

@@ -14,8 +14,7 @@ from levelfield.harness.errors import BadInput
 from levelfield.harness.plan.suite import add_folders, load_suite
 from levelfield.harness.records.store import write_atomically, writing_failed
 from levelfield.reference.errors import UnknownName
-
-MOST_BATCH = 2**31 - 1  # runtimes keep a dimension in 32 or 64 bits
+from levelfield.reference.presets import MOST_BATCH
 
 
 def export_command(

@@ -163,7 +163,10 @@ def remove(which: EnvironmentSpec | Path) -> None:
         which = environment_folder(which, choose_interpreter(which.python))
     folder = which.absolute()
     if folder not in _folders():
-        raise BadInput(f"{name} has no environment to remove; see: levelfield env list")
+        labels = {label for environment in list_environments() for label in environment.labels}
+        raise BadInput(
+            f"{name} has no environment to remove; built are: {', '.join(sorted(labels)) or 'none'}"
+        )
     with _locked(folder, None):
         try:
             _discard(folder)

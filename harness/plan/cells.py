@@ -10,7 +10,7 @@ from typing import Annotated
 from levelfield import reference
 from levelfield.harness.errors import BadInput
 from levelfield.harness.plan.arms import get_arm
-from levelfield.harness.plan.domains import AT_LEAST_0, AT_LEAST_1, OneOf
+from levelfield.harness.plan.domains import AT_LEAST_0, AT_LEAST_1, POSSIBLE_BATCH, OneOf
 from levelfield.harness.plan.suite import Suite, presets_of
 from levelfield.harness.plan.vocabulary import DEVICES, NUMERICS, PHASES, PROFILES, TWIN
 from levelfield.reference.optimizers import OPTIMIZERS
@@ -39,7 +39,7 @@ class Cell:
     model: str
     preset: str
     phase: Annotated[str, OneOf(PHASES)]
-    batch: Annotated[int, AT_LEAST_1]
+    batch: Annotated[int, POSSIBLE_BATCH]
     optimizer: Annotated[str | None, OneOf((*OPTIMIZERS,))]
     numeric: Annotated[str, OneOf(NUMERICS)]
     device: Annotated[str, OneOf(DEVICES)]

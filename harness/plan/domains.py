@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Annotated, Any
 
+from levelfield.reference.presets import MOST_BATCH
+
 MOST = 1e15  # no count, size or time is larger; levelfield.harness.proof.replies has the same limit
 # JSON (RFC 8259) has no NaN: floats that are not finite are stored as texts.
 NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -50,6 +52,7 @@ class EqualLengths:
 AT_LEAST_0, AT_LEAST_1 = Between(0), Between(1)
 ABOVE_0 = Between(math.ulp(0))
 UP_TO_1 = Between(0, 1)
+POSSIBLE_BATCH = Between(1, MOST_BATCH)
 
 _WORDS = {
     float: "a number",
@@ -157,10 +160,11 @@ class Domain:
     def _range(self) -> str:
         if self.kind not in (int, float) or isinstance(self.limit, Unlimited):
             return ""
+        most = f"{self.limit.most:,}" if type(self.limit.most) is int else f"{self.limit.most:g}"
         if self.limit.least == ABOVE_0.least:
-            return f" above 0, at most {self.limit.most:g}"
+            return f" above 0, at most {most}"
         unknown = " or nan" if self.limit.unknown else ""
-        return f" from {self.limit.least:g} to {self.limit.most:g}{unknown}"
+        return f" from {self.limit.least:g} to {most}{unknown}"
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from levelfield.harness.plan.domains import (
     ABOVE_0,
     AT_LEAST_0,
     AT_LEAST_1,
+    POSSIBLE_BATCH,
     Between,
     OneOf,
     members_of,
@@ -123,7 +124,7 @@ class Suite:
     presets: tuple[str, ...] = ("small",)
     phases: tuple[str, ...] = PHASES
     optimizers: tuple[str, ...] = ("adam",)
-    batches: tuple[Annotated[int, AT_LEAST_1], ...] = (64,)
+    batches: tuple[Annotated[int, POSSIBLE_BATCH], ...] = (64,)
     times: tuple[Annotated[int, AT_LEAST_1], ...] = ()
     threads: tuple[Annotated[int, AT_LEAST_1], ...] = (1,)
     numeric: Annotated[str, OneOf(NUMERICS)] = "float32"

@@ -448,3 +448,14 @@ def test_questions_are_asked_again_until_the_answer_can_be(tmp_path: Path) -> No
     assert "Weight of memory (peak memory) [2.0]: " in text
     assert "memory 64%" in text  # of 2, 2, 9 and 1
     assert "a small device" in text and "exports ONNX" in text and "of dense models" in text
+
+
+def test_a_weight_that_cannot_be_is_asked_again_and_no_answer_is_lost(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, arms=ARMS, models=("mlp",), statuses={}, speed=SPEED)
+    questions = ["dense", "edge", *[""] * 9, "ONNX", *[""] * 4]
+    weights = ["0", "-1", "0", "0", "0", "3"]  # no weight below 0, and not all of them 0
+    code, text = run(folder, "--ask", answers="\n".join([*questions, *weights]) + "\n")
+    assert code == 0, text
+    assert "the weight of startup should be a number from 0 to" in text
+    assert "all weights are 0; give at least one above 0" in text
+    assert "coverage 100%" in text and "exports ONNX" in text

@@ -257,6 +257,24 @@ def test_an_environment_that_is_not_built_is_a_failure_not_a_mistake(terminal: T
     assert message == "misbehaving is not built; type: levelfield env build misbehaving"
 
 
+def test_what_is_never_built_is_not_said_to_lack_a_build(terminal: Terminal) -> None:
+    message = assert_one_line(terminal("env", "lock", "tensorrt"), 1)
+    assert message.startswith("tensorrt is never built, and has no packages of its own: ")
+    assert "env build" not in message
+
+
+def test_a_batch_has_a_bound_in_a_suite_and_on_the_command_line(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    suite = tmp_path / "big.toml"
+    suite.write_text(
+        'title = "Big"\nmodels = ["mlp"]\narms = ["torch:eager"]\nbatches = [1000000000000000]\n'
+    )
+    expected = "not a whole number from 1 to 1,048,576"
+    assert expected in assert_one_line(terminal("check", str(suite)), 2)
+    assert expected in assert_one_line(terminal("check", "tiny", "--batch", "1048577"), 2)
+
+
 def commands() -> dict[tuple[str, ...], Any]:
     """Every command and group by its words."""
 
@@ -583,7 +601,7 @@ def test_export_writes_a_file_that_others_read(terminal: Terminal) -> None:
 def test_a_batch_that_no_runtime_has_is_a_mistake_of_usage(terminal: Terminal) -> None:
     done = terminal("export", "mlp", "--onnx", "x.onnx", "--batch", str(10**14))
     assert done.code == 2
-    assert "2147483647" in done.errors
+    assert "1048576" in done.errors
 
 
 def test_a_working_folder_that_is_gone_costs_one_line(terminal: Terminal) -> None:

@@ -90,7 +90,7 @@ WRONG = {
     "list in a list": ('["mlp"]', '[["mlp"]]', 2, "'models' cannot hold ['mlp']", ""),
     "batch of none": ("[8]", "[8, 0]", 7, "batches[1] is 0, not a whole number from 1", ""),
     "negative batch": ("[8]", "[-8]", 7, "batches[0] is -8, not a whole number from 1", ""),
-    "endless batch": ("[8]", f"[{10**20}]", 7, f"batches[0] is {10**20}, not a", "to 1e+15"),
+    "endless batch": ("[8]", f"[{10**20}]", 7, f"batches[0] is {10**20}, not a", "to 1,048,576"),
     "negative seed": ("seed = 3", "seed = -3", 11, "seed is -3, not a whole number", "from 0"),
     "endless seed": ("seed = 3", f"seed = {10**23}", 11, f"seed is {10**23}, not", "to 1e+15"),
     "endless rounds": ("rounds = 2", f"rounds = {10**20}", 14, f"rounds is {10**20}", "to 1e+15"),
