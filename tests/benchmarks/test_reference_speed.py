@@ -28,7 +28,7 @@ from levelfield.harness.plan.suite import Suite, load_suite, validated
 from levelfield.harness.proof.cases import CaseFile
 from levelfield.harness.records import store
 from levelfield.reference.answers import run_numpy
-from tests.support.long import NETS, long_unless
+from tests.support.long import QUICK, long_unless
 
 pytestmark = pytest.mark.alone
 
@@ -148,7 +148,7 @@ def ratio(suite: Suite, case: CaseFile, folder: Path) -> float:
 @pytest.mark.parametrize(
     ("name", "phase"),
     [
-        long_unless(name in NETS and phase == "training", name, phase)
+        long_unless(name in QUICK and phase == "training", name, phase)
         for name in reference.definitions()
         for phase in ("inference", "training")
     ],

@@ -111,6 +111,7 @@ def seconds_of(work: Callable[[Path], Any], path: Path, times: int = 3) -> float
     return best
 
 
+@pytest.mark.long
 def test_loading_and_reporting_are_linear_and_fast(runs: Callable[[int], Path]) -> None:
     for work in (tables, report):
         few, many = (seconds_of(work, runs(size)) for size in SIZES[1:])

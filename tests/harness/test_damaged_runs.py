@@ -51,7 +51,7 @@ from tests.support.synthetic import line, write_mlp_run
 
 ARMS = ("torch:eager", "jax:jit")
 DRAWN = 20  # one in so many of the runs that can be read is also drawn and written in every format
-SHORT, LONG, CHUNK = 300, 5000, 50  # numbers of damages: in `make test`, in all, and of one test
+SHORT, LONG, CHUNK = 100, 5000, 50  # numbers of damages: in `make test`, in all, and of one test
 SHARE = 3  # `make test` draws nothing, and does one in so many of the readings after a damage
 LACKING = ("startup", "gate", "slice", "memory", "ceiling", "all")  # the rest is for test-long
 # A run without its last record, or resumed by another Levelfield: read all the same.

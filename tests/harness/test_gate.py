@@ -23,7 +23,7 @@ from levelfield.reference.case import Case, draw_case
 from levelfield.reference.optimizers import EPSILON_HAT, OPTIMIZERS
 from levelfield.reference.scales import null_names, scale_error
 from levelfield.reference.settled import SETTLED, settled_case
-from tests.support.long import NETS, long_unless
+from tests.support.long import NETS, QUICK, long_unless
 
 Arrays = dict[str, NDArray[Any]]
 FLOAT32 = TOLERANCES["float32"]
@@ -302,12 +302,8 @@ def shipped() -> list[Any]:
             trained |= {cell.optimizer} if cell.optimizer else set()
     parameters = []
     for key, trained in sorted(outcomes.items()):
-        short = key[0] in NETS and key[1] == "tiny"
-        # Each optimiser of BERT takes half a minute; the others show the same for three.
-        whole = short and key[0] != "bert"
-        parameters.append(long_unless(whole, *key, tuple(sorted(trained))))
-        if short and not whole:
-            parameters.append(pytest.param(*key, ("adam",)))
+        short = key[0] in QUICK and key[1] == "tiny"
+        parameters.append(long_unless(short, *key, tuple(sorted(trained))))
     return parameters
 
 
@@ -575,7 +571,7 @@ def test_weight_decay_moves_what_has_no_gradient(optimizer: str, decay: float) -
 
 
 @pytest.mark.parametrize(
-    "name", [long_unless("resnet" not in name, name) for name in reference.definitions()]
+    "name", [long_unless(name in NETS, name) for name in reference.definitions()]
 )
 def test_every_model_has_elements_that_stand_still_and_reads_the_ends_of_its_tables(
     name: str,

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 NETS = ("mlp", "lenet5", "lstm", "bert")  # one of each kind
+QUICK = NETS[:3]  # without the one that takes half a minute where the others take seconds
 
 
 def long_unless(short: bool, *values: Any) -> Any:
