@@ -8,11 +8,8 @@ import numpy as np
 import pandas
 
 from levelfield.harness.analysis.verdicts import settled
-from levelfield.harness.plan.cells import plan
-from levelfield.harness.plan.suite import Suite
 from levelfield.harness.records import frames as records
 from levelfield.harness.records.frames import Frames
-from levelfield.harness.statistics.levels import LEVELS
 from levelfield.harness.statistics.variances import rounds_per_block, variance_components
 
 BLOCKS_PER_AUDIT = 5  # resident blocks before each audit; the audit is the sixth
@@ -47,25 +44,6 @@ def planned_rounds(frames: Frames, rounds: int) -> int:
         for comparison, between, within in _variances(frames)
     ]
     return int(np.median(wanted)) if wanted else rounds
-
-
-def forecast(frames: Frames, suite: Suite) -> float | None:
-    """Estimate the seconds that a suite takes at most, by the costs of a run; None without blocks.
-
-    Arms differ in cost, and the mean over the arms of the run stands for all of them. The median
-    block counts, because the clock of the records may step, and a run may be interrupted.
-    """
-    processes = frames.processes
-    begun = processes[processes["block"].notna()].groupby("block")["at_seconds"].min()
-    ended = frames.rounds.groupby("block")["at_seconds"].max()
-    blocks = (ended - begun).dropna()
-    if blocks.empty or begun.empty:
-        return None
-    cells = max(int((frames.cells["status"] == "ok").sum()), 1)
-    qualified = max(float(begun.min() - processes["at_seconds"].min()), 0.0) / cells
-    block = max(float(blocks.median()), 0.0) / cells
-    wanted, last = len(plan(suite)), (LEVELS[suite.level] or (1,))[-1]
-    return wanted * (qualified + block * (last + last // BLOCKS_PER_AUDIT))
 
 
 def _variances(frames: Frames) -> list[tuple[str, float, float]]:

@@ -18,6 +18,7 @@ from rich.progress import (
 
 if TYPE_CHECKING:
     from levelfield.harness.engine.state import Progress as Listener
+    from levelfield.harness.engine.time_left import Left
     from levelfield.harness.plan.cells import Cell
 
 LINE_SECONDS = 15.0  # between lines about stages, where no terminal shows a bar
@@ -43,12 +44,17 @@ def watched(console: Console, total: int) -> Iterator[Listener]:
         yield _Bar(progress)
 
 
-def left(seconds: float | None) -> str:
-    """Say how long a run still takes at most, in whole minutes; "" if that is not known."""
-    if seconds is None:
+def in_words(left: Left | None) -> str:
+    """Say how long a run still takes; "" if that is not known."""
+    if left is None:
         return ""
-    hours, minutes = divmod(max(1, round(seconds / 60)), 60)
-    return f"at most {hours} h {minutes:02} min" if hours else f"at most {minutes} min"
+    return f"{'at most' if left.at_most else 'about'} {minutes(left.seconds)}"
+
+
+def minutes(seconds: float) -> str:
+    """Say a time in whole minutes, at least 1, and hours."""
+    hours, rest = divmod(max(1, round(seconds / 60)), 60)
+    return f"{hours} h {rest:02} min" if hours else f"{rest} min"
 
 
 class _Lines:
@@ -58,9 +64,9 @@ class _Lines:
         self._console, self._total, self._done = console, total, 0
         self._line_seconds = time.monotonic()  # when the last line was printed
 
-    def stage(self, text: str, done: float, left_seconds: float | None) -> None:
+    def stage(self, text: str, done: float, left: Left | None) -> None:
         if time.monotonic() - self._line_seconds >= LINE_SECONDS:
-            self._say(" ".join(filter(None, [f"{done:.0%}", left(left_seconds), text])))
+            self._say(" ".join(filter(None, [f"{done:.0%}", in_words(left), text])))
 
     def cell_done(self, cell: Cell) -> None:
         self._done += 1
@@ -77,8 +83,8 @@ class _Bar:
     def __init__(self, progress: Progress) -> None:
         self._progress, self._task = progress, progress.add_task("", total=1.0, left="")
 
-    def stage(self, text: str, done: float, left_seconds: float | None) -> None:
-        self._progress.update(self._task, completed=done, description=text, left=left(left_seconds))
+    def stage(self, text: str, done: float, left: Left | None) -> None:
+        self._progress.update(self._task, completed=done, description=text, left=in_words(left))
         self._progress.refresh()
 
     def cell_done(self, cell: Cell) -> None:

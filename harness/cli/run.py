@@ -21,7 +21,7 @@ from levelfield.harness.cli.options import (
     with_models_from,
     with_options,
 )
-from levelfield.harness.cli.progress import watched
+from levelfield.harness.cli.progress import minutes, watched
 from levelfield.harness.cli.report import show_report
 from levelfield.harness.cli.signals import Interrupted
 from levelfield.harness.cli.terminal import terminal
@@ -183,18 +183,18 @@ def _say_what_controls(named: str, suite: Suite, cells: Sequence[Cell]) -> None:
 
 def _tell_what_more_would_cost(run: Path, suite: Suite) -> None:
     """After a quick run, say what the next level adds and how long it takes here."""
-    from levelfield.harness.analysis import planning
+    from levelfield.harness.analysis.forecast import most_seconds
     from levelfield.harness.records import frames
 
     standard = load_suite("standard")
-    seconds = planning.forecast(frames.load(run), standard)
+    seconds = most_seconds(frames.load(run), standard)
     if seconds is None:
         return
     others = [arm for arm in standard.arms if arm not in suite.arms]
     terminal().print(
         f"levelfield run standard adds {len(others)} arms ({', '.join(others)}), verdicts below"
         f" 5 % and up to {LEVELS['standard'][-1]} blocks for pairs that are open; on this machine"
-        f" at most about {max(1, round(seconds / 60))} minutes",
+        f" at most about {minutes(seconds)}",
         soft_wrap=True,
     )
 
@@ -209,6 +209,7 @@ def _measure(
     budget_seconds: float | None,
 ) -> None:
     """Measure with progress. Ctrl-C stops cleanly and says how to go on."""
+    from levelfield.harness.analysis.forecast import forecast as forecast_of
     from levelfield.harness.engine import session
 
     console = terminal(stderr=True)
@@ -216,6 +217,13 @@ def _measure(
         if resolution.interpreter is None:
             console.print(clean(f"{arm}: {resolution.reason}"), soft_wrap=True)
     cells_left = session.unfinished(run, cells)
+    forecast = forecast_of(run, cells)
+    if forecast is not None and len(cells_left) == len(cells):
+        console.print(
+            f"about {minutes(forecast.seconds)}, judged by {forecast.run}, which measured"
+            f" the tasks of {forecast.known} of the {len(cells)} cells",
+            soft_wrap=True,
+        )
     try:
         with watched(console, len(cells_left)) as listener:
             session.measure(
@@ -224,6 +232,7 @@ def _measure(
                 progress=listener,
                 wait=wait,
                 budget_seconds=budget_seconds,
+                costs=None if forecast is None else forecast.costs,
             )
     except Interrupted as interrupted:
         run.close()

@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from levelfield.harness.analysis import planning
+from levelfield.harness.analysis.forecast import Cost
 from levelfield.harness.engine import in_hand
 from levelfield.harness.engine.blocks import Blocks
 from levelfield.harness.engine.closing import ClosingGate
 from levelfield.harness.engine.qualification import Qualification
 from levelfield.harness.engine.qualifier import Qualifier, SpareCores
 from levelfield.harness.engine.state import Budget, Done, Progress, Statuses
-from levelfield.harness.engine.time_left import TimeLeft
+from levelfield.harness.engine.time_left import ForecastTimeLeft, TimeLeft
 from levelfield.harness.engine.timing import SMOKE_BLOCKS, Timing
 from levelfield.harness.engine.workers import Workers
 from levelfield.harness.environments.sealed import Resolution
@@ -67,6 +68,7 @@ class Engine:
     only_gate: bool = False
     timed: bool = False
     budget_seconds: float | None = None
+    costs: Mapping[str, Cost] | None = None  # that are expected of the cells, by id
     spare_cores: SpareCores = _no_cores
 
     def measure(self, cells: Sequence[Cell]) -> None:
@@ -74,7 +76,7 @@ class Engine:
         NoRoom among them."""
         began = time.monotonic()
         work_done = Done.read(self.run)
-        time_left = TimeLeft(self._most_blocks())
+        time_left = self._time_left()
         statuses = Statuses(self.run, self.progress, work_done.over, time_left)
         for cell in work_done.left(in_hand.condemned(read_records(self.run), cells)):
             statuses.finish(cell, "failed", in_hand.REASON)
@@ -160,6 +162,11 @@ class Engine:
             except WorkerFailure as failure:
                 statuses.failed(cell, failure)
         return files
+
+    def _time_left(self) -> TimeLeft:
+        if self.costs is None:
+            return TimeLeft(self._most_blocks())
+        return ForecastTimeLeft(self._most_blocks(), costs=self.costs)
 
     def _most_blocks(self) -> int:
         """Return the number of blocks that a cell has at most, audits among them."""

@@ -94,6 +94,7 @@ class Qualification:
 
     def qualify(self, worker: Worker, cell: Cell) -> tuple[str, str]:
         """Return ("ok", "") or the status in which the cell ends, with its reason."""
+        began = time.monotonic()
         try:
             reason = self._prove(worker, cell)
             if reason:
@@ -109,8 +110,14 @@ class Qualification:
                 if reason:
                     return "wrong", reason
             # Recorded last, because a resumed run qualifies a cell without calibration again.
-            calibration = vars(self.calibrations[cell.id])
-            self.run.append(CalibrationRecord(cell=cell.id, process=worker.number, **calibration))
+            self.run.append(
+                CalibrationRecord(
+                    cell=cell.id,
+                    process=worker.number,
+                    qualified_seconds=time.monotonic() - began,
+                    **vars(self.calibrations[cell.id]),
+                )
+            )
         except WorkerFailure as failure:
             return failure.status, failure.reason
         return "ok", ""

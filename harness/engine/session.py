@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from levelfield import reference
+from levelfield.harness.analysis.forecast import Cost
 from levelfield.harness.engine.engine import Engine
 from levelfield.harness.engine.in_hand import clear, record_deaths
 from levelfield.harness.engine.state import Progress
@@ -269,12 +270,14 @@ def measure(  # noqa: PLR0913 - three by position, the rest are named at every c
     timed: bool = False,
     wait: bool = True,
     budget_seconds: float | None = None,
+    costs: Mapping[str, Cost] | None = None,
 ) -> None:
     """Bring the cells to their statuses; the measurements of an interrupted run count.
 
     The cores to measure on are locked. ``wait``: wait if another run measures on them and no others
     are free; otherwise raise RunFailed. A run that times nothing shares cores instead. The wait is
-    a part of ``budget_seconds``, and no longer than it.
+    a part of ``budget_seconds``, and no longer than it. ``costs``: those that an earlier run lets
+    expect of all cells, by id.
     """
     began = time.monotonic()
     store.repair(run)
@@ -295,6 +298,7 @@ def measure(  # noqa: PLR0913 - three by position, the rest are named at every c
             only_gate=only_gate,
             timed=timed,
             budget_seconds=budget_seconds,
+            costs=costs,
             spare_cores=lambda count: locks.spare_cores(
                 cores_folder(), cores, most=count, run=str(run.path.absolute()), lock=timing
             ),

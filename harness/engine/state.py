@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from levelfield.harness.engine.qualification import Calibration
-from levelfield.harness.engine.time_left import TimeLeft
+from levelfield.harness.engine.time_left import Left, TimeLeft
 from levelfield.harness.errors import WorkerFailure
 from levelfield.harness.plan.cells import Cell
 from levelfield.harness.records.kinds import StatusRecord
@@ -19,11 +19,11 @@ from levelfield.harness.records.store import Run, finished_cells, read_records
 class Progress(Protocol):
     """Receives the progress of a run.
 
-    ``done``: the share of the run's time that has passed, 0 to 1. ``left_seconds``: how long the
-    run still takes at most; None while nothing is known of it.
+    ``done``: the share of the run's time that has passed, 0 to 1. ``left``: how long the run still
+    takes; None while nothing is known of it.
     """
 
-    def stage(self, text: str, done: float, left_seconds: float | None) -> None:
+    def stage(self, text: str, done: float, left: Left | None) -> None:
         """Receive a description of the present stage."""
 
     def cell_done(self, cell: Cell) -> None:
@@ -101,7 +101,7 @@ class Statuses:
 
     def stage(self, text: str) -> None:
         """Report what the run does now."""
-        self.progress.stage(text, self.time_left.done(), self.time_left.seconds())
+        self.progress.stage(text, self.time_left.done(), self.time_left.left())
 
 
 @dataclass(frozen=True)

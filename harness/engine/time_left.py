@@ -1,8 +1,8 @@
-"""How long a run still takes, judged by what its own work took so far.
+"""How long a run still takes, judged by what its own work took so far, or by an earlier run.
 
-Work that was not done yet is expected to take as long as the same work of other arms. Blocks are
-counted up to the level's last look, although settled arms leave them. So a run takes at most about
-as long as this says.
+Without an earlier run, work that was not done yet is expected to take as long as the same work of
+other arms. Blocks are counted up to the level's last look, although settled arms leave them. So a
+run takes at most about as long as this says. An earlier run also shows when arms leave.
 """
 
 from __future__ import annotations
@@ -12,7 +12,18 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
 
+from levelfield.harness.analysis.forecast import Cost
 from levelfield.harness.plan.cells import Cell
+
+FORECAST_WEIGHT = 0.1  # of a phase: a forecast counts as much as this share of the phase, measured
+
+
+@dataclass(frozen=True)
+class Left:
+    """The seconds that are left, or the most that can be."""
+
+    seconds: float
+    at_most: bool
 
 
 @dataclass
@@ -90,17 +101,17 @@ class TimeLeft:
         if expected and seconds:
             self._block_factor = seconds / expected
 
-    def seconds(self) -> float | None:
-        """Return the seconds that are left at most; None while nothing is known."""
+    def left(self) -> Left | None:
+        """Return the time that is left; None while nothing is known."""
         if self._estimate is None:
             return None
         made, seconds = self._estimate
-        return max(seconds - (self.clock() - made), 0.0)
+        return Left(max(seconds - (self.clock() - made), 0.0), at_most=True)
 
     def done(self) -> float:
         """Return the share of the run's time that has passed, 0 to 1."""
-        seconds, passed = self.seconds(), self.clock() - self._began
-        return 0.0 if seconds is None else passed / max(passed + seconds, 1e-9)
+        left, passed = self.left(), self.clock() - self._began
+        return 0.0 if left is None else passed / max(passed + left.seconds, 1e-9)
 
     def _estimate_anew(self) -> None:
         proofs = sum(self._proofs.of(_work(cell)) for cell in self._unproved.values())
@@ -111,6 +122,77 @@ class TimeLeft:
         )
         turns += sum(self.blocks * self._turns.of(_work(cell)) for cell in self._unproved.values())
         self._estimate = self.clock(), min(lanes, 1.0) * proofs + self._block_factor * turns
+
+
+@dataclass
+class ForecastTimeLeft(TimeLeft):
+    """The time that is left by the costs of an earlier run.
+
+    They are corrected by the ratio of what this run took so far to what was expected of it.
+    """
+
+    costs: Mapping[str, Cost] = field(default_factory=dict)  # by cell id, of all cells
+    _proved: set[str] = field(default_factory=set)
+    _timed: set[str] = field(default_factory=set)
+    _block_seconds: float = 0.0
+    _expected_seconds: float = 0.0  # of the same blocks
+
+    def begin_proofs(self, cells: Iterable[Cell]) -> None:
+        """Note that the cells are about to be proved."""
+        super().begin_proofs(cells)
+        self._blocks_left = {cell.id: (cell, self.blocks) for cell in self._unproved.values()}
+        self._estimate_anew()
+
+    def proved(self, cell: Cell, seconds: float, turn_seconds: float | None) -> None:
+        """Note that a cell was proved; see ``TimeLeft.proved``."""
+        self._proved.add(cell.id)
+        if turn_seconds is None:
+            self._blocks_left.pop(cell.id, None)
+        super().proved(cell, seconds, turn_seconds)
+
+    def timed(self, cells: Iterable[Cell], seconds: float) -> None:
+        """Note that a block of these cells took so many seconds."""
+        self._timed |= {cell.id for cell in cells}
+        self._block_seconds += seconds
+        self._expected_seconds += sum(self.costs[cell.id].block_seconds for cell in cells)
+
+    def left(self) -> Left | None:
+        """Return the time that is left; None before the proofs begin."""
+        left = super().left()
+        return left and Left(left.seconds, at_most=False)
+
+    def _estimate_anew(self) -> None:
+        done = sum(self.costs[cell].proof_seconds for cell in self._proved)
+        proofs = sum(self.costs[cell].proof_seconds for cell in self._unproved)
+        took = self.clock() - self._proofs_began
+        closings = sum(self.costs[cell].closing_seconds for cell in self._unclosed())
+        blocks = sum(
+            self._blocks_expected(cell, most) * self.costs[cell].block_seconds
+            for cell, (_, most) in self._blocks_left.items()
+        )
+        timed = self._expected_seconds
+        self._estimate = (
+            self.clock(),
+            proofs * _ratio(took, done, done + proofs)
+            + closings
+            + blocks * _ratio(self._block_seconds, timed, timed + blocks),
+        )
+
+    def _unclosed(self) -> set[str]:
+        return self._blocks_left.keys() - self._timed
+
+    def _blocks_expected(self, cell: str, most: int) -> float:
+        """Blocks that a cell still has: one at least, since it did not leave."""
+        return min(max(self.costs[cell].blocks - (self.blocks - most), 1.0), most)
+
+
+def _ratio(seconds: float, expected: float, phase: float) -> float:
+    """Seconds that some work took, over what was expected of it; 1 before anything was done.
+
+    ``phase``: the expected seconds of all work of its kind. Little of it says little.
+    """
+    weight = FORECAST_WEIGHT * phase
+    return (seconds + weight) / (expected + weight) if expected and weight else 1.0
 
 
 def _work(cell: Cell) -> Hashable:

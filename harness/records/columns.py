@@ -114,7 +114,9 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     "calibrations": {
         **CELL,
         **_PROCESS,
-        **columns_of(CalibrationRecord, "step_seconds", "slice_steps", "fence_seconds"),
+        **columns_of(
+            CalibrationRecord, "step_seconds", "slice_steps", "fence_seconds", "qualified_seconds"
+        ),
     },
     "ceilings": {
         **_RUN,

@@ -226,6 +226,9 @@ class CalibrationRecord(Record):
     step_seconds: Annotated[float, "seconds of a step, from which the slice was cut", ABOVE_0]
     slice_steps: Annotated[int, "steps of a slice, frozen for the run", AT_LEAST_1]
     fence_seconds: Annotated[Seconds, "seconds of a fence with nothing to wait for"]
+    qualified_seconds: Annotated[
+        Seconds | None, "seconds of the cell's gate, checks and lesson, in its lane"
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

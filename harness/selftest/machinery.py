@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from levelfield.harness.engine import session
+from levelfield.harness.engine.time_left import Left
 from levelfield.harness.plan.cells import Cell
 from levelfield.harness.plan.suite import Effort, Suite, validated
 from levelfield.harness.records import store
@@ -25,7 +26,7 @@ class Told:
     say: Say
     _said: float = 0.0
 
-    def stage(self, text: str, done: float, left_seconds: float | None) -> None:
+    def stage(self, text: str, done: float, left: Left | None) -> None:
         """Report the current stage."""
         if time.monotonic() - self._said > 10:
             self._said = time.monotonic()

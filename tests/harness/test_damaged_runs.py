@@ -23,7 +23,8 @@ from levelfield.harness.advice.needs import Need
 from levelfield.harness.advice.words import advice_text
 from levelfield.harness.analysis import comparisons, sessions, verdicts
 from levelfield.harness.analysis import history as analysis_history
-from levelfield.harness.analysis.planning import forecast, planned_rounds
+from levelfield.harness.analysis.forecast import most_seconds
+from levelfield.harness.analysis.planning import planned_rounds
 from levelfield.harness.analysis.verdicts import settled, verdict_frame
 from levelfield.harness.cli.advise import advise_command
 from levelfield.harness.cli.compare import compare_command
@@ -166,7 +167,7 @@ def readings(base: Base, frames: Frames) -> Iterator[Callable[[], object]]:
     ):
         yield lambda data=data: data(frames, comparisons)
     yield lambda: (settled(frames), planned_rounds(frames, 6))
-    yield lambda: forecast(frames, base.suite)
+    yield lambda: most_seconds(frames, base.suite)
     for need in (Need(), Need(steps=1000), Need(purpose="latency")):
         yield lambda need=need: advice_text(advice.advise(frames, need))
     yield lambda: printed(advise_command, [base.folder], as_json=True, steps=1000)

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from levelfield.harness.analysis import planning
+from levelfield.harness.analysis import forecast
 from levelfield.harness.analysis.comparisons import comparisons_of
 from levelfield.harness.engine.blocks import Noise
 from levelfield.harness.environments import interpreters, sealed
@@ -151,7 +151,7 @@ def test_a_run_on_a_bare_host_whose_clock_steps(
 
 def test_a_clock_that_stepped_does_not_spoil_a_forecast(tmp_path: Path) -> None:
     folder, suite = write_mlp_run(tmp_path), load_suite("quick")
-    before = planning.forecast(frames.load(folder), suite)
+    before = forecast.most_seconds(frames.load(folder), suite)
     path = folder / "records.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     middle = len(lines) // 2
@@ -161,7 +161,7 @@ def test_a_clock_that_stepped_does_not_spoil_a_forecast(tmp_path: Path) -> None:
             for number, line in enumerate(lines)
         ]
         path.write_text("".join(f"{json.dumps(record)}\n" for record in stepped))
-        after = planning.forecast(frames.load(folder), suite)
+        after = forecast.most_seconds(frames.load(folder), suite)
         assert before and after
         assert before / 2 < after < 2 * before
 

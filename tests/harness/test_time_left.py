@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from levelfield.harness.cli.progress import left
+from levelfield.harness.analysis.forecast import Cost
+from levelfield.harness.cli.progress import in_words
 from levelfield.harness.engine import session
-from levelfield.harness.engine.time_left import TimeLeft
+from levelfield.harness.engine.time_left import ForecastTimeLeft, Left, TimeLeft
 from levelfield.harness.plan.cells import Cell
 from levelfield.harness.plan.suite import Suite, validated
 from levelfield.harness.records import store
@@ -29,6 +30,11 @@ class Clock:
 
     def __call__(self) -> float:
         return self.seconds
+
+
+def seconds_of(time_left: TimeLeft) -> float | None:
+    left = time_left.left()
+    return None if left is None else left.seconds
 
 
 @dataclass
@@ -55,7 +61,7 @@ class Played:
             cost = COSTS[cell.comparison]
             self.clock.seconds += cost / side_by_side
             self.time_left.proved(cell, cost, TURNS[cell.comparison] if self.blocks else None)
-            marks.append((self.clock.seconds, self.time_left.seconds()))
+            marks.append((self.clock.seconds, seconds_of(self.time_left)))
         return marks
 
     def time(self, *, factor: float) -> list[tuple[float, float | None]]:
@@ -64,7 +70,7 @@ class Played:
         cells = [cast(Cell, _Hashable(cell.id, cell.comparison)) for cell in self.cells]
         for number in range(self.blocks):
             self.time_left.begin_blocks(dict.fromkeys(cells, self.blocks - number))
-            marks.append((self.clock.seconds, self.time_left.seconds()))
+            marks.append((self.clock.seconds, seconds_of(self.time_left)))
             seconds = factor * sum(TURNS[cell.comparison] for cell in cells)
             self.clock.seconds += seconds
             self.time_left.timed(cells, seconds)
@@ -111,7 +117,7 @@ def test_cells_that_failed_take_no_time_in_blocks() -> None:
     played.time_left.begin_proofs(played.cells)
     for cell in played.cells:
         played.time_left.proved(cell, 1.0, None)
-    assert played.time_left.seconds() == 0
+    assert seconds_of(played.time_left) == 0
 
 
 def test_the_time_passes_between_two_estimates() -> None:
@@ -122,20 +128,86 @@ def test_the_time_passes_between_two_estimates() -> None:
         (played.clock.seconds - 100) / (played.clock.seconds - 100 + seconds)
     )
     played.clock.seconds += seconds / 2
-    assert played.time_left.seconds() == pytest.approx(seconds / 2)
+    assert seconds_of(played.time_left) == pytest.approx(seconds / 2)
     played.clock.seconds += seconds
-    assert played.time_left.seconds() == 0
+    assert seconds_of(played.time_left) == 0
     assert played.time_left.done() == 1
+
+
+def forecast_of(played: Played, speed: float = 1.0) -> Played:
+    """The same run with a forecast; it is ``speed`` times as fast as that says."""
+    costs = {
+        cell.id: Cost(
+            proof_seconds=speed * COSTS[cell.comparison],
+            closing_seconds=0.0,
+            block_seconds=speed * TURNS[cell.comparison],
+            blocks=played.blocks,
+        )
+        for cell in played.cells
+    }
+    played.time_left = ForecastTimeLeft(played.blocks, played.clock, costs=costs)
+    return played
+
+
+def test_a_forecast_that_is_right_is_right_from_the_first_moment_on() -> None:
+    played = forecast_of(Played(arms=6, blocks=7))
+    played.time_left.begin_proofs(played.cells)
+    first = (played.clock.seconds, seconds_of(played.time_left))
+    marks = [first, *played.prove(), *played.time(factor=1.0)]
+    end = played.clock.seconds
+    assert [now + (left or 0) for now, left in marks] == pytest.approx([end] * len(marks))
+
+
+@pytest.mark.parametrize("speed", [0.5, 2.0])
+def test_a_forecast_is_corrected_by_what_the_run_took(speed: float) -> None:
+    played = forecast_of(Played(arms=6, blocks=7), speed)
+    proofs, blocks = played.prove(), played.time(factor=1.0)
+    end = played.clock.seconds
+    ends = [now + (left or 0) for now, left in (*proofs[-1:], *blocks[4:])]
+    # What a whole phase showed outweighs the forecast; the blocks' own begins with the first one.
+    assert ends[1:] == pytest.approx([end] * (len(ends) - 1), rel=0.05)
+    assert abs(ends[0] - end) > abs(ends[1] - end)
+
+
+def test_arms_leave_when_they_left_the_earlier_run() -> None:
+    played = forecast_of(Played(arms=6, blocks=7))
+    assert isinstance(played.time_left, ForecastTimeLeft)
+    early = {cell.id for cell in played.cells if cell.comparison == "resnet50"}
+    played.time_left.costs = {
+        name: replace(cost, blocks=3) if name in early else cost
+        for name, cost in played.time_left.costs.items()
+    }
+    played.time_left.begin_proofs(played.cells)
+    proofs = sum(COSTS.values())
+    expected = 6 * (proofs + 3 * TURNS["resnet50"] + 7 * (TURNS["mlp"] + TURNS["lstm"]))
+    assert seconds_of(played.time_left) == pytest.approx(expected)
+    # One that has not left yet has another block at least.
+    cells = [cast(Cell, _Hashable(cell.id, cell.comparison)) for cell in played.cells]
+    played.time_left.begin_blocks(dict.fromkeys(cells, 2))
+    assert seconds_of(played.time_left) == pytest.approx(
+        6 * (TURNS["resnet50"] + 2 * (TURNS["mlp"] + TURNS["lstm"]))
+    )
+
+
+def test_a_cell_that_fails_is_expected_no_longer() -> None:
+    played = forecast_of(Played(arms=1, blocks=4))
+    played.time_left.begin_proofs(played.cells)
+    for cell in played.cells:
+        played.time_left.proved(cell, 1.0, None)
+    assert seconds_of(played.time_left) == 0
 
 
 def test_nothing_is_said_of_a_time_that_is_unknown() -> None:
     played = Played(arms=1, blocks=3)
-    assert played.time_left.seconds() is None
+    assert seconds_of(played.time_left) is None
     assert played.time_left.done() == 0
-    assert [left(seconds) for seconds in (None, 0, 29, 89, 91, 3541, 3600, 7500)] == [
-        *("", "at most 1 min", "at most 1 min", "at most 1 min", "at most 2 min"),
+    assert in_words(None) == ""
+    times = [Left(seconds, at_most=True) for seconds in (0, 29, 89, 91, 3541, 3600, 7500)]
+    assert [in_words(left) for left in times] == [
+        *("at most 1 min", "at most 1 min", "at most 1 min", "at most 2 min"),
         *("at most 59 min", "at most 1 h 00 min", "at most 2 h 05 min"),
     ]
+    assert in_words(Left(7500, at_most=False)) == "about 2 h 05 min"
 
 
 class Listener:
@@ -145,9 +217,9 @@ class Listener:
         self.shares: list[float] = []
         self.seconds_left: list[float | None] = []
 
-    def stage(self, text: str, done: float, left_seconds: float | None) -> None:
+    def stage(self, text: str, done: float, left: Left | None) -> None:
         self.shares.append(done)
-        self.seconds_left.append(left_seconds)
+        self.seconds_left.append(None if left is None else left.seconds)
 
     def cell_done(self, cell: Cell) -> None:
         pass

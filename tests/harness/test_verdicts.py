@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from levelfield.harness.analysis import planning
+from levelfield.harness.analysis import forecast, planning
 from levelfield.harness.analysis.logs import Logs, block_times, measured
 from levelfield.harness.analysis.summary import summary
 from levelfield.harness.analysis.verdicts import (
@@ -228,10 +228,10 @@ def test_a_comparison_that_noise_left_one_round_a_block_plans_nothing(tmp_path: 
 def test_a_forecast_grows_with_what_is_asked(tmp_path: Path) -> None:
     frames = frames_of(tmp_path)
     suite = load_suite("standard")
-    whole = planning.forecast(frames, suite)
+    whole = forecast.most_seconds(frames, suite)
     assert whole is not None
-    assert whole > (planning.forecast(frames, replace(suite, models=("mlp",))) or 0) > 0
-    assert planning.forecast(load([]), suite) is None
+    assert whole > (forecast.most_seconds(frames, replace(suite, models=("mlp",))) or 0) > 0
+    assert forecast.most_seconds(load([]), suite) is None
 
 
 def test_estimates_without_blocks_are_no_numbers() -> None:

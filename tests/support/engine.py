@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from levelfield.harness.engine.time_left import Left
 from levelfield.harness.plan.arms import PACKAGE_FOLDER
 from levelfield.harness.plan.cells import Cell
 from levelfield.harness.plan.suite import Effort, Limits
@@ -29,7 +30,7 @@ RunModes = Callable[..., Path]  # the fixture run_modes
 class Silent:
     """Progress without a reader."""
 
-    def stage(self, text: str, done: float, left_seconds: float | None) -> None:
+    def stage(self, text: str, done: float, left: Left | None) -> None:
         pass
 
     def cell_done(self, cell: Cell) -> None:
