@@ -7,6 +7,7 @@ The host runs this program in a separate process, so that it never imports a fra
 """
 
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from levelfield.reference.answers import write_answers
@@ -17,17 +18,18 @@ from levelfield.reference.settled import settled_case
 def main(arguments: list[str]) -> None:
     """Draw the case, solve it and write the files."""
     model, preset, batch, seed, folder, phases, *optimizers = arguments
-    case, answers = settled_case(
-        model,
-        preset,
-        int(seed),
-        batch=int(batch),
-        optimizers=optimizers,
-        phases=phases.split(","),
-    )
+    with redirect_stdout(sys.stderr):  # what a definition prints is no answer
+        case, answers = settled_case(
+            model,
+            preset,
+            int(seed),
+            batch=int(batch),
+            optimizers=optimizers,
+            phases=phases.split(","),
+        )
+        write_case(case, Path(folder) / "case.npz")
+        write_answers(answers, Path(folder) / "answers.npz")
     print(case.attempt)  # the number of the draw of this seed
-    write_case(case, Path(folder) / "case.npz")
-    write_answers(answers, Path(folder) / "answers.npz")
 
 
 if __name__ == "__main__":
