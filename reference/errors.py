@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 _NUMBER = re.compile(r"\[Errno -?\d+\] ")
@@ -29,3 +30,21 @@ class UnknownName(ValueError):
 
 class BadDefinition(ValueError):
     """A folder of models that cannot be used; the message says why in one line."""
+
+
+@contextmanager
+def by_definition(of: str) -> Iterator[None]:
+    """Raise BadDefinition, which begins with ``of``, for what the code of a definition raises.
+
+    The code of somebody else may raise anything, and leave the program. A signal to a host is of a
+    class below SystemExit, and goes on.
+    """
+    try:
+        yield
+    except (UnknownName, BadDefinition):
+        raise
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit) and type(error) is not SystemExit:
+            raise
+        words = " ".join(f"{type(error).__name__}: {without_number(str(error))}".split())
+        raise BadDefinition(f"{of}: {words}") from error

@@ -20,7 +20,7 @@ from functools import cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-from levelfield.reference.errors import BadDefinition, UnknownName, without_number
+from levelfield.reference.errors import BadDefinition, UnknownName, by_definition
 from levelfield.reference.presets import OWN_PRESETS, OwnPreset
 from levelfield.reference.spec import Model, Sizes
 
@@ -149,7 +149,9 @@ def _models_of(folder: Path, package: str) -> dict[str, Model]:
 
 def _models_in(path: Path, name: str) -> tuple[Model, ...]:
     """Import a file of definitions by its dotted name. Raises BadDefinition."""
-    try:
+    if path.exists() and not path.is_file():  # reading a pipe or a device would never end
+        raise BadDefinition(f"{path}: it is no regular file")
+    with by_definition(str(path)):
         allowed = {"numpy", "levelfield.reference", *sys.stdlib_module_names}
         if foreign := sorted(_imported(path) - allowed):
             raise BadDefinition(
@@ -157,22 +159,17 @@ def _models_in(path: Path, name: str) -> tuple[Model, ...]:
                 " levelfield.reference only"
             )
         models = getattr(importlib.import_module(name), "MODELS", None)
-    except BadDefinition:
-        raise
-    except Exception as error:  # the code of somebody else may raise anything
-        words = " ".join(without_number(str(error)).split())
-        raise BadDefinition(f"{path}: {type(error).__name__}: {words}") from error
-    if not isinstance(models, tuple | list) or not all(isinstance(m, Model) for m in models):
-        raise BadDefinition(f"{path}: MODELS is not a tuple of levelfield.reference.spec.Model")
-    for model in models:
-        for word in (model.name, model.file, *model.presets):
-            if not isinstance(word, str) or not MODEL_NAME.fullmatch(word):
-                raise BadDefinition(
-                    f"{path}: {word!r} cannot name a model, its file or a preset; use letters,"
-                    " digits and _"
-                )
-        if not model.presets:
-            raise BadDefinition(f"{path}: the model '{model.name}' has no presets")
+        if not isinstance(models, tuple | list) or not all(isinstance(m, Model) for m in models):
+            raise BadDefinition(f"{path}: MODELS is not a tuple of levelfield.reference.spec.Model")
+        for model in models:
+            for word in (model.name, model.file, *model.presets):
+                if not isinstance(word, str) or not MODEL_NAME.fullmatch(word):
+                    raise BadDefinition(
+                        f"{path}: {word!r} cannot name a model, its file or a preset; use letters,"
+                        " digits and _"
+                    )
+            if not model.presets:
+                raise BadDefinition(f"{path}: the model '{model.name}' has no presets")
     return tuple(models)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from levelfield import reference
 from levelfield.harness.machine.ceilings import COPY, PRODUCT, Ceiling
-from levelfield.reference.errors import UnknownName
+from levelfield.reference.errors import UnknownName, by_definition
 from levelfield.reference.trace import summarize
 
 IMPOSSIBLE_SHARE = 1.05  # of the roofline: a step above this share was not measured correctly
@@ -28,9 +28,11 @@ def work(
 
     ``levelfield.reference.trace`` has the conventions. Operations are those of matrix products and
     convolutions, two per multiply-add. Bytes are those that must move once, the optimiser's state
-    included. Raises UnknownName for a model, preset or phase that is not defined.
+    included. Raises UnknownName for a model, preset or phase that is not defined, BadDefinition
+    where a definition or the memory does not allow this batch.
     """
-    counts = summarize(reference.get(model), preset, batch)
+    with by_definition(f"{model}/{preset} with batch {batch} cannot be traced"):
+        counts = summarize(reference.get(model), preset, batch)
     if phase == "inference":
         return counts.inference_operations, counts.inference_bytes
     if phase == "generation":

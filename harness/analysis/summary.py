@@ -15,7 +15,7 @@ from levelfield.harness.proof.tolerances import closing_loose, loose
 from levelfield.harness.records.columns import COLUMNS, STARTUP
 from levelfield.harness.records.frames import AUDIT, Frames
 from levelfield.harness.statistics.estimates import estimate
-from levelfield.reference.errors import UnknownName
+from levelfield.reference.errors import BadDefinition, UnknownName
 
 _KEY = ["run", "cell"]
 _LATER_STAGES = ("build", "compile", "first_step", "steady")
@@ -219,8 +219,11 @@ def _roofline(frames: Frames, table: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def _work(model: str, preset: str, batch: int, phase: str, optimizer: str) -> tuple[float, float]:
-    """NaN for a model that this version does not know, because records outlive definitions."""
+    """NaN for a model that this version does not know, because records outlive definitions.
+
+    NaN also for a batch that a definition from outside or the memory does not allow.
+    """
     try:
         return roofline.work(model, preset, batch, phase=phase, optimizer=optimizer or None)
-    except UnknownName:
+    except (UnknownName, BadDefinition):
         return numpy.nan, numpy.nan

@@ -41,7 +41,7 @@ from levelfield.harness.plan.domains import (
 from levelfield.harness.plan.files import read_text, read_toml
 from levelfield.harness.plan.vocabulary import DEVICES, NUMERICS, PHASES, RESIDENCIES
 from levelfield.harness.statistics.levels import LEVELS
-from levelfield.reference.errors import UnknownName, without_number
+from levelfield.reference.errors import UnknownName, by_definition
 from levelfield.reference.optimizers import OPTIMIZERS
 from levelfield.reference.presets import TIME
 from levelfield.reference.spec import Model
@@ -397,15 +397,8 @@ def _check_traceable(model: Model, presets: Iterable[str] | None = None) -> None
     ``presets``: those of the definition by default, which may be meant for larger machines.
     """
     for preset in model.presets if presets is None else presets:
-        try:
+        with by_definition(f"{model.name}/{preset} cannot be traced"):
             count = reference.summarize(model, preset, 1).parameter_count
-        except (UnknownName, reference.BadDefinition):
-            raise
-        except Exception as error:  # a definition from outside may raise anything
-            words = f"{type(error).__name__}: {without_number(str(error))}"
-            raise reference.BadDefinition(
-                f"{model.name}/{preset} cannot be traced: {words}"
-            ) from error
         needed, total = count * BYTES_OF_FLOAT64, total_memory_bytes()
         if presets is not None and needed > total:
             raise reference.BadDefinition(

@@ -19,7 +19,7 @@ from levelfield.harness.analysis.roofline import work
 from levelfield.harness.analysis.sessions import OTHER_MACHINE
 from levelfield.harness.machine.ceilings import COPY, PRODUCT
 from levelfield.harness.records.frames import Frames
-from levelfield.reference.errors import UnknownName
+from levelfield.reference.errors import BadDefinition, UnknownName
 from levelfield.reference.presets import TIME
 
 SWEPT = ("batch", "threads", "time")
@@ -68,8 +68,8 @@ def roofline_data(frames: Frames, comparisons: Sequence[Comparison]) -> pandas.D
                     phase=cell["phase"],
                     optimizer=optimizer,
                 )
-            except UnknownName:
-                continue  # a record of a model that this version no longer has
+            except (UnknownName, BadDefinition):
+                continue  # a record of a model that this version or its folder no longer has
             rows.append(
                 {
                     "run": f"run {cell['run']}, threads: {cell['threads']}",

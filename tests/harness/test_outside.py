@@ -274,6 +274,12 @@ def test_a_report_knows_the_operations_of_a_model_of_a_folder(mine: Path, tmp_pa
 
     assert operations().isna().all()
     assert (operations("--models-from", str(mine)) > 0).all()
+    forgotten()
+    for_one = "assert inputs['features'].dimensions[0].size == 1\n    x = inputs"
+    write(mine, wide_and_deep=DEFINITION.replace("x = inputs", for_one))
+    assert operations("--models-from", str(mine)).isna().all()
+    forgotten()
+    add_folders([write(mine, wide_and_deep=DEFINITION)])
     words = ("plot", "roofline", str(run), "--output", str(tmp_path), "--models-from", str(mine))
     assert "roofline.svg" in typed(*words)
 
@@ -304,6 +310,11 @@ WRONG = {
         DEFINITION.replace("x = inputs", "open('/absent')\n    x = inputs"),
         "cannot be traced: FileNotFoundError: No such file or directory: '/absent'",
     ),
+    "an end": ("raise SystemExit(3)", "SystemExit: 3"),
+    "an end of a forward": (
+        DEFINITION.replace("x = inputs", "raise SystemExit(3)\n    x = inputs"),
+        "cannot be traced: SystemExit: 3",
+    ),
     "an error": ("1 / 0", "ZeroDivisionError: division by zero"),
     "escapes": ("raise ValueError('\\x1b[2J\\nx')", "ValueError"),
     "a framework": (
@@ -315,6 +326,10 @@ WRONG = {
     "no presets": (
         DEFINITION.replace("presets={", "presets={} or {} and {"),
         "the model 'wide_and_deep' has no presets",
+    ),
+    "presets of no kind": (
+        DEFINITION.replace("presets={", "presets=None and {"),
+        "TypeError: Value after * must be an iterable",
     ),
     "no shapes": (DEFINITION.replace("add(", "added("), "wide_and_deep/tiny cannot be traced"),
 }
@@ -332,6 +347,12 @@ def test_a_wrong_definition_is_refused_in_one_line(mine: Path, fault: str) -> No
     write(mine)  # a mended folder can be used
     add_folders([mine])
     assert "wide_and_deep" in reference.definitions()
+
+
+def test_a_pipe_among_the_definitions_is_refused(mine: Path) -> None:
+    os.mkfifo(mine / "pipe.py")
+    with pytest.raises(BadInput, match="it is no regular file"):
+        add_folders([mine])
 
 
 def test_folders_that_are_missing_empty_or_clash_are_refused(mine: Path, tmp_path: Path) -> None:
@@ -412,6 +433,14 @@ def test_a_third_partys_framework_runs_a_model_from_a_folder_and_a_run_knows_it_
     # A report needs no folder.
     file.unlink()
     assert command(tmp_path, third, "report", str(run), "--output", "again").code == 0
+
+
+def test_what_a_definition_prints_is_no_answer(tmp_path: Path, third: dict[str, str]) -> None:
+    text = DEFINITION.replace("x = inputs", "print('seen')\n    x = inputs")
+    write(tmp_path / "mine", wide_and_deep=text)
+    (tmp_path / "own.toml").write_text(SUITE)
+    done = command(tmp_path, third, "check", "own.toml", "--arms", "reference:numpy")
+    assert done.code == 0, done
 
 
 @pytest.mark.parametrize(
