@@ -7,12 +7,14 @@ visual performance model", CACM 52.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import numpy as np
 
 from levelfield import reference
 from levelfield.harness.machine.ceilings import COPY, PRODUCT, Ceiling
 from levelfield.reference.errors import UnknownName, by_definition
+from levelfield.reference.registry import outside_of
 from levelfield.reference.trace import summarize
 
 IMPOSSIBLE_SHARE = 1.05  # of the roofline: a step above this share was not measured correctly
@@ -29,9 +31,10 @@ def work(
     ``levelfield.reference.trace`` has the conventions. Operations are those of matrix products and
     convolutions, two per multiply-add. Bytes are those that must move once, the optimiser's state
     included. Raises UnknownName for a model, preset or phase that is not defined, BadDefinition
-    where a definition or the memory does not allow this batch.
+    where a definition from outside does not allow this batch.
     """
-    with by_definition(f"{model}/{preset} with batch {batch} cannot be traced"):
+    place = f"{model}/{preset} with batch {batch} cannot be traced"
+    with by_definition(place) if outside_of(model) else nullcontext():
         counts = summarize(reference.get(model), preset, batch)
     if phase == "inference":
         return counts.inference_operations, counts.inference_bytes

@@ -221,7 +221,7 @@ def _roofline(frames: Frames, table: pandas.DataFrame) -> pandas.DataFrame:
 def _work(model: str, preset: str, batch: int, phase: str, optimizer: str) -> tuple[float, float]:
     """NaN for a model that this version does not know, because records outlive definitions.
 
-    NaN also for a batch that a definition from outside or the memory does not allow.
+    NaN also for a batch that a definition from outside does not allow.
     """
     try:
         return roofline.work(model, preset, batch, phase=phase, optimizer=optimizer or None)

@@ -12,7 +12,8 @@ from levelfield.harness.cli.options import PythonOption, given_interpreters
 from levelfield.harness.cli.terminal import TextTable, print_json, terminal
 from levelfield.harness.environments import sealed
 from levelfield.harness.errors import BadInput, RunFailed, clean
-from levelfield.harness.plan.arms import EnvironmentSpec, arms, get_arm
+from levelfield.harness.plan.arms import VERSION, EnvironmentSpec, arms, get_arm
+from levelfield.harness.plan.domains import shortened
 from levelfield.harness.plan.suite import load_suite
 from levelfield.reference.errors import UnknownName
 
@@ -46,6 +47,8 @@ def _spec_of(label: str, specs: Mapping[str, EnvironmentSpec]) -> EnvironmentSpe
     # Without requirements, nothing installs a version of it.
     if plain not in specs or bool(at) != bool(version) or (at and not specs[plain].requirements):
         raise UnknownName("environment", label, specs)
+    if at and not VERSION.fullmatch(version):
+        raise BadInput(f"{shortened(version)} is no version; type one such as 1.2.3")
     return specs[plain].at(version) if at else specs[plain]
 
 

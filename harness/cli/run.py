@@ -73,7 +73,9 @@ def run_command(
     **selected: Any,
 ) -> None:
     """Prove, measure and report every cell of a suite. Each measurement is kept at once."""
-    if (suite is None) == (resume is None):
+    if suite is not None and resume is not None:
+        raise BadInput(f"a run has its suite in it; leave out {shortened(suite)}, or --resume")
+    if suite is None and resume is None:
         raise BadInput("name a suite, such as: levelfield run quick; or a run: --resume RUN")
     # Imported here because pandas takes longer to load than most commands to run.
     from levelfield.harness.engine import session
@@ -119,7 +121,7 @@ def _new_run(
 
 def seconds_of(text: str) -> float:
     """Seconds of a time such as 90s, 20m or 1.5h. Raises BadInput."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smh])", text.strip())
     seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
     if not 0 < seconds <= MOST_HOURS * 3600:
         raise BadInput(

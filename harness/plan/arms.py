@@ -48,8 +48,9 @@ TEXT_CHARACTERS = 500  # the longest title, summary or address
 PINS_LAST = timedelta(days=90)  # the policy of CONTRIBUTING.md
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _COLOUR = re.compile(r"#[0-9A-F]{6}")
+VERSION = re.compile(r"[0-9][0-9A-Za-z_.]*")  # of a framework, in the name of an arm or environment
 _NAME = re.compile(
-    r"(?P<framework>[^@:#]+)(@(?P<version>[0-9][\w.]*))?:(?P<mode>[^@:#]+)"
+    rf"(?P<framework>[^@:#]+)(@(?P<version>{VERSION.pattern}))?:(?P<mode>[^@:#]+)"
     r"(#((?P<copy>[2-9]|[1-9]\d+)|\+(?P<percent>\d+(\.\d+)?)%))?"
 )
 

@@ -159,6 +159,8 @@ def create(
         raise BadInput(f"the description of a run: {fault}")
     folder = Path(results, name)
     try:
+        if Path(results).exists() and not Path(results).is_dir():
+            raise BadInput(f"{results} is no folder; choose one that you may write to: {elsewhere}")
         Path(results).mkdir(parents=True, exist_ok=True)
         for number in itertools.count(2):
             with contextlib.suppress(FileExistsError):

@@ -112,7 +112,7 @@ def write_report(
         for name in charts_of(frames, comparisons) if "charts" in formats else ():
             written += _drawn(name, frames, comparisons, target)
     except OSError as error:
-        advice = "choose a folder that you may write to: levelfield report RUN --output DIR"
+        advice = "choose a folder that you may write to by --output"
         raise writing_failed(error, target, advice=advice) from error
     for name, write in (("csv", write_csv), ("parquet", write_parquet)):
         written += write(frames, target / name) if name in formats else []

@@ -44,6 +44,6 @@ def _write(
             paths.append(folder / f"{name}.{suffix}")
             write_atomically(paths[-1], encode(frame))
     except OSError as error:
-        advice = "choose a folder that you may write to: levelfield report RUN --output DIR"
+        advice = "choose a folder that you may write to by --output"
         raise writing_failed(error, folder, advice=advice) from error
     return paths

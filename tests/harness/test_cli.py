@@ -75,7 +75,7 @@ def assert_one_line(done: Done, code: int) -> str:
 
 MISTAKES = {
     "run": "name a suite, such as: levelfield run quick; or a run: --resume RUN",
-    "run quick --resume somewhere": "name a suite, such as",
+    "run quick --resume somewhere": "a run has its suite in it; leave out 'quick', or --resume",
     "run quik": "unknown suite 'quik' in the command line; did you mean quick?",
     "run missing.toml": "cannot read the suite missing.toml: No such file or directory",
     "run quick --models mpl": "unknown model 'mpl'; did you mean mlp?",
@@ -162,7 +162,10 @@ MISTAKES = {
     "advise foreign --need pipe": "it is no regular file",
     "history piped": "piped/run.json is a pipe",
     "compare piped file": "piped/run.json is a pipe",
+    "run quick --results file": "file is no folder; choose one that you may write to",
     "run quick --results file/below": "file/below",
+    "run quick --budget \u0661m": "not a time above 0",  # a digit, but no ASCII one
+    "env build torch@1.0;rm": "'1.0;rm' is no version; type one such as 1.2.3",
     "run quick --results /proc/below": "/proc/below",
 }
 
@@ -486,7 +489,7 @@ def test_a_report_that_cannot_be_written_costs_one_line(
     assert done.code == 2
     assert done.errors.count("\n") == 1
     assert "occupied/below" in done.errors
-    assert done.errors.endswith("that you may write to: levelfield report RUN --output DIR\n")
+    assert done.errors.endswith("that you may write to by --output\n")
     assert "misbehaving:well" in done.output, "the tables are shown in any case"
 
 
