@@ -35,6 +35,7 @@ ROUNDING = 5e-7  # relative error of a forward pass in float32 (measured: 2e-7 t
 SHAKES = 2  # independent noises under which all steps of a draw must stay settled
 GRADIENT_SHAKES = 8  # more noises, for the gradients alone; half of them switch a unit near a tie
 NOISES = SHAKES + GRADIENT_SHAKES // 2  # of the first set's gradients
+NULL = 1e-12  # relative to the others of its array: a gradient that is zero by mathematics
 CLEAR_OF_ZERO = 8  # standard deviations of noise, beyond which no gradient changes its sign
 # SETTLED limits the effect of NOISE on a draw: a third to a tenth of what the gate allows. LOOSEST
 # limits the effect of ROUNDING where no draw is so clear. The gate then allows three times that
@@ -223,27 +224,35 @@ def _scatter(
         if any(worst[kind] > limit for kind, limit in limits.items()):
             break
     if "adam" in optimizers and len(first_gradients) >= NOISES:
-        for apart in _turned(answers, first_gradients):
+        for apart in _turned(answers, first_gradients, noise):
             _widen(worst, "stepped", apart)
     return worst
 
 
-def _turned(answers: Answers, noisy: Sequence[Mapping[str, NDArray[Any]]]) -> Iterator[float]:
+def _turned(
+    answers: Answers, noisy: Sequence[Mapping[str, NDArray[Any]]], noise: float
+) -> Iterator[float]:
     """Yield how far Adam's first movement of each parameter may be turned by noise.
 
     That movement has the sign of the gradient and hardly depends on its size. A gradient near zero
     therefore turns it by its double, which few noises show where few elements are that near. The
     distance is the expected one, if the noise of each element is normal.
 
-    ``noisy``: the gradients of the first set under at least six noises.
+    ``noisy``: the gradients of the first set under at least six noises of the relative size
+    ``noise``.
     """
     epsilon = OPTIMIZERS["adam"]["epsilon"]
     for name in _moving(answers):
         gradient = np.abs(answers.gradients[0][name])
         squares = sum((gradients[name] - answers.gradients[0][name]) ** 2 for gradients in noisy)
-        noise = np.sqrt(squares / len(noisy))
-        distance = np.divide(gradient, noise, out=np.full_like(noise, np.inf), where=noise > 0)
-        moved = np.maximum(gradient, noise)
+        deviation = np.sqrt(squares / len(noisy))
+        # An element that is zero by mathematics is near zero in float64, but no nearer in float32
+        # than the rounding of its neighbours: a channel that no ReLU cuts, before a batch norm.
+        null = (deviation > 0) & (gradient < NULL * np.sqrt(np.mean(gradient**2)))
+        deviation[null] = ROUNDING / noise * np.sqrt(np.mean(deviation**2))
+        distance = np.full_like(deviation, np.inf)
+        np.divide(gradient, deviation, out=distance, where=deviation > 0)
+        moved = np.maximum(gradient, deviation)
         sizes = (moved / (moved + epsilon)) ** 2
         near = distance < CLEAR_OF_ZERO
         chances = [erfc(way / 2**0.5) / 2 for way in distance[near]]

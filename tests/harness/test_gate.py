@@ -28,7 +28,9 @@ from tests.support.long import NETS, QUICK, long_unless
 Arrays = dict[str, NDArray[Any]]
 FLOAT32 = TOLERANCES["float32"]
 ROUNDING_MARGIN = 10
-TRAINED_MARGIN = 5  # a unit of 512 that falls to the other side of a tie is 5e-3 of 5e-2
+# Of a training, a unit of 512 that falls to the other side of a tie is 5e-3 of 5e-2. Of gradients,
+# the first scales of 50 layers sum what nearly cancels: 0.9e-5 to 1.6e-5 of 1e-4 in three draws.
+CLOSE_MARGIN = 5
 # Which tolerance stands for an array of the answer file; the index within it that is spoiled.
 KINDS = {
     "initial/parameter/hidden1/kernel": None,
@@ -317,8 +319,9 @@ def test_rounding_alone_stays_far_below_every_tolerance(
     for optimizer in optimizers:
         got = as_answered(case, rounded, optimizer)
         outcome = judge(case, exact, got, phase="training", optimizer=optimizer)
+        close = ("trained", "gradient") if model == "resnet50" else ("trained",)
         margins = {
-            check.name: TRAINED_MARGIN if check.name.startswith("trained") else ROUNDING_MARGIN
+            check.name: CLOSE_MARGIN if check.name.startswith(close) else ROUNDING_MARGIN
             for check in outcome.checks
         }
         # What has no gradient by mathematics moves by rounding, as far as its tolerance says.

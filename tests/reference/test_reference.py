@@ -23,6 +23,7 @@ from levelfield.reference.answers import Answers, read_answers, run_jax, run_num
 from levelfield.reference.case import write_case
 from levelfield.reference.layers_numpy import NumpyLayers
 from levelfield.reference.optimizers import EPSILON_HAT, OPTIMIZERS, initial_state, update
+from levelfield.reference.settled import LOOSEST, NOISE, _turned
 from levelfield.reference.spec import Sizes
 from tests.support.long import NETS, long_unless
 
@@ -472,3 +473,25 @@ def test_drawing_and_numpy_need_no_framework() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("last", "deviation", "most", "least"),
+    [(1e-16, 1e-16, 1.0, LOOSEST["stepped"]), (4e-3, 1e-7, 1e-6, 0.0), (0.0, 0.0, 1e-6, 0.0)],
+    ids=["zero by mathematics", "clear of zero", "not read"],
+)
+def test_adams_first_movement_is_turned_where_a_gradient_is_zero_by_mathematics(
+    last: float, deviation: float, most: float, least: float
+) -> None:
+    """One of four elements; the other three have the noise of float32.
+
+    In resnet50/tiny, the shift of a channel that no ReLU cuts ends before batch norms. Float64
+    leaves 1e-16 of its gradient and float32 leaves 4e-8, which Adam takes for a gradient.
+    """
+    gradient = np.array([7e-3, 4e-3, 8e-3, last])
+    noise = np.array([1e-7, 1e-7, 1e-7, deviation])
+    stream = np.random.default_rng(2)
+    noisy = [{"bias": gradient + noise * stream.standard_normal(4)} for _ in range(6)]
+    answers = Answers(outputs=(), gradients=({"bias": gradient},))
+    (turned,) = _turned(answers, noisy, NOISE)
+    assert least <= turned <= most
