@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import nullcontext
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from levelfield.harness.engine import closing as closing_gate
+from levelfield.harness.engine.closing import CLOCK_ATTEMPTS, ClosingGate
 from levelfield.harness.machine.supervised import TreeUse
 from levelfield.harness.plan.cells import Cell
 from levelfield.harness.proof.cases import CaseFile, Cases
@@ -47,7 +51,7 @@ from levelfield.reference.closing import (
 )
 from levelfield.reference.optimizers import EPSILON_HAT, OPTIMIZERS
 from levelfield.reference.settled import settled_case
-from tests.support.engine import TINY_EFFORT, RunModes
+from tests.support.engine import TINY_EFFORT, RunModes, quiet
 
 pytestmark = pytest.mark.alone
 
@@ -240,6 +244,24 @@ def test_slots_in_which_the_host_waited_longer_decide_nothing() -> None:
     slots = [slot(), slot(worker=0.3), slot(worker=0.3)]
     checks = slices_checks(slots, steps=50, threads=1, device="cpu")
     assert all(check.passed for check in checks)
+
+
+@pytest.mark.parametrize(("shares", "passed"), [([0.3, 1.0], True), ([0.5], False)])
+def test_a_clock_is_compared_again_before_it_is_refused(shares: list[float], passed: bool) -> None:
+    """Other programs made the host wait in every slice of a short run; not in all further ones."""
+    waited, further = [slot(worker=0.6)] * 2, cycle(shares)
+    asked = []
+
+    def again(*arguments: Any, **options: Any) -> Slot:
+        asked.append(options["rewarm_seconds"])
+        return slot(worker=next(further))
+
+    worker = SimpleNamespace(slot=again, alone=nullcontext)
+    cell = SimpleNamespace(threads=1, device="cpu")
+    gate = ClosingGate(cast(Any, None), cast(Any, None), quiet)
+    checks = gate._timed(cast(Any, worker), cast(Any, cell), waited, slice_steps=50, kinds=())
+    assert {check.name for check in checks if not check.passed} == (set() if passed else {"clock"})
+    assert len(asked) == (2 if passed else CLOCK_ATTEMPTS)
 
 
 def test_an_arm_without_latency_is_not_compared_with_it() -> None:
