@@ -183,7 +183,7 @@ class ClosingGate:
                 )
             checks = [
                 *_visits(reply, cell.phase, sets),
-                *_as_fresh(slots, reply, slice_steps, worker.arm),
+                *_as_fresh(slots, reply, slice_steps, worker.arm, cell.threads),
             ]
             outcome = judge_closing(case, closing, arrays, phase=cell.phase, numeric=cell.numeric)
             # A wrong answer is not due to noise, and on a second try the process has already seen
@@ -210,13 +210,17 @@ def _visits(reply: ClosingReply, phase: str, sets: int) -> Iterator[Check]:
 
 
 def _as_fresh(
-    slots: Sequence[Slot], reply: ClosingReply, slice_steps: int, arm: Arm
+    slots: Sequence[Slot], reply: ClosingReply, slice_steps: int, arm: Arm, threads: int
 ) -> Iterator[Check]:
     """Compare the steps of the slices with those after a fresh load, fenced steps if there are any.
+
+    The machine may be busier now than it was in the slices. The seconds in which threads waited for
+    a core are left out of the fresh steps.
 
     A step too short to be fenced alone is compared with an unfenced one. An arm that is never
     fenced after single steps has fixed costs per slice, which a few fresh steps do not amortise.
     """
+    share = reply.undisturbed(threads)
     for name, statistic, fresh in (
         ("as after a load", "latency", reply.again_seconds),
         ("as after a load, first token", "first_token", reply.again_token_seconds),
@@ -224,8 +228,8 @@ def _as_fresh(
         slices = [slot.reply.slices[statistic] for slot in slots if statistic in slot.reply.slices]
         timed = [seconds for part in slices for seconds in part.step_seconds or ()]
         if timed and len(fresh) >= FEWEST_FRESH:
-            yield replace(fresh_check(timed, fresh), name=name)
+            yield replace(fresh_check(timed, [share * one for one in fresh]), name=name)
     fenced = any("latency" in slot.reply.slices for slot in slots)
     if "latency" in arm.mode.statistics and not fenced and reply.fresh_seconds:
         timed = [slot.reply.slices["throughput"].seconds / slice_steps for slot in slots]
-        yield fresh_check(timed, [reply.fresh_seconds])
+        yield fresh_check(timed, [share * reply.fresh_seconds])

@@ -238,6 +238,15 @@ class ClosingReply(Reply):
     first_token_seconds: Annotated[tuple[float, ...], list_of(AMOUNT)]
     again_token_seconds: Annotated[tuple[float, ...], list_of(AMOUNT)]
     fresh_seconds: Annotated[float, AMOUNT]
+    waited_share: Annotated[float, AMOUNT]
+    cpu_share: Annotated[float, AMOUNT]
+
+    def undisturbed(self, threads: int) -> float:
+        """The share of the seconds that an undisturbed machine would have taken, from 0 to 1.
+
+        Other programs make threads wait for a core. No step takes less than its CPU seconds.
+        """
+        return min(max(1 - self.waited_share / threads, self.cpu_share / threads), 1.0)
 
 
 @dataclass(frozen=True)

@@ -249,6 +249,23 @@ def own_use():
     return wait, usage.ru_nivcsw, usage.ru_majflt
 
 
+def shares_of_use():
+    """Begin to observe this process; return a function that ends it.
+
+    That returns (share, share): the seconds in which threads waited for a core, and the CPU
+    seconds, both over the seconds between. The former is 0 if the kernel does not report it.
+    """
+    (waited, _, _), cpu, begin = own_use(), time.process_time(), time.perf_counter()
+
+    def ended():
+        seconds = max(time.perf_counter() - begin, 1e-9)
+        used, now = time.process_time() - cpu, own_use()[0]
+        waits = 0.0 if waited is None or now is None else max(now - waited, 0.0)
+        return waits / seconds, used / seconds
+
+    return ended
+
+
 def measured_slice(adapter, step, kind, steps, extra):
     """Time one slice and this process's use during it; return the fields of a slice record.
 

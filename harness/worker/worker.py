@@ -306,18 +306,22 @@ class Server:
         "again_token_seconds" are those of the first token alone. This token is read before any set
         is decoded whole, and once more at the end, so that an arm cannot take it from elsewhere.
         "fresh_seconds": seconds of an unfenced step among the later ones of the unread steps.
+        "waited_share": seconds that threads waited for a core in these steps, over all seconds of
+        them; "cpu_share": the same of CPU seconds.
         """
         import numpy
 
-        from levelfield.harness.worker.measure import latency_slice
+        from levelfield.harness.worker.measure import latency_slice, shares_of_use
 
         step, sets, arrays, fresh = self._step(phase), len(self.case.sets), {}, 0.0
         first, again, first_token, again_token = [], [], [], []
+        shares = shares_of_use()
         if phase == "training":
             fenced = unread // 2 if "latency" in kinds else 0
             again = latency_slice(self.adapter, step, fenced)
             if unread:
                 fresh = self._fresh_seconds(step, unread - fenced)
+            waited_share, cpu_share = shares()
             for number in range(read):
                 for name, value in self._read(step()).items():
                     arrays["step/%d/%s" % (number, name)] = value
@@ -329,6 +333,7 @@ class Server:
             first = latency_slice(self.adapter, step, sets)
             again = latency_slice(self.adapter, step, sets)
             fresh = self._fresh_seconds(step, unread)
+            waited_share, cpu_share = shares()
             if phase == "generation":
                 again_token = self._first_tokens("again", 0, arrays)
             for number in range(sets):
@@ -341,6 +346,8 @@ class Server:
             "first_token_seconds": first_token,
             "again_token_seconds": again_token,
             "fresh_seconds": fresh,
+            "waited_share": waited_share,
+            "cpu_share": cpu_share,
         }
 
     def _fresh_seconds(self, step, steps):

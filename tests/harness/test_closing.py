@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from contextlib import nullcontext
 from dataclasses import replace
@@ -15,7 +17,8 @@ import numpy as np
 import pytest
 
 from levelfield.harness.engine import closing as closing_gate
-from levelfield.harness.engine.closing import CLOCK_ATTEMPTS, ClosingGate
+from levelfield.harness.engine.closing import CLOCK_ATTEMPTS, ClosingGate, _as_fresh
+from levelfield.harness.machine.resources import available_cores
 from levelfield.harness.machine.supervised import TreeUse
 from levelfield.harness.plan.cells import Cell
 from levelfield.harness.proof.cases import CaseFile, Cases
@@ -30,10 +33,10 @@ from levelfield.harness.proof.checks import (
 )
 from levelfield.harness.proof.closing_gate import LEAST_LOSSES, judge_closing
 from levelfield.harness.proof.outcome import Check, Outcome
-from levelfield.harness.proof.replies import CheckHandlesReply, Slice, SlotReply
+from levelfield.harness.proof.replies import CheckHandlesReply, ClosingReply, Slice, SlotReply
 from levelfield.harness.proof.tolerances import closing_loose
 from levelfield.harness.records import frames
-from levelfield.harness.worker.measure import check_handles
+from levelfield.harness.worker.measure import check_handles, shares_of_use
 from levelfield.reference import closing as closing_module
 from levelfield.reference.answers import run_jax
 from levelfield.reference.case import Case, draw_case
@@ -498,6 +501,51 @@ def test_the_first_token_is_judged_alone() -> None:
         lies = {**right, key: 0 * tokens[:, :1]}
         outcome = judge_closing(case, closing, lies, phase="generation")
         assert outcome.reason.startswith(key)
+
+
+@pytest.mark.parametrize(
+    ("latency", "waited", "cpu", "passed"),
+    [
+        (0.055, 0.7, 0.3, True),  # fresh steps took 3.3 times as long, for the core was shared
+        (0.055, 0.0, 0.3, False),  # nothing else ran, so the timed steps did less
+        (0.001, 0.7, 0.3, False),
+        (0.001, 2.0, 1.0, False),  # idle threads waited, too; the CPU seconds are the least
+    ],
+)
+def test_fresh_steps_are_judged_without_their_wait_for_a_core(
+    latency: float, waited: float, cpu: float, passed: bool
+) -> None:
+    fresh = (0.055 / 50 / 0.3,) * 8
+    reply = ClosingReply((), fresh, (), (), fresh[0], waited_share=waited, cpu_share=cpu)
+    arm = cast(Any, SimpleNamespace(mode=SimpleNamespace(statistics=("throughput", "latency"))))
+    (check,) = _as_fresh([slot(latency=latency)] * 3, reply, 50, arm, threads=1)
+    assert check.passed is passed
+
+
+def test_a_step_that_sleeps_does_not_wait_for_a_core() -> None:
+    shares = shares_of_use()
+    time.sleep(0.05)
+    waited, cpu = shares()
+    assert waited < 0.5 and cpu < 0.5
+
+
+def test_a_step_that_shares_its_core_waits_for_it() -> None:
+    core = available_cores()[0]
+    code = f"import os; os.sched_setaffinity(0, [{core}])\nwhile True: pass"
+    before = os.sched_getaffinity(0)
+    with subprocess.Popen([sys.executable, "-c", code]) as burner:
+        try:
+            os.sched_setaffinity(0, {core})
+            time.sleep(0.2)
+            shares, end = shares_of_use(), time.perf_counter() + 1.0
+            while time.perf_counter() < end:
+                pass
+            waited, cpu = shares()
+        finally:
+            os.sched_setaffinity(0, before)
+            burner.kill()
+    assert waited > 0.25
+    assert waited + cpu == pytest.approx(1.0, abs=0.15)
 
 
 def test_a_fresh_step_of_no_time_is_no_division_by_zero() -> None:

@@ -64,6 +64,8 @@ GOOD: dict[str, dict[str, Any]] = {
         "first_token_seconds": [],
         "again_token_seconds": [0.1],
         "fresh_seconds": 0.1,
+        "waited_share": 0.5,
+        "cpu_share": 0.5,
     },
     "slot": {
         "slices": {"throughput": SLICE, "latency": {**SLICE, "step_seconds": [0.2, 0.3]}},
