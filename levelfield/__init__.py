@@ -4,9 +4,9 @@ The package in a program or a notebook::
 
     import levelfield
 
-    frames = levelfield.load("results/example")  # tidy pandas frames, units in the column names
-    levelfield.summary(frames)  # one row per cell
-    levelfield.verdict_frame(levelfield.judge(frames))  # one row per pair of arms
+    runs = levelfield.load("results/example")  # tidy pandas frames, units in the column names
+    runs.table()  # milliseconds per step, tasks x arms
+    runs.speedup(over="torch:eager")  # with intervals and verdicts
 
 ``levelfield.reference`` has the models and what they compute. The names below are imported when
 they are first used. The file runs under Python 3.6 and later, because every worker imports it.
@@ -14,14 +14,24 @@ they are first used. The file runs under Python 3.6 and later, because every wor
 
 import importlib
 
-__all__ = ["BadInput", "Frames", "judge", "load", "reference", "summary", "verdict_frame"]
+__all__ = [
+    "BadInput",
+    "Frames",
+    "Runs",
+    "judge",
+    "load",
+    "reference",
+    "summary",
+    "verdict_frame",
+]
 
 # Public name -> the module that defines it.
 _DEFINED = {
     "BadInput": "levelfield.harness.errors",
     "Frames": "levelfield.harness.records.frames",
+    "Runs": "levelfield.harness.analysis.questions",
     "judge": "levelfield.harness.analysis.verdicts",
-    "load": "levelfield.harness.records.frames",
+    "load": "levelfield.harness.analysis.questions",
     "summary": "levelfield.harness.analysis.summary",
     "verdict_frame": "levelfield.harness.analysis.verdicts",
 }
@@ -29,10 +39,11 @@ _DEFINED = {
 TYPE_CHECKING = False  # typing.TYPE_CHECKING without the time that importing typing takes
 if TYPE_CHECKING:
     from levelfield import reference
+    from levelfield.harness.analysis.questions import Runs, load
     from levelfield.harness.analysis.summary import summary
     from levelfield.harness.analysis.verdicts import judge, verdict_frame
     from levelfield.harness.errors import BadInput
-    from levelfield.harness.records.frames import Frames, load
+    from levelfield.harness.records.frames import Frames
 
 
 def __getattr__(name: str) -> object:
