@@ -6,6 +6,7 @@ Runs inside every framework's interpreter (Python 3.6 and later): standard libra
 import gc
 import os
 import time
+from contextlib import contextmanager
 
 MINI_SLICES = 5  # in a window; two windows that agree are the steady state
 ALIKE = 0.01  # relative difference up to which the medians of two windows agree
@@ -137,22 +138,47 @@ def fence_seconds(adapter, step):
     return median(costs)
 
 
-def read(adapter, handle, parameters):
-    """Read the results of a step, and with ``parameters`` every parameter -> seconds."""
-    start = time.perf_counter()
+def read(adapter, handle, parameters, waited):
+    """Read the results of a step, and with ``parameters`` every parameter -> seconds.
+
+    ``waited``: see ``thread_waits``. The seconds in which this thread waited for a core are left
+    out, unless this process itself computed in them. On a busy machine, a thread waits that has
+    just computed, and none that has slept.
+    """
+    waits, cpu, start = waited(), time.process_time(), time.perf_counter()
     adapter.read(handle)
     if parameters:
         adapter.read(adapter.parameters())
-    return time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    return max(seconds - (waited() - waits), min(cpu, seconds))
+
+
+@contextmanager
+def thread_waits():
+    """Yield a function: the seconds that this thread has waited for a core, quickly read.
+
+    From /proc/thread-self/schedstat (kernel documentation, sched-stats); always 0 if the kernel has
+    no such file.
+    """
+    try:
+        stat = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
+    except OSError:
+        yield lambda: 0.0
+        return
+    try:
+        yield lambda: int(os.pread(stat, 64, 0).split()[1]) / 1e9
+    finally:
+        os.close(stat)
 
 
 def read_seconds(adapter, step, parameters):
     """Return the seconds of reading what a step makes: see ``read``."""
     costs = []
-    for _ in range(5):
-        handle = step()
-        adapter.wait(handle)
-        costs.append(read(adapter, handle, parameters))
+    with thread_waits() as waited:
+        for _ in range(5):
+            handle = step()
+            adapter.wait(handle)
+            costs.append(read(adapter, handle, parameters, waited))
     return median(costs)
 
 
@@ -170,21 +196,22 @@ def check_fence(adapter, step, steps, *, parameters, repeats, budget_seconds):
     fenced, whole = [], 0.0
     seconds = {"after": [], "later": []}
     begin = time.perf_counter()
-    for number in range(repeats):
-        for moment in ("later", "after") if number % 2 else ("after", "later"):
-            adapter.wait(step())
-            start = time.perf_counter()
-            handle = adapter.repeat(step, steps)
-            adapter.wait(handle)
-            fenced.append(time.perf_counter() - start)
-            if moment == "later":
-                # Twice as long as steps and reading took, when reading had to wait for work.
-                time.sleep(2 * max(fenced[-1], whole))
-            seconds[moment].append(read(adapter, handle, parameters))
-            if moment == "after":
-                whole = time.perf_counter() - start
-        if number >= 4 and time.perf_counter() - begin > budget_seconds:
-            break
+    with thread_waits() as waited:
+        for number in range(repeats):
+            for moment in ("later", "after") if number % 2 else ("after", "later"):
+                adapter.wait(step())
+                start = time.perf_counter()
+                handle = adapter.repeat(step, steps)
+                adapter.wait(handle)
+                fenced.append(time.perf_counter() - start)
+                if moment == "later":
+                    # Twice as long as steps and reading took, when reading had to wait for work.
+                    time.sleep(2 * max(fenced[-1], whole))
+                seconds[moment].append(read(adapter, handle, parameters, waited))
+                if moment == "after":
+                    whole = time.perf_counter() - start
+            if number >= 4 and time.perf_counter() - begin > budget_seconds:
+                break
     quartile = len(seconds["after"]) // 4
     return {
         "fenced": min(fenced),

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+import time
 from typing import Any
 
 import pytest
 
+from levelfield.harness.machine.resources import available_cores
 from levelfield.harness.proof.checks import CONCURRENCY, fence_check, fence_steps
 from levelfield.harness.proof.replies import CheckFenceReply
 from levelfield.harness.worker import measure
@@ -179,6 +186,66 @@ def test_a_fence_is_judged_although_reading_takes_longer_than_a_step(
         device, device.step, steps, parameters=False, repeats=15, budget_seconds=2.0
     )
     assert fence_check(CheckFenceReply(**reply), steps).passed is passed
+
+
+class Computing:
+    """An adapter that computes 2 ms in each step and 2 ms when it is read.
+
+    A bad fence leaves the last third of the steps to another thread, which holds no lock of the
+    interpreter.
+    """
+
+    def __init__(self, *, fenced: bool) -> None:
+        self.fenced = fenced
+        self.thread: threading.Thread | None = None
+        self.block = bytes(1 << 20)
+        begin = time.thread_time()
+        hashlib.sha256(self.block)
+        self.blocks_per_second = 1 / (time.thread_time() - begin)
+
+    def work(self, seconds: float) -> None:
+        for _ in range(round(seconds * self.blocks_per_second)):
+            hashlib.sha256(self.block)
+
+    def step(self) -> None:
+        self.work(0.002)
+
+    def repeat(self, step: Any, count: int) -> None:
+        if self.fenced:
+            self.work(0.002 * count)
+            return
+        self.work(0.002 * (count - count // 3))
+        self.thread = threading.Thread(target=self.work, args=(0.002 * (count // 3),))
+        self.thread.start()
+
+    def wait(self, handle: object) -> None:
+        pass
+
+    def read(self, handle: object) -> None:
+        if self.thread is not None:
+            self.thread.join()
+        self.work(0.002)
+
+
+@pytest.mark.parametrize(("fenced", "passed"), [(True, True), (False, False)])
+def test_a_fence_is_judged_on_a_core_that_others_use(fenced: bool, passed: bool) -> None:
+    """A thread that has just computed waits for its turn sooner than one that has slept."""
+    core, before = available_cores()[0], os.sched_getaffinity(0)
+    code = f"import os; os.sched_setaffinity(0, [{core}])\nwhile True: pass"
+    adapter = Computing(fenced=fenced)
+    burners = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    try:
+        os.sched_setaffinity(0, {core})
+        time.sleep(0.3)
+        reply = measure.check_fence(
+            adapter, adapter.step, 20, parameters=False, repeats=15, budget_seconds=6.0
+        )
+    finally:
+        os.sched_setaffinity(0, before)
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+    assert fence_check(CheckFenceReply(**reply), 20).passed is passed
 
 
 def test_a_single_short_step_does_not_outlast_the_noise_of_reading(
