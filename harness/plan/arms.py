@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points, version
+from importlib.metadata import EntryPoint, version
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from levelfield import reference
 from levelfield.harness.errors import BadInput, cause_of, clean
 from levelfield.harness.machine.resources import is_reserved
 from levelfield.harness.plan.files import read_text, read_toml
+from levelfield.harness.plan.installed import entries_of, package_of
 from levelfield.harness.plan.vocabulary import NUMERICS, PHASES, PROFILES, STATISTICS
 from levelfield.reference.errors import UnknownName
 from levelfield.reference.registry import outside_of
@@ -251,17 +252,15 @@ def _found() -> tuple[Mapping[str, Framework], Mapping[str, str]]:
         name: read_framework(name, f"levelfield.adapters.{name}", PACKAGE_FOLDER) for name in names
     }
     refused: dict[str, str] = {}
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
-        distribution = clean(entry.dist.name if entry.dist else "an unknown package")
+    for entry in entries_of(ENTRY_POINT_GROUP):
+        distribution, its_version = package_of(entry.dist)
         try:
             framework = _third_party(entry, frameworks_by_name)
         except BadInput as error:
             refused[clean(entry.name)] = clean(f"{error}; mend, update or uninstall {distribution}")
             continue
         frameworks_by_name[entry.name] = replace(
-            framework,
-            distribution=distribution,
-            version=clean(entry.dist.version if entry.dist else "unknown"),
+            framework, distribution=distribution, version=its_version
         )
     for name, reason in refused.items():
         warnings.warn(

@@ -15,7 +15,6 @@ from datetime import date, datetime
 from datetime import time as time_of_day
 from fnmatch import fnmatchcase
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +38,7 @@ from levelfield.harness.plan.domains import (
     members_of,
 )
 from levelfield.harness.plan.files import read_text, read_toml
+from levelfield.harness.plan.installed import entries_of, package_of
 from levelfield.harness.plan.vocabulary import DEVICES, NUMERICS, PHASES, RESIDENCIES
 from levelfield.harness.statistics.levels import LEVELS
 from levelfield.reference.errors import UnknownName, by_definition
@@ -414,11 +414,11 @@ def add_installed_models() -> None:
 
     Those that cannot be used are left out with a warning.
     """
-    for entry in entry_points(group=MODELS_GROUP):
+    for entry in entries_of(MODELS_GROUP):
         try:
             add_folders([top_folder(entry).joinpath(*entry.value.split(".")[1:])])
         except BadInput as error:
-            distribution = entry.dist.name if entry.dist else "its package"
+            distribution, _ = package_of(entry.dist)
             words = f"are left out: {error}; mend, update or uninstall {distribution}"
             warnings.warn(clean(f"the models '{entry.name}' {words}"), UnusableModels, stacklevel=2)
 

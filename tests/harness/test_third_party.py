@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,44 @@ def test_the_hash_of_an_adapter_is_that_of_its_own_and_the_shared_files_alone(
     other_contract = framework.identity()
     identities = (before, renamed, changed, moved, other_contract)
     assert len({identity["hash"] for identity in identities}) == 5
+
+
+# Files of an installed package that are damaged, and how the package then counts.
+POINTS = "[levelfield.adapters]\ndamaged = damaged\n"
+METADATA = "Metadata-Version: 2.1\nName: damaged\nVersion: 1.0\n"
+DAMAGED = {
+    "points that are no UTF-8": ({"entry_points.txt": POINTS.encode() + b"\xff"}, None),
+    "points without an equals sign": ({"entry_points.txt": POINTS.encode() + b"odd\n"}, None),
+    "metadata that is no UTF-8": ({"METADATA": METADATA.encode() + b"\xff"}, "unknown"),
+    "metadata without a name": ({"METADATA": b"Version: 1.0\n"}, "1.0"),
+}
+
+
+@pytest.mark.parametrize("fault", DAMAGED)
+def test_a_damaged_package_costs_a_line_and_no_other_framework(
+    site: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, fault: str
+) -> None:
+    files = {"damaged/__init__.py": ADAPTER, "damaged/env.toml": ENVIRONMENT}
+    careless(tmp_path, entry="damaged", package="damaged", files=files)
+    contents, version = DAMAGED[fault]
+    for name, content in contents.items():
+        (tmp_path / "careless_damaged-1.0.dist-info" / name).write_bytes(content)
+    environment = variables(tmp_path_factory, site)
+    environment["PYTHONPATH"] += f":{tmp_path}"
+    with closing(Terminal(environment, tmp_path)) as shell:
+        done = shell("list", "adapters", "--json")
+    assert done.code == 0, done
+    rows = {row["arm"]: row for row in json.loads(done.output)}
+    assert rows["tidy:plain"]["runs here"]
+    assert ("damaged:plain" in rows) is (version is not None)
+    if version is None:
+        (line,) = done.errors.splitlines()
+        assert line.startswith("levelfield: the entry points of careless_damaged are left out: ")
+        assert line.endswith("; mend, update or uninstall careless_damaged")
+    else:
+        adapter = rows["damaged:plain"]["adapter"]
+        assert adapter["distribution"] == f"a package in {tmp_path}"
+        assert adapter["version"] == version
 
 
 NOTE = 'notes = [{{models = ["{}"], text = "slow"}}]\n'
