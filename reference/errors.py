@@ -36,15 +36,22 @@ class BadDefinition(ValueError):
 def by_definition(of: str) -> Iterator[None]:
     """Raise BadDefinition, which begins with ``of``, for what the code of a definition raises.
 
-    The code of somebody else may raise anything, and leave the program. A signal to a host is of a
-    class below SystemExit, and goes on.
+    The code of somebody else may raise anything, and leave the program. Ctrl-C goes on, and so does
+    a signal to a host, which is of a class below SystemExit.
     """
     try:
         yield
-    except (UnknownName, BadDefinition):
+    except (UnknownName, BadDefinition, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         if isinstance(error, SystemExit) and type(error) is not SystemExit:
             raise
-        words = " ".join(f"{type(error).__name__}: {without_number(str(error))}".split())
+        words = " ".join(f"{type(error).__name__}: {_text_of(error)}".split())
         raise BadDefinition(f"{of}: {words}") from error
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return without_number(str(error))
+    except Exception as fault:  # its __str__ is the code of somebody else, too
+        return f"its text cannot be shown ({type(fault).__name__})"

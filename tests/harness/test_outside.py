@@ -315,6 +315,15 @@ WRONG = {
         DEFINITION.replace("x = inputs", "raise SystemExit(3)\n    x = inputs"),
         "cannot be traced: SystemExit: 3",
     ),
+    "an end of a generator": ("raise GeneratorExit", "GeneratorExit:"),
+    "a panic": (
+        "class Panic(BaseException): pass\nraise Panic('\\x1b[2J\\nx')",
+        "Panic: ",
+    ),
+    "an error without a text": (
+        "class Mute(Exception):\n    def __str__(self): return 5\nraise Mute",
+        "Mute: its text cannot be shown (TypeError)",
+    ),
     "an error": ("1 / 0", "ZeroDivisionError: division by zero"),
     "escapes": ("raise ValueError('\\x1b[2J\\nx')", "ValueError"),
     "a framework": (
