@@ -124,13 +124,18 @@ def _weights(texts: list[str]) -> dict[str, float]:
 
 
 def _asked(need: Need) -> Need:
-    """Ask every question. Raises BadInput if the answers end before the questions."""
+    """Ask every question. Raises BadInput if the answers end early or are no text."""
     try:
         return _answered(need)
     except typer.Abort as error:
         raise BadInput(
             "the input ended before all questions were answered; state the need by options or by"
             " --need FILE"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"an answer is no text in {error.encoding}; type it in that encoding, or state the need"
+            " by options or by --need FILE"
         ) from error
 
 

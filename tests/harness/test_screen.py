@@ -154,6 +154,21 @@ def test_questions_without_a_reader_cost_one_line(run: Path) -> None:
     assert done.stderr.splitlines()[-1].startswith("levelfield: the input ended before all")
 
 
+def test_an_answer_that_is_no_text_costs_one_line(run: Path) -> None:
+    """A latin-1 byte, piped in where the encoding is UTF-8."""
+    variables = {"PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(
+        [*COMMAND, "advise", run, "--ask"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
+        input=b"\xff\n",
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith("levelfield: an answer is no text in utf-8; ")
+
+
 # -- texts of others --------------------------------------------------------------------------
 
 
