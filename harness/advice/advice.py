@@ -250,14 +250,11 @@ def _measured_against(
     arm: str, need: Need, evidence: Sequence[tuple[Comparison, str]]
 ) -> Iterable[str]:
     """Yield the measurements against an arm, each from its worst comparison."""
-    rows = pandas.concat(
-        [
-            comparison.rows[comparison.rows["arm"] == arm].assign(
-                counts=comparison.rows[_SECONDS[statistic]]
-            )
-            for comparison, statistic in evidence
-        ]
-    )
+    frames = [
+        comparison.rows.assign(counts=comparison.rows[_SECONDS[statistic]])
+        for comparison, statistic in evidence
+    ]
+    rows = pandas.concat([frame[frame["arm"] == arm] for frame in frames])
     fine = rows[rows["status"] == "ok"]
     if fine.empty:
         statuses = ", ".join(dict.fromkeys(rows["status"])) or "not planned"

@@ -6,13 +6,14 @@ a doubling of another cost.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from levelfield.harness.advice.facts import facts_of
 from levelfield.harness.errors import BadInput, cause_of
@@ -159,7 +160,8 @@ def _checked(name: str, value: Any) -> Any:
     if name == "weights":
         return _weights(value)
     if name == "licences":
-        if isinstance(value, str) or not all(isinstance(item, str) for item in value):
+        is_list = isinstance(value, list | tuple)
+        if not is_list or not all(isinstance(item, str) for item in value):
             raise BadInput(f"licences should be a list of SPDX identifiers, not {value!r}")
         if not all(item.strip() for item in value):
             raise BadInput("one of the licences has no name; name them as in MIT,Apache-2.0")
@@ -169,14 +171,14 @@ def _checked(name: str, value: Any) -> Any:
     if not isinstance(value, wanted) or isinstance(value, bool) is not isinstance(default, bool):
         raise BadInput(f"{name} should be {_KINDS[type(default)]}, not {value!r}")
     if isinstance(value, str):
-        if known and value:
+        if known and (value or default):  # empty means no constraint, where that can be
             spelled = {item.lower(): item for item in known}
             if value.lower() not in spelled:
                 raise UnknownName(name, value, known)
             value = spelled[value.lower()]
         if name == "python" and value:
             _version(value)
-    elif not 0 <= value < float("inf"):
+    elif not 0 <= value <= sys.float_info.max:
         kind = "a whole number" if isinstance(default, int) else "a finite number"
         raise BadInput(f"{name} should be {kind} from 0, not {shortened(value)}")
     return value
@@ -185,8 +187,10 @@ def _checked(name: str, value: Any) -> Any:
 def _version(value: str) -> None:
     try:
         Version(value)
-    except InvalidVersion as error:
-        raise BadInput(f"python should be a version such as 3.12, not {value!r}") from error
+    except ValueError as error:  # also of int(), which takes no thousands of digits
+        raise BadInput(
+            f"python should be a version such as 3.12, not {shortened(value)}"
+        ) from error
 
 
 def _weights(value: Any) -> Mapping[str, float]:

@@ -126,8 +126,13 @@ def test_keras_stands_on_its_backend_and_nobody_on_himself() -> None:
         ),
         ({"distributed": 1}, "distributed should be true or false, not 1"),
         ({"licences": "MIT"}, "licences should be a list of SPDX identifiers, not 'MIT'"),
+        ({"licences": 5}, "licences should be a list of SPDX identifiers, not 5"),
+        ({"purpose": ""}, "unknown purpose ''; did you mean "),
+        ({"device": ""}, "unknown device ''; did you mean "),
+        ({"memory_mib": 2**1024 - 1}, "memory_mib should be a finite number from 0, not 17976"),
         ({"licences": ["MIT", " "]}, "one of the licences has no name"),
         ({"python": "abc"}, "python should be a version such as 3.12, not 'abc'"),
+        ({"python": "3." + "1" * 5000}, "python should be a version such as 3.12, not '3.111"),
         ({"weights": {"beauty": 1}}, "unknown weight 'beauty'"),
         ({"weights": {"time": -1}}, "weight of time should be a number from 0 to 1e+09, not -1"),
         ({"weights": {"time": 1e308}}, "weight of time should be a number from 0 to 1e+09, not 1e"),
@@ -294,6 +299,21 @@ def test_few_steps_are_won_by_who_starts_first(tmp_path: Path) -> None:
     startup = frames.startup.groupby("arm")["first_step_seconds"].median()
     assert leaders[1] != leaders[10**9] == leaders[10**30] == "jax:jit"
     assert startup[leaders[1]] < startup["jax:jit"]
+
+
+def test_an_arm_that_one_of_the_runs_lacks_and_that_failed_in_another_has_its_reason(
+    tmp_path: Path,
+) -> None:
+    number = 2 * 5 - 5 + 2  # as below
+    runs = [
+        write_run(tmp_path / name, arms=arms, models=("mlp",), statuses=statuses, speed=SPEED)
+        for name, arms, statuses in (
+            ("all", ARMS, {number: "wrong"}),
+            ("some", ("torch:eager", "keras:jax"), {}),
+        )
+    ]
+    advice = advise(load(runs), Need())
+    assert reasons(advice)["jax:jit"] == "no number in any of these comparisons: wrong"
 
 
 def test_an_arm_without_a_number_is_excluded_with_its_status(tmp_path: Path) -> None:
