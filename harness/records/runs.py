@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -25,8 +26,9 @@ class UnreadableRun(UserWarning):
 def run_folders(paths: Iterable[Path | str]) -> Iterator[tuple[Path, bool]]:
     """Yield the run folders at or right below ``paths``, and whether each is one of ``paths``."""
     for path in map(Path, paths):
-        is_run = (path / "run.json").exists()
-        below = [] if is_run else sorted(child.parent for child in path.glob("*/run.json"))
+        is_run = os.path.exists(path / "run.json")  # False also for a path that none can have
+        is_parent = not is_run and os.path.isdir(path)
+        below = sorted(child.parent for child in path.glob("*/run.json")) if is_parent else []
         yield from ((folder, False) for folder in below)
         if not below:
             yield path, True
