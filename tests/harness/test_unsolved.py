@@ -20,7 +20,7 @@ from levelfield.harness.proof.cases import Cases
 from levelfield.harness.records import frames, store
 from tests.support.engine import TINY_EFFORT, Silent
 
-HUGE = 100_000_000
+HUGE = 1 << 20  # the largest that a suite may have
 SUITE = Suite(
     name="s",
     title="t",
