@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from math import isfinite
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -71,12 +73,14 @@ def forecast(run: Run, cells: Sequence[Cell]) -> Forecast | None:
     for path, _ in sorted(run_folders([run.path.parent]), reverse=True):
         if path.resolve() == run.path.resolve():
             continue
-        with suppress(BadInput):  # a run that cannot be read forecasts nothing
+        # A run that cannot be read forecasts nothing, and its oddities are not those of this run.
+        with suppress(BadInput), warnings.catch_warnings(action="ignore"):
             if _resembles(path, run) and (costs := costs_of(records.load(path))):
                 tasks = {key[:-1] for key in costs}
                 known = sum(_task(vars(cell)) in tasks for cell in cells)
-                if known >= LEAST_SHARE * len(cells):
-                    return Forecast(_expected(cells, costs), path, known)
+                made = Forecast(_expected(cells, costs), path, known)
+                if known >= LEAST_SHARE * len(cells) and isfinite(made.seconds):
+                    return made
     return None
 
 
@@ -85,11 +89,13 @@ def _resembles(path: Path, run: Run) -> bool:
     with open_run(path) as other:
         one, two = run.description, other.description
         tasks = [{_task(cell) for cell in description["cells"]} for description in (one, two)]
-        same_level = one["suite"].get("level") == two["suite"].get("level")
+        levels = [(description.get("suite") or {}).get("level") for description in (one, two)]
+        machines = [description.get("machine") or {} for description in (one, two)]
         return (
-            same_level
+            levels[0] == levels[1]
+            and all(machines)
             and not tasks[0].isdisjoint(tasks[1])
-            and not difference(one["machine"], two["machine"])
+            and not difference(machines[0], machines[1])
         )
 
 

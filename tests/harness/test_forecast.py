@@ -86,6 +86,22 @@ def test_a_run_unlike_it_is_no_judge(new: Path, changes: dict[str, Any]) -> None
     assert judged(new) is None
 
 
+@pytest.mark.parametrize("name", ["suite", "machine", "cells"])
+def test_a_run_whose_description_is_odd_ends_no_other(new: Path, name: str) -> None:
+    path = new.parent / "1-earlier" / "run.json"
+    description = json.loads(path.read_text(encoding="utf-8"))
+    del description[name]
+    path.write_text(json.dumps(description), encoding="utf-8")
+    assert judged(new) is None
+
+
+def test_a_torn_run_costs_no_warning(new: Path, recwarn: pytest.WarningsRecorder) -> None:
+    path = new.parent / "1-earlier" / "records.jsonl"
+    path.write_bytes(path.read_bytes()[:-9])
+    assert judged(new) is not None
+    assert [warning for warning in recwarn if "torn" in str(warning.message)] == []
+
+
 def test_a_run_without_blocks_is_no_judge(new: Path) -> None:
     path = new.parent / "1-earlier" / "records.jsonl"
     kept = [line for line in path.read_text().splitlines() if json.loads(line).get("block") is None]
