@@ -642,8 +642,12 @@ def test_an_unreadable_run_in_a_folder_hides_no_other(tmp_path: Path, file: str)
         ('"c0001"', '"c9999"', "status record of cell 'c9999'"),
         ('"c0001"', '["c0001"]', r"line 7: status record whose cell is \['c0001'\], not a text"),
         ('"fine"', "3", "line 7: status record whose reason is 3, not a text"),
-        ("0.25", '"fast"', "slice"),
-        ("0.25", "true", "line 3: slice record whose seconds is True, not a number"),
+        ('"seconds":0.25', '"seconds":"fast"', "slice"),
+        (
+            '"seconds":0.25',
+            '"seconds":true',
+            "line 3: slice record whose seconds is True, not a number",
+        ),
         (
             '"steps":10',
             '"steps":1.5',
