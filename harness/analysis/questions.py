@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy
 import pandas
+from numpy.typing import NDArray
 
 from levelfield.harness.analysis.summary import summary
 from levelfield.harness.analysis.verdicts import Judged, judge, pair_of, verdict_frame
@@ -118,10 +119,7 @@ class Runs(Frames):
         table = table[table["step_seconds"].notna() & table["peak_bytes"].notna()]
         front = pandas.Series(True, index=table.index)
         for _, rows in table.groupby(["run", "comparison"], sort=False):
-            values = rows[["step_seconds", "peak_bytes"]].to_numpy(float)
-            no_worse = (values[:, None] <= values).all(axis=-1)
-            better = (values[:, None] < values).any(axis=-1)
-            front[rows.index] = numpy.logical_not(numpy.any(no_worse & better, axis=0))
+            front[rows.index] = on_front(rows[["step_seconds", "peak_bytes"]].to_numpy(float))
         columns = [*_IDENTITY, "step_seconds", "peak_bytes"]
         return table[columns].assign(on_front=front).reset_index(drop=True)
 
@@ -216,3 +214,14 @@ def load(paths: Path | str | Iterable[Path | str]) -> Runs:
     run folders such a run is left out, with a warning, if another can be read.
     """
     return Runs(**vars(records.load(paths)))
+
+
+def on_front(costs: NDArray[numpy.float64]) -> NDArray[numpy.bool_]:
+    """Whether each row of costs, shape [arm, cost], is on the Pareto front.
+
+    It is if no other row is better in one cost and at least as good in all others.
+    """
+    no_worse = (costs[:, None] <= costs).all(axis=-1)
+    better = (costs[:, None] < costs).any(axis=-1)
+    front: NDArray[numpy.bool_] = numpy.logical_not(numpy.any(no_worse & better, axis=0))
+    return front

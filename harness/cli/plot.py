@@ -16,7 +16,7 @@ def plot_command(
         str,
         typer.Argument(
             help="ratio, step-time, throughput, break-even, memory, startup, roofline, heat,"
-            " profile, scaling or learning."
+            " status, pareto, profile, scaling, learning or time-to."
         ),
     ],
     runs: Annotated[

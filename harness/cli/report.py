@@ -15,8 +15,10 @@ from levelfield.harness.errors import BadInput, RunFailed
 from levelfield.harness.plan.suite import add_folders
 
 if TYPE_CHECKING:
+    from levelfield.harness.report.answer import Answer
     from levelfield.harness.report.tables import ComparisonTable
 
+_PAGES = ("report.md", "report.html")  # in the order in which they are written
 FEW_ARMS = 4  # a terminal shows every pair of at most so many arms
 
 
@@ -30,47 +32,95 @@ def report_command(
             metavar="DIR", help="Folder for the report. Default: 'report' in the first run."
         ),
     ] = None,
-    html: Annotated[
-        bool, typer.Option("--html", help="Also write one file for a browser: report.html.")
-    ] = False,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="Write this format alone: markdown, html, latex, benchmark, charts, csv, parquet,"
+            " pytorch or mlperf; may be given several times.",
+        ),
+    ] = None,
     models_from: ModelsFromOption = None,
 ) -> None:
-    """Print the comparisons and write a report, all from raw records.
+    """Print the answer and the comparisons and write a report, all from raw records.
 
-    Writes Markdown, CSV, Parquet, LaTeX, charts, and JSON for pytest-benchmark compare.
+    Writes a page for a browser (report.html), Markdown, LaTeX, and JSON for pytest-benchmark
+    compare. On request also charts as files (--format charts), every frame of records (csv,
+    parquet), records for PyTorch's benchmark database (pytorch) and MLPerf's log lines (mlperf).
     """
     add_folders(models_from or ())
-    show_report(runs, output or runs[0] / "report", terminal(), html=html)
+    chosen = _chosen(formats or ())
+    show_report(runs, output or runs[0] / "report", terminal(), formats=chosen)
+
+
+def _chosen(names: Sequence[str]) -> list[str]:
+    """Return the formats to write. Raises BadInput for an unknown one, before any table."""
+    # Imported here because Matplotlib takes longer to load than most commands to run.
+    from levelfield.harness.report import DEFAULT_FORMATS, FORMATS
+
+    for name in names:
+        if name not in FORMATS:
+            raise BadInput(f"--format: {name!r} is none of {', '.join(FORMATS)}")
+    return [*dict.fromkeys(names or DEFAULT_FORMATS)]
 
 
 def show_report(
-    runs: Sequence[Path], folder: Path, console: Console, *, html: bool = False
+    runs: Sequence[Path],
+    folder: Path,
+    console: Console,
+    *,
+    formats: Sequence[str] | None = None,
 ) -> None:
     """Write the report, then print its tables: a screen that is gone costs no file.
 
-    A report that cannot be written costs no table. Raises BadInput or RunFailed after the tables.
+    ``formats``: those to write, if not the default ones. A report that cannot be written costs no
+    table. Raises BadInput or RunFailed after the tables.
     """
     # Imported here because pandas and Matplotlib take longer to load than most commands to run.
     from levelfield.harness.analysis.comparisons import comparisons_of
     from levelfield.harness.records import frames
-    from levelfield.harness.report import FORMATS, write_report
+    from levelfield.harness.report import DEFAULT_FORMATS, write_report
+    from levelfield.harness.report.answer import answers
     from levelfield.harness.report.findings import not_quiet
     from levelfield.harness.report.tables import comparison_tables
 
-    unwritten = None
+    unwritten, written = None, []
     try:
-        write_report(runs, folder, formats=FORMATS if html else FORMATS[:-1])
+        written = write_report(runs, folder, formats=formats or DEFAULT_FORMATS)
     except (BadInput, RunFailed) as error:
         unwritten = error
     loaded = frames.load(runs)
-    for table in comparison_tables(loaded, comparisons_of(loaded)):
+    comparisons = comparisons_of(loaded)
+    texts = answers(loaded, comparisons)
+    for answer in texts:
+        show_answer(answer, console)
+    for table in comparison_tables(loaded, comparisons):
         show_table(table, console)
     for line in not_quiet(loaded):
         console.print(line)
+    for answer in texts:
+        console.print(answer.sentences[0])
     if unwritten is not None:
         raise unwritten
-    name = "report.html" if html else "report.md"
-    console.print(f"report: {folder / name}", soft_wrap=True)
+    pages = [path for path in written if path.name in _PAGES]
+    for path in pages[-1:] or written[:1]:
+        console.print(f"report: {path}", soft_wrap=True)
+
+
+def show_answer(answer: Answer, console: Console) -> None:
+    """Print the sentences, the scope and the times of all arms."""
+    from levelfield.harness.report.answer import KEY, table
+
+    console.print(f"Run {answer.run}", style="bold")
+    for sentence in answer.sentences:
+        console.print(sentence)
+    console.print(answer.scope)
+    texts = table(answer).to_dict("split")
+    names = ("comparison", "fastest set", "arm")
+    kinds = {name: "name" if name in names else "number" for name in texts["columns"]}
+    console.print(TextTable(kinds, texts["data"]))
+    console.print(KEY)
 
 
 def show_table(table: ComparisonTable, console: Console) -> None:

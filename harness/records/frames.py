@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,29 @@ class Frames:
     energy: pandas.DataFrame
     accuracy: pandas.DataFrame
     epochs: pandas.DataFrame
+
+    def by_comparison(self) -> dict[tuple[str, str], Frames]:
+        """The frames of each comparison alone, by its run and name.
+
+        Frames that have no comparison, such as ``runs``, are whole in each.
+        """
+        whole = {field.name: getattr(self, field.name) for field in fields(self)}
+        parts = {
+            name: dict([*frame.groupby(["run", "comparison"], sort=False)])
+            for name, frame in whole.items()
+            if "comparison" in frame
+        }
+        return {
+            (str(run), str(comparison)): Frames(
+                **{
+                    name: parts[name].get((run, comparison), frame.iloc[:0])
+                    if name in parts
+                    else frame
+                    for name, frame in whole.items()
+                }
+            )
+            for run, comparison in parts["cells"]
+        }
 
 
 def load(paths: Path | str | Iterable[Path | str]) -> Frames:

@@ -6,7 +6,7 @@ and whenever the report is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import levelfield.harness.report.agg  # noqa: F401  before any import of Matplotlib
@@ -19,73 +19,41 @@ from levelfield.harness.analysis.history import History
 from levelfield.harness.errors import BadInput
 from levelfield.harness.records.frames import Frames, load
 from levelfield.harness.records.store import write_atomically, writing_failed
-from levelfield.harness.report.charts import (
-    memory_chart,
-    ratio_chart,
-    startup_chart,
-    step_time_chart,
-    throughput_chart,
-)
-from levelfield.harness.report.curves import (
-    break_even_chart,
-    heat_chart,
-    learning_chart,
-    profile_chart,
-    roofline_chart,
-    scaling_chart,
-    trend_chart,
-)
+from levelfield.harness.report.answer import answer_markdown, answers
+from levelfield.harness.report.curves import trend_chart
 from levelfield.harness.report.export import write_csv, write_parquet
 from levelfield.harness.report.findings import not_quiet
+from levelfield.harness.report.gallery import CHARTS, charts_of
 from levelfield.harness.report.interchange import benchmark_json, latex
+from levelfield.harness.report.mlperf import mlperf_log
 from levelfield.harness.report.overview import overview
 from levelfield.harness.report.page import html
 from levelfield.harness.report.panels import save
 from levelfield.harness.report.provenance import provenance
-from levelfield.harness.report.series import learning_data, scaling_data, trend_data
+from levelfield.harness.report.pytorch import pytorch_json
+from levelfield.harness.report.series import trend_data
 from levelfield.harness.report.tables import comparison_tables, markdown
 from levelfield.harness.report.text import escape
 from levelfield.reference.errors import UnknownName
 
-FORMATS = ("markdown", "csv", "parquet", "charts", "latex", "benchmark", "html")
-CHARTS: dict[str, tuple[str, Callable[[Frames, Sequence[Comparison]], Figure]]] = {
-    "ratio": ("Ratio to the first", ratio_chart),
-    "step-time": ("Time per step", step_time_chart),
-    "throughput": ("Examples per second", throughput_chart),
-    "break-even": ("Total time against the number of steps", break_even_chart),
-    "memory": ("Peak memory", memory_chart),
-    "startup": ("Start-up", startup_chart),
-    "roofline": ("Roofline", roofline_chart),
-    "heat": ("Times the fastest, for every comparison", heat_chart),
-    "profile": ("Performance profile", profile_chart),
-    "scaling": ("Scaling with batch, threads and length", scaling_chart),
-    "learning": ("Learning", learning_chart),
-}
-
-
-def charts_of(frames: Frames, comparisons: Sequence[Comparison]) -> list[str]:
-    """The charts that these runs have data for."""
-    lacking = {
-        name
-        for name, data in (("scaling", scaling_data), ("learning", learning_data))
-        if data(frames, comparisons).empty
-    }
-    return [name for name in CHARTS if name not in lacking]
+DEFAULT_FORMATS = ("markdown", "html", "latex", "benchmark")
+FORMATS = (*DEFAULT_FORMATS, "charts", "csv", "parquet", "pytorch", "mlperf")
 
 
 def write_report(
     paths: Path | str | Iterable[Path | str],
     folder: Path | str,
     *,
-    formats: Sequence[str] = FORMATS[:-1],
+    formats: Sequence[str] = DEFAULT_FORMATS,
 ) -> list[Path]:
     """Write a report of runs into ``folder`` and return its files.
 
     ``paths`` are run folders or folders of them. "markdown" is ``report.md``, which shows the
-    charts if they are made too. "charts" are PNG and SVG. "csv" and "parquet" are every frame, in a
-    folder each. "latex" is ``tables.tex``, "benchmark" is ``pytest-benchmark.json``. "html" is
-    ``report.html``, the whole report in one file for a browser. Raises BadInput for an unknown
-    format and for files that cannot be read or written.
+    charts if they are made too. "html" is ``report.html``, the whole report in one file for a
+    browser. "charts" are PNG and SVG. "latex" is ``tables.tex``, "benchmark" is
+    ``pytest-benchmark.json``, "pytorch" is ``pytorch-benchmark.json``, "mlperf" is ``mlperf.log``.
+    "csv" and "parquet" are every frame, in a folder each; the frame of single steps may take many
+    megabytes. Raises BadInput for an unknown format and for files that cannot be read or written.
     """
     for name in formats:
         if name not in FORMATS:
@@ -105,6 +73,12 @@ def write_report(
         if "benchmark" in formats:
             written.append(target / "pytest-benchmark.json")
             write_atomically(written[-1], benchmark_json(frames, comparisons).encode())
+        if "pytorch" in formats:
+            written.append(target / "pytorch-benchmark.json")
+            write_atomically(written[-1], pytorch_json(frames, comparisons).encode())
+        if "mlperf" in formats:
+            written.append(target / "mlperf.log")
+            write_atomically(written[-1], mlperf_log(frames, comparisons).encode())
         if "html" in formats:
             written.append(target / "report.html")
             page = html(frames, comparisons, data=_beside(target, formats))
@@ -126,6 +100,8 @@ def _beside(target: Path, formats: Sequence[str]) -> list[tuple[str, str]]:
         "parquet": ("The same as Parquet", "parquet/summary.parquet"),
         "latex": ("Tables in LaTeX", "tables.tex"),
         "benchmark": ("Slices for pytest-benchmark compare", "pytest-benchmark.json"),
+        "pytorch": ("Metrics for PyTorch's benchmark database", "pytorch-benchmark.json"),
+        "mlperf": ("Events as MLPerf's log lines", "mlperf.log"),
     }
     links = [known[name] for name in formats if name in known]
     if (target.parent / "records.jsonl").is_file():
@@ -136,7 +112,7 @@ def _beside(target: Path, formats: Sequence[str]) -> list[tuple[str, str]]:
 def _drawn(
     name: str, frames: Frames, comparisons: Sequence[Comparison], target: Path
 ) -> list[Path]:
-    return _saved(CHARTS[name][1](frames, comparisons), target, name)
+    return _saved(CHARTS[name].draw(frames, comparisons), target, name)
 
 
 def _saved(figure: Figure, folder: Path, name: str) -> list[Path]:
@@ -153,11 +129,21 @@ def _saved(figure: Figure, folder: Path, name: str) -> list[Path]:
 
 
 def plot(kind: str, paths: Sequence[Path], folder: Path) -> list[Path]:
-    """Draw one chart of runs as PNG and SVG in ``folder``. Raises UnknownName and BadInput."""
+    """Draw one chart of runs as PNG and SVG in ``folder``. Raises UnknownName and BadInput.
+
+    A chart for which the runs have no data is refused.
+    """
     if kind not in CHARTS:
         raise UnknownName("chart", kind, CHARTS)
     frames = load(paths)
-    return _drawn(kind, frames, comparisons_of(frames), folder)
+    comparisons = comparisons_of(frames)
+    drawable = charts_of(frames, comparisons)
+    if kind not in drawable:
+        raise BadInput(
+            f"chart '{kind}': these runs have no data for it; they have data for"
+            f" {', '.join(drawable) or 'no chart'}"
+        )
+    return _drawn(kind, frames, comparisons, folder)
 
 
 def draw_history(history: History, folder: Path) -> list[Path]:
@@ -166,14 +152,18 @@ def draw_history(history: History, folder: Path) -> list[Path]:
 
 
 def _markdown(frames: Frames, comparisons: Sequence[Comparison], formats: Sequence[str]) -> str:
-    parts = ["# Report", provenance(frames).rstrip()]
+    texts = answers(frames, comparisons)
+    heads = ["The answer"] if len(texts) == 1 else [f"The answer of run {one.run}" for one in texts]
+    parts = ["# Report"]
+    parts += [answer_markdown(one, head) for one, head in zip(texts, heads, strict=True)]
     parts += [escape(line) for line in not_quiet(frames)]
     whole = overview(frames, comparisons)
     parts += [whole] if whole else []
     parts += ["## Comparisons", markdown(comparison_tables(frames, comparisons)).rstrip()]
+    parts += [provenance(frames).rstrip()]
     if "charts" in formats:
         parts += ["## Charts"]
-        parts += [f"![{CHARTS[name][0]}]({name}.svg)" for name in charts_of(frames, comparisons)]
+        parts += [f"![{CHARTS[name].title}]({name}.svg)" for name in charts_of(frames, comparisons)]
     data = [f"[{name}]({name}/summary.{name})" for name in ("csv", "parquet") if name in formats]
     if data:
         parts += [

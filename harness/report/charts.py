@@ -7,6 +7,8 @@ records give the same bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy
@@ -18,18 +20,22 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from levelfield.harness.analysis.comparisons import Comparison
+from levelfield.harness.analysis.summary import startups
 from levelfield.harness.analysis.verdicts import pair_of
+from levelfield.harness.errors import clean
 from levelfield.harness.records.frames import AUDIT, Frames
-from levelfield.harness.report.colours import STAGE_TINTS, colour, tint
+from levelfield.harness.report.colours import BAND, GREY, STAGE_TINTS, colour, tint
 from levelfield.harness.report.panels import (
     absent,
     at_end,
     interval,
     jitter,
     panels,
+    rows_of,
     value_axis,
     why,
 )
+from levelfield.harness.report.series import series_name, time_to_data
 from levelfield.harness.report.text import milliseconds, significant
 
 STAGES = {
@@ -49,7 +55,8 @@ STARTUP_STAGES = {
     "first_step_seconds": "first step",
 }
 _FAR = 30.0  # times an estimate
-_MOST_DOTS = 2000  # of an arm: more dots show nothing more and take long to draw
+SHARED, EXAMPLE = "#8C8C8C", "#0072B2"  # of bars: no model yet; a framework in the legend
+_MOST_DOTS = 400  # of an arm: more dots show nothing more and take long to draw
 
 
 def step_time_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
@@ -61,7 +68,7 @@ def step_time_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure
 
     def draw(axes: Axes, comparison: Comparison) -> None:
         shown: list[float] = []
-        for row, cell in enumerate(comparison.rows.to_dict("records")):
+        for row, cell in rows_of(axes, comparison):
             mine = times.get((cell["run"], cell["cell"]))
             if cell["status"] != "ok" or mine is None:
                 absent(axes, row, why(cell, "not timed"))
@@ -88,7 +95,9 @@ def step_time_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure
     dot = Line2D([], [], marker="o", color="#444444", linestyle="", markersize=4, label="a slice")
     ring = Line2D([], [], marker="o", color="#444444", linestyle="", markersize=4)
     ring.set(markerfacecolor="none", label="disturbed")
-    return panels(comparisons, "Time per step", draw, [dot, ring, _estimate()], "median")
+    return panels(
+        comparisons, "Time per step (lower is better)", draw, [dot, ring, _estimate()], "median"
+    )
 
 
 _INTERVAL = ("step_seconds", "step_seconds_low", "step_seconds_high")
@@ -99,7 +108,7 @@ def throughput_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figur
 
     def draw(axes: Axes, comparison: Comparison) -> None:
         shown: list[float] = []
-        for row, cell in enumerate(comparison.rows.to_dict("records")):
+        for row, cell in rows_of(axes, comparison):
             if cell["status"] != "ok" or pandas.isna(cell["step_seconds"]):
                 absent(axes, row, why(cell, "not timed"))
                 continue
@@ -112,12 +121,14 @@ def throughput_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figur
             shown += [value for value in (middle, high) if numpy.isfinite(value)]
         value_axis(axes, shown, "examples per second", logarithmic=False)
 
-    return panels(comparisons, "Examples per second", draw, [_estimate()], "median")
+    return panels(
+        comparisons, "Examples per second (higher is better)", draw, [_estimate()], "median"
+    )
 
 
-def _estimate() -> Line2D:
+def _estimate(label: str = "estimate and 95 % interval") -> Line2D:
     bar = Line2D([], [], marker="|", color="black", linestyle="-", markersize=10)
-    bar.set(markeredgewidth=1.8, label="estimate and interval")
+    bar.set(markeredgewidth=1.8, label=label)
     return bar
 
 
@@ -126,13 +137,14 @@ def ratio_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
 
     def draw(axes: Axes, comparison: Comparison) -> None:
         judged = comparison.judged.get("throughput")
+        leader = clean(comparison.leader or "the first")
         shown: list[float] = []
-        for row, cell in enumerate(comparison.rows.to_dict("records")):
+        for row, cell in rows_of(axes, comparison):
             if judged is None or cell["status"] != "ok" or comparison.leader is None:
                 absent(axes, row, why(cell, "no verdict: smoke run"))
                 continue
             if cell["arm"] == comparison.leader:
-                interval(axes, row, 1.0, 1.0, 1.0)
+                interval(axes, row, 1.0, 1.0, 1.0, tone=colour(cell["framework"]))
                 at_end(axes, row, "1")
                 shown.append(1.0)
                 continue
@@ -148,17 +160,59 @@ def ratio_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
             interval(axes, row, ratio, low, high, tone=colour(cell["framework"]))
             at_end(axes, row, significant(ratio))
             shown += [end for end in (ratio, low, high) if ratio / _FAR < end < ratio * _FAR]
-        value_axis(axes, shown, "times the seconds of the first", logarithmic=True, zero=False)
+        value_axis(axes, shown, f"times the seconds of {leader}", logarithmic=True, ratios=True)
         if judged is not None and shown:
             margin = judged.verdicts.margin
-            axes.axvspan(1 / (1 + margin), 1 + margin, color="#DDDDDD", zorder=0)
+            axes.axvspan(1 / (1 + margin), 1 + margin, color=BAND, zorder=0)
+            if judged.verdicts.void:
+                axes.set_title("void: no ranking", loc="right", fontsize=9, color=GREY, pad=2)
 
-    band = Patch(facecolor="#DDDDDD", label="within the margin")
-    return panels(comparisons, "Ratio to the first", draw, [_estimate(), band], "ratio")
+    band = Patch(facecolor=BAND, label="within the margin")
+    bar = _estimate(f"ratio and interval{_levels(comparisons)}")
+    title = "Time against the first arm (lower is better)"
+    return panels(comparisons, title, draw, [bar, band], "ratio")
+
+
+def _levels(comparisons: Sequence[Comparison]) -> str:
+    """The levels of the intervals, which are corrected for the number of pairs and looks."""
+    judged = [one.judged["throughput"] for one in comparisons if "throughput" in one.judged]
+    levels = [pair.confidence for one in judged for pair in one.verdicts.pairs]
+    if not levels:
+        return ""
+    ends = dict.fromkeys(f"{100 * end:.2f}" for end in (min(levels), max(levels)))
+    return f" at {' to '.join(ends)} %, corrected for the number of pairs"
+
+
+def time_to_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
+    """Seconds until a test accuracy that every arm reaches; the line joins the seeds."""
+    data = time_to_data(frames, comparisons)
+    learned = [one for one in comparisons if (data["comparison"] == series_name(one)).any()]
+
+    def draw(axes: Axes, comparison: Comparison) -> None:
+        mine = data[data["comparison"] == series_name(comparison)]
+        shown: list[float] = []
+        for row, cell in rows_of(axes, comparison):
+            seconds = mine.loc[mine["arm"] == cell["arm"], "seconds"]
+            if seconds.empty:
+                absent(axes, row, why(cell, "not trained"))
+                continue
+            tone, first = tint(colour(cell["framework"]), 0.3), float(seconds.iloc[0])
+            axes.barh(row, first, height=0.66, color=tone, zorder=3)
+            axes.hlines(row, seconds.min(), seconds.max(), color="black", linewidth=1.2, zorder=5)
+            at_end(axes, row, significant(first))
+            shown += [first, float(seconds.max())]
+        goal = f"{mine['test_accuracy'].iloc[0]:.1%}"
+        value_axis(axes, shown, f"seconds until {goal} are right", logarithmic=False)
+
+    title = "Time to an accuracy that every arm reaches (lower is better)"
+    return panels(learned, title, draw, [], "seconds")
 
 
 def memory_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
-    """MiB of peak resident memory: the amount that each stage added to the highest peak before."""
+    """MiB of peak resident memory: the amount that each stage added to the highest peak before.
+
+    Grey is what the process takes before the model exists. One process was measured per arm.
+    """
     memory = frames.memory
     peaks = dict(
         zip(
@@ -172,19 +226,38 @@ def memory_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
         keys = [(cell["run"], cell["cell"], stage) for stage in STAGES]
         return _increments([peaks.get(key) for key in keys])
 
-    title = "Peak memory, by the stage that raised it"
-    return _stacked(comparisons, title, parts, list(STAGES.values()), "MiB")
+    return _stacked(
+        comparisons,
+        "Peak memory, by the stage that raised it (lower is better)",
+        parts,
+        list(STAGES.values()),
+        unit="MiB",
+        shared=2,
+    )
 
 
 def startup_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
-    """Seconds from the start of the process to the end of the first step, by stage."""
+    """Seconds from the start of the process to the end of the first step, by stage.
+
+    Grey is what passes before the model exists. The line goes from the shortest start to the
+    longest.
+    """
+    begun = startups(frames)
+    starts = begun[begun["block"].notna()].groupby(["run", "cell"])["startup_seconds"]
+    ends = {key: (low, high) for key, low, high in starts.agg(["min", "max"]).itertuples(name=None)}
 
     def parts(cell: Mapping[Any, Any]) -> list[float]:
         seconds = [cell[name] for name in STARTUP_STAGES]
         return [0.0 if pandas.isna(value) else float(value) for value in seconds]
 
     return _stacked(
-        comparisons, "Start-up, by stage", parts, list(STARTUP_STAGES.values()), "seconds"
+        comparisons,
+        "Start-up, by stage (lower is better)",
+        parts,
+        list(STARTUP_STAGES.values()),
+        unit="seconds",
+        shared=3,
+        spread=ends,
     )
 
 
@@ -203,31 +276,63 @@ def _stacked(
     title: str,
     parts: Callable[[Mapping[Any, Any]], list[float]],
     names: Sequence[str],
+    *,
     unit: str,
+    shared: int,
+    spread: Mapping[tuple[str, str], tuple[float, float]] = MappingProxyType({}),
 ) -> Figure:
+    """Bars of stages, the shortest bar first; the first ``shared`` stages have no model yet.
+
+    ``spread``: run and cell -> the ends of what was measured, drawn as a line.
+    """
     tints = STAGE_TINTS[len(STAGE_TINTS) - len(names) :]
 
     def draw(axes: Axes, comparison: Comparison) -> None:
-        totals: list[float] = []
-        for row, cell in enumerate(comparison.rows.to_dict("records")):
+        shown: list[float] = []
+        for row, cell in rows_of(axes, comparison):
             sizes = parts(cell) if cell["status"] == "ok" else []
             if not sum(sizes):
                 absent(axes, row, why(cell, "not measured"))
                 continue
             left = 0.0
-            for size, whiteness in zip(sizes, tints, strict=True):
-                tone = tint(colour(cell["framework"]), whiteness)
+            tones = _tones(colour(cell["framework"]), shared, tints)
+            for size, tone in zip(sizes, tones, strict=True):
                 axes.barh(row, size, left=left, height=0.66, color=tone, zorder=3)
                 left += size
             axes.barh(
                 row, left, height=0.66, fill=False, edgecolor="#333333", linewidth=0.6, zorder=4
             )
-            at_end(axes, row, significant(left))
-            totals.append(left)
-        value_axis(axes, totals, unit, logarithmic=False)
+            low, high = spread.get((cell["run"], cell["cell"]), (left, left))
+            axes.hlines(row, low, high, color="black", linewidth=1.2, zorder=5)
+            own = sum(sizes[shared:])
+            at_end(axes, row, f"{significant(left)} ({significant(own, 2)})")
+            shown += [left, high]
+        value_axis(axes, shown, unit, logarithmic=False)
 
     legend = [
-        Patch(facecolor=tint("#444444", whiteness), edgecolor="#333333", linewidth=0.6, label=name)
-        for name, whiteness in zip(names, tints, strict=True)
+        Patch(facecolor=tone, edgecolor="#333333", linewidth=0.6, label=name)
+        for name, tone in zip(names, _tones(EXAMPLE, shared, tints), strict=True)
     ]
-    return panels(comparisons, title, draw, legend, "total")
+    order = f"The least {unit} first. In parentheses: what the model added after the import."
+    arranged = [_by_total(comparison, parts) for comparison in comparisons]
+    return panels(arranged, title, draw, legend, "total (own)", order=order)
+
+
+def _tones(own: str, shared: int, tints: Sequence[float]) -> list[str]:
+    """The colours of stages: grey before there is a model, then those of the framework."""
+    return [
+        tint(SHARED if number < shared else own, whiteness)
+        for number, whiteness in enumerate(tints)
+    ]
+
+
+def _by_total(
+    comparison: Comparison, parts: Callable[[Mapping[Any, Any]], list[float]]
+) -> Comparison:
+    """The comparison with the shortest bar first, and last the arms without one."""
+    rows = comparison.rows
+    totals = [
+        sum(parts(cell)) if cell["status"] == "ok" else numpy.inf
+        for cell in rows.to_dict("records")
+    ]
+    return replace(comparison, rows=rows.iloc[numpy.argsort(totals, kind="stable")])

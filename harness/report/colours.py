@@ -16,6 +16,9 @@ from collections.abc import Iterable
 from levelfield.harness.plan.arms import frameworks
 
 GREY = "#6E6E6E"
+GRID = "#E6E6E6"
+BAND = "#DDDDDD"  # within the margin
+MANY_SERIES = 8  # of curves; of more, most are grey
 STAGE_TINTS = (0.8, 0.64, 0.48, 0.32, 0.16, 0.0)
 APART = 0.2  # distance in the RGB cube below which two colours look like one
 CHOICES = 64

@@ -19,13 +19,15 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from levelfield.harness.analysis.comparisons import Comparison
 from levelfield.harness.errors import clean
 from levelfield.harness.records.frames import Frames
-from levelfield.harness.report.colours import GREY, colour
-from levelfield.harness.report.panels import style
+from levelfield.harness.report.colours import GREY, GRID, MANY_SERIES, colour
+from levelfield.harness.report.panels import name_of_arm, style
 from levelfield.harness.report.series import (
+    VOID,
     break_even_data,
     geometric_means,
     heat_data,
     learning_data,
+    pareto_data,
     profile_data,
     roofline_data,
     scaling_data,
@@ -38,7 +40,17 @@ _LABEL = 1.75  # at the right of a panel, for the names of its lines
 _NAME = 0.155  # the height of a name
 _Draw = Callable[[Axes, pandas.DataFrame], None]
 _STYLES = ("-", "--", ":", "-.")
+_SHAPES = "osD^vP"
 _MEAN = "geometric mean"
+_STATUS_TONES = {
+    "ok": "#CFE8D5",
+    "void": "#E3E3E3",
+    "unsupported": "#E3E3E3",
+    "no-environment": "#E3E3E3",
+    "unfinished": "#FBF0C4",
+}
+_PROMINENT = 3  # arms in colour where there are too many for all
+_PALE = "#B4B4B4"
 _MANY = 10  # columns of a heat map, beyond which its tiles are narrow
 CURVE_STEPS = 10**6
 
@@ -57,7 +69,13 @@ def break_even_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figur
             seconds = row["startup_seconds"] + steps * row["step_seconds"]
             _line(axes, steps, seconds, part, arm=row["arm"], framework=row["framework"])
             ends[row["arm"]] = seconds[-1]
-        _logarithmic(axes, "steps", "total seconds")
+            crossing = row["break_even_steps"]
+            if 1 <= crossing <= last:
+                at = row["startup_seconds"] + crossing * row["step_seconds"]
+                ring = axes.scatter(crossing, at, s=46, facecolors="none", edgecolors="black")
+                ring.set(zorder=5, linewidths=1.1)
+                name_of_arm(ring, row["arm"])
+        _logarithmic(axes, "steps (a ring: both have taken equally long)", "total seconds")
         _names(axes, ends, part)
 
     return _figure("Total time against the number of steps", data, "comparison", draw)
@@ -74,46 +92,67 @@ def roofline_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
         at = numpy.geomspace(low, high, 200)
         roof = numpy.minimum(at * part["ceiling_bytes"].iloc[0], part["ceiling_operations"].iloc[0])
         axes.plot(at, roof / 1e9, color=GREY, linewidth=1.6)
+        mates = part.groupby("framework", sort=False)["arm"].unique()
         for row in part.to_dict("records"):
-            axes.scatter(
+            shape = _SHAPES[list(mates[row["framework"]]).index(row["arm"]) % len(_SHAPES)]
+            dot = axes.scatter(
                 row["operations_per_byte"],
                 row["operations_per_second"] / 1e9,
-                s=26,
-                color=colour(row["framework"]),
+                s=30,
+                marker=shape,
+                color=_tone(row["arm"], part),
                 edgecolors="white",
                 linewidths=0.5,
                 zorder=3,
             )
+            name_of_arm(dot, row["arm"])
         axes.set_xlim(low, high)
         slowest, roof_at = part["operations_per_second"].min() / 1e9, roof.max() / 1e9
-        # Leave room below the slowest arm for the names, which are vertical.
+        # Room above the roof for the names, which are vertical.
         axes.set_yscale("log")
-        axes.set_ylim(slowest / (roof_at / slowest) ** 0.8, roof_at * 1.6)
-        places = part.groupby("comparison", sort=False)["operations_per_byte"].first().sort_values()
-        shares = numpy.log(places / low) / numpy.log(high / low)
-        for name, share in zip(
-            _short([clean(str(place)) for place in places.index]),
-            _apart(list(shares), _NAME / (_WIDTH - _LABEL)),
-            strict=True,
-        ):
-            axes.annotate(
-                name,
-                (share, 0),
-                xycoords="axes fraction",
-                xytext=(0, 4),
-                textcoords="offset points",
-                ha="center",
-                rotation=90,
-                fontsize=8,
-                color=GREY,
-            )
-        _logarithmic(axes, "operations per byte", "10⁹ operations per second")
+        axes.set_ylim(slowest / 1.6, roof_at * (roof_at / slowest) ** 0.75)
+        axes.annotate(
+            f"roof: {significant(part['ceiling_operations'].iloc[0] / 1e9)} GFLOP/s and"
+            f" {significant(part['ceiling_bytes'].iloc[0] / 1e9)} GB/s",
+            (ridge, roof_at),
+            xytext=(4, -4),
+            textcoords="offset points",
+            va="top",
+            fontsize=8,
+        )
+        _logarithmic(axes, "operations per byte", "GFLOP/s")
+        _label_columns(axes, part, (low, high), roof_at)
         best = part.groupby("arm", sort=False)["operations_per_second"].max() / 1e9
         _names(axes, {str(arm): float(value) for arm, value in best.items()}, part)
 
-    return _figure(
-        "Roofline: operations per second and the limits of the machine", data, "run", draw
-    )
+    title = "Roofline: operations per second and the limits of the machine (higher is better)"
+    return _figure(title, data, "run", draw)
+
+
+def _label_columns(
+    axes: Axes, part: pandas.DataFrame, ends: tuple[float, float], roof_at: float
+) -> None:
+    """Name each comparison above the roof, with a line down to the dots of its arms."""
+    low, high = ends
+    columns = part.groupby("comparison", sort=False)
+    places = columns["operations_per_byte"].first().sort_values()
+    tops = columns["operations_per_second"].max() / 1e9
+    shares = numpy.log(places / low) / numpy.log(high / low)
+    names = _short([clean(str(place)) for place in places.index])
+    apart = _apart(list(shares), _NAME / (_WIDTH - _LABEL))
+    for place, name, share in zip(places.index, names, apart, strict=True):
+        at = low * (high / low) ** share
+        axes.annotate(
+            name,
+            (places[place], tops[place]),
+            xytext=(at, roof_at * 1.25),
+            textcoords="data",
+            ha="center",
+            va="bottom",
+            rotation=90,
+            fontsize=8,
+            arrowprops={"arrowstyle": "-", "color": _PALE, "linewidth": 0.6, "shrinkB": 3},
+        )
 
 
 def heat_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
@@ -123,45 +162,74 @@ def heat_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
         return _figure("Times the fastest", data, "comparison", lambda axes, part: None)
     means = geometric_means(data)
     columns = list(dict.fromkeys(data["comparison"]))
-    names = _short([clean(name).partition(",")[0] for name in columns])
-    # Inches for the title and for names at 45 degrees.
-    top = 0.8 + 0.053 * max(len(name) for name in (*names, _MEAN))
+    cells = {(row["comparison"], row["arm"]): row for row in data.to_dict("records")}
     with style():
-        height = top + 0.5 + 0.3 * len(means)
-        figure = Figure(figsize=(_WIDTH, height), facecolor="white")
-        FigureCanvasAgg(figure)
-        _title(figure, "Times the fastest, for every comparison")
-        # The names of the columns lean to the right, beyond the last column.
-        axes = figure.add_axes((0.17, 0.3 / height, 0.76, (height - top - 0.3) / height))
-        cells = {(row["comparison"], row["arm"]): row for row in data.to_dict("records")}
+        title = "Times the fastest, for every comparison (lower is better)"
+        figure, axes = _matrix(title, [*columns, _MEAN], [*means.index], room=0.25)
         for line, (arm, mean) in enumerate(means.iterrows()):
             for at, name in enumerate(columns):
                 cell = cells.get((name, arm))
                 if cell is not None:
                     ratio = cell["ratio"]
-                    text = _status(cell["status"]) if pandas.isna(ratio) else _times(ratio)
+                    text = _times(ratio, cell["status"])
                     _tile(axes, at, line, ratio, text, small=len(columns) > _MANY)
             ratio = mean["geometric_mean"]
-            _tile(axes, len(columns) + 0.25, line, ratio, _times(ratio), small=False)
+            _tile(axes, len(columns) + 0.25, line, ratio, _times(ratio, "-"), small=False)
             if mean["measured"] < mean["planned"]:
                 words = f"{int(mean['measured'])} of {int(mean['planned'])}"
                 axes.text(len(columns) + 0.8, line, words, va="center", fontsize=8, color=GREY)
-        axes.set_xlim(-0.5, len(columns) + 0.85)
-        axes.set_ylim(len(means) - 0.5, -0.5)
-        places = [*range(len(columns)), len(columns) + 0.25]
-        axes.set_xticks(places, [*names, _MEAN], rotation=45, ha="left", rotation_mode="anchor")
-        axes.tick_params(axis="x", labelsize=8.5)
-        axes.xaxis.tick_top()
-        axes.set_yticks(range(len(means)), [clean(str(arm)) for arm in means.index])
-        axes.tick_params(length=0)
-        for side in axes.spines.values():
-            side.set_visible(False)
     return figure
+
+
+def status_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
+    """Arms by comparisons: the status of every planned cell, in a colour and a word."""
+    names = [f"{comparison.title}, {comparison.details}" for comparison in comparisons]
+    arms = list(dict.fromkeys(arm for one in comparisons for arm in one.rows["arm"]))
+    with style():
+        figure, axes = _matrix("The status of every cell", names, arms, room=0.0)
+        for at, comparison in enumerate(comparisons):
+            judged = comparison.judged.get("throughput")
+            void = judged is not None and bool(judged.verdicts.void)
+            for arm, status in comparison.rows[["arm", "status"]].itertuples(index=False):
+                status = VOID if void and status == "ok" else str(status)
+                line, tone = arms.index(arm), _STATUS_TONES.get(status, "#F2B8A0")
+                axes.barh(line, 0.96, left=at - 0.48, height=0.92, color=tone)
+                size = 7 if len(names) > _MANY else 8.5
+                text = axes.text(at, line, _short_status(status), fontsize=size, color="#111111")
+                text.set(ha="center", va="center")
+    return figure
+
+
+def _matrix(
+    title: str, columns: Sequence[str], arms: Sequence[str], *, room: float
+) -> tuple[Figure, Axes]:
+    """A figure for tiles, an arm per line; the last column is set apart by ``room`` tiles."""
+    names = _short([clean(name).partition(",")[0] for name in columns])
+    # Inches for the title and for names at 45 degrees, which lean to the right, beyond the last.
+    top = 0.8 + 0.053 * max(map(len, names), default=0)
+    height = top + 0.5 + 0.3 * len(arms)
+    figure = Figure(figsize=(_WIDTH, height), facecolor="white")
+    FigureCanvasAgg(figure)
+    _title(figure, title)
+    axes = figure.add_axes((0.17, 0.3 / height, 0.76, (height - top - 0.3) / height))
+    places = [*range(len(columns) - 1), len(columns) - 1 + room]
+    axes.set_xlim(-0.5, places[-1] + 0.6)
+    axes.set_ylim(len(arms) - 0.5, -0.5)
+    axes.set_xticks(places, names, rotation=45, ha="left", rotation_mode="anchor")
+    axes.tick_params(axis="x", labelsize=8.5)
+    axes.xaxis.tick_top()
+    axes.set_yticks(range(len(arms)), [clean(arm) for arm in arms])
+    for label, arm in zip(axes.get_yticklabels(), arms, strict=True):
+        name_of_arm(label, arm)
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    return figure, axes
 
 
 def _short(names: Sequence[str]) -> list[str]:
     """Names without the preset and the optimiser, if all have the same."""
-    presets = {name.partition("/")[2].partition(" ")[0] for name in names}
+    presets = {name.partition("/")[2].partition(" ")[0] for name in names if "/" in name}
     optimizers = {name.partition(" with ")[2] for name in names} - {""}
     shown = []
     for name in names:
@@ -185,17 +253,49 @@ def _tile(axes: Axes, at: float, line: int, ratio: float, text: str, *, small: b
         ha="center",
         va="center",
         fontsize=7 if small else 8.5,
-        color="white" if dark else (GREY if pandas.isna(ratio) else "black"),
+        color="white" if dark else "#111111",
     )
 
 
-def _times(ratio: float) -> str:
-    return "-" if pandas.isna(ratio) else significant(ratio)
+def _times(ratio: float, otherwise: str) -> str:
+    return _short_status(otherwise) if pandas.isna(ratio) else significant(ratio)
 
 
-def _status(status: str) -> str:
+def _short_status(status: str) -> str:
     short = {"no-environment": "no env.", "out-of-memory": "memory", "unsupported": "unsup."}
     return {**short, "unfinished": "unfin.", "unwritten": "unwr."}.get(status, status)
+
+
+def pareto_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
+    """Peak memory against time per step; the line joins the arms that no other arm beats in both.
+
+    The best place is at the lower left.
+    """
+    data = pareto_data(frames, comparisons)
+
+    def draw(axes: Axes, part: pandas.DataFrame) -> None:
+        front = part[part["on_front"]].sort_values("step_seconds")
+        steps_ms, peaks = 1000 * front["step_seconds"], front["peak_bytes"] / 2**20
+        axes.plot(steps_ms, peaks, color=GREY, linewidth=1.2, drawstyle="steps-post", zorder=1)
+        ends: dict[str, float] = {}
+        for row in part.to_dict("records"):
+            mebibytes = row["peak_bytes"] / 2**20
+            dot = axes.scatter(1000 * row["step_seconds"], mebibytes, s=46, zorder=3)
+            dot.set(color=_tone(row["arm"], part), edgecolors="white", linewidths=0.6)
+            name_of_arm(dot, row["arm"])
+            ends[row["arm"]] = mebibytes
+            if row["on_front"]:
+                name = axes.annotate(clean(row["arm"]), (1000 * row["step_seconds"], mebibytes))
+                name.set(fontsize=8, position=(6, 5), anncoords="offset points")
+                name_of_arm(name, row["arm"])
+        axes.set_xscale("log")
+        axes.margins(0.12)
+        axes.set_ylim(0, 1.15 * max(ends.values(), default=0.0) or 1.0)
+        _ticks(axes, "milliseconds per step (logarithmic)", "peak memory (MiB)")
+        _names(axes, ends, part)
+
+    title = "Memory against time; the line joins the arms that none beats in both"
+    return _figure(title, data, "comparison", draw)
 
 
 def profile_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
@@ -242,8 +342,8 @@ def scaling_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
 def learning_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
     """Test accuracy against epochs, where arms should agree, and against seconds.
 
-    An arm that was trained from several seeds has thin lines for the further seeds; the spread
-    between its seeds is chance.
+    The band of an arm that was trained from several seeds goes from the worst seed to the best: it
+    is chance.
     """
     data = learning_data(frames, comparisons)
     parts = [
@@ -257,12 +357,17 @@ def learning_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
         by = part["by"].iloc[0]
         ends: dict[str, float] = {}
         for arm, mine in part.groupby("arm", sort=False):
-            framework = mine["framework"].iloc[0]
-            for number, (_, one) in enumerate(mine.groupby("seed", sort=False)):
-                share = 100 * one["test_accuracy"]
-                options = {"linewidth": 0.7} if number else {"marker": "o", "linewidth": 1.6}
-                _line(axes, one[by], share, part, arm=str(arm), framework=framework, **options)
-                ends.setdefault(str(arm), share.iloc[-1])
+            framework, first = mine["framework"].iloc[0], mine[mine["seed"] == mine["seed"].iloc[0]]
+            share = 100 * first["test_accuracy"]
+            options = {"marker": "o"}
+            _line(axes, first[by], share, part, arm=str(arm), framework=framework, **options)
+            ends[str(arm)] = share.iloc[-1]
+            if mine["seed"].nunique() > 1:
+                spread = 100 * mine.groupby(by)["test_accuracy"].agg(["min", "max"])
+                tone = _tone(str(arm), part)
+                band = axes.fill_between(spread.index, spread["min"], spread["max"], color=tone)
+                band.set(alpha=0.15, linewidth=0)
+                name_of_arm(band, str(arm))
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=by == "epoch"))
         axes.set_xlim(left=0)
         axes.set_xlabel("epochs" if by == "epoch" else "seconds, start-up included, tests not")
@@ -318,17 +423,28 @@ def _line(
     framework: str,
     **options: Any,
 ) -> None:
-    """Draw a line in the framework's colour; arms of one framework differ in the stroke."""
+    """Draw a line in the framework's colour; arms of one framework differ in the stroke.
+
+    If there are many arms, all but the first are thin and grey: thirty colours cannot be read.
+    """
     mates = list(dict.fromkeys(part.loc[part["framework"] == framework, "arm"]))
     stroke = _STYLES[mates.index(arm) % len(_STYLES)]
-    axes.plot(
-        list(x),
-        list(y),
-        color=colour(framework),
-        linestyle=stroke,
-        markersize=4,
-        **{"linewidth": 1.6, **options},
-    )
+    options = {"linewidth": 1.6, "linestyle": stroke, "zorder": 3, **options}
+    if arm not in _prominent(part):
+        options |= {"linewidth": 0.7, "zorder": 2}
+    (line,) = axes.plot(list(x), list(y), color=_tone(arm, part), markersize=4, **options)
+    name_of_arm(line, arm)
+
+
+def _prominent(part: pandas.DataFrame) -> set[str]:
+    """The arms that a chart shows in colour: all, or the first of many."""
+    arms = list(dict.fromkeys(map(str, part["arm"])))
+    return set(arms if len(arms) <= MANY_SERIES else arms[:_PROMINENT])
+
+
+def _tone(arm: str, part: pandas.DataFrame) -> str:
+    framework = part.loc[part["arm"] == arm, "framework"].iloc[0]
+    return colour(str(framework)) if arm in _prominent(part) else _PALE
 
 
 def _logarithmic(axes: Axes, x: str, y: str) -> None:
@@ -357,21 +473,31 @@ def _names(axes: Axes, ends: dict[str, float], part: pandas.DataFrame) -> None:
     low, high = axes.get_ylim()
     scale = axes.yaxis.get_transform()
     low, high = (float(scale.transform(end)) for end in (low, high))
-    tones = dict(zip(part["arm"], part["framework"], strict=True))
     order = sorted(ends, key=lambda arm: ends[arm])
     heights = [(float(scale.transform(ends[arm])) - low) / (high - low) for arm in order]
     step = _NAME / (max(_PANEL, _ABOVE + len(order) * _NAME) - _ABOVE)
     for arm, place in zip(order, _apart(heights, step), strict=True):
-        axes.annotate(
+        # The name is black for the contrast; the square before it has the colour of the line.
+        (square,) = axes.plot(
+            1.012,
+            place,
+            marker="s",
+            markersize=5,
+            color=_tone(arm, part),
+            transform=axes.transAxes,
+            clip_on=False,
+        )
+        name = axes.annotate(
             clean(arm),
-            (1, place),
+            (1.012, place),
             xytext=(6, 0),
             xycoords="axes fraction",
             textcoords="offset points",
             va="center",
             fontsize=8.5,
-            color=colour(tones[arm]),
         )
+        name_of_arm(square, arm)
+        name_of_arm(name, arm)
 
 
 def _apart(places: Sequence[float], step: float) -> list[float]:
@@ -405,7 +531,7 @@ def _figure(title: str, data: pandas.DataFrame, by: str, draw: _Draw) -> Figure:
             place = (0.09, bottom / height, 0.91 - _LABEL / _WIDTH, (size - _ABOVE) / height)
             axes = figure.add_axes(place)
             axes.spines["left"].set_visible(True)
-            axes.grid(color="#E9E9E9", linewidth=0.8)
+            axes.grid(color=GRID, linewidth=0.8)
             axes.set_axisbelow(True)
             name = clean(str(part[by].iloc[0]))
             figure.text(

@@ -18,8 +18,6 @@ from levelfield.harness.report.text import milliseconds
 from levelfield.reference.errors import UnknownName
 
 RARE_SLOW_STEPS = 1.05  # throughput's mean over latency's median
-WAITING = 0.05  # share of the time in which an arm's threads wait for a core
-QUIET_SHARE = 0.03
 # An arm so much slower than the fastest, at so low a share of the machine's speed, spends its time
 # outside the arithmetic.
 SLOW, IDLE = 3.0, 0.1
@@ -75,7 +73,6 @@ def findings(frames: Frames, comparison: Comparison) -> Iterator[str]:
             f"The gate was loose by today's tolerances: {words}. A mistake with a smaller effect"
             " would not have been seen."
         )
-    foreign = _foreign_cores(frames, comparison)
     for row in comparison.rows.to_dict("records"):
         if row["mean_over_median"] > RARE_SLOW_STEPS:
             yield (
@@ -87,11 +84,6 @@ def findings(frames: Frames, comparison: Comparison) -> Iterator[str]:
             yield (
                 f"{row['arm']}: {row['capped_share']:.0%} of its processes were not steady when"
                 " their warm-up ended at its cap"
-            )
-        if row["wait_share"] - foreign > WAITING and _quiet(frames, comparison):
-            yield (
-                f"{row['arm']}: its threads waited for a core {row['wait_share']:.0%} of the time"
-                " on a quiet machine: it runs more threads than it has cores"
             )
         yield from _overhead(row, comparison)
         yield from _notes(row)
@@ -159,25 +151,6 @@ def spread(frames: Frames, comparison: Comparison) -> Iterator[str]:
             f"{clean(arm)}: {own.nunique()} test accuracies from {len(own)} seeds lie within"
             f" {width:.1%} ({own.min():.1%} to {own.max():.1%}); from the same seed {words}"
         )
-
-
-def _quiet(frames: Frames, comparison: Comparison) -> bool:
-    rounds = frames.rounds
-    rounds = rounds[(rounds["run"] == comparison.run) & (rounds["comparison"] == comparison.id)]
-    return bool(
-        rounds["foreign_share"].median() < QUIET_SHARE and rounds["steal_share"].median() < 0.01
-    )
-
-
-def _foreign_cores(frames: Frames, comparison: Comparison) -> float:
-    """Cores that other processes kept busy in the median round, for which threads may have to wait.
-
-    A share of all cores hides this load if there are many cores, as in runs that watched the whole
-    machine.
-    """
-    rounds = frames.rounds
-    rounds = rounds[(rounds["run"] == comparison.run) & (rounds["comparison"] == comparison.id)]
-    return float((rounds["foreign_share"] * rounds["watched_cores"]).median())
 
 
 def _differences(frames: Frames, row: dict[Any, Any]) -> Iterator[str]:

@@ -102,6 +102,8 @@ def _texts(across: Across, held: int) -> dict[str, str]:
         "ties": str(across.ties),
         "slower": str(across.losses),
         "open": str(across.open),
+        "void": str(across.void),
+        "not measured": str(across.missing),
         "differences that hold": str(held),
         "coverage (%)": significant(100 * across.coverage),
     }
@@ -113,7 +115,9 @@ def _empty(void: Sequence[PairVerdict], planned: int) -> dict[str, str]:
         "faster": "0",
         "ties": "0",
         "slower": "0",
-        "open": str(planned),
+        "open": "0",
+        "void": str(len(void)),
+        "not measured": str(planned - len(void)),
         "differences that hold": "0",
         "coverage (%)": significant(100 * len(void) / planned),
     }

@@ -1,235 +1,302 @@
 """The report as one HTML file that works offline.
 
-Everything that comes from a record goes through Jinja's escaping. Charts are images inside the
-file, each with a text that describes it and its data as a table.
+Everything that comes from a record goes through Jinja's escaping. Charts are SVG elements of the
+page, each with a text that describes it and its data as a table.
 """
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.figure import Figure
+from markupsafe import Markup, escape
 
 from levelfield.harness.analysis.comparisons import Comparison
 from levelfield.harness.errors import clean
-from levelfield.harness.plan.vocabulary import TWIN
 from levelfield.harness.records.frames import Frames
-from levelfield.harness.report import charts, curves, series
+from levelfield.harness.report.answer import BEST, KEY, Answer, Time, anchors, answers
 from levelfield.harness.report.code import code_size, model_sources, module_of
+from levelfield.harness.report.differences import Difference, explanation, reproduce
 from levelfield.harness.report.findings import SMOKE, not_quiet
+from levelfield.harness.report.gallery import CHARTS, Chart
+from levelfield.harness.report.glossary import GLOSSARY
+from levelfield.harness.report.inline import Styles, inline_svg
 from levelfield.harness.report.overview import WORDS, overviews
-from levelfield.harness.report.panels import svg
 from levelfield.harness.report.provenance import run_facts, versions
 from levelfield.harness.report.tables import ComparisonTable, comparison_tables
 from levelfield.harness.report.text import significant
-from levelfield.harness.statistics.decisions import Verdict
 
 _TEXTS = (
     *("arm", "status", "verdict", "reason", "notes", "pair", "statistic", "model", "phase"),
     *("optimizer", "comparison", "run", "version", "environment", "read back", "framework"),
     "fastest set",
 )
-_PIXELS_PER_INCH = 96
-_IN_ROWS = ("arm", "status", "step_seconds", "step_seconds_low", "step_seconds_high")
-_STARTED = ("arm", "status", *charts.STARTUP_STAGES)
+# Columns of a comparison that everyone reads; a switch shows the others.
+_DEFAULT = (
+    *("arm", "status", "verdict", "ratio to first", "step (ms)", "start-up (s)", "peak (MiB)"),
+    *("test accuracy (%)", "per further token (ms)"),
+)
+_HELP = {
+    "ratio to first": "times the seconds of the first arm, lower is better, with its interval",
+    "step (ms)": "milliseconds per step with a 95 % interval, lower is better",
+    "latency p50 / p95 / p99 (ms)": "one step at a time: the median, and the slow tail",
+    "examples/s": "examples per second, higher is better",
+    "start-up (s)": "from the start of the process to the end of the first step",
+    "first step, cold (s)": "the first step with empty caches, compilation included",
+    "break-even with first (steps)": "steps up to which, or from which, the arm is ahead",
+    "peak (MiB)": "peak resident memory of the process tree, interpreter and framework included",
+    "cores used": "processor seconds over seconds",
+    "waited for a core (%)": "its threads were ready and none was free; more threads than cores",
+    "of roofline (%)": "share of the best that this machine can do for the step",
+    "output error": "distance of the outputs from the float64 reference",
+    "test accuracy (%)": "after a short training on real data from the same seed",
+    "status": "ok: proved to compute the same, and measured",
+    "verdict": "against the first arm",
+    "pairs still open": "pairs of arms for which more blocks are needed",
+}
+
+
+@dataclass
+class _Words:
+    """Explains each word of the glossary where it first stands on the page."""
+
+    seen: set[str] = field(default_factory=set)
+
+    def explained(self, text: str) -> Markup:
+        """The text with a link from each word that is new to its meaning."""
+        parts, at = [], 0
+        for match in _WORD.finditer(text):
+            word = _entry(match[1])
+            if word not in self.seen:
+                self.seen.add(word)
+                parts += [escape(text[at : match.start()]), _link(word, match[0])]
+                at = match.end()
+        return Markup("").join([*parts, escape(text[at:])])
+
+
+_ENTRIES = {word.lower(): word for word in GLOSSARY}
+_WORD = re.compile(
+    rf"(?<![\w-])({'|'.join(map(re.escape, sorted(GLOSSARY, key=len, reverse=True)))})s?(?![\w-])",
+    re.IGNORECASE,
+)
+
+
+def _entry(word: str) -> str:
+    return _ENTRIES[word.lower()]
+
+
+def _link(word: str, text: str) -> Markup:
+    return Markup('<a class="word" href="#{}" title="{}">{}</a>').format(
+        word_anchor(word), f"{word}: {GLOSSARY[word]}", text
+    )
+
+
+def word_anchor(word: str) -> str:
+    """The name of a word of the glossary on the page."""
+    return "word-" + re.sub("[^a-z]+", "-", word.lower())
 
 
 def html(
     frames: Frames, comparisons: Sequence[Comparison], *, data: Sequence[tuple[str, str]] = ()
 ) -> str:
     """Return the page; ``data`` are names and relative addresses of files next to it."""
+    tables = comparison_tables(frames, comparisons)
+    places = dict(zip(map(id, comparisons), anchors(comparisons), strict=True))
+    runs = ", ".join(dict.fromkeys(map(clean, frames.runs["run"])))
+    cells = frames.cells
+    parts, pictures = frames.by_comparison(), Pictures()
+    sections = [
+        _section(places[id(comparison)], parts[_key(comparison)], comparison, table, pictures)
+        for comparison, table in zip(comparisons, tables, strict=True)
+    ]
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            title=f"Levelfield: {runs}",
+            answers=[_answer(answer, places) for answer in answers(frames, comparisons)],
+            key=KEY,
+            notes=[*_notes(frames, comparisons)],
+            overviews=[*_overviews(frames, comparisons)],
+            whole=[
+                drawn
+                for name, chart in CHARTS.items()
+                if chart.together and (drawn := pictures.chart(name, chart, frames, comparisons))
+            ],
+            comparisons=sections,
+            filters={
+                name: list(dict.fromkeys(map(clean, cells[name])))
+                for name in ("framework", "model", "phase")
+            },
+            frameworks=dict(
+                zip(map(clean, cells["arm"]), map(clean, cells["framework"]), strict=True)
+            ),
+            failures=_table(_failures(frames)),
+            differences=_differences(comparisons),
+            code=[*_code(frames)],
+            glossary=GLOSSARY,
+            chart_styles=Markup(pictures.styles.css),
+            runs=[_run(frames, run) for run in frames.runs.to_dict("records")],
+            data=data,
+        )
+    )
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("levelfield.harness.report"),
         autoescape=True,
         undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    tables = comparison_tables(frames, comparisons)
-    cells = frames.cells[~frames.cells["arm"].str.endswith(TWIN)]
-    runs = ", ".join(dict.fromkeys(map(clean, frames.runs["run"])))
-    fine = int((cells["status"] == "ok").sum())
-    return environment.get_template("page.html").render(
-        title="Levelfield report",
-        subtitle=f"{'Runs' if len(frames.runs) != 1 else 'Run'} {runs}",
-        compared=(
-            f"{cells['arm'].nunique()} arms of {cells['framework'].nunique()} frameworks in"
-            f" {len(comparisons)} comparisons of {cells['model'].nunique()} models; {fine} of"
-            f" {len(cells)} cells are ok: they compute the same as the reference and were measured."
-        ),
-        concluded=_table(_concluded(comparisons)),
-        common_details=comparisons[0].details
-        if len({comparison.details for comparison in comparisons}) == 1
-        else "",
-        open=[*_open(frames, comparisons)],
-        bars=[*_bars(frames, comparisons)],
-        overviews=[
-            {
-                "title": f"All comparisons of run {clean(run)} together",
-                "words": f"Against {clean(anchor)}, {WORDS}",
-                "table": _table(table),
-            }
-            for run, anchor, table in overviews(frames, comparisons)
-        ],
-        whole=[*_whole(frames, comparisons)],
-        comparisons=[
-            _section(number, frames, comparison, table)
-            for number, (comparison, table) in enumerate(
-                zip(comparisons, tables, strict=True), start=1
-            )
-        ],
-        coverage=_table(_coverage(frames)),
-        code=[*_code(frames)],
-        runs=[_run(frames, run) for run in frames.runs.to_dict("records")],
-        data=data,
-    )
+    environment.filters["explained"] = _Words().explained
+    environment.filters["word_anchor"] = word_anchor
+    return environment
 
 
-def _concluded(comparisons: Sequence[Comparison]) -> pandas.DataFrame:
-    """A row per comparison with verdicts: arms that no arm beats, and their possible error."""
-    same_details = len({comparison.details for comparison in comparisons}) == 1
+def _overviews(frames: Frames, comparisons: Sequence[Comparison]) -> Iterator[dict[str, Any]]:
+    for run, anchor, table in overviews(frames, comparisons):
+        yield {
+            "title": f"All comparisons of run {clean(run)} together",
+            "words": f"Against {clean(anchor)}, {WORDS}",
+            "table": _table(table),
+        }
+
+
+def _answer(answer: Answer, places: Mapping[int, str]) -> dict[str, Any]:
+    """The answer's table, with a link from each comparison to its section."""
+    columns = [_column("comparison"), _column("fastest set")]
+    columns += [{**_column(arm), "arm": arm} for arm in answer.arms]
     rows = []
-    for comparison in comparisons:
-        judged = comparison.judged.get("throughput")
-        if judged is None:
-            continue
-        verdicts, control = judged.verdicts, judged.control
-        open_pairs = sum(pair.verdict == Verdict.INCONCLUSIVE for pair in verdicts.pairs)
-        fastest = ", ".join(verdicts.fastest) or "none"
-        rows.append(
-            {
-                "comparison": comparison.title
-                if same_details
-                else f"{comparison.title}, {comparison.details}",
-                "fastest set": f"void: {'; '.join(verdicts.void)}" if verdicts.void else fastest,
-                "pairs still open": "-"
-                if verdicts.void
-                else f"{open_pairs} of {len(verdicts.pairs)}",
-                "A/A": f"{control.ratio:.4f} ± {control.half_width:.2%}" if control else "no twin",
-                "margin (%)": significant(100 * verdicts.margin, 2),
-                "blocks": verdicts.blocks,
-                "disturbed (%)": significant(
-                    100 * sum(judged.rules.values()) / max(judged.rounds, 1), 2
-                ),
-            }
-        )
-    return pandas.DataFrame(rows)
-
-
-def _open(frames: Frames, comparisons: Sequence[Comparison]) -> Iterable[str]:
-    smoke = sum("throughput" not in comparison.judged for comparison in comparisons)
-    if smoke:
-        yield f"{smoke} of {len(comparisons)} comparisons: {SMOKE}"
-    judged = [
-        comparison.judged["throughput"]
-        for comparison in comparisons
-        if "throughput" in comparison.judged
-    ]
-    void = sum(bool(comparison.verdicts.void) for comparison in judged)
-    if void:
-        yield f"{void} of {len(judged)} comparisons are void: the table says why."
-    pairs = [
-        pair
-        for comparison in judged
-        if not comparison.verdicts.void
-        for pair in comparison.verdicts.pairs
-    ]
-    undecided = sum(pair.verdict == Verdict.INCONCLUSIVE for pair in pairs)
-    if undecided:
-        yield (
-            f"{undecided} of {len(pairs)} pairs of arms are inconclusive: the tables say how many"
-            " more blocks they need."
-        )
-    counts = frames.cells["status"].value_counts()
-    failed = [f"{count} {status}" for status, count in counts.items() if status != "ok"]
-    if failed:
-        yield f"Cells without a number: {', '.join(failed)}. The reason of each is below."
-    yield "Results on another machine, with other versions or other sizes may differ."
-
-
-def _bars(frames: Frames, comparisons: Sequence[Comparison]) -> Iterable[str]:
-    yield from not_quiet(frames)
-    if any("throughput" in comparison.judged for comparison in comparisons):
-        yield (
-            "In every comparison one arm runs twice, under two names (A/A). The difference"
-            " between the two, with its 95 % half-width, is this session's own error; no margin is"
-            " smaller. A round that other programs disturbed counts for less, for all arms."
-        )
-    else:
-        yield "A smoke run does not measure its own error."
-
-
-def _whole(frames: Frames, comparisons: Sequence[Comparison]) -> Iterable[dict[str, Any]]:
-    """Yield the charts over all comparisons."""
-    kinds: tuple[tuple[str, Callable[..., Figure], Callable[..., pandas.DataFrame]], ...] = (
-        ("Times the fastest, for every comparison", curves.heat_chart, series.heat_data),
-        ("Performance profile", curves.profile_chart, series.profile_data),
-        ("Roofline", curves.roofline_chart, series.roofline_data),
-        ("Scaling", curves.scaling_chart, series.scaling_data),
-    )
-    for title, draw, tell in kinds:
-        table = tell(frames, comparisons)
-        if len(table):
-            arms = ", ".join(dict.fromkeys(map(clean, table["arm"])))
-            alternative = f"{title}: {arms}. The data follow as a table."
-            yield _chart(title, draw(frames, comparisons), table, alternative)
-
-
-def _section(
-    number: int, frames: Frames, comparison: Comparison, table: ComparisonTable
-) -> dict[str, Any]:
+    for row in answer.rows:
+        one = row.comparison.rows.iloc[0]
+        about = _of(arm="", model=clean(one["model"]), phase=clean(one["phase"]))
+        name = _plain(row.name, f"#{places[id(row.comparison)]}")
+        cells = [name, _plain(row.fastest), *map(_time, row.times)]
+        rows.append({**about, "bad": False, "cells": cells})
+    if answer.arms_down:
+        columns, rows = _turned(columns, rows)
     return {
-        "id": f"comparison-{number}",
-        "title": comparison.title,
-        "details": comparison.details,
-        "table": _table(table.cells),
-        "below": [line for line in table.below if line],
-        "notes": table.notes,
-        "pairs": _table(table.pairs),
-        "charts": [*_charts(frames, comparison, table)],
+        "run": answer.run,
+        "sentences": answer.sentences,
+        "scope": answer.scope,
+        "table": {"columns": columns, "rows": rows},
     }
 
 
-def _charts(
-    frames: Frames, comparison: Comparison, table: ComparisonTable
-) -> Iterable[dict[str, Any]]:
-    """Yield the charts of one comparison, except those without anything to show."""
-    fine = comparison.rows["status"] == "ok"
-    measured = ["step_seconds", "step_seconds_low", "step_seconds_high", *charts.STARTUP_STAGES]
-    rows = comparison.rows.assign(**{name: comparison.rows[name].where(fine) for name in measured})
-    memory = frames.memory
-    mine = (memory["run"] == comparison.run) & (memory["comparison"] == comparison.id)
-    memory = memory[mine & memory["arm"].isin(rows.loc[fine, "arm"])]
-    peaks = (memory["peak_bytes"].astype(float) / 2**20).rename("peak (MiB)")
-    peak_table = pandas.concat([memory[["arm", "stage"]], peaks], axis=1)
-    timed = rows["step_seconds"].notna().any()
-    learned = series.learning_data(frames, [comparison])
-    kinds: tuple[tuple[str, Callable[..., Figure], pandas.DataFrame, bool], ...] = (
-        ("Ratio to the first", charts.ratio_chart, table.pairs, len(table.pairs) > 0),
-        ("Time per step", charts.step_time_chart, rows[[*_IN_ROWS]], bool(timed)),
-        (
-            "Total time against the number of steps",
-            curves.break_even_chart,
-            series.break_even_data(frames, [comparison]).drop(columns=["comparison", "framework"]),
-            bool(timed),
-        ),
-        (
-            "Learning",
-            curves.learning_chart,
-            learned.drop(columns=["comparison", "framework"]),
-            len(learned) > 0,
-        ),
-        ("Peak memory", charts.memory_chart, peak_table, bool(peaks.notna().any())),
-        ("Start-up", charts.startup_chart, rows[[*_STARTED]], bool(timed)),
+def _turned(
+    columns: list[dict[str, Any]], rows: list[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The table with its arms as rows and its comparisons as columns."""
+    heads = [_column("arm")]
+    heads += [{**_column(row["cells"][0]["text"]), "href": row["cells"][0]["href"]} for row in rows]
+    turned = [
+        {
+            **_of(arm=column["arm"]),
+            "bad": False,
+            "cells": [_plain(column["arm"]), *(row["cells"][number] for row in rows)],
+        }
+        for number, column in enumerate(columns)
+        if column["arm"]
+    ]
+    return heads, turned
+
+
+def _time(time: Time) -> dict[str, str]:
+    return {**_plain(time.marked), "kind": time.kind if time.kind == BEST else _kind(time.kind)}
+
+
+def _of(*, arm: str, model: str = "", phase: str = "") -> dict[str, str]:
+    """The subject of a row, for the filter of the page."""
+    return {"arm": arm, "model": model, "phase": phase}
+
+
+def _plain(text: str, href: str = "") -> dict[str, str]:
+    """A cell of a table; ``href`` is the address that it leads to."""
+    return {"text": text, "kind": "", "href": href}
+
+
+def _kind(status: str) -> str:
+    """The class of a time that is none, for the style of the page."""
+    return {"": "", "void": "void", "wrong": "wrong", "unsupported": "unsupported"}.get(
+        status, "failed"
     )
-    for title, draw, data, shown in kinds:
-        if shown:
-            title = f"{title}: {comparison.title}"
-            alternative = f"{title}. {_words(comparison)}"
-            yield _chart(title, draw(frames, [comparison]), data, alternative)
+
+
+def _notes(frames: Frames, comparisons: Sequence[Comparison]) -> Iterable[str]:
+    """Notes on the whole session."""
+    yield from not_quiet(frames)
+    smoke = sum("throughput" not in comparison.judged for comparison in comparisons)
+    if smoke:
+        yield f"{smoke} of {len(comparisons)} comparisons: {SMOKE}"
+    if smoke < len(comparisons):
+        yield (
+            "In every comparison one arm runs twice, under two names (A/A). The difference"
+            " between the two is this session's own error; no margin is smaller. A round that"
+            " other programs disturbed counts for less, for all arms."
+        )
+    yield "Results on another machine, with other versions or other sizes may differ."
+
+
+def _key(comparison: Comparison) -> tuple[str, str]:
+    return comparison.run, comparison.id
+
+
+def _section(
+    place: str,
+    frames: Frames,
+    comparison: Comparison,
+    table: ComparisonTable,
+    pictures: Pictures,
+) -> dict[str, Any]:
+    one = comparison.rows.iloc[0]
+    return {
+        **_of(arm="", model=clean(one["model"]), phase=clean(one["phase"])),
+        "id": place,
+        "title": comparison.title,
+        "details": comparison.details,
+        "table": _table(table.cells, default=_DEFAULT),
+        "below": [line for line in table.below if line],
+        "notes": table.notes,
+        "wrong": [*_wrong(comparison)],
+        "pairs": _table(table.pairs),
+        "charts": [
+            drawn
+            for name, chart in CHARTS.items()
+            if not chart.together and chart.on_page
+            if (drawn := pictures.chart(f"{place}-{name}", chart, frames, [comparison]))
+        ],
+    }
+
+
+def _wrong(comparison: Comparison) -> Iterator[dict[str, str]]:
+    """Why arms are wrong, where the catalogue says so, and the command that shows it again."""
+    for cell in comparison.rows.to_dict("records"):
+        if cell["status"] in ("wrong", "failed"):
+            known = explanation(cell["arm"], cell["model"], cell["optimizer"])
+            yield {
+                "arm": clean(cell["arm"]),
+                "reason": clean(cell["reason"]),
+                "difference": known.name if known else "",
+                "command": clean(reproduce(cell)),
+            }
+
+
+def _differences(comparisons: Sequence[Comparison]) -> list[Difference]:
+    """The entries of the catalogue that explain a cell of these runs, each once."""
+    known = [
+        explanation(cell["arm"], cell["model"], cell["optimizer"])
+        for comparison in comparisons
+        for cell in comparison.rows.to_dict("records")
+        if cell["status"] == "wrong"
+    ]
+    return list(dict.fromkeys(difference for difference in known if difference))
 
 
 def _words(comparison: Comparison) -> str:
@@ -243,37 +310,72 @@ def _words(comparison: Comparison) -> str:
     return f"Steps take: {', '.join(times)}." if times else "No arm has a number."
 
 
-def _chart(title: str, figure: Figure, data: pandas.DataFrame, alternative: str) -> dict[str, Any]:
-    width, height = figure.get_size_inches()
-    picture = base64.b64encode(svg(figure)).decode()
-    return {
-        "title": title,
-        "alternative": alternative,
-        "source": f"data:image/svg+xml;base64,{picture}",
-        "width": round(width * _PIXELS_PER_INCH),
-        "height": round(height * _PIXELS_PER_INCH),
-        "data": _table(data),
-    }
+@dataclass
+class Pictures:
+    """Draws the charts of one page; ``drawn`` counts them."""
+
+    styles: Styles = field(default_factory=Styles)
+    drawn: int = 0
+
+    def chart(
+        self, place: str, chart: Chart, frames: Frames, comparisons: Sequence[Comparison]
+    ) -> dict[str, Any] | None:
+        """A chart and its data; none where there are no data."""
+        data = chart.data(frames, comparisons)
+        if data.empty:
+            return None
+        if chart.together:
+            arms = ", ".join(dict.fromkeys(map(clean, data["arm"])))
+            title, words = chart.title, f"{arms}. The data follow as a table."
+        else:
+            title = f"{chart.title}: {comparisons[0].title}"
+            words = _words(comparisons[0])
+            data = data.drop(columns=["comparison", "framework"], errors="ignore")
+        self.drawn += 1
+        label, figure = f"{title}. {words}", chart.draw(frames, comparisons)
+        return {
+            "title": title,
+            "id": place,
+            "svg": Markup(inline_svg(figure, label, f"c{self.drawn}", self.styles)),
+            "data": _table(data),
+        }
 
 
-def _coverage(frames: Frames) -> pandas.DataFrame:
+def _failures(frames: Frames) -> pandas.DataFrame:
+    """Every cell without a number and its reason; the chart of statuses has the others."""
     columns = ["arm", "model", "preset", "phase", "optimizer", "batch", "threads", "numeric"]
     columns += ["device", "status", "reason"]
     several = ["run"] if frames.cells["run"].nunique() > 1 else []
-    return frames.cells[[*columns, *several]]
+    cells = frames.cells
+    return cells.loc[cells["status"] != "ok", [*columns, *several]]
 
 
-def _table(frame: pandas.DataFrame) -> dict[str, Any]:
-    """Columns and rows in the form that the template expects; numbers have at most four digits."""
-    rows = [
-        {
-            "cells": [_cell(value) for value in row],
-            "bad": "status" in frame and not str(row[status]).startswith("ok"),
-        }
-        for status in [list(frame.columns).index("status") if "status" in frame else 0]
-        for row in frame.to_numpy(dtype=object).tolist()
-    ]
-    columns = [{"name": str(name), "left": str(name) in _TEXTS} for name in frame.columns]
+def _column(name: str, *, more: bool = False) -> dict[str, Any]:
+    help_text = _HELP.get(name) or GLOSSARY.get(name, "")
+    return {
+        "name": name,
+        "left": name in _TEXTS,
+        "more": more,
+        "help": help_text,
+        "arm": "",
+        "href": "",
+    }
+
+
+def _table(frame: pandas.DataFrame, *, default: Sequence[str] | None = None) -> dict[str, Any]:
+    """Columns and rows in the form that the template expects; numbers have at most four digits.
+
+    Columns that are not in ``default`` are shown on demand.
+    """
+    names = [str(name) for name in frame.columns]
+    columns = [_column(name, more=default is not None and name not in default) for name in names]
+    rows = []
+    for values in frame.to_numpy(dtype=object).tolist():
+        row = dict(zip(names, values, strict=True))
+        about = {key: clean(str(row.get(key, ""))) for key in ("arm", "model", "phase")}
+        bad = "status" in row and not str(row["status"]).startswith("ok")
+        cells = [_plain(_cell(value)) for value in values]
+        rows.append({**about, "bad": bad, "cells": cells})
     return {"columns": columns, "rows": rows}
 
 

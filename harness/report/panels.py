@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,16 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
 from levelfield.harness.analysis.comparisons import Comparison
 from levelfield.harness.errors import clean
 from levelfield.harness.records.store import write_atomically
-from levelfield.harness.report.colours import GREY
+from levelfield.harness.report.colours import GREY, GRID
 
 LOG_ABOVE = 20.0  # ratio of greatest to least above which an axis is logarithmic
 ORDER = "Fastest first where there are verdicts, else in the order of the run's plan."
+OF_ARM = "arm "  # the first word of the name of whatever shows one arm
 _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib
     "font.size": 10,
@@ -36,23 +39,34 @@ _STYLE: dict[str, Any] = {
 }
 # Inches; a page shows 10 across.
 _WIDTH, _ROW, _LINE, _HEAD, _FOOT = 10.0, 0.27, 0.19, 1.02, 0.62
-_MARGIN, _END, _GAP = 0.12, 0.62, 0.25
+_MARGIN, _END, _GAP = 0.12, 0.95, 0.25
 _LONGEST_NAME, _LONGEST_LINE = 26, 68  # characters
 _LARGEST_PIXELS = 60_000  # of an image's side, a limit of the backend
 Draw = Callable[[Axes, Comparison], None]
 
 
 def panels(
-    comparisons: Sequence[Comparison], title: str, draw: Draw, legend: Sequence[Artist], end: str
+    comparisons: Sequence[Comparison],
+    title: str,
+    draw: Draw,
+    legend: Sequence[Artist],
+    end: str,
+    *,
+    order: str = ORDER,
 ) -> Figure:
-    """Panels two by two in the order of the plan; ``end`` describes the numbers at the right."""
+    """Panels two by two in the order of the plan; ``end`` describes the numbers at the right.
+
+    ``order`` says in which order the arms of a panel are.
+    """
     columns = 2 if len(comparisons) > 1 else 1
     lines = [comparisons[at : at + columns] for at in range(0, len(comparisons), columns)]
     with style():
         height = _HEAD + sum(_line_inches(line) for line in lines)
         figure = Figure(figsize=(_WIDTH, height), facecolor="white")
         FigureCanvasAgg(figure)
-        _headline(figure, title if comparisons else f"{title}: no cells were planned", legend)
+        _headline(
+            figure, title if comparisons else f"{title}: no cells were planned", legend, order
+        )
         width = (_WIDTH - _MARGIN - _GAP * (columns - 1)) / columns
         top = _HEAD
         for line in lines:
@@ -80,7 +94,8 @@ def svg(figure: Figure) -> bytes:
     stream = io.BytesIO()
     with style():
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": "levelfield"})
-    return stream.getvalue()
+    # Several parts show one arm, and a file has each name once.
+    return re.sub(rb' id="arm [^"]*"', b"", stream.getvalue())
 
 
 def style() -> Any:
@@ -98,11 +113,11 @@ def _line_inches(line: Sequence[Comparison]) -> float:
     return _LINE * (details + 2) + rows * _ROW + _FOOT
 
 
-def _headline(figure: Figure, title: str, legend: Sequence[Artist]) -> None:
+def _headline(figure: Figure, title: str, legend: Sequence[Artist], order: str) -> None:
     height = figure.get_figheight()
     left = _MARGIN / _WIDTH
     figure.text(left, 1 - 0.12 / height, title, fontsize=14, fontweight="bold", va="top")
-    figure.text(left, 1 - 0.42 / height, ORDER, fontsize=9.5, color=GREY, va="top")
+    figure.text(left, 1 - 0.42 / height, order, fontsize=9.5, color=GREY, va="top")
     figure.legend(
         handles=legend,
         loc="upper left",
@@ -124,7 +139,7 @@ def _panel(
     height = figure.get_figheight()
     details = _details(comparison)
     names = [_shortened(arm) for arm in comparison.rows["arm"]]
-    text_inches = max(TextPath((0, 0), name, size=10).get_extents().width for name in names) / 72
+    text_inches = max(map(_text_inches, names))
     under = top + _LINE * (len(details) + 2)
     rows = len(names) * _ROW
     axes = figure.add_axes(
@@ -148,8 +163,10 @@ def _panel(
         linespacing=1.3,
     )
     axes.set_axisbelow(True)
-    axes.grid(axis="x", color="#E4E4E4", linewidth=0.8)
+    axes.grid(axis="x", color=GRID, linewidth=0.8)
     axes.set_yticks(range(len(names)), names)
+    for label, arm in zip(axes.get_yticklabels(), comparison.rows["arm"], strict=True):
+        name_of_arm(label, arm)
     axes.tick_params(axis="y", length=0)
     draw(axes, comparison)
     axes.set_ylim(len(names) - 0.5, -0.5)
@@ -163,6 +180,26 @@ def _panel(
             fontsize=9,
             color=GREY,
         )
+
+
+@cache
+def _text_inches(text: str) -> float:
+    return float(TextPath((0, 0), text, size=10).get_extents().width) / 72
+
+
+def rows_of(axes: Axes, comparison: Comparison) -> Iterator[tuple[int, dict[Any, Any]]]:
+    """Number and cell of each row; what is drawn for a row carries the name of its arm."""
+    for number, cell in enumerate(comparison.rows.to_dict("records")):
+        before = set(map(id, axes.get_children()))
+        yield number, cell
+        for artist in axes.get_children():
+            if id(artist) not in before:
+                name_of_arm(artist, cell["arm"])
+
+
+def name_of_arm(artist: Artist, arm: str) -> None:
+    """Mark what shows one arm, so that a page can hide it."""
+    artist.set_gid(OF_ARM + clean(arm))
 
 
 def _shortened(name: str) -> str:
@@ -209,11 +246,11 @@ def interval(
 
 
 def value_axis(
-    axes: Axes, values: Sequence[float], unit: str, *, logarithmic: bool, zero: bool = True
+    axes: Axes, values: Sequence[float], unit: str, *, logarithmic: bool, ratios: bool = False
 ) -> None:
     """Readable ticks; from zero unless ``logarithmic``; no axis if there are no values.
 
-    Without ``zero`` a linear axis begins at the least value.
+    An axis of ``ratios`` is always logarithmic: twice and half are equally far from 1.
     """
     if not values or max(values) <= 0:
         axes.set_xlim(0, 1)
@@ -221,15 +258,24 @@ def value_axis(
         axes.spines["bottom"].set_visible(False)
         return
     low, high = min(values), max(values)
-    if logarithmic and low > 0 and high > LOG_ABOVE * low:
+    if low > 0 and (ratios or (logarithmic and high > LOG_ABOVE * low)):
+        room = 1.25 if high > 2 * low else 1 + 0.3 * (high / low - 1) + 0.005
         axes.set_xscale("log")
-        axes.set_xlim(low / 1.25, high * 1.25)
-        few = high > 200 * low
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if few else (1.0, 2.0, 5.0)))
+        axes.set_xlim(low / room, high * room)
+        axes.xaxis.set_major_locator(_log_locator(low / room, high * room))
         axes.xaxis.set_minor_locator(NullLocator())
         unit += " (logarithmic)"
     else:
-        axes.set_xlim(0 if zero else low - 0.06 * (high - low or low), high * 1.06)
-        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        axes.set_xlim(0, high * 1.06)
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
     axes.set_xlabel(unit)
+
+
+def _log_locator(low: float, high: float) -> Locator:
+    """Ticks that a reader can count with, however short the logarithmic axis is."""
+    if high > 60 * low:
+        return LogLocator(subs=(1.0,))
+    if high > 5 * low:
+        return LogLocator(subs=(1.0, 2.0, 5.0))
+    return MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])

@@ -15,14 +15,22 @@ import pandas
 
 from levelfield.harness.analysis.comparisons import Comparison
 from levelfield.harness.analysis.history import History
+from levelfield.harness.analysis.questions import on_front
 from levelfield.harness.analysis.roofline import work
 from levelfield.harness.analysis.sessions import OTHER_MACHINE
 from levelfield.harness.machine.ceilings import COPY, PRODUCT
 from levelfield.harness.records.frames import Frames
+from levelfield.harness.statistics.decisions import Verdict
 from levelfield.reference.errors import BadDefinition, UnknownName
 from levelfield.reference.presets import TIME
 
 SWEPT = ("batch", "threads", "time")
+VOID = str(Verdict.VOID)
+
+
+def series_name(comparison: Comparison) -> str:
+    """The name of a comparison in the data of charts."""
+    return f"{comparison.title}, {comparison.details}"
 
 
 def _ok(comparison: Comparison) -> pandas.DataFrame:
@@ -37,7 +45,7 @@ def break_even_data(frames: Frames, comparisons: Sequence[Comparison]) -> pandas
     """
     rows = [
         {
-            "comparison": f"{comparison.title}, {comparison.details}",
+            "comparison": series_name(comparison),
             "arm": cell["arm"],
             "framework": cell["framework"],
             "startup_seconds": cell["startup_seconds"],
@@ -99,33 +107,85 @@ def _ceilings(frames: Frames, run: str, threads: int) -> dict[str, float]:
 def heat_data(frames: Frames, comparisons: Sequence[Comparison]) -> pandas.DataFrame:
     """Per comparison and arm: seconds over those of the fastest, or the status without a number.
 
-    Comparisons without verdicts are left out, because a smoke run shows no arm to be faster.
+    Comparisons without verdicts are left out, because a smoke run shows no arm to be faster. In a
+    void comparison the status of every measured cell is "void". No rows if no cell has a number.
     """
     rows = []
     for comparison in comparisons:
         judged = comparison.judged.get("throughput")
-        if judged is None or judged.verdicts.void:
+        if judged is None:
             continue
-        best = _ok(comparison)["step_seconds"].min()
+        best, void = _ok(comparison)["step_seconds"].min(), bool(judged.verdicts.void)
         for cell in comparison.rows.to_dict("records"):
             fine = cell["status"] == "ok" and not pandas.isna(cell["step_seconds"])
             rows.append(
                 {
-                    "comparison": f"{comparison.title}, {comparison.details}",
+                    "comparison": series_name(comparison),
                     "arm": cell["arm"],
                     "framework": cell["framework"],
-                    "ratio": cell["step_seconds"] / best if fine else numpy.nan,
-                    "status": cell["status"],
+                    "ratio": cell["step_seconds"] / best if fine and not void else numpy.nan,
+                    "status": VOID if fine and void else cell["status"],
                 }
             )
-    return pandas.DataFrame(rows, columns=["comparison", "arm", "framework", "ratio", "status"])
+    table = pandas.DataFrame(rows, columns=["comparison", "arm", "framework", "ratio", "status"])
+    return table if table["ratio"].notna().any() else table.iloc[:0]
+
+
+def pareto_data(frames: Frames, comparisons: Sequence[Comparison]) -> pandas.DataFrame:
+    """Per arm: seconds per step, bytes of peak memory, and whether none beats it in both."""
+    parts = []
+    for comparison in comparisons:
+        rows = _ok(comparison)
+        rows = rows[rows["peak_bytes"].notna()]
+        costs = rows[["step_seconds", "peak_bytes"]].to_numpy(float)
+        parts.append(
+            pandas.DataFrame(
+                {
+                    "comparison": series_name(comparison),
+                    "arm": rows["arm"],
+                    "framework": rows["framework"],
+                    "step_seconds": costs[:, 0],
+                    "peak_bytes": costs[:, 1],
+                    "on_front": on_front(costs),
+                }
+            )
+        )
+    columns = ["comparison", "arm", "framework", "step_seconds", "peak_bytes", "on_front"]
+    return pandas.concat(parts) if parts else pandas.DataFrame(columns=columns)
+
+
+def time_to_data(frames: Frames, comparisons: Sequence[Comparison]) -> pandas.DataFrame:
+    """Per arm and seed: seconds until a test accuracy that every arm of the comparison reaches.
+
+    Seconds are those of :func:`learning_data`: start-up and steps, without the tests in between.
+    """
+    learned = learning_data(frames, comparisons)
+    rows = []
+    for comparison, part in learned.groupby("comparison", sort=False):
+        goal = part.groupby(["arm", "seed"])["test_accuracy"].max().min()
+        for (arm, seed), mine in part.groupby(["arm", "seed"], sort=False):
+            reached = mine[mine["test_accuracy"] >= goal].iloc[0]
+            rows.append(
+                {
+                    "comparison": comparison,
+                    "arm": arm,
+                    "framework": mine["framework"].iloc[0],
+                    "seed": seed,
+                    "test_accuracy": goal,
+                    "seconds": reached["seconds"],
+                }
+            )
+    columns = ["comparison", "arm", "framework", "seed", "test_accuracy", "seconds"]
+    return pandas.DataFrame(rows, columns=columns)
 
 
 def geometric_means(data: pandas.DataFrame) -> pandas.DataFrame:
     """Per arm of :func:`heat_data`: geometric mean of its ratios, and how many of how many.
 
-    A mean does not hide failures: arms with the fewest gaps come first.
+    A mean does not hide failures: arms with the fewest gaps come first. A void comparison is no
+    failure of an arm.
     """
+    data = data[data["status"] != VOID]
     logs = numpy.log(data["ratio"])
     table = data.assign(log=logs).groupby("arm", sort=False)
     means = pandas.DataFrame(
@@ -142,6 +202,7 @@ def geometric_means(data: pandas.DataFrame) -> pandas.DataFrame:
 def profile_data(frames: Frames, comparisons: Sequence[Comparison]) -> pandas.DataFrame:
     """Per arm and factor: the share of its comparisons within that factor of the fastest."""
     data = heat_data(frames, comparisons)
+    data = data[data["status"] != VOID]
     planned = data.groupby("arm", sort=False)["status"].size()
     rows = []
     for arm, part in data.groupby("arm", sort=False):
@@ -214,7 +275,7 @@ def learning_data(frames: Frames, comparisons: Sequence[Comparison]) -> pandas.D
             parts.append(
                 pandas.DataFrame(
                     {
-                        "comparison": f"{comparison.title}, {comparison.details}",
+                        "comparison": series_name(comparison),
                         "arm": mine["arm"],
                         "framework": mine["framework"],
                         "seed": mine["seed"],

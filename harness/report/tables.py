@@ -94,7 +94,7 @@ def _table(
     return ComparisonTable(
         title=f"{comparison.title}, {comparison.details}",
         cells=frame.reset_index(drop=True),
-        pairs=_pairs(comparison),
+        pairs=pairs_of(comparison),
         below=tuple(clean(line) for line in _below(frames, comparison)),
         notes=tuple(notes.texts),
     )
@@ -205,6 +205,7 @@ def _measured(row: dict[Any, Any], comparison: Comparison) -> dict[str, str]:
         _EVEN: verdict[_EVEN],
         _PEAK: mebibytes(row["peak_bytes"]),
         "cores used": significant(row["concurrency"]),
+        "waited for a core (%)": significant(row["wait_share"] * 100, 2),
         "of roofline (%)": significant(row["roofline_share"] * 100),
         "output error": scientific(row["output_error"]),
         _ACCURACY: significant(row["test_accuracy"] * 100),
@@ -217,7 +218,7 @@ def _unmeasured(row: dict[Any, Any], comparison: Comparison) -> dict[str, str]:
     return {**empty, "arm": row["arm"], "status": row["status"], "output error": error}
 
 
-def _pairs(comparison: Comparison) -> pandas.DataFrame:
+def pairs_of(comparison: Comparison) -> pandas.DataFrame:
     """Every pair of every kind of slice as texts."""
     rows = [
         {

@@ -21,7 +21,7 @@ LEAST_COMPARISONS = 8
 
 @dataclass(frozen=True)
 class Across:
-    """Two arms over many comparisons; ``open`` counts the comparisons without a verdict.
+    """Two arms over many comparisons; ``open`` counts those that need more measurement.
 
     ``low`` and ``high`` are NaN under ``LEAST_COMPARISONS`` comparisons.
     """
@@ -33,6 +33,8 @@ class Across:
     ties: int
     losses: int
     open: int
+    void: int
+    missing: int  # comparisons that one of the two could not do
     coverage: float  # comparisons that both arms could do, void or not, as a share of all planned
 
 
@@ -51,5 +53,17 @@ def summarise(pairs: Sequence[PairVerdict], planned: int, generator: Generator) 
     wins = sum(pair.faster == pair.first for pair in pairs)
     losses = sum(pair.faster == pair.second for pair in pairs)
     ties = sum(pair.verdict == Verdict.TIE for pair in pairs)
-    rest = planned - wins - ties - losses
-    return Across(ratio, low, high, wins, ties, losses, rest, len(pairs) / planned)
+    void = sum(pair.verdict == Verdict.VOID for pair in pairs)
+    undecided = len(pairs) - wins - ties - losses - void
+    return Across(
+        ratio,
+        low,
+        high,
+        wins,
+        ties,
+        losses,
+        open=undecided,
+        void=void,
+        missing=planned - len(pairs),
+        coverage=len(pairs) / planned,
+    )

@@ -435,8 +435,8 @@ def test_a_run_prints_its_table_and_writes_its_report(finished: Finished) -> Non
     assert [line.split("]")[0] for line in progress] == [f"[{n}/6" for n in range(1, 7)]
     report = finished.folder / "report"
     assert (report / "report.md").read_text()
-    assert {".csv", ".parquet", ".png", ".md"} <= {path.suffix for path in report.rglob("*.*")}
-    assert done.output.rstrip().endswith("report.md")
+    assert {path.suffix for path in report.rglob("*.*")} == {".html", ".json", ".md", ".tex"}
+    assert done.output.rstrip().endswith("report.html")
 
 
 def test_a_run_gives_every_cell_its_status_and_numbers_to_the_right_only(

@@ -181,7 +181,9 @@ def drawings(base: Base, frames: Frames) -> Iterator[Callable[[], object]]:
     """All charts and files."""
     comparisons = advice.comparisons_of(frames)
     yield lambda: html(frames, comparisons)
-    yield lambda: [CHARTS[name][1](frames, comparisons) for name in charts_of(frames, comparisons)]
+    yield lambda: [
+        CHARTS[name].draw(frames, comparisons) for name in charts_of(frames, comparisons)
+    ]
     folder = base.folder.parent / "report"
     yield lambda: write_report(base.folder, folder, formats=("csv", "parquet", "markdown"))
     yield lambda: printed(history_command, [base.folder, base.other], folder / "history")

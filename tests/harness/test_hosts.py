@@ -142,7 +142,8 @@ def test_a_run_on_a_bare_host_whose_clock_steps(
     assert statuses(folder) == {"well": ("ok", "")}
     loaded = frames.load(folder)
     assert loaded.rounds["wall_seconds"].between(0, DAY / 2).all()
-    assert not loaded.rounds["disturbed"].any()
+    # A busy machine may spread the canaries; nothing else can be seen on such a host.
+    assert set(loaded.rounds["rule"]) <= {"", "canary"}
     (group,) = comparisons_of(loaded)
     words = findings.noise(loaded, group)
     assert words.startswith("Noise: foreign load not counted by this host; canary spread ")

@@ -125,25 +125,13 @@ def test_audits_stand_below_with_their_interval(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("share", "cores", "blamed"),
-    [
-        pytest.param(0.001, 1, True, id="a quiet core"),
-        pytest.param(0.2, 2, False, id="a shared core"),
-        pytest.param(0.5 / 64, 64, False, id="an older run, shares of 64 cores"),
-        pytest.param(0.03 / 64, 64, True, id="an older run, too little to explain the wait"),
-    ],
-)
-def test_an_arm_is_not_blamed_for_waiting_while_others_used_its_core(
-    tmp_path: Path, share: float, cores: int, blamed: bool
-) -> None:
+def test_waiting_for_a_core_is_a_column_and_blames_no_arm(tmp_path: Path) -> None:
     loaded = frames_of(tmp_path, phases=("inference",))
     slices = loaded.slices.assign(wait_seconds=0.48 * loaded.slices["seconds"])
-    rounds = loaded.rounds.assign(foreign_share=share, watched_cores=cores)
-    loaded = dataclasses.replace(loaded, slices=slices, rounds=rounds)
-    (comparison,) = comparisons_of(loaded)
-    lines = [line for line in findings(loaded, comparison) if "waited for a core 48%" in line]
-    assert bool(lines) is blamed
+    loaded = dataclasses.replace(loaded, slices=slices)
+    (table,) = comparison_tables(loaded)
+    assert {row["waited for a core (%)"] for row in texts_of(table).values()} == {"48"}
+    assert not [line for line in table.below if "waited" in line]
 
 
 def test_noise_alone_voids_nothing(tmp_path: Path) -> None:

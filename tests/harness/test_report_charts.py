@@ -13,13 +13,14 @@ import pytest
 from matplotlib.figure import Figure
 
 from levelfield.harness.analysis.comparisons import comparisons_of
-from levelfield.harness.analysis.summary import summary
+from levelfield.harness.analysis.summary import startups, summary
 from levelfield.harness.plan.arms import frameworks
-from levelfield.harness.records.frames import Frames
+from levelfield.harness.records.frames import Frames, load
 from levelfield.harness.report import charts as report_charts
-from levelfield.harness.report import colours
+from levelfield.harness.report import colours, series
 from levelfield.harness.report.panels import LOG_ABOVE, jitter
 from tests.support.reports import ARMS, frames_of, texts
+from tests.support.synthetic import write_run
 
 Chart = Callable[[Frames], Figure]
 
@@ -32,12 +33,14 @@ def drawn(name: str) -> Chart:
 
 
 step_time_chart, memory_chart = drawn("step_time_chart"), drawn("memory_chart")
+startup_chart, ratio_chart = drawn("startup_chart"), drawn("ratio_chart")
+time_to_chart = drawn("time_to_chart")
 CHARTS = (
     step_time_chart,
     drawn("throughput_chart"),
     memory_chart,
-    drawn("startup_chart"),
-    drawn("ratio_chart"),
+    startup_chart,
+    ratio_chart,
 )
 
 
@@ -148,9 +151,13 @@ def test_memory_bars_end_at_the_highest_peak(tmp_path: Path) -> None:
     frames = frames_of(tmp_path)
     axes = memory_chart(frames).axes[0]
     peaks = summary(frames).drop_duplicates("arm").set_index("arm")["peak_bytes"]
-    for row, arm in enumerate(comparisons_of(frames)[0].rows["arm"]):
+    highest = []
+    for row, label in enumerate(axes.get_yticklabels()):
         ends = [bar.get_x() + bar.get_width() for bar in axes.patches if round(bar.get_y()) == row]
-        assert max(ends) == pytest.approx(peaks[arm] / 2**20)
+        assert max(ends) == pytest.approx(peaks[label.get_text()] / 2**20)
+        highest.append(max(ends))
+    assert len(highest) == len(ARMS)
+    assert highest == sorted(highest)
 
 
 def test_memory_increments() -> None:
@@ -195,3 +202,40 @@ def test_bars_are_examples_over_seconds_with_their_interval(tmp_path: Path) -> N
     low, high = rows["batch"] / rows["step_seconds_high"], rows["batch"] / rows["step_seconds_low"]
     for ends in zip(low, high, strict=True):
         assert any(tuple(span) == pytest.approx(ends) for span in spans)
+
+
+def test_the_line_of_a_start_goes_from_the_shortest_to_the_longest(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path)
+    starts = startups(frames)
+    starts = starts[starts["block"].notna()].groupby(["run", "cell"])["startup_seconds"]
+    (one, *_) = comparisons_of(frames)
+    ends = {
+        tuple(starts.get_group((one.run, cell)).agg(["min", "max"])) for cell in one.rows["cell"]
+    }
+    axes = startup_chart(frames).axes[0]
+    lines = [path.vertices[:, 0] for part in axes.collections for path in part.get_paths()]
+    assert {tuple(line) for line in lines} == ends
+
+
+def test_ratios_have_a_logarithmic_axis_and_say_the_level_of_their_intervals(
+    tmp_path: Path,
+) -> None:
+    figure = ratio_chart(frames_of(tmp_path))
+    assert {axes.get_xscale() for axes in figure.axes} == {"log"}
+    assert "%, corrected for the number of pairs" in " ".join(t.get_text() for t in texts(figure))
+
+
+def test_a_void_panel_says_so(tmp_path: Path) -> None:
+    frames = load(write_run(tmp_path, arms=ARMS, models=("mlp",), statuses={}, twin=False))
+    titles = [axes.get_title(loc="right") for axes in ratio_chart(frames).axes]
+    assert titles == ["void: no ranking"] * 2
+
+
+def test_the_bars_of_time_end_where_every_arm_has_reached_the_accuracy(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path)
+    data = series.time_to_data(frames, comparisons_of(frames))
+    assert sorted(set(data["arm"])) == sorted(ARMS)
+    goal = data["test_accuracy"].iloc[0]
+    assert goal == frames.epochs.groupby("arm")["test_accuracy"].max().min()
+    (axes,) = time_to_chart(frames).axes
+    assert sorted(bar.get_width() for bar in axes.patches) == pytest.approx(sorted(data["seconds"]))

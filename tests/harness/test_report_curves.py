@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from levelfield.harness.analysis.comparisons import comparisons_of
 from levelfield.harness.analysis.summary import summary
+from levelfield.harness.errors import BadInput
 from levelfield.harness.records.frames import Frames, load
 from levelfield.harness.report import CHARTS, charts_of, curves, plot, series
 from levelfield.reference.errors import UnknownName
@@ -116,22 +117,23 @@ def test_learning_is_shown_by_epoch_and_by_time(tmp_path: Path) -> None:
     assert all(shown.count(arm) == 2 for arm in learned["arm"])
 
 
-def test_seeds_beyond_the_first_are_thin_lines(tmp_path: Path) -> None:
+def test_the_seeds_of_an_arm_are_a_line_and_a_band(tmp_path: Path) -> None:
     frames = frames_of(tmp_path, blocks=1)
     again = frames.epochs.assign(seed=2, test_accuracy=frames.epochs["test_accuracy"] / 2)
     frames = replace(frames, epochs=pandas.concat([frames.epochs, again]))
-    widths = [
-        line.get_linewidth()
-        for axes in curves.learning_chart(frames, comparisons_of(frames)).axes
-        for line in axes.get_lines()
-    ]
-    assert widths.count(1.6) == widths.count(0.7) == 2 * len(ARMS)
+    for axes in curves.learning_chart(frames, comparisons_of(frames)).axes:
+        lines = [line for line in axes.get_lines() if len(line.get_xdata()) > 1]
+        assert len(lines) == len(axes.collections) == len(ARMS)
+        for line, band in zip(lines, axes.collections, strict=True):
+            heights = band.get_paths()[0].vertices[:, 1]
+            assert heights.max() == pytest.approx(max(line.get_ydata()))
+            assert heights.min() == pytest.approx(min(line.get_ydata()) / 2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_arm_has_its_name(tmp_path: Path, kind: str) -> None:
     frames = load("results/example")
-    shown = [text.get_text() for text in texts(CHARTS[kind][1](frames, comparisons_of(frames)))]
+    shown = [text.get_text() for text in texts(CHARTS[kind].draw(frames, comparisons_of(frames)))]
     panels = {"break-even": 4, "roofline": 1, "heat": 1, "profile": 1}[kind]
     for arm in set(frames.cells["arm"]) - {"reference:jax#2"}:
         assert shown.count(arm) == panels
@@ -140,7 +142,7 @@ def test_every_arm_has_its_name(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", [*KINDS, "scaling", "learning"])
 def test_nothing_to_show_is_said(tmp_path: Path, kind: str) -> None:
     frames = frames_of(tmp_path, statuses=dict.fromkeys(range(20), "failed"))
-    figure = CHARTS[kind][1](frames, comparisons_of(frames))
+    figure = CHARTS[kind].draw(frames, comparisons_of(frames))
     assert isinstance(figure, Figure)
     shown = " ".join(text.get_text() for text in texts(figure))
     assert "no data" in shown
@@ -149,12 +151,53 @@ def test_nothing_to_show_is_said(tmp_path: Path, kind: str) -> None:
 def test_names_keep_apart_where_arms_are_many(tmp_path: Path) -> None:
     arms = tuple(f"framework{number}:mode" for number in range(24))
     frames = frames_of(tmp_path, arms=arms, blocks=2, rounds=2)
-    figure = CHARTS["break-even"][1](frames, comparisons_of(frames))
+    figure = CHARTS["break-even"].draw(frames, comparisons_of(frames))
     for axes in figure.axes:
         boxes = sorted((text.get_window_extent() for text in axes.texts), key=lambda box: box.y0)
         assert len(boxes) == 24
         for below, above in pairwise(boxes):
             assert above.y0 > below.y0 + 0.7 * below.height
+
+
+def test_of_many_arms_the_first_are_in_colour_and_all_others_grey(tmp_path: Path) -> None:
+    arms = tuple(f"framework{number}:mode" for number in range(24))
+    frames = frames_of(tmp_path, arms=arms, blocks=2, rounds=2)
+    (comparison, *_) = comparisons_of(frames)
+    (axes,) = curves.break_even_chart(frames, [comparison]).axes
+    lines = [line for line in axes.get_lines() if len(line.get_xdata()) > 1]
+    grey = [line for line in lines if line.get_linewidth() < 1]
+    assert (len(lines), len(grey)) == (24, 21)
+    assert len({line.get_color() for line in grey}) == 1
+    names = [line.get_gid() for line in lines if line not in grey]
+    assert names == [f"arm {arm}" for arm in comparison.rows["arm"][:3]]
+
+
+def test_a_chart_without_data_is_refused_in_one_line(tmp_path: Path) -> None:
+    run = write_run(tmp_path, arms=ARMS, models=("mlp",))
+    with pytest.raises(BadInput, match=r"'scaling': these runs have no data for it.*heat"):
+        plot("scaling", [run], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_front_has_the_arms_that_none_beats_in_both(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path)
+    data = series.pareto_data(frames, comparisons_of(frames))
+    for _, part in data.groupby("comparison"):
+        for row in part.to_dict("records"):
+            better = part[
+                (part["step_seconds"] <= row["step_seconds"])
+                & (part["peak_bytes"] <= row["peak_bytes"])
+                & (part["arm"] != row["arm"])
+            ]
+            assert row["on_front"] is better.empty
+
+
+def test_the_matrix_has_the_status_of_every_cell(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path, statuses={2: "wrong", 4: "unsupported"})
+    comparisons = comparisons_of(frames)
+    words = [text.get_text() for text in texts(curves.status_chart(frames, comparisons))]
+    assert (words.count("wrong"), words.count("unsup.")) == (1, 1)
+    assert words.count("ok") == 2 * len(ARMS) - 2
 
 
 def test_plot_writes_both_pictures(tmp_path: Path) -> None:

@@ -41,11 +41,11 @@ def twice(tmp_path_factory: pytest.TempPathFactory) -> Twice:
         folder / "one",
         folder / "two",
     )
-    write_report([path], one)
+    write_report([path], one, formats=FORMATS)
     code = (
         "import sys, matplotlib; matplotlib.rcParams['font.size'] = 31;"
-        "from levelfield.harness.report import write_report;"
-        "write_report([sys.argv[1]], sys.argv[2]);"
+        "from levelfield.harness.report import FORMATS, write_report;"
+        "write_report([sys.argv[1]], sys.argv[2], formats=FORMATS);"
         "print('matplotlib.pyplot' in sys.modules, matplotlib.rcParams['font.size'])"
     )
     command = [sys.executable, "-c", code, path, two]
@@ -97,7 +97,7 @@ def test_the_same_records_give_the_same_bytes_in_another_process(twice: Twice) -
     assert [name for name in here if here[name] != there[name]] == []
     for name, content in here.items():
         assert str(twice.run.parent).encode() not in content, name
-    assert bytes_of(write_report([twice.run], twice.here)) == here
+    assert bytes_of(write_report([twice.run], twice.here, formats=FORMATS)) == here
 
 
 def test_the_charts_leave_pyplot_and_the_callers_settings_alone(twice: Twice) -> None:
@@ -107,7 +107,9 @@ def test_the_charts_leave_pyplot_and_the_callers_settings_alone(twice: Twice) ->
 
 
 def test_a_report_shows_its_charts_and_every_link_leads_somewhere(tmp_path: Path) -> None:
-    write_report(run(tmp_path), tmp_path / "report")
+    write_report(
+        run(tmp_path), tmp_path / "report", formats=("markdown", "charts", "csv", "parquet")
+    )
     text = (tmp_path / "report" / "report.md").read_text()
     links = re.findall(r"\]\(([^)]+)\)", text)
     charts_named = [name for name in CHARTS if name != "scaling"]

@@ -74,12 +74,12 @@ def test_the_page_loads_without_an_error_and_fetches_nothing(page: str, tmp_path
     texts = shown(page, tmp_path, f"[document.title, {asked}]")
     assert texts.console == []
     title, fetched = texts.result
-    assert title == "Levelfield report"
+    assert title == "Levelfield: synthetic"
     assert set(fetched) <= {"data:"}
 
 
 def test_every_address_stays_in_the_page(page: str) -> None:
-    assert set(re.findall(r'\b(?:src|href)="([a-z]+:[^;,"]*)', page)) == {"data:image/svg+xml"}
+    assert set(re.findall(r'\b(?:src|href)="([a-z]+:[^;,"]*)', page)) == {"data:"}  # no icon
     targets = set(re.findall(r'href="#([^"]+)"', page))
     assert targets and targets <= set(re.findall(r'id="([^"]+)"', page))
     assert "default-src 'none'" in page
@@ -88,7 +88,7 @@ def test_every_address_stays_in_the_page(page: str) -> None:
 def test_a_click_sorts_by_numbers_and_another_turns_it_round(page: str, tmp_path: Path) -> None:
     column = "step (ms)"
     script = f"""(() => {{
-      const table = document.querySelector("#comparison-1 table");
+      const table = document.querySelector("#mlp-small-inference table");
       const head = [...table.tHead.rows[0].cells].find(c => c.textContent === "{column}");
       const read = () => [...table.tBodies[0].rows].map(r => r.cells[head.cellIndex].textContent);
       head.firstChild.click(); const up = read(), mark = head.getAttribute("aria-sort");
@@ -106,19 +106,85 @@ def test_a_click_sorts_by_numbers_and_another_turns_it_round(page: str, tmp_path
     assert len(set(numbers(up))) > 3
 
 
-def test_words_filter_the_rows(page: str, tmp_path: Path) -> None:
+def test_the_filter_acts_on_tables_sections_and_charts(page: str, tmp_path: Path) -> None:
     script = """(() => {
-      const input = document.querySelector("#coverage input");
-      const rows = [...document.querySelectorAll("#coverage tbody tr")];
-      const left = words => {
-        input.value = words; input.dispatchEvent(new Event("input"));
-        return rows.filter(row => !row.hidden).map(row => row.cells[0].textContent);
-      };
-      return [left(""), left("WRONG"), left("jax:jit training"), left("nothing at all")];
+      const shown = () => [
+        [...document.querySelectorAll("#answer tbody tr")].filter(row => !row.hidden).length,
+        [...document.querySelectorAll("#mlp-small-inference tbody tr[data-arm='torch:eager']")]
+          .filter(row => !row.hidden).length,
+        document.querySelectorAll("#mlp-small-inference svg .out").length,
+        document.getElementById("mlp-small-inference").hidden,
+        document.querySelector("#answer td[data-arm='torch:eager']").hidden,
+      ];
+      const press = (kind, value) =>
+        document.querySelector(`[data-filter=${kind}][data-value=${value}]`).click();
+      const before = shown(); press("framework", "torch"); const without = shown();
+      press("phase", "inference"); const training = shown();
+      press("framework", "torch"); press("phase", "inference");
+      return [before, without, training, shown()];
     })()"""
-    everything, wrong, one, none = shown(page, tmp_path, script).result
-    assert len(everything) == 2 * (len(ARMS) + 1)
-    assert len(wrong) == 1 and one == ["jax:jit"] * 1 + ["keras:jax"] * 0 and none == []
+    before, without, training, after = shown(page, tmp_path, script).result
+    assert before == after
+    assert before[0] == 2 and before[1] > 3 and before[2:] == [0, False, False]
+    assert without[:2] == [2, 0] and without[2] > 3 and without[3:] == [False, True]
+    assert training[0] == 1 and training[3] is True
+
+
+def test_tables_show_the_columns_that_everyone_reads_and_more_on_demand(
+    page: str, tmp_path: Path
+) -> None:
+    script = """(() => {
+      const block = document.querySelector("#mlp-small-inference .block");
+      const heads = [...block.querySelectorAll("thead th")];
+      const count = () => heads.filter(head => head.offsetParent).length;
+      const few = count(); block.querySelector("[data-more]").click(); return [few, count()];
+    })()"""
+    few, whole = shown(page, tmp_path, script).result
+    assert few in (7, 8) and whole > few + 5
+
+
+def test_a_table_is_copied_as_it_is_shown(page: str, tmp_path: Path) -> None:
+    script = """(() => {
+      const rows = shown(document.querySelector("#answer table"));
+      return [formats.markdown(rows), formats.csv(rows)];
+    })()"""
+    markdown, csv = shown(page, tmp_path, script).result
+    assert [line.count("|") for line in markdown.splitlines()] == [len(ARMS) + 3] * 4
+    assert csv.splitlines()[0] == ",".join(["comparison", "fastest set", *head_of(page)])
+
+
+def head_of(page: str) -> list[str]:
+    """The arms in the head of the answer's table."""
+    return re.findall(r'<th scope="col"[^>]*data-arm="([^"]+)"', page)
+
+
+def test_a_word_is_explained_where_it_first_stands(page: str) -> None:
+    words = re.findall(r'<a class="word" href="#word-([a-z-]+)" title="[^"]+">', page)
+    assert {"arm", "cell", "fastest-set"} <= set(words)
+    assert len(words) == len(set(words))
+    assert page.index('href="#word-arm"') < page.index("<h2")
+
+
+def test_every_comparison_has_a_name_that_stays(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path)
+    page = html(frames, comparisons_of(frames))
+    for place in ("mlp-small-inference", "mlp-small-training-adam"):
+        assert page.count(f'<section id="{place}"') == 1
+        assert page.count(f'href="#{place}"') == 3  # contents, answer, itself
+    names = re.findall(r'\bid="([^"]+)"', page)
+    assert len(names) == len(set(names))
+
+
+def test_a_wrong_arm_has_its_explanation_and_the_command_that_shows_it(tmp_path: Path) -> None:
+    arms = ("keras:tensorflow", "jax:jit")
+    run = write_run(
+        *(tmp_path,), arms=arms, models=("neumf",), phases=("training",), statuses={0: "wrong"}
+    )
+    frames = load(run)
+    page = html(frames, comparisons_of(frames))
+    assert 'href="#difference-adam-on-repeated-rows"' in page
+    assert 'id="difference-adam-on-repeated-rows"' in page
+    assert "levelfield check --arms keras:tensorflow --models neumf --preset small" in page
 
 
 def test_hostile_texts_are_shown_as_text(tmp_path: Path) -> None:
@@ -141,7 +207,7 @@ def test_hostile_texts_are_shown_as_text(tmp_path: Path) -> None:
     texts = shown(
         page, tmp_path, "[document.title, document.querySelectorAll('img[src=x]').length]"
     )
-    assert texts.result == ["Levelfield report", 0]
+    assert texts.result == ["Levelfield: synthetic", 0]
 
 
 def test_the_summary_says_what_can_be_concluded_and_what_cannot(tmp_path: Path) -> None:
@@ -152,12 +218,12 @@ def test_the_summary_says_what_can_be_concluded_and_what_cannot(tmp_path: Path) 
     for run, void in ((calm, 0), (uncontrolled, 2)):
         frames = load(run)
         comparisons = comparisons_of(frames)
-        summary_part = html(frames, comparisons).partition("Error of this session")[0]
-        assert summary_part.count(">void: ") == void
-        assert (f"{void} of 2 comparisons are void" in summary_part) is bool(void)
+        answer_part = html(frames, comparisons).partition('<section id="all"')[0]
+        assert answer_part.count(' left">void</td>') == void
+        assert ("every comparison is void" in answer_part) is bool(void)
         sets = [comparison.judged["throughput"].verdicts.fastest for comparison in comparisons]
         assert all(sets) is not bool(void)
-        assert all(f">{', '.join(fastest)}<" in summary_part for fastest in sets if fastest)
+        assert all(f">{', '.join(fastest)}<" in answer_part for fastest in sets if fastest)
 
 
 def test_the_page_lists_the_packages_of_every_arm(page: str) -> None:
@@ -166,20 +232,21 @@ def test_the_page_lists_the_packages_of_every_arm(page: str) -> None:
 
 
 def test_charts_have_words_and_data(page: str) -> None:
-    pictures = re.findall(r"<img alt=\"([^\"]+)\"", page)
+    pictures = re.findall(r'<svg [^>]*role="img" aria-label="([^"]+)"', page)
     assert len(pictures) == page.count("<figure") == page.count("The data of this chart") > 8
     steps = [words for words in pictures if words.startswith("Time per step")]
     assert len(steps) == 2
     assert all(arm in "".join(steps) for arm in ARMS)
 
 
-def test_every_cell_is_in_the_page_with_its_reason(tmp_path: Path) -> None:
+def test_every_cell_without_a_number_is_in_the_page_with_its_reason(tmp_path: Path) -> None:
     frames = frames_of(tmp_path, statuses={2: "wrong", 4: "no-environment", 9: "timeout"})
     page = html(frames, comparisons_of(frames))
-    coverage = page.partition('id="coverage"')[2].partition("</section>")[0]
-    assert coverage.count("<tr") == len(frames.cells) + 1
-    for reason in filter(None, frames.cells["reason"]):
-        assert markup.escape(reason).replace("&#x27;", "&#39;") in coverage
+    failures = page.partition('<section id="failures"')[2].partition("</section>")[0]
+    without = frames.cells[frames.cells["status"] != "ok"]
+    assert failures.count("<tr") == len(without) + 1 == 4
+    for reason in filter(None, without["reason"]):
+        assert markup.escape(reason).replace("&#x27;", "&#39;") in failures
 
 
 def test_no_number_of_a_failed_cell_is_in_the_page(tmp_path: Path) -> None:

@@ -795,7 +795,8 @@ def test_summaries_count_every_cell_and_average_by_the_geometric_mean() -> None:
     ratios = [0.5, 2.0, 1.0, 0.8, 0.8, 0.9, 0.7, 1.1]
     across = summary_of(ratios, planned=12)  # one of them is void
     assert across.ratio == pytest.approx(stats.gmean(ratios))
-    assert (across.wins, across.ties, across.losses, across.open) == (5, 1, 2, 4)
+    assert (across.wins, across.ties, across.losses) == (5, 1, 2)
+    assert (across.open, across.void, across.missing) == (0, 1, 3)
     assert across.coverage == 9 / 12
     assert across.low < across.ratio < across.high
 

@@ -1,0 +1,115 @@
+"""The charts of a report: the name, title, drawing and data of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pandas
+from matplotlib.figure import Figure
+
+from levelfield.harness.analysis.comparisons import Comparison
+from levelfield.harness.records.frames import Frames
+from levelfield.harness.report import charts, curves, series
+from levelfield.harness.report.tables import pairs_of
+
+Drawing = Callable[[Frames, Sequence[Comparison]], Figure]
+Data = Callable[[Frames, Sequence[Comparison]], pandas.DataFrame]
+_STEP = ("step_seconds", "step_seconds_low", "step_seconds_high")
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One kind of chart. ``data`` is what it shows, without rows if these runs have none.
+
+    A page draws it once for all comparisons together if ``together``, else in each section. A chart
+    that is not ``on_page`` shows the same as another one in other units.
+    """
+
+    title: str
+    draw: Drawing
+    data: Data
+    together: bool = False
+    on_page: bool = True
+
+
+def _rows(*columns: str) -> Data:
+    """The rows of comparisons that have a number in the first of these columns."""
+
+    def data(frames: Frames, comparisons: Sequence[Comparison]) -> pandas.DataFrame:
+        parts = [
+            one.rows.loc[
+                (one.rows["status"] == "ok") & one.rows[columns[0]].notna(), ["arm", *columns]
+            ].assign(comparison=series.series_name(one))
+            for one in comparisons
+        ]
+        return pandas.concat(parts) if parts else pandas.DataFrame(columns=["arm", *columns])
+
+    return data
+
+
+def _pairs(frames: Frames, comparisons: Sequence[Comparison]) -> pandas.DataFrame:
+    parts = [pairs_of(one) for one in comparisons if one.judged]
+    return pandas.concat(parts) if parts else pandas.DataFrame()
+
+
+def _peaks(frames: Frames, comparisons: Sequence[Comparison]) -> pandas.DataFrame:
+    memory = frames.memory
+    parts = []
+    for one in comparisons:
+        fine = one.rows.loc[one.rows["status"] == "ok", "arm"]
+        mine = (memory["run"] == one.run) & (memory["comparison"] == one.id)
+        parts.append(memory[mine & memory["arm"].isin(fine) & memory["peak_bytes"].notna()])
+    table = pandas.concat(parts) if parts else memory.iloc[:0]
+    peaks = (table["peak_bytes"].astype(float) / 2**20).rename("peak (MiB)")
+    return pandas.concat([table[["arm", "stage"]], peaks], axis=1)
+
+
+def _statuses(frames: Frames, comparisons: Sequence[Comparison]) -> pandas.DataFrame:
+    columns = ["arm", "status", "reason"]
+    parts = [one.rows[columns].assign(comparison=series.series_name(one)) for one in comparisons]
+    return pandas.concat(parts) if parts else pandas.DataFrame(columns=columns)
+
+
+CHARTS: dict[str, Chart] = {
+    "heat": Chart(
+        "Times the fastest, for every comparison",
+        curves.heat_chart,
+        series.heat_data,
+        together=True,
+    ),
+    "status": Chart("The status of every cell", curves.status_chart, _statuses, together=True),
+    "profile": Chart(
+        "Performance profile", curves.profile_chart, series.profile_data, together=True
+    ),
+    "roofline": Chart("Roofline", curves.roofline_chart, series.roofline_data, together=True),
+    "scaling": Chart(
+        "Scaling with batch, threads and length",
+        curves.scaling_chart,
+        series.scaling_data,
+        together=True,
+    ),
+    "ratio": Chart("Time against the first arm", charts.ratio_chart, _pairs),
+    "step-time": Chart("Time per step", charts.step_time_chart, _rows(*_STEP)),
+    "throughput": Chart(
+        "Examples per second",
+        charts.throughput_chart,
+        _rows("examples_per_second"),
+        on_page=False,
+    ),
+    "pareto": Chart("Memory against time", curves.pareto_chart, series.pareto_data),
+    "memory": Chart("Peak memory", charts.memory_chart, _peaks),
+    "startup": Chart("Start-up", charts.startup_chart, _rows(*charts.STARTUP_STAGES)),
+    "break-even": Chart(
+        "Total time against the number of steps", curves.break_even_chart, series.break_even_data
+    ),
+    "learning": Chart("Learning", curves.learning_chart, series.learning_data),
+    "time-to": Chart(
+        "Time to an accuracy that every arm reaches", charts.time_to_chart, series.time_to_data
+    ),
+}
+
+
+def charts_of(frames: Frames, comparisons: Sequence[Comparison]) -> list[str]:
+    """The names of the charts that these runs have data for."""
+    return [name for name, chart in CHARTS.items() if len(chart.data(frames, comparisons))]
