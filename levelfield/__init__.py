@@ -7,6 +7,7 @@ The package in a program or a notebook::
     runs = levelfield.load("results/example")  # tidy pandas frames, units in the column names
     runs.table()  # milliseconds per step, tasks x arms
     runs.speedup(over="torch:eager")  # with intervals and verdicts
+    levelfield.figure(runs, "heat")  # a chart of the report, for a notebook too
 
 ``levelfield.reference`` has the models and what they compute. The names below are imported when
 they are first used. The file runs under Python 3.6 and later, because every worker imports it.
@@ -18,6 +19,7 @@ __all__ = [
     "BadInput",
     "Frames",
     "Runs",
+    "figure",
     "judge",
     "load",
     "reference",
@@ -30,6 +32,7 @@ _DEFINED = {
     "BadInput": "levelfield.harness.errors",
     "Frames": "levelfield.harness.records.frames",
     "Runs": "levelfield.harness.analysis.questions",
+    "figure": "levelfield.harness.report.figures",
     "judge": "levelfield.harness.analysis.verdicts",
     "load": "levelfield.harness.analysis.questions",
     "summary": "levelfield.harness.analysis.summary",
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from levelfield.harness.analysis.verdicts import judge, verdict_frame
     from levelfield.harness.errors import BadInput
     from levelfield.harness.records.frames import Frames
+    from levelfield.harness.report.figures import figure
 
 
 def __getattr__(name: str) -> object:
