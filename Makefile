@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: bench test test-long lint docs published clean
+.PHONY: bench test test-long lint docs docs-site published clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "making $(VENV) and installing Levelfield with its tools (about a minute)"
@@ -34,6 +34,10 @@ lint: $(VENV)/.installed
 
 docs: $(VENV)/.installed
 	$(BIN)/python docs/generate.py
+
+# The site of the documentation in build/site; a dead link ends the build.
+docs-site: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # What the runs in the repository say, in full digits: only where one was made again, or results are
 # meant to change.

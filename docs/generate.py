@@ -1,4 +1,4 @@
-"""Writes what documents quote: README's result, the proof, columns, commands, differences, code.
+"""Writes what documents quote from records and code: results, the proof, references, a gallery.
 
 ``python docs/generate.py`` rewrites the files; ``tests/test_docs.py`` fails where one is stale.
 """
@@ -6,9 +6,13 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
+import json
 import re
 import tomllib
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +21,25 @@ from typer.testing import CliRunner
 
 from levelfield import reference
 from levelfield.harness.advice.advice import advise
-from levelfield.harness.advice.needs import stated
+from levelfield.harness.advice.needs import CRITERIA, PURPOSES, QUESTIONS, stated
 from levelfield.harness.advice.words import advice_text
 from levelfield.harness.analysis.comparisons import comparisons_of
 from levelfield.harness.cli.application import app
 from levelfield.harness.errors import clean
 from levelfield.harness.plan.arms import frameworks
+from levelfield.harness.plan.domains import ABOVE_0, MOST, Domain, Member, Unlimited, members_of
+from levelfield.harness.plan.suite import Effort, Limits, Suite, load_suite, suite_names
 from levelfield.harness.records import frames
 from levelfield.harness.records.columns import COLUMNS
 from levelfield.harness.report import findings, plot, write_report
+from levelfield.harness.report.answer import answer_markdown, answers
 from levelfield.harness.report.code import code_size, model_sources
-from levelfield.harness.report.tables import comparison_tables, markdown
+from levelfield.harness.report.gallery import CHARTS
+from levelfield.harness.report.glossary import GLOSSARY
+from levelfield.harness.report.provenance import run_facts
+from levelfield.harness.report.text import escape
 from levelfield.harness.selftest import page, proof
+from levelfield.harness.statistics.levels import LEVELS
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "results" / "example"
@@ -56,18 +67,15 @@ def filled(name: str, *bodies: str) -> str:
 
 def readme() -> str:
     """README.md with what the published runs show: tables, charts and a piece of advice."""
-    loaded = frames.load(EXAMPLE)
-    tables = comparison_tables(loaded, comparisons_of(loaded))
-    tables = [table for table in tables if " training " in table.title]
-    chart = "![Ratio of every arm to the first, with intervals](results/example/report/ratio.png)"
-    shown = markdown(tables, pairs=False).strip()
+    loaded = frames.load(FAMILIES)
+    (answer,) = answers(loaded, comparisons_of(loaded))
     charts = "\n\n".join(
         f"![{words}](results/families/report/{kind}.png)" for kind, words in SHOWN.items()
     )
-    advice = advice_text(advise(frames.load(FAMILIES), stated(NEED)))
+    advice = advice_text(advise(loaded, stated(NEED)))
     # Without its title and the table of facts, which would fill a page with addresses.
     text = advice.removeprefix("# Advice\n\n").partition("\n## Facts\n")[0].strip()
-    return filled("README.md", f"{shown}\n\n{chart}", charts, text.replace("## ", "#### "))
+    return filled("README.md", answer_markdown(answer), charts, text.replace("## ", "#### "))
 
 
 def measurement() -> str:
@@ -270,6 +278,276 @@ def code_page(module: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+NOT_KEYS = ("name", "own_presets")  # fields of a suite that its file does not state as keys
+OWN_PRESET = """[presets.mine]
+base = "small"      # if not given
+width = 512
+
+[presets.tiny]"""
+
+
+def suite_page() -> str:
+    """docs/suite.md: every key of a suite, from its annotations."""
+    known = {key: one for key, one in members_of(Suite).items() if key not in NOT_KEYS}
+    looks = [
+        f"| `{level}` | {', '.join(map(str, looks)) or 'one block, no verdicts'} |"
+        for level, looks in LEVELS.items()
+    ]
+    suites = [f"| `{name}` | {load_suite(name).title} |" for name in suite_names()]
+    parts = [
+        "# Suite files",
+        "A suite is a TOML file that says what is compared: every model, preset, phase, optimiser,"
+        " batch and number of threads with every arm. `levelfield run mine.toml` runs it. A wrong"
+        " key or value is refused in one line with its place in the file.",
+        "## Keys",
+        "`title`, `models` and `arms` must be there.",
+        _key_table(known, _defaults(Suite)),
+        "## Levels",
+        "\n".join(["| level | verdicts may be taken at so many blocks |", "|---|---|", *looks]),
+        "## The table `effort`",
+        _key_table(members_of(Effort), _defaults(Effort)),
+        "## The table `limits`",
+        "A worker that needs more ends its cell as `timeout` or `out-of-memory`.",
+        _key_table(members_of(Limits), _defaults(Limits)),
+        "## Sizes of your own",
+        "A suite may change sizes of a preset, except derived ones. `presets` is then a table of"
+        " tables. An empty one is a built-in preset. `levelfield list models MODEL` shows the sizes"
+        " of a model.",
+        f"```toml\n{OWN_PRESET}\n```",
+        "## Suites that come with Levelfield",
+        "\n".join(["| suite | title |", "|---|---|", *suites]),
+        "## A file with every key",
+        "The values are the defaults, except those of the keys that must be there.",
+        f'```toml title="every-key.toml"\n{_every_key()}\n```',
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _defaults(shape: type) -> dict[str, Any]:
+    """The default of every field that has one."""
+    missing = dataclasses.MISSING
+    fields = dataclasses.fields(shape)
+    plain = {field.name: field.default for field in fields if field.default is not missing}
+    made = {
+        field.name: field.default_factory()
+        for field in fields
+        if field.default_factory is not missing
+    }
+    return plain | made
+
+
+def _key_table(members: Mapping[str, Member], defaults: Mapping[str, Any]) -> str:
+    rows = ["| key | value | default | meaning |", "|---|---|---|---|"]
+    for key, member in members.items():
+        default = defaults.get(key, "")
+        text = "" if dataclasses.is_dataclass(default) or default == "" else f"`{_toml(default)}`"
+        rows.append(f"| `{key}` | {_values(member.domain)} | {text} | {member.meaning} |")
+    return "\n".join(rows)
+
+
+def _values(domain: Domain) -> str:
+    """The values of a domain, as a reader of a table needs them."""
+    if domain.words:
+        return ", ".join(f"`{word}`" for word in domain.words)
+    if domain.kind is list and domain.of is not None:
+        return f"list: {_values(domain.of)}"
+    kinds = {str: "text", bool: "true or false", int: "whole number", float: "number"}
+    text = kinds.get(domain.kind or dict, "table")
+    limit = domain.limit
+    if domain.kind not in (int, float) or isinstance(limit, Unlimited):
+        return text
+    text += " above 0" if limit.least == ABOVE_0.least else f" from {limit.least:g}"
+    return text + ("" if limit.most == MOST else f" to {limit.most:,}")
+
+
+def _toml(value: Any) -> str:
+    """A text, number, boolean, list or empty table as TOML, which writes these as JSON does."""
+    return json.dumps(value, default=dict)
+
+
+def _every_key() -> str:
+    values = {key: value for key, value in _defaults(Suite).items() if key not in NOT_KEYS}
+    values["optimizers"], values["times"] = ["adam"], [32]
+    required = {"title": "Every key", "models": ["mlp"], "arms": ["reference:numpy"]}
+    tables = {key: values.pop(key) for key in ("variables", "effort", "limits")}
+    lines = [f"{key} = {_toml(value)}" for key, value in (required | values).items()]
+    lines[lines.index("models_from = []")] = '# models_from = ["mine"]'
+    tables["variables"] = {"XLA_FLAGS": "--xla_cpu_enable_fast_math=false"}
+    for name, table in tables.items():
+        items = table.items() if isinstance(table, dict) else dataclasses.asdict(table).items()
+        lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in items)]
+    return "\n".join(lines)
+
+
+def need_page() -> str:
+    """docs/need.md: every key of a need, from the table of questions."""
+    kinds = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+    rows = ["| key | value | default | question |", "|---|---|---|---|"]
+    for name, question in QUESTIONS.items():
+        known, default = question.metadata["known"], question.default
+        words = known() if callable(known) else known
+        shown = ", ".join(f"`{word}`" for word in words)
+        if name == "weights":
+            kind, default = f"table of numbers: {shown}", ""
+        elif name == "licences":
+            kind = "list of texts"
+        else:
+            kind = shown or kinds[type(default)]
+        text = f"`{_toml(default)}`" if default not in ("", ()) else ""
+        rows.append(f"| `{name}` | {kind} | {text} | {question.metadata['asks']} |")
+    purposes = [
+        f"| `{name}` | {purpose.says} | {', '.join(purpose.phases)} | {purpose.statistic} |"
+        f" {', '.join(f'{key} {weight}' for key, weight in purpose.weights.items())} |"
+        for name, purpose in PURPOSES.items()
+    ]
+    costs = [f"| `{name}` | {meaning} |" for name, meaning in CRITERIA.items()]
+    parts = [
+        "# Need files",
+        "`levelfield advise RUN --need need.toml` recommends a framework for the need in a TOML"
+        " file. The flags of [`levelfield advise`](commands.md#levelfield-advise) and the questions"
+        " of `--ask` state the same. A key that is left out is no constraint.",
+        "## Keys",
+        "\n".join(rows),
+        "## Purposes",
+        "A purpose says which measurements count, and the weights of the costs unless the need"
+        " states them.",
+        "\n".join(
+            [
+                "| purpose | for | phases | time is that of | weights |",
+                "|---|---|---|---|---|",
+                *purposes,
+            ]
+        ),
+        "## Costs",
+        "\n".join(["| cost | meaning |", "|---|---|", *costs]),
+        "## An example",
+        f'```toml title="need.toml"\n{EXAMPLE_NEED}\n```',
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+EXAMPLE_NEED = """purpose = "prototyping"
+python = "3.12"
+maintained = true
+licences = ["Apache-2.0", "BSD-3-Clause"]
+
+[weights]
+time = 4
+memory = 1"""
+
+# Published run -> its content.
+SHOWS = {
+    "families": "one model of each family, in the arms that most people choose between",
+    "example": "the suite that `make bench` runs",
+    "digits": "training on real data; [accuracy.md](accuracy.md) has the accuracy of every arm",
+}
+SELFTEST = {
+    "quiet": "identical arms on a quiet machine",
+    "bursts": "identical arms next to bursts of other load",
+    "planted": "arms that are slower by a known share",
+    "sequential": "identical arms that are measured one after the other",
+    "mutations": "copies of adapters with seeded mistakes",
+}
+CHARTED = {"families": ("heat", "profile"), "example": ("ratio",)}
+FACTS = ("date", "levelfield", "processor", "available cores", "memory", "system", "hypervisor")
+
+
+def gallery() -> str:
+    """docs/gallery.md: the published runs, with their scope and results from their records."""
+    parts = [
+        "# Gallery of the published runs",
+        "Each run is a folder of the repository with all its raw records. The figures below are"
+        " computed from these records. A figure holds for the machine and the versions of its run."
+        " [May I quote a number?](faq.md#may-i-quote-a-number) says what to name with it.",
+        "This command writes the whole report of a run for a browser, with the code of every"
+        " framework and the status of every cell:",
+        "```sh\nlevelfield report results/families --output build/families\n```",
+    ]
+    for name, words in SHOWS.items():
+        parts += _shown_run(name, words)
+    rows = ["| run | content | cells | date | processor |", "|---|---|---|---|---|"]
+    for name, words in SELFTEST.items():
+        loaded, run = _published(f"selftest/{name}")
+        facts = dict(run_facts(run, loaded))
+        cells = _counted(loaded.cells["status"])
+        rows.append(f"| `{name}` | {words} | {cells} | {facts['date']} | {facts['processor']} |")
+    parts += [
+        "## selftest",
+        "The runs below `results/selftest` test the measurement itself."
+        " [measurement.md](measurement.md) is written from them.",
+        "\n".join(rows),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _published(name: str) -> tuple[frames.Frames, dict[Any, Any]]:
+    """The frames of a published run, and its row of ``frames.runs``."""
+    loaded = frames.load(ROOT / "results" / name)
+    (run,) = loaded.runs.to_dict("records")
+    return loaded, run
+
+
+def _shown_run(name: str, words: str) -> list[str]:
+    loaded, run = _published(name)
+    suite, cells = json.loads(run["suite"]), loaded.cells
+    facts = {key: escape(text) for key, text in run_facts(run, loaded) if key in FACTS and text}
+    scope = {
+        "folder": f"`results/{name}`",
+        "suite": f"`{suite['name']}`, level `{suite['level']}`",
+        "models": _listed(cells["model"]),
+        "phases": _listed(cells["phase"]),
+        "arms": _listed(cells["arm"][~cells["arm"].str.contains("#")]),
+        "cells": _counted(cells["status"]),
+        **facts,
+    }
+    parts = [
+        f"## {name}",
+        f"Content: {words}.",
+        "\n".join(f"* {key}: {text}" for key, text in scope.items()),
+    ]
+    parts += [answer_markdown(answer) for answer in answers(loaded, comparisons_of(loaded))]
+    folder = f"../results/{name}/report"
+    parts += [f"![{CHARTS[kind].title}]({folder}/{kind}.png)" for kind in CHARTED.get(name, ())]
+    if (ROOT / "results" / name / "report" / "report.md").is_file():
+        parts.append(f"[The whole report]({folder}/report.md)")
+    return parts
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(names))
+
+
+def _counted(names: Iterable[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in Counter(names).most_common())
+
+
+def glossary() -> str:
+    """docs/glossary.md: the words that pages explain, too."""
+    rows = [f"| {word} | {meaning} |" for word, meaning in GLOSSARY.items()]
+    parts = [
+        "# Glossary",
+        "Words of this project."
+        " [Reading a report](tutorial/reading-a-report.md) shows them in use.",
+        "\n".join(["| word | meaning |", "|---|---|", *rows]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def models_page() -> str:
+    """docs/models/README.md: the pages of the models."""
+    rows = ["| models | family | page |", "|---|---|---|"]
+    for module in MODULES:
+        models = [model for model in reference.definitions().values() if model.file == module]
+        titles = ", ".join(model.title for model in models)
+        rows.append(f"| {titles} | {models[0].family} | [{module}.md]({module}.md) |")
+    parts = [
+        "# Models and their code",
+        "Each page shows the sizes of a model and its code in all frameworks.",
+        "\n".join(rows),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
 MODULES = sorted({model.file for model in reference.definitions().values()})
 GENERATED = {
     "ARCHITECTURE.md": architecture,
@@ -279,7 +557,12 @@ GENERATED = {
     "docs/accuracy.md": accuracy,
     "docs/columns.md": columns,
     "docs/commands.md": commands,
+    "docs/gallery.md": gallery,
+    "docs/glossary.md": glossary,
     "docs/measurement.md": measurement,
+    "docs/models/README.md": models_page,
+    "docs/need.md": need_page,
+    "docs/suite.md": suite_page,
 }
 
 

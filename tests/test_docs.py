@@ -124,12 +124,6 @@ def test_the_published_run_is_whole() -> None:
     assert store.finished(run) == {cell["id"] for cell in run.description["cells"]}
 
 
-def test_every_file_that_documents_link_to_exists() -> None:
-    for document in (ROOT / "README.md", ROOT / "ARCHITECTURE.md"):
-        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
-            assert (ROOT / target).exists(), f"{document.name} links to {target}"
-
-
 def test_facts_of_the_package_index_are_read_from_its_files(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -51,47 +51,57 @@ BYTES_OF_FLOAT64 = 8
 SUITES = Path(__file__).with_name("suites")
 
 
+def _quoted(words: Iterable[str]) -> str:
+    return ", ".join(f"`{word}`" for word in words)
+
+
 @dataclass(frozen=True)
 class Effort:
-    """Amount of measurement; times in seconds.
+    """Amount of measurement; times in seconds."""
 
-    ``rounds`` is the number per block at the start. ``rounds_extra`` is the share of them that may
-    be run again in place of disturbed rounds. ``quiet_seconds`` is how long to wait for a quiet
-    machine. ``ceilings`` says whether to measure what the machine can do. ``time_cap_minutes``: no
-    block begins later than this; 0 is no cap. ``accuracy_seeds`` is the number of seeds from which
-    the arm with a twin is trained.
-    """
-
-    rounds: Annotated[int, AT_LEAST_1] = 6
-    rounds_extra: Annotated[float, AT_LEAST_0] = 0.5
-    slice_seconds: Annotated[float, ABOVE_0] = 0.05
-    rewarm_seconds: Annotated[float, ABOVE_0] = 0.02
-    warm_up_seconds: Annotated[float, ABOVE_0] = 1.0
-    warm_up_steps: Annotated[int, AT_LEAST_1] = 10
-    warm_up_cap_seconds: Annotated[float, ABOVE_0] = 30.0
-    latency: bool = True
-    quiet_seconds: Annotated[float, AT_LEAST_0] = 120.0
-    ceilings: bool = True
-    time_cap_minutes: Annotated[float, AT_LEAST_0] = 0.0
-    memory: bool = True
-    memory_steps: Annotated[int, AT_LEAST_1] = 20
-    accuracy: bool = True
-    accuracy_epochs: Annotated[int, AT_LEAST_1] = 10
-    accuracy_seeds: Annotated[int, AT_LEAST_1] = 1
+    rounds: Annotated[
+        int, "rounds of each block until the variances decide their number", AT_LEAST_1
+    ] = 6
+    rounds_extra: Annotated[
+        float, "share of these rounds that may be run again in place of disturbed ones", AT_LEAST_0
+    ] = 0.5
+    slice_seconds: Annotated[float, "seconds of a slice, about", ABOVE_0] = 0.05
+    rewarm_seconds: Annotated[float, "seconds of steps before every slice", ABOVE_0] = 0.02
+    warm_up_seconds: Annotated[float, "seconds of steps before the first slice", ABOVE_0] = 1.0
+    warm_up_steps: Annotated[int, "fewest steps before the first slice", AT_LEAST_1] = 10
+    warm_up_cap_seconds: Annotated[
+        float, "most seconds of steps before the first slice", ABOVE_0
+    ] = 30.0
+    latency: Annotated[bool, "also time steps one by one"] = True
+    quiet_seconds: Annotated[float, "most seconds of waiting for a quiet machine", AT_LEAST_0] = (
+        120.0
+    )
+    ceilings: Annotated[bool, "measure the best rates of the machine"] = True
+    time_cap_minutes: Annotated[
+        float, "minutes after which no block begins; 0 is no cap", AT_LEAST_0
+    ] = 0.0
+    memory: Annotated[bool, "measure peak memory, in a process of its own"] = True
+    memory_steps: Annotated[int, "steps of the process that measures memory", AT_LEAST_1] = 20
+    accuracy: Annotated[bool, "train on real data where the model has any"] = True
+    accuracy_epochs: Annotated[int, "epochs of such a training", AT_LEAST_1] = 10
+    accuracy_seeds: Annotated[
+        int, "seeds from which the arm with a twin is trained", AT_LEAST_1
+    ] = 1
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Resources a worker may use before its cell ends as "timeout" or "out-of-memory".
+    """Resources a worker may use before its cell ends as "timeout" or "out-of-memory"."""
 
-    ``memory_gib`` limits private memory; 0 means three quarters of the machine's memory.
-    """
-
-    start_seconds: Annotated[float, ABOVE_0] = 180.0
-    load_seconds: Annotated[float, ABOVE_0] = 120.0
-    compile_seconds: Annotated[float, ABOVE_0] = 300.0
-    step_seconds: Annotated[float, ABOVE_0] = 120.0
-    memory_gib: Annotated[float, AT_LEAST_0] = 0.0
+    start_seconds: Annotated[float, "seconds from its start to its first answer", ABOVE_0] = 180.0
+    load_seconds: Annotated[float, "seconds for building and loading a model", ABOVE_0] = 120.0
+    compile_seconds: Annotated[float, "seconds for compilation and first steps", ABOVE_0] = 300.0
+    step_seconds: Annotated[
+        float, "seconds of any later request, next to the seconds that it times", ABOVE_0
+    ] = 120.0
+    memory_gib: Annotated[
+        float, "GiB of private memory; 0 is three quarters of the machine's memory", AT_LEAST_0
+    ] = 0.0
 
 
 @dataclass(frozen=True)
@@ -106,39 +116,66 @@ class OwnSizes:
 class Suite:
     """The contents of a suite file, all names valid. ``arms`` are expanded patterns, in order.
 
-    ``level`` is smoke, quick, standard or thorough. ``margin`` is the share below which a
-    difference does not matter. ``twin`` is the arm that runs twice as the A/A control, or "auto",
-    or "none". "auto" is the first arm that runs and offers the most kinds of slices of the suite.
-    With "none" there are no verdicts. ``residency`` is "resident", or "sequential" for a machine
-    whose memory cannot hold all arms at the same time. ``times`` are lengths of sequences that
-    replace the presets' own, in models that have any; decoding keeps its own. ``models_from`` are
-    the folders of outside models, as absolute paths. ``own_presets`` are presets that the file
-    defines: name -> its base and the sizes that differ from it. ``variables`` are environment
-    variables of all workers.
+    The meanings are those for users (docs/suite.md). ``models_from`` are absolute paths here.
+    ``own_presets`` are presets that the file defines: name -> its base and the sizes that differ
+    from it.
     """
 
-    name: str
-    title: str
-    models: tuple[str, ...]
-    arms: tuple[str, ...]
-    presets: tuple[str, ...] = ("small",)
-    phases: tuple[str, ...] = PHASES
-    optimizers: tuple[str, ...] = ("adam",)
-    batches: tuple[Annotated[int, POSSIBLE_BATCH], ...] = (64,)
-    times: tuple[Annotated[int, AT_LEAST_1], ...] = ()
-    threads: tuple[Annotated[int, AT_LEAST_1], ...] = (1,)
-    numeric: Annotated[str, OneOf(NUMERICS)] = "float32"
-    device: Annotated[str, OneOf(DEVICES)] = "cpu"
-    level: Annotated[str, OneOf((*LEVELS,))] = "standard"
-    margin: Annotated[float, Between(ABOVE_0.least, 1)] = 0.02
-    twin: str = "auto"
-    residency: Annotated[str, OneOf(RESIDENCIES)] = "resident"
-    seed: Annotated[int, AT_LEAST_0] = 0
-    models_from: tuple[str, ...] = ()
+    name: Annotated[str, "the name of the file without .toml"]
+    title: Annotated[str, "a sentence that says what the suite compares"]
+    models: Annotated[tuple[str, ...], "models, as `levelfield list models` names them"]
+    arms: Annotated[tuple[str, ...], "arms or patterns such as `torch:*`, in the order of reports"]
+    presets: Annotated[
+        tuple[str, ...],
+        "sizes of the models; a table instead of a list can define sizes of your own, see below",
+    ] = ("small",)
+    phases: Annotated[
+        tuple[str, ...],
+        "`inference`, `training`, `generation`; models without a phase leave it out",
+    ] = PHASES
+    optimizers: Annotated[tuple[str, ...], f"of training: {_quoted(OPTIMIZERS)}"] = ("adam",)
+    batches: Annotated[
+        tuple[Annotated[int, POSSIBLE_BATCH], ...], "examples per step; several values are a sweep"
+    ] = (64,)
+    times: Annotated[
+        tuple[Annotated[int, AT_LEAST_1], ...],
+        "lengths of sequences instead of the presets' own, in models that have any; decoding keeps"
+        " its own",
+    ] = ()
+    threads: Annotated[
+        tuple[Annotated[int, AT_LEAST_1], ...],
+        'cores that each arm may use; `"all"` is all that are available',
+    ] = (1,)
+    numeric: Annotated[str, "numeric mode; `int8` is dynamic quantisation", OneOf(NUMERICS)] = (
+        "float32"
+    )
+    device: Annotated[str, "device of all arms", OneOf(DEVICES)] = "cpu"
+    level: Annotated[str, "amount of blocks, see below", OneOf((*LEVELS,))] = "standard"
+    margin: Annotated[
+        float, "share below which a difference does not matter", Between(ABOVE_0.least, 1)
+    ] = 0.02
+    twin: Annotated[
+        str,
+        "arm that runs twice as the A/A control; `auto` is the first arm that runs and offers the"
+        " most kinds of slices; with `none` there are no verdicts",
+    ] = "auto"
+    residency: Annotated[
+        str,
+        "`resident`, or `sequential` where memory cannot hold all arms at the same time",
+        OneOf(RESIDENCIES),
+    ] = "resident"
+    seed: Annotated[int, "from which parameters and inputs are drawn", AT_LEAST_0] = 0
+    models_from: Annotated[
+        tuple[str, ...], "folders of models that are not built in, relative to the suite's file"
+    ] = ()
     own_presets: Mapping[str, Annotated[Mapping[str, Any], OwnSizes]] = field(default_factory=dict)
-    variables: Mapping[str, str] = field(default_factory=dict)
-    effort: Effort = field(default_factory=Effort)
-    limits: Limits = field(default_factory=Limits)
+    variables: Annotated[Mapping[str, str], "environment variables of all arms"] = field(
+        default_factory=dict
+    )
+    effort: Annotated[Effort, "amount of measurement, see below"] = field(default_factory=Effort)
+    limits: Annotated[Limits, "resources that end a cell, see below"] = field(
+        default_factory=Limits
+    )
 
     def to_json(self) -> dict[str, Any]:
         """Return a dictionary for the run's description."""

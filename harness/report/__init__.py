@@ -155,7 +155,8 @@ def _markdown(frames: Frames, comparisons: Sequence[Comparison], formats: Sequen
     texts = answers(frames, comparisons)
     heads = ["The answer"] if len(texts) == 1 else [f"The answer of run {one.run}" for one in texts]
     parts = ["# Report"]
-    parts += [answer_markdown(one, head) for one, head in zip(texts, heads, strict=True)]
+    for head, text in zip(heads, texts, strict=True):
+        parts += [f"## {escape(head)}", answer_markdown(text)]
     parts += [escape(line) for line in not_quiet(frames)]
     whole = overview(frames, comparisons)
     parts += [whole] if whole else []

@@ -340,11 +340,10 @@ def _object(text: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def answer_markdown(answer: Answer, heading: str) -> str:
-    """The answer as Markdown below ``heading``."""
+def answer_markdown(answer: Answer) -> str:
+    """The sentences, the scope and the table as Markdown."""
     texts = table(answer)
     parts = [
-        f"## {heading}",
         "\n".join(f"- {escape(sentence)}" for sentence in answer.sentences),
         escape(answer.scope),
     ]

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from levelfield.harness.analysis.comparisons import comparisons_of
 from levelfield.harness.errors import BadInput
 from levelfield.harness.records.frames import Frames
-from levelfield.harness.report import CHARTS
+from levelfield.harness.report.gallery import CHARTS
 from levelfield.harness.report.panels import style
 from levelfield.reference.errors import UnknownName
 
@@ -20,10 +20,9 @@ def figure(
 ) -> Figure:
     """Draw a chart of runs: all comparisons, or those of a model and a phase.
 
-    ``kind``: ratio, step-time, throughput, break-even, memory, startup, roofline, heat, profile,
-    scaling or learning. The figure belongs to no backend and leaves the one that you chose as it
-    is. A notebook shows it where it is the last value of a cell; ``figure.savefig`` writes it.
-    Raises UnknownName for another chart, and BadInput if no comparison is left.
+    ``kind``: a name of ``levelfield plot``, such as ratio, heat or pareto. The figure belongs to no
+    backend and leaves the one that you chose as it is. A notebook shows it where it is the last value of a cell; ``figure.savefig`` writes it.
+    Raises UnknownName for another chart, and BadInput if no comparison or no data are left.
     """
     if kind not in CHARTS:
         raise UnknownName("chart", kind, CHARTS)
@@ -38,7 +37,9 @@ def figure(
             f"no comparison of these runs has the model {model or 'any'} and the phase"
             f" {phase or 'any'}; runs.cells has their models and phases"
         )
-    drawn = CHARTS[kind][1](runs, comparisons)
+    if CHARTS[kind].data(runs, comparisons).empty:
+        raise BadInput(f"chart '{kind}': these comparisons have no data for it")
+    drawn = CHARTS[kind].draw(runs, comparisons)
     # Without pyplot, which would show the figure a second time, IPython does not know how to show
     # it. It asks the object for this method (IPython.display, "Custom methods").
     vars(drawn)["_repr_png_"] = functools.partial(_png, drawn)
