@@ -35,6 +35,7 @@ DOCUMENTS = [
 FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 EXTERNAL = ("http", "https")
 UsageError: Any = typer.BadParameter.__mro__[1]
+PROGRAM: Any = typer.main.get_command(app)
 
 
 def built(root: Path, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -242,7 +243,7 @@ def of_sentences(text: str) -> Iterator[list[str]]:
 
 def refusal(words: list[str]) -> str:
     """Why the command line does not understand these words; "" if it does."""
-    command: Any = typer.main.get_command(app)
+    command = PROGRAM
     while words and words[0] in getattr(command, "commands", {}):
         command, words = command.commands[words[0]], words[1:]
     try:

@@ -21,8 +21,9 @@ def figure(
     """Draw a chart of runs: all comparisons, or those of a model and a phase.
 
     ``kind``: a name of ``levelfield plot``, such as ratio, heat or pareto. The figure belongs to no
-    backend and leaves the one that you chose as it is. A notebook shows it where it is the last value of a cell; ``figure.savefig`` writes it.
-    Raises UnknownName for another chart, and BadInput if no comparison or no data are left.
+    backend and leaves the one that you chose as it is. A notebook shows it where it is the last
+    value of a cell; ``figure.savefig`` writes it. Raises UnknownName for another chart, and BadInput
+    if no comparison or no data are left.
     """
     if kind not in CHARTS:
         raise UnknownName("chart", kind, CHARTS)
@@ -38,7 +39,7 @@ def figure(
             f" {phase or 'any'}; runs.cells has their models and phases"
         )
     if CHARTS[kind].data(runs, comparisons).empty:
-        raise BadInput(f"chart '{kind}': these comparisons have no data for it")
+        raise BadInput(f"these runs have no data for the chart {kind}; choose another chart")
     drawn = CHARTS[kind].draw(runs, comparisons)
     # Without pyplot, which would show the figure a second time, IPython does not know how to show
     # it. It asks the object for this method (IPython.display, "Custom methods").

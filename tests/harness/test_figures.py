@@ -57,6 +57,8 @@ def test_a_figure_of_nothing_is_refused(runs: Runs) -> None:
     words = "no comparison of these runs has the model gpt2 and the phase any; runs.cells has"
     with pytest.raises(levelfield.BadInput, match=words):
         levelfield.figure(runs, "heat", model="gpt2")
+    with pytest.raises(levelfield.BadInput, match="have no data for the chart scaling; choose"):
+        levelfield.figure(runs, "scaling")
 
 
 @pytest.mark.parametrize("order", ["before", "after"])

@@ -147,6 +147,6 @@ def test_runs_show_themselves_in_short(runs: Runs) -> None:
 
 
 def test_the_examples_of_the_page_take_at_most_three_lines_and_run() -> None:
-    assert len(EXAMPLES) == 10
+    assert len(EXAMPLES) == 11
     assert all(len(example.strip().splitlines()) <= 3 for example in EXAMPLES)
     subprocess.run([sys.executable, "-c", "\n".join(EXAMPLES)], cwd=ROOT, check=True)
