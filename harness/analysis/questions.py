@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ import numpy
 import pandas
 from numpy.typing import NDArray
 
+from levelfield.harness.analysis.machines import machine_numbers, unlike_machines
 from levelfield.harness.analysis.summary import summary
 from levelfield.harness.analysis.verdicts import Judged, judge, pair_of, verdict_frame
 from levelfield.harness.machine.describe import recorded
@@ -26,6 +28,10 @@ from levelfield.reference.presets import TIME
 SWEPT_COLUMNS = ("batch", "threads", "time")
 _TASK = [name for name in TASK if name != "profile"]
 _IDENTITY = ["run", "comparison", "arm", "framework", *_TASK]
+
+
+class UnlikeMachines(UserWarning):
+    """An answer pools runs of unlike machines; the message says in what these differ."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -92,9 +98,12 @@ class Runs(Frames):
         """Return the geometric mean of the speed-up of every arm over tasks, the fastest first.
 
         ``low`` and ``high``: 95 % bootstrap-t interval over tasks; NaN with fewer than 8 of them.
-        ``wins``, ``ties`` and ``losses`` count verdicts, ``open`` the tasks without one.
+        ``wins``, ``ties`` and ``losses`` count verdicts, ``open`` the tasks without one. Warns with
+        UnlikeMachines if the runs were made on unlike machines.
         """
         self._refuse_unknown(over)
+        for words in unlike_machines(self):
+            warnings.warn(f"unlike machines are pooled: {words}", UnlikeMachines, stacklevel=2)
         judgements = [one for one in self._judgements if one.statistic == "throughput"]
         arms = dict.fromkeys(arm for judged in judgements for arm in judged.arms if arm != over)
         rows = []
@@ -179,24 +188,31 @@ class Runs(Frames):
     def machines(self) -> pandas.DataFrame:
         """Return the facts of the machine of every run, a row per run and a column per fact.
 
-        Times of runs of unlike machines must not be compared.
+        ``machine`` is its number: runs of one machine share it. Times of runs of unlike machines
+        must not be compared.
         """
-        facts = [recorded(text) for text in self.runs["machine"]]
-        plain = [
-            {name: value for name, value in one.items() if not isinstance(value, list | dict)}
-            for one in facts
-        ]
-        return pandas.DataFrame(plain).assign(run=self.runs["run"].to_numpy()).set_index("run")
+        numbers = machine_numbers(self)
+        rows = []
+        for run, text in zip(self.runs["run"], self.runs["machine"], strict=True):
+            facts = recorded(text).items()
+            plain = {name: value for name, value in facts if not isinstance(value, list | dict)}
+            rows.append({"machine": 0, **plain} | {"machine": numbers[run], "run": run})
+        return pandas.DataFrame(rows, columns=None if rows else ["run"]).set_index("run")
 
     def __repr__(self) -> str:
-        """The runs, and how many rows each frame has."""
-        names = ", ".join(self.runs["run"])
-        return f"Runs({names}; {', '.join(f'{name}: {rows}' for name, rows in self._sizes())})"
+        """The runs, the number of their machines if unlike, and how many rows each frame has."""
+        sizes = ", ".join(f"{name}: {rows}" for name, rows in self._sizes())
+        return f"Runs({self._names()}; {sizes})"
 
     def _repr_html_(self) -> str:
         rows = "".join(f"<tr><td>{name}</td><td>{rows}</td></tr>" for name, rows in self._sizes())
-        names = html.escape(", ".join(self.runs["run"]))
+        names = html.escape(self._names())
         return f"<table><tr><th>{names}</th><th>rows</th></tr>{rows}</table>"
+
+    def _names(self) -> str:
+        machines = len({*machine_numbers(self).values()})
+        several = f" on {machines} unlike machines" if machines > 1 else ""
+        return ", ".join(self.runs["run"]) + several
 
     def _sizes(self) -> list[tuple[str, int]]:
         return [(name, len(getattr(self, name))) for name in Frames.__dataclass_fields__]

@@ -14,9 +14,9 @@ import pandas
 from scipy import special  # type: ignore[import-untyped]
 
 from levelfield.harness.analysis.logs import Logs, Measured, measured
+from levelfield.harness.analysis.machines import machine_numbers
 from levelfield.harness.analysis.roofline import IMPOSSIBLE_SHARE
 from levelfield.harness.analysis.summary import summary
-from levelfield.harness.machine.describe import difference, recorded
 from levelfield.harness.plan.vocabulary import TWIN
 from levelfield.harness.records.columns import COLUMNS
 from levelfield.harness.records.frames import AUDIT, Frames
@@ -217,25 +217,11 @@ def carry_over(resident: Logs, audits: Logs, margin: float) -> tuple[CarryOver |
     return CarryOver(pairs[worst], *map(float, np.expm1(ends))), failed
 
 
-def _machines(frames: Frames) -> dict[str, int]:
-    """Run -> the number of its machine; runs on one machine share a number."""
-    known: list[dict[str, Any]] = []
-    numbers = {}
-    for run, text in zip(frames.runs["run"], frames.runs["machine"], strict=True):
-        machine = recorded(text)
-        number = next((n for n, other in enumerate(known) if not difference(other, machine)), None)
-        if number is None:
-            number = len(known)
-            known.append(machine)
-        numbers[run] = number
-    return numbers
-
-
 def _agreed(judgements: list[Judged], frames: Frames) -> list[Judged]:
     """Unmark as provisional the verdicts that a second session on the same machine repeats."""
     cells = frames.cells.drop_duplicates(["run", "comparison"]).set_index(["run", "comparison"])
     names = ["model", "preset", "phase", "batch", "optimizer", "numeric", "device", "threads"]
-    machines = _machines(frames)
+    machines = machine_numbers(frames)
     runs: dict[tuple[Any, ...], set[str]] = {}
 
     def key(judged: Judged, pair: Any) -> tuple[Any, ...]:

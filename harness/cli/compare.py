@@ -108,26 +108,33 @@ def _print_json(compared: Compared) -> None:
 
 
 def _markdown(compared: Compared) -> str:
-    """Return the changes as Markdown: a heading with their counts, then a table."""
+    """Return the changes as Markdown: a heading with their counts, machines, and a table."""
     import pandas
 
-    from levelfield.harness.report.text import markdown_table
+    from levelfield.harness.report.text import escape, markdown_table
 
     counts = Counter(change.word for change in compared.changes)
     heading = ", ".join(f"{count} {word}" for word, count in sorted(counts.items()))
+    notes = [f"{_no_verdicts(compared.machines)}."] if compared.machines else []
+    notes += [f"Not compared: {', '.join(compared.left_out)}."] if compared.left_out else []
+    before = "".join(f"{escape(note)}\n\n" for note in notes)
     cells = pandas.DataFrame(_rows(compared.changes), columns=pandas.Index(list(_COLUMNS)))
     table = markdown_table(cells, left=("comparison", "arm", "verdict"))
-    return f"### Levelfield: {heading}\n\n{_CAPTION}.\n\n{table}"
+    return f"### Levelfield: {heading}\n\n{before}{_CAPTION}.\n\n{table}"
+
+
+def _no_verdicts(machines: Sequence[str]) -> str:
+    """Say that the runs were made on unlike machines, and in what these differ."""
+    from levelfield.harness.analysis.sessions import OTHER_MACHINE
+
+    return f"{OTHER_MACHINE}, so no verdicts: {'; '.join(machines)}"
 
 
 def _show(compared: Compared) -> None:
-    from levelfield.harness.analysis.sessions import OTHER_MACHINE
-
     changes, agreements = compared.changes, compared.agreements
     console = terminal()
     if compared.machines:
-        machines = "; ".join(compared.machines)
-        console.print(clean(f"{OTHER_MACHINE}, so no verdicts: {machines}"), soft_wrap=True)
+        console.print(clean(_no_verdicts(compared.machines)), soft_wrap=True)
     console.print(_table(changes))
     console.print(
         f"anchors: {', '.join(sorted({change.anchor for change in changes}))}; the unprotected"

@@ -83,6 +83,7 @@ def show_report(
     from levelfield.harness.report import DEFAULT_FORMATS, write_report
     from levelfield.harness.report.answer import answers
     from levelfield.harness.report.findings import not_quiet
+    from levelfield.harness.report.provenance import machines_words
     from levelfield.harness.report.tables import comparison_tables
 
     unwritten, written = None, []
@@ -91,6 +92,8 @@ def show_report(
     except (BadInput, RunFailed) as error:
         unwritten = error
     loaded = frames.load(runs)
+    for words in machines_words(loaded):
+        console.print(words, soft_wrap=True)
     comparisons = comparisons_of(loaded)
     texts = answers(loaded, comparisons)
     for answer in texts:

@@ -19,7 +19,7 @@ from levelfield.harness.environments.sealed import Resolution, buildable, cache_
 from levelfield.harness.errors import BadInput, clean
 from levelfield.harness.machine import locks
 from levelfield.harness.machine.describe import code_version, describe_machine, difference, shown
-from levelfield.harness.machine.resources import expanded
+from levelfield.harness.machine.resources import available_cores, expanded
 from levelfield.harness.plan.arms import get_arm, hash_of_models, models_identity
 from levelfield.harness.plan.cells import Cell, plan
 from levelfield.harness.plan.suite import (
@@ -119,7 +119,8 @@ def reopened(
 ) -> tuple[Suite, list[Cell], dict[str, Resolution]]:
     """Return the decisions of an interrupted run.
 
-    Raises BadInput on another machine, and for adapters or packages that have changed since.
+    Raises BadInput on another machine, without the cores that it measured on, and for adapters or
+    packages that have changed since.
     """
     try:
         text = dict(run.description["suite"])
@@ -146,6 +147,7 @@ def reopened(
             f"this is not the machine that {run.path} began on ({'; '.join(differences)}), and one"
             f" run cannot mix them; resume it there, or {_start_anew(suite)}"
         )
+    _refuse_other_cores(run, suite)
     _add_models(run, suite, models)
     _refuse_unknown(run, suite, cells)
     for framework, identity in _adapters(cells).items():
@@ -166,6 +168,18 @@ def reopened(
                 f" them again, or {_start_anew(suite)}"
             )
     return suite, cells, resolutions
+
+
+def _refuse_other_cores(run: store.Run, suite: Suite) -> None:
+    """Raise BadInput where a core that the run measured on is not available to this process."""
+    before, now = _cores_before(run), available_cores()
+    if not {*before} <= {*now}:
+        listed = ",".join(map(str, before))
+        raise BadInput(
+            f"{run.path} measured on {locks.named(before)}, and this process may use"
+            f" {locks.named(now)} alone; one run cannot mix cores; type: taskset --cpu-list"
+            f" {listed} {run.resume_command}; or {_start_anew(suite)}"
+        )
 
 
 def _add_models(run: store.Run, suite: Suite, began: Mapping[str, Mapping[str, str]]) -> None:

@@ -88,7 +88,7 @@ def held_cores(
                 waited += RETRY_SECONDS
                 locks, cores = _attempt(folder, best, bool(earlier_cores), run)
         elif cores and cores != best:
-            words = f"{_words(locks, best)}; this run takes {_named(cores)}"
+            words = f"{_words(locks, best)}; this run takes {named(cores)}"
             warnings.warn(words, CoresInUse, stacklevel=3)
     except OSError as error:
         words = (
@@ -189,10 +189,11 @@ def _words(locks: _Taken, best: Sequence[int]) -> str:
     holders = dict.fromkeys(
         clean(holder) or "another run" for core, holder in locks.holders.items() if core in threads
     )
-    return f"{' and '.join(holders)} measures on {_named(best)}"
+    return f"{' and '.join(holders)} measures on {named(best)}"
 
 
-def _named(cores: Sequence[int]) -> str:
+def named(cores: Sequence[int]) -> str:
+    """Name cores for people, such as \"cores 0, 1\"."""
     return f"{'core' if len(cores) == 1 else 'cores'} {', '.join(map(str, cores))}"
 
 

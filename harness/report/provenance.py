@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas
 
+from levelfield.harness.analysis.machines import unlike_machines
 from levelfield.harness.machine.describe import NO_LIMIT
 from levelfield.harness.records.frames import Frames
 from levelfield.harness.report.text import ABSENT, escape, markdown_table, significant
@@ -20,13 +21,21 @@ _LEFT = ("arm", "version", "adapter", "environment", "read back")
 
 def provenance(frames: Frames) -> str:
     """Provenance as Markdown: date, seed and machine of each run, versions of each arm."""
-    parts = ["## Runs and versions"]
+    parts = ["## Runs and versions", *map(escape, machines_words(frames))]
     for run in frames.runs.to_dict("records"):
         facts = [f"- {name}: {escape(text)}" for name, text in run_facts(run, frames) if text]
         parts += [f"### Run {escape(run['run'])}", "\n".join(facts)]
         table = pandas.DataFrame(versions(frames, run["run"]), dtype="str")
         parts += [markdown_table(table, left=_LEFT)] if len(table) else []
     return "\n\n".join(parts) + "\n"
+
+
+def machines_words(frames: Frames) -> list[str]:
+    """Say that runs were made on unlike machines, and in what these differ; else nothing."""
+    return [
+        f"Unlike machines, so no verdict compares an arm of one with an arm of the other: {words}"
+        for words in unlike_machines(frames)
+    ]
 
 
 def run_facts(run: dict[Any, Any], frames: Frames) -> list[tuple[str, str]]:

@@ -14,6 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from levelfield.harness.analysis.history import history
+from levelfield.harness.analysis.machines import machine_numbers, unlike_machines
+from levelfield.harness.analysis.questions import UnlikeMachines
+from levelfield.harness.analysis.questions import load as load_runs
 from levelfield.harness.analysis.sessions import OTHER_MACHINE, compare
 from levelfield.harness.analysis.verdicts import judge
 from levelfield.harness.cli.application import app
@@ -262,6 +265,48 @@ def test_another_machine_is_said_before_any_number(
     content = json.loads(said(command, *runs, "--json"))
     assert next(iter(content)) == "machines"
     assert content["machines"] == [first.removeprefix("other machine, so no verdicts: ")]
+
+
+@pytest.mark.parametrize("machine", [MACHINE, OTHER], ids=["one machine", "unlike machines"])
+def test_every_other_output_says_first_that_machines_are_unlike(
+    tmp_path: Path, machine: dict[str, Any]
+) -> None:
+    runs = pair(tmp_path, machine)
+    unlike = machine is OTHER
+    difference_words = "available cores 2, now 1"
+    comment = said("compare", *runs, "--markdown").splitlines()
+    assert (comment[2] == f"other machine, so no verdicts: {difference_words}.") == unlike
+    first = (
+        "Unlike machines, so no verdict compares an arm of one with an arm of the other: a and b:"
+        f" {difference_words}"
+    )
+    report = said("report", *runs, "--output", tmp_path / "report", "--format", "markdown")
+    assert (report.splitlines()[0] == first) == unlike
+    written = (tmp_path / "report" / "report.md").read_text().splitlines()
+    assert (written[4] == first) == unlike
+    loaded = load_runs(runs)
+    assert loaded.machines()["machine"].tolist() == ([1, 2] if unlike else [1, 1])
+    assert ("a, b on 2 unlike machines" in repr(loaded)) == unlike
+    assert ("a, b on 2 unlike machines" in loaded._repr_html_()) == unlike
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loaded.mean_speedup(over="torch:eager")
+    words = [f"unlike machines are pooled: a and b: {difference_words}"] if unlike else []
+    assert [str(one.message) for one in caught if one.category is UnlikeMachines] == words
+
+
+def test_each_machine_is_compared_with_the_first(tmp_path: Path) -> None:
+    machines = [MACHINE, OTHER, MACHINE, {**MACHINE, "cores": 64}, OTHER]
+    paths = [
+        edited(write(tmp_path, name, 1), machine=machine, created="2026-01-01T00:00:00+00:00")
+        for name, machine in zip("abcde", machines, strict=True)
+    ]
+    frames = load(paths)
+    assert machine_numbers(frames) == dict(zip("abcde", [1, 2, 1, 3, 2], strict=True))
+    assert unlike_machines(frames) == [
+        "a and b: available cores 2, now 1",
+        "a and d: available cores 2, now 64",
+    ]
 
 
 def test_a_chart_starts_again_on_another_machine(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import random
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -479,6 +480,28 @@ def test_a_run_of_another_machine_is_not_resumed_here(
     )
     assert done.errors.endswith(
         f"available cores {cores + 1}, now {cores}), and one run cannot mix them; resume it there, "
+        "or start a new run of the suite's file: levelfield run suite.toml\n"
+    )
+    assert records_of(interrupted) == before
+
+
+def test_a_run_does_not_go_on_without_the_cores_that_it_measured_on(
+    terminal: Terminal, interrupted: Path
+) -> None:
+    gone, file = 4000, interrupted / "records.jsonl"
+    available = os.sched_getaffinity(0)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    (session,) = [record for record in lines if record["record"] == "session"]
+    session["cores"] = [gone]
+    file.write_text("".join(json.dumps(record) + "\n" for record in lines))
+    before = records_of(interrupted)
+    done = terminal("run", "--resume", interrupted)
+    assert (done.code, done.output) == (2, "")
+    listed = ", ".join(map(str, sorted(available)))
+    assert done.errors == (
+        f"levelfield: {interrupted} measured on core {gone}, and this process may use "
+        f"{'core' if len(available) == 1 else 'cores'} {listed} alone; one run cannot mix cores; "
+        f"type: taskset --cpu-list {gone} levelfield run --resume {shlex.quote(str(interrupted))}; "
         "or start a new run of the suite's file: levelfield run suite.toml\n"
     )
     assert records_of(interrupted) == before
