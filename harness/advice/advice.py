@@ -21,8 +21,17 @@ from packaging.specifiers import SpecifierSet
 from levelfield import reference
 from levelfield.harness.advice.facts import REFERENCE, Fact, facts_of, frameworks_of
 from levelfield.harness.advice.needs import PURPOSES, Need
-from levelfield.harness.advice.ranking import Move, Place, costs_of, moves_of, ranked
+from levelfield.harness.advice.ranking import (
+    Flip,
+    Move,
+    Place,
+    costs_of,
+    flips_of,
+    moves_of,
+    ranked,
+)
 from levelfield.harness.analysis.comparisons import Comparison, comparisons_of
+from levelfield.harness.analysis.machines import machine_numbers, unlike_machines
 from levelfield.harness.errors import BadInput
 from levelfield.harness.plan.arms import get_arm
 from levelfield.harness.records.frames import Frames
@@ -46,6 +55,8 @@ class Excluded:
 class Advice:
     """``decided``: whether the first is the answer; ``contenders`` are the arms that may be it.
 
+    ``flips`` names the models and machines without which another arm leads. ``models`` and
+    ``machines`` count those of the evidence; ``unlike`` says in what the machines differ.
     ``margin`` is the share below which a difference does not matter, taken from the runs.
     ``evidence`` lists the comparisons used, with the statistic that counts. ``unused`` lists the
     comparisons that fit the need but give no evidence, and why.
@@ -58,6 +69,10 @@ class Advice:
     contenders: tuple[str, ...]
     margin: float
     moves: tuple[Move, ...]
+    flips: tuple[Flip, ...]
+    models: int
+    machines: int
+    unlike: tuple[str, ...]
     evidence: tuple[tuple[Comparison, str], ...]
     unused: tuple[tuple[Comparison, str], ...]
 
@@ -79,20 +94,19 @@ def advise(frames: Frames, need: Need) -> Advice:
         if not _useless(comparison, need)
     ]
     arms = list(dict.fromkeys(arm for comparison in fitting for arm in comparison.rows["arm"]))
-    excluded = []
-    for arm in arms:
-        reasons = [*_against(arm, need)]
-        reasons += _measured_against(arm, need, evidence) if evidence else ()
-        excluded += [Excluded(arm, tuple(reasons))] if reasons else []
+    excluded = _excluded(arms, need, evidence)
     candidates = [arm for arm in arms if arm not in {exclusion.arm for exclusion in excluded}]
     used = frames.runs["run"].isin([comparison.run for comparison, _ in evidence])
     margin = float(frames.runs.loc[used, "margin"].max()) if evidence else 0.0
     ranking: tuple[Place, ...] = ()
     moves: tuple[Move, ...] = ()
+    flips: tuple[Flip, ...] = ()
     if evidence and candidates:
         costs = costs_of(frames, evidence, candidates, steps=need.steps)
         ranking = ranked(costs, need.weighted)
         moves = moves_of(costs, need.weighted)
+        flips = flips_of(costs, need.weighted)
+    numbers = machine_numbers(frames)
     contenders = tuple(
         place.arm
         for place in ranking
@@ -106,9 +120,25 @@ def advise(frames: Frames, need: Need) -> Advice:
         contenders=contenders,
         margin=margin,
         moves=moves,
+        flips=flips,
+        models=len({comparison.rows.iloc[0]["model"] for comparison, _ in evidence}),
+        machines=len({numbers[comparison.run] for comparison, _ in evidence}),
+        unlike=tuple(unlike_machines(frames)),
         evidence=tuple(evidence),
         unused=tuple(unused),
     )
+
+
+def _excluded(
+    arms: Sequence[str], need: Need, evidence: Sequence[tuple[Comparison, str]]
+) -> list[Excluded]:
+    """Return the arms that break a constraint, with all reasons."""
+    excluded = []
+    for arm in arms:
+        reasons = [*_against(arm, need)]
+        reasons += _measured_against(arm, need, evidence) if evidence else ()
+        excluded += [Excluded(arm, tuple(reasons))] if reasons else []
+    return excluded
 
 
 def _fits(comparison: Comparison, need: Need) -> bool:

@@ -2,7 +2,8 @@
 
 Each fact is a table of ``value``, ``source`` and ``date``. ``source`` is the address of the page
 that states the fact. ``date`` is the day on which it was read there, or in a stored copy of the
-page. ``quote`` is the page's own wording. ``note`` is what a reader should know about the source. A
+page. ``as_of`` is the day for which the source states it, where that is another one.
+``quote`` is the page's own wording. ``note`` is what a reader should know about the source. A
 framework may lack facts: an unknown fact is reported as unknown and never guessed.
 """
 
@@ -42,11 +43,15 @@ FACTS: dict[str, tuple[type, str]] = {
     "released": (date, "day of the latest release"),
     "releases": (int, "releases in the year before the fact's date, without pre-releases"),
     "maintenance": (str, "active, or ended"),
+    "stars": (int, "stars of its repository on GitHub"),
+    "documentation": (str, "address of its documentation"),
 }
 MAINTENANCE = ("active", "ended")
 REFERENCE = "reference"  # the others are compared with it, and it is never recommended
 TOOLS = ("pip", "numpy", "setuptools", "wheel")
+Day = date  # within Fact, "date" is a field
 _KEYS, _MORE = {"value", "source", "date"}, {"quote", "note"}
+_OPTIONAL = _MORE | {"as_of"}
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,12 @@ class Fact:
     date: date
     quote: str = ""
     note: str = ""
+    as_of: Day | None = None
+
+    @property
+    def day(self) -> Day:
+        """The day for which the fact is stated."""
+        return self.as_of or self.date
 
 
 def facts_of(framework: Framework) -> dict[str, Fact]:
@@ -84,17 +95,20 @@ def facts_of(framework: Framework) -> dict[str, Fact]:
 def _fact(framework: str, key: str, table: Any) -> Fact:
     if key not in FACTS:
         raise UnknownName("fact", key, FACTS)
-    if not isinstance(table, Mapping) or not _KEYS <= set(table) <= _KEYS | _MORE:
+    if not isinstance(table, Mapping) or not _KEYS <= set(table) <= _KEYS | _OPTIONAL:
         raise ValueError(f"{key} should be a table of value, source and date, quote and note")
     value, source, day = table["value"], table["source"], table["date"]
+    as_of = table.get("as_of")
     if type(value) is not FACTS[key][0] or (key == "maintenance" and value not in MAINTENANCE):
         raise ValueError(f"{key}: {value!r} cannot be what it says: {FACTS[key][1]}")
     if isinstance(value, list) and not all(isinstance(item, str) for item in value):
         raise ValueError(f"{key} should be a list of texts")
     if type(day) is not date or not str(source).startswith("https://"):
         raise ValueError(f"{key} should have the https:// address of its source and a date")
+    if as_of is not None and (type(as_of) is not date or as_of > day):
+        raise ValueError(f"{key}: as_of should be a day up to its date")
     more = {name: str(table.get(name, "")) for name in _MORE}
-    return Fact(framework, key, value, str(source), day, **more)
+    return Fact(framework, key, value, str(source), day, **more, as_of=as_of)
 
 
 def frameworks_of(arm: Arm) -> list[Framework]:

@@ -5,31 +5,39 @@ section 2.2.2). Every cost is divided by the least cost of any arm, in each comp
 to the power of its weight. No arm gains by the choice of a unit, and twice as slow has the same
 weight at any speed.
 
-The uncertainty comes from the blocks. The ranking is repeated for many draws of the means of logs,
-by Student's t of as many blocks as there are. The sensitivity is how far one weight must move, the
-others in proportion, before another arm leads. E. Triantaphyllou and A. Sánchez, "A sensitivity
-analysis approach for some deterministic multi-criteria decision-making methods", Decision Sciences
-28 (1997), ask the same question for weights that move alone.
+The uncertainty has three sources. The ranking is repeated for many draws of the means of logs, by
+Student's t of as many blocks as there are; that is the error of these measurements. In the same
+draws the models, and the machines if there are several, are drawn with replacement, because a need
+is about further models and machines than those that were measured (A. Owen, "The pigeonhole
+bootstrap", Annals of Applied Statistics 1 (2007)). All comparisons of a model are drawn together.
+
+The sensitivity is twofold: which arm leads without one of the models or machines, and how far one
+weight must move, the others in proportion, before another arm leads. E. Triantaphyllou and A.
+Sánchez, "A sensitivity analysis approach for some deterministic multi-criteria decision-making
+methods", Decision Sciences 28 (1997), ask the latter question for weights that move alone.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas
+from numpy.typing import NDArray
 
 from levelfield.harness.advice.needs import CRITERIA
 from levelfield.harness.analysis.comparisons import Comparison
 from levelfield.harness.analysis.logs import block_seconds, measured
+from levelfield.harness.analysis.machines import machine_numbers
 from levelfield.harness.analysis.summary import startups
 from levelfield.harness.records.frames import Frames
 from levelfield.harness.statistics.estimates import Floats
 
 DRAWS = 4000
+LEAST_COUNT = 0.5  # comparisons; a draw may have none in which an arm was measured
 ENDS = 1e-9  # distance of a weight from 0 and from 1 within which a crossing is ignored
 
 
@@ -37,13 +45,26 @@ ENDS = 1e-9  # distance of a weight from 0 and from 1 within which a crossing is
 class Costs:
     """``logs[draw, arm, criterion]``, 0 being the least of any arm; draw 0 is the estimate.
 
-    Each arm was measured in ``measured`` of its ``planned`` comparisons.
+    Models and machines are drawn with replacement in ``logs``, and are those that were measured in
+    ``fixed``, which is ``logs`` unless given. ``without`` has the estimates [arm, criterion] if one
+    model or machine, by its name, is left out. Each arm was measured in ``measured`` of its
+    ``planned`` comparisons.
     """
 
     arms: tuple[str, ...]
     logs: Floats
     measured: tuple[int, ...]
     planned: tuple[int, ...]
+    fixed: Floats | None = None
+    without: Mapping[str, Floats] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Flip:
+    """``arm`` leads instead of the first if the comparisons of ``without`` are left out."""
+
+    without: str
+    arm: str
 
 
 @dataclass(frozen=True)
@@ -51,7 +72,9 @@ class Place:
     """An arm's place.
 
     ``score`` is its weighted product over that of the first, with its 95 % interval over the draws.
-    ``leads`` is the share of the draws in which it is first. ``costs`` gives each criterion as a
+    ``leads`` is the share of the draws in which it is first, with models and machines drawn too;
+    ``leads_here`` is that share for these models and machines, by errors of measurement alone.
+    ``costs`` gives each criterion as a
     multiple of the least of any arm, a geometric mean over ``measured`` of ``planned`` comparisons.
     """
 
@@ -60,6 +83,7 @@ class Place:
     low: float
     high: float
     leads: float
+    leads_here: float
     costs: dict[str, float]
     measured: int
     planned: int
@@ -111,16 +135,78 @@ def costs_of(
     every = np.stack(costs)  # [comparison, draw, arm, criterion]
     with np.errstate(all="ignore"):
         every = every - np.fmin.reduce(every[:, :1], axis=2)[:, :, None]
-    counts = (~np.isnan(every[:, 0, :, 0])).sum(axis=0)
-    planned = np.sum(
-        [[arm in set(comparison.rows["arm"]) for arm in arms] for comparison, _ in evidence], axis=0
+    planned = np.array(
+        [[arm in set(comparison.rows["arm"]) for arm in arms] for comparison, _ in evidence]
     )
-    gaps = np.broadcast_to(np.log(planned / counts), (DRAWS + 1, len(arms)))
-    means = np.concatenate([_mean(every), gaps[..., None]], axis=-1)  # in the order of CRITERIA
-    # A criterion that could not be measured for an arm is taken to be as bad as the worst.
-    worst = np.nan_to_num(np.fmax.reduce(means[0], axis=0), nan=0.0)
-    means = np.where(np.isnan(means), worst, means)
-    return Costs(tuple(arms), means, tuple(counts.tolist()), tuple(planned.tolist()))
+    sources = _sources(frames, evidence)
+    equal = np.ones((1, len(evidence)))
+    drawn = np.vstack([equal, _weights(sources, generator)])
+    counts = (~np.isnan(every[:, 0, :, 0])).sum(axis=0)
+    return Costs(
+        tuple(arms),
+        _combined(every, planned, drawn),
+        tuple(counts.tolist()),
+        tuple(planned.sum(axis=0).tolist()),
+        fixed=_combined(every, planned, np.broadcast_to(equal, drawn.shape)),
+        without={
+            name: _combined(every[:, :1], planned, 1.0 - member[None])[0]
+            for of_kind in sources
+            for name, member in of_kind.items()
+            if 0 < member.sum() < len(member)
+        },
+    )
+
+
+def _sources(
+    frames: Frames, evidence: Sequence[tuple[Comparison, str]]
+) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """The models and the machines by name: 1 for each comparison [comparison] of theirs, else 0."""
+    numbers = machine_numbers(frames)
+    models = [str(comparison.rows.iloc[0]["model"]) for comparison, _ in evidence]
+    machines = [f"machine {numbers[comparison.run]}" for comparison, _ in evidence]
+
+    def members(names: Sequence[str]) -> dict[str, Floats]:
+        return {
+            name: np.array([other == name for other in names], float)
+            for name in dict.fromkeys(names)
+        }
+
+    return members(models), members(machines)
+
+
+def _weights(sources: Sequence[Mapping[str, Floats]], generator: np.random.Generator) -> Floats:
+    """How often each comparison counts in each draw [DRAWS, comparison].
+
+    Models and machines are drawn with replacement; a draw without any comparison is drawn again.
+    """
+    weights = np.zeros((DRAWS, len(next(iter(sources[0].values())))))
+    while not (full := weights.any(axis=1)).all():
+        empty = np.flatnonzero(~full)
+        drawn = np.ones((len(empty), weights.shape[1]))
+        for members in sources:
+            shares = np.full(len(members), 1 / len(members))
+            times = generator.multinomial(len(members), shares, size=len(empty))
+            drawn = drawn * (times @ np.stack([*members.values()]))
+        weights[empty] = drawn
+    return weights
+
+
+def _combined(every: Floats, planned: NDArray[np.bool_], weights: Floats) -> Floats:
+    """Costs over all comparisons [draw, arm, criterion], in the order of CRITERIA.
+
+    ``every``: [comparison, draw, arm, criterion but coverage]. ``weights``: [draw, comparison]. An
+    arm that lacks a criterion in all comparisons of a draw is taken to be as bad as the worst arm;
+    half a comparison counts as its coverage there.
+    """
+    present = ~np.isnan(every)
+    totals = np.einsum("dc,cdak->dak", weights, np.where(present, every, 0.0))
+    counts = np.einsum("dc,cdak->dak", weights, present.astype(float))
+    with np.errstate(all="ignore"):
+        means = totals / counts
+        gaps = np.log((weights @ planned) / np.maximum(counts[..., 0], LEAST_COUNT))
+    means = np.concatenate([means, np.maximum(gaps, 0.0)[..., None]], axis=-1)
+    worst = np.nan_to_num(np.fmax.reduce(means, axis=1), nan=0.0)[:, None]
+    return np.where(np.isnan(means), worst, means)
 
 
 def _blocks(values: Any, cells: Sequence[tuple[str, str] | None]) -> Floats:
@@ -153,18 +239,15 @@ def _drawn(logs: Floats, generator: np.random.Generator, *, shared: bool) -> Flo
     return np.vstack([means, means + drawn * errors])
 
 
-def _mean(logs: Floats) -> Floats:
-    """Mean over the comparisons that have a value."""
-    present = (~np.isnan(logs)).sum(axis=0)
-    with np.errstate(all="ignore"):
-        return np.where(present > 0, np.nansum(logs, axis=0) / present, np.nan)
-
-
 def ranked(costs: Costs, weights: Mapping[str, float]) -> tuple[Place, ...]:
     """Places from the first; the sum of ``weights`` is 1."""
-    scores = costs.logs @ np.array([weights[name] for name in CRITERIA])
+    scores = _scores(costs.logs, weights)
     order = np.argsort(scores[0], kind="stable")
-    leads = np.bincount(scores[1:].argmin(axis=1), minlength=len(costs.arms)) / DRAWS
+    fixed = scores if costs.fixed is None else _scores(costs.fixed, weights)
+    leads, leads_here = (
+        np.bincount(drawn[1:].argmin(axis=1), minlength=len(costs.arms)) / DRAWS
+        for drawn in (scores, fixed)
+    )
     apart = np.exp(scores - scores[:, order[:1]])
     low, high = np.quantile(apart[1:], (0.025, 0.975), axis=0)
     return tuple(
@@ -174,12 +257,29 @@ def ranked(costs: Costs, weights: Mapping[str, float]) -> tuple[Place, ...]:
             low=float(low[at]),
             high=float(high[at]),
             leads=float(leads[at]),
+            leads_here=float(leads_here[at]),
             costs=dict(zip(CRITERIA, np.exp(costs.logs[0, at]).tolist(), strict=True)),
             measured=costs.measured[at],
             planned=costs.planned[at],
         )
         for at in order.tolist()
     )
+
+
+def _scores(logs: Floats, weights: Mapping[str, float]) -> Floats:
+    scores: Floats = logs @ np.array([weights[name] for name in CRITERIA])
+    return scores
+
+
+def flips_of(costs: Costs, weights: Mapping[str, float]) -> tuple[Flip, ...]:
+    """The models and machines without which another arm leads."""
+    first = int(_scores(costs.logs[0], weights).argmin())
+    flips = []
+    for name, logs in costs.without.items():
+        leader = int(_scores(logs, weights).argmin())
+        if leader != first:
+            flips.append(Flip(name, costs.arms[leader]))
+    return tuple(flips)
 
 
 def moves_of(costs: Costs, weights: Mapping[str, float]) -> tuple[Move, ...]:

@@ -13,12 +13,14 @@ import typer
 
 from levelfield.harness.advice.needs import CRITERIA, PURPOSES, QUESTIONS, Need, read_need, stated
 from levelfield.harness.cli.options import ModelsFromOption, with_options
-from levelfield.harness.cli.terminal import print_json, terminal
+from levelfield.harness.cli.terminal import TextTable, print_json, terminal
 from levelfield.harness.errors import BadInput, clean
 from levelfield.harness.plan.suite import add_folders
 from levelfield.reference.errors import UnknownName
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from levelfield.harness.advice.advice import Advice
 
 LONGEST_LIST = 60  # letters of the answers that the help of an option lists
@@ -66,12 +68,12 @@ def advise_command(
 ) -> None:
     """Recommend a framework for a need: by measured verdicts first, by facts second.
 
-    Shows the ranking with its uncertainty, the weights at which another framework leads, and the
-    reason for every exclusion. Says so if the evidence does not decide.
+    Answers in five lines: the arm, how sure that is over models, machines and errors, and without
+    which model and with which weight another one leads. Then shows the ranking with its
+    uncertainty, the reason for every exclusion, dated facts, and sources. Says so if the evidence
+    does not decide.
     """
     # Imported here because pandas takes longer to load than most commands to run.
-    from rich.markdown import Markdown
-
     from levelfield.harness.advice.advice import advise
     from levelfield.harness.advice.words import advice_text
     from levelfield.harness.records.frames import load
@@ -90,25 +92,73 @@ def advise_command(
     if as_json:
         print_json(_json_of(advice, chosen))
         return
-    text, console = advice_text(advice), terminal()
+    console = terminal()
     if console.is_terminal:
-        console.print(Markdown(text))
+        _show(advice, console)
     else:
-        console.print(text, end="", soft_wrap=True)
+        console.print(advice_text(advice), end="", soft_wrap=True)
+
+
+def _show(advice: Advice, console: Console) -> None:
+    """Print the advice on a terminal of any width; no cell of its tables is cut."""
+    from rich.markdown import Markdown
+
+    from levelfield.harness.advice.words import advice_sections
+
+    for number, section in enumerate(advice_sections(advice)):
+        if number:
+            console.print()
+        console.print(section.heading.lstrip("# "), style="bold")
+        for block in section.blocks:
+            if isinstance(block, str):
+                console.print(Markdown(block))
+                continue
+            first = block.cells.columns[0]
+            kinds = {
+                str(name): "name"
+                if name == first
+                else ("prose" if name in block.left else "number")
+                for name in block.cells.columns
+            }
+            console.print(TextTable(kinds, block.cells.to_numpy().tolist()))
 
 
 def _json_of(advice: Advice, need: Need) -> dict[str, Any]:
     """The advice for scripts."""
+    from levelfield.harness.advice.facts import facts_of, frameworks_of
+    from levelfield.harness.plan.arms import get_arm
+
+    known = {
+        framework.name: facts_of(framework)
+        for place in advice.ranking
+        for framework in frameworks_of(get_arm(place.arm))
+    }
     return {
         "need": {**vars(need), "weights": need.weighted},
         "decided": advice.decided,
         "contenders": advice.contenders,
         "ranking": [asdict(place) for place in advice.ranking],
         "excluded": [asdict(exclusion) for exclusion in advice.excluded],
+        "models": advice.models,
+        "machines": advice.machines,
+        "unlike_machines": advice.unlike,
+        "flips": [asdict(flip) for flip in advice.flips],
         "moves": [asdict(move) for move in advice.moves],
         "evidence": [
             f"{comparison.title}, {comparison.details}" for comparison, _ in advice.evidence
         ],
+        "facts": {
+            name: {
+                key: {
+                    "value": str(fact.value) if key == "released" else fact.value,
+                    "source": fact.source,
+                    "date": str(fact.date),
+                    "as_of": str(fact.day),
+                }
+                for key, fact in facts.items()
+            }
+            for name, facts in known.items()
+        },
     }
 
 

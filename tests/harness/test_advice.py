@@ -14,13 +14,15 @@ import pytest
 from typer.testing import CliRunner
 
 from levelfield.harness.advice import facts
-from levelfield.harness.advice.advice import Advice, advise, statistic_of
+from levelfield.harness.advice.advice import CERTAIN, Advice, advise, statistic_of
 from levelfield.harness.advice.facts import FACTS, facts_of, frameworks_of
 from levelfield.harness.advice.needs import CRITERIA, PURPOSES, Need, read_need, stated
-from levelfield.harness.advice.ranking import DRAWS, Costs, moves_of, ranked
-from levelfield.harness.advice.words import advice_text
+from levelfield.harness.advice.ranking import DRAWS, Costs, Flip, moves_of, ranked
+from levelfield.harness.advice.words import TableBlock, advice_sections, advice_text
 from levelfield.harness.analysis.comparisons import comparisons_of
+from levelfield.harness.cli.advise import _show
 from levelfield.harness.cli.application import app
+from levelfield.harness.cli.terminal import terminal
 from levelfield.harness.errors import BadInput
 from levelfield.harness.plan.arms import arms, frameworks, get_arm
 from levelfield.harness.records.frames import Frames, load
@@ -77,6 +79,14 @@ def test_every_framework_that_can_be_chosen_has_facts_with_source_and_date() -> 
         (
             '[licence]\nvalue = "MIT"\nsource = "https://x"\ndate = "yesterday"',
             "licence should have the https:// address of its source and a date",
+        ),
+        (
+            '[stars]\nvalue = 5\nsource = "https://x"\ndate = 2026-01-01\nas_of = 2026-01-02',
+            "stars: as_of should be a day up to its date",
+        ),
+        (
+            '[stars]\nvalue = 5\nsource = "https://x"\ndate = 2026-01-01\nas_of = "May"',
+            "stars: as_of should be a day up to its date",
         ),
         ("[[", "facts.toml: "),
     ],
@@ -425,7 +435,7 @@ def example() -> Frames:
 def test_the_same_records_give_the_same_advice_to_the_letter(example: Frames, purpose: str) -> None:
     first, second = (advice_text(advise(example, stated({"purpose": purpose}))) for _ in range(2))
     assert first == second
-    for heading in ("## Evidence", "## Excluded", "## Ranking", "## Facts"):
+    for heading in ("## Evidence", "## Excluded", "## Ranking", "## Facts", "## Sources"):
         assert heading in first
 
 
@@ -436,6 +446,148 @@ def test_every_fact_that_is_shown_has_its_source(tmp_path: Path) -> None:
             for key in ("licence", "graph", "maintenance"):
                 assert f"{key} <{facts_of(framework)[key].source}>" in text
     assert FACTS["releases"][1] in text
+
+
+# -- how sure it is about models and machines --------------------------------------------------
+
+
+def test_models_are_drawn_as_well_as_errors(example: Frames) -> None:
+    """By hand: of four draws of two models, one has LeNet-5 in neither place."""
+    advice = advise(example, stated({"purpose": "training"}))
+    leads = {place.arm: place.leads for place in advice.ranking}
+    alone = {place.arm: place.leads_here for place in advice.ranking}
+    assert alone["tensorflow:function"] > CERTAIN
+    assert leads["jax:jit"] == pytest.approx(1 / 4, abs=0.03)
+    assert leads["tensorflow:function"] == pytest.approx(3 / 4, abs=0.03)
+    assert not advice.decided
+    assert set(advice.contenders) == {"tensorflow:function", "jax:jit"}
+    assert (advice.models, advice.machines) == (2, 1)
+
+
+@pytest.mark.parametrize("purpose", PURPOSES)
+def test_a_flip_is_the_leader_without_the_model(example: Frames, purpose: str) -> None:
+    first = advise(example, stated({"purpose": purpose})).ranking[0].arm
+    flips = {flip.without: flip.arm for flip in advise(example, stated({"purpose": purpose})).flips}
+    for without, left in (("lenet5", "mlp"), ("mlp", "lenet5")):
+        leader = advise(example, stated({"purpose": purpose, "task": left})).ranking[0].arm
+        assert flips.get(without, first) == leader
+
+
+def on_machines(folder: Path, *runs: tuple[str, dict[str, float], str]) -> Frames:
+    """Runs of one model each, on a machine by the name of its processor."""
+    paths = []
+    for number, (model, speed, processor) in enumerate(runs):
+        arms, name = ("torch:eager", "jax:jit"), f"run{number}"
+        path = write_run(
+            folder, arms=arms, models=(model,), statuses={}, speed=speed, name=name, seed=number
+        )
+        description = json.loads((path / "run.json").read_text())
+        description["machine"] = {"processor": processor}
+        (path / "run.json").write_text(json.dumps(description))
+        paths.append(path)
+    return load(paths)
+
+
+TORCH_AHEAD, JAX_AHEAD = {"torch:eager": 1.0, "jax:jit": 3.0}, {"torch:eager": 2.0, "jax:jit": 1.0}
+
+
+def test_machines_are_drawn_too_and_a_machine_may_flip_the_answer(tmp_path: Path) -> None:
+    frames = on_machines(tmp_path, ("mlp", TORCH_AHEAD, "A"), ("mlp", JAX_AHEAD, "B"))
+    advice = advise(frames, stated({"weights": TIME}))
+    leads = {place.arm: place.leads for place in advice.ranking}
+    assert [place.leads_here for place in advice.ranking] == [1, 0]
+    assert leads == pytest.approx({"torch:eager": 3 / 4, "jax:jit": 1 / 4}, abs=0.03)
+    assert (advice.models, advice.machines, advice.decided) == (1, 2, False)
+    assert advice.flips == (Flip("machine 1", "jax:jit"),)
+    assert advice.unlike == ("run0 and run1: processor A, now B",)
+    text = advice_text(advice)
+    assert "* Flips: without machine 1, jax:jit leads." in text
+    assert "Unlike machines: run0 and run1: processor A, now B." in text
+
+
+def test_runs_of_one_machine_are_one_machine(tmp_path: Path) -> None:
+    frames = on_machines(tmp_path, ("mlp", TORCH_AHEAD, "A"), ("mlp", JAX_AHEAD, "A"))
+    advice = advise(frames, stated({"weights": TIME}))
+    assert (advice.models, advice.machines, advice.flips) == (1, 1, ())
+    assert [place.leads for place in advice.ranking] == [
+        place.leads_here for place in advice.ranking
+    ]
+    assert "* Flips: not known, with one model on one machine." in advice_text(advice)
+
+
+def test_a_draw_without_a_comparison_is_drawn_again(tmp_path: Path) -> None:
+    """Each model has a machine of its own, so half of the pairs of them have no comparison."""
+    frames = on_machines(tmp_path, ("mlp", TORCH_AHEAD, "A"), ("lenet5", TORCH_AHEAD, "B"))
+    advice = advise(frames, stated({"weights": TIME}))
+    first, second = advice.ranking
+    assert (first.arm, first.leads) == ("torch:eager", 1.0)
+    assert 1 < second.low <= second.high < 10
+    assert (advice.models, advice.machines) == (2, 2)
+
+
+def test_an_arm_that_no_comparison_of_a_draw_has_is_as_bad_as_the_worst_there(
+    tmp_path: Path,
+) -> None:
+    statuses = {5 + 2: "failed"}  # jax:jit in one of two models
+    frames = frames_of(tmp_path, models=("mlp", "lenet5"), statuses=statuses)
+    places = advise(frames, stated({"weights": {"coverage": 0.0}})).ranking
+    (gap,) = [place for place in places if place.measured < place.planned]
+    assert np.isfinite([gap.low, gap.high]).all()
+    assert gap.leads <= gap.leads_here
+
+
+# -- its words ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("purpose", PURPOSES)
+def test_the_answer_is_in_five_lines_of_80_columns_and_sources_are_last(
+    example: Frames, purpose: str
+) -> None:
+    advice = advise(example, stated({"purpose": purpose}))
+    first, *_, last = advice_sections(advice)
+    (answer,) = first.blocks
+    lines = str(answer).splitlines()
+    assert 2 < len(lines) <= 5
+    assert lines[0].startswith(("* **Take ", "* **The evidence does not decide between "))
+    for line in lines[1:]:
+        assert len(line) + 1 <= 80  # a terminal's bullet is one column wider
+    assert [line.partition(":")[0] for line in lines[1:]] == [
+        *("* Sure", "* Flips", "* Weights", "* Next")
+    ]
+    assert last.heading == "## Sources"
+    assert "https://" in str(last.blocks[-1])
+    assert all("<https://" not in str(block) for block in first.blocks)
+
+
+def test_market_facts_have_their_dates(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path, arms=("torch:eager", "onnxruntime:cpu"), speed={})
+    advice = advise(frames, stated({"purpose": "latency"}))
+    (table,) = [s.blocks[0] for s in advice_sections(advice) if s.heading == "## Facts"]
+    assert isinstance(table, TableBlock)
+    rows = table.cells.set_index("framework").to_dict("index")
+    stars = facts_of(frameworks()["torch"])["stars"]
+    assert rows["torch"]["stars"] == f"{stars.value:,} on {stars.as_of}"
+    assert rows["torch"]["documentation"] == facts_of(frameworks()["torch"])["documentation"].value
+    assert rows["onnxruntime"]["stars"] == "no dated figure"
+    for key in ("licence", "stars", "released", "releases", "platforms", "documentation"):
+        assert key in rows["torch"]
+        assert f"{key} <{facts_of(frameworks()['torch'])[key].source}>" in advice_text(advice)
+
+
+def test_a_terminal_of_80_columns_and_one_of_40_cut_no_cell(
+    example: Frames, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    advice = advise(example, stated({"purpose": "training"}))
+    for width in (80, 40):
+        monkeypatch.setenv("COLUMNS", str(width))
+        _show(advice, terminal())
+        output = capsys.readouterr().out
+        assert "…" not in output
+        assert max(map(len, output.splitlines())) <= width
+        whole = "".join(output.split())
+        for place in advice.ranking:
+            assert place.arm in whole
+            assert f"{place.measured}of{place.planned}" in whole
 
 
 # -- the command ------------------------------------------------------------------------------
@@ -467,7 +619,7 @@ def test_questions_are_asked_again_until_the_answer_can_be(tmp_path: Path) -> No
     assert "unknown purpose 'trainig'; did you mean training?" in text
     assert "Weight of memory (peak memory) [2.0]: " in text
     assert "memory 64%" in text  # of 2, 2, 9 and 1
-    assert "a small device" in text and "exports ONNX" in text and "of dense models" in text
+    assert "A small device" in text and "exports ONNX" in text and "of dense models" in text
 
 
 def test_a_weight_that_cannot_be_is_asked_again_and_no_answer_is_lost(tmp_path: Path) -> None:
