@@ -111,7 +111,8 @@ def _show(advice: Advice, console: Console) -> None:
         console.print(section.heading.lstrip("# "), style="bold")
         for block in section.blocks:
             if isinstance(block, str):
-                console.print(Markdown(block))
+                # Rich's bullets are no ASCII.
+                console.print(block if console.options.ascii_only else Markdown(block))
                 continue
             first = block.cells.columns[0]
             kinds = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from levelfield.harness.cli.options import (
     with_options,
 )
 from levelfield.harness.cli.progress import watched
-from levelfield.harness.cli.terminal import TextTable, print_json, terminal
+from levelfield.harness.cli.terminal import TextTable, print_json, print_next, terminal
 from levelfield.harness.errors import clean
 from levelfield.harness.machine.scratch import scratch_folder
 from levelfield.harness.plan.cells import plan
@@ -77,8 +78,21 @@ def check_command(
         print_json([asdict(row) for row in rows])
     else:
         _show(rows, terminal())
+        print_next(terminal(), _next_step(suite, rows, timed=timed))
     if any(row.status not in HARMLESS for row in rows):
         raise typer.Exit(1)
+
+
+def _next_step(suite: str, rows: Sequence[CheckedCell], *, timed: bool) -> str:
+    """Return what to type after a check, by what it showed."""
+    faults = dict.fromkeys(row.arm for row in rows if row.status not in HARMLESS)
+    if faults:
+        return f"mend it, then check again: levelfield check --arms {next(iter(faults))}"
+    if not any(row.status == "ok" for row in rows):
+        return "build what is missing: levelfield env build"
+    if not timed:
+        return f"every check that protects a number: levelfield check {shlex.quote(suite)} --timed"
+    return f"measure: levelfield run {shlex.quote(suite)}"
 
 
 @dataclass(frozen=True)

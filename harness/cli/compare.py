@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from levelfield.harness.cli.terminal import TextTable, print_json, terminal
+from levelfield.harness.cli.terminal import TextTable, print_json, print_next, terminal
 from levelfield.harness.errors import BadInput, RunFailed, clean
 
 if TYPE_CHECKING:
@@ -135,7 +135,12 @@ def _show(compared: Compared) -> None:
     console = terminal()
     if compared.machines:
         console.print(clean(_no_verdicts(compared.machines)), soft_wrap=True)
-    console.print(_table(changes))
+    console.print(_CAPTION)
+    for comparison in dict.fromkeys(change.comparison for change in changes):
+        mine = [change for change in changes if change.comparison == comparison]
+        # The comparison is the title: a narrow terminal repeats only the arm in each band.
+        rows = [row[1:] for row in _rows(mine)]
+        console.print(TextTable(_COLUMNS_OF_ARMS, rows, comparison))
     console.print(
         f"anchors: {', '.join(sorted({change.anchor for change in changes}))}; the unprotected"
         " ratio also includes changes of the machine between the runs"
@@ -143,6 +148,7 @@ def _show(compared: Compared) -> None:
     if compared.left_out:
         console.print(clean(f"not compared: {', '.join(compared.left_out)}"), soft_wrap=True)
     if compared.machines:
+        print_next(console, "run the suite twice on one machine: levelfield run SUITE")
         return
     words = [agreement.word for agreement in agreements]
     counts = ", ".join(f"{words.count(word)} {word}" for word in ("agree", "open", "contradict"))
@@ -152,19 +158,20 @@ def _show(compared: Compared) -> None:
             pair = f"{agreement.first} / {agreement.second}"
             ends = f"first {agreement.before}, then {agreement.after}"
             console.print(clean(f"contradiction in {agreement.comparison}: {pair}: {ends}"))
+    print_next(
+        console,
+        "more runs in order: levelfield history",
+        "a gate: levelfield compare RUN RUN2 --fail-above 5%",
+    )
 
 
 _CAPTION = "Seconds of the second run over those of the first"
-_COLUMNS = {
-    **dict.fromkeys(("comparison", "arm"), "name"),
+_COLUMNS_OF_ARMS = {
+    "arm": "name",
     **dict.fromkeys(("against anchor", "95 % interval", "unprotected"), "number"),
     "verdict": "status",
 }
-
-
-def _table(changes: Sequence[Change]) -> TextTable:
-    """Return the changes of all arms, a row for each."""
-    return TextTable(_COLUMNS, _rows(changes), _CAPTION)
+_COLUMNS = ("comparison", *_COLUMNS_OF_ARMS)
 
 
 def _rows(changes: Sequence[Change]) -> list[tuple[str, ...]]:

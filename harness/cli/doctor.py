@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from levelfield.harness.cli.terminal import TextTable, print_json, terminal
+from levelfield.harness.cli.terminal import TextTable, print_json, print_next, terminal
 from levelfield.harness.plan.arms import PINS_LAST, EnvironmentSpec, arms, old_pins
 
 STYLES = {"good": "green", "poor": "yellow", "unknown": "dim"}
@@ -40,6 +40,7 @@ def doctor_command(
     console.print(f"Expect {doctor.conclusion(facts)}.")
     if old_specs:
         console.print(_old_words(old_specs), soft_wrap=True)
+    print_next(console, "measure: levelfield run quick")
 
 
 def _old_words(specs: Sequence[EnvironmentSpec]) -> str:

@@ -9,7 +9,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from levelfield.harness.cli.options import PythonOption, given_interpreters
-from levelfield.harness.cli.terminal import TextTable, print_json, terminal
+from levelfield.harness.cli.terminal import TextTable, print_json, print_next, terminal
 from levelfield.harness.environments import sealed
 from levelfield.harness.errors import BadInput, RunFailed, clean
 from levelfield.harness.plan.arms import VERSION, EnvironmentSpec, arms, get_arm
@@ -133,6 +133,11 @@ def list_command(
     console.print(TextTable(kinds, [tuple(row[column] for column in kinds) for row in rows]))
     for folder in sealed.half_built():
         console.print(f"half-built, never used: {folder}", soft_wrap=True)
+    print_next(
+        console,
+        "build one: levelfield env build ENVIRONMENT",
+        "prove an arm: levelfield check --arms ARM",
+    )
 
 
 @app.command("lock")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from levelfield.harness.cli.terminal import TextTable, print_json, terminal
+from levelfield.harness.cli.terminal import TextTable, print_json, print_next, terminal
 from levelfield.harness.errors import clean
 
 if TYPE_CHECKING:
-    from levelfield.harness.analysis.history import History
+    from levelfield.harness.analysis.history import History, HistoryStep
 
 
 def history_command(
@@ -46,38 +47,41 @@ def history_command(
     console = terminal()
     for machines in changes.machines:
         console.print(clean(f"{OTHER_MACHINE}, so no verdicts: {machines}"), soft_wrap=True)
-    console.print(_table(changes))
+    console.print("Seconds of each run over those of the run before")
+    for table in _tables(changes):
+        console.print(table)
     for reason in changes.apart:
         console.print(clean(f"not compared: {reason}"), soft_wrap=True)
+    print_next(
+        console,
+        "two runs in detail: levelfield compare RUN RUN2",
+        "a chart: levelfield history --chart DIR",
+    )
 
 
-def _table(changes: History) -> TextTable:
-    """The steps of all arms, a row for each."""
+def _tables(changes: History) -> Iterator[TextTable]:
+    """Yield a table for each comparison: the steps of its arms, a row for each."""
+    groups: dict[tuple[str, str], list[HistoryStep]] = {}
+    for step in changes.steps:
+        groups.setdefault((step.suite, step.change.comparison), []).append(step)
+    kinds = {"arm": "name", "run": "name", "against anchor": "number", "verdict": "status"}
+    for (suite, comparison), steps in sorted(groups.items()):
+        steps.sort(key=lambda step: step.change.after)
+        yield TextTable(
+            {**kinds, "version": "name"},
+            [_row(step) for step in steps],
+            f"{suite}: {comparison}",
+            ["bold" if step.versions[0] != step.versions[1] else "" for step in steps],
+            keys=2,
+        )
+
+
+def _row(step: HistoryStep) -> tuple[str, ...]:
     from levelfield.harness.report.text import significant
 
-    kinds = {"arm": "name", "against anchor": "number", "verdict": "status", "version": "name"}
-    kinds |= dict.fromkeys(("run", "comparison", "suite"), "name")
-    ordered = sorted(
-        changes.steps,
-        key=lambda step: (step.suite, step.change.comparison, step.change.after),
-    )
-    rows, styles = [], []
-    for step in ordered:
-        before, after = step.versions
-        version = after if before == after else f"{before or '?'} -> {after or '?'}"
-        packages = ", other packages" if step.packages and before == after else ""
-        change = step.change
-        ends = f"[{significant(change.low, 4)}, {significant(change.high, 4)}]"
-        rows.append(
-            (
-                change.after,
-                f"{significant(change.ratio, 4)} {ends}",
-                change.word,
-                version + packages,
-                step.run,
-                change.comparison,
-                step.suite,
-            )
-        )
-        styles.append("bold" if before != after else "")
-    return TextTable(kinds, rows, "Seconds of each run over those of the run before", styles)
+    (before, after), change = step.versions, step.change
+    version = after if before == after else f"{before or '?'} -> {after or '?'}"
+    packages = ", other packages" if step.packages and before == after else ""
+    ends = f"[{significant(change.low, 4)}, {significant(change.high, 4)}]"
+    ratio = f"{significant(change.ratio, 4)} {ends}"
+    return change.after, step.run, ratio, change.word, version + packages

@@ -12,7 +12,7 @@ import typer
 
 from levelfield import reference
 from levelfield.harness.cli.options import ModelsFromOption, PythonOption, given_interpreters
-from levelfield.harness.cli.terminal import TextTable, print_json, terminal
+from levelfield.harness.cli.terminal import TextTable, print_json, print_next, terminal
 from levelfield.harness.environments.sealed import resolve
 from levelfield.harness.errors import BadInput, clean
 from levelfield.harness.plan.arms import arms, frameworks, unusable
@@ -83,6 +83,14 @@ def list_command(
     for row in tables.get(What.adapters.value, ()):
         if not row["runs here"]:
             console.print(clean(f"{row['arm']}: not here: {row['why']}"), soft_wrap=True)
+    print_next(console, *(_NEXT[kind] for kind in kinds))
+
+
+_NEXT = {
+    What.models: "a model's arrays: levelfield list models MODEL",
+    What.adapters: "prove an arm: levelfield check --arms ARM",
+    What.suites: "measure: levelfield run SUITE",
+}
 
 
 def _models(batch: int) -> list[dict[str, Any]]:
@@ -186,6 +194,7 @@ def _show_model(model: Mapping[str, Any], as_json: bool) -> None:
         f" inference {model['inference_operations']:,}, training {model['training_operations']:,}",
         soft_wrap=True,
     )
+    print_next(console, f"prove it: levelfield check --models {model['name']} --arms ARM")
 
 
 _SINGULAR = {"inputs": "input", "parameters": "parameter", "state": "state", "outputs": "output"}

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from levelfield.harness.cli.options import ModelsFromOption
-from levelfield.harness.cli.terminal import TextTable, terminal
+from levelfield.harness.cli.terminal import TextTable, print_json, print_next, terminal
 from levelfield.harness.errors import BadInput, RunFailed
 from levelfield.harness.plan.suite import add_folders
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from levelfield.harness.analysis.comparisons import Comparison
+    from levelfield.harness.records.frames import Frames
     from levelfield.harness.report.answer import Answer
     from levelfield.harness.report.tables import ComparisonTable
 
@@ -41,6 +47,9 @@ def report_command(
             " pytorch or mlperf; may be given several times.",
         ),
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary and the verdicts as JSON.")
+    ] = False,
     models_from: ModelsFromOption = None,
 ) -> None:
     """Print the answer and the comparisons and write a report, all from raw records.
@@ -51,7 +60,8 @@ def report_command(
     """
     add_folders(models_from or ())
     chosen = _chosen(formats or ())
-    show_report(runs, output or runs[0] / "report", terminal(), formats=chosen)
+    folder = output or runs[0] / "report"
+    show_report(runs, folder, terminal(), formats=chosen, as_json=as_json)
 
 
 def _chosen(names: Sequence[str]) -> list[str]:
@@ -71,20 +81,17 @@ def show_report(
     console: Console,
     *,
     formats: Sequence[str] | None = None,
+    as_json: bool = False,
 ) -> None:
     """Write the report, then print its tables: a screen that is gone costs no file.
 
-    ``formats``: those to write, if not the default ones. A report that cannot be written costs no
-    table. Raises BadInput or RunFailed after the tables.
+    ``formats``: those to write, if not the default ones. ``as_json``: print JSON, no table. A
+    report that cannot be written costs no table. Raises BadInput or RunFailed after the tables.
     """
     # Imported here because pandas and Matplotlib take longer to load than most commands to run.
     from levelfield.harness.analysis.comparisons import comparisons_of
     from levelfield.harness.records import frames
     from levelfield.harness.report import DEFAULT_FORMATS, write_report
-    from levelfield.harness.report.answer import answers
-    from levelfield.harness.report.findings import not_quiet
-    from levelfield.harness.report.provenance import machines_words
-    from levelfield.harness.report.tables import comparison_tables
 
     unwritten, written = None, []
     try:
@@ -92,9 +99,31 @@ def show_report(
     except (BadInput, RunFailed) as error:
         unwritten = error
     loaded = frames.load(runs)
+    comparisons = comparisons_of(loaded)
+    if as_json:
+        print_json(_json_of(loaded, comparisons, written))
+    else:
+        _show_tables(loaded, comparisons, console)
+    if unwritten is not None:
+        raise unwritten
+    if as_json:
+        return
+    names = " ".join(shlex.quote(str(run)) for run in runs)
+    print_next(console, f"which framework to take: levelfield advise {names}")
+    pages = [path for path in written if path.name in _PAGES]
+    for path in pages[-1:] or written[:1]:
+        console.print(f"report: {path}", soft_wrap=True)
+
+
+def _show_tables(loaded: Frames, comparisons: Sequence[Comparison], console: Console) -> None:
+    """Print the answers, all tables, and at the end who leads."""
+    from levelfield.harness.report.answer import answers
+    from levelfield.harness.report.findings import not_quiet
+    from levelfield.harness.report.provenance import machines_words
+    from levelfield.harness.report.tables import comparison_tables
+
     for words in machines_words(loaded):
         console.print(words, soft_wrap=True)
-    comparisons = comparisons_of(loaded)
     texts = answers(loaded, comparisons)
     for answer in texts:
         show_answer(answer, console)
@@ -104,11 +133,6 @@ def show_report(
         console.print(line)
     for answer in texts:
         console.print(answer.sentences[0])
-    if unwritten is not None:
-        raise unwritten
-    pages = [path for path in written if path.name in _PAGES]
-    for path in pages[-1:] or written[:1]:
-        console.print(f"report: {path}", soft_wrap=True)
 
 
 def show_answer(answer: Answer, console: Console) -> None:
@@ -124,6 +148,34 @@ def show_answer(answer: Answer, console: Console) -> None:
     kinds = {name: "name" if name in names else "number" for name in texts["columns"]}
     console.print(TextTable(kinds, texts["data"]))
     console.print(KEY)
+
+
+def _json_of(
+    loaded: Frames, comparisons: Sequence[Comparison], written: Sequence[Path]
+) -> dict[str, Any]:
+    """The comparisons for scripts: rows of the summary in the order of the tables, and verdicts."""
+    from levelfield.harness.analysis.machines import unlike_machines
+    from levelfield.harness.analysis.verdicts import verdict_frame
+
+    def rows_of(frame: DataFrame) -> Any:
+        return json.loads(frame.to_json(orient="records", double_precision=15))
+
+    return {
+        "unlike_machines": unlike_machines(loaded),
+        "written": [str(path) for path in written],
+        "comparisons": [
+            {
+                "run": comparison.run,
+                "comparison": comparison.id,
+                "title": comparison.title,
+                "details": comparison.details,
+                "leader": comparison.leader,
+                "arms": rows_of(comparison.rows),
+                "verdicts": rows_of(verdict_frame(comparison.judged.values())),
+            }
+            for comparison in comparisons
+        ],
+    }
 
 
 def show_table(table: ComparisonTable, console: Console) -> None:

@@ -52,13 +52,14 @@ class TextTable:
 
     ``columns``: name -> "name", "status", "number" or "prose". Numbers and statuses are never cut
     or broken, names break where they must, prose between words. Each band begins with the first
-    column. ``styles``: rich's style of each row.
+    ``keys`` columns, which name a row. ``styles``: rich's style of each row.
     """
 
     columns: Mapping[str, str]
     rows: Sequence[Sequence[str]]
     title: str = ""
     styles: Sequence[str] = ()
+    keys: int = 1
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if self.title:
@@ -78,10 +79,12 @@ class TextTable:
             GAP + (min(width, PROSE_WIDTH) if kind == "prose" else width)
             for width, kind in zip(widths, self.columns.values(), strict=True)
         ]
-        bands = [[0]]
-        for number in range(1, len(sizes)):
-            if len(bands[-1]) > 1 and sum(sizes[n] for n in (*bands[-1], number)) > most + GAP:
-                bands.append([0])
+        names = [*range(self.keys)]
+        bands = [[*names]]
+        for number in range(self.keys, len(sizes)):
+            fits = sum(sizes[n] for n in (*bands[-1], number)) <= most + GAP
+            if len(bands[-1]) > self.keys and not fits:
+                bands.append([*names])
             bands[-1].append(number)
         return bands
 
@@ -102,6 +105,11 @@ class TextTable:
         for row, style in zip(cells, self.styles or [""] * len(cells), strict=True):
             table.add_row(*(Text(row[number]) for number in band), style=style)
         return table
+
+
+def print_next(console: Console, *steps: str) -> None:
+    """Say below a table what to type next; a step is words and a command, never broken."""
+    console.print(f"next: {'; '.join(map(clean, steps))}", soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

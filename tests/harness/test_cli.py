@@ -473,9 +473,7 @@ def test_a_report_is_made_again_from_the_records_alone(
     shutil.copytree(finished.folder, copy, ignore=shutil.ignore_patterns("report", "logs"))
     done = terminal("report", copy, "--output", tmp_path / "elsewhere")
     assert done.code == 0, done.errors
-    tables = [
-        finished_run.output.rsplit("report: ", 1)[0] for finished_run in (done, finished.done)
-    ]
+    tables = [finished_run.output.rsplit("next: ", 1)[0] for finished_run in (done, finished.done)]
     assert tables[0] == tables[1]
     assert (tmp_path / "elsewhere" / "report.md").is_file()
     assert not (copy / "report").exists()
