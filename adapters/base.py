@@ -169,6 +169,27 @@ class Adapter:
         """
         return None
 
+    def counts(self):
+        """Count what compilation did in this process so far: a dict, name -> whole number.
+
+        Such as traces, cache misses, graph breaks and recompilations, as the framework reports
+        them. The names are for people. Empty (as here) where it reports nothing. Never timed.
+        """
+        return {}
+
+    def profile(self, run, folder):
+        """Run ``run()`` under the framework's own profiler. Never timed.
+
+        ``run()`` makes the steps and waits for them. It may be called several times; the steps of
+        the last call count. Steps may be slower than usual, and the model may be loaded again.
+        ``folder``: an empty folder for the trace, a file that Perfetto opens.
+
+        Returns None (as here) where the adapter offers no profiler, else {"profiler": its name for
+        people, "trace": the name of the file in ``folder``, "operators": the rows of
+        ``levelfield.adapters.profiles.operators``}.
+        """
+        return None
+
     def device_memory(self):
         """Return the peak of the framework's own allocator on an accelerator since the last call.
 

@@ -7,6 +7,13 @@ import jax
 
 from levelfield.adapters.base import Adapter, Unsupported
 
+# The end of the name of an event of JAX -> the name of its count. A call for which the cache of a
+# jitted function has no trace is traced.
+COUNTED = {
+    "jaxpr_trace_duration": "traces, or cache misses of jit",
+    "backend_compile_duration": "compilations by XLA",
+}
+
 
 class OnJax(Adapter):
     """An adapter whose arrays are those of JAX."""
@@ -20,18 +27,31 @@ class OnJax(Adapter):
             raise Unsupported("JAX finds no device of the kind " + self.device) from error
         # No TF32 and no bfloat16 passes; on the CPU it changes nothing.
         jax.config.update("jax_default_matmul_precision", "highest")
-        self.compiled = 0
+        self.compiled = dict.fromkeys(COUNTED.values(), 0)
         jax.monitoring.register_event_duration_secs_listener(self._count)
 
     def _count(self, event, duration, **_):
-        self.compiled += event.endswith(("jaxpr_trace_duration", "backend_compile_duration"))
+        name = COUNTED.get(event.rpartition("/")[2])
+        if name:
+            self.compiled[name] += 1
 
     def compilations(self):
         """Count traces and backend compilations of the whole process, as JAX reports them.
 
         https://docs.jax.dev/en/latest/_autosummary/jax.monitoring.html
         """
-        return self.compiled
+        return sum(self.compiled.values())
+
+    def counts(self):
+        """Return the traces and the compilations apart."""
+        return dict(self.compiled)
+
+    def profile(self, run, folder):
+        """Run the steps under jax.profiler. No profile on a GPU."""
+        # Imported here because the import of an adapter is timed.
+        from levelfield.adapters.profiled_jax import profiled
+
+        return profiled(run, folder) if self.device == "cpu" else None
 
     def device_memory(self):
         """Return the allocator's peak since the process began: JAX cannot reset it."""

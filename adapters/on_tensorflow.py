@@ -30,3 +30,10 @@ class OnTensorFlow(Adapter):
         peak = tf.config.experimental.get_memory_info("GPU:0")["peak"]
         tf.config.experimental.reset_memory_stats("GPU:0")
         return {"used_peak_bytes": peak, "reserved_peak_bytes": None}
+
+    def profile(self, run, folder):
+        """Run the steps under TensorFlow's profiler. No profile on a GPU."""
+        # Imported here because the import of an adapter is timed.
+        from levelfield.adapters.profiled_tensorflow import profiled
+
+        return profiled(run, folder) if self.device == "cpu" else None

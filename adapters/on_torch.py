@@ -33,3 +33,24 @@ class OnTorch(Adapter):
         }
         torch.cuda.reset_peak_memory_stats()
         return peaks
+
+    def counts(self):
+        """Count the graphs, graph breaks and recompilations that Dynamo reports. Never timed.
+
+        https://docs.pytorch.org/docs/stable/user_guide/torch_compiler/torch.compiler_troubleshooting.html
+        """
+        counters = torch._dynamo.utils.counters
+        # The second number of an id, such as 0/1, counts the compilations of one frame from zero.
+        ids = {metrics.compile_id for metrics in torch._dynamo.utils.get_compilation_metrics()}
+        return {
+            "graphs": counters["stats"]["unique_graphs"],
+            "graph breaks": sum(counters["graph_break"].values()),
+            "recompilations": sum(not str(one).endswith("/0") for one in ids if one),
+        }
+
+    def profile(self, run, folder):
+        """Run the steps under torch.profiler. No profile on a GPU."""
+        # Imported here because the import of an adapter is timed.
+        from levelfield.adapters.profiled_torch import profiled
+
+        return profiled(run, folder) if self.device == "cpu" else None

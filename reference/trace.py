@@ -505,7 +505,8 @@ class _Step:
     ``fresh``: the operations of a forward that reads parameters of an earlier objective, which it
     has updated. ``unchanged``: those of the rest of the forward. ``whole``: the operations of
     forward and backward if nothing is left out. ``read`` and ``trained``: the number of elements of
-    each parameter that are read, and that have a gradient.
+    each parameter that are read, and that have a gradient. ``updated``: the arrays that depend on
+    an update. ``gradients``: the number of gradients to compute of each needed product.
     """
 
     tracer: Tracer
@@ -516,6 +517,18 @@ class _Step:
     whole: int
     read: Mapping[str, int]
     trained: Mapping[str, int]
+    updated: set[TracedArray]
+    gradients: Mapping[TracedArray, int]
+
+    def operations(self, array: TracedArray, *, unchanged: bool) -> int:
+        """The operations of an array: its gradients, and its forward if that is counted here.
+
+        ``unchanged``: whether to count the part of the forward that no earlier objective updated.
+        """
+        if array.product is None or array not in self.needed:
+            return 0
+        forward = unchanged or array in self.updated
+        return (forward + self.gradients[array]) * array.product.operations(self.needed[array])
 
 
 def _step(
@@ -535,16 +548,18 @@ def _step(
     fresh = _forward({array: rows for array, rows in needed.items() if array in updated})
     moving = _depending(tracer, (objective.trains,))
     backward = whole = 0
+    gradients: dict[TracedArray, int] = {}
     for array in tracer.arrays:
         if array.product is None:
             continue
-        gradients = sum(
+        count = sum(
             factor.startswith(objective.trains) if isinstance(factor, str) else factor in moving
             for factor in array.product.factors
         )
-        whole += (1 + gradients) * array.product.whole
+        whole += (1 + count) * array.product.whole
         if array in needed:
-            backward += gradients * array.product.operations(needed[array])
+            gradients[array] = count
+            backward += count * array.product.operations(needed[array])
     read = _read(tracer, needed)
     return _Step(
         tracer=tracer,
@@ -555,6 +570,8 @@ def _step(
         whole=whole,
         read=read,
         trained={n: count for n, count in read.items() if n.startswith(objective.trains)},
+        updated=updated,
+        gradients=gradients,
     )
 
 
@@ -689,21 +706,114 @@ def _generation(model: Model, preset: str, batch: int) -> tuple[int, int]:
     Only positions from the last of the prompt on have logits. Every token reads the parameters and
     the rows of one position again.
     """
-    generation = model.generation
-    if generation is None:
+    if model.generation is None:
         return 0, 0
+    count = model.generation.count(model.sizes(preset))
+    _, needed = _decoding(model, preset, batch)
+    one = _positions(model, preset, batch, length=1, tokens=1)
+    return _forward(needed), count * 4 * sum(_read(*one).values())
+
+
+def _decoding(model: Model, preset: str, batch: int) -> tuple[Tracer, Needed]:
+    """Trace the decoding of all tokens of a model that generates."""
+    assert model.generation is not None
     sizes = model.sizes(preset)
-    (prompt,) = (spec for spec in model.inputs(sizes, batch) if spec.name == generation.prompt)
-    rows, time = prompt.dimensions
+    count, time = model.generation.count(sizes), _prompt(model, preset, batch).dimensions[1]
+    return _positions(model, preset, batch, length=time.size + count - 1, tokens=count)
 
-    def needed_for(length: int, tokens: int) -> tuple[Tracer, Needed]:
-        """Trace positions of which the last ones have logits."""
-        dimensions = rows, replace(time, factors=(("time", length),))
+
+def _prompt(model: Model, preset: str, batch: int) -> ArraySpec:
+    assert model.generation is not None
+    name = model.generation.prompt
+    (spec,) = (spec for spec in model.inputs(model.sizes(preset), batch) if spec.name == name)
+    return spec
+
+
+def _positions(
+    model: Model, preset: str, batch: int, *, length: int, tokens: int
+) -> tuple[Tracer, Needed]:
+    """Trace ``length`` positions of which the last ``tokens`` have logits."""
+    assert model.generation is not None
+    rows, time = _prompt(model, preset, batch).dimensions
+    dimensions = rows, replace(time, factors=(("time", length),))
+    tracer = Tracer()
+    sizes = model.sizes(preset)
+    logits = model.generation.logits(tracer, sizes, TracedArray(dimensions, index=True))
+    last = np.arange(length) >= length - tokens
+    return tracer, _needed(tracer, {logits: logits.whole() & last})
+
+
+ATTENTION = "(attention)"  # stands for the products of two arrays, which have no parameters
+
+
+@dataclass(frozen=True)
+class LayerOperations:
+    """The matrix operations of a step that are due to one layer of a definition.
+
+    ``kind`` is "product" or "convolution". ``name`` is that of the layer's parameters.
+    """
+
+    name: str
+    kind: str
+    operations: int
+
+
+def layer_operations(
+    model: Model, preset: str, batch: int, phase: str
+) -> tuple[LayerOperations, ...]:
+    """Return the layers with products in the order of the definition.
+
+    Their operations add up to those of :func:`summarize` for this phase.
+    """
+    if phase == "training":
+        parts = _training_parts(model, preset, batch)
+    elif phase == "generation":
+        parts = _parts(*_decoding(model, preset, batch))
+    else:
+        arrays = {
+            spec.name: traced_input(spec) for spec in model.inputs(model.sizes(preset), batch)
+        }
         tracer = Tracer()
-        logits = generation.logits(tracer, sizes, TracedArray(dimensions, index=True))
-        last = np.arange(length) >= length - tokens
-        return tracer, _needed(tracer, {logits: logits.whole() & last})
+        outputs = model.forward(tracer, model.sizes(preset), arrays)
+        needed = _needed(tracer, {array: array.whole() for array in outputs.values()})
+        parts = _parts(tracer, needed)
+    counts: dict[tuple[str, str], int] = {}
+    for layer, operations in parts:
+        if operations:
+            counts[layer] = counts.get(layer, 0) + operations
+    return tuple(LayerOperations(*layer, operations) for layer, operations in counts.items())
 
-    count = generation.count(sizes)
-    _, needed = needed_for(time.size + count - 1, count)
-    return _forward(needed), count * 4 * sum(_read(*needed_for(1, 1)).values())
+
+_Parts = list[tuple[tuple[str, str], int]]  # (name and kind of a layer, operations)
+
+
+def _parts(tracer: Tracer, needed: Needed) -> _Parts:
+    """The operations of the needed rows of each product."""
+    return [
+        (_layer_of(tracer, array.product), array.product.operations(needed[array]))
+        for array in tracer.arrays
+        if array in needed and array.product is not None
+    ]
+
+
+def _training_parts(model: Model, preset: str, batch: int) -> _Parts:
+    """The operations of each product in a training step. Objectives share what is unchanged."""
+    sizes = model.sizes(preset)
+    arrays = {spec.name: traced_input(spec) for spec in model.inputs(sizes, batch)}
+    steps = _steps(model, sizes, arrays)
+    largest = max(steps, key=lambda step: step.unchanged)
+    return [
+        (_layer_of(step.tracer, array.product), step.operations(array, unchanged=step is largest))
+        for step in steps
+        for array in step.tracer.arrays
+        if array.product is not None
+    ]
+
+
+def _layer_of(tracer: Tracer, product: Product) -> tuple[str, str]:
+    """The name and the kind of the layer to which a product belongs."""
+    for factor in product.factors:
+        if isinstance(factor, str):
+            image = len(tracer.parameters[factor].dimensions) == 4
+            return factor.rpartition("/")[0], "convolution" if image else "product"
+    return ATTENTION, "product"

@@ -32,6 +32,11 @@ SHARED = {
     "on_keras": set(),
     "on_tensorflow": {"tensorflow"},
     "on_torch": {"torch"},
+    "profiled_jax": {"jax"},
+    "profiled_tensorflow": {"tensorflow"},
+    "profiled_torch": {"torch"},
+    "profiled_xla": set(),
+    "profiles": set(),
     "with_optax": {"jax", "optax"},
 }
 FRAMEWORKS = set().union(*PACKAGES.values()) - {"reference", "scipy"}

@@ -87,6 +87,14 @@ class KerasAdapter(OnKeras):
         """Return the backend's count of traces; None where Keras compiles nothing by default."""
         return self.compiled
 
+    def counts(self):
+        """Return the backend's counts; where Keras counts its traces itself, their number."""
+        return {} if self.compiled is None else {"traces of the step": self.compiled}
+
+    def profile(self, run, folder):
+        """Run the steps under the profiler of the backend."""
+        return self.process.profile(run, folder)
+
     def device_memory(self):
         """Return the peak of the backend's allocator."""
         return self.process.device_memory()

@@ -16,6 +16,10 @@ class OnJax(KerasAdapter):
         """Return JAX's own count."""
         return self.process.compilations()
 
+    def counts(self):
+        """Return JAX's own counts."""
+        return self.process.counts()
+
     def has_gpu(self):
         """Whether JAX places its work on a GPU."""
         return jax.default_backend() == "gpu"

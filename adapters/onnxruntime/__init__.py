@@ -17,6 +17,11 @@ from levelfield.adapters.on_exported import OnExported
 PROVIDERS = ["CPUExecutionProvider"]
 # Operators with which dynamic quantisation replaces products.
 QUANTIZED = {"MatMulInteger", "ConvInteger", "DynamicQuantizeLSTM"}
+# Types of operators by what their time goes to; those of any other type compute.
+PRODUCTS = ("MatMul", "Gemm", "Attention", "LSTM", "GRU", "RNN", "Einsum")
+LAYOUTS = ("Transpose", "Reorder", "Pad")
+COPIES = ("Concat", "Split", "Slice", "Expand", "Tile", "Memcpy", "ScatterND")
+DISPATCHED = ("Shape", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Constant")
 
 
 def quantized(proto):
@@ -28,6 +33,18 @@ def quantized(proto):
     if QUANTIZED.isdisjoint(node.op_type for node in model.graph.node):
         raise Unsupported("dynamic quantisation leaves this model as it is")
     return model
+
+
+def category(name, callers):
+    """Return what the time of an event of a session goes to."""
+    kind, space, _ = name.partition(" ")
+    if not space or kind in DISPATCHED:
+        return "dispatch"
+    if "Conv" in kind:
+        return "convolution"
+    words = {"product": PRODUCTS, "layout": LAYOUTS, "copy": COPIES}
+    kinds = [one for one, names in words.items() if any(name in kind for name in names)]
+    return kinds[0] if kinds else "computation"
 
 
 class Adapter(OnExported):
@@ -86,3 +103,33 @@ class Adapter(OnExported):
     def to_numpy(self, value):
         """Convert to NumPy, also from values of the runtime."""
         return value if isinstance(value, np.ndarray) else value.numpy()
+
+    def profile(self, run, folder):
+        """Run the steps in sessions that profile themselves, the first time to warm up.
+
+        https://onnxruntime.ai/docs/performance/tune-performance/profiling-tools.html, read
+        2026-11-28
+        """
+        # Imported here because the import of an adapter is timed.
+        from levelfield.adapters.profiles import chrome_events, compressed, operators
+
+        phases, self.programs = list(self.programs), {}
+        self.options.enable_profiling = True
+        self.options.profile_file_prefix = os.path.join(folder, "session")
+        for phase in phases:
+            self.compile(phase)
+        run()
+        run()
+        (path,) = [self.programs[phase][0].end_profiling() for phase in phases]
+        events = chrome_events(path)
+        runs = [event["ts"] for event in events if event["name"] == "model_run"]
+        begin = runs[len(runs) // 2]  # that of the first step of the second time
+        for event in events:
+            if event["cat"] == "Node":
+                event["name"] = event["args"]["op_name"] + " " + event["name"]
+        trace = compressed(path, folder)
+        return {
+            "profiler": "ONNX Runtime's profiler",
+            "trace": trace,
+            "operators": operators(events, category, begin),
+        }

@@ -129,6 +129,11 @@ class CoreAdapter(OnTensorFlow):
         functions = self.forward, self.losses_and_gradients, self.step, self.decode
         return sum(function.experimental_get_tracing_count() for function in functions)
 
+    def counts(self):
+        """Return the same count by name."""
+        traces = self.compilations()
+        return {} if traces is None else {"traces of tf.function": traces}
+
     def _forward(self, inputs):
         if self.case.state:
             return self.model(**inputs, training=False)

@@ -150,6 +150,21 @@ class Adapter(OnTorch):
         """Return Dynamo's own count of compiled frames; None where Dynamo is not used."""
         return torch._dynamo.utils.counters["frames"]["total"] if self.compiled else None
 
+    def counts(self):
+        """Return Dynamo's own counts."""
+        return super().counts() if self.compiled else {}
+
+    def profile(self, run, folder):
+        """Run the steps under torch.profiler, with the kernels that Inductor wrote by name.
+
+        https://docs.pytorch.org/tutorials/intermediate/inductor_debug_cpu.html, read 2026-11-28
+        """
+        if self.compiled and self.device == "cpu":
+            torch._inductor.config.cpp.enable_kernel_profile = True
+            self.load(self.module, self.case)
+            run()
+        return super().profile(run, folder)
+
     def load(self, module, case):
         """Build the module and copy the parameters into it under its own names."""
         torch.compiler.reset()  # caches of the former module would count as recompilation

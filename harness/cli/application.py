@@ -16,6 +16,7 @@ from levelfield.harness.cli import (
     compare,
     doctor,
     env,
+    explain,
     export,
     history,
     list,
@@ -47,6 +48,7 @@ app.command("run")(run.run_command)
 app.command("report")(report.report_command)
 app.command("plot")(plot.plot_command)
 app.command("advise")(advise.advise_command)
+app.command("explain")(explain.explain_command)
 app.command("export")(export.export_command)
 app.command("compare")(compare.compare_command)
 app.command("history")(history.history_command)

@@ -37,6 +37,7 @@ from levelfield.harness.proof.replies import (
     LearnReply,
     LoadReply,
     MemoryReply,
+    ProfileReply,
     SlotReply,
     StepsReply,
     WarmUpReply,
@@ -314,6 +315,23 @@ class Worker:
                 "failed", f"its outputs on the test data are not {len(shapes)} arrays of {specs}"
             )
         return reply.train_losses, outputs
+
+    def profile(self, cell: Cell, steps: int, folder: Path) -> ProfileReply:
+        """Run untimed steps under the framework's own profiler, which puts its trace in ``folder``.
+
+        The folder is made empty. The adapter may load and compile again.
+        """
+        remove(folder)
+        make_folder(folder)
+        limits = self.limits
+        return self._ask(
+            ProfileReply,
+            cell,
+            limits.load_seconds + 2 * limits.compile_seconds + 3 * limits.step_seconds,
+            phase=cell.phase,
+            steps=steps,
+            folder=str(folder),
+        )
 
     def memory(self) -> MemoryReply:
         """Return the peak memory since the last call, and begin again."""

@@ -123,13 +123,7 @@ def reopened(
     packages that have changed since.
     """
     try:
-        text = dict(run.description["suite"])
-        text["effort"], text["limits"] = Effort(**text["effort"]), Limits(**text["limits"])
-        values: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in text.items()
-        }
-        suite = Suite(**values)
-        cells = [Cell(**cell) for cell in run.description["cells"]]
+        suite, cells = _suite_and_cells(run)
         arms = dict.fromkeys(cell.arm for cell in cells)
         locks = {arm: run.description["locks"][arm]["hash"] for arm in arms}
         locked = {arm: tuple(run.description["locks"][arm]["lock"]) for arm in arms}
@@ -180,6 +174,47 @@ def _refuse_other_cores(run: store.Run, suite: Suite) -> None:
             f" {locks.named(now)} alone; one run cannot mix cores; type: taskset --cpu-list"
             f" {listed} {run.resume_command}; or {_start_anew(suite)}"
         )
+
+
+def _suite_and_cells(run: store.Run) -> tuple[Suite, list[Cell]]:
+    """Return what run.json says. Raises KeyError, TypeError or ValueError if it does not."""
+    text = dict(run.description["suite"])
+    text["effort"], text["limits"] = Effort(**text["effort"]), Limits(**text["limits"])
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in text.items()}
+    return Suite(**values), [Cell(**cell) for cell in run.description["cells"]]
+
+
+def recorded(run: store.Run) -> tuple[Suite, list[Cell]]:
+    """Return the suite and the cells of a run, whatever machine it is from; add its models.
+
+    Raises BadInput for a run of models that are not known here or have changed.
+    """
+    try:
+        suite, cells = _suite_and_cells(run)
+        models = {n: dict(identity) for n, identity in run.description.get("models", {}).items()}
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(
+            f"{run.path / 'run.json'} cannot be used: {error!r}; run it again"
+        ) from error
+    _add_models(run, suite, models)
+    _refuse_unknown(run, suite, cells)
+    return suite, cells
+
+
+def changes_since(run: store.Run, arms: Sequence[str]) -> list[str]:
+    """Say what differs from when a run was made: the machine, and the adapters of arms."""
+    description, changes = run.description, []
+    machine = description.get("machine")
+    if isinstance(machine, dict) and (words := difference(machine, describe_machine())):
+        changes.append(f"this is not the machine of the run ({'; '.join(words)})")
+    frameworks = {get_arm(arm).framework.name: get_arm(arm).framework for arm in arms}
+    for name, framework in frameworks.items():
+        before, now = description.get("adapters", {}).get(name), framework.identity()
+        if before != now:
+            changes.append(
+                f"the adapter {name} is not that of the run ({_difference(before, now)})"
+            )
+    return [clean(change) for change in changes]
 
 
 def _add_models(run: store.Run, suite: Suite, began: Mapping[str, Mapping[str, str]]) -> None:

@@ -37,7 +37,9 @@ from levelfield.harness.records.kinds import ProcessRecord
 from levelfield.harness.records.store import Run
 from levelfield.reference.registry import outside, outside_variables
 
-UNTIMED = frozenset({"gate", "memory"})  # purposes of processes of which no time is published
+UNTIMED = frozenset(
+    {"gate", "memory", "profile"}
+)  # purposes of processes of which no time is published
 PADDING_BYTES = 4096  # most padding of the environment, which shifts where the stack begins
 
 
@@ -89,7 +91,7 @@ class Workers:
         number, in_hand = self.processes, InHand(self.run.path, self.turns.number)
         self._refuse_changed(arm)
         # A worker is given no folder that holds files of another arm or lies next to such files.
-        scratch = self.scratch / "arms" / f"{_file_name(arm.name)}-{cell.threads}"
+        scratch = self.scratch / "arms" / f"{file_name_of(arm.name)}-{cell.threads}"
         cache = scratch / "cache"
         self._check_untouched(cache, arm.name)
         make_folder(cache)
@@ -176,7 +178,7 @@ class Workers:
                 arm.framework.package.split(".")[0]: arm.framework.root,
                 **{models.package: models.folder for models in outside()},
             },
-            log=self.run.path / "logs" / f"{number:04d}-{_file_name(arm.name)}.log",
+            log=self.run.path / "logs" / f"{number:04d}-{file_name_of(arm.name)}.log",
             memory_limit_bytes=memory_limit_bytes(self.limits.memory_gib),
         )
 
@@ -264,7 +266,7 @@ class Workers:
         self._left[cache] = cache_state(cache)
 
 
-def _file_name(arm: str) -> str:
+def file_name_of(arm: str) -> str:
     """An arm's name in letters that every file system accepts; no two arms share a file name.
 
     A colon becomes "_". Any other letter that is not plain becomes its code between two "+".

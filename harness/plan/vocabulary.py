@@ -7,6 +7,7 @@ __all__ = [
     "FENCED",
     "MEMORY_STAGES",
     "NUMERICS",
+    "OPERATOR_CATEGORIES",
     "PHASES",
     "PRESETS",
     "PROFILES",
@@ -18,6 +19,11 @@ __all__ = [
 STATISTICS = ("throughput", "latency")
 FENCED = ("latency", "first_token")  # kinds of slices with a fence after every step
 MEMORY_STAGES = ("interpreter", "import", "build", "compile", "first_step", "steady")
+# The categories of operators; levelfield.adapters.profiles has the same words. The first three are
+# kernels.
+OPERATOR_CATEGORIES = (
+    *("product", "convolution", "computation", "layout", "copy", "dispatch", "compilation"),
+)
 PROFILES = ("default", "tuned")
 NUMERICS = ("float32", "int8")  # levelfield.harness.proof.tolerances has a row for each
 DEVICES = ("cpu", "cuda")

@@ -212,6 +212,11 @@ class Cases:
             )
         return self._doubled[key]
 
+    def drawn(self, cell: Cell) -> CaseFile:
+        """Return a case of the cell's own batch, which is neither solved nor judged."""
+        key = (cell.model, cell.preset, cell.batch)
+        return self._file("drawn", key, lambda: draw_case(*key[:2], self.suite.seed, batch=key[2]))
+
     def lesson(self, cell: Cell, seed: int) -> tuple[CaseFile, Lesson] | str:
         """Return a lesson, or a text that says why no data fit the model."""
         key = (cell.model, cell.preset, cell.batch, seed)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import lzma
 import os
+import re
 import stat
 import struct
 import tokenize
@@ -27,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levelfield.harness.errors import WorkerFailure, cause_of
-from levelfield.harness.plan.vocabulary import FENCED
+from levelfield.harness.plan.vocabulary import FENCED, OPERATOR_CATEGORIES
 
 # The largest honest reply lists the seconds of each step of a latency slice: a slice of 10 s with
 # the shortest steps that are timed (20 us) takes 6 MB.
@@ -41,6 +42,9 @@ REASON_CHARACTERS = 600
 NUMBERS = "fiu"
 ENTRY_BYTES = 2048  # most bytes of an array's name and header in a file of arrays
 NAME_CHARACTERS = 300  # most characters of an array's name
+# Of a profile. Its figures come from two clocks, so that their sum may exceed the whole a little.
+MOST_OPERATORS, MOST_COUNTS, OPERATOR_CHARACTERS = 250, 16, 200
+TWO_CLOCKS_SHARE, TWO_CLOCKS_SECONDS = 0.05, 0.001
 SHOWN_CHARACTERS = 60  # most characters of a wrong value in a reason
 FAILURES = ("failed", "out-of-memory", "unsupported")
 
@@ -115,6 +119,28 @@ DESCRIPTION = Kind(
 )
 
 
+SHORT_TEXT = Kind(
+    "a text", lambda value: isinstance(value, str), lambda value: cut(value, OPERATOR_CHARACTERS)
+)
+CATEGORY = Kind(
+    f"one of {', '.join(OPERATOR_CATEGORIES)}",
+    lambda value: isinstance(value, str) and value in OPERATOR_CATEGORIES,
+)
+FILE_NAME = Kind(
+    "the name of a file without a folder",
+    lambda value: isinstance(value, str) and re.fullmatch(r"\w[\w.-]{0,99}", value) is not None,
+)
+COUNTS = Kind(
+    f"an object of at most {MOST_COUNTS} whole numbers",
+    lambda value: (
+        isinstance(value, dict)
+        and len(value) <= MOST_COUNTS
+        and all(map(WHOLE.fits, value.values()))
+    ),
+    lambda value: {cut(name, OPERATOR_CHARACTERS): count for name, count in value.items()},
+)
+
+
 @dataclass(frozen=True)
 class Reply:
     """The reply to the request ``do``. The annotation of a field has the kind of its JSON value.
@@ -126,6 +152,7 @@ class Reply:
 
 
 AnyReply = TypeVar("AnyReply", bound=Reply)
+_Shape = TypeVar("_Shape")
 
 
 @dataclass(frozen=True)
@@ -304,6 +331,31 @@ class MemoryReply(Reply):
     device: Annotated[DeviceMemory | None, optional(object_of(DeviceMemory))]
 
 
+@dataclass(frozen=True)
+class Operator:
+    """An operator in all profiled steps: ``levelfield.adapters.profiles.operators``."""
+
+    name: Annotated[str, SHORT_TEXT]
+    within: Annotated[str, SHORT_TEXT]
+    category: Annotated[str, CATEGORY]
+    calls: Annotated[float, AMOUNT]
+    seconds: Annotated[float, AMOUNT]
+
+
+@dataclass(frozen=True)
+class ProfileReply(Reply):
+    """Steps under the framework's own profiler, if the adapter offers one."""
+
+    do = "profile"
+    plain_seconds: Annotated[float, POSITIVE]
+    profiled_seconds: Annotated[float | None, optional(POSITIVE)]
+    counts: Annotated[Mapping[str, int], COUNTS]
+    new_counts: Annotated[Mapping[str, int], COUNTS]
+    profiler: Annotated[str | None, optional(SHORT_TEXT)]
+    trace: Annotated[str | None, optional(FILE_NAME)]
+    operators: Annotated[tuple[Operator, ...], list_of(object_of(Operator))]
+
+
 def parsed(kind: type[AnyReply], request: Mapping[str, Any], line: bytes) -> AnyReply:
     """Return a reply of this kind from ``line``, the JSON as received.
 
@@ -328,6 +380,8 @@ def parsed(kind: type[AnyReply], request: Mapping[str, Any], line: bytes) -> Any
     if isinstance(reply, LearnReply) and len(reply.train_losses) != request["epochs"]:
         count = len(reply.train_losses)
         raise Nonsense(do, f"has the losses of {count} epochs", f"those of {request['epochs']}")
+    if isinstance(reply, ProfileReply):
+        _check_profile(reply)
     return reply
 
 
@@ -379,6 +433,16 @@ def _made(shape: type, content: Mapping[str, Any]) -> Any:
     return shape(**{name: kinds[name].convert(value) for name, value in content.items()})
 
 
+def object_from(shape: type[_Shape], content: Any) -> _Shape:
+    """Return the dataclass of a JSON value, checked like a reply. Raises ValueError."""
+    if not isinstance(content, dict):
+        raise ValueError(f"it is {shown(content)}; expected one JSON object")
+    if misfit := _misfit(content, shape):
+        raise ValueError("it {}; expected {}".format(*misfit))
+    made: _Shape = _made(shape, content)
+    return made
+
+
 def _check_slices(request: Mapping[str, Any], slices: Mapping[str, Slice]) -> None:
     """Require a slice of each requested kind, with the seconds of each step that was fenced."""
     kinds, steps = list(request["kinds"]), request["steps"]
@@ -388,6 +452,19 @@ def _check_slices(request: Mapping[str, Any], slices: Mapping[str, Slice]) -> No
         count, expected = len(slices[kind].step_seconds or ()), steps if kind in FENCED else 0
         if count != expected:
             raise Nonsense("slot", f"has the seconds of {count} steps", f"those of {expected}")
+
+
+def _check_profile(reply: ProfileReply) -> None:
+    """Require that operators take no more than all steps, and that a profiler profiled them."""
+    if len(reply.operators) > MOST_OPERATORS:
+        raise Nonsense("profile", f"has {len(reply.operators)} operators", f"{MOST_OPERATORS}")
+    if (reply.profiler is None) != (reply.profiled_seconds is None):
+        raise Nonsense("profile", "has half of a profile", "a profiler with its seconds")
+    seconds = sum(operator.seconds for operator in reply.operators)
+    whole = reply.profiled_seconds or 0.0
+    if seconds > whole * (1 + TWO_CLOCKS_SHARE) + TWO_CLOCKS_SECONDS:
+        words = f"has operators of {seconds:.3g} s in steps of {whole:.3g} s"
+        raise Nonsense("profile", words, "operators that take no more than the steps")
 
 
 def described(values: Mapping[str, Any]) -> dict[str, str | float | None]:

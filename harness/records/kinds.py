@@ -126,8 +126,8 @@ class ProcessRecord(Record):
     arm: Annotated[str, "framework:mode"]
     purpose: Annotated[
         str,
-        "qualification, memory, gate; resident, sequential or audit block",
-        OneOf(("qualification", "memory", "gate", "energy", *Residency.words)),
+        "qualification, memory, gate, profile; resident, sequential or audit block",
+        OneOf(("qualification", "memory", "gate", "profile", "energy", *Residency.words)),
     ]
     interpreter: Annotated[str, "the Python that ran"]
     how: Annotated[str, "how it was found: given, sealed, running or found"]

@@ -392,6 +392,36 @@ class Server:
         self.adapter.wait(self.adapter.repeat(self._step(phase), steps))
         return {}
 
+    def do_profile(self, phase, steps, folder):
+        """Run untimed steps, then as many under the framework's own profiler.
+
+        "plain_seconds" and "profiled_seconds": seconds of a slice of ``steps`` steps without and
+        with the profiler. "counts": those of compilation before the slices; "new_counts": what the
+        profiled steps added. The adapter puts its trace into ``folder``. Where it offers no
+        profiler, "profiler", "profiled_seconds" and "trace" are null.
+        """
+        from levelfield.harness.worker.measure import throughput_slice
+
+        step, counts, seconds, new_counts = self._step(phase), self.adapter.counts(), [], {}
+
+        def run():
+            before = self.adapter.counts()
+            seconds.append(throughput_slice(self.adapter, step, steps))
+            for name, count in self.adapter.counts().items():
+                new_counts[name] = count - before.get(name, 0)
+
+        plain_seconds = throughput_slice(self.adapter, step, steps)
+        profile = self.adapter.profile(run, folder) or {}
+        return {
+            "plain_seconds": plain_seconds,
+            "profiled_seconds": seconds[-1] if profile else None,
+            "counts": counts,
+            "new_counts": new_counts,
+            "profiler": profile.get("profiler"),
+            "trace": profile.get("trace"),
+            "operators": profile.get("operators", []),
+        }
+
     def do_learn(self, epochs, train_sets, test_sets, path):
         """In every epoch, train on the case's next sets, one step each, then infer the test sets.
 

@@ -19,7 +19,7 @@ from levelfield.harness.engine.workers import (
     ForeignFiles,
     StartFailure,
     Workers,
-    _file_name,
+    file_name_of,
 )
 from levelfield.harness.errors import WorkerFailure
 from levelfield.harness.machine.resources import cache_entries, make_own_folders
@@ -133,7 +133,7 @@ def test_a_cache_that_another_program_wrote_into_is_emptied(workers: Workers) ->
 
 
 def test_a_cache_that_another_arm_filled_beforehand_is_emptied(workers: Workers) -> None:
-    cache = workers.scratch / "arms" / f"{_file_name(CELL.arm)}-1" / "cache"
+    cache = workers.scratch / "arms" / f"{file_name_of(CELL.arm)}-1" / "cache"
     cache.mkdir(parents=True)
     (cache / "foreign").write_text("x")
     with (
@@ -189,6 +189,6 @@ def test_no_two_arms_share_a_folder() -> None:
         *("a:b-c", "a-b:c", "a:b_c", "a_b:c"),
         *("torch:eager-2", "torch:eager#2", "torch:eager#+2%", "torch@2.1:eager", "torch:eager@2"),
     ]
-    assert len({_file_name(arm) for arm in arms}) == len(arms)
-    assert _file_name("torch@2.8.0:eager") == "torch@2.8.0_eager"
-    assert not set("".join(map(_file_name, arms))) & set(":#%/ ")
+    assert len({file_name_of(arm) for arm in arms}) == len(arms)
+    assert file_name_of("torch@2.8.0:eager") == "torch@2.8.0_eager"
+    assert not set("".join(map(file_name_of, arms))) & set(":#%/ ")
