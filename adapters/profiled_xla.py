@@ -20,6 +20,8 @@ HLO_MOVES = frozenset(
     )
 )
 HLO_FILLS = frozenset(("bitcast", "broadcast", "reshape"))  # alone they write constants
+# Opcodes by which a fusion that moves data computes where to.
+HLO_INDEXING = frozenset(("add", "and", "clamp", "compare", "convert", "select", "subtract"))
 HLO_REORDERS = ("transpose", "reverse", "pad")
 HLO_FREE = frozenset(("parameter", "constant", "tuple", "get-tuple-element", "iota"))
 HLO_CONTROL = ("while", "call", "conditional", "async-start", "async-done")
@@ -58,7 +60,11 @@ class Program:
         if opcode == "custom-call":
             return "product" if any(word in line for word in HLO_PRODUCT_TARGETS) else "computation"
         called = HLO_CALLED.search(line) if opcode == "fusion" else None
-        return category_of(self.opcodes.get(called.group(1), {opcode}) if called else {opcode})
+        opcodes = self.opcodes.get(called.group(1), {opcode}) if called else {opcode}
+        by_name = category_by_name(name)
+        if by_name in ("layout", "copy") and opcodes <= HLO_MOVES | HLO_INDEXING:
+            return by_name  # what is computed are places
+        return category_of(opcodes)
 
     def source(self, name):
         """Return the operation from which an instruction was compiled, such as "jvp/dot_general".

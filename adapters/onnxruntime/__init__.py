@@ -20,8 +20,8 @@ QUANTIZED = {"MatMulInteger", "ConvInteger", "DynamicQuantizeLSTM"}
 # Types of operators by what their time goes to; those of any other type compute.
 PRODUCTS = ("MatMul", "Gemm", "Attention", "LSTM", "GRU", "RNN", "Einsum")
 LAYOUTS = ("Transpose", "Reorder", "Pad")
-COPIES = ("Concat", "Split", "Slice", "Expand", "Tile", "Memcpy", "ScatterND")
-DISPATCHED = ("Shape", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Constant")
+COPIES = ("Concat", "Split", "Slice", "Expand", "Identity", "Tile", "Memcpy", "ScatterND")
+DISPATCHED = ("Shape", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Constant")
 
 
 def quantized(proto):
@@ -35,10 +35,9 @@ def quantized(proto):
     return model
 
 
-def category(name, callers):
-    """Return what the time of an event of a session goes to."""
-    kind, space, _ = name.partition(" ")
-    if not space or kind in DISPATCHED:
+def category_of(kind):
+    """Return what the time of an operator of this type goes to."""
+    if kind in DISPATCHED:
         return "dispatch"
     if "Conv" in kind:
         return "convolution"
@@ -121,15 +120,18 @@ class Adapter(OnExported):
         run()
         run()
         (path,) = [self.programs[phase][0].end_profiling() for phase in phases]
+        self.options.enable_profiling = False
         events = chrome_events(path)
         runs = [event["ts"] for event in events if event["name"] == "model_run"]
         begin = runs[len(runs) // 2]  # that of the first step of the second time
         for event in events:
             if event["cat"] == "Node":
-                event["name"] = event["args"]["op_name"] + " " + event["name"]
+                event["within"] = event["name"].replace("_kernel_time", "")
+                event["name"] = event["args"]["op_name"]
+                event["category"] = category_of(event["name"])
         trace = compressed(path, folder)
         return {
             "profiler": "ONNX Runtime's profiler",
             "trace": trace,
-            "operators": operators(events, category, begin),
+            "operators": operators(events, lambda name, callers: "dispatch", begin),
         }

@@ -49,11 +49,12 @@ CATEGORY_WORDS = {
     "dispatch": "dispatch",
     "compilation": "compilation",
 }
-UNATTRIBUTED = "no operator"
+UNATTRIBUTED = "no operator (Python or waiting)"
 PRODUCT_CATEGORIES = ("product", "convolution")
 SMALL_SHARE = 0.05  # of a step: a smaller gap of two profiles is none to explain
 NAMED_SHARE = 0.1  # of the gap: a smaller part of it is not named
 NAMED_OPERATORS = 3
+DISTURBANCE = 0.01  # of a step; less is not said of a profiler
 OTHER_SPEED = 1.25  # times as long or as short as in the run: another machine, or a busy one
 LONG_TEXT = Kind(
     "a text", lambda value: isinstance(value, str), lambda value: cut(value, SENTENCE_CHARACTERS)
@@ -211,35 +212,57 @@ def read_explanation(path: Path) -> Explanation:
 
 @dataclass(frozen=True)
 class CategoryRow:
-    """A row of the table by category: seconds per step of both arms, in their order."""
-
-    name: str
-    seconds: tuple[float | None, float | None]
-
-
-def by_category(explanation: Explanation) -> list[CategoryRow]:
-    """Return the categories in which an arm spends time, what no operator has, and the step.
+    """A row of the table by category: seconds per step of the slower and of the faster arm.
 
     Seconds are None for an arm without a profile.
     """
+
+    name: str
+    slower: float | None
+    faster: float | None
+
+
+def by_category(explanation: Explanation) -> list[CategoryRow]:
+    """Return the categories in which an arm spends time, what no operator has, and the step."""
+    both = (explanation.slower, explanation.faster)
     rows = []
     for category in (*OPERATOR_CATEGORIES, UNATTRIBUTED):
-        first, second = (
-            one.seconds_of(category) if one.profiled_seconds else None for one in explanation.arms
-        )
-        if first or second:
-            rows.append(CategoryRow(CATEGORY_WORDS.get(category, category), (first, second)))
-    first, second = (one.profiled_seconds for one in explanation.arms)
-    return [*rows, CategoryRow("profiled step", (first, second))]
+        seconds = [one.seconds_of(category) if one.profiled_seconds else None for one in both]
+        if any(seconds):
+            rows.append(CategoryRow(CATEGORY_WORDS.get(category, category), *seconds))
+    return [*rows, CategoryRow("profiled step", *(one.profiled_seconds for one in both))]
 
 
-def product_rates(explanation: Explanation) -> tuple[float | None, float | None]:
-    """Return the operations per second of both arms in their products and convolutions."""
-    rates = []
-    for one in explanation.arms:
-        seconds = sum(map(one.seconds_of, PRODUCT_CATEGORIES))
-        rates.append(explanation.operations / seconds if seconds else None)
-    return rates[0], rates[1]
+@dataclass(frozen=True)
+class KindRow:
+    """Matrix operations of one kind in a step, and the seconds of both arms in such operators."""
+
+    name: str
+    operations: int
+    slower: float | None
+    faster: float | None
+
+
+def by_kind(explanation: Explanation) -> list[KindRow]:
+    """Join the layers of the definition with the operators of both arms, by kind.
+
+    Profilers do not know the layers. A convolution that an arm computes as a product counts as a
+    convolution in the definition and as a product in the arm.
+    """
+    both = (explanation.slower, explanation.faster)
+    rows = []
+    for kind in PRODUCT_CATEGORIES:
+        operations = sum(one.operations for one in explanation.layers if one.kind == kind)
+        seconds = [one.seconds_of(kind) or None for one in both]
+        if operations or any(seconds):
+            rows.append(KindRow(CATEGORY_WORDS[kind], operations, *seconds))
+    return rows
+
+
+def product_rate(explanation: Explanation, one: ExplainedArm) -> float | None:
+    """Return the operations per second of an arm in its products and convolutions."""
+    seconds = sum(map(one.seconds_of, PRODUCT_CATEGORIES))
+    return explanation.operations / seconds if seconds else None
 
 
 # ---- sentences ---------------------------------------------------------------------------------
@@ -295,7 +318,7 @@ def _where(explanation: Explanation) -> str:
 
 
 def _word(category: str) -> str:
-    return "no operator at all" if category == UNATTRIBUTED else CATEGORY_WORDS[category]
+    return CATEGORY_WORDS.get(category, category)
 
 
 def _part(part: tuple[str, float], gap: float) -> str:
@@ -315,14 +338,15 @@ def _operators(explanation: Explanation) -> str:
     text = "No operator is known"
     if parts:
         text = f"By their seconds per step, the longest operators are: {'; '.join(parts)}"
-    rates = dict(
-        zip([one.arm for one in explanation.arms], product_rates(explanation), strict=True)
-    )
-    if explanation.operations and all(rates.values()):
-        speeds = _listed([f"{figure((rate or 0) / 1e9)} ({arm})" for arm, rate in rates.items()])
+    rates = [
+        f"{figure(rate / 1e9)} ({one.arm})"
+        for one in (explanation.slower, explanation.faster)
+        if (rate := product_rate(explanation, one))
+    ]
+    if explanation.operations and rates:
         text += (
             f"; the products of the definition, {figure(explanation.operations / 1e6)} MFLOP a"
-            f" step, run at {speeds} GFLOP/s"
+            f" step, run at {_listed(rates)} GFLOP/s"
         )
     return text + "."
 
@@ -359,9 +383,9 @@ def _unknown(explanation: Explanation) -> str:
 
 
 def _disturbance(share: float) -> str:
-    if abs(share) < 0.01:
-        return "no longer"
-    return f"{percent(abs(share))} {'longer' if share > 0 else 'shorter'}"
+    if share < DISTURBANCE:
+        return "does not make it noticeably longer"
+    return f"makes it {percent(share)} longer"
 
 
 def _counts(one: ExplainedArm) -> str:

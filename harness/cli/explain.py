@@ -238,6 +238,7 @@ def _folder(run: Path, output: Path | None) -> Path:
 def _show(explanation: Explanation, path: Path, console: Console) -> None:
     from levelfield.harness.analysis.explanation import sentences
 
+    both = (explanation.slower, explanation.faster)
     console.print(f"{explanation.title}, {explanation.details}", style="bold")
     for sentence in sentences(explanation):
         console.print()
@@ -245,7 +246,8 @@ def _show(explanation: Explanation, path: Path, console: Console) -> None:
     for table in (
         _steps_table(explanation),
         _category_table(explanation),
-        *(_operator_table(one) for one in explanation.arms if one.operators),
+        *(_operator_table(one) for one in both if one.operators),
+        _kind_table(explanation),
         _layer_table(explanation),
     ):
         console.print()
@@ -271,7 +273,7 @@ def _steps_table(explanation: Explanation) -> TextTable:
             _ms(one.profiled_seconds),
             one.profiler or "none",
         )
-        for one in explanation.arms
+        for one in (explanation.slower, explanation.faster)
     ]
     columns = {"arm": "name", "in the run": "number", "its interval": "number"}
     columns |= {"here": "number", "profiled": "number", "profiler": "name"}
@@ -287,13 +289,13 @@ def _ms(seconds: float | None) -> str:
 def _category_table(explanation: Explanation) -> TextTable:
     from levelfield.harness.analysis.explanation import by_category
 
-    first, second = (one.arm for one in explanation.arms)
     rows = []
     for row in by_category(explanation):
-        one, other = row.seconds
-        gap = None if one is None or other is None else one - other
-        rows.append((row.name, _ms(one), _ms(other), _ms(gap)))
-    columns = {"time goes to": "name", first: "number", second: "number", "difference": "number"}
+        known = row.slower is not None and row.faster is not None
+        gap = (row.slower or 0.0) - (row.faster or 0.0) if known else None
+        rows.append((row.name, _ms(row.slower), _ms(row.faster), _ms(gap)))
+    columns = {"time goes to": "name", explanation.slower.arm: "number"}
+    columns |= {explanation.faster.arm: "number", "gap": "number"}
     return TextTable(columns, rows, "Milliseconds of a profiled step, by category")
 
 
@@ -325,28 +327,48 @@ def _shortened(text: str) -> str:
     return f"{text[:half]}..{text[-half:]}"
 
 
+def _kind_table(explanation: Explanation) -> TextTable:
+    """Return the definition's operations by kind with the time and the rate of both arms."""
+    from levelfield.harness.analysis.explanation import by_kind, figure
+
+    best = explanation.product_per_second
+    rows = []
+    for row in by_kind(explanation):
+        cells = [row.name, figure(row.operations / 1e6)]
+        for seconds in (row.slower, row.faster):
+            rate = row.operations / seconds / 1e9 if seconds and row.operations else None
+            cells += [_ms(seconds), "-" if rate is None else figure(rate)]
+        rows.append((*cells, _ms(row.operations / best) if best else "-"))
+    columns = {"kind": "name", "MFLOP": "number"}
+    for one in (explanation.slower, explanation.faster):
+        columns |= {f"{one.arm}\nms": "number", f"{one.arm}\nGFLOP/s": "number"}
+    columns["at best, ms"] = "number"
+    return TextTable(
+        columns, rows, "Matrix operations of a step, by kind; best: this run's ceiling"
+    )
+
+
 def _layer_table(explanation: Explanation) -> TextTable:
     """Return the layers of the definition, those with most operations."""
     from levelfield.harness.analysis.explanation import figure, percent
 
     layers = sorted(explanation.layers, key=lambda layer: -layer.operations)
+    parts = [(layer.name, layer.kind, layer.operations) for layer in layers[:SHOWN_LAYERS]]
+    if rest := layers[SHOWN_LAYERS:]:
+        parts.append((f"{len(rest)} more", "", sum(layer.operations for layer in rest)))
     rate = explanation.product_per_second
     rows = [
         (
-            layer.name,
-            layer.kind,
-            figure(layer.operations / 1e6),
-            percent(layer.operations / explanation.operations),
-            _ms(layer.operations / rate) if rate else "-",
+            name,
+            kind,
+            figure(operations / 1e6),
+            percent(operations / explanation.operations),
+            _ms(operations / rate) if rate else "-",
         )
-        for layer in layers[:SHOWN_LAYERS]
+        for name, kind, operations in parts
     ]
-    rest = layers[SHOWN_LAYERS:]
-    if rest:
-        operations = sum(layer.operations for layer in rest)
-        share = percent(operations / explanation.operations)
-        at_best = _ms(operations / rate) if rate else "-"
-        rows.append((f"{len(rest)} more", "", figure(operations / 1e6), share, at_best))
-    columns = {"layer of the definition": "name", "kind": "status", "million operations": "number"}
-    columns |= {"share": "number", "ms at the machine's best rate": "number"}
-    return TextTable(columns, rows, "Matrix operations of a step")
+    columns = {"layer": "name", "kind": "status"}
+    columns |= dict.fromkeys(("MFLOP", "share", "at best, ms"), "number")
+    return TextTable(
+        columns, rows, "Layers of the definition and their matrix operations in a step"
+    )
