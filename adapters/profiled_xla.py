@@ -16,7 +16,7 @@ HLO_MOVES = frozenset(
     (
         *("bitcast", "broadcast", "concatenate", "copy", "dynamic-slice"),
         *("dynamic-update-slice", "gather", "pad", "reshape", "reverse", "slice"),
-        *("transpose"),
+        "transpose",
     )
 )
 HLO_FILLS = frozenset(("bitcast", "broadcast", "reshape"))  # alone they write constants

@@ -11,6 +11,7 @@ import functools
 import json
 import re
 import tomllib
+import typing
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,11 +25,13 @@ from levelfield.harness.advice.advice import advise
 from levelfield.harness.advice.needs import CRITERIA, PURPOSES, QUESTIONS, stated
 from levelfield.harness.advice.words import advice_text
 from levelfield.harness.analysis.comparisons import comparisons_of
+from levelfield.harness.analysis.explanation import ExplainedArm, ExplainedLayer, Explanation
 from levelfield.harness.cli.application import app
 from levelfield.harness.errors import clean
 from levelfield.harness.plan.arms import frameworks
 from levelfield.harness.plan.domains import ABOVE_0, MOST, Domain, Member, Unlimited, members_of
 from levelfield.harness.plan.suite import Effort, Limits, Suite, load_suite, suite_names
+from levelfield.harness.proof.replies import Operator
 from levelfield.harness.records import frames
 from levelfield.harness.records.columns import COLUMNS
 from levelfield.harness.report import findings, plot, write_report
@@ -113,6 +116,15 @@ def accuracy() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+# Objects of the file of an explanation, by their place in it.
+SHAPES = {
+    Explanation: "explanation",
+    ExplainedArm: "explanation: arms",
+    Operator: "explanation: arms: operators",
+    ExplainedLayer: "explanation: layers",
+}
+
+
 def columns() -> str:
     """docs/columns.md."""
     parts = [
@@ -123,6 +135,16 @@ def columns() -> str:
         rows = ["| column | dtype | meaning |", "|---|---|---|"]
         rows += [f"| `{name}` | {dtype} | {words} |" for name, (dtype, words) in described.items()]
         parts += [f"## {frame}", "\n".join(rows)]
+    parts.append(
+        "# Fields of an explanation\n\n`levelfield explain` writes this JSON object."
+        " `levelfield.harness.analysis.explanation.explanations` reads it. Its arms, layers and"
+        " operators are objects; the figures of operators are those of a step."
+    )
+    for shape, name in SHAPES.items():
+        hints = typing.get_type_hints(shape, include_extras=True)
+        rows = ["| field | meaning |", "|---|---|"]
+        rows += [f"| `{name}` | {typing.get_args(hint)[2]} |" for name, hint in hints.items()]
+        parts += [f"## {name}", "\n".join(rows)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -358,22 +358,23 @@ def _operator(row: Operator) -> str:
 
 
 def _unknown(explanation: Explanation) -> str:
-    profiled = [one for one in explanation.arms if one.profiled_seconds]
-    parts = []
-    for one in profiled:
-        whole = one.profiled_seconds or 1.0
+    both, parts = (explanation.slower, explanation.faster), []
+    for one in both:
+        whole = one.profiled_seconds
+        if whole is None:
+            continue
         parts.append(
             f"the profiler of {one.arm} attributes {percent(one.attributed_seconds / whole)} of"
-            f" the step to operators and makes it {_disturbance(whole / one.plain_seconds - 1)}"
+            f" the step to operators and {_disturbance(whole / one.plain_seconds - 1)}"
         )
-    for one in explanation.arms:
+    for one in both:
         ratio = one.plain_seconds / (one.published_seconds or one.plain_seconds)
         if not 1 / OTHER_SPEED < ratio < OTHER_SPEED:
             parts.append(
                 f"without a profiler {one.arm} takes {figure(ratio)} times as long here as in the"
                 " run"
             )
-    counted = [f"{one.arm} {_counts(one)}" for one in explanation.arms if one.counts]
+    counted = [f"{one.arm} {_counts(one)}" for one in both if one.counts]
     if counted:
         parts.append(f"compilation: {', '.join(counted)}")
     else:

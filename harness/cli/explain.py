@@ -40,6 +40,7 @@ def explain_command(
     *,
     phase: Annotated[str | None, typer.Option(help=f"{', '.join(PHASES)}.")] = None,
     batch: Annotated[int | None, typer.Option(help="Examples per step.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="Optimiser of a training.")] = None,
     comparison: Annotated[
         str | None, typer.Option(metavar="ID", help="Id of a comparison, where several match.")
     ] = None,
@@ -60,7 +61,7 @@ def explain_command(
     in which operators, and what is not known. Traces that ui.perfetto.dev opens and an explanation
     as JSON are written next to each other. Traces may hold paths of this machine.
     """
-    wanted = {"phase": phase, "batch": batch, "comparison": comparison}
+    wanted = {"phase": phase, "batch": batch, "optimizer": optimizer, "comparison": comparison}
     question = _asked(store.open_run(run), model, (first, second), wanted)
     folder = _folder(run, output)
     explanation, path = _answered(question, given_interpreters(python), steps, folder)
@@ -172,8 +173,8 @@ def _chosen(
         stated = ", ".join(f"--{name} {value}" for name, value in wanted.items() if value)
         raise BadInput(f"no comparison of {model} matches {stated}; there are {_list(having)}")
     raise BadInput(
-        f"{len(matching)} comparisons match: {_list(matching)}; choose one by --phase, --batch or"
-        f" --comparison, such as --comparison {matching[0].id}"
+        f"{len(matching)} comparisons match: {_list(matching)}; choose one by --phase, --batch,"
+        f" --optimizer or --comparison, such as --comparison {matching[0].id}"
     )
 
 

@@ -137,11 +137,12 @@ def keep_trace(path: Path, target: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise WorkerFailure("failed", f"its trace cannot be read: {error.strerror}") from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > TRACE_LIMIT_BYTES:
+        os.close(descriptor)
+        words = f"its trace is no plain file of at most {TRACE_LIMIT_BYTES} bytes"
+        raise WorkerFailure("failed", words)
     with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > TRACE_LIMIT_BYTES:
-            words = f"its trace is no plain file of at most {TRACE_LIMIT_BYTES} bytes"
-            raise WorkerFailure("failed", words)
         begin = file.read(2)
         if begin != GZIP and begin[:1] not in (b"{", b"["):
             raise WorkerFailure("failed", "its trace is neither JSON nor compressed JSON")

@@ -335,11 +335,11 @@ class MemoryReply(Reply):
 class Operator:
     """An operator in all profiled steps: ``levelfield.adapters.profiles.operators``."""
 
-    name: Annotated[str, SHORT_TEXT]
-    within: Annotated[str, SHORT_TEXT]
-    category: Annotated[str, CATEGORY]
-    calls: Annotated[float, AMOUNT]
-    seconds: Annotated[float, AMOUNT]
+    name: Annotated[str, SHORT_TEXT, "name of the operator, as the profiler has it"]
+    within: Annotated[str, SHORT_TEXT, "its caller or its source, where most of its time is spent"]
+    category: Annotated[str, CATEGORY, f"one of {', '.join(OPERATOR_CATEGORIES)}"]
+    calls: Annotated[float, AMOUNT, "number of calls"]
+    seconds: Annotated[float, AMOUNT, "seconds of the wall clock that are its own"]
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "learn": {"epochs": 2},
 }
 SLICE = {"seconds": 0.5, "cpu_seconds": 0.5, "switches": 0, "major_faults": 0}
+OPERATOR = {"name": "mm", "within": "", "category": "product", "calls": 5, "seconds": 0.5}
 GOOD: dict[str, dict[str, Any]] = {
     "prepare": {"interpreter_up": 1.5, "python": "3.11.4"},
     "start": {"import_seconds": 0.5, "device_seconds": 0, "describe": {"version": "1"}},
@@ -74,6 +75,15 @@ GOOD: dict[str, dict[str, Any]] = {
         "window_seconds": 0.5,
     },
     "steps": {},
+    "profile": {
+        "plain_seconds": 0.5,
+        "profiled_seconds": 1.0,
+        "counts": {"graph breaks": 1},
+        "new_counts": {},
+        "profiler": "a profiler",
+        "trace": "trace.json.gz",
+        "operators": [OPERATOR, {**OPERATOR, "category": "dispatch"}],
+    },
     "learn": {"train_losses": [0.5, float("nan")]},
     "memory": {"peak_bytes": 1 << 40, "device": {"used_peak_bytes": 5}},
 }
@@ -125,6 +135,25 @@ WRONG_FIELDS = [
     ("prepare", "python", 3.11),
     ("learn", "train_losses", [1.0]),
     ("learn", "train_losses", [1.0, "2"]),
+    ("profile", "plain_seconds", 0),
+    ("profile", "profiled_seconds", 0),
+    ("profile", "profiled_seconds", 0.9),  # less than its operators take
+    ("profile", "profiled_seconds", None),
+    ("profile", "profiler", None),
+    ("profile", "trace", "../trace.json"),
+    ("profile", "trace", "/etc/passwd"),
+    ("profile", "trace", ".."),
+    ("profile", "trace", "trace.json\n"),
+    ("profile", "counts", {"graph breaks": -1}),
+    ("profile", "counts", {"graph breaks": True}),
+    ("profile", "new_counts", {str(number): 0 for number in range(100)}),
+    ("profile", "operators", [OPERATOR] * 1000),
+    ("profile", "operators", [{**OPERATOR, "seconds": -0.1}]),
+    ("profile", "operators", [{**OPERATOR, "seconds": float("nan")}]),
+    ("profile", "operators", [{**OPERATOR, "category": "kernel"}]),
+    ("profile", "operators", [{**OPERATOR, "name": None}]),
+    ("profile", "operators", [{**OPERATOR, "note": ""}]),
+    ("profile", "operators", OPERATOR),
     ("slot", "compiled", -1),
     ("slot", "slices", {}),
     ("slot", "slices", {"throughput": SLICE}),
