@@ -10,7 +10,7 @@ from levelfield.adapters.base import Adapter, Unsupported
 # The end of the name of an event of JAX -> the name of its count. A call for which the cache of a
 # jitted function has no trace is traced.
 COUNTED = {
-    "jaxpr_trace_duration": "traces, or cache misses of jit",
+    "jaxpr_trace_duration": "traces (cache misses of jit)",
     "backend_compile_duration": "compilations by XLA",
 }
 

@@ -1,6 +1,7 @@
 """Time by operator from torch.profiler, on the CPU."""
 
 import os
+import re
 
 from torch.profiler import ProfilerActivity, profile, record_function
 
@@ -33,6 +34,7 @@ ATEN_PRODUCT_WORDS = ("scaled_dot_product", "linear_pointwise", "rnn_layer")
 ATEN_LAYOUTS = ("constant_pad_nd", "flip", "roll", "to_dense", "to_mkldnn")
 ATEN_LAYOUT_WORDS = ("packed_sequence", "padded_sequence", "reorder")
 ATEN_COPIES = ("copy_", "cat", "_foreach_copy_")
+GRAPH = re.compile(r"## Call CompiledFxGraph \w+ ##")  # with a hash in its name
 ATEN_LIBRARIES = ("aten", "mkldnn", "mkl", "inductor", "quantized")
 
 
@@ -49,7 +51,8 @@ def profiled(run, folder):
     for event in chrome_events(path):
         # The profiler adds events that span a whole profile, in categories of their own.
         if event["cat"] in ("cpu_op", "user_annotation"):
-            event["name"] = event["name"].replace("autograd::engine::evaluate_function: ", "")
+            name = event["name"].replace("autograd::engine::evaluate_function: ", "")
+            event["name"] = GRAPH.sub("CompiledFxGraph", name)
             events.append(event)
     rows = operators(events, category)
     return {"profiler": "torch.profiler", "trace": TRACE, "operators": rows}

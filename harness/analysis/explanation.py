@@ -390,9 +390,9 @@ def _disturbance(share: float) -> str:
 
 
 def _counts(one: ExplainedArm) -> str:
-    counts = _listed([f"{count} {name}" for name, count in one.counts.items()])
-    new = _listed([f"{count} {name}" for name, count in one.new_counts.items() if count])
-    return f"has {counts} before the profiled steps and {new or 'none'} in them"
+    counts = _listed([f"{name}: {count}" for name, count in one.counts.items()])
+    new = [f"{name}: {count}" for name, count in one.new_counts.items() if count]
+    return f"reports {counts} before the profiled steps and {_listed(new or ['none'])} in them"
 
 
 def _listed(words: Sequence[str]) -> str:

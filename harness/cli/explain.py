@@ -269,7 +269,7 @@ def _steps_table(explanation: Explanation) -> TextTable:
         (
             one.arm,
             _ms(one.published_seconds),
-            f"{_ms(one.published_low)} to {_ms(one.published_high)}",
+            _interval(one),
             _ms(one.plain_seconds),
             _ms(one.profiled_seconds),
             one.profiler or "none",
@@ -279,6 +279,11 @@ def _steps_table(explanation: Explanation) -> TextTable:
     columns = {"arm": "name", "in the run": "number", "its interval": "number"}
     columns |= {"here": "number", "profiled": "number", "profiler": "name"}
     return TextTable(columns, rows, "Milliseconds per step")
+
+
+def _interval(one: ExplainedArm) -> str:
+    low, high = _ms(one.published_low), _ms(one.published_high)
+    return "-" if low == high == "-" else f"{low} to {high}"
 
 
 def _ms(seconds: float | None) -> str:

@@ -72,7 +72,7 @@ def test_a_profile_has_operators_counts_and_a_trace(arm: str, tmp_path: Path) ->
     assert trace["traceEvents"] if isinstance(trace, dict) else trace
     assert one.seconds_of("product") > 0
     assert one.profiled_seconds is not None
-    assert 0.1 * one.profiled_seconds < one.attributed_seconds <= 1.06 * one.profiled_seconds
+    assert 0 < one.attributed_seconds <= 1.06 * one.profiled_seconds  # replies.TWO_CLOCKS_SHARE
     assert all(row.calls > 0 for row in one.operators)
     counted = COUNTED.get(arm)
     assert counted is None or one.counts[counted] > 0

@@ -111,7 +111,9 @@ def test_the_sentences_say_where_the_gap_is_with_figures() -> None:
     assert "the profiler of slow:eager attributes 90 % of the step" in unknown.lower()
     assert "makes it 50 % longer" in unknown
     assert "fast:jit attributes 100 % of the step to operators and does not make it" in unknown
-    assert "slow:eager has 2 graph breaks before the profiled steps and none in them" in unknown
+    assert (
+        "slow:eager reports graph breaks: 2 before the profiled steps and none in them" in unknown
+    )
 
 
 def test_the_order_of_the_arms_changes_no_sentence() -> None:
