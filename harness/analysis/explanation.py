@@ -265,6 +265,36 @@ def product_rate(explanation: Explanation, one: ExplainedArm) -> float | None:
     return explanation.operations / seconds if seconds else None
 
 
+@dataclass(frozen=True)
+class Section:
+    """An explanation as a report shows it: texts of one line each, which are not escaped."""
+
+    title: str
+    sentences: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+
+def section(explanation: Explanation) -> Section:
+    """Return the sentences and the table by category, whose figures are milliseconds per step."""
+    slower, faster = explanation.slower, explanation.faster
+    rows = []
+    for row in by_category(explanation):
+        known = row.slower is not None and row.faster is not None
+        gap = (row.slower or 0.0) - (row.faster or 0.0) if known else None
+        cells = (row.slower, row.faster, gap)
+        texts = ("-" if value is None else figure(1000 * value) for value in cells)
+        rows.append((row.name, *texts))
+    return Section(
+        title=f"Why {slower.arm} is slower than {faster.arm}: {explanation.title}",
+        sentences=sentences(explanation),
+        columns=("time goes to", f"{slower.arm} (ms)", f"{faster.arm} (ms)", "gap (ms)"),
+        rows=tuple(rows),
+        notes=explanation.notes,
+    )
+
+
 # ---- sentences ---------------------------------------------------------------------------------
 
 

@@ -121,6 +121,7 @@ def _answered(
     profiles = profiling.profiled_arms(
         profiling.Profiling(question.suite, question.cells, resolutions, steps, folder),
         question.published,
+        say=lambda words: terminal(stderr=True).print(words),
     )
     explanation = profiling.explained(
         question.run,
@@ -293,16 +294,11 @@ def _ms(seconds: float | None) -> str:
 
 
 def _category_table(explanation: Explanation) -> TextTable:
-    from levelfield.harness.analysis.explanation import by_category
+    from levelfield.harness.analysis.explanation import section
 
-    rows = []
-    for row in by_category(explanation):
-        known = row.slower is not None and row.faster is not None
-        gap = (row.slower or 0.0) - (row.faster or 0.0) if known else None
-        rows.append((row.name, _ms(row.slower), _ms(row.faster), _ms(gap)))
-    columns = {"time goes to": "name", explanation.slower.arm: "number"}
-    columns |= {explanation.faster.arm: "number", "gap": "number"}
-    return TextTable(columns, rows, "Milliseconds of a profiled step, by category")
+    shown = section(explanation)
+    columns = {**dict.fromkeys(shown.columns, "number"), shown.columns[0]: "name"}
+    return TextTable(columns, shown.rows, "A profiled step, by category")
 
 
 def _operator_table(one: ExplainedArm) -> TextTable:

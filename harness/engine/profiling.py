@@ -7,7 +7,7 @@ import os
 import random
 import shutil
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -68,9 +68,15 @@ class Profiling:
 
 
 def profiled_arms(
-    profiling: Profiling, published: Mapping[str, Published]
+    profiling: Profiling,
+    published: Mapping[str, Published],
+    *,
+    say: Callable[[str], None] = lambda words: None,
 ) -> tuple[ExplainedArm, ...]:
-    """Profile each cell's arm, one after the other. ``published``: by arm. Raises RunFailed."""
+    """Profile each cell's arm, one after the other. Raises RunFailed.
+
+    ``published``: by arm. ``say`` gets a line when an arm begins.
+    """
     suite, cells = profiling.suite, profiling.cells
     with scratch_folder() as folder:
         description = describe_run(suite, cells, profiling.resolutions)
@@ -86,9 +92,11 @@ def profiled_arms(
                 variables=suite.variables,
             )
             case = Cases(suite, folder).drawn(cells[0])
-            return tuple(
-                _profiled(workers, cell, case, profiling, published[cell.arm]) for cell in cells
-            )
+            arms = []
+            for cell in cells:
+                say(f"profiling {cell.arm}")
+                arms.append(_profiled(workers, cell, case, profiling, published[cell.arm]))
+            return tuple(arms)
 
 
 def _profiled(

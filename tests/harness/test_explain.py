@@ -27,6 +27,7 @@ from levelfield.harness.analysis.explanation import (
     by_category,
     by_kind,
     explanations,
+    section,
     sentences,
 )
 from levelfield.harness.cli.application import answer
@@ -161,6 +162,17 @@ def test_categories_and_the_rest_add_up_to_the_step() -> None:
         "matrix products": (90_000_000, 0.012, 0.010),
         "convolutions": (30_000_000, None, None),
     }
+
+
+def test_a_section_of_a_report_has_the_sentences_and_the_table() -> None:
+    shown = section(EXPLANATION)
+    assert shown.title == "Why slow:eager is slower than fast:jit: mlp/tiny training"
+    assert shown.sentences == sentences(EXPLANATION)
+    assert shown.columns == ("time goes to", "slow:eager (ms)", "fast:jit (ms)", "gap (ms)")
+    assert shown.rows[0] == ("matrix products", "12", "10", "2")
+    assert shown.rows[-1] == ("profiled step", "60", "20", "40")
+    bare = replace(SLOW, profiler=None, profiled_seconds=None, trace=None, operators=())
+    assert section(replace(EXPLANATION, arms=(bare, FAST))).rows[-1][1:] == ("-", "20", "-")
 
 
 @pytest.mark.parametrize("model", reference.definitions())
