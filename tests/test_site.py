@@ -117,7 +117,7 @@ def test_the_site_loads_nothing_from_another_host(site: Path, pages: dict[Path, 
     ],
 )
 def test_the_search_finds_what_the_pages_say(site: Path, words: str) -> None:
-    index = (site / "search" / "search_index.js").read_text(encoding="utf-8")
+    index = (site / "search" / "search_index.json").read_text(encoding="utf-8")
     assert [word for word in words.split() if word not in index] == []
 
 

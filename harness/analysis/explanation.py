@@ -266,7 +266,7 @@ def product_rate(explanation: Explanation, one: ExplainedArm) -> float | None:
 
 
 @dataclass(frozen=True)
-class Section:
+class ReportSection:
     """An explanation as a report shows it: texts of one line each, which are not escaped."""
 
     title: str
@@ -276,7 +276,7 @@ class Section:
     notes: tuple[str, ...]
 
 
-def section(explanation: Explanation) -> Section:
+def section(explanation: Explanation) -> ReportSection:
     """Return the sentences and the table by category, whose figures are milliseconds per step."""
     slower, faster = explanation.slower, explanation.faster
     rows = []
@@ -286,7 +286,7 @@ def section(explanation: Explanation) -> Section:
         cells = (row.slower, row.faster, gap)
         texts = ("-" if value is None else figure(1000 * value) for value in cells)
         rows.append((row.name, *texts))
-    return Section(
+    return ReportSection(
         title=f"Why {slower.arm} is slower than {faster.arm}: {explanation.title}",
         sentences=sentences(explanation),
         columns=("time goes to", f"{slower.arm} (ms)", f"{faster.arm} (ms)", "gap (ms)"),

@@ -15,9 +15,11 @@ import levelfield.harness.report.agg  # noqa: F401  before any import of Matplot
 from matplotlib.figure import Figure
 
 from levelfield.harness.analysis.comparisons import Comparison, comparisons_of
+from levelfield.harness.analysis.explanation import explanations
 from levelfield.harness.analysis.history import History
 from levelfield.harness.errors import BadInput
 from levelfield.harness.records.frames import Frames, load
+from levelfield.harness.records.runs import run_folders
 from levelfield.harness.records.store import write_atomically, writing_failed
 from levelfield.harness.report.answer import answer_markdown, answers
 from levelfield.harness.report.curves import trend_chart
@@ -29,7 +31,7 @@ from levelfield.harness.report.mlperf import mlperf_log
 from levelfield.harness.report.overview import overview
 from levelfield.harness.report.page import html
 from levelfield.harness.report.panels import save
-from levelfield.harness.report.provenance import provenance
+from levelfield.harness.report.provenance import machines_words, provenance
 from levelfield.harness.report.pytorch import pytorch_json
 from levelfield.harness.report.series import trend_data
 from levelfield.harness.report.tables import comparison_tables, markdown
@@ -58,6 +60,7 @@ def write_report(
     for name in formats:
         if name not in FORMATS:
             raise BadInput(f"unknown format '{name}' of a report; known are {', '.join(FORMATS)}")
+    paths = _listed(paths)
     frames = load(paths)
     comparisons = comparisons_of(frames)
     target = Path(folder)
@@ -81,7 +84,8 @@ def write_report(
             write_atomically(written[-1], mlperf_log(frames, comparisons).encode())
         if "html" in formats:
             written.append(target / "report.html")
-            page = html(frames, comparisons, data=_beside(target, formats))
+            whys = [one for folder, _ in run_folders(paths) for one in explanations(folder)]
+            page = html(frames, comparisons, data=_beside(target, formats), explained=whys)
             write_atomically(written[-1], page.encode())
         for name in charts_of(frames, comparisons) if "charts" in formats else ():
             written += _drawn(name, frames, comparisons, target)
@@ -91,6 +95,10 @@ def write_report(
     for name, write in (("csv", write_csv), ("parquet", write_parquet)):
         written += write(frames, target / name) if name in formats else []
     return written
+
+
+def _listed(paths: Path | str | Iterable[Path | str]) -> list[Path | str]:
+    return [paths] if isinstance(paths, str | Path) else [*paths]
 
 
 def _beside(target: Path, formats: Sequence[str]) -> list[tuple[str, str]]:
@@ -154,7 +162,7 @@ def draw_history(history: History, folder: Path) -> list[Path]:
 def _markdown(frames: Frames, comparisons: Sequence[Comparison], formats: Sequence[str]) -> str:
     texts = answers(frames, comparisons)
     heads = ["The answer"] if len(texts) == 1 else [f"The answer of run {one.run}" for one in texts]
-    parts = ["# Report"]
+    parts = ["# Report", *map(escape, machines_words(frames))]
     for head, text in zip(heads, texts, strict=True):
         parts += [f"## {escape(head)}", answer_markdown(text)]
     parts += [escape(line) for line in not_quiet(frames)]

@@ -22,8 +22,8 @@ def figure(
 
     ``kind``: a name of ``levelfield plot``, such as ratio, heat or pareto. The figure belongs to no
     backend and leaves the one that you chose as it is. A notebook shows it where it is the last
-    value of a cell; ``figure.savefig`` writes it. Raises UnknownName for another chart, and BadInput
-    if no comparison or no data are left.
+    value of a cell; ``figure.savefig`` writes it. Raises UnknownName for another chart, and
+    BadInput if no comparison or no data are left.
     """
     if kind not in CHARTS:
         raise UnknownName("chart", kind, CHARTS)

@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from levelfield.harness.analysis.comparisons import Comparison
+from levelfield.harness.analysis.explanation import Explanation, section
 from levelfield.harness.errors import clean
 from levelfield.harness.records.frames import Frames
 from levelfield.harness.report.answer import BEST, KEY, Answer, Time, anchors, answers
@@ -27,7 +28,7 @@ from levelfield.harness.report.gallery import CHARTS, Chart
 from levelfield.harness.report.glossary import GLOSSARY
 from levelfield.harness.report.inline import Styles, inline_svg
 from levelfield.harness.report.overview import WORDS, overviews
-from levelfield.harness.report.provenance import run_facts, versions
+from levelfield.harness.report.provenance import machines_words, run_facts, versions
 from levelfield.harness.report.tables import ComparisonTable, comparison_tables
 from levelfield.harness.report.text import significant
 
@@ -102,9 +103,16 @@ def word_anchor(word: str) -> str:
 
 
 def html(
-    frames: Frames, comparisons: Sequence[Comparison], *, data: Sequence[tuple[str, str]] = ()
+    frames: Frames,
+    comparisons: Sequence[Comparison],
+    *,
+    data: Sequence[tuple[str, str]] = (),
+    explained: Sequence[Explanation] = (),
 ) -> str:
-    """Return the page; ``data`` are names and relative addresses of files next to it."""
+    """Return the page; ``data`` are names and relative addresses of files next to it.
+
+    ``explained`` says why arms are slower than others; those of other runs are left out.
+    """
     tables = comparison_tables(frames, comparisons)
     places = dict(zip(map(id, comparisons), anchors(comparisons), strict=True))
     runs = ", ".join(dict.fromkeys(map(clean, frames.runs["run"])))
@@ -120,6 +128,7 @@ def html(
         .render(
             title=f"Levelfield: {runs}",
             answers=[_answer(answer, places) for answer in answers(frames, comparisons)],
+            machines=machines_words(frames),
             key=KEY,
             notes=[*_notes(frames, comparisons)],
             overviews=[*_overviews(frames, comparisons)],
@@ -128,6 +137,7 @@ def html(
                 for name, chart in CHARTS.items()
                 if chart.together and (drawn := pictures.chart(name, chart, frames, comparisons))
             ],
+            why=[_why(one) for one in explained if one.run in set(frames.runs["run"])],
             comparisons=sections,
             filters={
                 name: list(dict.fromkeys(map(clean, cells[name])))
@@ -167,6 +177,17 @@ def _overviews(frames: Frames, comparisons: Sequence[Comparison]) -> Iterator[di
             "words": f"Against {clean(anchor)}, {WORDS}",
             "table": _table(table),
         }
+
+
+def _why(explanation: Explanation) -> dict[str, Any]:
+    part = section(explanation)
+    table = pandas.DataFrame(part.rows, columns=part.columns, dtype="str")
+    return {
+        "title": part.title,
+        "sentences": part.sentences,
+        "table": _table(table),
+        "notes": part.notes,
+    }
 
 
 def _answer(answer: Answer, places: Mapping[int, str]) -> dict[str, Any]:
