@@ -21,7 +21,7 @@ _LEFT = ("arm", "version", "adapter", "environment", "read back")
 
 def provenance(frames: Frames) -> str:
     """Provenance as Markdown: date, seed and machine of each run, versions of each arm."""
-    parts = ["## Runs and versions", *map(escape, machines_words(frames))]
+    parts = ["## Runs and versions"]
     for run in frames.runs.to_dict("records"):
         facts = [f"- {name}: {escape(text)}" for name, text in run_facts(run, frames) if text]
         parts += [f"### Run {escape(run['run'])}", "\n".join(facts)]

@@ -280,10 +280,14 @@ def test_every_other_output_says_first_that_machines_are_unlike(
         "Unlike machines, so no verdict compares an arm of one with an arm of the other: a and b:"
         f" {difference_words}"
     )
-    report = said("report", *runs, "--output", tmp_path / "report", "--format", "markdown")
+    report = said(
+        "report", *runs, "--output", tmp_path / "report", "--format", "markdown", "--format", "html"
+    )
     assert (report.splitlines()[0] == first) == unlike
     written = (tmp_path / "report" / "report.md").read_text().splitlines()
-    assert (written[4] == first) == unlike
+    assert (written[2] == first) == unlike
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert (f"<p><strong>{first}</strong></p>" in page) == unlike
     loaded = load_runs(runs)
     assert loaded.machines()["machine"].tolist() == ([1, 2] if unlike else [1, 1])
     assert ("a, b on 2 unlike machines" in repr(loaded)) == unlike

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "ch
 OFFLINE = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--enable-logging=stderr", "--dump-dom"),
+    *("--enable-logging=stderr", "--virtual-time-budget=60000", "--dump-dom"),
 )
 HOSTILE = "<script>document.title = 1</script><img src=x onerror='document.title = 2'>"
 
@@ -45,7 +46,7 @@ def shown(page: str, folder: Path, script: str = "null") -> Shown:
     """The page as a browser ends with it; ``script`` is an expression evaluated at the end."""
     if CHROMIUM is None:
         pytest.skip("no Chromium is installed; type: apt install chromium")
-    ask = f"document.body.dataset.result = JSON.stringify({script});"
+    ask = f"(async () => {{ document.body.dataset.result = JSON.stringify(await ({script})); }})();"
     path = folder / "page.html"
     path.write_text(page.replace("</body>", f"<script>{ask}</script></body>"), encoding="utf-8")
     done = subprocess.run(
@@ -268,3 +269,45 @@ def test_it_is_one_file_and_the_same_bytes(tmp_path: Path) -> None:
     before = path.read_bytes()
     write_report([run], tmp_path / "report", formats=("html",))
     assert path.read_bytes() == before
+
+
+def faults_of_access(page: str, folder: Path) -> list[str]:
+    """The serious faults that axe-core finds: https://github.com/dequelabs/axe-core."""
+    checker = files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+    checker = checker.replace("</script", "<\\/script")
+    loaded = page.replace("</body>", f"<script>{checker}</script></body>")
+    script = """axe.run(document).then(result => result.violations
+      .filter(fault => ["serious", "critical"].includes(fault.impact)).map(fault => fault.id))"""
+    faults: list[str] = shown(loaded, folder, script).result
+    return faults
+
+
+@pytest.fixture(scope="module")
+def short_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A page of one comparison, which has every kind of part."""
+    frames = frames_of(tmp_path_factory.mktemp("run"), phases=("training",), statuses={2: "wrong"})
+    return html(frames, comparisons_of(frames))
+
+
+def test_everyone_can_read_the_page(short_page: str, tmp_path: Path) -> None:
+    assert faults_of_access(short_page, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "fault"),
+    [
+        ("--soft: #59636e", "--soft: #b0b0b0", "color-contrast"),
+        pytest.param(
+            *('<html lang="en">', "<html>", "html-has-lang"), marks=pytest.mark.long, id="language"
+        ),
+        pytest.param(
+            *('role="img" aria-label=', 'role="img" data-label=', "svg-img-alt"),
+            marks=pytest.mark.long,
+            id="words",
+        ),
+    ],
+)
+def test_the_checker_of_access_sees_a_fault(
+    short_page: str, tmp_path: Path, right: str, wrong: str, fault: str
+) -> None:
+    assert fault in faults_of_access(short_page.replace(right, wrong), tmp_path)
