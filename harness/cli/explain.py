@@ -35,8 +35,8 @@ NAME_WIDTH = 44  # columns of an operator's name and place
 def explain_command(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     model: Annotated[str, typer.Argument(help="A model of the run, or model/preset.")],
-    first: Annotated[str, typer.Argument(metavar="ARM", help="An arm of the run.")],
-    second: Annotated[str, typer.Argument(metavar="ARM", help="Another arm.")],
+    first: Annotated[str, typer.Argument(help="An arm of the run.")],
+    second: Annotated[str, typer.Argument(help="Another arm.")],
     *,
     phase: Annotated[str | None, typer.Option(help=f"{', '.join(PHASES)}.")] = None,
     batch: Annotated[int | None, typer.Option(help="Examples per step.")] = None,

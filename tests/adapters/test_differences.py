@@ -12,11 +12,13 @@ import subprocess
 import tomllib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from levelfield import reference
 from levelfield.harness.environments import sealed
 from levelfield.harness.machine.resources import available_cores
 from levelfield.harness.plan.arms import arms
@@ -110,6 +112,15 @@ def test_every_side_has_a_probe() -> None:
     within = {"keras on tensorflow", "keras on jax", "tensorflow.compat.v1"}
     assert statements == {label.partition("/")[0] for label in ARMS} | within
     for difference in catalogue():
-        assert set(difference) == {"name", "what", "handled", "sides"}
+        assert set(difference) - {"explains"} == {"name", "what", "handled", "sides"}
         assert len(difference["sides"]) > 1
         assert len(set(difference["sides"].values())) > 1, "where all agree nothing differs"
+
+
+def test_what_explains_a_wrong_cell_names_arms_and_models_that_exist() -> None:
+    explaining = [entry["explains"] for entry in catalogue() if "explains" in entry]
+    assert explaining
+    for entry in explaining:
+        assert any(fnmatchcase(arm, entry["arms"]) for arm in arms())
+        assert set(entry["models"]) <= set(reference.definitions())
+        assert set(entry["optimizers"]) <= {"sgd", "momentum", "adam"}
