@@ -269,7 +269,7 @@ def test_a_report_knows_the_operations_of_a_model_of_a_folder(mine: Path, tmp_pa
     run = write_run(tmp_path / "run", arms=("torch:eager",), models=("wide_and_deep",), statuses={})
 
     def operations(*words: str) -> pandas.Series:
-        typed("report", str(run), "--output", str(tmp_path / "report"), *words)
+        typed("report", str(run), "--output", str(tmp_path / "report"), "--format", "csv", *words)
         return pandas.read_csv(tmp_path / "report" / "csv" / "summary.csv")["flops"]
 
     assert operations().isna().all()

@@ -74,7 +74,7 @@ def test_the_files_of_a_report_come_before_the_screen(
     os.close(output)
     assert (done.returncode, done.stderr) == (code, line)
     assert (tmp_path / "report.md").stat().st_size > 0
-    assert (tmp_path / "ratio.png").stat().st_size > 0
+    assert (tmp_path / "report.html").stat().st_size > 0
 
 
 @pytest.mark.parametrize(("opened", "code", "line"), [(closed_pipe, 0, ""), (full_disk, 1, LOST)])
