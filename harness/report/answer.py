@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,14 @@ from levelfield.harness.errors import clean
 from levelfield.harness.plan.vocabulary import TWIN
 from levelfield.harness.records.frames import Frames
 from levelfield.harness.report.provenance import versions
-from levelfield.harness.report.text import ABSENT, escape, markdown_table, milliseconds, significant
+from levelfield.harness.report.text import (
+    ABSENT,
+    escape,
+    json_object,
+    markdown_table,
+    milliseconds,
+    significant,
+)
 from levelfield.harness.statistics.decisions import Verdict
 
 BEST, VOID_TIME = "best", "void"
@@ -202,8 +208,9 @@ def _sentences(comparisons: Sequence[Comparison]) -> Iterator[str]:
     sound = [one for one in judged if not one.judged["throughput"].verdicts.void]
     by_phase: dict[str, list[Judged]] = {}
     for comparison in sound:
-        phase = str(comparison.rows["phase"].iloc[0])
-        by_phase.setdefault(phase, []).append(comparison.judged["throughput"])
+        phase, judgement = str(comparison.rows["phase"].iloc[0]), comparison.judged["throughput"]
+        if _arms([judgement]):  # else nothing but the twin was timed
+            by_phase.setdefault(phase, []).append(judgement)
     if by_phase:
         leaders = {phase: _leader(judgements) for phase, judgements in by_phase.items()}
         leads = [_lead(phase, leaders[phase], ones) for phase, ones in by_phase.items()]
@@ -211,6 +218,8 @@ def _sentences(comparisons: Sequence[Comparison]) -> Iterator[str]:
         yield f"Fastest or not beaten: {'; '.join(leads)}."
         if any(gaps):
             yield f"By how much: {'; '.join(filter(None, gaps))}."
+    elif sound:
+        yield "No arm is called faster: no arm but a twin was timed to its end."
     elif judged:
         yield "No arm is called faster: every comparison is void, for the reason in its section."
     elif comparisons:
@@ -305,7 +314,7 @@ def _certainty(
 
 def _scope(frames: Frames, run: dict[Any, Any], cells: pandas.DataFrame) -> str:
     """One line: machine, cores, threads, presets, precision, date and versions."""
-    machine = _object(run["machine"])
+    machine = json_object(run["machine"])
     cores = machine.get("cores")
     threads = _several(cells["threads"])
     parts = [
@@ -330,14 +339,6 @@ def _scope(frames: Frames, run: dict[Any, Any], cells: pandas.DataFrame) -> str:
 
 def _several(values: pandas.Series) -> str:
     return ", ".join(dict.fromkeys(map(str, values)))
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def answer_markdown(answer: Answer) -> str:

@@ -1,4 +1,4 @@
-"""Charts across arms: break-even, roofline, heat map, profile, scaling, learning.
+"""Charts of lines and dots across arms: break-even, roofline, profile, scaling, learning.
 
 Each chart is drawn from a frame of :mod:`levelfield.harness.report.series`.
 """
@@ -20,17 +20,15 @@ from levelfield.harness.analysis.comparisons import Comparison
 from levelfield.harness.errors import clean
 from levelfield.harness.records.frames import Frames
 from levelfield.harness.report.colours import GREY, GRID, MANY_SERIES, colour
-from levelfield.harness.report.panels import name_of_arm, style
+from levelfield.harness.report.panels import name_of_arm, page_title, style
 from levelfield.harness.report.series import (
-    VOID,
     break_even_data,
-    geometric_means,
-    heat_data,
     learning_data,
     pareto_data,
     profile_data,
     roofline_data,
     scaling_data,
+    short_names,
 )
 from levelfield.harness.report.text import significant
 
@@ -41,17 +39,8 @@ _NAME = 0.155  # the height of a name
 _Draw = Callable[[Axes, pandas.DataFrame], None]
 _STYLES = ("-", "--", ":", "-.")
 _SHAPES = "osD^vP"
-_MEAN = "geometric mean"
-_STATUS_TONES = {
-    "ok": "#CFE8D5",
-    "void": "#E3E3E3",
-    "unsupported": "#E3E3E3",
-    "no-environment": "#E3E3E3",
-    "unfinished": "#FBF0C4",
-}
 _PROMINENT = 3  # arms in colour where there are too many for all
 _PALE = "#B4B4B4"
-_MANY = 10  # columns of a heat map, beyond which its tiles are narrow
 CURVE_STEPS = 10**6
 
 
@@ -138,7 +127,7 @@ def _label_columns(
     places = columns["operations_per_byte"].first().sort_values()
     tops = columns["operations_per_second"].max() / 1e9
     shares = numpy.log(places / low) / numpy.log(high / low)
-    names = _short([clean(str(place)) for place in places.index])
+    names = short_names([clean(str(place)) for place in places.index])
     apart = _apart(list(shares), _NAME / (_WIDTH - _LABEL))
     for place, name, share in zip(places.index, names, apart, strict=True):
         at = low * (high / low) ** share
@@ -153,117 +142,6 @@ def _label_columns(
             fontsize=8,
             arrowprops={"arrowstyle": "-", "color": _PALE, "linewidth": 0.6, "shrinkB": 3},
         )
-
-
-def heat_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
-    """Arms by comparisons: times the seconds of the fastest; the geometric mean at the end."""
-    data = heat_data(frames, comparisons)
-    if data.empty:
-        return _figure("Times the fastest", data, "comparison", lambda axes, part: None)
-    means = geometric_means(data)
-    columns = list(dict.fromkeys(data["comparison"]))
-    cells = {(row["comparison"], row["arm"]): row for row in data.to_dict("records")}
-    with style():
-        title = "Times the fastest, for every comparison (lower is better)"
-        figure, axes = _matrix(title, [*columns, _MEAN], [*means.index], room=0.25)
-        for line, (arm, mean) in enumerate(means.iterrows()):
-            for at, name in enumerate(columns):
-                cell = cells.get((name, arm))
-                if cell is not None:
-                    ratio = cell["ratio"]
-                    text = _times(ratio, cell["status"])
-                    _tile(axes, at, line, ratio, text, small=len(columns) > _MANY)
-            ratio = mean["geometric_mean"]
-            _tile(axes, len(columns) + 0.25, line, ratio, _times(ratio, "-"), small=False)
-            if mean["measured"] < mean["planned"]:
-                words = f"{int(mean['measured'])} of {int(mean['planned'])}"
-                axes.text(len(columns) + 0.8, line, words, va="center", fontsize=8, color=GREY)
-    return figure
-
-
-def status_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
-    """Arms by comparisons: the status of every planned cell, in a colour and a word."""
-    names = [f"{comparison.title}, {comparison.details}" for comparison in comparisons]
-    arms = list(dict.fromkeys(arm for one in comparisons for arm in one.rows["arm"]))
-    with style():
-        figure, axes = _matrix("The status of every cell", names, arms, room=0.0)
-        for at, comparison in enumerate(comparisons):
-            judged = comparison.judged.get("throughput")
-            void = judged is not None and bool(judged.verdicts.void)
-            for arm, status in comparison.rows[["arm", "status"]].itertuples(index=False):
-                status = VOID if void and status == "ok" else str(status)
-                line, tone = arms.index(arm), _STATUS_TONES.get(status, "#F2B8A0")
-                axes.barh(line, 0.96, left=at - 0.48, height=0.92, color=tone)
-                size = 7 if len(names) > _MANY else 8.5
-                text = axes.text(at, line, _short_status(status), fontsize=size, color="#111111")
-                text.set(ha="center", va="center")
-    return figure
-
-
-def _matrix(
-    title: str, columns: Sequence[str], arms: Sequence[str], *, room: float
-) -> tuple[Figure, Axes]:
-    """A figure for tiles, an arm per line; the last column is set apart by ``room`` tiles."""
-    names = _short([clean(name).partition(",")[0] for name in columns])
-    # Inches for the title and for names at 45 degrees, which lean to the right, beyond the last.
-    top = 0.8 + 0.053 * max(map(len, names), default=0)
-    height = top + 0.5 + 0.3 * len(arms)
-    figure = Figure(figsize=(_WIDTH, height), facecolor="white")
-    FigureCanvasAgg(figure)
-    _title(figure, title)
-    axes = figure.add_axes((0.17, 0.3 / height, 0.76, (height - top - 0.3) / height))
-    places = [*range(len(columns) - 1), len(columns) - 1 + room]
-    axes.set_xlim(-0.5, places[-1] + 0.6)
-    axes.set_ylim(len(arms) - 0.5, -0.5)
-    axes.set_xticks(places, names, rotation=45, ha="left", rotation_mode="anchor")
-    axes.tick_params(axis="x", labelsize=8.5)
-    axes.xaxis.tick_top()
-    axes.set_yticks(range(len(arms)), [clean(arm) for arm in arms])
-    for label, arm in zip(axes.get_yticklabels(), arms, strict=True):
-        name_of_arm(label, arm)
-    axes.tick_params(length=0)
-    for side in axes.spines.values():
-        side.set_visible(False)
-    return figure, axes
-
-
-def _short(names: Sequence[str]) -> list[str]:
-    """Names without the preset and the optimiser, if all have the same."""
-    presets = {name.partition("/")[2].partition(" ")[0] for name in names if "/" in name}
-    optimizers = {name.partition(" with ")[2] for name in names} - {""}
-    shown = []
-    for name in names:
-        name = name.partition(" with ")[0] if len(optimizers) == 1 else name
-        shown.append(name.replace(f"/{presets.copy().pop()}", "") if len(presets) == 1 else name)
-    return shown
-
-
-def _tile(axes: Axes, at: float, line: int, ratio: float, text: str, *, small: bool) -> None:
-    # White to blue over two powers of two and a half: dark is slow, and the number repeats it.
-    share = 0.0 if pandas.isna(ratio) else min(numpy.log(max(ratio, 1.0)) / numpy.log(32), 1.0)
-    tone = (
-        "#F3F3F3" if pandas.isna(ratio) else (1 - 0.92 * share, 1 - 0.62 * share, 1 - 0.35 * share)
-    )
-    axes.barh(line, 0.96, left=at - 0.48, height=0.92, color=tone)
-    dark = share > 0.55
-    axes.text(
-        at,
-        line,
-        text,
-        ha="center",
-        va="center",
-        fontsize=7 if small else 8.5,
-        color="white" if dark else "#111111",
-    )
-
-
-def _times(ratio: float, otherwise: str) -> str:
-    return _short_status(otherwise) if pandas.isna(ratio) else significant(ratio)
-
-
-def _short_status(status: str) -> str:
-    short = {"no-environment": "no env.", "out-of-memory": "memory", "unsupported": "unsup."}
-    return {**short, "unfinished": "unfin.", "unwritten": "unwr."}.get(status, status)
 
 
 def pareto_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
@@ -510,11 +388,6 @@ def _apart(places: Sequence[float], step: float) -> list[float]:
     return moved
 
 
-def _title(figure: Figure, title: str) -> None:
-    height = figure.get_figheight()
-    figure.text(0.012, 1 - 0.12 / height, title, fontsize=14, fontweight="bold", va="top")
-
-
 def _figure(title: str, data: pandas.DataFrame, by: str, draw: _Draw) -> Figure:
     """A panel for each value of ``by``, one below the other."""
     parts = [part for _, part in data.groupby(by, sort=False)]
@@ -524,7 +397,7 @@ def _figure(title: str, data: pandas.DataFrame, by: str, draw: _Draw) -> Figure:
         height = _HEAD + (sum(sizes) if parts else _FOOT)
         figure = Figure(figsize=(_WIDTH, height), facecolor="white")
         FigureCanvasAgg(figure)
-        _title(figure, title if parts else f"{title}: no data for it in these runs")
+        page_title(figure, title if parts else f"{title}: no data for it in these runs")
         top = _HEAD
         for part, size in zip(parts, sizes, strict=True):
             bottom = height - top - size + _FOOT

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +13,7 @@ from levelfield.harness.analysis.verdicts import Judged
 from levelfield.harness.errors import clean
 from levelfield.harness.plan.arms import get_arm
 from levelfield.harness.records.frames import AUDIT, Frames
-from levelfield.harness.report.text import milliseconds
+from levelfield.harness.report.text import json_object, milliseconds
 from levelfield.reference.errors import UnknownName
 
 RARE_SLOW_STEPS = 1.05  # throughput's mean over latency's median
@@ -159,20 +158,12 @@ def _differences(frames: Frames, row: dict[Any, Any]) -> Iterator[str]:
     mine = processes[(processes["run"] == row["run"]) & (processes["arm"] == row["arm"])]
     if mine.empty or row["status"] != "ok":
         return
-    asked, reported = (_parsed(mine[name].iloc[-1]) for name in ("asked", "describe"))
+    asked, reported = (json_object(mine[name].iloc[-1]) for name in ("asked", "describe"))
     for name in ("threads", "device"):
         if reported.get(name) is not None and reported[name] != asked.get(name):
             yield clean(
                 f"{row['arm']}: asked for {name} {asked.get(name)}, it reports {reported[name]}"
             )
-
-
-def _parsed(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def not_quiet(frames: Frames) -> Iterator[str]:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from levelfield.harness.analysis.comparisons import Comparison
 from levelfield.harness.records.frames import Frames
-from levelfield.harness.report import charts, curves, series
+from levelfield.harness.report import charts, curves, matrices, series
 from levelfield.harness.report.tables import pairs_of
 
 Drawing = Callable[[Frames, Sequence[Comparison]], Figure]
@@ -74,11 +74,11 @@ def _statuses(frames: Frames, comparisons: Sequence[Comparison]) -> pandas.DataF
 CHARTS: dict[str, Chart] = {
     "heat": Chart(
         "Times the fastest, for every comparison",
-        curves.heat_chart,
+        matrices.heat_chart,
         series.heat_data,
         together=True,
     ),
-    "status": Chart("The status of every cell", curves.status_chart, _statuses, together=True),
+    "status": Chart("The status of every cell", matrices.status_chart, _statuses, together=True),
     "profile": Chart(
         "Performance profile", curves.profile_chart, series.profile_data, together=True
     ),

@@ -98,6 +98,12 @@ def svg(figure: Figure) -> bytes:
     return re.sub(rb' id="arm [^"]*"', b"", stream.getvalue())
 
 
+def page_title(figure: Figure, title: str) -> None:
+    """Write the title of a figure that is as wide as a page."""
+    height = figure.get_figheight()
+    figure.text(0.012, 1 - 0.12 / height, title, fontsize=14, fontweight="bold", va="top")
+
+
 def style() -> Any:
     """The style of every chart, whatever the caller has configured."""
     return matplotlib.style.context(["default", _STYLE])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pandas
@@ -10,7 +9,7 @@ import pandas
 from levelfield.harness.analysis.machines import unlike_machines
 from levelfield.harness.machine.describe import NO_LIMIT
 from levelfield.harness.records.frames import Frames
-from levelfield.harness.report.text import ABSENT, escape, markdown_table, significant
+from levelfield.harness.report.text import ABSENT, escape, json_object, markdown_table, significant
 
 _COLUMNS = (
     *("arm", "version", "adapter", "Python", "environment", "threads asked", "threads"),
@@ -40,7 +39,7 @@ def machines_words(frames: Frames) -> list[str]:
 
 def run_facts(run: dict[Any, Any], frames: Frames) -> list[tuple[str, str]]:
     """Facts on a run and its machine, as names and texts. ``run``: a row of ``frames.runs``."""
-    suite, machine = _parsed(run["suite"]), _parsed(run["machine"])
+    suite, machine = json_object(run["suite"]), json_object(run["machine"])
     memory, limit = machine.get("memory_bytes"), machine.get("memory_limit_bytes")
     quota = machine.get("quota_cores")
     system = [machine.get("system"), machine.get("architecture")]
@@ -48,7 +47,7 @@ def run_facts(run: dict[Any, Any], frames: Frames) -> list[tuple[str, str]]:
     return [
         ("date", run["created"]),
         ("seed", "" if pandas.isna(seed) else str(seed)),
-        ("levelfield", _inline(_parsed(run["code_version"]) or run["code_version"])),
+        ("levelfield", _inline(json_object(run["code_version"]) or run["code_version"])),
         ("suite", ": ".join(str(suite[key]) for key in ("name", "title") if suite.get(key))),
         ("effort per cell", _inline(suite.get("effort"))),
         ("processor", _inline(machine.get("processor"))),
@@ -70,13 +69,13 @@ def versions(frames: Frames, run: str) -> list[dict[str, str]]:
     """One row per arm and kind of process that served it; an arm that none served has a row too."""
     rows: list[dict[str, str]] = []
     processes = frames.processes[frames.processes["run"] == run]
-    (adapters,) = frames.runs.loc[frames.runs["run"] == run, "adapters"].map(_parsed)
+    (adapters,) = frames.runs.loc[frames.runs["run"] == run, "adapters"].map(json_object)
     cells = frames.cells[frames.cells["run"] == run].drop_duplicates("arm")
     for arm, framework in zip(cells["arm"], cells["framework"], strict=True):
         adapter = _adapter(adapters.get(framework))
         served = processes[processes["arm"] == arm].to_dict("records")
         for process in served:
-            asked, reported = _parsed(process["asked"]), _parsed(process["describe"])
+            asked, reported = json_object(process["asked"]), json_object(process["describe"])
             reported = {key: value for key, value in reported.items() if value is not None}
             row = {
                 "arm": arm,
@@ -100,7 +99,7 @@ def versions(frames: Frames, run: str) -> list[dict[str, str]]:
 
 def _measured_on(frames: Frames, run: str) -> str:
     """Say which cores the workers of a run had, and what these cores share."""
-    asked = frames.processes.loc[frames.processes["run"] == run, "asked"].map(_parsed)
+    asked = frames.processes.loc[frames.processes["run"] == run, "asked"].map(json_object)
     texts = []
     for process in asked:
         cores = process.get("cores")
@@ -116,15 +115,6 @@ def _adapter(identity: Any) -> str:
         return ABSENT
     facts = [str(identity.get(key, ""))[:40] for key in ("distribution", "version")]
     return " ".join(filter(None, (*facts, str(identity.get("hash", ""))[:12]))) or ABSENT
-
-
-def _parsed(text: str) -> dict[str, Any]:
-    """The object in a JSON text; empty if the text holds none."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _inline(value: Any) -> str:

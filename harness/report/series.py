@@ -33,6 +33,17 @@ def series_name(comparison: Comparison) -> str:
     return f"{comparison.title}, {comparison.details}"
 
 
+def short_names(names: Sequence[str]) -> list[str]:
+    """Names without the preset and the optimiser, if all have the same."""
+    presets = {name.partition("/")[2].partition(" ")[0] for name in names if "/" in name}
+    optimizers = {name.partition(" with ")[2] for name in names} - {""}
+    shown = []
+    for name in names:
+        name = name.partition(" with ")[0] if len(optimizers) == 1 else name
+        shown.append(name.replace(f"/{presets.copy().pop()}", "") if len(presets) == 1 else name)
+    return shown
+
+
 def _ok(comparison: Comparison) -> pandas.DataFrame:
     rows = comparison.rows
     return rows[(rows["status"] == "ok") & rows["step_seconds"].notna()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Collection
 from typing import Any
@@ -14,6 +15,15 @@ ABSENT = "-"
 _MARKUP = str.maketrans(
     {"&": "&amp;", "<": "&lt;", ">": "&gt;", **{mark: f"\\{mark}" for mark in "\\`*_{}[]#|!~$"}}
 )
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """The object in a JSON text; empty if the text holds none."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def significant(value: Any, digits: int = 3) -> str:

@@ -15,7 +15,7 @@ from levelfield.harness.analysis.comparisons import comparisons_of
 from levelfield.harness.analysis.summary import summary
 from levelfield.harness.errors import BadInput
 from levelfield.harness.records.frames import Frames, load
-from levelfield.harness.report import CHARTS, charts_of, curves, plot, series
+from levelfield.harness.report import CHARTS, charts_of, curves, matrices, plot, series
 from levelfield.reference.errors import UnknownName
 from tests.support.reports import ARMS, frames_of, texts
 from tests.support.synthetic import write_run
@@ -195,7 +195,7 @@ def test_the_front_has_the_arms_that_none_beats_in_both(tmp_path: Path) -> None:
 def test_the_matrix_has_the_status_of_every_cell(tmp_path: Path) -> None:
     frames = frames_of(tmp_path, statuses={2: "wrong", 4: "unsupported"})
     comparisons = comparisons_of(frames)
-    words = [text.get_text() for text in texts(curves.status_chart(frames, comparisons))]
+    words = [text.get_text() for text in texts(matrices.status_chart(frames, comparisons))]
     assert (words.count("wrong"), words.count("unsup.")) == (1, 1)
     assert words.count("ok") == 2 * len(ARMS) - 2
 

@@ -211,6 +211,20 @@ def test_hostile_texts_are_shown_as_text(tmp_path: Path) -> None:
     assert texts.result == ["Levelfield: synthetic", 0]
 
 
+def test_names_of_arms_cannot_leave_a_chart(tmp_path: Path) -> None:
+    hostile = 'mine:"></text><script>document.title = 1</script>&\uffff'
+    arms = ("torch:eager", hostile)
+    run = write_run(tmp_path, arms=arms, models=("mlp",), phases=("inference",), statuses={})
+    frames = load(run)
+    texts = shown(
+        html(frames, comparisons_of(frames)),
+        tmp_path,
+        "[document.title, document.querySelectorAll('svg script').length,"
+        " document.querySelectorAll('svg [data-arm]').length > 5]",
+    )
+    assert (texts.result, texts.console) == (["Levelfield: synthetic", 0, True], [])
+
+
 def test_the_summary_says_what_can_be_concluded_and_what_cannot(tmp_path: Path) -> None:
     calm, uncontrolled = (
         write_run(tmp_path, arms=ARMS, models=("mlp",), statuses={}, name=name, twin=twin)
