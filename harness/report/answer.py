@@ -212,9 +212,9 @@ def _sentences(comparisons: Sequence[Comparison]) -> Iterator[str]:
         if _arms([judgement]):  # else nothing but the twin was timed
             by_phase.setdefault(phase, []).append(judgement)
     if by_phase:
-        leaders = {phase: _leader(judgements) for phase, judgements in by_phase.items()}
+        leaders = {phase: _leaders(judgements) for phase, judgements in by_phase.items()}
         leads = [_lead(phase, leaders[phase], ones) for phase, ones in by_phase.items()]
-        gaps = [_gap(phase, leaders[phase], ones) for phase, ones in by_phase.items()]
+        gaps = [_gap(phase, leaders[phase][0], ones) for phase, ones in by_phase.items()]
         yield f"Fastest or not beaten: {'; '.join(leads)}."
         if any(gaps):
             yield f"By how much: {'; '.join(filter(None, gaps))}."
@@ -227,12 +227,12 @@ def _sentences(comparisons: Sequence[Comparison]) -> Iterator[str]:
     yield _certainty(comparisons, judged, sound)
 
 
-def _leader(judgements: Sequence[Judged]) -> str:
-    """The arm that is in the most fastest sets; of several, the one with the least time."""
+def _leaders(judgements: Sequence[Judged]) -> list[str]:
+    """The arms that are in the most fastest sets, the one with the least time first."""
     arms = _arms(judgements)
     wins = {arm: sum(arm in judged.verdicts.fastest for judged in judgements) for arm in arms}
     best = [arm for arm in arms if wins[arm] == max(wins.values())]
-    return min(best, key=lambda arm: sum(_ratios(judgements, arm, best[0], numpy.log)))
+    return sorted(best, key=lambda arm: sum(_ratios(judgements, arm, best[0], numpy.log)))
 
 
 def _arms(judgements: Sequence[Judged]) -> list[str]:
@@ -248,14 +248,17 @@ def _ratios(
     return [float(scale(pair.ratio)) for pair in pairs if pair and numpy.isfinite(pair.ratio)]
 
 
-def _lead(phase: str, leader: str, judgements: Sequence[Judged]) -> str:
-    sets = [judged.verdicts.fastest for judged in judgements]
+def _lead(phase: str, leaders: Sequence[str], judgements: Sequence[Judged]) -> str:
+    leader, sets = leaders[0], [judged.verdicts.fastest for judged in judgements]
     count = sum(leader in fastest for fastest in sets)
     alone = sum(tuple(fastest) == (leader,) for fastest in sets)
     if len(sets) == 1:
         others = _listed([arm for arm in sets[0] if arm != leader])
         return f"{leader} in {phase}" + (f", with {others}" if others else "")
-    words = f"{leader} in {count} of {len(sets)} comparisons of {phase}"
+    of_phase = f"{count} of {len(sets)} comparisons of {phase}"
+    if len(leaders) > 1:
+        return f"no arm leads alone, {_listed(leaders)} each in {of_phase}"
+    words = f"{leader} in {of_phase}"
     return words + (f" (alone in {alone})" if 0 < alone < count else "")
 
 
