@@ -15,15 +15,7 @@ from levelfield.harness.plan.arms import PACKAGE_FOLDER, Framework, read_framewo
 from levelfield.harness.plan.suite import Effort, Limits, Suite, validated
 from levelfield.harness.records import store
 from tests.support.engine import NO_LIMITS, TINY_EFFORT, RunModes, Silent
-
-
-@pytest.fixture(scope="session", autouse=True)
-def own_locks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The runs of tests and of this machine's user do not wait for each other."""
-    folder = tmp_path_factory.mktemp("cores")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "cores_folder", lambda: folder)
-        yield
+from tests.support.solved import remember_answers
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +28,16 @@ def misbehaving() -> Iterator[Framework]:
         yield framework
 
 
+@pytest.fixture
+def solved_once(answers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runs of a test do not wait for what the reference answered to an earlier one."""
+    remember_answers(monkeypatch, answers)
+
+
 @pytest.fixture(scope="module")
-def run_modes(misbehaving: Framework, tmp_path_factory: pytest.TempPathFactory) -> RunModes:
+def run_modes(
+    misbehaving: Framework, answers: Path, tmp_path_factory: pytest.TempPathFactory
+) -> RunModes:
     """Run the engine on modes of the misbehaving framework; returns the run's folder."""
 
     def run(
@@ -75,7 +75,12 @@ def run_modes(misbehaving: Framework, tmp_path_factory: pytest.TempPathFactory) 
         given = {"misbehaving": python} if python else {}
         cells, resolutions = session.planned(suite, session.resolve_arms(suite.arms, given))
         description = session.describe_run(suite, cells, resolutions)
-        with store.create(tmp_path_factory.mktemp("results"), "run", description) as created:
+        results = tmp_path_factory.mktemp("results")
+        with (
+            store.create(results, "run", description) as created,
+            pytest.MonkeyPatch.context() as patch,
+        ):
+            remember_answers(patch, answers)
             session.measure(
                 created,
                 suite,

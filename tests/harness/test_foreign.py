@@ -17,13 +17,14 @@ from levelfield.harness.engine import in_hand, session
 from levelfield.harness.engine.process import WorkerProcess
 from levelfield.harness.plan import arms
 from levelfield.harness.plan.arms import read_framework
-from levelfield.harness.plan.cells import Cell, plan
+from levelfield.harness.plan.cells import plan
 from levelfield.harness.plan.suite import Suite, validated
 from levelfield.harness.proof.cases import Cases
 from levelfield.harness.proof.replies import Reply
 from levelfield.harness.records import frames, store
 from tests.support.engine import TINY_EFFORT, Silent, statuses
 from tests.support.processes import PATIENCE_SECONDS
+from tests.support.solved import remember_answers
 
 # Right in its arithmetic; its mode says what it does besides.
 ADAPTER = """
@@ -259,18 +260,10 @@ KILLERS = ("kills", "kills-at-once", "ambushes")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def solved_once() -> Iterator[None]:
+def solved_once(answers: Path) -> Iterator[None]:
     """All runs of this file have one case, and the reference takes seconds to solve it."""
-    solve, solved = Cases._solve, {}
-
-    def once(self: Cases, cell: Cell) -> Any:
-        key = (cell.model, cell.preset, cell.batch, self.suite.seed)
-        if key not in solved:
-            solved[key] = solve(self, cell)
-        return solved[key]
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Cases, "_solve", once)
+        remember_answers(patch, answers)
         yield
 
 

@@ -462,6 +462,7 @@ def test_arms_are_proved_side_by_side_and_timed_alone(
 
 
 @several_cores
+@pytest.mark.usefixtures("solved_once")
 def test_a_check_that_times_nothing_parks_nobody(
     tmp_path: Path, frameworks: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -474,6 +475,7 @@ def test_a_check_that_times_nothing_parks_nobody(
 
 
 @several_cores
+@pytest.mark.usefixtures("solved_once")
 @pytest.mark.parametrize("status", ["timeout", "out-of-memory"])
 def test_what_other_lanes_may_be_to_blame_for_is_tried_again_alone(
     tmp_path: Path, frameworks: dict[str, Path], monkeypatch: pytest.MonkeyPatch, status: str
@@ -494,6 +496,7 @@ def test_what_other_lanes_may_be_to_blame_for_is_tried_again_alone(
 
 
 @several_cores
+@pytest.mark.usefixtures("solved_once")
 def test_after_a_death_one_cell_at_a_time_is_in_hand(
     tmp_path: Path, frameworks: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

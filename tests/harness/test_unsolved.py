@@ -19,6 +19,7 @@ from levelfield.harness.proof import cases
 from levelfield.harness.proof.cases import Cases
 from levelfield.harness.records import frames, store
 from tests.support.engine import TINY_EFFORT, Silent
+from tests.support.solved import remember_answers
 
 HUGE = 1 << 20  # the largest that a suite may have
 SUITE = Suite(
@@ -122,3 +123,37 @@ def test_a_lower_hard_limit_of_the_user_stays() -> None:
     shell = f'ulimit -d {limit >> 10}; exec "$@"'
     done = completed(["/bin/sh", "-c", shell, "sh", sys.executable, "-c", question])
     assert done.stdout.split() == [str(limit)] * 2, done.stderr
+
+
+def test_what_tests_remember_of_the_reference_is_the_answer_to_the_same_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same arguments, content of files, and limit; a failure is not remembered."""
+    asked = []
+
+    def answer(self: Cases, task: tuple[Any, ...], *arguments: str) -> str:
+        asked.append(arguments)
+        if arguments[0] == "bad":
+            raise WorkerFailure("failed", "no")
+        (Path(arguments[-1]) / "answers").write_text(f"{len(asked)}")
+        return f"printed {len(asked)}"
+
+    def ask(what: str, question: str = "1", suite: Suite = SUITE) -> tuple[str, str]:
+        folder = tmp_path / f"scratch-{len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
+        (folder / "question").write_text(question)
+        printed = Cases(suite, tmp_path)._reference(("m", "mlp"), what, str(folder))
+        assert (folder / "question").read_text() == question
+        return printed, (folder / "answers").read_text()
+
+    monkeypatch.setattr(Cases, "_reference", answer)
+    (tmp_path / "kept").mkdir()
+    remember_answers(monkeypatch, tmp_path / "kept")
+    assert ask("a") == ask("a") == ("printed 1", "1")
+    assert ask("b") == ("printed 2", "2")
+    assert ask("a", question="2") == ("printed 3", "3")
+    assert ask("a", suite=replace(SUITE, limits=Limits(memory_gib=1.0))) == ("printed 4", "4")
+    for _ in range(2):
+        with pytest.raises(WorkerFailure, match="no"):
+            ask("bad")
+    assert len(asked) == 6
