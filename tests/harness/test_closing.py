@@ -56,8 +56,6 @@ from levelfield.reference.optimizers import EPSILON_HAT, OPTIMIZERS
 from levelfield.reference.settled import settled_case
 from tests.support.engine import TINY_EFFORT, RunModes, quiet
 
-pytestmark = pytest.mark.alone
-
 # mode -> (phase, status, what its reason holds)
 LIARS = {
     "half-working": ("training", "wrong", "step/0/loss"),
@@ -97,6 +95,7 @@ def ended(run_modes: RunModes) -> dict[str, tuple[str, str]]:
     return answers
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("mode", LIARS)
 def test_what_passes_the_gate_and_lies_later_is_refused(
     ended: dict[str, tuple[str, str]], mode: str
@@ -106,6 +105,7 @@ def test_what_passes_the_gate_and_lies_later_is_refused(
     assert words in ended[mode][1]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("mode", TIRED)
 def test_what_lies_after_more_steps_than_the_closing_gate_makes_is_refused(
     run_modes: RunModes, mode: str
@@ -147,6 +147,7 @@ def test_a_training_that_disagrees_is_repeated_with_other_input_sets(
     assert len(set(judged_inputs)) == draws
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_sound_arm_passes_the_closing_gate(ended: dict[str, tuple[str, str]], phase: str) -> None:
     assert ended[f"well, {phase}"] == ("ok", "")
@@ -224,6 +225,7 @@ def test_a_throughput_slice_with_too_little_work_is_refused() -> None:
     assert failed(cpu=0.3) == {"CPU seconds per step"}
 
 
+@pytest.mark.alone
 def test_a_slow_clock_is_refused(run_modes: RunModes) -> None:
     effort = replace(TINY_EFFORT, slice_seconds=0.05, latency=False, accuracy=False, memory=False)
     (row,) = frames.load(run_modes("slow-clock", effort=effort)).cells.to_dict("records")
@@ -522,6 +524,7 @@ def test_fresh_steps_are_judged_without_their_wait_for_a_core(
     assert check.passed is passed
 
 
+@pytest.mark.alone
 def test_a_step_that_sleeps_does_not_wait_for_a_core() -> None:
     shares = shares_of_use()
     time.sleep(0.05)
@@ -529,6 +532,7 @@ def test_a_step_that_sleeps_does_not_wait_for_a_core() -> None:
     assert waited < 0.5 and cpu < 0.5
 
 
+@pytest.mark.alone
 def test_a_step_that_shares_its_core_waits_for_it() -> None:
     core = available_cores()[0]
     code = f"import os; os.sched_setaffinity(0, [{core}])\nwhile True: pass"

@@ -11,8 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas
 import pytest
 
+from levelfield.harness.analysis.comparisons import comparisons_of
 from levelfield.harness.analysis.roofline import work
 from levelfield.harness.analysis.summary import summary as summarised
 from levelfield.harness.analysis.verdicts import judge
@@ -38,12 +40,12 @@ from levelfield.harness.proof.checks import (
 )
 from levelfield.harness.proof.replies import CheckFenceReply, Slice, SlotReply, WarmUpReply
 from levelfield.harness.records import frames, store
+from levelfield.harness.report.tables import comparison_tables
 from levelfield.harness.statistics.levels import LEVELS
 from tests.support.engine import TINY_EFFORT, RunModes, Silent, statuses
 from tests.support.synthetic import empty_run
 
-pytestmark = pytest.mark.alone
-
+OPTIMIZERS = ("sgd", "momentum", "adam")
 FAULTS = (
     "wrong-activation",
     "transposed-kernel",
@@ -78,19 +80,29 @@ def records(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [r for r in store.read_records(store.open_run(folder)) if r["record"] == kind]
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
-def test_a_right_framework_is_measured_in_every_way(run_modes: RunModes, optimizer: str) -> None:
-    folder = run_modes("well", optimizers=(optimizer,), phases=("inference", "training"))
-    summary = summarised(frames.load(folder))
-    assert list(summary["status"]) == ["ok", "ok"]
+@pytest.fixture(scope="module")
+def well(run_modes: RunModes) -> Path:
+    return run_modes("well", optimizers=OPTIMIZERS, phases=("inference", "training"))
+
+
+def test_a_right_framework_is_measured_in_every_way(well: Path) -> None:
+    summary = summarised(frames.load(well))
+    assert list(summary["status"]) == ["ok"] * 4
     assert (summary["step_seconds"] > 0).all()
-    assert summary["latency_p50_seconds"][1] > 0
+    assert (summary["latency_p50_seconds"][1:] > 0).all()
     assert (summary["first_step_seconds"] > 0).all()
     assert (summary["peak_bytes"] > 5e6).all()
     assert (summary["output_error"] < 1e-6).all()
-    rounds = {(r["cell"], r["round"]) for r in records(folder, "slice")}
-    assert {cell for cell, _ in rounds} == {"c0001", "c0002"}
-    assert len(rounds) >= 2 * 2
+
+
+def test_a_right_framework_has_slices_under_every_optimizer(well: Path) -> None:
+    cells = [
+        (cell["phase"], cell["optimizer"]) for cell in store.open_run(well).description["cells"]
+    ]
+    assert cells == [("inference", None), *(("training", optimizer) for optimizer in OPTIMIZERS)]
+    rounds = {(r["cell"], r["round"]) for r in records(well, "slice")}
+    assert {cell for cell, _ in rounds} == {"c0001", "c0002", "c0003", "c0004"}
+    assert len(rounds) >= 4 * 2
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +184,19 @@ def test_a_mode_with_its_own_loop_has_no_latency(run_modes: RunModes) -> None:
     assert {record["statistic"] for record in records(folder, "slice")} == {"throughput"}
 
 
+def test_first_and_further_tokens_are_told_apart(run_modes: RunModes) -> None:
+    """Of a real framework `make test-long` compares them with whole generations."""
+    loaded = frames.load(run_modes("well", model="gpt2", phases=("generation",)))
+    (row,) = summarised(loaded).to_dict("records")
+    assert row["first_token_seconds"] > 0
+    assert row["further_token_seconds"] > 0
+    assert row["step_seconds"] > row["first_token_seconds"]
+    assert pandas.isna(row["latency_p50_seconds"])
+    assert set(loaded.slices["statistic"]) == {"throughput", "first_token", "further_token"}
+    (table,) = comparison_tables(loaded, comparisons_of(loaded))
+    assert {"first token (ms)", "per further token (ms)"} < set(table.cells)
+
+
 # -- learning ---------------------------------------------------------------------------------
 
 BAD_LEARNERS = ("idle-later", "quarter-training-later", "slower-rate-later", "diverges-later")
@@ -224,6 +249,7 @@ def unbelievable(run_modes: RunModes) -> Path:
     return run_modes(*UNBELIEVABLE, "well")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("mode", UNBELIEVABLE)
 def test_what_cannot_be_believed_on_the_clock_fails(unbelievable: Path, mode: str) -> None:
     status, reason = statuses(unbelievable)[mode]
@@ -231,6 +257,7 @@ def test_what_cannot_be_believed_on_the_clock_fails(unbelievable: Path, mode: st
     assert reason.startswith(UNBELIEVABLE[mode])
 
 
+@pytest.mark.alone
 def test_a_second_core_is_noticed_after_the_qualification(unbelievable: Path) -> None:
     (cell,) = [
         cell_of_run["id"]
@@ -243,6 +270,7 @@ def test_a_second_core_is_noticed_after_the_qualification(unbelievable: Path) ->
     assert checks == [True, False]
 
 
+@pytest.mark.alone
 def test_no_number_of_an_unbelievable_arm_leaves(unbelievable: Path) -> None:
     loaded = frames.load(unbelievable)
     for frame in (loaded.slices, loaded.startup, loaded.memory, loaded.calibrations):
@@ -479,6 +507,7 @@ def test_a_block_wholly_in_noise_counts_for_less_and_voids_nothing(
     assert not any("blocks" in reason for reason in judged.verdicts.void)
 
 
+@pytest.mark.alone
 def test_a_program_on_the_measured_core_is_foreign_load_however_many_cores_there_are(
     run_modes: RunModes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -508,7 +537,7 @@ def test_every_block_has_a_fresh_process_of_every_arm(judged: Path) -> None:
 
 def test_every_arm_comes_to_every_place_of_a_round(run_modes: RunModes) -> None:
     effort = Effort(**{**vars(TINY_EFFORT), "memory": False, "rounds": 6, "rounds_extra": 0.0})
-    folder = run_modes("well", "own-loop", "floods", phases=("training",), effort=effort)
+    folder = run_modes("well", "own-loop", "forges", phases=("training",), effort=effort)
     orders = [record["order"] for record in records(folder, "round")]
     assert len(orders) == 6
     for place in range(3):
@@ -548,7 +577,7 @@ def go_on(folder: Path, budget_seconds: float | None = None) -> None:
 
 
 def test_a_budget_times_one_comparison_and_leaves_the_rest_to_a_resumed_run(
-    run_modes: RunModes,
+    run_modes: RunModes, solved_once: None
 ) -> None:
     effort = replace(TINY_EFFORT, memory=False, accuracy=False, latency=False)
     options = {"effort": effort, "level": "quick", "twin": "auto", "optimizers": ("sgd", "adam")}
@@ -592,6 +621,7 @@ def test_arms_that_do_not_fit_together_run_one_after_the_other(
     assert frames.load(folder).blocks["residency"].tolist() == ["sequential"]
 
 
+@pytest.mark.alone
 def test_a_planted_slowdown_takes_longer(run_modes: RunModes) -> None:
     effort = Effort(**{**vars(TINY_EFFORT), "memory": False, "latency": False, "rounds": 12})
     folder = run_modes("well", "well#+50%", phases=("training",), effort=effort)

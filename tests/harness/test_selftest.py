@@ -20,8 +20,6 @@ from levelfield.harness.selftest.simulation import coverage, false_verdicts, one
 from tests.support.engine import quiet
 from tests.support.synthetic import write_mlp_run
 
-pytestmark = pytest.mark.alone
-
 FACTS = page.ProofFacts("today", "full", {"version": "1"}, "a processor", 2)
 
 
@@ -64,6 +62,7 @@ def test_planted_seconds_are_judged(more: float, expected: bool) -> None:
     assert all("the least of 2 runs" in finding.note for finding in findings)
 
 
+@pytest.mark.alone
 def test_the_slice_loop_adds_next_to_nothing() -> None:
     findings = list(overhead())
     assert len(findings) == 6
