@@ -37,9 +37,8 @@ from levelfield.harness.records import frames, store
 from levelfield.harness.report.tables import comparison_tables
 from levelfield.reference.case import draw_case
 from tests.support.engine import Silent
-from tests.support.long import long_unless
-
-pytestmark = pytest.mark.alone
+from tests.support.long import QUICK, long_unless
+from tests.support.solved import remember_answers
 
 OURS = "levelfield.adapters."
 BUILT_IN = sorted(name for name, arm in arms().items() if arm.framework.package.startswith(OURS))
@@ -50,7 +49,13 @@ LEADING = {
     next(name for name, other in arms().items() if other.framework is arm.framework)
     for arm in arms().values()
 }
-EACH = [long_unless(arm in TINY and arm in LEADING, arm) for arm in BUILT_IN]
+# In `make test`: a net of each kind of these, in turn, and of any other arm a small one at least.
+# `make test-long` has every file of every arm.
+FIRST = (
+    *("torch:eager", "keras:tensorflow", "tensorflow:function", "jax:jit"),
+    *("onnxruntime:cpu", "reference:numpy"),
+)
+TIMED = ("torch:eager", "jax:jit", "keras:tensorflow", "onnxruntime:cpu")
 PROPER = {"sealed", "found"}  # not what this interpreter happens to import
 
 
@@ -94,9 +99,10 @@ class SharedCases(Cases):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def shared_cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def shared_cases(answers: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     SharedCases.folder = tmp_path_factory.mktemp("cases")
     with pytest.MonkeyPatch.context() as patch:
+        remember_answers(patch, answers)
         patch.setattr("levelfield.harness.engine.engine.Cases", SharedCases)
         yield
 
@@ -147,16 +153,24 @@ SLOW = (
 )
 LOOPED = ("lenet5", "resnet18", "rnn", "lstm", "gru", "vae", "dcgan")
 FOUND = ("mlp", "lenet5", "lstm")  # of what a machine may lack: one net of each kind
-FILES = 1  # that an arm proves of those that another arm of its environment proves all
 DEEP = ("resnet18", "resnet50", "dcgan")  # which the slow ones compile for a minute each
-LATER = {*DEEP, "bert", "vae", "neumf"}  # which the slow ones and jax:jit prove in `make test-long`
+LATER = {*DEEP, "bert", "vae", "neumf"}  # which jax:jit proves in `make test-long`
+KINDS = (
+    *(("mlp",), ("resnet18", "lenet5"), ("rnn", "lstm", "gru"), ("bert", "gpt2")),
+    ("dcgan", "vae", "neumf"),
+)
+SMALL = QUICK[:2]  # which every arm compiles in seconds
 EMBEDDED = ("rnn", "lstm", "gru", "neumf", "bert")  # with tables that no tied head makes dense
+
+
+def is_written(arm: str, model: str) -> bool:
+    framework = arms()[arm].framework
+    return framework.generic or framework.model_file(model).exists()
 
 
 def expected_status(row: dict[str, Any]) -> str:
     """What is known to be wrong, or not to be had, is so exactly; docs/differences.md says why."""
-    framework = arms()[row["arm"]].framework
-    if not framework.generic and not framework.model_file(row["model"]).exists():
+    if not is_written(row["arm"], row["model"]):
         return "unwritten"
     if row["arm"].endswith(("-fit", ":session")) and row["model"] == "dcgan":
         return "unsupported"
@@ -194,40 +208,76 @@ def proven_with(suite: Suite, model: str) -> str:
     return suite.optimizers[sorted(reference.definitions()).index(model) % len(suite.optimizers)]
 
 
+def every_file(arm: str, suite: Suite) -> list[str]:
+    """A model of each file that the arm shows; of those that share one, the arm's turn."""
+    files: dict[str, list[str]] = {}
+    for name in shown(arm, suite):
+        files.setdefault(reference.get(name).file, []).append(name)
+    number = BUILT_IN.index(arm)
+    return [members[number % len(members)] for members in files.values()]
+
+
+def short_choice(arm: str, suite: Suite) -> list[str]:
+    """The models of an arm in `make test`."""
+    later = LATER if arm == "jax:jit" else {"resnet50"}
+    written = [name for name in shown(arm, suite) if is_written(arm, name) and name not in later]
+    kinds = [[name for name in kind if name in written] for kind in KINDS]
+    if arm in FIRST:
+        return [kind[FIRST.index(arm) % len(kind)] for kind in kinds if kind]
+    number = BUILT_IN.index(arm)
+    small = [name for name in SMALL if name in written]
+    others = [name for name in written if name not in SMALL]
+    if arm in SLOW:
+        return small[:1]
+    if arm not in LEADING:
+        others = []
+    return [small[number % len(small)], *others[number % len(others or [""]) :][:1]]
+
+
 def in_turn(arm: str, *, whole: bool) -> list[Cell]:
     """The tiny cells of an arm: of models that share a file one, with one optimiser, and others
     for the next arm.
 
-    If not ``whole``, without what takes longest, and of an arm that does not lead its environment
-    no more than ``FILES`` files. All models under all optimisers would take longer than tests may;
-    ``levelfield check --all --preset tiny`` does that.
+    If not ``whole``, without what takes longest: of an arm of ``FIRST`` a net of each kind, of the
+    first arm of any other framework a small net and one more, and of all others a small net. All
+    models under all optimisers would take longer than tests may; ``levelfield check --all --preset
+    tiny`` does that.
     """
     suite = tiny_of(arm)
-    number = BUILT_IN.index(arm)
-    later = LATER if arm in SLOW or arm == "jax:jit" else {"resnet50"}
-    if arm in SLOW and arm not in LEADING:
-        later = {*later, "gpt2"}
-    left_out = set() if whole else later
-    files: dict[str, list[str]] = {}
-    for name in shown(arm, suite):
-        if name not in left_out:
-            files.setdefault(reference.get(name).file, []).append(name)
-    names = [members[number % len(members)] for members in files.values()]
-    if not whole and arm not in LEADING:
-        begin = FILES * number % len(names)
-        names = (names[begin:] + names[:begin])[:FILES]
+    names = every_file(arm, suite) if whole else short_choice(arm, suite)
     chosen = {name: proven_with(suite, name) for name in names}
     cells = [c for c in plan(suite) if c.model in chosen]
     return [c for c in cells if c.optimizer in (None, chosen[c.model])]
+
+
+Results = dict[tuple[Any, ...], Future[frames.Frames]]
+
+
+class OnDemand(Results):
+    """Does the work for a key where it is asked for."""
+
+    def __init__(self, work: Callable[..., frames.Frames]) -> None:
+        super().__init__()
+        self.work = work
+
+    def __missing__(self, key: tuple[Any, ...]) -> Future[frames.Frames]:
+        future: Future[frames.Frames] = Future()
+        future.set_result(self.work(*key))
+        return future
 
 
 def side_by_side(
     request: pytest.FixtureRequest,
     test: str,
     work: Callable[..., frames.Frames],
-) -> dict[tuple[Any, ...], Future[frames.Frames]]:
+) -> Results:
     """Do the work of every chosen test of that name, by its parameters, one arm to a core at a
-    time."""
+    time.
+
+    A process of pytest-xdist has one core and does the work of a test when that test asks for it.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return OnDemand(work)
     wanted = [
         tuple(item.callspec.params.values())
         for item in request.session.items
@@ -253,9 +303,6 @@ def side_by_side(
         return {key: pool.submit(on_a_core, *key) for key in wanted}
 
 
-Results = dict[tuple[Any, ...], Future[frames.Frames]]
-
-
 @pytest.fixture(scope="module")
 def proved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
     """The gate of every arm."""
@@ -269,7 +316,7 @@ def proved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def timed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """Blocks of every arm, with what it learned in two epochs."""
+    """Blocks of an arm of each kind, with what it learned in two epochs; of others later."""
     # Memory probes start a process per cell; they are tested with one arm below.
     effort = replace(load_suite("tiny").effort, memory=False, accuracy_epochs=2)
 
@@ -304,7 +351,8 @@ def test_an_arm_proves_its_tiny_models(arm: str, whole: bool, proved: Results) -
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("arm", EACH)
+@pytest.mark.alone
+@pytest.mark.parametrize("arm", [long_unless(arm in TIMED, arm) for arm in BUILT_IN])
 def test_an_arm_is_timed_in_blocks(arm: str, timed: Results) -> None:
     tiny_of(arm)  # which skips where there is no environment
     loaded = timed[arm,].result()
@@ -322,11 +370,18 @@ def test_an_arm_is_timed_in_blocks(arm: str, timed: Results) -> None:
     assert description.get("device", "cpu") == "cpu"
 
 
-COMPILE = ("torch:compile", "tensorflow:function", "tensorflow:xla", "keras:tensorflow", "jax:jit")
+COMPILE = (
+    *("torch:compile", "tensorflow:function", "tensorflow:xla", "keras:tensorflow", "keras:jax"),
+    *("jax:jit", "flax:jit", "reference:jax"),
+)
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("arm", [*COMPILE, "keras:jax", "flax:jit", "reference:jax"])
+@pytest.mark.parametrize(
+    "arm",
+    # Another arm of the same adapter counts in the same way.
+    [long_unless(arm not in ("tensorflow:xla", "keras:jax"), arm) for arm in COMPILE],
+)
 def test_what_compiles_counts_its_compilations(arm: str, tmp_path: Path) -> None:
     """A count that never moved would let a recompilation inside a slice pass unseen."""
     suite = tiny_of(arm, models=("mlp",), phases=("inference",))
@@ -359,7 +414,9 @@ WATCHED = ("HOME", "TMPDIR")  # folders of the user that a process must leave as
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(("arm", "fills"), KEEPS.items())
+@pytest.mark.parametrize(
+    ("arm", "fills"), [long_unless(arm != "keras:jax", arm, fills) for arm, fills in KEEPS.items()]
+)
 def test_a_process_leaves_nothing_but_the_cache_of_its_run(
     arm: str, fills: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -401,7 +458,7 @@ def test_the_deep_models_of_a_slow_arm_have_the_arrays_of_their_definitions(
 ) -> None:
     """Their steps compile for a minute, which is a test for `make test-long`; a load is short."""
     suite = tiny_of(arm, phases=("training",), optimizers=("sgd",))
-    written = [name for name in DEEP if arms()[arm].framework.model_file(name).exists()]
+    written = [name for name in DEEP if is_written(arm, name)]
     cells = [cell for cell in plan(suite) if cell.model in written]
     assert cells
     resolutions = session.resolve_arms(suite.arms, {})
@@ -433,6 +490,8 @@ def test_theano_refuses_its_python_fallback(
 
 
 @pytest.mark.real
+@pytest.mark.alone
+@pytest.mark.long  # tests/harness/test_engine.py has them of a small net that generates
 def test_first_and_further_tokens_are_told_apart(tmp_path: Path) -> None:
     suite = tiny_of("torch:eager", models=("gpt2",), phases=("generation",), presets=("small",))
     loaded = measured(suite, tmp_path)
@@ -454,7 +513,8 @@ CACHED = (
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("arm", [long_unless(arm in CACHED[:2], arm) for arm in CACHED])
+@pytest.mark.alone
+@pytest.mark.parametrize("arm", [long_unless(arm == CACHED[0], arm) for arm in CACHED])
 def test_decoding_uses_its_cache(arm: str, tmp_path: Path) -> None:
     """A further token costs a fraction of the forward pass that computing it anew would take."""
     suite = tiny_of(arm, models=("gpt2",), presets=("small",), batches=(16,))
