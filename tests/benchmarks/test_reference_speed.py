@@ -28,7 +28,7 @@ from levelfield.harness.plan.suite import Suite, load_suite, validated
 from levelfield.harness.proof.cases import CaseFile
 from levelfield.harness.records import store
 from levelfield.reference.answers import run_numpy
-from tests.support.long import QUICK, long_unless
+from tests.support.long import long_unless
 
 pytestmark = pytest.mark.alone
 
@@ -107,6 +107,7 @@ def test_resnet50_on_one_large_image_takes_little_longer_than_its_products(
 
 
 ARMS = ("reference:jax", "flax:jit")
+IN_SECONDS = ("mlp", "lstm")  # a convolution takes as long as both: in `make test-long`
 SLICE_SECONDS, ROUNDS, BEHIND = 0.1, 9, 1.10
 
 
@@ -148,7 +149,7 @@ def ratio(suite: Suite, case: CaseFile, folder: Path) -> float:
 @pytest.mark.parametrize(
     ("name", "phase"),
     [
-        long_unless(name in QUICK and phase == "training", name, phase)
+        long_unless(name in IN_SECONDS and phase == "training", name, phase)
         for name in reference.definitions()
         for phase in ("inference", "training")
     ],

@@ -482,7 +482,8 @@ def test_many_steps_show_a_second_moment_that_forgets_too_fast(
     assert not mutant(monkeypatch, "adam", beta1=0.89).passed
 
 
-@pytest.mark.parametrize("epsilon", [0.0, 1e-7, 1e-6])
+# The one that differs least, and the one of a framework; a larger one is a larger mistake.
+@pytest.mark.parametrize("epsilon", [long_unless(e < 1e-6, e) for e in (0.0, 1e-7, 1e-6)])
 def test_the_first_step_shows_another_epsilon(
     monkeypatch: pytest.MonkeyPatch, epsilon: float
 ) -> None:
