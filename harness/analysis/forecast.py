@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas
 
-from levelfield.harness.analysis.planning import BLOCKS_PER_AUDIT
+from levelfield.harness.analysis.planning import most_blocks
 from levelfield.harness.errors import BadInput
 from levelfield.harness.machine.describe import difference
 from levelfield.harness.plan.cells import TASK, Cell, plan
@@ -22,7 +22,6 @@ from levelfield.harness.records import frames as records
 from levelfield.harness.records.frames import Frames
 from levelfield.harness.records.runs import run_folders
 from levelfield.harness.records.store import Run, open_run
-from levelfield.harness.statistics.levels import LEVELS
 
 _STARTUP = [
     *("build_seconds", "compile_seconds", "first_step_seconds", "second_step_seconds"),
@@ -107,8 +106,7 @@ def most_seconds(frames: Frames, suite: Suite) -> float | None:
     costs = costs_of(frames)
     if not costs:
         return None
-    looks = LEVELS[suite.level] or (1,)
-    blocks = looks[-1] + looks[-1] // BLOCKS_PER_AUDIT
+    blocks = most_blocks(suite)
     expected = _expected(plan(suite), costs).values()
     return sum(replace(cost, blocks=blocks).seconds for cost in expected)
 

@@ -1,4 +1,4 @@
-"""Decides how many rounds a block should have and which arms need no further block."""
+"""Decides how many blocks and rounds a run has, and which arms need no further block."""
 
 from __future__ import annotations
 
@@ -8,11 +8,31 @@ import numpy as np
 import pandas
 
 from levelfield.harness.analysis.verdicts import settled
+from levelfield.harness.plan.suite import Suite
 from levelfield.harness.records import frames as records
 from levelfield.harness.records.frames import Frames
+from levelfield.harness.statistics.levels import LEVELS
 from levelfield.harness.statistics.variances import rounds_per_block, variance_components
 
 BLOCKS_PER_AUDIT = 5  # resident blocks before each audit; the audit is the sixth
+SMOKE_BLOCKS = 1
+
+
+def last_block(level: str) -> int:
+    """The number of blocks at the last look of a level, without the audits."""
+    looks = LEVELS[level]
+    return looks[-1] if looks else SMOKE_BLOCKS
+
+
+def audits_due(residency: str, blocks: int) -> int:
+    """The number of audits that belong to so many blocks of a residency."""
+    return blocks // BLOCKS_PER_AUDIT if residency == "resident" else 0
+
+
+def most_blocks(suite: Suite) -> int:
+    """The number of blocks that a cell has at most, the audits among them."""
+    last = last_block(suite.level)
+    return last + audits_due(suite.residency, last)
 
 
 def look(run: Path, *, rounds: int) -> tuple[int, frozenset[tuple[str, str]]]:

@@ -25,7 +25,7 @@ from levelfield.harness.engine.qualification import Qualification
 from levelfield.harness.engine.qualifier import Qualifier, SpareCores
 from levelfield.harness.engine.state import Budget, Done, Progress, Statuses
 from levelfield.harness.engine.time_left import ForecastTimeLeft, TimeLeft
-from levelfield.harness.engine.timing import SMOKE_BLOCKS, Timing
+from levelfield.harness.engine.timing import Timing
 from levelfield.harness.engine.workers import Workers
 from levelfield.harness.environments.sealed import Resolution
 from levelfield.harness.errors import WorkerFailure
@@ -40,7 +40,6 @@ from levelfield.harness.plan.vocabulary import TWIN
 from levelfield.harness.proof.cases import CaseFile, Cases
 from levelfield.harness.records.kinds import CeilingRecord, PauseRecord, SessionRecord
 from levelfield.harness.records.store import Run, read_records
-from levelfield.harness.statistics.levels import LEVELS
 
 
 @contextmanager
@@ -164,18 +163,10 @@ class Engine:
         return files
 
     def _time_left(self) -> TimeLeft:
+        blocks = 0 if self.only_gate else planning.most_blocks(self.suite)
         if self.costs is None:
-            return TimeLeft(self._most_blocks())
-        return ForecastTimeLeft(self._most_blocks(), costs=self.costs)
-
-    def _most_blocks(self) -> int:
-        """Return the number of blocks that a cell has at most, audits among them."""
-        if self.only_gate:
-            return 0
-        looks = LEVELS[self.suite.level]
-        counted = looks[-1] if looks else SMOKE_BLOCKS
-        audits = counted // planning.BLOCKS_PER_AUDIT if self.suite.residency == "resident" else 0
-        return counted + audits
+            return TimeLeft(blocks)
+        return ForecastTimeLeft(blocks, costs=self.costs)
 
     def _begin_session(self, cells: Sequence[Cell], statuses: Statuses) -> list[Ceiling]:
         """Wait until the machine is quiet, then measure its ceilings; record both."""

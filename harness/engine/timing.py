@@ -16,7 +16,6 @@ from levelfield.harness.records.store import Run
 from levelfield.harness.statistics.levels import LEVELS
 
 MEMORY_SHARE = 0.70  # of the available memory that the resident arms of a block may take
-SMOKE_BLOCKS = 1
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Timing:
         """
         residency = self.suite.residency if self._fits(cells) else "sequential"
         looks = LEVELS[self.suite.level]
-        last = looks[-1] if looks else SMOKE_BLOCKS
+        last = planning.last_block(self.suite.level)
         rounds, longest_seconds = self.suite.effort.rounds, 0.0
         settled: frozenset[tuple[str, str]] = frozenset()
         if looks and self.done.blocks:
@@ -81,12 +80,12 @@ class Timing:
     def _blocks_left(self, cell: Cell, residency: str, last: int) -> int:
         """Return how many blocks a cell still has at most, audits among them."""
         blocks, key = self.done.blocks, cell.comparison
-        audits = last // planning.BLOCKS_PER_AUDIT if residency == "resident" else 0
+        audits = planning.audits_due(residency, last)
         return last - blocks[residency, key] + max(audits - blocks["audit", key], 0)
 
     def _audit_due(self, residency: str, comparison: str) -> bool:
         audits, blocks = (self.done.blocks[kind, comparison] for kind in ("audit", residency))
-        return residency == "resident" and blocks // planning.BLOCKS_PER_AUDIT > audits
+        return planning.audits_due(residency, blocks) > audits
 
     def _look(self, rounds: int, *, quick: bool) -> tuple[int, frozenset[tuple[str, str]]]:
         """Return (rounds of the next blocks, settled arms)."""
