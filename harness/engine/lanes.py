@@ -116,17 +116,21 @@ def prepare(
 ) -> Iterator[None]:
     """Solve what the cells need of the reference, a task for each step of this iterator.
 
-    ``seeds``: those of a cell's lessons. ``timed``: whether the cells will need a closing case,
-    too. A task that fails is the failure of the cell that needs it.
+    Closing cases are solved last, because no cell needs its own before it was timed. ``seeds``:
+    those of a cell's lessons. ``timed``: whether the cells will need a closing case at all. A task
+    that fails is the failure of the cell that needs it.
     """
+    solved = []
     for cell in cells:
         with suppress(WorkerFailure):
             cases.solved(cell)
+            solved.append(cell)
             yield
             for seed in seeds(cell):
                 if not isinstance(cases.lesson(cell, seed), str):
                     cases.learned(cell, seed)
                     yield
-            if timed:
-                cases.closing(cell)
-                yield
+    for cell in solved if timed else ():
+        with suppress(WorkerFailure):
+            cases.closing(cell)
+            yield

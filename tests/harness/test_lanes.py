@@ -299,8 +299,10 @@ def test_work_that_two_lanes_need_is_done_once(
     assert len(solved) == 1
 
 
-@pytest.mark.parametrize(("timed", "closings"), [(True, ["good closing"]), (False, [])])
-def test_a_task_that_fails_ahead_is_the_failure_of_the_cell_that_needs_it(
+@pytest.mark.parametrize(
+    ("timed", "closings"), [(True, ["good closing", "fine closing"]), (False, [])]
+)
+def test_closing_cases_are_solved_last_and_a_failed_task_is_its_cell_s(
     timed: bool, closings: list[str]
 ) -> None:
     asked = []
@@ -320,10 +322,10 @@ def test_a_task_that_fails_ahead_is_the_failure_of_the_cell_that_needs_it(
         def closing(self, cell: str) -> None:
             asked.append(f"{cell} closing")
 
-    cells = cast(Sequence[Cell], ["bad", "good"])
+    cells = cast(Sequence[Cell], ["bad", "good", "fine"])
     steps = lanes.prepare(cast(Cases, Failing()), cells, lambda _: range(2), timed=timed)
-    assert len([*steps]) == 2 + len(closings)
-    assert asked == ["bad", "good", "good 0", *closings]
+    assert len([*steps]) == 4 + len(closings)
+    assert asked == ["bad", "good", "good 0", "fine", "fine 0", *closings]
 
 
 # -- spare cores ------------------------------------------------------------------------------
