@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -251,15 +252,17 @@ def _ratios(
 def _lead(phase: str, leaders: Sequence[str], judgements: Sequence[Judged]) -> str:
     leader, sets = leaders[0], [judged.verdicts.fastest for judged in judgements]
     count = sum(leader in fastest for fastest in sets)
-    alone = sum(tuple(fastest) == (leader,) for fastest in sets)
+    alone = Counter(fastest[0] for fastest in sets if len(fastest) == 1)
     if len(sets) == 1:
         others = _listed([arm for arm in sets[0] if arm != leader])
         return f"{leader} in {phase}" + (f", with {others}" if others else "")
     of_phase = f"{count} of {len(sets)} comparisons of {phase}"
     if len(leaders) > 1:
-        return f"no arm leads alone, {_listed(leaders)} each in {of_phase}"
+        lone = [f"{arm} alone in {alone[arm]}" for arm in leaders if alone[arm]]
+        words = f"no arm leads more often than the others: {_listed(leaders)} each in {of_phase}"
+        return words + (f" ({_listed(lone)})" if lone else "")
     words = f"{leader} in {of_phase}"
-    return words + (f" (alone in {alone})" if 0 < alone < count else "")
+    return words + (f" (alone in {alone[leader]})" if 0 < alone[leader] < count else "")
 
 
 def _gap(phase: str, leader: str, judgements: Sequence[Judged]) -> str:

@@ -24,6 +24,14 @@ SMOKE = (
     "No verdicts: a smoke run has one block, and one process per arm does not allow a conclusion."
     " Arms are in the order of the run's plan."
 )
+UNMEASURED = "No verdicts: no arm was measured. Arms are in the order of the run's plan."
+
+
+def no_verdicts(comparison: Comparison) -> str:
+    """Say why a comparison has no verdicts; "" if it has some."""
+    if "throughput" in comparison.judged:
+        return ""
+    return SMOKE if comparison.rows["step_seconds"].notna().any() else UNMEASURED
 
 
 def error_bar(judged: Judged) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +24,7 @@ from levelfield.harness.records.frames import Frames
 from levelfield.harness.report.answer import BEST, KEY, Answer, Time, anchors, answers
 from levelfield.harness.report.code import code_size, model_sources, module_of
 from levelfield.harness.report.differences import Difference, explanation, reproduce
-from levelfield.harness.report.findings import SMOKE, not_quiet
+from levelfield.harness.report.findings import no_verdicts, not_quiet
 from levelfield.harness.report.gallery import CHARTS, Chart
 from levelfield.harness.report.glossary import GLOSSARY
 from levelfield.harness.report.inline import Styles, inline_svg
@@ -253,10 +254,11 @@ def _kind(status: str) -> str:
 def _notes(frames: Frames, comparisons: Sequence[Comparison]) -> Iterable[str]:
     """Notes on the whole session."""
     yield from not_quiet(frames)
-    smoke = sum("throughput" not in comparison.judged for comparison in comparisons)
-    if smoke:
-        yield f"{smoke} of {len(comparisons)} comparisons: {SMOKE}"
-    if smoke < len(comparisons):
+    reasons = Counter(map(no_verdicts, comparisons))
+    judged = reasons.pop("", 0)
+    for reason, unjudged in reasons.items():
+        yield f"{unjudged} of {len(comparisons)} comparisons: {reason}"
+    if judged:
         yield (
             "In every comparison one arm runs twice, under two names (A/A). The difference"
             " between the two is this session's own error; no margin is smaller. A round that"

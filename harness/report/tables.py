@@ -18,7 +18,7 @@ from levelfield.harness.analysis.comparisons import Comparison
 from levelfield.harness.analysis.verdicts import Judged, pair_of
 from levelfield.harness.errors import clean
 from levelfield.harness.records.frames import Frames
-from levelfield.harness.report.findings import SMOKE, error_bar, findings, noise
+from levelfield.harness.report.findings import error_bar, findings, no_verdicts, noise
 from levelfield.harness.report.text import (
     ABSENT,
     escape,
@@ -105,7 +105,7 @@ def _below(frames: Frames, comparison: Comparison) -> Iterable[str]:
     yield f"{fine} of {len(comparison.rows)} arm{'s' if len(comparison.rows) != 1 else ''} ok."
     judged = comparison.judged.get("throughput")
     if judged is None:
-        yield SMOKE
+        yield no_verdicts(comparison)
     else:
         yield fastest_set(judged)
         for statistic in ("first_token", "further_token"):

@@ -22,7 +22,7 @@ from levelfield.harness.records.store import STATUSES
 from levelfield.harness.report import tables as report_tables
 from levelfield.harness.report import write_report
 from levelfield.harness.report.charts import ratio_chart
-from levelfield.harness.report.findings import SMOKE, findings
+from levelfield.harness.report.findings import SMOKE, UNMEASURED, findings
 from levelfield.harness.report.provenance import provenance
 from levelfield.harness.report.tables import ComparisonTable, markdown
 from levelfield.harness.report.text import escape, significant
@@ -79,6 +79,16 @@ def test_a_smoke_run_has_no_verdicts_and_the_order_of_the_plan(tmp_path: Path) -
         assert SMOKE in table.below
         assert table.pairs.empty
         assert not {"verdict", "ratio to first"} & set(table.cells)
+
+
+def test_a_comparison_that_no_block_reached_is_no_smoke_run(tmp_path: Path) -> None:
+    """A cap may end before the second comparison."""
+    unreached = dict.fromkeys(range(len(ARMS) + 1, 2 * len(ARMS) + 2), "timeout")
+    frames = frames_of(tmp_path, models=("mlp", "lenet"), phases=("inference",), statuses=unreached)
+    first, second = comparison_tables(frames)
+    assert UNMEASURED in second.below
+    assert not {SMOKE, UNMEASURED} & set(first.below)
+    assert SMOKE not in second.below
 
 
 def test_ratios_stand_with_their_interval_and_hold_the_truth(tmp_path: Path) -> None:
@@ -292,7 +302,7 @@ def test_a_reason_names_the_log_of_its_process(tmp_path: Path) -> None:
 
 def test_times_recorded_of_an_arm_that_failed_later_stay_out(tmp_path: Path) -> None:
     frames = with_reason(frames_of(tmp_path), 2, "failed", "died while learning")
-    assert summary(frames)["step_seconds"].notna()[2]
+    assert summary(frames)["first_step_seconds"].notna()[2]
     row = texts_of(comparison_tables(frames)[0])["jax:jit"]
     assert row["step (ms)"] == row["verdict"] == row["start-up (s)"] == row["peak (MiB)"] == "-"
 

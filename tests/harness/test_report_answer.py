@@ -46,11 +46,15 @@ def test_no_arm_is_called_leader_where_others_are_in_as_many_fastest_sets() -> N
     answer, comparisons = answered(Path("results/example"))
     leaders, most = leaders_of(comparisons, "inference")
     assert len(leaders) > 1
-    (named,) = re.findall(
-        rf"no arm leads alone, ([^;]*) each in {most} of 2 comparisons of inference",
+    ((named, lone),) = re.findall(
+        rf"no arm leads more often than the others: ([^;]*) each in {most} of 2 comparisons of"
+        r" inference \(([^)]*)\)",
         answer.sentences[0],
     )
     assert set(named.split(", ")) == leaders
+    sets = [one.judged["throughput"].verdicts.fastest for one in comparisons]
+    alone = [fastest[0] for fastest in sets[::2] if len(fastest) == 1]
+    assert lone.split(", ") == [f"{arm} alone in 1" for arm in alone]
 
 
 def test_the_sentence_on_certainty_counts_pairs_and_statuses(tmp_path: Path) -> None:

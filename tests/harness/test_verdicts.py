@@ -119,6 +119,16 @@ def test_an_arm_that_is_settled_against_the_fastest_leaves_the_others_to_go_on(
     assert settled(frames) == names_of(["flax:jit"])
 
 
+def test_an_arm_that_ended_badly_after_some_blocks_has_no_part_in_verdicts(tmp_path: Path) -> None:
+    speed = {"jax:jit": 1.0, "torch:eager": 2.0, "flax:jit": 3.0}
+    place = ARMS.index("jax:jit") + 1  # after the twin of the first arm
+    frames = frames_of(tmp_path, speed=speed, statuses={place: "timeout"})
+    judged = throughput(frames)
+    assert "jax:jit" in set(frames.slices["arm"])
+    assert "jax:jit" not in judged.arms
+    assert judged.verdicts.fastest == ("torch:eager",)
+
+
 def test_the_time_of_an_arm_that_left_is_its_ratio_to_the_first(tmp_path: Path) -> None:
     """The machine becomes slower after flax has left; its time and its ratio stay one estimate."""
     speed = {"torch:eager": 1.0, "jax:jit": 1.2, "flax:jit": 3.0}
