@@ -136,16 +136,45 @@ def _startup(frames: Frames) -> dict[str, Any]:
     }
 
 
-def _memory(frames: Frames) -> dict[str, Any]:
-    later = frames.memory["stage"].isin(_LATER_STAGES)
-    imports = frames.memory["stage"] == "import"
+def stage_peaks(frames: Frames) -> pandas.DataFrame:
+    """Return the peak of each stage of each cell: the median over the processes that count.
 
-    def peak(memory: pandas.DataFrame) -> Any:
-        return memory.groupby(_KEY)["peak_bytes"].max()
+    Columns: run, comparison, cell, arm, stage and ``peak_bytes`` (NA where a stage was not read).
+    """
+    names = ["run", "comparison", "cell", "arm", "stage"]
+    medians = _counted_memory(frames).groupby(names, sort=False)["peak_bytes"].median()
+    return medians.round().astype("Int64").reset_index()
+
+
+def peak_ends(frames: Frames) -> pandas.DataFrame:
+    """Return the ``lowest`` and ``highest`` peak of a cell in bytes, and its ``processes``.
+
+    The index is (run, cell). Each process has one peak, that of its highest stage.
+    """
+    processes = _counted_memory(frames).groupby([*_KEY, "process"])["peak_bytes"].max().dropna()
+    ends = processes.groupby(level=_KEY).agg(["min", "max", "count"])
+    return ends.set_axis(["lowest", "highest", "processes"], axis="columns")
+
+
+def _counted_memory(frames: Frames) -> pandas.DataFrame:
+    """Rows of memory without processes that failed, unless all processes of the cell did."""
+    memory = frames.memory
+    cell = [memory["run"], memory["cell"]]
+    failed = (memory["reason"] != "").groupby([*cell, memory["process"]]).transform("any")
+    all_failed = failed.groupby(cell).transform("all")
+    return memory[~failed | all_failed]
+
+
+def _memory(frames: Frames) -> dict[str, Any]:
+    peaks = stage_peaks(frames)
+    later, imports = peaks["stage"].isin(_LATER_STAGES), peaks["stage"] == "import"
+
+    def highest(stages: pandas.DataFrame) -> Any:
+        return stages.groupby(_KEY)["peak_bytes"].max()
 
     return {
-        "peak_bytes": peak(frames.memory),
-        "peak_over_import_bytes": peak(frames.memory[later]) - peak(frames.memory[imports]),
+        "peak_bytes": highest(peaks),
+        "peak_over_import_bytes": highest(peaks[later]) - highest(peaks[imports]),
     }
 
 

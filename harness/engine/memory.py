@@ -1,4 +1,4 @@
-"""Peak memory by stage, measured in a process that is never timed."""
+"""Peak memory by stage, measured in processes that are never timed."""
 
 from __future__ import annotations
 
@@ -100,7 +100,17 @@ class _Peaks:
 def record_memory(
     workers: Workers, run: Run, arm: Arm, *, cell: Cell, case: CaseFile, effort: Effort
 ) -> None:
-    """Append one ``memory`` record per phase. A failure costs only these figures."""
+    """Append one ``memory`` record per phase of each of the effort's ``memory_processes``.
+
+    A failure of one process costs only the figures of that process.
+    """
+    for _ in range(effort.memory_processes):
+        _record_process(workers, run, arm, cell=cell, case=case, steps=effort.memory_steps)
+
+
+def _record_process(
+    workers: Workers, run: Run, arm: Arm, *, cell: Cell, case: CaseFile, steps: int
+) -> None:
     number, reason = workers.processes + 1, None
     peaks: dict[str, _Peaks] = {}
     try:
@@ -108,6 +118,7 @@ def record_memory(
             workers.start(arm, cell, purpose="memory") as worker,
             TreeWatch(worker.process.tree, device=cell.device, turns=workers.turns) as tree,
         ):
+            number = worker.number
 
             def phase_ends(phase: str) -> None:
                 tree_bytes, device_bytes = tree.peaks()
@@ -123,7 +134,7 @@ def record_memory(
             phase_ends("compile")
             worker.first_steps(cell)
             phase_ends("first_step")
-            worker.steps(cell, effort.memory_steps)
+            worker.steps(cell, steps)
             phase_ends("steady")
     except WorkerFailure as failure:
         reason = str(failure)

@@ -179,7 +179,9 @@ def _refuse_other_cores(run: store.Run, suite: Suite) -> None:
 def _suite_and_cells(run: store.Run) -> tuple[Suite, list[Cell]]:
     """Return what run.json says. Raises KeyError, TypeError or ValueError if it does not."""
     text = dict(run.description["suite"])
-    text["effort"], text["limits"] = Effort(**text["effort"]), Limits(**text["limits"])
+    # A run of an older version measures the memory of its later cells as that of its first ones.
+    effort = {"memory_processes": 1, **text["effort"]}
+    text["effort"], text["limits"] = Effort(**effort), Limits(**text["limits"])
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in text.items()}
     return Suite(**values), [Cell(**cell) for cell in run.description["cells"]]
 

@@ -80,8 +80,11 @@ class Effort:
     time_cap_minutes: Annotated[
         float, "minutes after which no block begins; 0 is no cap", AT_LEAST_0
     ] = 0.0
-    memory: Annotated[bool, "measure peak memory, in a process of its own"] = True
-    memory_steps: Annotated[int, "steps of the process that measures memory", AT_LEAST_1] = 20
+    memory: Annotated[bool, "measure peak memory, in processes of its own"] = True
+    memory_processes: Annotated[
+        int, "processes per cell that measure memory, whose median counts", AT_LEAST_1
+    ] = 2
+    memory_steps: Annotated[int, "steps of a process that measures memory", AT_LEAST_1] = 20
     accuracy: Annotated[bool, "train on real data where the model has any"] = True
     accuracy_epochs: Annotated[int, "epochs of such a training", AT_LEAST_1] = 10
     accuracy_seeds: Annotated[

@@ -233,7 +233,10 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "cold_first_step_seconds": (NUMBER, "compile and first step; NaN if found in a cache"),
         "cache": (TEXT, "compile caches as that first process found them: cold, warm or none"),
         "first_step_extra_seconds": (NUMBER, "first_step_seconds - step_seconds"),
-        "peak_bytes": (COUNT_OR_NA, "greatest peak resident bytes of all stages"),
+        "peak_bytes": (
+            COUNT_OR_NA,
+            "greatest peak resident bytes of all stages, each the median of processes",
+        ),
         "peak_over_import_bytes": (COUNT_OR_NA, "greatest peak after import less import's own"),
         "output_error": (NUMBER, "largest relative error of outputs; inf for one that is NaN"),
         "gradient_error": (NUMBER, "largest relative error of gradients; inf for one that is NaN"),

@@ -37,7 +37,6 @@ _CHECK = ("name", "error", "tolerance", "passed")
 _JSON_OF_RUN = ("code_version", "suite", "machine", "locks", "adapters")
 _LATEST = (
     "gate",
-    "memory",
     "energy",
     "accuracy",
     "epoch",
@@ -139,6 +138,7 @@ def _frames(runs: Mapping[str, Run]) -> Frames:
     planned = [(label, cell) for label, run in runs.items() for cell in run.description["cells"]]
     owners = [f"run {label}, cell {cell['id']}" for label, cell in planned]
     rows = collect_rows(runs)
+    rows["memory"] = _of_last_qualification(rows)
     for kind in _LATEST:
         latest = {row[0]: row[1] for row in rows[kind]}
         rows[kind] = [row for row in rows[kind] if row[1] == latest[row[0]]]
@@ -184,6 +184,20 @@ def _frames(runs: Mapping[str, Run]) -> Frames:
         accuracy=of_cells("accuracy", columns_of("accuracy", rows)),
         epochs=of_cells("epochs", columns_of("epoch", rows)),
     )
+
+
+def _of_last_qualification(rows: Rows) -> list[tuple[Any, ...]]:
+    """Return the rows of ``memory`` of the last processes that measured a cell's memory.
+
+    A cell that a resumed run qualified again has rows of two qualifications. The later one begins
+    with its gate, whose process has a lower number than those that measured memory after it.
+    """
+    last = {row[0]: row[1] for row in rows["memory"]}
+    began: dict[int, int] = {}
+    for owner, process, *_ in rows["gate"]:
+        if process <= last.get(owner, 0):
+            began[owner] = max(process, began.get(owner, 0))
+    return [row for row in rows["memory"] if row[1] >= began.get(row[0], last[row[0]])]
 
 
 def _withhold(

@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from levelfield.harness.analysis.comparisons import Comparison
-from levelfield.harness.analysis.summary import startups
+from levelfield.harness.analysis.summary import peak_ends, stage_peaks, startups
 from levelfield.harness.analysis.verdicts import pair_of
 from levelfield.harness.errors import clean
 from levelfield.harness.records.frames import AUDIT, Frames
@@ -211,16 +211,16 @@ def time_to_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
 def memory_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
     """MiB of peak resident memory: the amount that each stage added to the highest peak before.
 
-    Grey is what the process takes before the model exists. One process was measured per arm.
+    Grey is what a process takes before the model exists. Several processes per arm may have been
+    measured, see the suite's ``memory_processes``: a bar is their median, by stage, and the line
+    goes from the lowest of their peaks to the highest. The chart says how many there were.
     """
-    memory = frames.memory
-    peaks = dict(
-        zip(
-            zip(memory["run"], memory["cell"], memory["stage"], strict=True),
-            memory["peak_bytes"],
-            strict=True,
-        )
-    )
+    stages = stage_peaks(frames).set_index(["run", "cell", "stage"])["peak_bytes"]
+    peaks = stages.to_dict()
+    ends = peak_ends(frames)
+    several = ends[ends["processes"] > 1]
+    mebibytes = several[["lowest", "highest"]].astype(float) / 2**20
+    spread = {key: (low, high) for key, low, high in mebibytes.itertuples(name=None)}
 
     def parts(cell: Mapping[Any, Any]) -> list[float]:
         keys = [(cell["run"], cell["cell"], stage) for stage in STAGES]
@@ -233,7 +233,21 @@ def memory_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
         list(STAGES.values()),
         unit="MiB",
         shared=2,
+        spread=spread,
+        note=_processes_words(ends, comparisons),
     )
+
+
+def _processes_words(ends: pandas.DataFrame, comparisons: Sequence[Comparison]) -> str:
+    """How many processes per arm had their memory measured, in these comparisons."""
+    cells = [key for one in comparisons for key in one.rows.set_index(["run", "cell"]).index]
+    counts = ends["processes"].reindex(cells).dropna().astype(int)
+    if counts.empty:
+        return ""
+    least, most = counts.min(), counts.max()
+    if most == 1:
+        return " One process per arm."
+    return f" Median and range of {most if least == most else f'{least} to {most}'} processes."
 
 
 def startup_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
@@ -280,10 +294,12 @@ def _stacked(
     unit: str,
     shared: int,
     spread: Mapping[tuple[str, str], tuple[float, float]] = MappingProxyType({}),
+    note: str = "",
 ) -> Figure:
     """Bars of stages, the shortest bar first; the first ``shared`` stages have no model yet.
 
-    ``spread``: run and cell -> the ends of what was measured, drawn as a line.
+    ``spread``: run and cell -> the ends of what was measured, drawn as a line. ``note``: further
+    words below the title.
     """
     tints = STAGE_TINTS[len(STAGE_TINTS) - len(names) :]
 
@@ -302,18 +318,19 @@ def _stacked(
             axes.barh(
                 row, left, height=0.66, fill=False, edgecolor="#333333", linewidth=0.6, zorder=4
             )
-            low, high = spread.get((cell["run"], cell["cell"]), (left, left))
-            axes.hlines(row, low, high, color="black", linewidth=1.2, zorder=5)
+            ends = spread.get((cell["run"], cell["cell"]), ())
+            if ends:
+                axes.hlines(row, *ends, color="black", linewidth=1.2, zorder=5)
             own = sum(sizes[shared:])
             at_end(axes, row, f"{significant(left)} ({significant(own, 2)})")
-            shown += [left, high]
+            shown += [left, *ends]
         value_axis(axes, shown, unit, logarithmic=False)
 
     legend = [
         Patch(facecolor=tone, edgecolor="#333333", linewidth=0.6, label=name)
         for name, tone in zip(names, _tones(EXAMPLE, shared, tints), strict=True)
     ]
-    order = f"The least {unit} first. In parentheses: what the model added after the import."
+    order = f"The least {unit} first. In parentheses: what the model added after the import.{note}"
     arranged = [_by_total(comparison, parts) for comparison in comparisons]
     return panels(arranged, title, draw, legend, "total (own)", order=order)
 

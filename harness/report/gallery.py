@@ -9,6 +9,7 @@ import pandas
 from matplotlib.figure import Figure
 
 from levelfield.harness.analysis.comparisons import Comparison
+from levelfield.harness.analysis.summary import peak_ends, stage_peaks
 from levelfield.harness.records.frames import Frames
 from levelfield.harness.report import charts, curves, matrices, series
 from levelfield.harness.report.tables import pairs_of
@@ -54,15 +55,20 @@ def _pairs(frames: Frames, comparisons: Sequence[Comparison]) -> pandas.DataFram
 
 
 def _peaks(frames: Frames, comparisons: Sequence[Comparison]) -> pandas.DataFrame:
-    memory = frames.memory
+    """Peaks by stage, with the ends of each arm's peaks if several processes were measured."""
+    stages = stage_peaks(frames)
     parts = []
     for one in comparisons:
         fine = one.rows.loc[one.rows["status"] == "ok", "arm"]
-        mine = (memory["run"] == one.run) & (memory["comparison"] == one.id)
-        parts.append(memory[mine & memory["arm"].isin(fine) & memory["peak_bytes"].notna()])
-    table = pandas.concat(parts) if parts else memory.iloc[:0]
-    peaks = (table["peak_bytes"].astype(float) / 2**20).rename("peak (MiB)")
-    return pandas.concat([table[["arm", "stage"]], peaks], axis=1)
+        mine = (stages["run"] == one.run) & (stages["comparison"] == one.id)
+        parts.append(stages[mine & stages["arm"].isin(fine) & stages["peak_bytes"].notna()])
+    table = pandas.concat(parts) if parts else stages.iloc[:0]
+    table = table.join(peak_ends(frames), on=["run", "cell"])
+    sizes = {"peak_bytes": "peak (MiB)"}
+    if (table["processes"] > 1).any():
+        sizes |= {"lowest": "lowest peak (MiB)", "highest": "highest peak (MiB)"}
+    shown = table[[*sizes]].astype(float) / 2**20
+    return pandas.concat([table[["arm", "stage"]], shown.rename(columns=sizes)], axis=1)
 
 
 def _statuses(frames: Frames, comparisons: Sequence[Comparison]) -> pandas.DataFrame:

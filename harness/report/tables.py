@@ -59,12 +59,26 @@ class ComparisonTable:
 
 def comparison_tables(frames: Frames, comparisons: Sequence[Comparison]) -> list[ComparisonTable]:
     """A table for each comparison, in the order of the plan."""
-    why: dict[tuple[str, str, str], str] = {}
-    for column, frame in ((_PEAK, frames.memory), (_ACCURACY, frames.accuracy)):
-        for run, cell, reason in zip(frame["run"], frame["cell"], frame["reason"], strict=True):
-            if reason:
-                why[run, cell, column] = reason
+    why = {
+        (*cell, column): reason
+        for column, frame in ((_PEAK, frames.memory), (_ACCURACY, frames.accuracy))
+        for cell, reason in _reasons(frame).items()
+    }
     return [_table(frames, comparison, why) for comparison in comparisons]
+
+
+def _reasons(frame: pandas.DataFrame) -> dict[tuple[str, str], str]:
+    """Why numbers of a run's cell are missing, and in how many processes if it had several."""
+    failed = frame[frame["reason"] != ""]
+    rows = zip(failed["run"], failed["cell"], failed["reason"], strict=True)
+    reasons = {(run, cell): reason for run, cell, reason in rows}
+    planned, lost = (part.groupby(["run", "cell"])["process"].nunique() for part in (frame, failed))
+    return {
+        cell: f"{lost[cell]} of {planned[cell]} processes: {reason}"
+        if planned[cell] > 1
+        else reason
+        for cell, reason in reasons.items()
+    }
 
 
 def _table(

@@ -86,6 +86,7 @@ EFFORT = Effort(
     ceilings=False,
     accuracy=False,
     memory=False,
+    memory_processes=1,
 )
 # Arms that lie after many steps of one load need slices of many steps, also on a slow machine.
 FAULTS_EFFORT = replace(EFFORT, slice_seconds=0.1)

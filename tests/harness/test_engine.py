@@ -21,6 +21,8 @@ from levelfield.harness.analysis.verdicts import judge
 from levelfield.harness.engine import blocks, session, timing
 from levelfield.harness.engine.blocks import Blocks, Stretch
 from levelfield.harness.engine.qualification import Calibration, Qualification
+from levelfield.harness.engine.requests import Worker
+from levelfield.harness.errors import WorkerFailure
 from levelfield.harness.machine import disturbance, noise
 from levelfield.harness.machine.ceilings import Ceiling
 from levelfield.harness.machine.noise import OtherLoad
@@ -28,6 +30,7 @@ from levelfield.harness.machine.resources import available_cores
 from levelfield.harness.machine.supervised import TreeUse
 from levelfield.harness.plan.cells import Cell, plan
 from levelfield.harness.plan.suite import Effort, Limits, load_suite
+from levelfield.harness.plan.vocabulary import MEMORY_STAGES
 from levelfield.harness.proof.checks import (
     Slot,
     affinity_check,
@@ -38,7 +41,13 @@ from levelfield.harness.proof.checks import (
     recompilation_check,
     tree_check,
 )
-from levelfield.harness.proof.replies import CheckFenceReply, Slice, SlotReply, WarmUpReply
+from levelfield.harness.proof.replies import (
+    CheckFenceReply,
+    FirstStepsReply,
+    Slice,
+    SlotReply,
+    WarmUpReply,
+)
 from levelfield.harness.records import frames, store
 from levelfield.harness.report.tables import comparison_tables
 from levelfield.harness.statistics.levels import LEVELS
@@ -103,6 +112,42 @@ def test_a_right_framework_has_slices_under_every_optimizer(well: Path) -> None:
     rounds = {(r["cell"], r["round"]) for r in records(well, "slice")}
     assert {cell for cell, _ in rounds} == {"c0001", "c0002", "c0003", "c0004"}
     assert len(rounds) >= 4 * 2
+
+
+def test_memory_is_measured_in_several_processes_and_one_that_fails_costs_its_own_figures(
+    run_modes: RunModes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_steps, calls = Worker.first_steps, []
+
+    def fails_once(worker: Worker, cell: Cell) -> FirstStepsReply:
+        calls.append(worker.number)
+        if len(calls) == 3:
+            raise WorkerFailure("timeout", "too slow")
+        return first_steps(worker, cell)
+
+    monkeypatch.setattr(Worker, "first_steps", fails_once)
+    effort = replace(TINY_EFFORT, memory_processes=3)
+    loaded = frames.load(run_modes("well", phases=("inference",), effort=effort))
+    started = loaded.processes.loc[loaded.processes["purpose"] == "memory", "process"].tolist()
+    assert len(set(started)) == 3
+    assert loaded.memory["process"].drop_duplicates().tolist() == started
+    assert (loaded.memory.groupby("process")["stage"].nunique() == len(MEMORY_STAGES)).all()
+    failed = loaded.memory.loc[loaded.memory["reason"] != "", "process"].unique().tolist()
+    assert failed == [calls[2]]
+    fine = loaded.memory[~loaded.memory["process"].isin(failed)]
+    medians = fine.groupby("stage")["peak_bytes"].median()
+    (row,) = summarised(loaded).to_dict("records")
+    assert row["peak_bytes"] == round(medians.max())
+    (table,) = comparison_tables(loaded, comparisons_of(loaded))
+    assert "peak: 1 of 3 processes: timeout: too slow" in table.notes
+
+
+def test_an_older_run_goes_on_with_one_process_of_memory() -> None:
+    run = store.open_run(Path(__file__).parents[2] / "results" / "families")
+    assert "memory_processes" not in run.description["suite"]["effort"]
+    suite, _ = session.recorded(run)
+    assert suite.effort.memory_processes == 1
+    assert Effort().memory_processes == 2
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import numpy
 import pandas
 import pytest
 
-from levelfield.harness.analysis.summary import summary
+from levelfield.harness.analysis.summary import peak_ends, summary
 from levelfield.harness.analysis.verdicts import judge, verdict_frame
 from levelfield.harness.errors import BadInput, RunFailed
 from levelfield.harness.records.columns import COLUMNS
@@ -547,6 +547,38 @@ def test_resumed_cells(tmp_path: Path) -> None:
     assert row.import_seconds == 2.0  # the median of the processes
     assert row.step_seconds == pytest.approx(math.sqrt(0.1 * 0.3))
     assert row.peak_bytes == 33
+
+
+def test_every_process_of_the_last_qualification_keeps_its_memory(tmp_path: Path) -> None:
+    with empty_run(tmp_path, cells=2) as run:
+        for cell, first in (("c0001", 1), ("c0002", 11), ("c0001", 21)):
+            gate(run, cell, first)
+            for number, peak in ((first + 1, 100), (first + 2, 104), (first + 3, 300)):
+                memory(run, cell, number, **{"import": 10}, steady=peak)
+        gate(run, "c0002", 31)  # the run ended before the memory was measured once more
+    loaded = load(run.path)
+    kept = loaded.memory.groupby("cell")["process"].unique()
+    assert [kept["c0001"].tolist(), kept["c0002"].tolist()] == [[22, 23, 24], [12, 13, 14]]
+    table = summary(loaded)
+    assert table["peak_bytes"].tolist() == [104, 104]
+    assert table["peak_over_import_bytes"].tolist() == [94, 94]
+
+
+def test_a_process_that_failed_costs_its_own_figures_of_memory(tmp_path: Path) -> None:
+    with empty_run(tmp_path, cells=2) as run:
+        for cell, processes in (("c0001", (2, 3, 4)), ("c0002", (7,))):
+            gate(run, cell, processes[0] - 1)
+            for number in processes:
+                memory(run, cell, number, build=100 * number)
+                failed = "timeout: too slow" if number in (3, 7) else None
+                peak = None if failed else 1000 * number + 1
+                fields = {"phase": "steady", "peak_bytes": peak, "reason": failed}
+                run.append(KINDS["memory"](cell=cell, process=number, **fields))
+    loaded = load(run.path)
+    assert summary(loaded)["peak_bytes"].tolist() == [3001, 700]
+    ends = peak_ends(loaded).droplevel("run")
+    assert ends.loc["c0001"].tolist() == [2001, 4001, 2]
+    assert ends.loc["c0002"].tolist() == [700, 700, 1]
 
 
 def test_a_torn_run_is_read(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from levelfield.harness.plan.arms import frameworks
 from levelfield.harness.records.frames import Frames, load
 from levelfield.harness.report import charts as report_charts
 from levelfield.harness.report import colours, series
+from levelfield.harness.report.gallery import CHARTS as CHART_DATA
 from levelfield.harness.report.panels import LOG_ABOVE, jitter
 from tests.support.reports import ARMS, frames_of, texts
 from tests.support.synthetic import write_run
@@ -160,6 +161,48 @@ def test_memory_bars_end_at_the_highest_peak(tmp_path: Path) -> None:
     assert highest == sorted(highest)
 
 
+def test_the_line_of_memory_goes_from_the_lowest_peak_to_the_highest(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path, memory_processes=3)
+    assert len(frames.memory) == 3 * len(frames_of(tmp_path, name="single").memory)
+    figure = memory_chart(frames)
+    (one, *_) = comparisons_of(frames)
+    mine = frames.memory[frames.memory["comparison"] == one.id]
+    of_process = mine.groupby(["arm", "process"])["peak_bytes"].max() / 2**20
+    stages = mine.groupby(["arm", "stage"])["peak_bytes"].median() / 2**20
+    expected = {
+        arm: (min(peaks), max(peaks), stages[arm].max())
+        for arm, peaks in of_process.groupby(level="arm")
+    }
+    axes, drawn = figure.axes[0], {}
+    arms = [label.get_text() for label in axes.get_yticklabels()]
+    lines = [path.vertices for part in axes.collections for path in part.get_paths()]
+    for (low, height), (high, _) in lines:
+        ends = [b.get_x() + b.get_width() for b in axes.patches if round(b.get_y()) == height]
+        drawn[arms[round(height)]] = (low, high, max(ends))
+    assert drawn == {arm: pytest.approx(expected[arm]) for arm in ARMS}
+    assert all(low < middle < high for low, high, middle in drawn.values())
+    assert "Median and range of 3 processes." in " ".join(t.get_text() for t in texts(figure))
+
+
+def test_the_memory_of_one_process_has_no_line(tmp_path: Path) -> None:
+    figure = memory_chart(frames_of(tmp_path))
+    assert [part for axes in figure.axes for part in axes.collections] == []
+    assert "One process per arm." in " ".join(t.get_text() for t in texts(figure))
+
+
+def test_the_data_of_memory_have_the_ends_of_several_processes(tmp_path: Path) -> None:
+    columns = ["arm", "stage", "peak (MiB)"]
+    single, three = frames_of(tmp_path), frames_of(tmp_path, name="three", memory_processes=3)
+    data = CHART_DATA["memory"].data
+    assert [*data(single, comparisons_of(single))] == columns
+    table = data(three, comparisons_of(three))
+    assert [*table] == [*columns, "lowest peak (MiB)", "highest peak (MiB)"]
+    assert len(table) == len(data(single, comparisons_of(single)))
+    steady = table[table["stage"] == "first_step"]
+    assert (steady["lowest peak (MiB)"] <= steady["peak (MiB)"]).all()
+    assert (steady["peak (MiB)"] <= steady["highest peak (MiB)"]).all()
+
+
 def test_memory_increments() -> None:
     mebibyte = 2**20
     peaks = [30 * mebibyte, None, 350 * mebibyte, 500 * mebibyte, 480 * mebibyte]
@@ -174,8 +217,9 @@ def test_jitter_stays_in_its_row() -> None:
 @pytest.mark.parametrize("draw", CHARTS)
 def test_no_text_is_cut_or_covers_another(tmp_path: Path, draw: Chart) -> None:
     arms = (*ARMS, "a_third_party_framework:with-a-long-mode", "tensorflow:function")
+    speed = {"jax:jit": 90, "keras:jax": 9e3}
     frames = frames_of(
-        tmp_path, arms=arms, statuses={3: "no-environment"}, speed={"jax:jit": 90, "keras:jax": 9e3}
+        tmp_path, arms=arms, statuses={3: "no-environment"}, speed=speed, memory_processes=13
     )
     figure = draw(frames)
     boxes = [(text.get_text(), text.get_window_extent()) for text in texts(figure)]

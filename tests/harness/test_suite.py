@@ -98,6 +98,13 @@ WRONG = {
     "no threads": ("[1]", "[0]", 8, "threads must be from 1", "not 0"),
     "misspelt all": ("[1]", '["al"]', 8, "number of threads 'al'", "all"),
     "zero rounds": ("rounds = 2", "rounds = 0", 14, "rounds is 0, not a whole number from 1", ""),
+    "no process of memory": (
+        "memory = true",
+        "memory_processes = 0",
+        16,
+        "memory_processes is 0, not a whole number from 1",
+        "",
+    ),
     "zero seconds": ("seconds = 0.5", "seconds = 0.0", 15, "slice_seconds is 0.0, not", "above 0"),
     "negative limit": ("seconds = 10", "seconds = -1", 19, "step_seconds is -1, not", "above 0"),
     "negative memory": ("memory_gib = 0", "memory_gib = -1", 20, "memory_gib is -1, not", "from 0"),

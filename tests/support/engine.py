@@ -20,6 +20,7 @@ TINY_EFFORT = Effort(
     warm_up_cap_seconds=1.0,
     quiet_seconds=0.0,
     ceilings=False,
+    memory_processes=1,
     memory_steps=2,
     accuracy_epochs=1,
 )

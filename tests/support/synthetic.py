@@ -56,13 +56,14 @@ def write_run(
     speed: Mapping[str, float] | None = None,
     statuses: Mapping[int, str] | None = None,
     loud: Collection[tuple[int, int]] = (),
+    memory_processes: int = 1,
 ) -> Path:
     """Write a run below ``folder`` and return its path.
 
     The first arm has an A/A twin unless ``twin`` is false; block ``AUDIT`` is an audit. ``speed``:
     arm -> how many times slower than the fastest. ``statuses``: number of a cell -> its status, or
     "unfinished"; unless given, runs of 24 cells and more have one of each. ``loud``: (block, round)
-    in which others used the machine.
+    in which others used the machine. ``memory_processes``: how many measured a cell's memory.
     """
     named = [arms[0], f"{arms[0]}#2", *arms[1:]] if twin and arms else list(arms)
     cells = planned_cells(named, models, phases)
@@ -70,7 +71,7 @@ def write_run(
     if statuses is None:
         few = len(cells) < 3 * len(bad)
         statuses = {} if few else {(2 * n + 1) * len(cells) // 16: s for n, s in enumerate(bad)}
-    records = _Records(random.Random(seed))
+    records = _Records(random.Random(seed), memory_processes)
     records.add("session", quiet=True, waited_seconds=5.0, foreign_share=0.01)
     for size in (1 << 20, 1 << 27):
         records.add("ceiling", threads=2, what="copy", size_bytes=size, per_second=2e10)
@@ -126,8 +127,9 @@ def appending(run: Run) -> Callable[..., None]:
 class _Records:
     """The lines of a run to be, on a clock of their own."""
 
-    def __init__(self, generator: random.Random) -> None:
+    def __init__(self, generator: random.Random, memory_processes: int = 1) -> None:
         self.generator, self.clock, self.processes = generator, START, 0
+        self.memory_processes = memory_processes
         self.lines: list[bytes] = []
 
     def add(self, kind: str, **fields: Any) -> None:
@@ -174,11 +176,12 @@ def _believe(records: _Records, cell: Mapping[str, Any], where: Mapping[str, Any
             of_epoch = {**where, "seed": 1, "epoch": epoch, **learned}
             records.lines.append(line("epoch", at=records.clock, **of_epoch))
         records.add("accuracy", **where, **fields, train_steps=400, reason=None)
-    number = records.start(cell, "memory")
-    for stage, mebibytes in STAGE_MEBIBYTES.items():
-        peak = int(mebibytes * 2**20 * records.generator.uniform(0.99, 1.01))
-        fields = {"phase": stage, "peak_bytes": peak, "tree_bytes": peak + 1, "reason": None}
-        records.add("memory", cell=cell["id"], process=number, **fields)
+    for _ in range(records.memory_processes):
+        number = records.start(cell, "memory")
+        for stage, mebibytes in STAGE_MEBIBYTES.items():
+            peak = int(mebibytes * 2**20 * records.generator.uniform(0.99, 1.01))
+            fields = {"phase": stage, "peak_bytes": peak, "tree_bytes": peak + 1, "reason": None}
+            records.add("memory", cell=cell["id"], process=number, **fields)
     joules = {"steps": 9000, "seconds": 30.0, "joules_per_step": 0.5, "idle_watts": 60.0}
     records.add("energy", cell=cell["id"], process=number, **joules)
 

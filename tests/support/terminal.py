@@ -82,6 +82,7 @@ warm_up_seconds = 0.001
 warm_up_cap_seconds = 1.0
 quiet_seconds = 0.0
 ceilings = false
+memory_processes = 1
 memory_steps = 2
 accuracy = false
 """
