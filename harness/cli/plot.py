@@ -26,6 +26,14 @@ def plot_command(
         Path | None,
         typer.Option(metavar="DIR", help="Folder for the chart. Default: the working folder."),
     ] = None,
+    highlight: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ARM",
+            help="Arms or patterns, separated by commas, that are in colour while all others are"
+            " grey; may be given several times.",
+        ),
+    ] = None,
     models_from: ModelsFromOption = None,
 ) -> None:
     """Draw one chart from the raw records of runs, as PNG and as SVG."""
@@ -33,5 +41,5 @@ def plot_command(
     from levelfield.harness.report import plot
 
     add_folders(models_from or ())
-    for path in plot(kind, runs, output or Path()):
+    for path in plot(kind, runs, output or Path(), highlight=highlight or ()):
         print(path)

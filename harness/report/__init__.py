@@ -25,7 +25,7 @@ from levelfield.harness.report.answer import answer_markdown, answers
 from levelfield.harness.report.curves import trend_chart
 from levelfield.harness.report.export import write_csv, write_parquet
 from levelfield.harness.report.findings import not_quiet
-from levelfield.harness.report.gallery import CHARTS, charts_of
+from levelfield.harness.report.gallery import CHARTS, charts_of, drawn
 from levelfield.harness.report.interchange import benchmark_json, latex
 from levelfield.harness.report.mlperf import mlperf_log
 from levelfield.harness.report.overview import overview
@@ -88,7 +88,7 @@ def write_report(
             page = html(frames, comparisons, data=_beside(target, formats), explained=whys)
             write_atomically(written[-1], page.encode())
         for name in charts_of(frames, comparisons) if "charts" in formats else ():
-            written += _drawn(name, frames, comparisons, target)
+            written += _saved(drawn(name, frames, comparisons), target, name)
     except OSError as error:
         advice = "choose a folder that you may write to by --output"
         raise writing_failed(error, target, advice=advice) from error
@@ -117,12 +117,6 @@ def _beside(target: Path, formats: Sequence[str]) -> list[tuple[str, str]]:
     return links
 
 
-def _drawn(
-    name: str, frames: Frames, comparisons: Sequence[Comparison], target: Path
-) -> list[Path]:
-    return _saved(CHARTS[name].draw(frames, comparisons), target, name)
-
-
 def _saved(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Save a figure as PNG and SVG. Raises BadInput if they cannot be written."""
     paths = [folder / f"{name}.{suffix}" for suffix in ("png", "svg")]
@@ -136,10 +130,13 @@ def _saved(figure: Figure, folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def plot(kind: str, paths: Sequence[Path], folder: Path) -> list[Path]:
+def plot(
+    kind: str, paths: Sequence[Path], folder: Path, *, highlight: str | Iterable[str] = ()
+) -> list[Path]:
     """Draw one chart of runs as PNG and SVG in ``folder``. Raises UnknownName and BadInput.
 
-    A chart for which the runs have no data is refused.
+    The arms to ``highlight``, names or patterns, are in colour, all others grey. A chart for which
+    the runs have no data is refused.
     """
     if kind not in CHARTS:
         raise UnknownName("chart", kind, CHARTS)
@@ -151,7 +148,7 @@ def plot(kind: str, paths: Sequence[Path], folder: Path) -> list[Path]:
             f"chart '{kind}': these runs have no data for it; they have data for"
             f" {', '.join(drawable) or 'no chart'}"
         )
-    return _drawn(kind, frames, comparisons, folder)
+    return _saved(drawn(kind, frames, comparisons, highlight=highlight), folder, kind)
 
 
 def draw_history(history: History, folder: Path) -> list[Path]:

@@ -6,7 +6,7 @@ records give the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -59,7 +59,9 @@ SHARED, EXAMPLE = "#8C8C8C", "#0072B2"  # of bars: no model yet; a framework in 
 _MOST_DOTS = 400  # of an arm: more dots show nothing more and take long to draw
 
 
-def step_time_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
+def step_time_chart(
+    frames: Frames, comparisons: Sequence[Comparison], *, highlight: Collection[str] = ()
+) -> Figure:
     """Milliseconds per step: a dot per slice, hollow where disturbed; the 95 % interval."""
     slices = frames.slices
     slices = slices[(slices["statistic"] == "throughput") & (slices["residency"] != AUDIT)]
@@ -95,15 +97,16 @@ def step_time_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure
     dot = Line2D([], [], marker="o", color="#444444", linestyle="", markersize=4, label="a slice")
     ring = Line2D([], [], marker="o", color="#444444", linestyle="", markersize=4)
     ring.set(markerfacecolor="none", label="disturbed")
-    return panels(
-        comparisons, "Time per step (lower is better)", draw, [dot, ring, _estimate()], "median"
-    )
+    legend, title = [dot, ring, _estimate()], "Time per step (lower is better)"
+    return panels(comparisons, title, draw, legend, "median", highlight=highlight)
 
 
 _INTERVAL = ("step_seconds", "step_seconds_low", "step_seconds_high")
 
 
-def throughput_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
+def throughput_chart(
+    frames: Frames, comparisons: Sequence[Comparison], *, highlight: Collection[str] = ()
+) -> Figure:
     """Examples per second as bars, with the 95 % interval."""
 
     def draw(axes: Axes, comparison: Comparison) -> None:
@@ -121,9 +124,8 @@ def throughput_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figur
             shown += [value for value in (middle, high) if numpy.isfinite(value)]
         value_axis(axes, shown, "examples per second", logarithmic=False)
 
-    return panels(
-        comparisons, "Examples per second (higher is better)", draw, [_estimate()], "median"
-    )
+    title = "Examples per second (higher is better)"
+    return panels(comparisons, title, draw, [_estimate()], "median", highlight=highlight)
 
 
 def _estimate(label: str = "estimate and 95 % interval") -> Line2D:
@@ -132,7 +134,9 @@ def _estimate(label: str = "estimate and 95 % interval") -> Line2D:
     return bar
 
 
-def ratio_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
+def ratio_chart(
+    frames: Frames, comparisons: Sequence[Comparison], *, highlight: Collection[str] = ()
+) -> Figure:
     """Seconds of each arm over those of the first, with the pair's interval and the margin."""
 
     def draw(axes: Axes, comparison: Comparison) -> None:
@@ -170,7 +174,7 @@ def ratio_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
     band = Patch(facecolor=BAND, label="within the margin")
     bar = _estimate(f"ratio and interval{_levels(comparisons)}")
     title = "Time against the first arm (lower is better)"
-    return panels(comparisons, title, draw, [bar, band], "ratio")
+    return panels(comparisons, title, draw, [bar, band], "ratio", highlight=highlight)
 
 
 def _levels(comparisons: Sequence[Comparison]) -> str:
@@ -183,7 +187,9 @@ def _levels(comparisons: Sequence[Comparison]) -> str:
     return f" at {' to '.join(ends)} %, corrected for the number of pairs"
 
 
-def time_to_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
+def time_to_chart(
+    frames: Frames, comparisons: Sequence[Comparison], *, highlight: Collection[str] = ()
+) -> Figure:
     """Seconds until a test accuracy that every arm reaches; the line joins the seeds."""
     data = time_to_data(frames, comparisons)
     learned = [one for one in comparisons if (data["comparison"] == series_name(one)).any()]
@@ -205,10 +211,12 @@ def time_to_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
         value_axis(axes, shown, f"seconds until {goal} are right", logarithmic=False)
 
     title = "Time to an accuracy that every arm reaches (lower is better)"
-    return panels(learned, title, draw, [], "seconds")
+    return panels(learned, title, draw, [], "seconds", highlight=highlight)
 
 
-def memory_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
+def memory_chart(
+    frames: Frames, comparisons: Sequence[Comparison], *, highlight: Collection[str] = ()
+) -> Figure:
     """MiB of peak resident memory: the amount that each stage added to the highest peak before.
 
     Grey is what a process takes before the model exists. Several processes per arm may have been
@@ -232,9 +240,9 @@ def memory_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
         parts,
         list(STAGES.values()),
         unit="MiB",
-        shared=2,
         spread=spread,
         note=_processes_words(ends, comparisons),
+        highlight=highlight,
     )
 
 
@@ -250,7 +258,9 @@ def _processes_words(ends: pandas.DataFrame, comparisons: Sequence[Comparison]) 
     return f" Median and range of {most if least == most else f'{least} to {most}'} processes."
 
 
-def startup_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
+def startup_chart(
+    frames: Frames, comparisons: Sequence[Comparison], *, highlight: Collection[str] = ()
+) -> Figure:
     """Seconds from the start of the process to the end of the first step, by stage.
 
     Grey is what passes before the model exists. The line goes from the shortest start to the
@@ -270,8 +280,8 @@ def startup_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
         parts,
         list(STARTUP_STAGES.values()),
         unit="seconds",
-        shared=3,
         spread=ends,
+        highlight=highlight,
     )
 
 
@@ -292,16 +302,16 @@ def _stacked(
     names: Sequence[str],
     *,
     unit: str,
-    shared: int,
     spread: Mapping[tuple[str, str], tuple[float, float]] = MappingProxyType({}),
     note: str = "",
+    highlight: Collection[str] = (),
 ) -> Figure:
-    """Bars of stages, the shortest bar first; the first ``shared`` stages have no model yet.
+    """Bars of stages, the shortest bar first; there is no model before the stage "build".
 
     ``spread``: run and cell -> the ends of what was measured, drawn as a line. ``note``: further
     words below the title.
     """
-    tints = STAGE_TINTS[len(STAGE_TINTS) - len(names) :]
+    tints, shared = STAGE_TINTS[len(STAGE_TINTS) - len(names) :], names.index("build")
 
     def draw(axes: Axes, comparison: Comparison) -> None:
         shown: list[float] = []
@@ -332,7 +342,7 @@ def _stacked(
     ]
     order = f"The least {unit} first. In parentheses: what the model added after the import.{note}"
     arranged = [_by_total(comparison, parts) for comparison in comparisons]
-    return panels(arranged, title, draw, legend, "total (own)", order=order)
+    return panels(arranged, title, draw, legend, "total (own)", order=order, highlight=highlight)
 
 
 def _tones(own: str, shared: int, tints: Sequence[float]) -> list[str]:

@@ -5,7 +5,7 @@ Each chart is drawn from a frame of :mod:`levelfield.harness.report.series`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import numpy
@@ -44,7 +44,9 @@ _PALE = "#B4B4B4"
 CURVE_STEPS = 10**6
 
 
-def break_even_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
+def break_even_chart(
+    frames: Frames, comparisons: Sequence[Comparison], *, highlight: Collection[str] = ()
+) -> Figure:
     """Total seconds, start-up included, against the number of steps."""
     data = break_even_data(frames, comparisons)
 
@@ -67,10 +69,14 @@ def break_even_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figur
         _logarithmic(axes, "steps (a ring: both have taken equally long)", "total seconds")
         _names(axes, ends, part)
 
-    return _figure("Total time against the number of steps", data, "comparison", draw)
+    return _figure(
+        "Total time against the number of steps", data, "comparison", draw, highlight=highlight
+    )
 
 
-def roofline_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
+def roofline_chart(
+    frames: Frames, comparisons: Sequence[Comparison], *, highlight: Collection[str] = ()
+) -> Figure:
     """Operations per second against operations per byte, below the limits of the machine."""
     data = roofline_data(frames, comparisons)
 
@@ -115,7 +121,7 @@ def roofline_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
         _names(axes, {str(arm): float(value) for arm, value in best.items()}, part)
 
     title = "Roofline: operations per second and the limits of the machine (higher is better)"
-    return _figure(title, data, "run", draw)
+    return _figure(title, data, "run", draw, highlight=highlight)
 
 
 def _label_columns(
@@ -144,7 +150,9 @@ def _label_columns(
         )
 
 
-def pareto_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
+def pareto_chart(
+    frames: Frames, comparisons: Sequence[Comparison], *, highlight: Collection[str] = ()
+) -> Figure:
     """Peak memory against time per step; the line joins the arms that no other arm beats in both.
 
     The best place is at the lower left.
@@ -173,10 +181,12 @@ def pareto_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
         _names(axes, ends, part)
 
     title = "Memory against time; the line joins the arms that none beats in both"
-    return _figure(title, data, "comparison", draw)
+    return _figure(title, data, "comparison", draw, highlight=highlight)
 
 
-def profile_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
+def profile_chart(
+    frames: Frames, comparisons: Sequence[Comparison], *, highlight: Collection[str] = ()
+) -> Figure:
     """Performance profile: at the left the share of wins, at the right the share of successes."""
     data = profile_data(frames, comparisons).assign(all="")
 
@@ -195,10 +205,12 @@ def profile_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
         _ticks(axes, "times the fastest", "share of the comparisons")
         _names(axes, ends, part)
 
-    return _figure("Performance profile", data, "all", draw)
+    return _figure("Performance profile", data, "all", draw, highlight=highlight)
 
 
-def scaling_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
+def scaling_chart(
+    frames: Frames, comparisons: Sequence[Comparison], *, highlight: Collection[str] = ()
+) -> Figure:
     """Examples per second against the size that was swept."""
     data = scaling_data(frames, comparisons)
 
@@ -214,10 +226,12 @@ def scaling_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
         axes.xaxis.set_major_locator(FixedLocator(sorted(set(part["size"]))))
         _names(axes, ends, part)
 
-    return _figure("Scaling", data, "sweep", draw)
+    return _figure("Scaling", data, "sweep", draw, highlight=highlight)
 
 
-def learning_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
+def learning_chart(
+    frames: Frames, comparisons: Sequence[Comparison], *, highlight: Collection[str] = ()
+) -> Figure:
     """Test accuracy against epochs, where arms should agree, and against seconds.
 
     The band of an arm that was trained from several seeds goes from the worst seed to the best: it
@@ -252,7 +266,7 @@ def learning_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
         axes.set_ylabel("test accuracy (%)")
         _names(axes, ends, part)
 
-    return _figure("Learning", data, "panel", draw)
+    return _figure("Learning", data, "panel", draw, highlight=highlight)
 
 
 def trend_chart(data: pandas.DataFrame) -> Figure:
@@ -303,26 +317,33 @@ def _line(
 ) -> None:
     """Draw a line in the framework's colour; arms of one framework differ in the stroke.
 
-    If there are many arms, all but the first are thin and grey: thirty colours cannot be read.
+    The lines of arms that are not prominent are thin and grey.
     """
     mates = list(dict.fromkeys(part.loc[part["framework"] == framework, "arm"]))
     stroke = _STYLES[mates.index(arm) % len(_STYLES)]
     options = {"linewidth": 1.6, "linestyle": stroke, "zorder": 3, **options}
-    if arm not in _prominent(part):
+    if not _is_prominent(arm, part):
         options |= {"linewidth": 0.7, "zorder": 2}
     (line,) = axes.plot(list(x), list(y), color=_tone(arm, part), markersize=4, **options)
     name_of_arm(line, arm)
 
 
-def _prominent(part: pandas.DataFrame) -> set[str]:
-    """The arms that a chart shows in colour: all, or the first of many."""
-    arms = list(dict.fromkeys(map(str, part["arm"])))
-    return set(arms if len(arms) <= MANY_SERIES else arms[:_PROMINENT])
+def _prominent(arms: pandas.Series[str], highlight: Collection[str]) -> pandas.Series[bool]:
+    """Whether each row is of an arm that a chart shows in colour.
+
+    Those to ``highlight``, else all, or the first of many: thirty colours cannot be read.
+    """
+    names = list(dict.fromkeys(arms))
+    return arms.isin(highlight or (names if len(names) <= MANY_SERIES else names[:_PROMINENT]))
+
+
+def _is_prominent(arm: str, part: pandas.DataFrame) -> bool:
+    return bool(part.loc[part["arm"] == arm, "prominent"].iloc[0])
 
 
 def _tone(arm: str, part: pandas.DataFrame) -> str:
     framework = part.loc[part["arm"] == arm, "framework"].iloc[0]
-    return colour(str(framework)) if arm in _prominent(part) else _PALE
+    return colour(str(framework)) if _is_prominent(arm, part) else _PALE
 
 
 def _logarithmic(axes: Axes, x: str, y: str) -> None:
@@ -388,9 +409,14 @@ def _apart(places: Sequence[float], step: float) -> list[float]:
     return moved
 
 
-def _figure(title: str, data: pandas.DataFrame, by: str, draw: _Draw) -> Figure:
-    """A panel for each value of ``by``, one below the other."""
-    parts = [part for _, part in data.groupby(by, sort=False)]
+def _figure(
+    title: str, data: pandas.DataFrame, by: str, draw: _Draw, *, highlight: Collection[str] = ()
+) -> Figure:
+    """A panel for each value of ``by``, one below the other; draws the column ``prominent`` too."""
+    parts = [
+        part.assign(prominent=_prominent(part["arm"], highlight))
+        for _, part in data.groupby(by, sort=False)
+    ]
     # A panel is high enough for the names at its right.
     sizes = [max(_PANEL, _ABOVE + part["arm"].nunique() * _NAME) for part in parts]
     with style():

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import pandas
 from matplotlib.figure import Figure
 
 from levelfield.harness.analysis.comparisons import Comparison
 from levelfield.harness.analysis.summary import peak_ends, stage_peaks
+from levelfield.harness.errors import BadInput
 from levelfield.harness.records.frames import Frames
 from levelfield.harness.report import charts, curves, matrices, series
 from levelfield.harness.report.tables import pairs_of
+from levelfield.reference.errors import UnknownName
 
-Drawing = Callable[[Frames, Sequence[Comparison]], Figure]
+# Takes frames, comparisons and, if the chart ``highlights``, the keyword of this name.
+Drawing = Callable[..., Figure]
 Data = Callable[[Frames, Sequence[Comparison]], pandas.DataFrame]
 _STEP = ("step_seconds", "step_seconds_low", "step_seconds_high")
 
@@ -24,7 +28,8 @@ class Chart:
     """One kind of chart. ``data`` is what it shows, without rows if these runs have none.
 
     A page draws it once for all comparisons together if ``together``, else in each section. A chart
-    that is not ``on_page`` shows the same as another one in other units.
+    that is not ``on_page`` shows the same as another one in other units. A chart ``highlights`` if
+    its colours are those of arms.
     """
 
     title: str
@@ -32,6 +37,7 @@ class Chart:
     data: Data
     together: bool = False
     on_page: bool = True
+    highlights: bool = True
 
 
 def _rows(*columns: str) -> Data:
@@ -83,8 +89,15 @@ CHARTS: dict[str, Chart] = {
         matrices.heat_chart,
         series.heat_data,
         together=True,
+        highlights=False,
     ),
-    "status": Chart("The status of every cell", matrices.status_chart, _statuses, together=True),
+    "status": Chart(
+        "The status of every cell",
+        matrices.status_chart,
+        _statuses,
+        together=True,
+        highlights=False,
+    ),
     "profile": Chart(
         "Performance profile", curves.profile_chart, series.profile_data, together=True
     ),
@@ -119,3 +132,35 @@ CHARTS: dict[str, Chart] = {
 def charts_of(frames: Frames, comparisons: Sequence[Comparison]) -> list[str]:
     """The names of the charts that these runs have data for."""
     return [name for name, chart in CHARTS.items() if len(chart.data(frames, comparisons))]
+
+
+def drawn(
+    name: str,
+    frames: Frames,
+    comparisons: Sequence[Comparison],
+    *,
+    highlight: str | Iterable[str] = (),
+) -> Figure:
+    """Draw a chart of ``CHARTS``; the arms to ``highlight`` are in colour, all others grey.
+
+    Arms are names or patterns; a text may have several, separated by commas. Raises UnknownName for
+    an arm that no comparison has, and BadInput for a chart whose colours are not those of arms.
+    """
+    known = list(dict.fromkeys(arm for one in comparisons for arm in one.rows["arm"]))
+    texts = [highlight] if isinstance(highlight, str) else highlight
+    chosen: set[str] = set()
+    for pattern in (part.strip() for text in texts for part in text.split(",")):
+        matches = [arm for arm in known if fnmatchcase(arm, pattern)]
+        if not matches:
+            raise UnknownName("arm", pattern, known, where="these runs")
+        chosen.update(matches)
+    chart = CHARTS[name]
+    if not chosen:
+        return chart.draw(frames, comparisons)
+    if not chart.highlights:
+        able = ", ".join(other for other, one in CHARTS.items() if one.highlights)
+        raise BadInput(
+            f"chart '{name}' has no colours of arms to highlight; leave the arms out, or choose"
+            f" one of {able}"
+        )
+    return chart.draw(frames, comparisons, highlight=chosen)

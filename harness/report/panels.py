@@ -6,16 +6,20 @@ import io
 import math
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import matplotlib.collections
 import matplotlib.style
+import numpy
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
@@ -41,6 +45,7 @@ _STYLE: dict[str, Any] = {
 _WIDTH, _ROW, _LINE, _HEAD, _FOOT = 10.0, 0.27, 0.19, 1.02, 0.62
 _MARGIN, _END, _GAP = 0.12, 0.95, 0.25
 _LONGEST_NAME, _LONGEST_LINE = 26, 68  # characters
+_LUMINANCE = (0.2126, 0.7152, 0.0722)  # of red, green and blue (ITU-R BT.709)
 _LARGEST_PIXELS = 60_000  # of an image's side, a limit of the backend
 Draw = Callable[[Axes, Comparison], None]
 
@@ -53,10 +58,12 @@ def panels(
     end: str,
     *,
     order: str = ORDER,
+    highlight: Collection[str] = (),
 ) -> Figure:
     """Panels two by two in the order of the plan; ``end`` describes the numbers at the right.
 
-    ``order`` says in which order the arms of a panel are.
+    ``order`` says in which order the arms of a panel are. If arms to ``highlight`` are given, what
+    shows other arms is grey.
     """
     columns = 2 if len(comparisons) > 1 else 1
     lines = [comparisons[at : at + columns] for at in range(0, len(comparisons), columns)]
@@ -74,6 +81,8 @@ def panels(
                 left = _MARGIN + column * (width + _GAP)
                 _panel(figure, comparison, draw, (left, top, width), end)
             top += _line_inches(line)
+        if highlight:
+            _fade(figure, {OF_ARM + clean(arm) for arm in highlight})
     return figure
 
 
@@ -206,6 +215,24 @@ def rows_of(axes: Axes, comparison: Comparison) -> Iterator[tuple[int, dict[Any,
 def name_of_arm(artist: Artist, arm: str) -> None:
     """Mark what shows one arm, so that a page can hide it."""
     artist.set_gid(OF_ARM + clean(arm))
+
+
+def _fade(figure: Figure, kept: Collection[str]) -> None:
+    """Make grey what shows an arm, except the names in ``kept`` and all texts."""
+    for artist in figure.findobj():
+        name = artist.get_gid() or ""
+        if not name.startswith(OF_ARM) or name in kept:
+            continue
+        if isinstance(artist, Patch | matplotlib.collections.Collection):
+            face, edge = _greys(artist.get_facecolor()), _greys(artist.get_edgecolor())
+            artist.set(facecolor=face, edgecolor=edge)
+
+
+def _greys(colours: Any) -> Any:
+    """Light greys as dark as some colours in relation to each other; transparency stays."""
+    rgba = to_rgba_array(colours)
+    lightness = 1 - 0.6 * (1 - rgba[:, :3] @ _LUMINANCE)
+    return numpy.column_stack([lightness] * 3 + [rgba[:, 3]])
 
 
 def _shortened(name: str) -> str:

@@ -491,6 +491,24 @@ def test_a_report_that_cannot_be_written_costs_one_line(
     assert "misbehaving:well" in done.output, "the tables are shown in any case"
 
 
+def test_arms_to_highlight_are_given_with_commas_or_several_times(
+    terminal: Terminal, finished: Finished
+) -> None:
+    arms = ["misbehaving:well,misbehaving:nan", "misbehaving:exits"]
+    images = []
+    for name, given in (("first", arms[1:]), ("all", arms), ("none", [])):
+        options = [word for arm in given for word in ("--highlight", arm)]
+        done = terminal("plot", "step-time", finished.folder, "--output", name, *options)
+        assert (done.code, done.errors) == (0, "")
+        assert done.output.split() == [f"{name}/step-time.png", f"{name}/step-time.svg"]
+        images.append((terminal.folder / name / "step-time.svg").read_bytes())
+    assert images[0] != images[1] == images[2]
+    options = ["--highlight", "misbehaving:well", "--highlight", "misbehaving:wel,misbehaving:nan"]
+    error = assert_one_line(terminal("plot", "step-time", finished.folder, *options), 2)
+    assert error.startswith("unknown arm 'misbehaving:wel' in these runs; did you mean ")
+    assert "misbehaving:well" in error
+
+
 def test_check_fails_where_an_arm_is_wrong_and_tells_scripts_why(terminal: Terminal) -> None:
     suite = write_suite(terminal.folder / "two.toml", "well", "nan")
     done = terminal("check", suite, "--json", "--phases", "inference")

@@ -61,6 +61,16 @@ def test_a_figure_of_nothing_is_refused(runs: Runs) -> None:
         levelfield.figure(runs, "scaling")
 
 
+def test_a_figure_shows_only_the_arms_to_highlight_in_colour(runs: Runs) -> None:
+    def image(*arms: str) -> bytes:
+        drawn = levelfield.figure(runs, "ratio", model="mlp", highlight=arms)
+        return bytes(drawn._repr_png_())  # type: ignore[attr-defined]
+
+    assert image("jax:*") == image("jax:jit") != image() == image(*ARMS)
+    with pytest.raises(UnknownName, match="unknown arm 'torch' in these runs; did you mean torch:"):
+        levelfield.figure(runs, "ratio", highlight="jax:jit,torch")
+
+
 @pytest.mark.parametrize("order", ["before", "after"])
 def test_the_backend_and_the_settings_of_the_user_stay(order: str) -> None:
     """Also where Matplotlib is imported after Levelfield has drawn."""

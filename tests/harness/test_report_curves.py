@@ -9,17 +9,31 @@ from pathlib import Path
 import numpy
 import pandas
 import pytest
+from matplotlib.collections import Collection
+from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
-from levelfield.harness.analysis.comparisons import comparisons_of
+from levelfield.harness.analysis.comparisons import Comparison, comparisons_of
 from levelfield.harness.analysis.summary import summary
 from levelfield.harness.errors import BadInput
 from levelfield.harness.records.frames import Frames, load
-from levelfield.harness.report import CHARTS, charts_of, curves, matrices, plot, series
+from levelfield.harness.report import (
+    CHARTS,
+    charts_of,
+    colours,
+    curves,
+    drawn,
+    matrices,
+    plot,
+    series,
+)
 from levelfield.reference.errors import UnknownName
 from tests.support.reports import ARMS, frames_of, texts
 from tests.support.synthetic import write_run
 
+Swept = tuple[Frames, list[Comparison]]
 KINDS = ("break-even", "roofline", "heat", "profile")
 
 
@@ -170,6 +184,73 @@ def test_of_many_arms_the_first_are_in_colour_and_all_others_grey(tmp_path: Path
     assert len({line.get_color() for line in grey}) == 1
     names = [line.get_gid() for line in lines if line not in grey]
     assert names == [f"arm {arm}" for arm in comparison.rows["arm"][:3]]
+
+
+@pytest.mark.parametrize("count", [6, 24])
+def test_arms_to_highlight_are_in_colour_and_all_others_grey(tmp_path: Path, count: int) -> None:
+    arms = tuple(f"framework{number}:mode" for number in range(count))
+    frames = frames_of(tmp_path, arms=arms, blocks=2, rounds=2)
+    comparisons = comparisons_of(frames)[:1]
+    chosen = {arms[-1], arms[2]}
+    (axes,) = drawn("break-even", frames, comparisons, highlight=[*chosen]).axes
+    lines = [line for line in axes.get_lines() if len(line.get_xdata()) > 1]
+    tones = {line.get_gid().removeprefix("arm "): line.get_color() for line in lines}
+    assert tones.keys() == set(arms)
+    assert {arm for arm in arms if tones[arm] != curves._PALE} == chosen
+    assert all(tones[arm] == colours.colour(arm.partition(":")[0]) for arm in chosen)
+    thick = {line.get_gid().removeprefix("arm ") for line in lines if line.get_linewidth() > 1}
+    assert thick == chosen
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
+    """A run and its comparisons, one of which has larger batches too."""
+    frames = frames_of(tmp_path_factory.mktemp("swept"), memory_processes=2)
+    comparisons = comparisons_of(frames)
+    small = comparisons[0]
+    large = replace(small, rows=small.rows.assign(batch=4 * small.rows["batch"]))
+    return frames, [*comparisons, large]
+
+
+def coloured(figure: Figure) -> set[str]:
+    """The arms that a figure shows in a colour, by what is drawn for each arm."""
+    arms = set()
+    for artist in figure.findobj():
+        if isinstance(artist, Line2D):
+            tones = to_rgba_array(artist.get_color())
+        elif isinstance(artist, Patch | Collection):
+            both = artist.get_facecolor(), artist.get_edgecolor()
+            tones = numpy.vstack([to_rgba_array(one) for one in both])
+        else:
+            continue
+        seen = tones[tones[:, 3] > 0, :3]
+        if numpy.ptp(seen, axis=1).max(initial=0) > 0.01:
+            arms.add(artist.get_gid())
+    return {name.removeprefix("arm ") for name in arms if name is not None}
+
+
+@pytest.mark.parametrize("kind", [name for name, chart in CHARTS.items() if chart.highlights])
+def test_every_chart_of_arms_can_highlight(swept: Swept, kind: str) -> None:
+    plain = coloured(drawn(kind, *swept))
+    assert {"jax:jit", "torch:eager", "keras:jax"} <= plain
+    assert coloured(drawn(kind, *swept, highlight="jax:*, torch:eager")) == {
+        "jax:jit",
+        "torch:eager",
+    }
+
+
+def test_what_cannot_be_highlighted_is_refused_in_one_line(swept: Swept, tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match=r"unknown arm 'jax:jitt' in these runs; did you"):
+        drawn("ratio", *swept, highlight=["torch:eager,jax:jitt"])
+    with pytest.raises(
+        BadInput, match=r"chart 'heat' has no colours of arms .*break-even"
+    ) as refused:
+        drawn("heat", *swept, highlight="jax:jit")
+    assert "\n" not in str(refused.value)
+    run = write_run(tmp_path, arms=ARMS, models=("mlp",))
+    with pytest.raises(UnknownName, match="unknown arm 'jax' in these runs; did you mean"):
+        plot("ratio", [run], tmp_path / "out", highlight=["jax"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_chart_without_data_is_refused_in_one_line(tmp_path: Path) -> None:
