@@ -29,7 +29,7 @@ class Chart:
 
     A page draws it once for all comparisons together if ``together``, else in each section. A chart
     that is not ``on_page`` shows the same as another one in other units. A chart ``highlights`` if
-    its colours are those of arms.
+    its colours are those of arms. A short print of the page has the charts that are ``in_brief``.
     """
 
     title: str
@@ -38,6 +38,7 @@ class Chart:
     together: bool = False
     on_page: bool = True
     highlights: bool = True
+    in_brief: bool = False
 
 
 def _rows(*columns: str) -> Data:
@@ -90,6 +91,7 @@ CHARTS: dict[str, Chart] = {
         series.heat_data,
         together=True,
         highlights=False,
+        in_brief=True,
     ),
     "status": Chart(
         "The status of every cell",
@@ -97,9 +99,14 @@ CHARTS: dict[str, Chart] = {
         _statuses,
         together=True,
         highlights=False,
+        in_brief=True,
     ),
     "profile": Chart(
-        "Performance profile", curves.profile_chart, series.profile_data, together=True
+        "Performance profile",
+        curves.profile_chart,
+        series.profile_data,
+        together=True,
+        in_brief=True,
     ),
     "roofline": Chart("Roofline", curves.roofline_chart, series.roofline_data, together=True),
     "scaling": Chart(

@@ -34,6 +34,7 @@ _STATUS_TONES = {
     "unfinished": "#FBF0C4",
 }
 _MANY = 10  # columns, beyond which tiles are narrow
+_SMALL = 7.75  # points in narrow tiles: 8 where the chart is as wide as a sheet on its side
 
 
 def heat_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
@@ -73,7 +74,7 @@ def status_chart(frames: Frames, comparisons: Sequence[Comparison]) -> Figure:
                 status = VOID if void and status == "ok" else str(status)
                 line, tone = arms.index(arm), _STATUS_TONES.get(status, "#F2B8A0")
                 axes.barh(line, 0.96, left=at - 0.48, height=0.92, color=tone)
-                size = 7 if len(names) > _MANY else 8.5
+                size = _SMALL if len(names) > _MANY else 8.5
                 text = axes.text(at, line, _short_status(status), fontsize=size, color="#111111")
                 text.set(ha="center", va="center")
     return figure
@@ -120,7 +121,7 @@ def _tile(axes: Axes, at: float, line: int, ratio: float, text: str, *, small: b
         text,
         ha="center",
         va="center",
-        fontsize=7 if small else 8.5,
+        fontsize=_SMALL if small else 8.5,
         color="white" if dark else "#111111",
     )
 
@@ -130,5 +131,5 @@ def _times(ratio: float, otherwise: str) -> str:
 
 
 def _short_status(status: str) -> str:
-    short = {"no-environment": "no env.", "out-of-memory": "memory", "unsupported": "unsup."}
+    short = {"no-environment": "no env.", "out-of-memory": "mem.", "unsupported": "unsup."}
     return {**short, "unfinished": "unfin.", "unwritten": "unwr."}.get(status, status)

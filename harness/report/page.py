@@ -43,6 +43,7 @@ _DEFAULT = (
     *("arm", "status", "verdict", "ratio to first", "step (ms)", "start-up (s)", "peak (MiB)"),
     *("test accuracy (%)", "per further token (ms)"),
 )
+_BRIEF_LINES = 2  # below a table: how many arms are ok, and the fastest set
 _HELP = {
     "ratio to first": "times the seconds of the first arm, lower is better, with its interval",
     "step (ms)": "milliseconds per step with a 95 % interval, lower is better",
@@ -286,6 +287,7 @@ def _section(
         "details": comparison.details,
         "table": _table(table.cells, default=_DEFAULT),
         "below": [line for line in table.below if line],
+        "brief_lines": _BRIEF_LINES,
         "notes": table.notes,
         "wrong": [*_wrong(comparison)],
         "pairs": _table(table.pairs),
@@ -359,6 +361,7 @@ class Pictures:
         return {
             "title": title,
             "id": place,
+            "brief": chart.in_brief,
             "svg": Markup(inline_svg(figure, label, f"c{self.drawn}", self.styles)),
             "data": _table(data),
         }

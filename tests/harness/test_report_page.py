@@ -20,7 +20,7 @@ import pytest
 from levelfield.harness.analysis.comparisons import comparisons_of
 from levelfield.harness.analysis.summary import summary
 from levelfield.harness.records.frames import load
-from levelfield.harness.report import write_report
+from levelfield.harness.report import matrices, write_report
 from levelfield.harness.report.page import html
 from levelfield.harness.report.text import significant
 from tests.support.reports import ARMS, frames_of
@@ -62,6 +62,19 @@ def shown(page: str, folder: Path, script: str = "null") -> Shown:
         console=[line for line in done.stderr.splitlines() if "CONSOLE" in line],
         result=json.loads(markup.unescape(result)),
     )
+
+
+def printed_pages(page: str, folder: Path) -> int:
+    """Number of sheets that a browser prints."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed; type: apt install chromium")
+    path, sheets = folder / "printed.html", folder / "printed.pdf"
+    path.write_text(page, encoding="utf-8")
+    options = [option for option in OFFLINE if option != "--dump-dom"]
+    options += [f"--user-data-dir={folder / 'profile'}", f"--print-to-pdf={sheets}"]
+    command = [CHROMIUM, *options, "--no-pdf-header-footer", path.as_uri()]
+    subprocess.run(command, capture_output=True, check=True, timeout=240)
+    return len(re.findall(rb"/Type\s*/Page\b", sheets.read_bytes()))
 
 
 @pytest.fixture(scope="module")
@@ -301,6 +314,78 @@ def short_page(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A page of one comparison, which has every kind of part."""
     frames = frames_of(tmp_path_factory.mktemp("run"), phases=("training",), statuses={2: "wrong"})
     return html(frames, comparisons_of(frames))
+
+
+# Shows on the screen what is printed: the rules of the style for print hold for all media.
+AS_PRINTED = """
+  for (const { media } of document.styleSheets[0].cssRules)
+    if (media?.mediaText === "print") media.mediaText = "all";
+  const visible = (selector, root = document) =>
+    [...root.querySelectorAll(selector)].filter(part => part.checkVisibility());
+"""
+# Points across the printed part of a sheet of Letter size on its side, see the template.
+ACROSS_POINTS = 11 * 72 - 2 * 8 / 25.4 * 72
+
+
+def test_a_print_is_short_unless_everything_is_asked_for(page: str, tmp_path: Path) -> None:
+    script = f"""(() => {{ {AS_PRINTED}
+      const shown = () => [
+        visible("main > section").map(part => part.id),
+        visible("figure").map(part => part.id),
+        visible("details, .tools, nav").length,
+        visible("#mlp-small-inference table").length,
+        visible("#mlp-small-inference > ul > li").length,
+        visible(".only-print").length,
+      ];
+      const screen = visible("#print-all").length, short = shown();
+      document.getElementById("print-all").click();
+      return [screen, short, shown()];
+    }})()"""
+    on_screen, short, whole = shown(page, tmp_path, script).result
+    comparisons = ["mlp-small-inference", "mlp-small-training-adam"]
+    assert on_screen == 0, "the box is no part of a print"
+    assert short == [["answer", "all", *comparisons], ["heat", "status", "profile"], 0, 1, 2, 1]
+    assert whole[0] == [*short[0], "failures", "code", "machine", "glossary"]
+    assert len(whole[1]) > 10 and set(short[1]) < set(whole[1])
+    assert whole[2] > 10 and whole[4] > 2 and (whole[3], whole[5]) == (1, 0)
+
+
+def test_a_print_leaves_no_heading_alone_and_no_small_type(page: str, tmp_path: Path) -> None:
+    script = f"""(() => {{ {AS_PRINTED}
+      const style = part => getComputedStyle(part);
+      const points = part => 0.75 * parseFloat(style(part).fontSize);
+      const texts = visible("main :not(svg, svg *)")
+        .filter(part => [...part.childNodes].some(n => n.nodeType === 3 && n.data.trim()));
+      const across = part => {ACROSS_POINTS} / part.ownerSVGElement.viewBox.baseVal.width;
+      return [
+        Math.min(...texts.map(points)),
+        Math.min(...visible("svg text").map(text => points(text) / 0.75 * across(text))),
+        [...new Set(visible("h1, h2, h3").map(head => style(head).breakAfter))],
+        [...new Set(visible("section[data-model], figure, tr").map(one => style(one).breakInside))],
+        style(document.getElementById("all")).page,
+      ];
+    }})()"""
+    text, chart, headings, parts, sheet = shown(page, tmp_path, script).result
+    assert text == pytest.approx(8, abs=0.01) and 8 <= chart < 10
+    assert matrices._SMALL * ACROSS_POINTS / (72 * matrices._INCHES) >= 8
+    assert (headings, parts, sheet) == (["avoid"], ["avoid"], "wide")
+
+
+def test_a_browser_prints_few_sheets_or_everything(page: str, tmp_path: Path) -> None:
+    everything = page.replace('id="print-all"', 'id="print-all" checked')
+    few, whole = printed_pages(page, tmp_path), printed_pages(everything, tmp_path)
+    assert 3 <= few <= 5 and whole >= few + 5
+
+
+@pytest.mark.long
+def test_the_print_of_six_arms_in_17_comparisons_is_for_a_manager(tmp_path: Path) -> None:
+    frames = load("results/families")
+    comparisons = comparisons_of(frames)
+    assert len(comparisons) == 17
+    page = html(frames, comparisons)
+    assert printed_pages(page, tmp_path) <= 12
+    everything = page.replace('id="print-all"', 'id="print-all" checked')
+    assert printed_pages(everything, tmp_path) > 50
 
 
 def test_everyone_can_read_the_page(short_page: str, tmp_path: Path) -> None:
