@@ -22,7 +22,7 @@ class UnknownName(ValueError):
     def __init__(
         self, what: str, name: str, known: Sequence[str] | Mapping[str, Any], where: str = ""
     ) -> None:
-        near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5) or sorted(known)
+        near = difflib.get_close_matches(str(name), list(known), n=3, cutoff=0.5) or sorted(known)
         self.what, self.name, self.near = what, name, tuple(near)
         place = f" in {where}" if where else ""
         super().__init__(f"unknown {what} '{name}'{place}; did you mean {', '.join(near)}?")

@@ -320,6 +320,13 @@ def _without_profile(explanation: Explanation) -> str:
 
 def _where(explanation: Explanation) -> str:
     slower, faster = explanation.slower, explanation.faster
+    plain, other_plain = slower.plain_seconds, faster.plain_seconds
+    if other_plain - plain > SMALL_SHARE * other_plain:
+        return (
+            f"In the run {slower.arm} is the slower arm, and here its step without a profiler is"
+            f" the shorter one ({milliseconds(plain)}; {faster.arm}: {milliseconds(other_plain)}),"
+            " so that this profile does not explain the gap."
+        )
     whole, other = slower.profiled_seconds or 0.0, faster.profiled_seconds or 0.0
     gap = whole - other
     steps = f"{milliseconds(whole)} of {slower.arm} and {milliseconds(other)} of {faster.arm}"

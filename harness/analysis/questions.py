@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from levelfield.harness.analysis.machines import machine_numbers, unlike_machines
 from levelfield.harness.analysis.summary import summary
 from levelfield.harness.analysis.verdicts import Judged, judge, pair_of, verdict_frame
+from levelfield.harness.errors import BadInput
 from levelfield.harness.machine.describe import recorded
 from levelfield.harness.plan.cells import TASK
 from levelfield.harness.records import frames as records
@@ -136,8 +137,11 @@ class Runs(Frames):
         """Return the steps and seconds after which a lesson's test accuracy is reached.
 
         A row per arm and seed; NaN where it is not reached. Accuracy is judged after every epoch.
-        Seconds are start-up and steps at their typical time, without the tests in between.
+        Seconds are start-up and steps at their typical time, without the tests in between. Raises
+        BadInput if ``accuracy`` is no share.
         """
+        if not 0 <= accuracy <= 1:
+            raise BadInput(f"accuracy is {accuracy}; expected a share from 0 to 1, such as 0.95")
         table = self.results().set_index(["run", "cell"])
         rows = []
         for (run, cell, seed), epochs in self.epochs.groupby(["run", "cell", "seed"], sort=False):
@@ -157,8 +161,11 @@ class Runs(Frames):
     def total(self, steps: int) -> pandas.DataFrame:
         """Return the seconds of a new process from its start to the end of its last step.
 
-        ``total_seconds``: start-up and ``steps`` steps at their typical time; least first.
+        ``total_seconds``: start-up and ``steps`` steps at their typical time; least first. Raises
+        BadInput if ``steps`` is negative or no number.
         """
+        if not steps >= 0:
+            raise BadInput(f"steps is {steps}; expected a number of steps, such as 1000")
         table = self.results()
         seconds = table["startup_seconds"] + steps * table["step_seconds"]
         table = table[[*_IDENTITY, "startup_seconds", "step_seconds"]].assign(total_seconds=seconds)

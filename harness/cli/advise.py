@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -177,6 +178,8 @@ def _weights(texts: list[str]) -> dict[str, float]:
 def _asked(need: Need) -> Need:
     """Ask every question. Raises BadInput if the answers end early or are no text."""
     try:
+        if sys.stdin is None:  # it was closed before Python began
+            raise typer.Abort
         return _answered(need)
     except typer.Abort as error:
         raise BadInput(

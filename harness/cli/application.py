@@ -103,6 +103,13 @@ def answer() -> int:
         return _failed(str(error), error.exit_code)
     except OSError as error:
         return _of_the_system(error)
+    except (ImportError, MemoryError) as error:
+        words = str(error) or type(error).__name__
+        return _failed(
+            f"memory ended or a library cannot be loaded ({words}); give it more memory"
+            " (ulimit -v), or install levelfield again",
+            1,
+        )
 
 
 def _misused(error: Any) -> int:

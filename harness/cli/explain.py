@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,7 +172,11 @@ def _chosen(
     if len(matching) == 1:
         return matching[0]
     if not matching:
-        stated = ", ".join(f"--{name} {value}" for name, value in wanted.items() if value)
+        stated = ", ".join(
+            f"--{name} {shlex.quote(str(value))}"
+            for name, value in wanted.items()
+            if value is not None
+        )
         raise BadInput(f"no comparison of {model} matches {stated}; there are {_list(having)}")
     raise BadInput(
         f"{len(matching)} comparisons match: {_list(matching)}; choose one by --phase, --batch,"

@@ -185,8 +185,9 @@ def open_run(path: Path | str) -> Run:
     file, foreign = folder / "run.json", f"{folder} is not a run folder of levelfield"
     try:
         for name in (file, folder / "records.jsonl"):
-            if name.is_fifo():  # reading it would never end
-                raise BadInput(f"{foreign}: {name} is a pipe")
+            # Reading a pipe or a device would never end.
+            if name.exists() and not (name.is_file() or name.is_dir()):
+                raise BadInput(f"{foreign}: {name} is no regular file")
         content = _parse_object(file.read_bytes())
     except OSError as error:
         raise BadInput(f"{foreign}: its run.json: {error.strerror}") from error

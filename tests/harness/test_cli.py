@@ -160,8 +160,10 @@ MISTAKES = {
     "advise foreign --need nested.toml": "nested.toml: its values are nested too deeply",
     "advise foreign --need hexadecimal.toml": "one of its numbers has too many digits",
     "advise foreign --need pipe": "it is no regular file",
-    "history piped": "piped/run.json is a pipe",
-    "compare piped file": "piped/run.json is a pipe",
+    "history piped": "piped/run.json is no regular file",
+    "compare piped file": "piped/run.json is no regular file",
+    "report endless": "endless/run.json is no regular file",
+    "report records": "records/records.jsonl is no regular file",
     "run quick --results file": "file is no folder; choose one that you may write to",
     "run quick --results file/below": "file/below",
     "run quick --budget \u0661m": "not a time above 0",  # a digit, but no ASCII one
@@ -179,6 +181,9 @@ def odd_folders(terminal: Terminal) -> None:
     (terminal.folder / "piped").mkdir()
     for pipe in ("pipe", "piped/run.json"):
         os.mkfifo(terminal.folder / pipe)
+    for folder, name in (("endless", "run.json"), ("records", "records.jsonl")):
+        (terminal.folder / folder).mkdir()
+        (terminal.folder / folder / name).symlink_to("/dev/zero")
     suite = 'title = "t"\nmodels = ["mlp"]\narms = ["torch:eager"]\npresets = ["tiny"]\n'
     for name, text in {
         "nested": f"a = {100_000 * '['}",

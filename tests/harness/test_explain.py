@@ -123,9 +123,20 @@ def test_the_order_of_the_arms_changes_no_sentence() -> None:
 
 def test_the_slower_arm_is_that_of_the_run() -> None:
     """Its published time decides, not the profiled step."""
-    turned = replace(FAST, published_seconds=0.9)
+    turned = replace(FAST, published_seconds=0.9, plain_seconds=0.050)
     where = sentences(replace(EXPLANATION, arms=(SLOW, turned)))[0]
     assert "fast:jit, the slower arm, has the shorter step" in where
+    assert "does not explain the gap" in where
+
+
+def test_a_gap_that_is_turned_round_here_is_not_explained() -> None:
+    """Another program may slow one of the two down while they are profiled."""
+    turned = replace(FAST, published_seconds=0.9, profiled_seconds=0.9)
+    where = sentences(replace(EXPLANATION, arms=(SLOW, turned)))[0]
+    assert (
+        "In the run fast:jit is the slower arm, and here its step without a profiler is the shorter"
+        " one (20 ms; slow:eager: 40 ms)"
+    ) in where
     assert "does not explain the gap" in where
 
 
@@ -306,6 +317,7 @@ WELL, SLOW_ARM = "misbehaving:well", "misbehaving:slow-device"
         (("mlp", WELL, WELL), "an arm cannot be slower than itself"),
         (("mlp", WELL, SLOW_ARM), "2 comparisons match: k001 (mlp/tiny inference"),
         (("mlp", WELL, SLOW_ARM, "--batch", "7"), "no comparison of mlp matches --batch 7"),
+        (("mlp", WELL, SLOW_ARM, "--phase", ""), "no comparison of mlp matches --phase ''"),
         (("mlp", WELL, SLOW_ARM, "--steps", "0"), "--steps"),
         (
             ("mlp", WELL, "misbehaving:weight-decay", "--phase", "training"),

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas
@@ -14,6 +15,7 @@ import pytest
 
 import levelfield
 from levelfield.harness.analysis.questions import Runs
+from levelfield.harness.errors import BadInput
 from levelfield.reference.errors import UnknownName
 from tests.support.synthetic import write_run
 
@@ -66,6 +68,19 @@ def test_a_mean_speedup_counts_verdicts_and_has_no_interval_of_few_tasks(runs: R
     assert row["arm"] == "jax:jit" and row["speedup"] == pytest.approx(2, rel=0.05)
     assert (row["wins"], row["ties"], row["losses"], row["open"]) == (4, 0, 0, 0)
     assert np.isnan(row["low"]) and np.isnan(row["high"])
+
+
+@pytest.mark.parametrize("number", [-1, float("nan")])
+def test_a_number_that_cannot_be_is_refused(runs: Runs, number: float) -> None:
+    with pytest.raises(BadInput, match=r"steps is .*; expected a number of steps"):
+        runs.total(steps=cast(int, number))
+    with pytest.raises(BadInput, match=r"accuracy is .*; expected a share from 0 to 1"):
+        runs.time_to(accuracy=number)
+
+
+def test_a_percentage_is_no_share(runs: Runs) -> None:
+    with pytest.raises(BadInput, match="accuracy is 95; expected a share from 0 to 1"):
+        runs.time_to(accuracy=95)
 
 
 @pytest.mark.parametrize("question", ["speedup", "mean_speedup"])

@@ -154,6 +154,29 @@ def test_questions_without_a_reader_cost_one_line(run: Path) -> None:
     assert done.stderr.splitlines()[-1].startswith("levelfield: the input ended before all")
 
 
+def test_questions_to_a_closed_input_cost_one_line(run: Path) -> None:
+    done = typed("advise", run, "--ask", before=("sh", "-c", 'exec "$@" <&-', "sh"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("levelfield: the input ended before all questions were answered")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [ImportError("libx.so: failed to map segment"), MemoryError()])
+def test_a_library_without_room_costs_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def app(**options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(application, "app", app)
+    assert application.answer() == 1
+    words = str(error) or "MemoryError"
+    assert capsys.readouterr().err == (
+        f"levelfield: memory ended or a library cannot be loaded ({words}); give it more memory"
+        " (ulimit -v), or install levelfield again\n"
+    )
+
+
 def test_an_answer_that_is_no_text_costs_one_line(run: Path) -> None:
     """A latin-1 byte, piped in where the encoding is UTF-8."""
     variables = {"PYTHONIOENCODING": "utf-8:strict"}
