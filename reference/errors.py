@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 _NUMBER = re.compile(r"\[Errno -?\d+\] ")
@@ -37,10 +38,12 @@ def by_definition(of: str) -> Iterator[None]:
     """Raise BadDefinition, which begins with ``of``, for what the code of a definition raises.
 
     The code of somebody else may raise anything, and leave the program. Ctrl-C goes on, and so does
-    a signal to a host, which is of a class below SystemExit.
+    a signal to a host, which is of a class below SystemExit. The prints of that code go to standard
+    error, because they are no part of a command's output.
     """
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     except (UnknownName, BadDefinition, KeyboardInterrupt):
         raise
     except BaseException as error:

@@ -65,15 +65,14 @@ def measured(frames: Frames) -> dict[Key, Measured]:
     """Return the logs of every comparison and statistic that has slices.
 
     A cell that ended badly after some of its blocks has no number in any table, so it has no part
-    in verdicts either.
+    in verdicts either. Nor have cells that somebody took out of the frame of cells.
     """
-    cells = frames.cells
-    ended_badly = cells[~cells["status"].isin(["ok", "unfinished"])]
-    left_out = pandas.Series(False, index=frames.slices.index)
-    for run, bad_cells in ended_badly.groupby("run")["cell"]:
-        left_out |= (frames.slices["run"] == run) & frames.slices["cell"].isin(bad_cells)
+    cells = frames.cells[frames.cells["status"].isin(["ok", "unfinished"])]
+    judged = pandas.Series(False, index=frames.slices.index)
+    for run, cells_of_run in cells.groupby("run")["cell"]:
+        judged |= (frames.slices["run"] == run) & frames.slices["cell"].isin(cells_of_run)
     # Copying all columns of a million slices takes longer than all statistics.
-    narrow = frames.slices.loc[~left_out, [*_USED]].astype(dict.fromkeys(_USED[:3], "category"))
+    narrow = frames.slices.loc[judged, [*_USED]].astype(dict.fromkeys(_USED[:3], "category"))
     plans: dict[tuple[str, str], list[str]] = {}
     for run, comparison, arm in frames.cells[["run", "comparison", "arm"]].itertuples(index=False):
         plans.setdefault((run, comparison), []).append(arm)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -88,7 +89,10 @@ def answer() -> int:
     warnings.showwarning = _warning_once()
     try:
         # Not standalone, because typer would write four lines about a mistake of usage.
-        return int(app(prog_name=_PROGRAM, standalone_mode=False) or 0)
+        code = int(app(prog_name=_PROGRAM, standalone_mode=False) or 0)
+        # This is typer's answer to a KeyboardInterrupt. A signal raises Interrupted instead, so the
+        # code of a definition raised it.
+        return _failed("interrupted", code) if code == 128 + signal.SIGINT else code
     except _UsageError as error:
         return _misused(error)
     except typer.Abort:

@@ -133,16 +133,24 @@ def _pyenv_roots() -> list[Path]:
 
 
 def _pyenv_folders() -> list[Path]:
-    folders = (path for root in _pyenv_roots() for path in root.glob("versions/*/bin"))
+    folders = (path for root in _pyenv_roots() for path in _matching(root, "versions/*/bin"))
     return sorted(folders, reverse=True)
+
+
+def _matching(folder: Path, pattern: str) -> list[Path]:
+    """The paths below a folder that match; none below one that this user cannot search."""
+    try:
+        return sorted(folder.glob(pattern))
+    except PermissionError:
+        return []
 
 
 def _usual_folders() -> list[Path]:
     folders, home = _pyenv_folders(), home_folder()
     if home is not None:
         for conda in ("miniconda3", "anaconda3", "miniforge3", "mambaforge", "/opt/conda"):
-            folders += [home / conda / "bin", *sorted((home / conda).glob("envs/*/bin"))]
-        folders += sorted((home / ".local/share/uv/python").glob("*/bin"), reverse=True)
+            folders += [home / conda / "bin", *_matching(home / conda, "envs/*/bin")]
+        folders += _matching(home / ".local/share/uv/python", "*/bin")[::-1]
     return [*folders, Path("/usr/local/bin"), Path("/usr/bin")]
 
 

@@ -42,7 +42,6 @@ LAUNCH_SECONDS = {"cpu": CLOCK_SECONDS, "cuda": 200e-6}
 # Seconds of a request as the worker reports them, over the seconds that the host waited. The
 # seconds of sending a request and its reply are allowed for. Also the reported seconds of a
 # throughput slice, over the time around it by the same clock.
-CLOCK = "clock"  # the name of a check
 CLOCK_LEAST, CLOCK_MOST = 0.85, 1.05
 REQUEST_SECONDS, REPLY_STEP_SECONDS = 0.02, 2e-6  # the second for each step of a latency slice
 # Seconds of a step on a new input set, over those of a step on a set that was used before.
@@ -167,7 +166,7 @@ def slices_checks(slots: Sequence[Slot], *, steps: int, threads: int, device: st
     ``steps``: steps of a slice. Each check uses the median of the slots, so that a disturbed slot
     decides nothing.
     """
-    checks = [clock_check(slots, steps), _seconds_check(slots)]
+    checks = clock_checks(slots, steps)
     pairs = [
         (slot.reply.slices["throughput"], slot.reply.slices["latency"])
         for slot in slots
@@ -186,7 +185,12 @@ def slices_checks(slots: Sequence[Slot], *, steps: int, threads: int, device: st
     return [*checks, Check("timed concurrency", share, CONCURRENCY, note)]
 
 
-def clock_check(slots: Sequence[Slot], steps: int) -> Check:
+def clock_checks(slots: Sequence[Slot], steps: int) -> list[Check]:
+    """Compare the seconds that a worker reports with those of the host and of its own window."""
+    return [_clock_check(slots, steps), _seconds_check(slots)]
+
+
+def _clock_check(slots: Sequence[Slot], steps: int) -> Check:
     """Compare the seconds that a worker reports with those that the host waited.
 
     On a busy machine the host waits longer than the worker took, so the slot in which the two agree
@@ -197,7 +201,7 @@ def clock_check(slots: Sequence[Slot], steps: int) -> Check:
     share = median(slot.reply.worker_seconds / slot.host_seconds for slot in slots)
     error = max(CLOCK_LEAST / largest, share / CLOCK_MOST)
     note = f"its clock showed {share:.0%} of the time that the host waited"
-    return Check(CLOCK, error, 1.0, note if error > 1 else "")
+    return Check("clock", error, 1.0, note if error > 1 else "")
 
 
 def _seconds_check(slots: Sequence[Slot]) -> Check:

@@ -125,7 +125,7 @@ def _saved(figure: Figure, folder: Path, name: str) -> list[Path]:
         for path in paths:
             save(figure, path)
     except OSError as error:
-        advice = "choose a folder that you may write to: levelfield report RUN --output DIR"
+        advice = "choose a folder that you may write to by --output"
         raise writing_failed(error, folder, advice=advice) from error
     return paths
 

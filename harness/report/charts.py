@@ -263,8 +263,9 @@ def startup_chart(
 ) -> Figure:
     """Seconds from the start of the process to the end of the first step, by stage.
 
-    Grey is what passes before the model exists. The line goes from the shortest start to the
-    longest.
+    Grey is what passes before the model exists. A bar ends at the median of the starts. Its stages
+    have the proportions of their own medians, whose sum is another figure. The line goes from the
+    shortest start to the longest.
     """
     begun = startups(frames)
     starts = begun[begun["block"].notna()].groupby(["run", "cell"])["startup_seconds"]
@@ -272,7 +273,9 @@ def startup_chart(
 
     def parts(cell: Mapping[Any, Any]) -> list[float]:
         seconds = [cell[name] for name in STARTUP_STAGES]
-        return [0.0 if pandas.isna(value) else float(value) for value in seconds]
+        medians = [0.0 if pandas.isna(value) else float(value) for value in seconds]
+        whole = float(cell["startup_seconds"]) / (sum(medians) or 1.0)
+        return [whole * median for median in medians]
 
     return _stacked(
         comparisons,
@@ -332,7 +335,7 @@ def _stacked(
             if ends:
                 axes.hlines(row, *ends, color="black", linewidth=1.2, zorder=5)
             own = sum(sizes[shared:])
-            at_end(axes, row, f"{significant(left)} ({significant(own, 2)})")
+            at_end(axes, row, f"{significant(left)} ({_short(own)})")
             shown += [left, *ends]
         value_axis(axes, shown, unit, logarithmic=False)
 
@@ -343,6 +346,13 @@ def _stacked(
     order = f"The least {unit} first. In parentheses: what the model added after the import.{note}"
     arranged = [_by_total(comparison, parts) for comparison in comparisons]
     return panels(arranged, title, draw, legend, "total (own)", order=order, highlight=highlight)
+
+
+def _short(amount: float) -> str:
+    """An amount in two digits, or in hundredths if it is small."""
+    if amount < 0.01:
+        return "<0.01"
+    return f"{amount:.2f}" if amount < 0.1 else significant(amount, 2)
 
 
 def _tones(own: str, shared: int, tints: Sequence[float]) -> list[str]:

@@ -139,7 +139,7 @@ def html(
                 for name, chart in CHARTS.items()
                 if chart.together and (drawn := pictures.chart(name, chart, frames, comparisons))
             ],
-            why=[_why(one) for one in explained if one.run in set(frames.runs["run"])],
+            why=[_why(one) for one in explained if one.run in set(frames.runs["id"])],
             comparisons=sections,
             filters={
                 name: list(dict.fromkeys(map(clean, cells[name])))

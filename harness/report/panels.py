@@ -43,7 +43,7 @@ _STYLE: dict[str, Any] = {
 }
 # Inches; a page shows 10 across.
 _WIDTH, _ROW, _LINE, _HEAD, _FOOT = 10.0, 0.27, 0.19, 1.02, 0.62
-_MARGIN, _END, _GAP = 0.12, 0.95, 0.25
+_MARGIN, _END, _GAP = 0.12, 1.05, 0.25
 _LONGEST_NAME, _LONGEST_LINE = 26, 68  # characters
 _LUMINANCE = (0.2126, 0.7152, 0.0722)  # of red, green and blue (ITU-R BT.709)
 _LARGEST_PIXELS = 60_000  # of an image's side, a limit of the backend

@@ -280,7 +280,7 @@ def learning_data(frames: Frames, comparisons: Sequence[Comparison]) -> pandas.D
         for cell in _ok(comparison).to_dict("records"):
             mine = _of_cell(frames.epochs, cell)
             steps = _of_cell(frames.accuracy, cell)["train_steps"].max()
-            if mine.empty or pandas.isna(cell["startup_seconds"]):
+            if mine.empty or pandas.isna(steps) or pandas.isna(cell["startup_seconds"]):
                 continue
             epoch_seconds = steps / mine["epoch"].max() * cell["step_seconds"]
             parts.append(

@@ -251,22 +251,36 @@ def test_slots_in_which_the_host_waited_longer_decide_nothing() -> None:
     assert all(check.passed for check in checks)
 
 
-@pytest.mark.parametrize(("shares", "passed"), [([0.3, 1.0], True), ([0.5], False)])
-def test_a_clock_is_compared_again_before_it_is_refused(shares: list[float], passed: bool) -> None:
-    """Other programs made the host wait in every slice of a short run; not in all further ones."""
-    waited, further = [slot(worker=0.6)] * 2, cycle(shares)
+@pytest.mark.parametrize(
+    ("name", "of", "shares", "attempts"),
+    [
+        ("clock", "worker", [0.3, 1.0], 2),
+        ("clock", "worker", [0.5], None),
+        ("slice seconds", "window", [1.0], 3),
+        ("slice seconds", "window", [0.6], None),
+    ],
+)
+def test_a_clock_is_compared_again_before_it_is_refused(
+    name: str, of: str, shares: list[float], attempts: int | None
+) -> None:
+    """Other programs disturbed every slice of a short run; not all further ones.
+
+    ``attempts``: how many further slices clear the arm; None if none does.
+    """
+    waited, further = [slot(**{of: 0.6})] * 2, cycle(shares)
     asked = []
 
     def again(*arguments: Any, **options: Any) -> Slot:
         asked.append(options["rewarm_seconds"])
-        return slot(worker=next(further))
+        return slot(**{of: next(further)})
 
     worker = SimpleNamespace(slot=again, alone=nullcontext)
     cell = SimpleNamespace(threads=1, device="cpu")
     gate = ClosingGate(cast(Any, None), cast(Any, None), quiet)
     checks = gate._timed(cast(Any, worker), cast(Any, cell), waited, slice_steps=50, kinds=())
-    assert {check.name for check in checks if not check.passed} == (set() if passed else {"clock"})
-    assert len(asked) == (2 if passed else CLOCK_ATTEMPTS)
+    refused = [check.name for check in checks if not check.passed]
+    assert refused == ([] if attempts else [name])
+    assert len(asked) == (attempts or CLOCK_ATTEMPTS)
 
 
 def test_an_arm_without_latency_is_not_compared_with_it() -> None:

@@ -536,6 +536,27 @@ def test_path_then_pyenv_are_searched_past_what_fails(
     assert sealed.choose_interpreter("<3.11").version == "3.9.1"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_folder_of_pythons_that_may_not_be_searched_is_passed_over(tmp_path: Path) -> None:
+    """A stranger's PYENV_ROOT: the folder of root, for one."""
+    (tmp_path / "locked" / "versions" / "3.9.1" / "bin").mkdir(parents=True)
+    (tmp_path / "locked").chmod(0o700)
+    code = (
+        "import os; os.setgid(65534); os.setuid(65534);"
+        " from levelfield.harness.environments import interpreters;"
+        " print(interpreters._usual_folders())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"import levelfield.harness.environments.interpreters; {code}"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYENV_ROOT": str(tmp_path / "locked")},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "/usr/bin" in done.stdout
+
+
 def test_pyenvs_versions_are_asked_in_place_of_its_shims(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,12 +17,8 @@ import pytest
 
 from levelfield import reference
 from levelfield.harness.analysis.explanation import (
-    FILE_KIND,
     FILE_SCHEMA,
     FOLDER,
-    ExplainedArm,
-    ExplainedLayer,
-    Explanation,
     UnreadableExplanation,
     by_category,
     by_kind,
@@ -35,66 +31,13 @@ from levelfield.harness.engine.profiling import chosen_steps, keep_trace
 from levelfield.harness.engine.workers import UNTIMED
 from levelfield.harness.errors import WorkerFailure
 from levelfield.harness.plan.arms import registered
-from levelfield.harness.proof.replies import Operator
 from levelfield.harness.selftest.machinery import mutant_suite, run_suite
 from levelfield.harness.selftest.probes import EFFORT, frameworks
 from levelfield.reference.trace import layer_operations, summarize
+from tests.support.explained import EXPLANATION, FAST, SLOW
 
 Typed = Callable[..., int]
 Capture = pytest.CaptureFixture[str]
-
-
-def operator(name: str, category: str, milliseconds: float, calls: float = 1.0) -> Operator:
-    return Operator(name, "caller" if calls > 1 else "", category, calls, milliseconds / 1000)
-
-
-SLOW = ExplainedArm(
-    arm="slow:eager",
-    version="1.0",
-    steps=5,
-    plain_seconds=0.040,
-    profiled_seconds=0.060,
-    published_seconds=0.041,
-    published_low=0.039,
-    published_high=0.043,
-    profiler="a profiler",
-    trace="trace-k001-slow.json.gz",
-    counts={"graph breaks": 2},
-    new_counts={"graph breaks": 0},
-    operators=(
-        operator("fill", "computation", 30, 37),
-        operator("mm", "product", 12),
-        operator("step", "dispatch", 12),
-    ),
-)
-FAST = replace(
-    SLOW,
-    arm="fast:jit",
-    plain_seconds=0.020,
-    profiled_seconds=0.020,
-    published_seconds=0.020,
-    trace=None,
-    counts={},
-    new_counts={},
-    operators=(operator("dot", "product", 10), operator("copy.1", "copy", 10)),
-)
-EXPLANATION = Explanation(
-    kind=FILE_KIND,
-    schema=FILE_SCHEMA,
-    created="2026-11-28T12:00:00+00:00",
-    run="a" * 32,
-    comparison="k001",
-    title="mlp/tiny training",
-    details="batch 8",
-    product_per_second=1e11,
-    notes=(),
-    sentences=(),
-    arms=(SLOW, FAST),
-    layers=(
-        ExplainedLayer("hidden1", "product", 90_000_000),
-        ExplainedLayer("conv1", "convolution", 30_000_000),
-    ),
-)
 
 
 # ---- sentences and tables ------------------------------------------------------------------------

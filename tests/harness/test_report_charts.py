@@ -20,6 +20,7 @@ from levelfield.harness.report import charts as report_charts
 from levelfield.harness.report import colours, series
 from levelfield.harness.report.gallery import CHARTS as CHART_DATA
 from levelfield.harness.report.panels import LOG_ABOVE, jitter
+from levelfield.harness.report.text import significant
 from tests.support.reports import ARMS, frames_of, texts
 from tests.support.synthetic import write_run
 
@@ -259,6 +260,18 @@ def test_the_line_of_a_start_goes_from_the_shortest_to_the_longest(tmp_path: Pat
     axes = startup_chart(frames).axes[0]
     lines = [path.vertices[:, 0] for part in axes.collections for path in part.get_paths()]
     assert {tuple(line) for line in lines} == ends
+
+
+def test_the_bar_of_a_start_ends_at_the_median_that_the_table_shows(tmp_path: Path) -> None:
+    """The medians of the stages add up to another figure."""
+    frames = frames_of(tmp_path)
+    axes = startup_chart(frames).axes[0]
+    outlines = [patch.get_width() for patch in axes.patches if not patch.get_fill()]
+    medians = comparisons_of(frames)[0].rows["startup_seconds"]
+    assert outlines == pytest.approx(sorted(medians))
+    table = comparisons_of(frames)[0].rows.set_index("arm")
+    shown = {text.get_text().partition(" ")[0] for text in axes.texts}
+    assert {significant(seconds) for seconds in table["startup_seconds"]} <= shown
 
 
 def test_ratios_have_a_logarithmic_axis_and_say_the_level_of_their_intervals(

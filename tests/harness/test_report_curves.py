@@ -114,6 +114,19 @@ def test_scaling_needs_something_swept(tmp_path: Path) -> None:
     assert all(shown.count(arm) == 1 for arm in ARMS)
 
 
+def test_epochs_without_the_record_of_their_training_are_not_drawn(tmp_path: Path) -> None:
+    """A run may be cut off between the two. How many steps an epoch has is then unknown."""
+    frames = frames_of(tmp_path)
+    first = frames.accuracy["cell"].iloc[0]
+    kept = frames.accuracy[frames.accuracy["cell"] != first]
+    frames = replace(frames, accuracy=kept)
+    assert first in set(frames.epochs["cell"])
+    data = series.learning_data(frames, comparisons_of(frames))
+    assert len(data) and data["seconds"].notna().all()
+    lost = frames.cells.loc[frames.cells["cell"] == first, "arm"].iloc[0]
+    assert lost not in set(data["arm"])
+
+
 def test_learning_is_shown_by_epoch_and_by_time(tmp_path: Path) -> None:
     frames = frames_of(tmp_path, statuses={1: "failed"})
     comparisons = comparisons_of(frames)

@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,14 @@ from typing import Any
 import pytest
 
 from levelfield.harness.analysis.comparisons import comparisons_of
+from levelfield.harness.analysis.explanation import FOLDER, sentences
 from levelfield.harness.analysis.summary import summary
 from levelfield.harness.records.frames import load
+from levelfield.harness.records.store import open_run
 from levelfield.harness.report import matrices, write_report
 from levelfield.harness.report.page import html
 from levelfield.harness.report.text import significant
+from tests.support.explained import EXPLANATION
 from tests.support.reports import ARMS, frames_of
 from tests.support.synthetic import write_run
 
@@ -288,6 +291,21 @@ def test_no_number_of_a_failed_cell_is_in_the_page(tmp_path: Path) -> None:
         assert f">{significant(seconds, 4)}<" not in page
     fine = table[table["status"] == "ok"]
     assert f">{significant(fine['step_seconds'].iloc[0], 4)}<" in page
+
+
+def test_the_explanations_of_its_runs_are_in_the_page_and_no_others(tmp_path: Path) -> None:
+    run = write_run(tmp_path, arms=ARMS, models=("mlp",), blocks=2, rounds=2)
+    mine = replace(EXPLANATION, run=open_run(run).identity)
+    foreign = replace(EXPLANATION, title="copied from another run")
+    (run / FOLDER).mkdir()
+    for number, one in enumerate((mine, foreign)):
+        path = run / FOLDER / f"explanation-k00{number}-a-b.json"
+        path.write_text(json.dumps(one.to_json()))
+    (path,) = write_report([run], tmp_path / "report", formats=("html",))
+    page = path.read_text()
+    assert "<h2>Why arms are slower</h2>" in page
+    assert all(markup.escape(sentence, quote=False) in page for sentence in sentences(mine))
+    assert foreign.title not in page
 
 
 def test_it_is_one_file_and_the_same_bytes(tmp_path: Path) -> None:
