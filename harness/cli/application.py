@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -89,10 +88,7 @@ def answer() -> int:
     warnings.showwarning = _warning_once()
     try:
         # Not standalone, because typer would write four lines about a mistake of usage.
-        code = int(app(prog_name=_PROGRAM, standalone_mode=False) or 0)
-        # This is typer's answer to a KeyboardInterrupt. A signal raises Interrupted instead, so the
-        # code of a definition raised it.
-        return _failed("interrupted", code) if code == 128 + signal.SIGINT else code
+        return int(app(prog_name=_PROGRAM, standalone_mode=False) or 0)
     except _UsageError as error:
         return _misused(error)
     except typer.Abort:

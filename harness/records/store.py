@@ -184,9 +184,10 @@ def open_run(path: Path | str) -> Run:
     folder = Path(path)
     file, foreign = folder / "run.json", f"{folder} is not a run folder of levelfield"
     try:
+        # Reading a pipe would never end, nor reading a device; of records, no more is read than the
+        # size of their file, which is none for a device.
         for name in (file, folder / "records.jsonl"):
-            # Reading a pipe or a device would never end.
-            if name.exists() and not (name.is_file() or name.is_dir()):
+            if name.is_fifo() or (name == file and name.is_char_device()):
                 raise BadInput(f"{foreign}: {name} is no regular file")
         content = _parse_object(file.read_bytes())
     except OSError as error:

@@ -163,7 +163,6 @@ MISTAKES = {
     "history piped": "piped/run.json is no regular file",
     "compare piped file": "piped/run.json is no regular file",
     "report endless": "endless/run.json is no regular file",
-    "report records": "records/records.jsonl is no regular file",
     "run quick --results file": "file is no folder; choose one that you may write to",
     "run quick --results file/below": "file/below",
     "run quick --budget \u0661m": "not a time above 0",  # a digit, but no ASCII one
@@ -181,9 +180,8 @@ def odd_folders(terminal: Terminal) -> None:
     (terminal.folder / "piped").mkdir()
     for pipe in ("pipe", "piped/run.json"):
         os.mkfifo(terminal.folder / pipe)
-    for folder, name in (("endless", "run.json"), ("records", "records.jsonl")):
-        (terminal.folder / folder).mkdir()
-        (terminal.folder / folder / name).symlink_to("/dev/zero")
+    (terminal.folder / "endless").mkdir()
+    (terminal.folder / "endless" / "run.json").symlink_to("/dev/zero")
     suite = 'title = "t"\nmodels = ["mlp"]\narms = ["torch:eager"]\npresets = ["tiny"]\n'
     for name, text in {
         "nested": f"a = {100_000 * '['}",

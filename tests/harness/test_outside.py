@@ -461,14 +461,6 @@ def test_what_a_definition_prints_on_loading_is_no_output(
     assert "wide_and_deep" in {row["name"] for row in json.loads(done.output)}
 
 
-def test_a_definition_that_ends_the_command_costs_one_line(
-    tmp_path: Path, third: dict[str, str]
-) -> None:
-    write(tmp_path / "mine", wide_and_deep=f"raise KeyboardInterrupt\n{DEFINITION}")
-    done = command(tmp_path, third, "list", "models", "--models-from", "mine")
-    assert (done.code, done.errors) == (130, "levelfield: interrupted\n")
-
-
 @pytest.mark.parametrize(
     ("expression", "words"),
     [
