@@ -274,8 +274,9 @@ def startup_chart(
     def parts(cell: Mapping[Any, Any]) -> list[float]:
         seconds = [cell[name] for name in STARTUP_STAGES]
         medians = [0.0 if pandas.isna(value) else float(value) for value in seconds]
-        whole = float(cell["startup_seconds"]) / (sum(medians) or 1.0)
-        return [whole * median for median in medians]
+        if not sum(medians):
+            return medians
+        return [cell["startup_seconds"] / sum(medians) * median for median in medians]
 
     return _stacked(
         comparisons,

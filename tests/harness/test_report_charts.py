@@ -262,6 +262,17 @@ def test_the_line_of_a_start_goes_from_the_shortest_to_the_longest(tmp_path: Pat
     assert {tuple(line) for line in lines} == ends
 
 
+def test_an_arm_without_starts_has_no_bar_and_says_so(tmp_path: Path) -> None:
+    frames = frames_of(tmp_path)
+    (one, *_) = comparisons_of(frames)
+    lost = one.rows["cell"].iloc[0]
+    frames = replace(frames, startup=frames.startup[frames.startup["cell"] != lost])
+    axes = startup_chart(frames).axes[0]
+    outlines = [patch for patch in axes.patches if not patch.get_fill()]
+    assert len(outlines) == len(one.rows) - 1
+    assert "not measured" in {text.get_text() for text in axes.texts}
+
+
 def test_the_bar_of_a_start_ends_at_the_median_that_the_table_shows(tmp_path: Path) -> None:
     """The medians of the stages add up to another figure."""
     frames = frames_of(tmp_path)
