@@ -106,7 +106,7 @@ def most_seconds(frames: Frames, suite: Suite) -> float | None:
     costs = costs_of(frames)
     if not costs:
         return None
-    blocks = most_blocks(suite)
+    blocks = most_blocks(suite.residency, suite.level)
     expected = _expected(plan(suite), costs).values()
     return sum(replace(cost, blocks=blocks).seconds for cost in expected)
 

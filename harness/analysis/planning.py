@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas
 
-from levelfield.harness.analysis.verdicts import settled
-from levelfield.harness.plan.suite import Suite
+from levelfield.harness.analysis.verdicts import LEAST_AUDITS, settled
 from levelfield.harness.records import frames as records
 from levelfield.harness.records.frames import Frames
 from levelfield.harness.statistics.levels import LEVELS
 from levelfield.harness.statistics.variances import rounds_per_block, variance_components
 
-BLOCKS_PER_AUDIT = 5  # resident blocks before each audit; the audit is the sixth
+BLOCKS_PER_AUDIT = 5  # resident blocks for each audit
 SMOKE_BLOCKS = 1
 
 
@@ -25,14 +24,19 @@ def last_block(level: str) -> int:
 
 
 def audits_due(residency: str, blocks: int) -> int:
-    """The number of audits that belong to so many blocks of a residency."""
-    return blocks // BLOCKS_PER_AUDIT if residency == "resident" else 0
+    """The number of audits that belong before the block after so many blocks of a residency.
+
+    The first ones come as many at a time as have an interval. A run that ends before has none:
+    fewer audits would show nothing.
+    """
+    due = blocks // BLOCKS_PER_AUDIT if residency == "resident" else 0
+    return due if due >= LEAST_AUDITS else 0
 
 
-def most_blocks(suite: Suite) -> int:
+def most_blocks(residency: str, level: str) -> int:
     """The number of blocks that a cell has at most, the audits among them."""
-    last = last_block(suite.level)
-    return last + audits_due(suite.residency, last)
+    last = last_block(level)
+    return last + audits_due(residency, last - 1)
 
 
 def look(run: Path, *, rounds: int) -> tuple[int, frozenset[tuple[str, str]]]:

@@ -163,7 +163,9 @@ class Engine:
         return files
 
     def _time_left(self) -> TimeLeft:
-        blocks = 0 if self.only_gate else planning.most_blocks(self.suite)
+        blocks = (
+            0 if self.only_gate else planning.most_blocks(self.suite.residency, self.suite.level)
+        )
         if self.costs is None:
             return TimeLeft(blocks)
         return ForecastTimeLeft(blocks, costs=self.costs)

@@ -68,7 +68,7 @@ class Timing:
                 return False
             audited = [cell for cell in cells_left if self._audit_due(residency, cell.comparison)]
             self.statuses.time_left.begin_blocks(
-                {cell: self._blocks_left(cell, residency, last) for cell in cells_left}
+                {cell: self._blocks_left(cell, residency) for cell in cells_left}
             )
             kind = "audit" if audited else residency
             seconds = self._run_block(audited or cells_left, kind, rounds)
@@ -77,11 +77,11 @@ class Timing:
             if not audited and counts & set(looks):
                 rounds, settled = self._look(rounds, quick=self.suite.level == "quick")
 
-    def _blocks_left(self, cell: Cell, residency: str, last: int) -> int:
+    def _blocks_left(self, cell: Cell, residency: str) -> int:
         """Return how many blocks a cell still has at most, audits among them."""
         blocks, key = self.done.blocks, cell.comparison
-        audits = planning.audits_due(residency, last)
-        return last - blocks[residency, key] + max(audits - blocks["audit", key], 0)
+        most = planning.most_blocks(residency, self.suite.level)
+        return most - blocks[residency, key] - blocks["audit", key]
 
     def _audit_due(self, residency: str, comparison: str) -> bool:
         audits, blocks = (self.done.blocks[kind, comparison] for kind in ("audit", residency))
