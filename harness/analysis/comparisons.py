@@ -66,7 +66,7 @@ def comparisons_of(frames: Frames) -> list[Comparison]:
         run, identity = map(str, key if isinstance(key, tuple) else (key, ""))
         verdicts = judged.get((run, identity), {})
         rows = _ordered(rows, verdicts)
-        seed = 0 if pandas.isna(seeds[run]) else int(seeds[run])
+        seed = 0 if pandas.isna(seeds.get(run)) else int(seeds[run])
         even = _break_evens(rows, totals, steps, seed) if verdicts else {}
         title, details = _words(rows.iloc[0], several)
         comparisons.append(Comparison(run, identity, title, details, rows, verdicts, even))

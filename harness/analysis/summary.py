@@ -200,7 +200,8 @@ def _loose(frames: Frames) -> Any:
     numerics = frames.cells.set_index(_KEY)["numeric"]
     words: dict[Any, list[str]] = {}
     for key, named in _widest(frames.gate):
-        words.setdefault(key, []).extend(_up_to(loose(named, numerics[key])))
+        if key in numerics:  # a caller may have removed cells
+            words.setdefault(key, []).extend(_up_to(loose(named, numerics[key])))
     for key, named in _widest(frames.checks):  # these include the closing gate's checks
         words.setdefault(key, []).extend(_up_to(closing_loose(named)))
     unjudged = frames.closings[frames.closings["note"] != ""]

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +15,7 @@ import pandas
 import pytest
 
 import levelfield
+from levelfield.harness.analysis.comparisons import comparisons_of
 from levelfield.harness.analysis.questions import Runs
 from levelfield.harness.errors import BadInput
 from levelfield.reference.errors import UnknownName
@@ -165,3 +167,20 @@ def test_the_examples_of_the_page_take_at_most_three_lines_and_run() -> None:
     assert len(EXAMPLES) == 11
     assert all(len(example.strip().splitlines()) <= 3 for example in EXAMPLES)
     subprocess.run([sys.executable, "-c", "\n".join(EXAMPLES)], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("frame", [field.name for field in fields(levelfield.Frames)])
+def test_rows_that_a_program_removed_are_as_if_never_recorded(runs: Runs, frame: str) -> None:
+    left = replace(runs, **{frame: getattr(runs, frame).iloc[::2]})
+    assert len(levelfield.summary(left)) == len(left.cells)
+    assert len(left.results()) == len(left.cells) - left.cells["arm"].str.endswith("#2").sum()
+    assert set(left.verdicts()["run"]) <= set(left.cells["run"])
+    assert [len(comparison.rows) for comparison in comparisons_of(left)] == [
+        *left.results().groupby("comparison", sort=False).size()
+    ]
+
+
+def test_without_rows_of_runs_there_are_times_and_no_verdicts(runs: Runs) -> None:
+    left = replace(runs, runs=runs.runs.iloc[:0])
+    assert len(comparisons_of(left)) == len(comparisons_of(runs))
+    assert left.verdicts().empty
