@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -27,7 +27,7 @@ from levelfield.harness.cli import (
     selftest,
 )
 from levelfield.harness.cli.signals import Interrupted
-from levelfield.harness.errors import FULL_DISK, LevelfieldError, cause_of, clean
+from levelfield.harness.errors import FULL_DISK, BadInput, LevelfieldError, cause_of, clean
 from levelfield.harness.plan.suite import add_installed_models
 from levelfield.reference.errors import BadDefinition, UnknownName
 
@@ -87,6 +87,7 @@ def answer() -> int:
     """Carry out the command of ``sys.argv`` -> its exit code. An error costs one line."""
     warnings.showwarning = _warning_once()
     try:
+        _refuse_empty(sys.argv[1:])
         # Not standalone, because typer would write four lines about a mistake of usage.
         return int(app(prog_name=_PROGRAM, standalone_mode=False) or 0)
     except _UsageError as error:
@@ -110,6 +111,20 @@ def answer() -> int:
             " (ulimit -v), or install levelfield again",
             1,
         )
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Raise BadInput for an empty argument.
+
+    It comes from a variable of the shell that is not set, and would name the working folder.
+    """
+    for place, argument in enumerate(arguments):
+        if not argument or (argument.startswith("--") and argument.endswith("=")):
+            before = arguments[place - 1] if place and not argument else argument.rstrip("=")
+            after = f" after {before}" if before else ""
+            raise BadInput(
+                f"the argument{after} is empty; type a value (is a variable of the shell not set?)"
+            )
 
 
 def _misused(error: Any) -> int:

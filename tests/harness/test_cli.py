@@ -664,6 +664,30 @@ def test_a_width_of_zero_is_no_width(terminal: Terminal) -> None:
     assert "quick" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["report", ""], "the argument after report is empty"),
+        (["report", "run", "--output", ""], "the argument after --output is empty"),
+        (["plot", "heat", "run", "--output="], "the argument after --output is empty"),
+        ([""], "the argument is empty"),
+    ],
+)
+def test_an_empty_argument_is_refused_for_it_would_be_the_working_folder(
+    terminal: Terminal, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=tmp_path,
+        env=terminal.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert words in assert_one_line(Done(done.returncode, done.stdout, done.stderr), 2)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_settings_that_matplotlib_cannot_read_cost_one_line(
     terminal: Terminal, finished: Finished, tmp_path: Path
 ) -> None:
