@@ -185,12 +185,13 @@ def _checked(name: str, value: Any) -> Any:
 
 
 def _version(value: str) -> None:
+    refused = BadInput(f"python should be a version such as 3.12, not {shortened(value)}")
     try:
-        Version(value)
+        parts = len(Version(value).release)
     except ValueError as error:  # also of int(), which takes no thousands of digits
-        raise BadInput(
-            f"python should be a version such as 3.12, not {shortened(value)}"
-        ) from error
+        raise refused from error
+    if parts > 3:  # as in 3.12.4
+        raise refused
 
 
 def _weights(value: Any) -> Mapping[str, float]:

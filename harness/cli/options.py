@@ -110,7 +110,9 @@ def given_interpreters(options: list[str] | None) -> dict[str, Path]:
     for option in options or ():
         name, equals, path = option.partition("=")
         if not equals:
-            raise BadInput(f"--python takes NAME=PATH, such as torch=/opt/bin/python, not {option!r}")
+            raise BadInput(
+                f"--python takes NAME=PATH, such as torch=/opt/bin/python, not {option!r}"
+            )
         if name not in labels:
             raise UnknownName("framework or environment", name, sorted(labels), where="--python")
         interpreters[name] = Path(path)

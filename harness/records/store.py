@@ -191,7 +191,10 @@ def open_run(path: Path | str) -> Run:
                 raise BadInput(f"{foreign}: {name} is no regular file")
         content = _parse_object(file.read_bytes())
     except OSError as error:
-        raise BadInput(f"{foreign}: its run.json: {error.strerror}") from error
+        raise BadInput(
+            f"{foreign}: its run.json: {error.strerror}; name a folder that levelfield run has"
+            " written, such as one in results"
+        ) from error
     except ValueError as error:
         raise BadInput(f"{file}: not valid JSON ({error}), so {foreign}") from error
     schema = content.get("schema")

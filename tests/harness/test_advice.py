@@ -142,6 +142,7 @@ def test_keras_stands_on_its_backend_and_nobody_on_himself() -> None:
         ({"memory_mib": 2**1024 - 1}, "memory_mib should be a finite number from 0, not 17976"),
         ({"licences": ["MIT", " "]}, "one of the licences has no name"),
         ({"python": "abc"}, "python should be a version such as 3.12, not 'abc'"),
+        ({"python": "3.12.4.5"}, "python should be a version such as 3.12, not '3.12.4.5'"),
         ({"python": "3." + "1" * 5000}, "python should be a version such as 3.12, not '3.111"),
         ({"weights": {"beauty": 1}}, "unknown weight 'beauty'"),
         ({"weights": {"time": -1}}, "weight of time should be a number from 0 to 1e+09, not -1"),

@@ -104,7 +104,7 @@ MISTAKES = {
     "run quick --python torhc=/bin/true": "unknown framework or environment 'torhc' in --python",
     "run quick --python torch=/does/not/exist": "torch, /does/not/exist, is not an executable file",
     "run quick --python torch=/etc/passwd": "torch, /etc/passwd, is not an executable file",
-    "run --resume missing": "missing is not a run folder of levelfield",
+    "run --resume missing": "name a folder that levelfield run has written",
     "run --resume foreign": "foreign is not a run folder of levelfield",
     "run --resume newer": "newer/run.json: it has schema 99",
     "run --resume empty-description": "run.json cannot be resumed: KeyError('suite')",
