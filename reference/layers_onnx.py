@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,8 @@ class OnnxLayers:
     def constant(self, value: Any, dtype: Any = np.int64) -> str:
         """Add a small array that is not a parameter; equal arrays are stored once."""
         array = np.asarray(value, dtype)
-        name = f"constant/{array.dtype}/{array.shape}/{array.tobytes().hex()[:64]}"
+        digest = sha256(array.tobytes()).hexdigest()
+        name = f"constant/{array.dtype}/{array.shape}/{digest}"
         self.initializers[name] = array
         return name
 

@@ -17,6 +17,7 @@ from levelfield.reference import layers_onnx
 from levelfield.reference.answers import run_numpy
 from levelfield.reference.case import Case
 from levelfield.reference.export import Exported, export_generation, export_inference
+from levelfield.reference.layers_onnx import OnnxLayers
 
 NAMES = list(reference.definitions())
 # The evaluator's recurrent layers do not know lengths; the runtimes' gate proves these.
@@ -70,6 +71,16 @@ def test_another_order_of_rows_is_not_the_same(monkeypatch: pytest.MonkeyPatch) 
     got = evaluated(exported(case, batch=2).proto, case.inputs[0])["logits"]
     expected = run_numpy(case).outputs[0]["logits"]
     assert np.abs(got - expected).max() > 0.1 * np.abs(expected).max()
+
+
+def test_long_constants_that_begin_with_the_same_bytes_are_kept_apart() -> None:
+    layers = OnnxLayers({}, {})
+    one, other = np.zeros(100, np.int64), np.zeros(100, np.int64)
+    other[-1] = 1
+    names = [layers.constant(value) for value in (one, other, one)]
+    assert names[0] == names[2]
+    for name, value in zip(names, (one, other), strict=False):
+        np.testing.assert_array_equal(layers.initializers[name], value)
 
 
 @pytest.mark.parametrize(("name", "gates"), [("rnn", 1), ("lstm", 4), ("gru", 3)])
