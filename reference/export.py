@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from levelfield.reference.case import Case
 from levelfield.reference.layers_onnx import (
     OPSET,
     Constants,
@@ -33,6 +34,23 @@ class Exported:
         """Return the file's content after ``onnx.checker`` has checked all of it."""
         onnx.checker.check_model(self.proto, full_check=True)
         return bytes(self.proto.SerializeToString())
+
+    def described(self, case: Case, *, phase: str, version: str) -> Exported:
+        """Return the graph with the facts of its case, which runtimes and viewers show.
+
+        The facts are the ``version`` of its producer, the title and source of the model as the
+        documentation string, and the model, preset, phase, seed and attempt as ``metadata_props``:
+        https://onnx.ai/onnx/repo-docs/MetadataProps.html
+        """
+        proto = onnx.ModelProto()
+        proto.CopyFrom(self.proto)
+        proto.producer_version = version
+        proto.doc_string = f"{case.model.title} ({case.model.source})"
+        facts = {"model": case.model.name, "preset": case.preset, "phase": phase}
+        helper.set_model_props(
+            proto, {**facts, "seed": str(case.seed), "attempt": str(case.attempt)}
+        )
+        return replace(self, proto=proto)
 
     def parameters(self) -> dict[str, Constants]:
         """Parameters and statistics as the graph holds them, by canonical name and axes."""

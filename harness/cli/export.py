@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -61,6 +62,7 @@ def export_command(
         exported = export_generation(definition, sizes, case.parameters, batch=batch)
     else:
         exported = export_inference(definition, sizes, case.parameters, case.state, batch=batch)
+    exported = exported.described(case, phase=phase, version=version("levelfield"))
     _write(onnx, exported.checked())
     graph = exported.proto.graph
     size = sum(array.size for array in exported.parameters().values())

@@ -611,6 +611,15 @@ def test_export_writes_a_file_that_others_read(terminal: Terminal) -> None:
     assert "image -> logits" in done.output
     proto = onnx.load(file)
     onnx.checker.check_model(proto, full_check=True)
+    assert (proto.producer_name, proto.producer_version) == ("levelfield", version("levelfield"))
+    assert proto.doc_string == "LeNet-5 (LeCun et al. 1998, modern form)"
+    assert {entry.key: entry.value for entry in proto.metadata_props} == {
+        "model": "lenet5",
+        "preset": "tiny",
+        "phase": "inference",
+        "seed": "0",
+        "attempt": "0",
+    }
     shape = proto.graph.input[0].type.tensor_type.shape.dim
     assert [dimension.dim_param or dimension.dim_value for dimension in shape] == [
         "batch",
