@@ -12,6 +12,7 @@ from jax import lax
 from numpy.typing import NDArray
 
 from levelfield.reference.spec import BATCH_NORM_EPSILON, BATCH_NORM_NEW
+from levelfield.reference.windows import adaptive_windows, rows_beyond
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -197,10 +198,12 @@ class JaxLayers:
         return logits.argmax(-1).astype(jnp.int32)
 
     def max_pool2d(
-        self, x: jax.Array, *, window: int, stride: int = 0, padding: int = 0
+        self, x: jax.Array, *, window: int, stride: int = 0, padding: int = 0, ceil: bool = False
     ) -> jax.Array:
         """Maximum over windows."""
-        step, sides = stride or window, (padding, padding)
+        step = stride or window
+        beyond = (rows_beyond(size, window, step, padding, ceil=ceil) for size in x.shape[1:3])
+        height, width = ((padding, padding + more) for more in beyond)
         return jnp.asarray(
             lax.reduce_window(
                 x,
@@ -208,13 +211,19 @@ class JaxLayers:
                 lax.max,
                 (1, window, window, 1),
                 (1, step, step, 1),
-                ((0, 0), sides, sides, (0, 0)),
+                ((0, 0), height, width, (0, 0)),
             )
         )
 
     def mean_pool2d(self, x: jax.Array) -> jax.Array:
         """Mean over height and width."""
         return x.mean((1, 2))
+
+    def adaptive_mean_pool2d(self, x: jax.Array, side: int) -> jax.Array:
+        """Mean over each window's rows, then over its columns."""
+        rows, columns = (adaptive_windows(size, side) for size in x.shape[1:3])
+        x = jnp.stack([x[:, begin:end].mean(1) for begin, end in rows], 1)
+        return jnp.stack([x[:, :, begin:end].mean(2) for begin, end in columns], 2)
 
     def relu(self, x: jax.Array) -> jax.Array:
         """max(x, 0); the gradient at 0 is 0, as in all frameworks."""
@@ -252,9 +261,9 @@ class JaxLayers:
         """x y."""
         return x * y
 
-    def concatenate(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def concatenate(self, *arrays: jax.Array) -> jax.Array:
         """Concatenate along the last dimension."""
-        return jnp.concatenate((x, y), -1)
+        return jnp.concatenate(arrays, -1)
 
     def take(self, x: jax.Array, positions: jax.Array) -> jax.Array:
         """Take rows of every example."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import erf, expit  # type: ignore[import-untyped]
 
 from levelfield.reference.spec import BATCH_NORM_EPSILON
+from levelfield.reference.windows import adaptive_windows, rows_beyond
 
 Values = NDArray[Any]
 
@@ -167,17 +168,27 @@ class NumpyLayers:
         """(batch, vocabulary) -> (batch,), integers."""
         return np.asarray(logits.argmax(-1), np.int32)
 
-    def max_pool2d(self, x: Values, *, window: int, stride: int = 0, padding: int = 0) -> Values:
+    def max_pool2d(
+        self, x: Values, *, window: int, stride: int = 0, padding: int = 0, ceil: bool = False
+    ) -> Values:
         """Maximum over windows; padding never wins."""
-        step, sides = stride or window, (padding, padding)
-        if padding:
-            x = np.pad(x, ((0, 0), sides, sides, (0, 0)), constant_values=-np.inf)
+        step = stride or window
+        beyond = (rows_beyond(size, window, step, padding, ceil=ceil) for size in x.shape[1:3])
+        height, width = ((padding, padding + more) for more in beyond)
+        if padding or ceil:
+            x = np.pad(x, ((0, 0), height, width, (0, 0)), constant_values=-np.inf)
         windows = sliding_window_view(x, (window, window), axis=(1, 2))[:, ::step, ::step]
         return np.asarray(windows.max(axis=(4, 5)))
 
     def mean_pool2d(self, x: Values) -> Values:
         """Mean over height and width."""
         return np.asarray(x.mean(axis=(1, 2)))
+
+    def adaptive_mean_pool2d(self, x: Values, side: int) -> Values:
+        """Mean over each window's rows, then over its columns."""
+        rows, columns = (adaptive_windows(size, side) for size in x.shape[1:3])
+        x = np.stack([x[:, begin:end].mean(axis=1) for begin, end in rows], axis=1)
+        return np.stack([x[:, :, begin:end].mean(axis=2) for begin, end in columns], axis=2)
 
     def relu(self, x: Values) -> Values:
         """max(x, 0)."""
@@ -215,9 +226,9 @@ class NumpyLayers:
         """x y."""
         return x * y
 
-    def concatenate(self, x: Values, y: Values) -> Values:
+    def concatenate(self, *arrays: Values) -> Values:
         """Concatenate along the last dimension."""
-        return np.concatenate((x, y), -1)
+        return np.concatenate(arrays, -1)
 
     def take(self, x: Values, positions: Values) -> Values:
         """Take rows of every example."""

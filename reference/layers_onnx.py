@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 
 from levelfield.reference.spec import BATCH_NORM_EPSILON, Dimension
 from levelfield.reference.trace import TracedArray, Tracer
+from levelfield.reference.windows import adaptive_weights
 
 OPSET = 20
 IMAGES = {
@@ -271,16 +272,34 @@ class OnnxLayers:
         together = self.node("Transpose", out, perm=[0, 2, 1, 3])
         return self.node("Reshape", together, self.constant([0, 0, width]))
 
-    def max_pool2d(self, x: Tensor, *, window: int, stride: int = 0, padding: int = 0) -> Tensor:
+    def max_pool2d(
+        self, x: Tensor, *, window: int, stride: int = 0, padding: int = 0, ceil: bool = False
+    ) -> Tensor:
         """MaxPool."""
-        traced = self.tracer.max_pool2d(x.traced, window=window, stride=stride, padding=padding)
-        out = self.node("MaxPool", x, **_window(window, stride or window, padding))
-        return Tensor(out, traced)
+        traced = self.tracer.max_pool2d(
+            x.traced, window=window, stride=stride, padding=padding, ceil=ceil
+        )
+        about = _window(window, stride or window, padding)
+        return Tensor(self.node("MaxPool", x, ceil_mode=int(ceil), **about), traced)
 
     def mean_pool2d(self, x: Tensor) -> Tensor:
         """GlobalAveragePool."""
         pooled = self.node("GlobalAveragePool", x)
         return Tensor(self.node("Flatten", pooled), self.tracer.mean_pool2d(x.traced))
+
+    def adaptive_mean_pool2d(self, x: Tensor, side: int) -> Tensor:
+        """AveragePool where all windows are equal, else a product with weights for each side.
+
+        ONNX has no adaptive pooling.
+        """
+        traced = self.tracer.adaptive_mean_pool2d(x.traced, side)
+        height, width = x.shape[1:3]
+        if height % side == 0 and width % side == 0:
+            sides = [height // side, width // side]
+            return Tensor(self.node("AveragePool", x, kernel_shape=sides, strides=sides), traced)
+        rows, columns = (adaptive_weights(size, side) for size in (height, width))
+        pooled = self.node("MatMul", self.constant(rows, np.float32), x)
+        return Tensor(self.node("MatMul", pooled, self.constant(columns.T, np.float32)), traced)
 
     def relu(self, x: Tensor) -> Tensor:
         """Relu."""
@@ -321,11 +340,11 @@ class OnnxLayers:
         """Mul."""
         return Tensor(self.node("Mul", x, y), self.tracer.multiply(x.traced, y.traced))
 
-    def concatenate(self, x: Tensor, y: Tensor) -> Tensor:
-        """Concat along the last dimension."""
-        return Tensor(
-            self.node("Concat", x, y, axis=-1), self.tracer.concatenate(x.traced, y.traced)
-        )
+    def concatenate(self, *arrays: Tensor) -> Tensor:
+        """Concat along the last dimension, which is the second one of images in ONNX."""
+        traced = self.tracer.concatenate(*(array.traced for array in arrays))
+        axis = 1 if len(traced.dimensions) == 4 else -1
+        return Tensor(self.node("Concat", *arrays, axis=axis), traced)
 
     def take(self, x: Tensor, positions: Tensor) -> Tensor:
         """GatherND within each example."""

@@ -4,9 +4,9 @@ Canonical conventions, stated once (every adapter converts to and from these by 
 
 * images are (batch, height, width, channel); convolution kernels (height, width, in, out);
   dense kernels (in, out); flattening runs over (height, width, channel) in that order;
-* convolution is cross-correlation, padding is explicit per side, pooling takes only full windows;
-  a transposed convolution is the gradient of a convolution, with kernel (up_height, up_width, in,
-  out), ``padding`` cropped from each side;
+* convolution is cross-correlation, padding is explicit per side, pooling takes only full windows
+  where a model does not state ``ceil``; a transposed convolution is the gradient of a convolution,
+  with kernel (up_height, up_width, in, out), ``padding`` cropped from each side;
 * batch norm has epsilon 1e-5, normalises a training batch by its biased variance, and its running
   statistics take a tenth of every batch, the biased variance again;
 * recurrent kernels are (in, gates) and (units, gates); an LSTM has the gates i, f, g, o and one
@@ -179,12 +179,25 @@ class Layers(Protocol):
         """
         ...
 
-    def max_pool2d(self, x: Array, *, window: int, stride: int = 0, padding: int = 0) -> Array:
-        """Maximum over square, complete windows; ``stride`` is the window by default."""
+    def max_pool2d(
+        self, x: Array, *, window: int, stride: int = 0, padding: int = 0, ceil: bool = False
+    ) -> Array:
+        """Maximum over square windows; ``stride`` is the window by default.
+
+        ``ceil``: the last window may extend beyond the padded image. It then has fewer elements.
+        Without ``ceil`` only complete windows count. ``stride`` is at most window - padding.
+        """
         ...
 
     def mean_pool2d(self, x: Array) -> Array:
         """Mean over height and width; (batch, height, width, channel) -> (batch, channel)."""
+        ...
+
+    def adaptive_mean_pool2d(self, x: Array, side: int) -> Array:
+        """Mean over the windows of :func:`levelfield.reference.windows.adaptive_windows`.
+
+        (batch, height, width, channel) -> (batch, side, side, channel).
+        """
         ...
 
     def relu(self, x: Array) -> Array:
@@ -223,7 +236,7 @@ class Layers(Protocol):
         """x y, element by element."""
         ...
 
-    def concatenate(self, x: Array, y: Array) -> Array:
+    def concatenate(self, *arrays: Array) -> Array:
         """Concatenate along the last dimension."""
         ...
 

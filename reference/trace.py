@@ -40,6 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levelfield.reference.spec import GATE_COUNTS, ArraySpec, Dimension, Model, Objective, dimension
+from levelfield.reference.windows import window_count
 
 MOST_ARRAYS = 100_000  # of one forward pass; a hundred times those of the deepest built-in model
 RowMask = NDArray[np.bool_]  # which rows of an array are needed; its shape is ``TracedArray.rows``
@@ -360,18 +361,26 @@ class Tracer:
         )
 
     def max_pool2d(
-        self, x: TracedArray, *, window: int, stride: int = 0, padding: int = 0
+        self, x: TracedArray, *, window: int, stride: int = 0, padding: int = 0, ceil: bool = False
     ) -> TracedArray:
         """(batch, height, width, channel) -> fewer rows and columns."""
-        batch, height, width, channel = x.dimensions
+        batch, *sides, channel = x.dimensions
         step = stride or window
-        rows = dimension("height", (height.size + 2 * padding - window) // step + 1)
-        columns = dimension("width", (width.size + 2 * padding - window) // step + 1)
+        rows, columns = (
+            dimension(side.label, window_count(side.size, window, step, padding, ceil=ceil))
+            for side in sides
+        )
         return self._made((batch, rows, columns, channel), x, elementwise=x.size)
 
     def mean_pool2d(self, x: TracedArray) -> TracedArray:
         """(batch, height, width, channel) -> (batch, channel)."""
         return self._made((x.dimensions[0], x.dimensions[3]), x, elementwise=x.size)
+
+    def adaptive_mean_pool2d(self, x: TracedArray, side: int) -> TracedArray:
+        """(batch, height, width, channel) -> (batch, side, side, channel)."""
+        batch, _, _, channel = x.dimensions
+        sides = dimension("height", side), dimension("width", side)
+        return self._made((batch, *sides, channel), x, elementwise=x.size)
 
     def relu(self, x: TracedArray) -> TracedArray:
         """Keep the shape."""
@@ -398,11 +407,10 @@ class Tracer:
 
     multiply = add
 
-    def concatenate(self, x: TracedArray, y: TracedArray) -> TracedArray:
+    def concatenate(self, *arrays: TracedArray) -> TracedArray:
         """Add the widths."""
-        *leading, first = x.dimensions
-        width = dimension("channel", first.size + y.dimensions[-1].size)
-        return self._made((*leading, width), x, y)
+        width = dimension("channel", sum(array.dimensions[-1].size for array in arrays))
+        return self._made((*arrays[0].dimensions[:-1], width), *arrays)
 
     def take(self, x: TracedArray, positions: TracedArray) -> TracedArray:
         """(batch, time, width), (batch, count) -> (batch, count, width).

@@ -34,6 +34,24 @@ def max_pool(images, *, window=2, stride=2, padding=0):
     return lax.reduce_window(images, -jnp.inf, lax.max, size, steps, padding)
 
 
+def max_pool_ceil(images, *, window, stride):
+    """Maximum over windows of which the last may extend beyond the image."""
+    rows, columns = (-(size - window) % stride for size in images.shape[1:3])
+    size, steps = (1, window, window, 1), (1, stride, stride, 1)
+    padding = ((0, 0), (0, rows), (0, columns), (0, 0))
+    return lax.reduce_window(images, -jnp.inf, lax.max, size, steps, padding)
+
+
+def adaptive_mean_pool(images, side):
+    """Mean over side x side windows, from rounded-down to rounded-up parts of the image."""
+    for axis in (1, 2):
+        size = images.shape[axis]
+        parts = [(i * size // side, -(-(i + 1) * size // side)) for i in range(side)]
+        means = [lax.slice_in_dim(images, *part, axis=axis).mean(axis) for part in parts]
+        images = jnp.stack(means, axis)
+    return images
+
+
 def batch_norm(layer, statistics, x, *, training, momentum=0.9, epsilon=1e-5):
     """Normalised images, and the running statistics after them."""
     if training:

@@ -106,3 +106,27 @@ class Embedding(tf.Module):
     def __call__(self, ids):
         """(...) -> (..., width)."""
         return tf.nn.embedding_lookup(self.embedding, ids)
+
+
+def max_pool_ceil(x, window, strides):
+    """Max pooling of values from 0 up whose last window may extend beyond the image.
+
+    TensorFlow has no such padding: "SAME" puts a row before an image of odd size, too.
+    https://www.tensorflow.org/api_docs/python/tf/nn#notes_on_padding_2 (2026-11)
+    """
+    rows, columns = (-(size - window) % strides for size in x.shape[1:3])
+    x = tf.pad(x, [[0, 0], [0, rows], [0, columns], [0, 0]])
+    return tf.nn.max_pool2d(x, ksize=window, strides=strides, padding="VALID")
+
+
+def adaptive_mean_pool(x, side):
+    """Mean over side x side windows, from rounded-down to rounded-up parts of the image.
+
+    tf.nn has no adaptive pooling. (batch, height, width, channels) -> (batch, side, side, channels)
+    """
+    for axis in (1, 2):
+        size = x.shape[axis]
+        parts = [(i * size // side, -(-(i + 1) * size // side)) for i in range(side)]
+        means = [tf.reduce_mean(tf.gather(x, range(*part), axis=axis), axis) for part in parts]
+        x = tf.stack(means, axis)
+    return x

@@ -1,4 +1,4 @@
-"""Residual networks: basic blocks (18 layers) and bottlenecks (50), with batch normalisation.
+"""Residual networks with batch norm: basic blocks (18 layers) and bottlenecks (50, 101, 152).
 
 Source: K. He, X. Zhang, S. Ren, J. Sun, "Deep residual learning for image recognition", CVPR 2016,
 table 1 and section 3.3 (shortcut B: a projection where the shape changes). A bottleneck has its
@@ -96,15 +96,22 @@ def _sizes(
     }
 
 
-def _model(layers: int, block: str, blocks: tuple[int, ...]) -> Model:
+def _model(
+    layers: int,
+    block: str,
+    blocks: tuple[int, ...],
+    *,
+    tiny: tuple[int, ...] = (1, 2),
+    small: tuple[int, ...] = (1, 1, 1, 1),
+) -> Model:
     return Model(
         name=f"resnet{layers}",
         title=f"ResNet-{layers}",
         family="convolutional",
         source="He et al. 2015, stride on the 3x3",
         presets={
-            "tiny": _sizes(block, (1, 2), TINY_CHANNELS // EXPANSION[block], (24, 32, 3), 10),
-            "small": _sizes(block, (1, 1, 1, 1), 16, (32, 32, 1), 10),
+            "tiny": _sizes(block, tiny, TINY_CHANNELS // EXPANSION[block], (24, 32, 3), 10),
+            "small": _sizes(block, small, 16, (32, 32, 1), 10),
             "paper": _sizes(block, blocks, 64, (224, 224, 3), 1000),
         },
         inputs=inputs,
@@ -118,4 +125,9 @@ def _model(layers: int, block: str, blocks: tuple[int, ...]) -> Model:
     )
 
 
-MODELS = (_model(18, "basic", (2, 2, 2, 2)), _model(50, "bottleneck", (3, 4, 6, 3)))
+MODELS = (
+    _model(18, "basic", (2, 2, 2, 2)),
+    _model(50, "bottleneck", (3, 4, 6, 3)),
+    _model(101, "bottleneck", (3, 4, 23, 3), tiny=(1, 3), small=(1, 1, 2, 1)),
+    _model(152, "bottleneck", (3, 8, 36, 3), tiny=(2, 3), small=(1, 2, 3, 1)),
+)

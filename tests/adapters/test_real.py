@@ -154,9 +154,11 @@ SLOW = (
 LOOPED = ("lenet5", "resnet18", "rnn", "lstm", "gru", "vae", "dcgan")
 FOUND = ("mlp", "lenet5", "lstm")  # of what a machine may lack: one net of each kind
 DEEP = ("resnet18", "resnet50", "dcgan")  # which the slow ones compile for a minute each
-LATER = {*DEEP, "bert", "vae", "neumf"}  # which jax:jit proves in `make test-long`
+DEEPER = {"resnet50", "resnet101", "resnet152", "googlenet"}  # left to `make test-long` by all arms
+LATER = {*DEEP, *DEEPER, "bert", "vae", "neumf"}  # which jax:jit proves in `make test-long`
 KINDS = (
-    *(("mlp",), ("resnet18", "lenet5"), ("rnn", "lstm", "gru"), ("bert", "gpt2")),
+    *(("mlp",), ("resnet18", "lenet5", "alexnet", "vgg11", "vgg16"), ("rnn", "lstm", "gru")),
+    ("bert", "gpt2"),
     ("dcgan", "vae", "neumf"),
 )
 SMALL = QUICK[:2]  # which every arm compiles in seconds
@@ -219,7 +221,7 @@ def every_file(arm: str, suite: Suite) -> list[str]:
 
 def short_choice(arm: str, suite: Suite) -> list[str]:
     """The models of an arm in `make test`."""
-    later = LATER if arm == "jax:jit" else {"resnet50"}
+    later = LATER if arm == "jax:jit" else DEEPER
     written = [name for name in shown(arm, suite) if is_written(arm, name) and name not in later]
     kinds = [[name for name in kind if name in written] for kind in KINDS]
     if arm in FIRST:

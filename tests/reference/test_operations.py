@@ -110,6 +110,57 @@ def lenet(sizes: Sizes) -> Counts:
     return {"inference": total, "training": trained(total, conv1)}
 
 
+def alexnet(sizes: Sizes) -> Counts:
+    """Krizhevsky 2014: 11x11 with stride 4, 5x5, and three of 3x3; overlapping pools by 2."""
+    one, two, *others = sizes["filters"]
+    sides = [sizes["height"], sizes["width"]]
+    first = convolution(sides, 11, sizes["channels"] * one, stride=4, padding=2)
+    sides = [((side + 4 - 11) // 4 + 1 - 3) // 2 + 1 for side in sides]
+    total = first.plus(convolution(sides, 5, one * two, padding=2))
+    sides = [(side - 3) // 2 + 1 for side in sides]
+    for a, b in pairwise([two, *others]):
+        total = total.plus(convolution(sides, 3, a * b, padding=1))
+    widths = [sizes["pooled"] ** 2 * others[-1], *sizes["hidden"], sizes["classes"]]
+    total = total.plus(dense(widths, BATCH))
+    return {"inference": total, "training": trained(total, first)}
+
+
+def vgg(sizes: Sizes) -> Counts:
+    """Simonyan and Zisserman 2014, table 1: 3x3 keeps the side, each stage halves it."""
+    sides, before, parts = [sizes["height"], sizes["width"]], sizes["channels"], []
+    for count, filters in zip(sizes["depths"], sizes["filters"], strict=True):
+        for _ in range(count):
+            parts.append(convolution(sides, 3, before * filters, padding=1))
+            before = filters
+        sides = [side // 2 for side in sides]
+    widths = [sizes["pooled"] ** 2 * before, *sizes["hidden"], sizes["classes"]]
+    total = dense(widths, BATCH).plus(*parts)
+    return {"inference": total, "training": trained(total, parts[0])}
+
+
+def googlenet(sizes: Sizes) -> Counts:
+    """Szegedy et al. 2014, table 1, the third branch with 3x3; pools halve and round up."""
+    first, second, third = sizes["stem"]
+    sides = [sizes["height"], sizes["width"]]
+    stem = convolution(sides, 7, sizes["channels"] * first, stride=2, padding=3)
+    sides = [side // 2 for side in half(sides)]
+    total = stem.plus(
+        convolution(sides, 1, first * second), convolution(sides, 3, second * third, padding=1)
+    )
+    before = third
+    for stage, modules in enumerate(sizes["stages"], start=1):
+        window = 2 if stage == len(sizes["stages"]) else 3
+        sides = [-(-(side - window) // 2) + 1 for side in sides]
+        for one, a, two, b, three, four in modules:
+            total = total.plus(
+                convolution(sides, 1, before * (one + a + b + four)),
+                convolution(sides, 3, a * two + b * three, padding=1),
+            )
+            before = one + two + three + four
+    total = total.plus(dense([before, sizes["classes"]], BATCH))
+    return {"inference": total, "training": trained(total, stem)}
+
+
 def half(sides: Sequence[int]) -> list[int]:
     """Sides after stride 2 with padding window // 2: half of each, rounded up."""
     return [(side + 1) // 2 for side in sides]
@@ -283,6 +334,12 @@ CLOSED_FORMS: Mapping[str, Callable[[Sizes], Counts]] = {
     "lenet5": lenet,
     "resnet18": resnet,
     "resnet50": resnet,
+    "resnet101": resnet,
+    "resnet152": resnet,
+    "alexnet": alexnet,
+    "vgg11": vgg,
+    "vgg16": vgg,
+    "googlenet": googlenet,
     "rnn": recurrent,
     "lstm": recurrent,
     "gru": recurrent,
@@ -350,7 +407,13 @@ def test_no_more_is_needed_than_torch_computes(name: str, preset: str) -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("name", ["mlp", "lenet5", "resnet18", "resnet50", "vae", "neumf", "gpt2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("mlp", "lenet5", "resnet18", "resnet50", "resnet101", "resnet152"),
+        *("alexnet", "vgg11", "vgg16", "googlenet", "vae", "neumf", "gpt2"),
+    ],
+)
 def test_the_reference_leaves_nothing_out(name: str, preset: str) -> None:
     """As torch, except where torch packs sequences or shares the images of a generator."""
     summary = reference.summarize(reference.get(name), preset, BATCH)
@@ -363,6 +426,12 @@ def test_the_reference_leaves_nothing_out(name: str, preset: str) -> None:
         # Billions of multiply-adds, in torchvision's documentation of its models (called GFLOPS).
         ("resnet18", 1.81),
         ("resnet50", 4.09),
+        ("resnet101", 7.80),
+        ("resnet152", 11.51),
+        ("alexnet", 0.71),
+        ("vgg11", 7.61),
+        ("vgg16", 15.47),
+        ("googlenet", 1.50),
     ],
 )
 def test_with_padding_operations_are_the_published_ones(name: str, published: float) -> None:

@@ -28,7 +28,7 @@ from levelfield.reference.spec import Sizes
 from tests.support.long import NETS, long_unless
 
 MODELS = tuple(reference.definitions())
-DEEP = ("resnet50", "dcgan")  # compile for ten seconds each
+DEEP = ("resnet50", "resnet101", "resnet152", "googlenet", "dcgan")  # compile for ten seconds each
 PRESETS = ("tiny", "small", "paper")
 
 
@@ -43,6 +43,36 @@ def lenet_count(sizes: Sizes) -> int:
     widths = [rows * columns * second, *sizes["hidden"], sizes["classes"]]
     convolutions = (25 * sizes["channels"] + 1) * first + (25 * first + 1) * second
     return convolutions + sum((a + 1) * b for a, b in pairwise(widths))
+
+
+def alexnet_count(sizes: Sizes) -> int:
+    filters = [sizes["channels"], *sizes["filters"]]
+    windows = (11, 5, 3, 3, 3)
+    convolutions = zip(windows, pairwise(filters), strict=True)
+    widths = [sizes["pooled"] ** 2 * filters[-1], *sizes["hidden"], sizes["classes"]]
+    return sum((w * w * a + 1) * b for w, (a, b) in convolutions) + sum(
+        (a + 1) * b for a, b in pairwise(widths)
+    )
+
+
+def vgg_count(sizes: Sizes) -> int:
+    depths = zip(sizes["depths"], sizes["filters"], strict=True)
+    filters = [sizes["channels"], *(width for count, width in depths for _ in range(count))]
+    widths = [sizes["pooled"] ** 2 * filters[-1], *sizes["hidden"], sizes["classes"]]
+    convolutions = sum((9 * a + 1) * b for a, b in pairwise(filters))
+    return convolutions + sum((a + 1) * b for a, b in pairwise(widths))
+
+
+def googlenet_count(sizes: Sizes) -> int:
+    first, second, third = sizes["stem"]
+    total = 49 * sizes["channels"] * first + first * second + 9 * second * third
+    total += 2 * (first + second + third)
+    before = third
+    for one, a, two, b, three, four in (row for stage in sizes["stages"] for row in stage):
+        total += before * (one + a + b + four) + 9 * (a * two + b * three)
+        total += 2 * (one + a + two + b + three + four)
+        before = one + two + three + four
+    return total + (before + 1) * sizes["classes"]
 
 
 def resnet_count(sizes: Sizes) -> int:
@@ -113,6 +143,12 @@ CLOSED_FORMS = {
     "lenet5": lenet_count,
     "resnet18": resnet_count,
     "resnet50": resnet_count,
+    "resnet101": resnet_count,
+    "resnet152": resnet_count,
+    "alexnet": alexnet_count,
+    "vgg11": vgg_count,
+    "vgg16": vgg_count,
+    "googlenet": googlenet_count,
     "rnn": recurrent_count,
     "lstm": recurrent_count,
     "gru": recurrent_count,
@@ -137,6 +173,12 @@ PLACES = [
     ("lenet5", "flattened", "hidden1/kernel", 0),
     ("resnet18", "pooled", "logits/kernel", 0),
     ("resnet50", "pooled", "logits/kernel", 0),
+    ("resnet101", "pooled", "logits/kernel", 0),
+    ("resnet152", "pooled", "logits/kernel", 0),
+    ("alexnet", "flattened", "hidden1/kernel", 0),
+    ("vgg11", "flattened", "hidden1/kernel", 0),
+    ("vgg16", "flattened", "hidden1/kernel", 0),
+    ("googlenet", "pooled", "logits/kernel", 0),
     ("neumf", "joined", "logits/kernel", 0),
     *((name, "gates", "recurrent/kernel", 1) for name in ("rnn", "lstm", "gru")),
 ]
@@ -167,6 +209,12 @@ def test_the_heads_of_attention_fill_the_width(name: str, preset: str) -> None:
         ("lenet5", "paper", 61_706),
         ("resnet18", "paper", 11_689_512),
         ("resnet50", "paper", 25_557_032),
+        ("resnet101", "paper", 44_549_160),
+        ("resnet152", "paper", 60_192_808),
+        ("alexnet", "paper", 61_100_840),
+        ("vgg11", "paper", 132_863_336),
+        ("vgg16", "paper", 138_357_544),
+        ("googlenet", "paper", 6_624_904),
         ("vae", "paper", 652_824),
         ("neumf", "paper", 392_601),
         ("dcgan", "paper", 3_576_704 + 2_765_568),
