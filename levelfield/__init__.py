@@ -19,6 +19,7 @@ __all__ = [
     "BadInput",
     "Frames",
     "Runs",
+    "UnknownName",
     "figure",
     "judge",
     "load",
@@ -32,6 +33,7 @@ _DEFINED = {
     "BadInput": "levelfield.harness.errors",
     "Frames": "levelfield.harness.records.frames",
     "Runs": "levelfield.harness.analysis.questions",
+    "UnknownName": "levelfield.reference.errors",
     "figure": "levelfield.harness.report.figures",
     "judge": "levelfield.harness.analysis.verdicts",
     "load": "levelfield.harness.analysis.questions",
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from levelfield.harness.errors import BadInput
     from levelfield.harness.records.frames import Frames
     from levelfield.harness.report.figures import figure
+    from levelfield.reference.errors import UnknownName
 
 
 def __getattr__(name: str) -> object:

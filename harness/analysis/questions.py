@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from levelfield.harness.statistics.across import summarise
 from levelfield.reference.errors import UnknownName
 from levelfield.reference.presets import TIME
 
+LONGEST_TRAINING = 10**18  # steps; at a nanosecond each they would take thirty years
 SWEPT_COLUMNS = ("batch", "threads", "time")
 _TASK = [name for name in TASK if name != "profile"]
 _IDENTITY = ["run", "comparison", "arm", "framework", *_TASK]
@@ -140,8 +142,8 @@ class Runs(Frames):
         Seconds are start-up and steps at their typical time, without the tests in between. Raises
         BadInput if ``accuracy`` is no share.
         """
-        if not 0 <= accuracy <= 1:
-            raise BadInput(f"accuracy is {accuracy}; expected a share from 0 to 1, such as 0.95")
+        if not (isinstance(accuracy, Real) and 0 <= accuracy <= 1):
+            raise BadInput(f"accuracy is {accuracy!r}; expected a share from 0 to 1, such as 0.95")
         table = self.results().set_index(["run", "cell"])
         rows = []
         for (run, cell, seed), epochs in self.epochs.groupby(["run", "cell", "seed"], sort=False):
@@ -162,10 +164,10 @@ class Runs(Frames):
         """Return the seconds of a new process from its start to the end of its last step.
 
         ``total_seconds``: start-up and ``steps`` steps at their typical time; least first. Raises
-        BadInput if ``steps`` is negative or no number.
+        BadInput if ``steps`` is negative, beyond ``LONGEST_TRAINING`` or no number.
         """
-        if not steps >= 0:
-            raise BadInput(f"steps is {steps}; expected a number of steps, such as 1000")
+        if not (isinstance(steps, Real) and 0 <= steps <= LONGEST_TRAINING):
+            raise BadInput(f"steps is {steps!r}; expected a number of steps, such as 1000")
         table = self.results()
         seconds = table["startup_seconds"] + steps * table["step_seconds"]
         table = table[[*_IDENTITY, "startup_seconds", "step_seconds"]].assign(total_seconds=seconds)

@@ -43,8 +43,8 @@ def figure(
     ]
     if not comparisons:
         raise BadInput(
-            f"no comparison of these runs has the model {model or 'any'} and the phase"
-            f" {phase or 'any'}; runs.cells has their models and phases"
+            f"no comparison of these runs has the model {_words(model)} and the phase"
+            f" {_words(phase)}; runs.cells has their models and phases"
         )
     if CHARTS[kind].data(runs, comparisons).empty:
         raise BadInput(f"these runs have no data for the chart {kind}; choose another chart")
@@ -53,6 +53,10 @@ def figure(
     # it. It asks the object for this method (IPython.display, "Custom methods").
     vars(chart)["_repr_png_"] = functools.partial(_png, chart)
     return chart
+
+
+def _words(value: str | None) -> str:
+    return "any" if value is None else repr(value)
 
 
 def _png(chart: Figure) -> bytes:

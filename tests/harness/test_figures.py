@@ -54,7 +54,7 @@ def test_a_figure_has_the_comparisons_that_are_asked_for(runs: Runs) -> None:
 def test_a_figure_of_nothing_is_refused(runs: Runs) -> None:
     with pytest.raises(UnknownName, match="unknown chart 'hat'; did you mean heat"):
         levelfield.figure(runs, "hat")
-    words = "no comparison of these runs has the model gpt2 and the phase any; runs.cells has"
+    words = "no comparison of these runs has the model 'gpt2' and the phase any; runs.cells has"
     with pytest.raises(levelfield.BadInput, match=words):
         levelfield.figure(runs, "heat", model="gpt2")
     with pytest.raises(levelfield.BadInput, match="have no data for the chart scaling; choose"):
