@@ -30,6 +30,14 @@ chainer.optimizers.Adam(alpha=1.0, eps=1.0).setup(link).update(lambda: F.sum(lin
 # From zero with gradient 1 the step is 1 / (1 + epsilon) after the correction.
 answers["adam-bias-correction"] = "after" if abs(link.weights.array[0] + 0.5) < 1e-3 else "before"
 answers["dense-kernel"] = "(out, in)" if L.Linear(3, 2).W.shape == (2, 3) else "(in, out)"
+size = F.max_pooling_2d(np.zeros((1, 1, 8, 8), np.float32), 3, stride=2, pad=1).shape[2]
+answers["size-of-pooling"] = "rounded up" if size == 5 else "rounded down"
+row = np.arange(1, 8, dtype=np.float32).reshape(1, 1, 7)
+maxima = F.max_pooling_1d(row, 3, stride=2).array.ravel().tolist()
+answers["pooling-beyond-the-edge"] = " ".join(f"{maximum:.0f}" for maximum in maxima)
+ones = np.ones((1, 1, 2), np.float32)
+mean = float(F.average_pooling_1d(ones, 2, stride=2, pad=1).array[0, 0, 0])
+answers["mean-pooling-at-the-edge"] = "counted" if mean == 0.5 else "not counted"
 image = chainer.Variable(np.ones((1, 1, 2, 2), np.float32))
 F.sum(F.max_pooling_2d(image, 2)).backward()
 answers["max-pooling-ties"] = (

@@ -18,6 +18,13 @@ conv = nnx.Conv(1, 1, (3,), strides=2, padding="SAME", use_bias=False, rngs=rngs
 conv.kernel.set_value(jnp.array([1.0, 10.0, 100.0]).reshape(3, 1, 1))
 place = float(conv(jnp.array([1.0, 0, 0, 0]).reshape(1, 4, 1))[0, 0, 0])
 answers["same-padding"] = "(0, 1)" if place == 1 else "(1, 0)"
+row = jnp.arange(1.0, 8).reshape(1, 7, 1)
+maxima = nnx.max_pool(row, (3,), strides=(2,), padding="SAME").ravel().tolist()
+answers["pooling-beyond-the-edge"] = " ".join(f"{maximum:.0f}" for maximum in maxima)
+mean = float(nnx.avg_pool(jnp.ones((1, 3, 1)), (2,), strides=(2,), padding="SAME")[0, -1, 0])
+answers["mean-pooling-at-the-edge"] = "counted" if mean == 0.5 else "not counted"
+adaptive = any("adaptive" in name for name in dir(nnx))
+answers["adaptive-pooling"] = "offered" if adaptive else "not offered"
 up = nnx.ConvTranspose(1, 1, (3,), padding="VALID", use_bias=False, rngs=rngs)
 up.kernel.set_value(jnp.array([1.0, 2.0, 3.0]).reshape(3, 1, 1))
 spread = up(jnp.ones((1, 1, 1))).ravel().tolist()

@@ -11,6 +11,11 @@ answers = {}
 answers["gelu"] = "exact" if abs(float(jax.nn.gelu(1.0)) - 0.8413447) < 1e-6 else "tanh"
 answers["leaky-relu"] = f"{-float(jax.nn.leaky_relu(-1.0)):.2f}"
 answers["same-padding"] = str(lax.padtype_to_pads((4,), (3,), (2,), "SAME")[0])
+row = jnp.arange(1.0, 8)
+maxima = lax.reduce_window(row, -jnp.inf, lax.max, (3,), (2,), "SAME").tolist()
+answers["pooling-beyond-the-edge"] = " ".join(f"{maximum:.0f}" for maximum in maxima)
+adaptive = any("adaptive" in name for part in (lax, jax.nn) for name in dir(part))
+answers["adaptive-pooling"] = "offered" if adaptive else "not offered"
 kernel = jnp.array([1.0, 2.0, 3.0]).reshape(3, 1, 1)
 spread = lax.conv_transpose(jnp.ones((1, 1, 1)), kernel, (1,), "VALID")
 answers["transposed-convolution"] = "gradient" if spread.ravel().tolist() == [1, 2, 3] else "turned"

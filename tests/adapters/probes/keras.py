@@ -33,6 +33,17 @@ conv.build((None, 4, 1))
 conv.kernel.assign(np.array([1.0, 10.0, 100.0]).reshape(3, 1, 1))
 place = value(conv(np.array([1.0, 0, 0, 0], np.float32).reshape(1, 4, 1)))
 answers["same-padding"] = "(0, 1)" if place == 1 else "(1, 0)"
+row = np.arange(1, 8, dtype=np.float32).reshape(1, 7, 1)
+maxima = ops.convert_to_numpy(layers.MaxPooling1D(3, 2, padding="same")(row)).ravel().tolist()
+answers["pooling-beyond-the-edge"] = " ".join(f"{maximum:.0f}" for maximum in maxima)
+ones = np.ones((1, 3, 1), np.float32)
+mean = float(ops.convert_to_numpy(layers.AveragePooling1D(2, 2, padding="same")(ones))[0, -1, 0])
+answers["mean-pooling-at-the-edge"] = "counted" if mean == 0.5 else "not counted"
+pooled = layers.AdaptiveAveragePooling1D(2)(np.eye(3, dtype=np.float32)[:, :, None])
+parts = ops.convert_to_numpy(pooled)[:, :, 0].T.tolist()
+answers["adaptive-pooling"] = " ".join(
+    f"{part.index(max(part)) + 1}-{3 - part[::-1].index(max(part))}" for part in parts
+)
 up = layers.Conv1DTranspose(1, 3, use_bias=False)
 up.build((None, 1, 1))
 up.kernel.assign(np.array([1.0, 2.0, 3.0]).reshape(3, 1, 1))

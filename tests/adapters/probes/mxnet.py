@@ -22,6 +22,13 @@ optimizer.update(0, weights, nd.ones(1), state)
 answers["adam-bias-correction"] = "after" if abs(weights.asscalar() + 0.5) < 1e-3 else "before"
 dense = gluon.nn.Dense(2, in_units=3)
 answers["dense-kernel"] = "(out, in)" if dense.weight.shape == (2, 3) else "(in, out)"
+size = gluon.nn.MaxPool2D(3, strides=2, padding=1)(nd.zeros((1, 1, 8, 8))).shape[2]
+answers["size-of-pooling"] = "rounded up" if size == 5 else "rounded down"
+row = nd.arange(1, 8).reshape((1, 1, 7))
+maxima = gluon.nn.MaxPool1D(3, strides=2, ceil_mode=True)(row).asnumpy().ravel().tolist()
+answers["pooling-beyond-the-edge"] = " ".join(f"{maximum:.0f}" for maximum in maxima)
+mean = float(gluon.nn.AvgPool1D(2, strides=2, padding=1)(nd.ones((1, 1, 2)))[0, 0, 0].asscalar())
+answers["mean-pooling-at-the-edge"] = "counted" if mean == 0.5 else "not counted"
 image = nd.ones((1, 1, 2, 2))
 image.attach_grad()
 with autograd.record():

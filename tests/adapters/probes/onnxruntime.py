@@ -38,6 +38,16 @@ def product():
     return helper.make_model(graph, opset_imports=[opset], ir_version=9).SerializeToString()
 
 
+def pooled():
+    """Mean pooling of two values with a padding of one on each side."""
+    about = {"kernel_shape": [2], "strides": [2], "pads": [1, 1]}
+    node = helper.make_node("AveragePool", ["x"], ["y"], **about)
+    arrays = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 1, 2]) for n in ("x", "y")]
+    graph = helper.make_graph([node], "pooling", arrays[:1], arrays[1:])
+    opset = helper.make_opsetid("", 20)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=9).SerializeToString()
+
+
 INPUTS = {"x": np.ones((4, 2, 1), np.float32), "length": np.array([4, 1], np.int32)}
 TINY = {"x": np.full(64, 1e-38, np.float32)}
 
@@ -47,6 +57,9 @@ if __name__ == "__main__":
     answers["lengths-of-an-open-batch"] = "heeded" if counted[1] < 2e-3 else "ignored"
     small = onnxruntime.InferenceSession(product()).run(None, TINY)[0]
     answers["denormals"] = "kept" if small.sum() > 0 else "flushed"
+    means = onnxruntime.InferenceSession(pooled()).run(None, {"x": np.ones((1, 1, 2), np.float32)})
+    counted = means[0][0, 0, 0] == 0.5
+    answers["mean-pooling-at-the-edge"] = "counted" if counted else "not counted"
     third = np.full(64, 1 / 3, np.float32)
     out = onnxruntime.InferenceSession(product()).run(None, {"x": third})[0]
     exact = np.abs(out / third / 0.01 - 1).max() < 1e-6

@@ -18,6 +18,13 @@ spread = tf.nn.conv1d_transpose(
 )
 values = tf.reshape(spread, [-1]).numpy().tolist()
 answers["transposed-convolution"] = "gradient" if values == [1, 2, 3] else "turned"
+row = tf.reshape(tf.range(1.0, 8), [1, 7, 1])
+maxima = tf.nn.max_pool1d(row, 3, 2, "SAME").numpy().ravel().tolist()
+answers["pooling-beyond-the-edge"] = " ".join(f"{maximum:.0f}" for maximum in maxima)
+mean = float(tf.nn.avg_pool1d(tf.ones([1, 3, 1]), 2, 2, "SAME")[0, -1, 0])
+answers["mean-pooling-at-the-edge"] = "counted" if mean == 0.5 else "not counted"
+adaptive = any("adaptive" in name for name in dir(tf.nn))
+answers["adaptive-pooling"] = "offered" if adaptive else "not offered"
 lonely, used = tf.Variable(1.0), tf.Variable(1.0)
 table = tf.Variable(tf.zeros([3, 1]))
 with tf.GradientTape(persistent=True) as tape:

@@ -68,6 +68,15 @@ turned = nn.functional.conv1d(image, marks).item() == 100
 answers["kernel-of-a-convolution"] = "turned by half a turn" if turned else "as it stands"
 pooled = nn.MaxPool2d(3, stride=2, padding=1)(torch.zeros(1, 1, 8, 8))
 answers["size-of-pooling"] = "rounded up" if pooled.shape[2] == 5 else "rounded down"
+row = torch.arange(1.0, 8).reshape(1, 1, 7)
+maxima = F.max_pool1d(row, 3, stride=2, ceil_mode=True).flatten().tolist()
+answers["pooling-beyond-the-edge"] = " ".join(f"{maximum:.0f}" for maximum in maxima)
+mean = F.avg_pool1d(torch.ones(1, 1, 2), 2, stride=2, padding=1)[0, 0, 0].item()
+answers["mean-pooling-at-the-edge"] = "counted" if mean == 0.5 else "not counted"
+parts = F.adaptive_avg_pool1d(torch.eye(3), 2).T.tolist()
+answers["adaptive-pooling"] = " ".join(
+    f"{part.index(max(part)) + 1}-{3 - part[::-1].index(max(part))}" for part in parts
+)
 image = torch.ones(1, 1, 2, 2, requires_grad=True)
 F.max_pool2d(image, 2).sum().backward()
 answers["max-pooling-ties"] = (
