@@ -141,6 +141,74 @@ def run_of(folder: Path, mistakes: Sequence[Mistake]) -> list[Finding]:
     return list(judged(run, mistakes))
 
 
+ROUNDED = "F.max_pool2d(x, pool, stride=2"
+# Mistakes of models that the published run does not have.
+POOLING = (
+    Mistake(
+        "rounds-down",
+        "pooling",
+        "max pooling rounds down where it has to round up",
+        ("googlenet/tiny training sgd",),
+        {
+            "torch": (Edit("googlenet.py", f"{ROUNDED}, ceil_mode=True)", f"{ROUNDED})"),),
+            "jax": (
+                Edit(
+                    "googlenet.py",
+                    "x = max_pool_ceil(x, window=pool, stride=2)",
+                    "x = max_pool(x, window=pool, stride=2)",
+                ),
+            ),
+        },
+    ),
+    Mistake(
+        "divisor",
+        "pooling",
+        "mean pooling divides by the number of pixels over that of windows, not by a window's own",
+        ("alexnet/tiny training sgd",),
+        {
+            "torch": (
+                Edit(
+                    "alexnet.py",
+                    "self.avgpool(x)",
+                    "F.avg_pool2d(x, 2, stride=(1, 2), divisor_override=3)",
+                ),
+            ),
+            "jax": (
+                Edit("layers.py", ".mean(axis) for part", ".sum(axis) * side / size for part"),
+            ),
+        },
+    ),
+    Mistake(
+        "flatten-order",
+        "pooling",
+        "the pooled image is flattened in the other order of channels",
+        ("alexnet/tiny training sgd",),
+        {
+            "torch": (
+                Edit(
+                    "alexnet.py",
+                    "torch.flatten(self.avgpool(x), 1)",
+                    "torch.flatten(self.avgpool(x).permute(0, 2, 3, 1), 1)",
+                ),
+            ),
+            "jax": (
+                Edit(
+                    "alexnet.py",
+                    "x.reshape(x.shape[0], -1)",
+                    "x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)",
+                ),
+            ),
+        },
+    ),
+)
+
+
+@pytest.mark.real
+@pytest.mark.long
+def test_mistakes_of_pooling_are_caught(tmp_path: Path) -> None:
+    assert missed(run_of(tmp_path, POOLING)) == []
+
+
 @pytest.mark.real
 def test_some_mistakes_in_real_adapters_are_caught(tmp_path: Path) -> None:
     assert missed(run_of(tmp_path, [mistake for mistake in EVERY if mistake.name in FEW])) == []

@@ -21,6 +21,7 @@ from levelfield.harness.proof.answer_file import relative_error
 from levelfield.reference import programs
 from levelfield.reference.answers import Answers, read_answers, run_jax, run_numpy, write_answers
 from levelfield.reference.case import write_case
+from levelfield.reference.layers_jax import JaxLayers
 from levelfield.reference.layers_numpy import NumpyLayers
 from levelfield.reference.optimizers import EPSILON_HAT, OPTIMIZERS, initial_state, update
 from levelfield.reference.settled import LOOSEST, NOISE, _turned
@@ -307,6 +308,24 @@ def test_a_cache_changes_no_token() -> None:
                 token, cache = further(layers.parameters, token, position, cache)
                 chosen.append(np.asarray(token))
         np.testing.assert_array_equal(tokens, np.stack(chosen, 1))
+
+
+def test_windows_of_pooling_are_those_that_torch_documents() -> None:
+    """Seven pixels, windows of 3 with stride 2; three pixels in two windows that overlap."""
+    row = np.arange(1.0, 8.0)[None, :, None, None] * np.ones((1, 1, 7, 1))
+    with jax.enable_x64(True):
+        for layers in (NumpyLayers({}), JaxLayers({})):
+            six = layers.max_pool2d(row[:, :6, :6], window=3, stride=2)
+            assert six[0, :, 0, 0].tolist() == [3.0, 5.0]
+            six = layers.max_pool2d(row[:, :6, :6], window=3, stride=2, ceil=True)
+            assert six[0, :, 0, 0].tolist() == [3.0, 5.0, 6.0]
+            assert six.shape == (1, 3, 3, 1)
+            seven = layers.max_pool2d(row, window=3, stride=2, ceil=True)
+            assert seven[0, :, 0, 0].tolist() == [3.0, 5.0, 7.0]
+            three = layers.adaptive_mean_pool2d(row[:, :3, :4], 2)
+            assert three[0, :, 0, 0].tolist() == [1.5, 2.5]
+            one = layers.adaptive_mean_pool2d(row[:, :1, :1], 3)
+            assert one[0, :, 0, 0].tolist() == [1.0, 1.0, 1.0]
 
 
 def test_padding_and_masks_change_nothing() -> None:
