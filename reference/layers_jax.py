@@ -157,7 +157,8 @@ class JaxLayers:
         seen = None if mask is None else mask[:, None, None] == 1
         if causal:
             time = jnp.arange(query.shape[1])
-            seen = time[None, None, None] <= time[:, None]
+            earlier = time[None, None, None] <= time[:, None]
+            seen = earlier if seen is None else earlier & seen
         return _attend(query, key, value, heads, seen)
 
     def empty_cache(self, batch: int, time: int, width: int) -> tuple[jax.Array, jax.Array]:

@@ -123,13 +123,14 @@ class NumpyLayers:
         split = [x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2) for x in (query, key, value)]
         query, key, value = split
         scores = query @ key.swapaxes(2, 3) / np.sqrt(query.shape[-1])
+        hidden = np.finfo(scores.dtype).min  # where all keys have it, they weigh the same
         if mask is not None:
-            scores = np.where(mask[:, None, None] == 1, scores, -np.inf)
+            scores = np.where(mask[:, None, None] == 1, scores, hidden)
         if causal:
             # Queries are the last positions of the keys: all positions, or those after a cache.
             queries, keys = scores.shape[2:]
             seen = np.arange(keys) <= np.arange(keys - queries, keys)[:, None]
-            scores = np.where(seen, scores, -np.inf)
+            scores = np.where(seen, scores, hidden)
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         weights = weights / weights.sum(-1, keepdims=True)
         out: Values = (weights @ value).swapaxes(1, 2)

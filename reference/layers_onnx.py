@@ -249,7 +249,8 @@ class OnnxLayers:
             seen = self.node("Unsqueeze", real, self.constant([1, 2]))
         if causal:
             time = query.traced.dimensions[1].size
-            seen = self.constant(np.tri(time, dtype=bool), bool)
+            earlier = self.constant(np.tri(time, dtype=bool), bool)
+            seen = earlier if seen is None else self.node("And", seen, earlier)
         return Tensor(self._attend(query, key, value, heads, seen), traced)
 
     def _attend(
@@ -266,7 +267,8 @@ class OnnxLayers:
         queries = by_heads(self.node("Mul", query, factor), [0, 2, 1, 3])
         scores = self.node("MatMul", queries, by_heads(key, [0, 2, 3, 1]))
         if seen is not None:
-            scores = self.node("Where", seen, scores, self.constant(-np.inf, np.float32))
+            hidden = self.constant(np.finfo(np.float32).min, np.float32)
+            scores = self.node("Where", seen, scores, hidden)
         weights = self.node("Softmax", scores, axis=-1)
         out = self.node("MatMul", weights, by_heads(value, [0, 2, 1, 3]))
         together = self.node("Transpose", out, perm=[0, 2, 1, 3])

@@ -175,7 +175,7 @@ class Layers(Protocol):
         """Scaled dot-product attention by heads; three (batch, time, width) -> one of that shape.
 
         ``mask`` (batch, time) is 1 for the keys that count. ``causal``: keys of later positions do
-        not count.
+        not count. A query for which no key counts gets the mean of all values.
         """
         ...
 

@@ -18,6 +18,8 @@ from levelfield.reference.answers import run_numpy
 from levelfield.reference.case import Case
 from levelfield.reference.export import Exported, export_generation, export_inference
 from levelfield.reference.layers_onnx import OnnxLayers
+from levelfield.reference.layers_numpy import NumpyLayers
+from levelfield.reference.spec import ArraySpec, dimension
 
 NAMES = list(reference.definitions())
 # The evaluator's recurrent layers do not know lengths; the runtimes' gate proves these.
@@ -100,6 +102,33 @@ def test_gates_stand_as_onnx_has_them(name: str, gates: int) -> None:
         np.testing.assert_array_equal(rows, kernel[:, ours.index(gate)].T)
     assert held["recurrent/recurrent_kernel"].shape == (1, gates * units, units)
     assert held["recurrent/bias"].shape == (1, 2 * gates * units)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_without_keys_is_exported_as_the_truth_has_it(causal: bool) -> None:
+    stream = np.random.default_rng(3)
+    arrays = {
+        name: stream.standard_normal((2, 3, 4)).astype(np.float32)
+        for name in ("query", "key", "value")
+    }
+    inputs = {**arrays, "mask": np.array([[0, 0, 0], [1, 0, 1]], np.int32)}
+    rows, time = dimension("batch", 2), dimension("time", 3)
+    place = (rows, time, dimension("channel", 4))
+    specs = (
+        *(ArraySpec(name, place) for name in arrays),
+        ArraySpec("mask", (rows, time), classes=2),
+    )
+
+    def forward(nn: Any, sizes: Any, inputs: Any) -> dict[str, Any]:
+        operands = (inputs[name] for name in arrays)
+        return {"out": nn.attention(*operands, heads=2, mask=inputs["mask"], causal=causal)}
+
+    model = replace(
+        reference.get("bert"), inputs=lambda sizes, batch: specs, forward=forward, objectives=()
+    )
+    got = evaluated(export_inference(model, {}, {}, {}, batch=2).proto, inputs)["out"]
+    expected = forward(NumpyLayers({}), {}, inputs)["out"]
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_decoding_by_the_file_gives_the_tokens_of_the_case() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -343,6 +344,36 @@ def test_padding_and_masks_change_nothing() -> None:
         inputs["tokens"] = np.where(beyond, 7, (inputs["tokens"] + 1) % 20)
         other = run_numpy(replace(case, inputs=(inputs,))).outputs[0][output]
         assert relative_error(other, before) > 1e-3
+
+
+def test_a_query_without_keys_gets_the_mean_of_all_values() -> None:
+    """The same in NumPy and JAX, and in the gradients, which were not numbers."""
+    stream = np.random.default_rng(1)
+    query, key, value = (stream.standard_normal((2, 3, 4)) for _ in range(3))
+    mask = np.array([[0, 0, 0], [1, 0, 1]], np.int32)
+    with jax.enable_x64(True):
+        attend = functools.partial(JaxLayers({}).attention, heads=2, mask=jax.numpy.asarray(mask))
+        by_jax = np.asarray(attend(query, key, value))
+        gradients = jax.grad(lambda *arrays: attend(*arrays).sum(), (0, 1, 2))(query, key, value)
+    by_numpy = NumpyLayers({}).attention(query, key, value, heads=2, mask=mask)
+    mean = np.broadcast_to(value[0].mean(0), (3, 4))
+    np.testing.assert_allclose(by_numpy[0], mean, rtol=1e-13)
+    np.testing.assert_allclose(by_jax, by_numpy, rtol=1e-13)
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_a_mask_counts_in_causal_attention_too() -> None:
+    """A key has to be real and not later than the query; JAX forgot the mask."""
+    stream = np.random.default_rng(2)
+    query, key, value = (stream.standard_normal((1, 3, 4)) for _ in range(3))
+    mask = np.array([[1, 0, 1]], np.int32)
+    by_numpy = NumpyLayers({}).attention(query, key, value, heads=2, mask=mask, causal=True)
+    with jax.enable_x64(True):
+        by_jax = JaxLayers({}).attention(
+            query, key, value, heads=2, mask=jax.numpy.asarray(mask), causal=True
+        )
+    np.testing.assert_allclose(by_jax, by_numpy, rtol=1e-13)
+    np.testing.assert_allclose(by_numpy[0, 1], value[0, 0], rtol=1e-13)
 
 
 def test_optimizers_do_what_their_formulas_say_on_one_number() -> None:
