@@ -12,6 +12,11 @@ def softmax_cross_entropy(logits, labels):
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
+def in_batch_softmax(logits):
+    """Softmax cross-entropy; the label of each row is its own number."""
+    return softmax_cross_entropy(logits, jnp.arange(len(logits)))
+
+
 def binary_cross_entropy(logits, labels):
     """Binary cross-entropy, averaged over the batch."""
     return optax.sigmoid_binary_cross_entropy(logits, labels).mean()
@@ -26,6 +31,7 @@ def evidence_lower_bound(logits, mean, log_variance, target):
 
 LOSSES = {
     "softmax_cross_entropy": softmax_cross_entropy,
+    "in_batch_softmax": in_batch_softmax,
     "binary_cross_entropy": binary_cross_entropy,
     "evidence_lower_bound": evidence_lower_bound,
 }

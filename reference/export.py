@@ -143,8 +143,10 @@ def _named(batch: int | None) -> int | str:
 def _info(
     name: str, kind: int, dimensions: Sequence[Dimension], batch: int | None
 ) -> onnx.ValueInfoProto:
+    # The candidates of a batch are as many as its examples.
     sizes = [
-        _named(batch) if dimension.label == "batch" else dimension.size for dimension in dimensions
+        _named(batch) if dimension.factors[0][0] == "batch" else dimension.size
+        for dimension in dimensions
     ]
     shape = [
         sizes[axis]

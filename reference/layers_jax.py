@@ -262,6 +262,14 @@ class JaxLayers:
         """x y."""
         return x * y
 
+    def normalize(self, x: jax.Array) -> jax.Array:
+        """x / |x|."""
+        return jnp.asarray(x / jnp.linalg.norm(x, axis=-1, keepdims=True))
+
+    def match(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        """x y^T."""
+        return x @ y.T
+
     def concatenate(self, *arrays: jax.Array) -> jax.Array:
         """Concatenate along the last dimension."""
         return jnp.concatenate(arrays, -1)
@@ -282,6 +290,10 @@ class JaxLayers:
         """Mean of the log of the sum of exponentials, minus the logit of the label."""
         chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
         return (jax.nn.logsumexp(logits, axis=-1) - chosen).mean()
+
+    def in_batch_softmax(self, logits: jax.Array) -> jax.Array:
+        """Softmax cross-entropy; the label of each row is its own number."""
+        return self.softmax_cross_entropy(logits, jnp.arange(logits.shape[0]))
 
     def binary_cross_entropy(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
         """Mean of log(1 + exp(x)) - x label."""

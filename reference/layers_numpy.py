@@ -227,6 +227,14 @@ class NumpyLayers:
         """x y."""
         return x * y
 
+    def normalize(self, x: Values) -> Values:
+        """x / |x|."""
+        return np.asarray(x / np.linalg.norm(x, axis=-1, keepdims=True))
+
+    def match(self, x: Values, y: Values) -> Values:
+        """x y^T."""
+        return np.asarray(x @ y.T)
+
     def concatenate(self, *arrays: Values) -> Values:
         """Concatenate along the last dimension."""
         return np.concatenate(arrays, -1)
@@ -249,6 +257,10 @@ class NumpyLayers:
         log_total = np.log(np.exp(logits - top).sum(axis=-1)) + top[..., 0]
         chosen = np.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
         return np.asarray((log_total - chosen).mean())
+
+    def in_batch_softmax(self, logits: Values) -> Values:
+        """Softmax cross-entropy; the label of each row is its own number."""
+        return self.softmax_cross_entropy(logits, np.arange(len(logits)))
 
     def binary_cross_entropy(self, logits: Values, labels: Values) -> Values:
         """Mean of log(1 + exp(x)) - x label."""

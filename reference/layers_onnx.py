@@ -342,6 +342,16 @@ class OnnxLayers:
         """Mul."""
         return Tensor(self.node("Mul", x, y), self.tracer.multiply(x.traced, y.traced))
 
+    def normalize(self, x: Tensor) -> Tensor:
+        """Div by ReduceL2."""
+        norm = self.node("ReduceL2", x, self.constant([-1]), keepdims=1)
+        return Tensor(self.node("Div", x, norm), self.tracer.normalize(x.traced))
+
+    def match(self, x: Tensor, y: Tensor) -> Tensor:
+        """MatMul with the transposed rows."""
+        traced = self.tracer.match(x.traced, y.traced)
+        return Tensor(self.node("MatMul", x, self.node("Transpose", y, perm=[1, 0])), traced)
+
     def concatenate(self, *arrays: Tensor) -> Tensor:
         """Concat along the last dimension, which is the second one of images in ONNX."""
         traced = self.tracer.concatenate(*(array.traced for array in arrays))

@@ -236,6 +236,14 @@ class Layers(Protocol):
         """x y, element by element."""
         ...
 
+    def normalize(self, x: Array) -> Array:
+        """x divided by the Euclidean norm of its last dimension."""
+        ...
+
+    def match(self, x: Array, y: Array) -> Array:
+        """``x @ y.T``, every row with every row; two (batch, width) -> (batch, batch)."""
+        ...
+
     def concatenate(self, *arrays: Array) -> Array:
         """Concatenate along the last dimension."""
         ...
@@ -254,6 +262,13 @@ class Layers(Protocol):
 
     def softmax_cross_entropy(self, logits: Array, labels: Array) -> Array:
         """Mean over all labels of -log softmax(logits)[label]; (..., classes), (...) -> ()."""
+        ...
+
+    def in_batch_softmax(self, logits: Array) -> Array:
+        """Mean of -log softmax(logits)[row, row]: the batch's other columns are negatives.
+
+        (batch, batch) -> ().
+        """
         ...
 
     def binary_cross_entropy(self, logits: Array, labels: Array) -> Array:

@@ -396,6 +396,10 @@ class Tracer:
 
     gelu_tanh = tanh = exp = gelu
 
+    def normalize(self, x: TracedArray) -> TracedArray:
+        """Keep the shape."""
+        return self._each(x, 3)
+
     def scale(self, x: TracedArray, factor: float) -> TracedArray:
         """Keep the shape."""
         return self._each(x)
@@ -406,6 +410,19 @@ class Tracer:
         return self._made(larger.dimensions, x, y, elementwise=larger.size)
 
     multiply = add
+
+    def match(self, x: TracedArray, y: TracedArray) -> TracedArray:
+        """Note the product of every row of one with every row of the other."""
+        (batch, width), (columns, _) = x.dimensions, y.dimensions
+        pairs = 2 * batch.size * columns.size * width.size
+        shape = TracedArray((batch, Dimension("candidate", columns.factors)))
+        return self._made(
+            shape.dimensions,
+            x,
+            y,
+            reads=lambda rows: (rows, y.whole() & rows.any()),
+            product=Product((x, y), lambda rows: shape.part(rows, pairs), pairs),
+        )
 
     def concatenate(self, *arrays: TracedArray) -> TracedArray:
         """Add the widths."""
@@ -445,7 +462,7 @@ class Tracer:
             elementwise=3 * arrays[0].size,
         )
 
-    softmax_cross_entropy = binary_cross_entropy = evidence_lower_bound = _loss
+    softmax_cross_entropy = in_batch_softmax = binary_cross_entropy = evidence_lower_bound = _loss
     real_and_fake = fooled = _loss
 
 

@@ -48,10 +48,14 @@ def sum_of_cross_entropies(keras):
     return loss
 
 
+def softmax_cross_entropy(keras):
+    """Make the loss of integer labels."""
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
 LOSSES = {
-    "softmax_cross_entropy": lambda keras: keras.losses.SparseCategoricalCrossentropy(
-        from_logits=True
-    ),
+    "softmax_cross_entropy": softmax_cross_entropy,
+    "in_batch_softmax": softmax_cross_entropy,  # whose labels are the numbers of the rows
     "binary_cross_entropy": lambda keras: keras.losses.BinaryCrossentropy(from_logits=True),
     "evidence_lower_bound": sum_of_cross_entropies,
 }
@@ -193,7 +197,10 @@ class KerasAdapter(OnKeras):
         objective = self.case.objectives[0]
         if len(self.case.objectives) > 1:
             return x, {name: self.keras.ops.convert_to_tensor(v) for name, v in arrays.items()}
-        y = arrays[objective["targets"][0]]
+        if objective["targets"]:
+            y = arrays[objective["targets"][0]]
+        else:  # in-batch softmax: compile and fit want labels
+            y = np.arange(self.case.batch, dtype="int32")
         return x, y if len(self.case.outputs) == 1 else {objective["outputs"][0]: y}
 
     def _inputs(self):

@@ -18,6 +18,11 @@ def softmax_cross_entropy(logits, labels):
     return tf.reduce_mean(entropy)
 
 
+def in_batch_softmax(logits):
+    """Softmax cross-entropy; the label of each row is its own number."""
+    return softmax_cross_entropy(logits, tf.range(logits.shape[0]))
+
+
 def binary_cross_entropy(logits, labels):
     """Binary cross-entropy, averaged over the batch."""
     return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits))
@@ -33,6 +38,7 @@ def evidence_lower_bound(logits, mean, log_variance, target):
 
 LOSSES = {
     "softmax_cross_entropy": softmax_cross_entropy,
+    "in_batch_softmax": in_batch_softmax,
     "binary_cross_entropy": binary_cross_entropy,
     "evidence_lower_bound": evidence_lower_bound,
 }

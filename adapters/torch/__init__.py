@@ -41,6 +41,11 @@ def cross_entropy(logits, labels):
     return F.cross_entropy(logits.flatten(0, -2), labels.flatten())
 
 
+def in_batch_softmax(logits):
+    """The loss of every row; its label is its own number."""
+    return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
+
+
 def evidence_lower_bound(logits, mean, log_variance, target):
     """The negative bound as in pytorch/examples/vae, but averaged over the batch."""
     reconstruction = F.binary_cross_entropy_with_logits(logits, target, reduction="sum")
@@ -50,6 +55,7 @@ def evidence_lower_bound(logits, mean, log_variance, target):
 
 LOSSES = {
     "softmax_cross_entropy": cross_entropy,
+    "in_batch_softmax": in_batch_softmax,
     "binary_cross_entropy": F.binary_cross_entropy_with_logits,
     "evidence_lower_bound": evidence_lower_bound,
 }

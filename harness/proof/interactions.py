@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 FACTORS, INTERACTIONS, NEGATIVES = 4, 12, 4
 CANDIDATES, TOP = 100, 10
+OFFERED, APPEAL, FEATURE_NOISE = 100, 3.0, 0.1
 Examples = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]
+Features = dict[str, NDArray[np.float32]]
 
 
 def draw_interactions(
@@ -45,6 +47,29 @@ def draw_interactions(
         _examples(np.concatenate((learned_items, negatives), axis=1), learned_items.shape[1]),
         _examples(ranked, 1),
     )
+
+
+def draw_matches(
+    user_features: int, item_features: int, count: int, stream: np.random.Generator
+) -> Features:
+    """Draw ``count`` users, and for each the best of ``OFFERED`` items under Gumbel noise.
+
+    They are known by features alone: noisy bounded mixtures of their hidden factors. No user or
+    item comes twice, so a test asks about users and items that were never learned. Returns "user"
+    (count, user_features) and "item" (count, item_features).
+    """
+    taste = stream.standard_normal((count, FACTORS))
+    offered = stream.standard_normal((count, OFFERED, FACTORS))
+    score = APPEAL * np.einsum("uf,uif->ui", taste, offered)
+    score += stream.gumbel(size=(count, OFFERED))
+    chosen = offered[np.arange(count), score.argmax(axis=1)]
+    features = {}
+    for name, factors, width in (("user", taste, user_features), ("item", chosen, item_features)):
+        mixed = np.tanh(factors @ stream.standard_normal((FACTORS, width)))
+        features[name] = (mixed + FEATURE_NOISE * stream.standard_normal(mixed.shape)).astype(
+            np.float32
+        )
+    return features
 
 
 def _places(

@@ -3,7 +3,9 @@
 ``digits``: 1,797 handwritten digits of 8x8 pixels that come with scikit-learn (E. Alpaydin,
 C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998; the
 test part of it). ``digit rows``: the same digits as sequences of eight tokens, one for each row of
-pixels. ``interactions``: synthetic users and items of our own (:mod:`interactions`).
+pixels. ``interactions``: synthetic users and items of our own (:mod:`interactions`). ``features``:
+users and items that are known by features alone; the accuracy is the share of test users who score
+their own item above the others of its test batch.
 
 The seed fixes the split, the order of the examples in every epoch and the initial parameters. Every
 arm therefore learns from the same batches in the same order, and only arithmetic makes a
@@ -23,13 +25,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from levelfield.harness.proof.interactions import CANDIDATES, draw_interactions, hit_rate
+from levelfield.harness.proof.interactions import (
+    CANDIDATES,
+    draw_interactions,
+    draw_matches,
+    hit_rate,
+)
 from levelfield.harness.proof.outcome import Check
 from levelfield.reference.case import Arrays, Case, draw_case
 from levelfield.reference.layers_numpy import NumpyLayers
 from levelfield.reference.spec import ArraySpec
 
 TEST_EXAMPLES = 360  # one fifth
+MATCHES = 1_800  # users with an item, of which as many are tested
 SIDE = 8
 HALF = 8  # of 16 grey levels: a pixel at or above it is a set bit of its row's token
 
@@ -174,6 +182,8 @@ def draw_lesson(model: str, preset: str, *, batch: int, seed: int, epochs: int) 
         return _lesson(
             case, train, test, test["label"], measure=ranked, stream=stream, epochs=epochs
         )
+    if case.model.data == "features":
+        return _matching(case, stream, epochs)
     # Imported here because it takes longer than all other imports of a command.
     from sklearn.datasets import load_digits
 
@@ -203,6 +213,16 @@ def draw_lesson(model: str, preset: str, *, batch: int, seed: int, epochs: int) 
     )
 
 
+def _matching(case: Case, stream: np.random.Generator, epochs: int) -> Lesson | str:
+    """Return the lesson of users and items that are known by features alone."""
+    widths = (case.sizes["user_features"], case.sizes["item_features"])
+    matches = draw_matches(*widths, MATCHES, stream)
+    test = {name: values[:TEST_EXAMPLES] for name, values in matches.items()}
+    train = {name: values[TEST_EXAMPLES:] for name, values in matches.items()}
+    own = np.arange(TEST_EXAMPLES) % case.batch
+    return _lesson(case, train, test, own, measure=classified, stream=stream, epochs=epochs)
+
+
 def _lesson(
     case: Case,
     train: Arrays,
@@ -214,7 +234,7 @@ def _lesson(
     epochs: int,
 ) -> Lesson | str:
     """Return a lesson with, in every epoch, training batches in a new order, then test batches."""
-    batch, count, tests = case.batch, *(len(part["label"]) for part in (train, test))
+    batch, count, tests = case.batch, *(len(next(iter(part.values()))) for part in (train, test))
     if batch > count:
         return f"a batch of {batch} is more than the {count} training examples"
     filled = np.resize(np.arange(tests), -(-tests // batch) * batch)

@@ -290,6 +290,33 @@ def test_too_few_items_cannot_be_ranked() -> None:
     assert reason == "13 items are too few to rank 100 of them"
 
 
+def test_two_towers_are_tested_with_users_and_items_that_they_never_saw() -> None:
+    drawn_lesson = draw_lesson("twotower", "small", batch=50, seed=1, epochs=2)
+    assert isinstance(drawn_lesson, Lesson)
+    ((learned, tested), _) = epochs_of(drawn_lesson)
+    for tower in ("user", "item"):
+        seen, new = (
+            {row.tobytes() for s in sets for row in s[tower]} for sets in (learned, tested)
+        )
+        assert seen.isdisjoint(new) and len(new) == TEST_EXAMPLES
+    own = {f"output/0/{n}/logits": np.eye(50) for n in range(drawn_lesson.test_sets)}
+    assert drawn_lesson.score(own, 0)[0] == 1
+    others = {name: 1 - value for name, value in own.items()}
+    assert drawn_lesson.score(others, 0)[0] == 0
+    flat = {name: 0 * value for name, value in own.items()}
+    assert drawn_lesson.score(flat, 0)[1] == pytest.approx(np.log(50))
+
+
+def test_two_towers_generalise_from_features() -> None:
+    """Above chance by far: a test user has 31 other items to choose from."""
+    drawn_lesson = draw_lesson("twotower", "small", batch=32, seed=1, epochs=1)
+    assert isinstance(drawn_lesson, Lesson)
+    learned = next(learn(drawn_lesson.case, "adam", epochs=1, train_sets=drawn_lesson.train_sets))
+    curve = drawn_lesson.curve(learned.train_losses, learned.outputs)
+    assert curve[-1, 0] > 6 / 32
+    assert curve[-1, 1] < np.log(32) - 0.5
+
+
 # -- the reference's own lesson ---------------------------------------------------------------
 
 FLAT = np.array([[0.5, 1.0, 1.0], [0.9, 0.4, 0.3]])  # accuracy, test loss, training loss by epoch

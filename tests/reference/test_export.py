@@ -17,8 +17,8 @@ from levelfield.reference import layers_onnx
 from levelfield.reference.answers import run_numpy
 from levelfield.reference.case import Case
 from levelfield.reference.export import Exported, export_generation, export_inference
-from levelfield.reference.layers_onnx import OnnxLayers
 from levelfield.reference.layers_numpy import NumpyLayers
+from levelfield.reference.layers_onnx import OnnxLayers
 from levelfield.reference.spec import ArraySpec, dimension
 
 NAMES = list(reference.definitions())

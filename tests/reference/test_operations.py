@@ -243,6 +243,15 @@ def neumf(sizes: Sizes) -> Counts:
     return {"inference": total, "training": trained(total)}
 
 
+def twotower(sizes: Sizes) -> Counts:
+    """Yi et al. 2019, section 3: two towers, and the product of every user with every item."""
+    width = sizes["tower"][-1]
+    towers = [[sizes[kind], *sizes["tower"]] for kind in ("user_features", "item_features")]
+    first = dense(towers[0][:2], BATCH).plus(dense(towers[1][:2], BATCH))
+    total = both(BATCH * BATCH * width).plus(*(dense(widths, BATCH) for widths in towers))
+    return {"inference": total, "training": trained(total, first)}
+
+
 def dcgan(sizes: Sizes) -> Counts:
     """Radford et al. 2016, figure 1; training is algorithm 1 of Goodfellow et al. 2014.
 
@@ -345,6 +354,7 @@ CLOSED_FORMS: Mapping[str, Callable[[Sizes], Counts]] = {
     "gru": recurrent,
     "vae": vae,
     "neumf": neumf,
+    "twotower": twotower,
     "dcgan": dcgan,
     "bert": bert,
     "gpt2": gpt2,
@@ -411,7 +421,7 @@ def test_no_more_is_needed_than_torch_computes(name: str, preset: str) -> None:
     "name",
     [
         *("mlp", "lenet5", "resnet18", "resnet50", "resnet101", "resnet152"),
-        *("alexnet", "vgg11", "vgg16", "googlenet", "vae", "neumf", "gpt2"),
+        *("alexnet", "vgg11", "vgg16", "googlenet", "vae", "neumf", "twotower", "gpt2"),
     ],
 )
 def test_the_reference_leaves_nothing_out(name: str, preset: str) -> None:

@@ -114,6 +114,12 @@ def neumf_count(sizes: Sizes) -> int:
     return rows + sum((a + 1) * b for a, b in pairwise(tower)) + sizes["factors"] + tower[-1] + 1
 
 
+def twotower_count(sizes: Sizes) -> int:
+    kinds = ("user_features", "item_features")
+    towers = ([sizes[kind], *sizes["tower"]] for kind in kinds)
+    return sum((a + 1) * b for widths in towers for a, b in pairwise(widths))
+
+
 def dcgan_count(sizes: Sizes) -> int:
     widths = [sizes["filters"] * 2**power for power in range(sizes["doublings"])]
     between = sum(16 * a * b for a, b in pairwise(widths))
@@ -156,6 +162,7 @@ CLOSED_FORMS = {
     "gru": recurrent_count,
     "vae": vae_count,
     "neumf": neumf_count,
+    "twotower": twotower_count,
     "dcgan": dcgan_count,
     "bert": bert_count,
     "gpt2": gpt2_count,
