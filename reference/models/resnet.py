@@ -101,7 +101,6 @@ def _model(
     block: str,
     blocks: tuple[int, ...],
     *,
-    tiny: tuple[int, ...] = (1, 2),
     small: tuple[int, ...] = (1, 1, 1, 1),
 ) -> Model:
     return Model(
@@ -110,7 +109,7 @@ def _model(
         family="convolutional",
         source="He et al. 2015, stride on the 3x3",
         presets={
-            "tiny": _sizes(block, tiny, TINY_CHANNELS // EXPANSION[block], (24, 32, 3), 10),
+            "tiny": _sizes(block, (1, 2), TINY_CHANNELS // EXPANSION[block], (24, 32, 3), 10),
             "small": _sizes(block, small, 16, (32, 32, 1), 10),
             "paper": _sizes(block, blocks, 64, (224, 224, 3), 1000),
         },
@@ -128,6 +127,6 @@ def _model(
 MODELS = (
     _model(18, "basic", (2, 2, 2, 2)),
     _model(50, "bottleneck", (3, 4, 6, 3)),
-    _model(101, "bottleneck", (3, 4, 23, 3), tiny=(1, 3), small=(1, 1, 2, 1)),
-    _model(152, "bottleneck", (3, 8, 36, 3), tiny=(2, 3), small=(1, 2, 3, 1)),
+    _model(101, "bottleneck", (3, 4, 23, 3), small=(1, 1, 2, 1)),
+    _model(152, "bottleneck", (3, 8, 36, 3), small=(1, 2, 3, 1)),
 )
