@@ -8,7 +8,7 @@ import numpy as np
 from levelfield import reference
 from levelfield.adapters.base import Adapter
 from levelfield.adapters.layout import Layout
-from levelfield.reference.export import export_generation, export_inference
+from levelfield.reference.export import export_encoding, export_generation, export_inference
 from levelfield.reference.layers_onnx import IMAGES
 
 LAYOUT = Layout(IMAGES)
@@ -34,10 +34,16 @@ class OnExported(Adapter):
         if case.generation:
             decoder = export_generation(model, case.sizes, case.parameters, batch=case.batch)
             self.protos["generation"] = decoder.proto
+            self.start = model.generation.start
+            if model.generation.encode is not None:
+                encoder = export_encoding(model, case.sizes, case.parameters, batch=case.batch)
+                self.protos["encoding"] = encoder.proto
 
     def compile(self, phase):
-        """Make the runtime's program."""
+        """Make the runtime's program; that of an encoder with the one that decodes."""
         self.programs[phase] = self.compiled(phase)
+        if phase == "generation" and "encoding" in self.protos:
+            self.programs["encoding"] = self.compiled("encoding")
         return True
 
     def run(self, phase, inputs):
@@ -51,13 +57,20 @@ class OnExported(Adapter):
         return self.run("inference", self.next(self.used))
 
     def generate(self, count):
-        """Run the prompt with empty keys and values, then one token after the other."""
-        tokens = self.next(self.prompts)
-        empty = self.value(np.zeros((self.case.batch, 0, self.case.sizes["width"]), np.float32))
-        cache = {value.name: empty for value in self.protos["generation"].graph.input}
+        """Run the prompt with empty keys and values, then one token after the other.
+
+        An encoder reads the prompt once; the first token is then the start.
+        """
+        tokens, memory, batch = self.next(self.prompts), {}, self.case.batch
+        if "encoding" in self.protos:
+            memory = self.run("encoding", {self.case.generation["prompt"]: tokens})
+            tokens = self.value(np.full((batch, 1), self.start, np.int32))
+        empty = self.value(np.zeros((batch, 0, self.case.sizes["width"]), np.float32))
+        names = (value.name for value in self.protos["generation"].graph.input)
+        cache = {name: empty for name in names if name.startswith("past")}
         chosen = []
         for _ in range(count):
-            run = self.run("generation", dict(cache, tokens=tokens))
+            run = self.run("generation", dict(memory, **cache, tokens=tokens))
             token = self.to_numpy(run.pop("token"))
             tokens = self.value(token[:, None])
             chosen.append(token)

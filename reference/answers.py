@@ -74,8 +74,8 @@ def decoded(case: Case, inputs: Arrays, layers: NumpyLayers) -> tuple[NDArray[np
     """
     generation = case.model.generation
     assert generation is not None
-    tokens, clear, chunks, position = inputs[generation.prompt], np.inf, [], 0
-    cache = generation.begin(layers, case.sizes, len(tokens))
+    clear, chunks, position = np.inf, [], 0
+    tokens, cache = generation.first(layers, case.sizes, inputs[generation.prompt])
     for _ in range(generation.count(case.sizes)):
         logits, cache = generation.advance(layers, case.sizes, tokens, position, cache)
         position += tokens.shape[1]

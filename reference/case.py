@@ -198,7 +198,7 @@ def _draw_inputs(
 
 def _check_lengths(model: Model, spec: ArraySpec, values: NDArray[Any]) -> None:
     """Raise ValueError where a draw has other lengths than operations are counted for."""
-    lengths = sorted(values.reshape(len(values), -1).sum(1).tolist())
+    lengths = sorted((values if values.ndim == 1 else np.count_nonzero(values, 1)).tolist())
     if lengths != sorted(spec.lengths or ()):
         raise ValueError(
             f"{model.name}: a draw of '{spec.name}' has the lengths {lengths}, its ArraySpec states"

@@ -19,8 +19,10 @@ from levelfield.reference.layers_onnx import (
     Tensor,
     axes_order,
 )
-from levelfield.reference.spec import Dimension, Model, Sizes
-from levelfield.reference.trace import TracedArray
+from levelfield.reference.spec import ArraySpec, Dimension, Model, Sizes
+from levelfield.reference.trace import TracedArray, Tracer, traced_input
+
+KEPT = ("key", "value")  # of a cache and of an encoder's memory, for each layer
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,66 @@ def export_inference(
     return _exported(layers, model, [i for i in graph_inputs if i.name in read], graph_outputs)
 
 
+def export_encoding(
+    model: Model, sizes: Sizes, parameters: Mapping[str, Constants], *, batch: int | None = None
+) -> Exported:
+    """Export the encoder of a model that generates: what every step of its decoding reads.
+
+    Input: the prompt by its name. Outputs: ``memory_mask`` (batch, prompt), true for real tokens,
+    and ``memory_<n>_key`` and ``memory_<n>_value`` (batch, prompt, width) of every layer of the
+    decoder from 1.
+    """
+    assert model.generation is not None and model.generation.encode is not None
+    layers, prompt = OnnxLayers(parameters, {}), _prompt(model, sizes, batch)
+    tokens = Tensor(prompt.name, traced_input(prompt))
+    outputs = []
+    for name, tensor in _by_name(model.generation.encode(layers, sizes, tokens)).items():
+        layers.nodes.append(helper.make_node("Identity", [tensor.name], [name], name))
+        outputs.append(_info(name, _kind(tensor.traced), tensor.traced.dimensions, batch))
+    inputs = [_info(prompt.name, TensorProto.INT32, prompt.dimensions, batch)]
+    return _exported(layers, model, inputs, outputs)
+
+
+def _prompt(model: Model, sizes: Sizes, batch: int | None) -> ArraySpec:
+    assert model.generation is not None
+    name = model.generation.prompt
+    (spec,) = (spec for spec in model.inputs(sizes, batch or 1) if spec.name == name)
+    return spec
+
+
+def _by_name(memory: Any) -> dict[str, Any]:
+    """Name the arrays of an encoder's memory: a mask, and a key and a value per layer."""
+    mask, pairs = memory
+    named = {"memory_mask": mask}
+    for number, pair in enumerate(pairs, start=1):
+        named.update(zip((f"memory_{number}_{part}" for part in KEPT), pair, strict=True))
+    return named
+
+
+def _kind(traced: TracedArray) -> int:
+    return int(TensorProto.BOOL if traced.index else TensorProto.FLOAT)
+
+
+def _read_memory(
+    model: Model, sizes: Sizes, batch: int | None
+) -> tuple[Any, list[onnx.ValueInfoProto]]:
+    """Return an encoder's memory as tensors that a graph reads, and these inputs of the graph."""
+    assert model.generation is not None and model.generation.encode is not None
+    prompt = traced_input(_prompt(model, sizes, batch))
+    mask, pairs = model.generation.encode(Tracer(), sizes, prompt)
+    arrays = _by_name((mask, pairs))
+    tensors = {name: Tensor(name, array) for name, array in arrays.items()}
+    memory = (
+        tensors["memory_mask"],
+        [
+            tuple(tensors[f"memory_{number}_{part}"] for part in KEPT)
+            for number in range(1, len(pairs) + 1)
+        ],
+    )
+    infos = [_info(name, _kind(a), a.dimensions, batch) for name, a in arrays.items()]
+    return memory, infos
+
+
 def export_generation(
     model: Model, sizes: Sizes, parameters: Mapping[str, Constants], *, batch: int | None = None
 ) -> Exported:
@@ -97,7 +159,8 @@ def export_generation(
     Inputs: ``tokens`` (batch, new), and ``past_<n>_key`` and ``past_<n>_value`` (batch, past,
     width) of every layer from 1. Their length is 0 before the prompt. Outputs: ``token`` (batch,),
     the most likely next token, and ``present_<n>_key`` and ``present_<n>_value`` (batch,
-    past + new, width).
+    past + new, width). A model with an encoder has one new token, and reads the outputs of
+    :func:`export_encoding`, too.
     """
     assert model.generation is not None
     layers = OnnxLayers(parameters, {})
@@ -108,7 +171,7 @@ def export_generation(
     graph_inputs = [helper.make_tensor_value_info("tokens", TensorProto.INT32, [name_of, "new"])]
     cache = []
     for number in range(1, sizes["layers"] + 1):
-        pair = [f"past_{number}_{part}" for part in ("key", "value")]
+        pair = [f"past_{number}_{part}" for part in KEPT]
         graph_inputs += [
             helper.make_tensor_value_info(name, TensorProto.FLOAT, [name_of, "past", width])
             for name in pair
@@ -121,11 +184,18 @@ def export_generation(
 
     position, time = length("past_1_key"), length("tokens")
     tokens = Tensor("tokens", TracedArray((rows, one)), time)
-    logits, kept = model.generation.advance(layers, sizes, tokens, position, cache)
+    if model.generation.encode is None:
+        logits, kept = model.generation.advance(layers, sizes, tokens, position, cache)
+    else:
+        memory, infos = _read_memory(model, sizes, batch)
+        graph_inputs += infos
+        logits, (_, kept) = model.generation.advance(
+            layers, sizes, tokens, position, (memory, cache)
+        )
     results = {"token": layers.most_likely(logits)}
     graph_outputs = [helper.make_tensor_value_info("token", TensorProto.INT32, [name_of])]
     for number, pair in enumerate(kept, start=1):
-        for part, tensor in zip(("key", "value"), pair, strict=True):
+        for part, tensor in zip(KEPT, pair, strict=True):
             name = f"present_{number}_{part}"
             results[name] = tensor
             graph_outputs.append(

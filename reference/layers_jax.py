@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from numpy.typing import NDArray
 
-from levelfield.reference.spec import BATCH_NORM_EPSILON, BATCH_NORM_NEW
+from levelfield.reference.spec import BATCH_NORM_EPSILON, BATCH_NORM_NEW, sinusoid_table
 from levelfield.reference.windows import adaptive_windows, rows_beyond
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -108,6 +108,16 @@ class JaxLayers:
     def first_embeddings(self, like: jax.Array, name: str, *, count: int) -> jax.Array:
         """The first rows of the table."""
         return self.parameters[f"{name}/embedding"][: like.shape[1]]
+
+    def real(self, tokens: jax.Array) -> jax.Array:
+        """1 where a token is not 0."""
+        return (tokens != 0).astype(jnp.int32)
+
+    def sinusoids(self, like: jax.Array, *, position: Any = 0, count: int = 0) -> jax.Array:
+        """Rows of the table."""
+        _, time, width = like.shape
+        table = jnp.asarray(sinusoid_table(count or time, width), like.dtype)
+        return lax.dynamic_slice_in_dim(table, position, time)
 
     def project_to_embedding(self, x: jax.Array, name: str, *, bias: str = "") -> jax.Array:
         """Multiply by the transposed table."""

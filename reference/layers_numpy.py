@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.special import erf, expit  # type: ignore[import-untyped]
 
-from levelfield.reference.spec import BATCH_NORM_EPSILON
+from levelfield.reference.spec import BATCH_NORM_EPSILON, sinusoid_table
 from levelfield.reference.windows import adaptive_windows, rows_beyond
 
 Values = NDArray[Any]
@@ -86,6 +86,16 @@ class NumpyLayers:
     def first_embeddings(self, like: Values, name: str, *, count: int) -> Values:
         """The first rows of the table."""
         return self.parameters[f"{name}/embedding"][: like.shape[1]]
+
+    def real(self, tokens: Values) -> Values:
+        """1 where a token is not 0."""
+        return np.asarray(tokens != 0, np.int32)
+
+    def sinusoids(self, like: Values, *, position: int = 0, count: int = 0) -> Values:
+        """Rows of the table."""
+        _, time, width = like.shape
+        table = sinusoid_table(position + time, width)
+        return np.asarray(table[position:], like.dtype)
 
     def project_to_embedding(self, x: Values, name: str, *, bias: str = "") -> Values:
         """Multiply by the transposed table."""

@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from levelfield.reference.spec import BATCH_NORM_EPSILON, Dimension
+from levelfield.reference.spec import BATCH_NORM_EPSILON, Dimension, sinusoid_table
 from levelfield.reference.trace import TracedArray, Tracer
 from levelfield.reference.windows import adaptive_weights
 
@@ -176,6 +176,25 @@ class OnnxLayers:
         traced = self.tracer.first_embeddings(like.traced, name, count=count)
         table, ends = self.as_is(f"{name}/embedding"), self.constant([traced.dimensions[0].size])
         return Tensor(self.node("Slice", table, self.constant([0]), ends), traced)
+
+    def real(self, tokens: Tensor) -> Tensor:
+        """Greater than 0."""
+        zero = self.constant(0, np.int32)
+        return Tensor(self.node("Greater", tokens, zero), self.tracer.real(tokens.traced))
+
+    def sinusoids(self, like: Tensor, *, position: Tensor | int = 0, count: int = 0) -> Tensor:
+        """Slice of the table."""
+        traced = self.tracer.sinusoids(like.traced)
+        time, width = (dimension.size for dimension in traced.dimensions)
+        table, count = "sinusoids", count or time
+        self.initializers[table] = np.asarray(sinusoid_table(count, width), np.float32)
+        if not isinstance(position, Tensor):
+            ends = self.constant([time])
+            return Tensor(self.node("Slice", table, self.constant([0]), ends), traced)
+        axes = self.constant([0])
+        begins = self.node("Unsqueeze", position, axes)
+        ends = self.node("Add", begins, self.constant([time]))
+        return Tensor(self.node("Slice", table, begins, ends, axes), traced)
 
     def project_to_embedding(self, x: Tensor, name: str, *, bias: str = "") -> Tensor:
         """MatMul with the transposed table."""

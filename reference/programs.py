@@ -119,8 +119,8 @@ def generation(model: Model, sizes: Sizes) -> tuple[Callable[..., Any], Callable
 
     def begin(parameters: AnyArrays, prompt: Any) -> tuple[Any, Any]:
         layers = JaxLayers(parameters)
-        cache = generation.begin(layers, sizes, prompt.shape[0])
-        logits, cache = generation.advance(layers, sizes, prompt, 0, cache)
+        tokens, cache = generation.first(layers, sizes, prompt)
+        logits, cache = generation.advance(layers, sizes, tokens, 0, cache)
         return layers.most_likely(logits), cache
 
     def further(parameters: AnyArrays, token: Any, position: Any, cache: Any) -> tuple[Any, Any]:

@@ -29,6 +29,7 @@ from levelfield.reference.presets import preset_sizes
 PHASES = ("inference", "training", "generation")
 BATCH_NORM_EPSILON = 1e-5
 BATCH_NORM_NEW = 0.1  # weight of a new batch in the running statistics
+PAD = 0  # the token after the end of a sequence
 GATE_COUNTS = {"rnn": 1, "lstm": 4, "gru": 3}
 
 Array = Any  # a NumPy array, a JAX array or a traced shape: the type of the layer namespace
@@ -70,9 +71,10 @@ class ArraySpec:
     """Name, dimensions and kind of one array of a model.
 
     ``classes`` is the number of integer values of an index array (labels, token numbers) and
-    ``None`` for real numbers. ``lengths`` belongs to an array of lengths and to a mask: the number
-    of positions of each example that count, in any order, where every draw has the same numbers.
-    Operations are then counted for these positions, and otherwise for one of each example.
+    ``None`` for real numbers. ``lengths`` belongs to an array of lengths, to a mask, and to tokens
+    of which ``PAD`` is padding: the number of positions of each example that count, in any order,
+    where every draw has the same numbers. Operations are then counted for these positions, and
+    otherwise for one of each example.
     """
 
     name: str
@@ -149,6 +151,18 @@ class Layers(Protocol):
 
     def first_embeddings(self, like: Array, name: str, *, count: int) -> Array:
         """The first rows of a table, one for each position of ``like``: (time, width)."""
+        ...
+
+    def real(self, tokens: Array) -> Array:
+        """The mask of tokens that are not ``PAD``; (batch, time) -> (batch, time)."""
+        ...
+
+    def sinusoids(self, like: Array, *, position: Array = 0, count: int = 0) -> Array:
+        """Rows of :func:`sinusoid_table` for the positions of ``like``: (time, width).
+
+        ``like`` (batch, time, width) begins at ``position``. ``count``: the positions of the table,
+        by default those of ``like``.
+        """
         ...
 
     def project_to_embedding(self, x: Array, name: str, *, bias: str = "") -> Array:
@@ -296,6 +310,7 @@ class Layers(Protocol):
 
 Sizes = Mapping[str, Any]
 Forward = Callable[[Layers, Sizes, Mapping[str, Array]], dict[str, Array]]
+Attend = Callable[..., Array]  # an attention some of whose arguments are bound
 
 
 @dataclass(frozen=True)
@@ -322,17 +337,34 @@ class Objective:
 class Generation:
     """Greedy decoding of ``count(sizes)`` tokens after the input ``prompt``.
 
-    ``logits(nn, sizes, tokens)`` gives the logits of every position, (batch, time, vocabulary).
-    ``begin(nn, sizes, batch)`` makes an empty key-value cache.
+    ``logits(nn, sizes, memory, tokens)`` gives the logits of every position, (batch, time,
+    vocabulary). ``begin(nn, sizes, batch)`` makes an empty key-value cache.
     ``advance(nn, sizes, tokens, position, cache)`` appends (batch, n) tokens at ``position``. It
     gives the logits after the last of them, (batch, vocabulary), with the new cache.
+
+    A model with an encoder has ``encode(nn, sizes, prompt)``, which gives the memory that every
+    later token attends to. Decoding then begins with the token ``start`` instead of the prompt, and
+    a cache is the pair of memory and key-value cache. Without an encoder, the memory is None.
     """
 
     prompt: str
     count: Callable[[Sizes], int]
-    logits: Callable[[Layers, Sizes, Array], Array]
+    logits: Callable[[Layers, Sizes, Any, Array], Array]
     begin: Callable[[Any, Sizes, int], Any]
     advance: Callable[[Any, Sizes, Array, Any, Any], tuple[Array, Any]]
+    encode: Callable[[Any, Sizes, Array], Any] | None = None
+    start: int = 0
+
+    def first(self, nn: Any, sizes: Sizes, prompt: Array) -> tuple[Array, Any]:
+        """Return the tokens to append at position 0, (batch, n), and the cache for them."""
+        cache = self.begin(nn, sizes, prompt.shape[0])
+        if self.encode is None:
+            return prompt, cache
+        return 0 * prompt[:, :1] + self.start, (self.encode(nn, sizes, prompt), cache)
+
+    def first_length(self, prompt: int) -> int:
+        """Return the number of tokens that :meth:`first` gives for a prompt of this length."""
+        return prompt if self.encode is None else 1
 
 
 @dataclass(frozen=True)
@@ -385,6 +417,18 @@ class Model:
         :func:`levelfield.reference.registry.add_preset` does not fit the model.
         """
         return preset_sizes(self.name, self.presets, preset, derive=self.derive)
+
+
+def sinusoid_table(count: int, width: int) -> Array:
+    """Return the positions of Vaswani et al. 2017, section 3.5: (count, width), float64.
+
+    Sines and cosines of one frequency are neighbours.
+    """
+    import numpy as np
+
+    rates = 10_000.0 ** (-np.arange(0, width, 2) / width)
+    angles = np.arange(count)[:, None] * rates
+    return np.stack((np.sin(angles), np.cos(angles)), -1).reshape(count, -1)[:, :width]
 
 
 def draw_rows(count: int, shape: tuple[int, ...], stream: Any, *, first: int = 0) -> Array:

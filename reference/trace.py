@@ -274,6 +274,15 @@ class Tracer:
         dimensions = dimension("vocabulary", count), dimension("width", width)
         return self._parameter(f"{name}/embedding", *dimensions)
 
+    def real(self, tokens: TracedArray) -> TracedArray:
+        """Keep the lengths."""
+        return self._made(tokens.dimensions, tokens, index=True, lengths=tokens.lengths)
+
+    def sinusoids(self, like: TracedArray, *, position: Any = 0, count: int = 0) -> TracedArray:
+        """Declare nothing: the table is constant."""
+        _, time, width = like.dimensions
+        return self._made((time, width))
+
     def project_to_embedding(self, x: TracedArray, name: str, *, bias: str = "") -> TracedArray:
         """Declare the bias (out,); the table has been declared already."""
         table = f"{name}/embedding"
@@ -729,22 +738,27 @@ def _generation(model: Model, preset: str, batch: int) -> tuple[int, int]:
     """Count (operations, bytes) of the prompt once and every further token, with a cache.
 
     Only positions from the last of the prompt on have logits. Every token reads the parameters and
-    the rows of one position again.
+    the rows of one position again. An encoder reads the prompt once, and no logits belong to it.
     """
     if model.generation is None:
         return 0, 0
     count = model.generation.count(model.sizes(preset))
-    _, needed = _decoding(model, preset, batch)
-    one = _positions(model, preset, batch, length=1, tokens=1)
-    return _forward(needed), count * 4 * sum(_read(*one).values())
+    encoder, decoder = _decoding(model, preset, batch)
+    _, one = _positions(model, preset, batch, length=1, tokens=1)
+    read = sum(_read(*encoder).values()) + count * sum(_read(*one).values())
+    return _forward(encoder[1]) + _forward(decoder[1]), 4 * read
 
 
-def _decoding(model: Model, preset: str, batch: int) -> tuple[Tracer, Needed]:
-    """Trace the decoding of all tokens of a model that generates."""
+_Traced = tuple[Tracer, Needed]
+
+
+def _decoding(model: Model, preset: str, batch: int) -> tuple[_Traced, _Traced]:
+    """Trace the decoding of all tokens of a model that generates -> encoder, decoder."""
     assert model.generation is not None
     sizes = model.sizes(preset)
     count, time = model.generation.count(sizes), _prompt(model, preset, batch).dimensions[1]
-    return _positions(model, preset, batch, length=time.size + count - 1, tokens=count)
+    length = model.generation.first_length(time.size) + count - 1
+    return _positions(model, preset, batch, length=length, tokens=count)
 
 
 def _prompt(model: Model, preset: str, batch: int) -> ArraySpec:
@@ -756,16 +770,26 @@ def _prompt(model: Model, preset: str, batch: int) -> ArraySpec:
 
 def _positions(
     model: Model, preset: str, batch: int, *, length: int, tokens: int
-) -> tuple[Tracer, Needed]:
-    """Trace ``length`` positions of which the last ``tokens`` have logits."""
+) -> tuple[_Traced, _Traced]:
+    """Trace ``length`` positions of which the last ``tokens`` have logits -> encoder, decoder.
+
+    The encoder is empty where the model has none.
+    """
     assert model.generation is not None
-    rows, time = _prompt(model, preset, batch).dimensions
+    prompt = _prompt(model, preset, batch)
+    rows, time = prompt.dimensions
     dimensions = rows, replace(time, factors=(("time", length),))
-    tracer = Tracer()
+    encoder, tracer, memory = Tracer(), Tracer(), None
     sizes = model.sizes(preset)
-    logits = model.generation.logits(tracer, sizes, TracedArray(dimensions, index=True))
+    if model.generation.encode is not None:
+        memory = model.generation.encode(encoder, sizes, traced_input(prompt))
+    logits = model.generation.logits(tracer, sizes, memory, TracedArray(dimensions, index=True))
     last = np.arange(length) >= length - tokens
-    return tracer, _needed(tracer, {logits: logits.whole() & last})
+    needed = _needed(tracer, {logits: logits.whole() & last})
+    made = set(tracer.arrays)
+    remembered = {array: rows for array, rows in needed.items() if array not in made}
+    encoded = _needed(encoder, remembered) if memory is not None else {}
+    return (encoder, encoded), (tracer, {a: rows for a, rows in needed.items() if a in made})
 
 
 ATTENTION = "(attention)"  # stands for the products of two arrays, which have no parameters
@@ -793,7 +817,8 @@ def layer_operations(
     if phase == "training":
         parts = _training_parts(model, preset, batch)
     elif phase == "generation":
-        parts = _parts(*_decoding(model, preset, batch))
+        encoder, decoder = _decoding(model, preset, batch)
+        parts = _parts(*encoder) + _parts(*decoder)
     else:
         arrays = {
             spec.name: traced_input(spec) for spec in model.inputs(model.sizes(preset), batch)

@@ -81,7 +81,7 @@ class Adapter(OnExported):
 
     def compiled(self, phase):
         """Make the session, which optimises the graph and packs the weights."""
-        if phase == "generation" and self.precision == "int8":
+        if phase != "inference" and self.precision == "int8":
             raise Unsupported("a quantised model decodes tokens of its own")
         proto = self.protos[phase]
         if self.precision == "int8":

@@ -26,6 +26,7 @@ class JaxAdapter(OnJax):
         step = programs.training_step(model, case.sizes, optimizer)
         self.step = jax.jit(step, donate_argnums=(0, 1, 2))
         if case.generation:
+            self.generation = model.generation
             first, further = programs.generation(model, case.sizes)
             self.first, self.further = jax.jit(first), jax.jit(further, donate_argnums=3)
         jax.block_until_ready((self.values, self.state, self.sets, self.slots))
@@ -57,7 +58,8 @@ class JaxAdapter(OnJax):
         prompt = self.next(self.prompts)
         token, cache = self.first(self.values, prompt)
         tokens = [token]
-        for position in range(prompt.shape[1], prompt.shape[1] + count - 1):
+        length = self.generation.first_length(prompt.shape[1])
+        for position in range(length, length + count - 1):
             token, cache = self.further(self.values, token, position, cache)
             tokens.append(token)
         return {"tokens": jax.numpy.stack(tokens, 1)}

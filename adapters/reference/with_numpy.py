@@ -29,8 +29,8 @@ class NumpyAdapter(Adapter):
     def generate(self, count):
         """Decode one token after the other; keys and values are kept."""
         generation, sizes = self.model.generation, self.case.sizes
-        tokens, position, chosen = self.next(self.prompts), 0, []
-        cache = generation.begin(self.layers, sizes, len(tokens))
+        position, chosen = 0, []
+        tokens, cache = generation.first(self.layers, sizes, self.next(self.prompts))
         for _ in range(count):
             logits, cache = generation.advance(self.layers, sizes, tokens, position, cache)
             position += tokens.shape[1]

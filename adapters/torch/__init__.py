@@ -78,14 +78,15 @@ def canonical_tensors(model):
     Members of lists count from one ("blocks.0" is "blocks1"). ``part`` is the place in a packed
     kernel, and None for a separate tensor.
     """
-    named, earlier = {}, []
+    named, earlier, kept = {}, [], model.state_dict()
     for path, module in model.named_modules():
         kinds = TENSORS.get(type(module), {"weight": "kernel"})
         tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         for kind, tensor in tensors:
             frozen = isinstance(tensor, nn.Parameter) and not tensor.requires_grad
+            constant = f"{path}.{kind}".lstrip(".") not in kept
             tied = any(tensor is other for other in earlier)
-            if frozen or tied or kind == "num_batches_tracked":
+            if frozen or tied or constant or kind == "num_batches_tracked":
                 continue
             earlier.append(tensor)
             *parents, owner = path.split(".")
@@ -194,8 +195,9 @@ class Adapter(OnTorch):
         compiler = torch.compile if self.compiled else lambda function: function
         self.forward, self.step = compiler(self._forward), compiler(self._step)
         self.compute = compiler(self._compute)
-        if case.generation:
-            self.model.advance = compiler(self.model.advance)
+        for name in ("encode", "advance") if case.generation else ():
+            if hasattr(self.model, name):
+                setattr(self.model, name, compiler(getattr(self.model, name)))
 
     def _parameters_of(self, objective):
         prefix = objective["trains"].replace("/", ".")

@@ -16,6 +16,9 @@ from levelfield.harness.plan.suite import add_folders, load_suite
 from levelfield.harness.records.store import write_atomically, writing_failed
 from levelfield.reference.errors import UnknownName
 from levelfield.reference.presets import MOST_BATCH
+from levelfield.reference.spec import Model
+
+EXPORTED = ("inference", "generation", "encoding")
 
 
 def export_command(
@@ -25,7 +28,7 @@ def export_command(
     onnx: Annotated[Path, typer.Option(metavar="FILE", help="Path of the ONNX file.")],
     preset: Annotated[str, typer.Option(help="Size: tiny, small or paper.")] = "small",
     phase: Annotated[
-        str, typer.Option(help="inference, or generation: one step of decoding with its cache.")
+        str, typer.Option(help="inference, generation (a step with its cache) or encoding.")
     ] = "inference",
     batch: Annotated[
         int | None,
@@ -48,18 +51,16 @@ def export_command(
     --suite, the reference solves the case to find out which draw it is.
     """
     # onnx takes longer to load than most commands take to run.
-    from levelfield.reference.export import export_generation, export_inference
+    from levelfield.reference.export import export_encoding, export_generation, export_inference
 
     add_folders(models_from or ())
     definition = reference.get(model)
     sizes = definition.sizes(preset)
-    if phase not in ("inference", "generation"):
-        raise UnknownName("phase", phase, ("inference", "generation"), where="--phase")
-    if phase == "generation" and definition.generation is None:
-        raise BadInput(f"{model} does not generate; leave out --phase, or export gpt2")
+    _check_phase(definition, phase)
     case = _case(model, preset, suite, seed, batch)
-    if phase == "generation":
-        exported = export_generation(definition, sizes, case.parameters, batch=batch)
+    if phase != "inference":
+        export = export_generation if phase == "generation" else export_encoding
+        exported = export(definition, sizes, case.parameters, batch=batch)
     else:
         exported = export_inference(definition, sizes, case.parameters, case.state, batch=batch)
     exported = exported.described(case, phase=phase, version=version("levelfield"))
@@ -73,6 +74,17 @@ def export_command(
         f" -> {', '.join(array.name for array in graph.output)}",
         soft_wrap=True,
     )
+
+
+def _check_phase(definition: Model, phase: str) -> None:
+    """Raise UnknownName or BadInput where the model has no such graph."""
+    if phase not in EXPORTED:
+        raise UnknownName("phase", phase, EXPORTED, where="--phase")
+    name, generation = definition.name, definition.generation
+    if phase != "inference" and generation is None:
+        raise BadInput(f"{name} does not generate; leave out --phase, or export gpt2")
+    if phase == "encoding" and generation is not None and generation.encode is None:
+        raise BadInput(f"{name} has no encoder; export --phase generation, or transformer")
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -8,13 +8,14 @@ layer-norm epsilon 1e-5, learned positions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from levelfield.reference.spec import (
     Array,
     ArraySpec,
+    Attend,
     Generation,
     Layers,
     Model,
@@ -25,8 +26,6 @@ from levelfield.reference.spec import (
 )
 
 EPSILON = 1e-5
-
-Attend = Callable[..., Array]
 
 
 def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:
@@ -45,7 +44,7 @@ def draw(sizes: Sizes, batch: int, stream: Any) -> dict[str, Array]:
     return {"tokens": draw_rows(sizes["vocabulary"], (batch, sizes["time"]), stream)}
 
 
-def logits(nn: Layers, sizes: Sizes, tokens: Array) -> Array:
+def logits(nn: Layers, sizes: Sizes, memory: None, tokens: Array) -> Array:
     """tokens (batch, time) -> logits (batch, time, vocabulary)."""
     x = nn.embed(tokens, "token_embed", count=sizes["vocabulary"], width=sizes["width"])
     x = nn.add(x, nn.first_embeddings(x, "position_embed", count=sizes["positions"]))
@@ -57,7 +56,7 @@ def logits(nn: Layers, sizes: Sizes, tokens: Array) -> Array:
 
 def forward(nn: Layers, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """-> logits (batch, time, vocabulary)."""
-    return {"logits": logits(nn, sizes, inputs["tokens"])}
+    return {"logits": logits(nn, sizes, None, inputs["tokens"])}
 
 
 def layer(nn: Layers, sizes: Sizes, x: Array, name: str, attend: Attend) -> Array:

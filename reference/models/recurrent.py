@@ -15,6 +15,7 @@ import numpy as np
 
 from levelfield.reference.spec import (
     GATE_COUNTS,
+    PAD,
     Array,
     ArraySpec,
     Layers,
@@ -26,8 +27,6 @@ from levelfield.reference.spec import (
     draw_rows,
     spread_lengths,
 )
-
-PAD = 0  # the token after the end of a sequence
 
 
 def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:

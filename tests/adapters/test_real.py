@@ -156,14 +156,21 @@ FOUND = ("mlp", "lenet5", "lstm")  # of what a machine may lack: one net of each
 DEEP = ("resnet18", "resnet50", "dcgan")  # which the slow ones compile for a minute each
 DEEPER = {"resnet50", "resnet101", "resnet152", "googlenet"}  # left to `make test-long` by all arms
 # What jax:jit proves in `make test-long`.
-LATER = {*DEEP, *DEEPER, "bert", "vae", "neumf", "twotower"}
+LATER = {*DEEP, *DEEPER, "bert", "encoder", "transformer", "vae", "neumf", "twotower"}
 KINDS = (
     *(("mlp",), ("resnet18", "lenet5", "alexnet", "vgg11", "vgg16"), ("rnn", "lstm", "gru")),
-    ("bert", "gpt2"),
+    ("bert", "gpt2", "encoder", "transformer"),
     ("dcgan", "vae", "neumf", "twotower"),
 )
 SMALL = QUICK[:2]  # which every arm compiles in seconds
-EMBEDDED = ("rnn", "lstm", "gru", "neumf", "bert")  # with tables that no tied head makes dense
+EMBEDDED = (
+    "rnn",
+    "lstm",
+    "gru",
+    "neumf",
+    "bert",
+    "encoder",
+)  # with tables that no tied head makes dense
 
 
 def is_written(arm: str, model: str) -> bool:

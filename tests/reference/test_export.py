@@ -16,7 +16,12 @@ from levelfield import reference
 from levelfield.reference import layers_onnx
 from levelfield.reference.answers import run_numpy
 from levelfield.reference.case import Case
-from levelfield.reference.export import Exported, export_generation, export_inference
+from levelfield.reference.export import (
+    Exported,
+    export_encoding,
+    export_generation,
+    export_inference,
+)
 from levelfield.reference.layers_numpy import NumpyLayers
 from levelfield.reference.layers_onnx import OnnxLayers
 from levelfield.reference.spec import ArraySpec, dimension
@@ -131,21 +136,33 @@ def test_attention_without_keys_is_exported_as_the_truth_has_it(causal: bool) ->
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_decoding_by_the_file_gives_the_tokens_of_the_case() -> None:
-    case, answers = reference.settled_case("gpt2", "tiny", 1, batch=2, optimizers=["sgd"])
+@pytest.mark.parametrize("name", ["gpt2", "transformer"])
+def test_decoding_by_the_file_gives_the_tokens_of_the_case(name: str) -> None:
+    case, answers = reference.settled_case(name, "tiny", 1, batch=2, phases=["generation"])
+    generation = case.model.generation
+    assert generation is not None
     proto = onnx.load_from_string(
         export_generation(case.model, case.sizes, case.parameters).checked()
     )
     evaluator, width = ReferenceEvaluator(proto), case.sizes["width"]
     names = [value.name for value in proto.graph.output]
     empty = np.zeros((2, 0, width), np.float32)
-    cache = {value.name: empty for value in proto.graph.input if value.name != "tokens"}
-    tokens, chosen = case.inputs[0]["prompt"], []
+    pasts = [value.name for value in proto.graph.input if value.name.startswith("past")]
+    cache = {past: empty for past in pasts}
+    prompt, memory, chosen = case.inputs[0][generation.prompt], {}, []
+    tokens = prompt
+    if generation.encode is not None:
+        encoder = onnx.load_from_string(
+            export_encoding(case.model, case.sizes, case.parameters).checked()
+        )
+        memory = evaluated(encoder, {generation.prompt: prompt})
+        tokens = np.full((2, 1), generation.start, np.int32)
     for _ in range(case.sizes["new_tokens"]):
-        run = dict(zip(names, evaluator.run(names, {**cache, "tokens": tokens}), strict=True))
+        fed = {**memory, **cache, "tokens": tokens}
+        run = dict(zip(names, evaluator.run(names, fed), strict=True))
         tokens = run.pop("token")[:, None]
         chosen.append(tokens)
         cache = {name.replace("present", "past"): value for name, value in run.items()}
     np.testing.assert_array_equal(np.concatenate(chosen, 1), answers.tokens[0])
-    last = case.sizes["prompt"] + case.sizes["new_tokens"] - 1
+    last = generation.first_length(prompt.shape[1]) + case.sizes["new_tokens"] - 1
     assert cache["past_1_key"].shape == (2, last, width)

@@ -338,6 +338,70 @@ def gpt2(sizes: Sizes) -> Counts:
     }
 
 
+def encoder(sizes: Sizes) -> Counts:
+    """Vaswani et al. 2017: the head reads the first position.
+
+    Positions beyond a sequence's length are not needed, nor are those of the last layer that
+    nothing reads. torch computes all.
+    """
+    time, width, layers = sizes["time"], sizes["width"], sizes["layers"]
+    needed = 0
+    for length in lengths(max(time // 2, 1), time):
+        needed += (layers - 1) * layer(length, length, length**2, width)
+        needed += layer(length, 1, length, width)
+    torch = BATCH * layers * layer(time, time, time**2, width)
+    total = Count(needed, torch).plus(dense([width, sizes["classes"]], BATCH))
+    return {"inference": total, "training": trained(total)}
+
+
+def source_layers(sizes: Sizes) -> Count:
+    """The layers of the encoder, and the keys and values of each layer of the decoder.
+
+    Positions beyond a source's length are not needed. torch computes all.
+    """
+    source, width, layers = sizes["source_time"], sizes["width"], sizes["layers"]
+    remembered = 2 * width**2
+    needed = sum(
+        layers * (layer(length, length, length**2, width) + length * remembered)
+        for length in lengths(max(source // 2, 1), source)
+    )
+    whole = layer(source, source, source**2, width) + source * remembered
+    return Count(needed, BATCH * layers * whole)
+
+
+def target_layers(sizes: Sizes, read: int, pairs: Count) -> Count:
+    """The layers of the decoder over ``read`` targets; ``pairs`` of targets that see each other.
+
+    Every target also sees the source, with a query and an output of this attention.
+    """
+    source, width, layers = sizes["source_time"], sizes["width"], sizes["layers"]
+    real = sum(lengths(max(source // 2, 1), source))
+
+    def count(own: int, sources: int) -> int:
+        cross = BATCH * read * 2 * width**2 + 2 * read * sources * width
+        return layers * (BATCH * layer(read, read, own, width) + cross)
+
+    return Count(count(pairs.needed, real), count(pairs.torch, BATCH * source))
+
+
+def transformer(sizes: Sizes) -> Counts:
+    """Vaswani et al. 2017: encoder, decoder and tied head at every target.
+
+    A target sees itself and those before it; torch computes whole squares. Decoding begins with
+    one token, and torch's queries read the whole cache.
+    """
+    time, width, vocabulary = sizes["time"], sizes["width"], sizes["vocabulary"]
+    source, count = source_layers(sizes), sizes["new_tokens"]
+    targets = target_layers(sizes, time, Count(time * (time + 1) // 2, time**2))
+    total = source.plus(targets, dense([width, vocabulary], BATCH * time))
+    further = target_layers(sizes, count, Count(count * (count + 1) // 2, count**2))
+    return {
+        "inference": total,
+        "training": trained(total),
+        "generation": source.plus(further, dense([width, vocabulary], BATCH * count)),
+    }
+
+
 CLOSED_FORMS: Mapping[str, Callable[[Sizes], Counts]] = {
     "mlp": mlp,
     "lenet5": lenet,
@@ -358,6 +422,8 @@ CLOSED_FORMS: Mapping[str, Callable[[Sizes], Counts]] = {
     "dcgan": dcgan,
     "bert": bert,
     "gpt2": gpt2,
+    "encoder": encoder,
+    "transformer": transformer,
 }
 
 
@@ -422,6 +488,7 @@ def test_no_more_is_needed_than_torch_computes(name: str, preset: str) -> None:
     [
         *("mlp", "lenet5", "resnet18", "resnet50", "resnet101", "resnet152"),
         *("alexnet", "vgg11", "vgg16", "googlenet", "vae", "neumf", "twotower", "gpt2"),
+        *("encoder", "transformer"),
     ],
 )
 def test_the_reference_leaves_nothing_out(name: str, preset: str) -> None:
@@ -450,18 +517,20 @@ def test_with_padding_operations_are_the_published_ones(name: str, published: fl
 
 @pytest.mark.parametrize("batch", [1, 2, BATCH, 8])
 @pytest.mark.parametrize("preset", CHEAP)
-@pytest.mark.parametrize("name", ["rnn", "lstm", "gru", "bert"])
+@pytest.mark.parametrize("name", ["rnn", "lstm", "gru", "bert", "encoder", "transformer"])
 def test_every_draw_has_the_lengths_that_operations_count(
     name: str, preset: str, batch: int
 ) -> None:
     case = reference.draw_case(name, preset, batch=batch, seed=3)
     (stated,) = (spec for spec in case.summary.inputs if spec.lengths is not None)
     assert stated.lengths is not None
-    drawn = [arrays[stated.name].reshape(batch, -1).sum(1).tolist() for arrays in case.inputs]
+    arrays = [inputs[stated.name] for inputs in case.inputs]
+    drawn = [(a if a.ndim == 1 else (a != 0).sum(1)).tolist() for a in arrays]
     assert [sorted(lengths, reverse=True) for lengths in drawn] == [list(stated.lengths)] * len(
         drawn
     )
-    assert {lengths[0] for lengths in drawn} == {case.sizes["time"]}
+    longest = case.sizes["source_time" if stated.name == "source" else "time"]
+    assert {lengths[0] for lengths in drawn} == {longest}
 
 
 def test_a_draw_with_other_lengths_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

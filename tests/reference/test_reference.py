@@ -26,7 +26,7 @@ from levelfield.reference.layers_jax import JaxLayers
 from levelfield.reference.layers_numpy import NumpyLayers
 from levelfield.reference.optimizers import EPSILON_HAT, OPTIMIZERS, initial_state, update
 from levelfield.reference.settled import LOOSEST, NOISE, _turned
-from levelfield.reference.spec import Sizes
+from levelfield.reference.spec import Sizes, sinusoid_table
 from tests.support.long import NETS, long_unless
 
 MODELS = tuple(reference.definitions())
@@ -146,6 +146,20 @@ def gpt2_count(sizes: Sizes) -> int:
     return tables + sizes["layers"] * layer_count(width) + 2 * width
 
 
+def encoder_count(sizes: Sizes) -> int:
+    width = sizes["width"]
+    head = (width + 1) * sizes["classes"]
+    return sizes["vocabulary"] * width + sizes["layers"] * layer_count(width) + head
+
+
+def transformer_count(sizes: Sizes) -> int:
+    """One table; a layer of the decoder has a second attention with a norm."""
+    width = sizes["width"]
+    cross = 4 * (width + 1) * width + 2 * width
+    layers = sizes["layers"] * (2 * layer_count(width) + cross)
+    return sizes["vocabulary"] * width + layers
+
+
 CLOSED_FORMS = {
     "mlp": mlp_count,
     "lenet5": lenet_count,
@@ -166,6 +180,8 @@ CLOSED_FORMS = {
     "dcgan": dcgan_count,
     "bert": bert_count,
     "gpt2": gpt2_count,
+    "encoder": encoder_count,
+    "transformer": transformer_count,
 }
 
 
@@ -204,7 +220,7 @@ def test_derived_sizes_are_those_of_the_traced_arrays(
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("name", ["bert", "gpt2"])
+@pytest.mark.parametrize("name", ["bert", "gpt2", "encoder", "transformer"])
 def test_the_heads_of_attention_fill_the_width(name: str, preset: str) -> None:
     sizes = reference.get(name).sizes(preset)
     assert sizes["heads"] * sizes["head_width"] == sizes["width"]
@@ -228,6 +244,7 @@ def test_the_heads_of_attention_fill_the_width(name: str, preset: str) -> None:
         ("neumf", "paper", 392_601),
         ("dcgan", "paper", 3_576_704 + 2_765_568),
         ("gpt2", "paper", 124_439_808),
+        ("transformer", "paper", 63_082_496),
     ],
 )
 def test_parameter_counts_are_the_published_ones(name: str, preset: str, published: int) -> None:
@@ -294,25 +311,30 @@ def _wide(value: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
     return value if value.dtype.kind == "i" else value.astype(np.float64)
 
 
-def test_a_cache_changes_no_token() -> None:
+@pytest.mark.parametrize("name", ["gpt2", "transformer"])
+def test_a_cache_changes_no_token(name: str) -> None:
     """Decoding with a cache against computing every position again, NumPy's growing cache and
     JAX's of fixed shape."""
-    case = reference.draw_case("gpt2", "tiny", seed=5, batch=3)
+    case = reference.draw_case(name, "tiny", seed=5, batch=3)
     generation, sizes = case.model.generation, case.sizes
     assert generation is not None
     layers = NumpyLayers({n: v.astype(np.float64) for n, v in case.parameters.items()})
     cached = run_numpy(case).tokens
     begin, further = programs.generation(case.model, sizes)
     for inputs, tokens in zip(case.inputs, cached, strict=True):
-        whole = inputs["prompt"]
+        prompt = inputs[generation.prompt]
+        memory = generation.encode(layers, sizes, prompt) if generation.encode else None
+        whole, _ = generation.first(layers, sizes, prompt)
+        length = whole.shape[1]
+        assert length == generation.first_length(prompt.shape[1])
         for _ in range(generation.count(sizes)):
-            best = generation.logits(layers, sizes, whole)[:, -1].argmax(-1)
+            best = generation.logits(layers, sizes, memory, whole)[:, -1].argmax(-1)
             whole = np.concatenate((whole, best[:, None].astype(np.int32)), 1)
-        np.testing.assert_array_equal(tokens, whole[:, sizes["prompt"] :])
+        np.testing.assert_array_equal(tokens, whole[:, length:])
         with jax.enable_x64(True):
-            token, cache = begin(layers.parameters, jax.numpy.asarray(inputs["prompt"]))
+            token, cache = begin(layers.parameters, jax.numpy.asarray(prompt))
             chosen = [np.asarray(token)]
-            for position in range(sizes["prompt"], sizes["prompt"] + len(tokens[0]) - 1):
+            for position in range(length, length + len(tokens[0]) - 1):
                 token, cache = further(layers.parameters, token, position, cache)
                 chosen.append(np.asarray(token))
         np.testing.assert_array_equal(tokens, np.stack(chosen, 1))
@@ -351,6 +373,54 @@ def test_padding_and_masks_change_nothing() -> None:
         inputs["tokens"] = np.where(beyond, 7, (inputs["tokens"] + 1) % 20)
         other = run_numpy(replace(case, inputs=(inputs,))).outputs[0][output]
         assert relative_error(other, before) > 1e-3
+
+
+@pytest.mark.parametrize(("name", "tokens"), [("encoder", "tokens"), ("transformer", "source")])
+def test_rows_of_the_embedding_for_padding_are_not_seen(name: str, tokens: str) -> None:
+    """Token 0 is padding and hidden; every other token is seen."""
+    case = reference.draw_case(name, "tiny", seed=1, batch=6, sets=1)
+    assert (case.inputs[0][tokens] == 0).any()
+    before = run_numpy(case).outputs[0]["logits"]
+
+    def changed(row: int) -> Any:
+        table = case.parameters["embed/embedding"].copy()
+        table[row] = 3.0
+        parameters = {**case.parameters, "embed/embedding": table}
+        logits = run_numpy(replace(case, parameters=parameters)).outputs[0]["logits"]
+        return np.delete(logits, row, axis=-1) if name == "transformer" else logits
+
+    kept = np.delete(before, 0, axis=-1) if name == "transformer" else before  # a tied head
+    np.testing.assert_allclose(changed(0), kept, rtol=1e-12)
+    other = int(case.inputs[0][tokens][0, 1])
+    kept = np.delete(before, other, axis=-1) if name == "transformer" else before
+    assert relative_error(changed(other), kept) > 1e-3
+
+
+def test_a_target_sees_no_later_target_and_all_of_the_source() -> None:
+    case = reference.draw_case("transformer", "tiny", seed=1, batch=2, sets=1)
+    inputs = dict(case.inputs[0])
+    before = run_numpy(case).outputs[0]["logits"]
+    later = {**inputs, "target": inputs["target"].copy()}
+    later["target"][:, 4] = (later["target"][:, 4] + 1) % 20 + 1
+    after = run_numpy(replace(case, inputs=(later,))).outputs[0]["logits"]
+    np.testing.assert_allclose(after[:, :4], before[:, :4], rtol=1e-12)
+    for place in range(4, before.shape[1]):
+        assert relative_error(after[:, place], before[:, place]) > 1e-4
+    source = {**inputs, "source": inputs["source"].copy()}
+    source["source"][0, -1] = 1 + source["source"][0, -1] % 20
+    after = run_numpy(replace(case, inputs=(source,))).outputs[0]["logits"]
+    for place in range(before.shape[1]):
+        assert relative_error(after[0, place], before[0, place]) > 1e-4
+
+
+def test_sinusoids_are_those_of_the_paper() -> None:
+    """Vaswani et al. 2017, section 3.5: PE(pos, 2i) and PE(pos, 2i + 1)."""
+    table = sinusoid_table(50, 6)
+    for place, position in ((0, 0), (7, 7), (49, 49)):
+        for pair in range(3):
+            angle = position / 10_000 ** (2 * pair / 6)
+            assert table[place, 2 * pair] == pytest.approx(np.sin(angle), abs=1e-14)
+            assert table[place, 2 * pair + 1] == pytest.approx(np.cos(angle), abs=1e-14)
 
 
 def test_a_query_without_keys_gets_the_mean_of_all_values() -> None:
