@@ -198,6 +198,7 @@ def draw_lesson(model: str, preset: str, *, batch: int, seed: int, epochs: int) 
         return fitted
     order = stream.permutation(len(digits.target))
     examples = {**fitted, "label": digits.target.astype(np.int32)}
+    examples = {name: examples[name] for name in case.inputs[0]}  # padding says a length, too
     test, train = (
         {name: values[part] for name, values in examples.items()}
         for part in (order[:TEST_EXAMPLES], order[TEST_EXAMPLES:])

@@ -250,6 +250,14 @@ def test_a_sequence_model_has_a_lesson() -> None:
     drawn_lesson = draw_lesson("lstm", "small", batch=64, seed=0, epochs=1)
     assert isinstance(drawn_lesson, Lesson)
     assert set(drawn_lesson.case.inputs[0]) == {"tokens", "length", "label"}
+    encoded = draw_lesson("encoder", "small", batch=64, seed=0, epochs=1)
+    assert isinstance(encoded, Lesson)
+    assert set(encoded.case.inputs[0]) == {"tokens", "label"}
+    ours, theirs = (lesson.case.inputs[0]["tokens"] for lesson in (encoded, drawn_lesson))
+    np.testing.assert_array_equal(ours, theirs)
+    assert draw_lesson("transformer", "small", batch=64, seed=0, epochs=1) == (
+        "there is no data set for lessons of transformer"
+    )
     assert draw_lesson("lstm", "tiny", batch=8, seed=0, epochs=1) == (
         "6 tokens of 20 kinds cannot hold 8 rows of 8 pixels"
     )
