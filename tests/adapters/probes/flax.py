@@ -65,4 +65,16 @@ gradients = nnx.grad(loss)(Pair())
 answers["unreached-parameter"] = "zeros" if float(gradients["lonely"][0]) == 0 else "none"
 rows = gradients["table"]["embedding"].get_value()
 answers["embedding-gradient"] = "whole" if rows.shape == (3, 1) else "rows"
+query, keys = jnp.ones((1, 1, 1, 1)), jnp.zeros((1, 2, 1, 1))
+values = jnp.array([1.0, 3.0]).reshape(1, 2, 1, 1)
+
+
+def attended(first):
+    """The values attended to, where only the first key may count."""
+    mask = jnp.array([first, False])[None, None, None]
+    return float(nnx.dot_product_attention(query, keys, values, mask=mask).sum())
+
+
+answers["attention-without-keys"] = {0.0: "zeros", 2.0: "the mean of all values"}[attended(False)]
+answers["attention-mask"] = "a key that counts" if attended(True) == 1 else "a key that is hidden"
 print(json.dumps({"flax": answers}))

@@ -54,4 +54,16 @@ shares = jax.grad(pooled)(jnp.ones((2, 2)))
 answers["max-pooling-ties"] = "one of them" if float(shares.sum()) == 1 else "each of them, whole"
 tiny = jax.jit(lambda x: x * 0.01)(jnp.full(64, 1e-38))
 answers["denormals"] = "kept" if float(tiny.sum()) > 0 else "flushed"
+query, keys = jnp.ones((1, 1, 1, 1)), jnp.zeros((1, 2, 1, 1))
+values = jnp.array([1.0, 3.0]).reshape(1, 2, 1, 1)
+
+
+def attended(first):
+    """The values attended to, where only the first key may count."""
+    mask = jnp.array([first, False])[None, None, None]
+    return float(jax.nn.dot_product_attention(query, keys, values, mask=mask).sum())
+
+
+answers["attention-without-keys"] = {0.0: "zeros", 2.0: "the mean of all values"}[attended(False)]
+answers["attention-mask"] = "a key that counts" if attended(True) == 1 else "a key that is hidden"
 print(json.dumps({"jax": answers}))

@@ -71,6 +71,18 @@ image.build((None, 4, 4, 5))
 answers["dense-kernel"] = "(in, out)" if tuple(dense.kernel.shape) == (2, 3) else "(out, in)"
 shape = tuple(image.kernel.shape)
 answers["convolution-kernel"] = "(h, w, in, out)" if shape == (2, 3, 5, 7) else str(shape)
+attention = layers.MultiHeadAttention(1, 1, use_bias=False, kernel_initializer="ones")
+query, values = np.zeros((1, 1, 1), "float32"), np.array([[[1.0], [3.0]]], "float32")
+
+
+def attended(first):
+    """The values attended to, where only the first key may count."""
+    mask = np.array([[[first, False]]])
+    return float(ops.convert_to_numpy(attention(query, values, attention_mask=mask)).sum())
+
+
+answers["attention-without-keys"] = {0.0: "zeros", 2.0: "the mean of all values"}[attended(False)]
+answers["attention-mask"] = "a key that counts" if attended(True) == 1 else "a key that is hidden"
 
 backend = keras.backend.backend()
 model = keras.Sequential([keras.Input((2,), dtype="int32"), layers.Embedding(3, 1)])

@@ -84,4 +84,21 @@ answers["max-pooling-ties"] = (
 )
 tiny = torch.full((64,), 1e-38) * 0.01
 answers["denormals"] = "kept" if tiny.sum().item() > 0 else "flushed"
+hidden = torch.zeros(1, 1, 1, 2, dtype=torch.bool)
+query, keys, values = (
+    torch.ones(1, 1, 1, 1),
+    torch.zeros(1, 1, 2, 1),
+    torch.tensor([[[[1.0], [3.0]]]]),
+)
+out = F.scaled_dot_product_attention(query, keys, values, attn_mask=hidden).item()
+answers["attention-without-keys"] = {0.0: "zeros", 2.0: "the mean of all values"}[out]
+first = torch.tensor([[True, False]])
+by_mask = F.scaled_dot_product_attention(query, keys, values, attn_mask=first).item()
+layer = nn.MultiheadAttention(1, 1, batch_first=True)
+_, weights = layer(query[0], keys[0], values[0], key_padding_mask=first)
+sides = {1.0: "a key that counts", 0.0: "a key that is hidden"}
+answers["attention-mask"] = (
+    f"{sides[float(by_mask == 1)]} (F.scaled_dot_product_attention),"
+    f" {sides[weights[0, 0, 0].item()]} (nn.MultiheadAttention)"
+)
 print(json.dumps({"torch": answers}))
