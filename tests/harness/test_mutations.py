@@ -30,6 +30,7 @@ from tests.support.engine import quiet
 
 PUBLISHED = Path(__file__).parents[2] / "results" / "selftest" / proof.MUTATIONS
 EVERY = read_mistakes()
+ZOO = read_mistakes(Path(__file__).with_name("zoo_mistakes.toml"))
 # One of each group that `make test` has the time for; all run in `make test-long`.
 FEW = ("leaky-relu", "late-loss", "nesterov", "epsilon-1e-7", "other-order")
 
@@ -47,7 +48,7 @@ def test_the_suite_is_as_large_as_promised() -> None:
 
 @pytest.mark.parametrize("framework", MODES)
 def test_every_replacement_fits_the_adapter_of_today(framework: str, tmp_path: Path) -> None:
-    for mistake in EVERY:
+    for mistake in (*EVERY, *ZOO):
         copy = mutated(framework, mistake.name, mistake.edits[framework], tmp_path)
         for edit in mistake.edits[framework]:
             original = frameworks()[framework].folder / edit.file
@@ -218,6 +219,13 @@ def test_some_mistakes_in_real_adapters_are_caught(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_every_mistake_in_real_adapters_is_caught(tmp_path: Path) -> None:
     assert missed(run_of(tmp_path, EVERY)) == []
+
+
+@pytest.mark.real
+@pytest.mark.long
+def test_every_mistake_in_the_zoo_is_caught(tmp_path: Path) -> None:
+    assert len(ZOO) == len({mistake.name for mistake in (*EVERY, *ZOO)}) - len(EVERY)
+    assert missed(run_of(tmp_path, ZOO)) == []
 
 
 def test_the_command_runs_the_mutations_alone(
