@@ -223,8 +223,10 @@ def _sentences(comparisons: Sequence[Comparison]) -> Iterator[str]:
         yield "No arm is called faster: no arm but a twin was timed to its end."
     elif judged:
         yield "No arm is called faster: every comparison is void, for the reason in its section."
-    elif comparisons:
+    elif any(comparison.rows["step_seconds"].notna().any() for comparison in comparisons):
         yield "No arm is called faster: a smoke run takes no verdicts."
+    elif comparisons:
+        yield "No arm is called faster: no arm was measured."
     yield _certainty(comparisons, judged, sound)
 
 

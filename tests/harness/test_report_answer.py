@@ -94,7 +94,11 @@ def test_a_void_comparison_ranks_nothing(tmp_path: Path) -> None:
     [
         ({}, "smoke", "a smoke run takes no verdicts"),
         ({0: "failed", 2: "failed"}, "quick", "no arm but a twin was timed to its end"),
-        ({0: "failed", 1: "failed", 2: "failed"}, "quick", "How sure: 0 of 2 cells"),
+        (
+            {0: "failed", 1: "failed", 2: "failed"},
+            "quick",
+            "faster: no arm was measured. How sure: 0",
+        ),
     ],
 )
 def test_without_a_leader_the_reason_is_said(
@@ -105,6 +109,13 @@ def test_without_a_leader_the_reason_is_said(
     answer, _ = answered(write_run(tmp_path, arms=arms, statuses=statuses, level=level, **options))
     assert words in " ".join(answer.sentences)
     assert "Fastest" not in answer.sentences[0]
+
+
+def test_a_run_that_was_cut_off_before_its_first_block_is_no_smoke_run(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, arms=ARMS, models=("mlp",), statuses={}, blocks=3, rounds=2)
+    (folder / "records.jsonl").write_text("")
+    answer, _ = answered(folder)
+    assert answer.sentences[0] == "No arm is called faster: no arm was measured."
 
 
 def test_many_arms_are_the_rows_of_the_table(tmp_path: Path) -> None:
