@@ -2,7 +2,7 @@
 
 Follows https://flax.readthedocs.io/en/latest/api_reference/flax.nnx/nn/attention.html (the encoder
 has ``nnx.MultiHeadAttention``) and https://github.com/google/flax/tree/main/examples/gemma, whose
-attention fills a cache, with ``jax.nn.dot_product_attention`` (read 2026-11).
+attention fills a cache, with ``jax.nn.dot_product_attention`` (2026-11).
 """
 
 import jax

@@ -1,6 +1,6 @@
 """Two towers as ``nnx.Module``s; the softmax is over the items of the batch.
 
-Follows https://flax.readthedocs.io/en/latest/nnx_basics.html (read 2026-11).
+Follows https://flax.readthedocs.io/en/latest/nnx_basics.html (2026-11).
 """
 
 from itertools import pairwise

@@ -2,7 +2,7 @@
 
 Follows https://docs.jax.dev/en/latest/_autosummary/jax.nn.dot_product_attention.html and
 https://docs.jax.dev/en/latest/_autosummary/jax.lax.dynamic_update_slice_in_dim.html for the cache
-(read 2026-11). The shape of the cache is static: keys and values of all positions. The mask hides
+(2026-11). The shape of the cache is static: keys and values of all positions. The mask hides
 later positions.
 """
 

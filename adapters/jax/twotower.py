@@ -1,7 +1,7 @@
 """Two towers over a pytree of parameters; the softmax is over the items of the batch.
 
 Follows https://docs.jax.dev/en/latest/101/pytrees.html, and
-https://docs.jax.dev/en/latest/_autosummary/jax.numpy.linalg.norm.html (read 2026-11).
+https://docs.jax.dev/en/latest/_autosummary/jax.numpy.linalg.norm.html (2026-11).
 """
 
 import jax

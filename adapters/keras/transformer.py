@@ -4,7 +4,7 @@ Follows https://keras.io/examples/nlp/neural_machine_translation_with_transforme
 https://keras.io/keras_hub/api/modeling_layers/sine_position_encoding/,
 https://keras.io/keras_hub/api/modeling_layers/transformer_decoder/ (whose caches hold keys and
 values of targets and of the source) and https://keras.io/keras_hub/api/samplers/ (a
-``keras.ops.while_loop``); read 2026-11.
+``keras.ops.while_loop``) (2026-11).
 """
 
 import keras

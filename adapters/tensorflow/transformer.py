@@ -1,7 +1,7 @@
 """The Transformer as a tf.Module, after "Neural machine translation with a Transformer".
 
 https://www.tensorflow.org/text/tutorials/transformer (its encoder, decoder and Translator, whose
-loop appends tokens to a tf.TensorArray; read 2026-11). Other than there, sines and cosines of one
+loop appends tokens to a tf.TensorArray; 2026-11). Other than there, sines and cosines of one
 frequency are neighbours, as in the paper. The cache has a fixed shape, time first, so that one
 graph, compiled by XLA or not, serves every position.
 """

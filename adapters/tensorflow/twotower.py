@@ -1,7 +1,7 @@
 """Two towers as a tf.Module; the softmax is over the items of the batch.
 
 After the retrieval task of TensorFlow Recommenders, whose scores are the product of both
-embeddings, in TensorFlow's core (read 2026-11):
+embeddings, in TensorFlow's core (2026-11):
 https://www.tensorflow.org/recommenders/examples/basic_retrieval
 https://www.tensorflow.org/api_docs/python/tf/math/l2_normalize
 """

@@ -3,7 +3,7 @@
 After "Accelerating PyTorch Transformers by replacing nn.Transformer with Nested Tensors and
 torch.compile()" (its MultiHeadAttention, with one projection where the inputs are one), "Language
 Modeling with nn.Transformer and torchtext" (its PositionalEncoding), and "Accelerating Generative
-AI with PyTorch II: GPT, Fast" (its cache), read 2026-11. nn.Transformer itself has no cache, and
+AI with PyTorch II: GPT, Fast" (its cache) (2026-11). nn.Transformer itself has no cache, and
 one norm more than the paper after the last layer of encoder and decoder:
 https://docs.pytorch.org/tutorials/intermediate/transformer_building_blocks.html
 https://docs.pytorch.org/tutorials/beginner/transformer_tutorial.html

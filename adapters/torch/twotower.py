@@ -1,6 +1,6 @@
 """Two towers on nn.Linear and F.normalize; the softmax is over the items of the batch.
 
-Read 2026-11:
+Pages of 2026-11:
 https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.normalize.html
 https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.cross_entropy.html
 """

@@ -4,7 +4,7 @@ Source: A. Krizhevsky, "One weird trick for parallelizing convolutional neural n
 arXiv:1404.5997, with the filters (64, 192, 384, 256, 256) of footnote 1. It has neither local
 response normalisation nor groups. Max pooling has overlapping windows, 3x3 with stride 2. Adaptive
 mean pooling before the dense layers is that of torchvision, which takes images of any size:
-https://docs.pytorch.org/vision/stable/models/alexnet.html (read in November 2026). At 224 pixels it
+https://docs.pytorch.org/vision/stable/models/alexnet.html (November 2026). At 224 pixels it
 changes nothing. Dropout is left out, because no two frameworks draw the same units.
 The tiny preset is not square, and the windows of its adaptive pooling overlap.
 """

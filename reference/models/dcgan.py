@@ -2,8 +2,8 @@
 
 Sources: A. Radford, L. Metz, S. Chintala, "Unsupervised representation learning with deep
 convolutional generative adversarial networks", ICLR 2016, section 3; objectives of I. Goodfellow et
-al. 2014. Widths (512 to 64) and windows (4x4) are those of PyTorch's tutorial, read in November
-2026: https://docs.pytorch.org/tutorials/beginner/dcgan_faces_tutorial.html. Figure 1 of the paper
+al. 2014. Widths (512 to 64) and windows (4x4) are those of PyTorch's tutorial (November
+2026): https://docs.pytorch.org/tutorials/beginner/dcgan_faces_tutorial.html. Figure 1 of the paper
 has twice these widths, 1024 to 128.
 
 A training step is algorithm 1 of Goodfellow et al. with k = 1. First the discriminator learns from

@@ -1,7 +1,7 @@
 """GoogLeNet with batch norm, without auxiliary heads: inception modules of four branches.
 
 Source: C. Szegedy et al., "Going deeper with convolutions", CVPR 2015, table 1, in the form of
-torchvision (https://docs.pytorch.org/vision/stable/models/googlenet.html, read in November 2026):
+torchvision (https://docs.pytorch.org/vision/stable/models/googlenet.html, November 2026):
 every convolution has a batch norm and no bias, the third branch has windows of 3x3 and not 5x5, and
 the last max pooling between modules has windows of 2x2. The published number of parameters is that
 of this form. Max pooling with stride 2 rounds up: its last window may extend beyond the image.

@@ -3,7 +3,7 @@
 Source: K. Simonyan, A. Zisserman, "Very deep convolutional networks for large-scale image
 recognition", ICLR 2015, table 1, columns A (11 layers) and D (16 layers). Adaptive mean pooling
 before the dense layers is that of torchvision, which takes images of any size:
-https://docs.pytorch.org/vision/stable/models/vgg.html (read in November 2026). At 224 pixels it
+https://docs.pytorch.org/vision/stable/models/vgg.html (November 2026). At 224 pixels it
 changes nothing. Dropout is left out, because no two frameworks draw the same units.
 The tiny presets are not square, and the windows of their adaptive pooling overlap.
 """
