@@ -10,8 +10,20 @@ import logging
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 from levelfield.harness.errors import BadInput
+
+
+def _refuse_pipes() -> None:
+    """Raise BadInput where Matplotlib would read a pipe or a device, which may never end."""
+    named = Path(os.environ.get("MATPLOTLIBRC", ""))
+    for file in (Path("matplotlibrc"), named, named / "matplotlibrc"):
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise BadInput(
+                f"Matplotlib would read its settings from {file}, which is no regular file; remove"
+                " or rename it, or unset MATPLOTLIBRC"
+            )
 
 
 def _load() -> None:
@@ -19,6 +31,7 @@ def _load() -> None:
         return
     # Its warnings of settings have several lines, and none names the next step.
     logging.getLogger("matplotlib").addHandler(logging.NullHandler())
+    _refuse_pipes()
     chosen = os.environ.pop("MPLBACKEND", None)
     try:
         import matplotlib

@@ -713,6 +713,26 @@ def test_settings_that_matplotlib_cannot_read_cost_one_line(
     assert "mend or rename the file matplotlibrc of this folder" in message
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_settings_of_matplotlib_that_never_end_are_refused(
+    terminal: Terminal, finished: Finished, tmp_path: Path, named: bool
+) -> None:
+    settings = tmp_path / "settings"
+    settings.mkdir()
+    os.mkfifo(settings / "matplotlibrc")
+    done = subprocess.run(
+        [*COMMAND, "plot", "ratio", finished.folder.absolute(), "--output", "charts"],
+        cwd=tmp_path if named else settings,
+        env={**terminal.environment, **({"MATPLOTLIBRC": str(settings)} if named else {})},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    message = assert_one_line(Done(done.returncode, done.stdout, done.stderr), 2)
+    assert "matplotlibrc, which is no regular file" in message
+
+
 def test_ctrl_c_before_anything_is_imported_prints_nothing(terminal: Terminal) -> None:
     interrupted = (
         "import builtins, os, signal\n"
