@@ -260,7 +260,7 @@ WELL, SLOW_ARM = "misbehaving:well", "misbehaving:slow-device"
         (("mlp", WELL, WELL), "an arm cannot be slower than itself"),
         (("mlp", WELL, SLOW_ARM), "2 comparisons match: k001 (mlp/tiny inference"),
         (("mlp", WELL, SLOW_ARM, "--batch", "7"), "no comparison of mlp matches --batch 7"),
-        (("mlp", WELL, SLOW_ARM, "--phase", ""), "no comparison of mlp matches --phase ''"),
+        (("mlp", WELL, SLOW_ARM, "--phase", ""), "the argument after --phase is empty"),
         (("mlp", WELL, SLOW_ARM, "--steps", "0"), "--steps"),
         (
             ("mlp", WELL, "misbehaving:weight-decay", "--phase", "training"),
