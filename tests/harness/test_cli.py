@@ -148,7 +148,7 @@ MISTAKES = {
     "env list --python torch": "--python takes NAME=PATH",
     "export mlp --onnx=": "the argument after --onnx is empty",
     "export mlp --onnx .": "--onnx names no file",
-    "env build --suite=": "unknown suite ''",
+    "env build --suite=": "the argument after --suite is empty",
     f"report {300 * 'a'}": "is not a run folder of levelfield: its run.json: File name too long",
     f"compare {300 * 'a'} file": "a run folder of levelfield: its run.json: File name too long",
     "list models --models-from loop": "loop",
