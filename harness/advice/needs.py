@@ -72,11 +72,9 @@ _KINDS = {str: "a text", int: "a whole number", float: "a number", bool: "true o
 
 
 def tasks() -> tuple[str, ...]:
-    """Return the families of models, then the models."""
-    return (
-        *dict.fromkeys(definition.family for definition in definitions().values()),
-        *definitions(),
-    )
+    """Return the families of models, then the models; a name of both is that of the family."""
+    families = (definition.family for definition in definitions().values())
+    return (*dict.fromkeys([*families, *definitions()]),)
 
 
 def formats() -> tuple[str, ...]:
