@@ -431,6 +431,18 @@ def sinusoid_table(count: int, width: int) -> Array:
     return np.stack((np.sin(angles), np.cos(angles)), -1).reshape(count, -1)[:, :width]
 
 
+def labelled_images(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:
+    """The inputs of image nets: image (batch, height, width, channel) and label (batch,)."""
+    rows = dimension("batch", batch)
+    image = (
+        rows,
+        dimension("height", sizes["height"]),
+        dimension("width", sizes["width"]),
+        dimension("channel", sizes["channels"]),
+    )
+    return ArraySpec("image", image), ArraySpec("label", (rows,), classes=sizes["classes"])
+
+
 def draw_rows(count: int, shape: tuple[int, ...], stream: Any, *, first: int = 0) -> Array:
     """Draw row numbers of a table, int32 of ``shape``, from ``first`` to ``count`` - 1.
 

@@ -13,19 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from levelfield.reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, dimension
-
-
-def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:
-    """image (batch, height, width, channel) and label (batch,)."""
-    rows = dimension("batch", batch)
-    image = (
-        rows,
-        dimension("height", sizes["height"]),
-        dimension("width", sizes["width"]),
-        dimension("channel", sizes["channels"]),
-    )
-    return ArraySpec("image", image), ArraySpec("label", (rows,), classes=sizes["classes"])
+from levelfield.reference.spec import Array, Layers, Model, Objective, Sizes, labelled_images
 
 
 def forward(nn: Layers, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -79,7 +67,7 @@ MODELS = (
             "small": _sizes((128, 128, 1), (8, 24, 48, 32, 32), 2, (64, 64), 10),
             "paper": _sizes((224, 224, 3), (64, 192, 384, 256, 256), 6, (4096, 4096), 1000),
         },
-        inputs=inputs,
+        inputs=labelled_images,
         forward=forward,
         objectives=(Objective("softmax_cross_entropy", ("logits",), ("label",)),),
         derive=derive,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from levelfield.reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, dimension
+from levelfield.reference.spec import Array, Layers, Model, Objective, Sizes, labelled_images
 
 # Filters of a module: branch 1; branch 2, first and second; branch 3, first and second; branch 4.
 Module = tuple[int, int, int, int, int, int]
@@ -34,18 +34,6 @@ PAPER: tuple[tuple[Module, ...], ...] = (
 # it by rounding. Few filters and many pixels leave draws without such a channel.
 TINY_STEM = (6, 6, 8)
 TINY_STAGES: tuple[tuple[Module, ...], ...] = (((4, 4, 6, 4, 4, 4),), ((6, 4, 6, 4, 4, 4),))
-
-
-def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:
-    """image (batch, height, width, channel) and label (batch,)."""
-    rows = dimension("batch", batch)
-    image = (
-        rows,
-        dimension("height", sizes["height"]),
-        dimension("width", sizes["width"]),
-        dimension("channel", sizes["channels"]),
-    )
-    return ArraySpec("image", image), ArraySpec("label", (rows,), classes=sizes["classes"])
 
 
 def forward(nn: Layers, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -139,7 +127,7 @@ MODELS = (
             ),
             "paper": _sizes((64, 64, 192), PAPER, (224, 224, 3), 1000),
         },
-        inputs=inputs,
+        inputs=labelled_images,
         forward=forward,
         objectives=(Objective("softmax_cross_entropy", ("logits",), ("label",)),),
         derive=derive,

@@ -10,19 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from levelfield.reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, dimension
-
-
-def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:
-    """image (batch, height, width, channel) and label (batch,)."""
-    rows = dimension("batch", batch)
-    image = (
-        rows,
-        dimension("height", sizes["height"]),
-        dimension("width", sizes["width"]),
-        dimension("channel", sizes["channels"]),
-    )
-    return ArraySpec("image", image), ArraySpec("label", (rows,), classes=sizes["classes"])
+from levelfield.reference.spec import Array, Layers, Model, Objective, Sizes, labelled_images
 
 
 def forward(nn: Layers, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -65,7 +53,7 @@ MODELS = (
             "small": _sizes(16, 16, (6, 16), (60, 42)),
             "paper": _sizes(28, 28, (6, 16), (120, 84)),
         },
-        inputs=inputs,
+        inputs=labelled_images,
         forward=forward,
         objectives=(Objective("softmax_cross_entropy", ("logits",), ("label",)),),
         derive=derive,

@@ -10,25 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from levelfield.reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, dimension
+from levelfield.reference.spec import Array, Layers, Model, Objective, Sizes, labelled_images
 
 EXPANSION = {"basic": 1, "bottleneck": 4}
 # Channels of the input of a tiny preset's strided projection. With fewer than 8 (AVX2) or 16
 # (AVX-512) channels last, oneDNN's gradient of that kernel writes beyond its buffer. The process
 # then crashes at some later time (oneDNN 3.12, issue 6035, open in November 2026).
 TINY_CHANNELS = 16
-
-
-def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:
-    """image (batch, height, width, channel) and label (batch,)."""
-    rows = dimension("batch", batch)
-    image = (
-        rows,
-        dimension("height", sizes["height"]),
-        dimension("width", sizes["width"]),
-        dimension("channel", sizes["channels"]),
-    )
-    return ArraySpec("image", image), ArraySpec("label", (rows,), classes=sizes["classes"])
 
 
 def forward(nn: Layers, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -113,7 +101,7 @@ def _model(
             "small": _sizes(block, small, 16, (32, 32, 1), 10),
             "paper": _sizes(block, blocks, 64, (224, 224, 3), 1000),
         },
-        inputs=inputs,
+        inputs=labelled_images,
         forward=forward,
         objectives=(Objective("softmax_cross_entropy", ("logits",), ("label",)),),
         derive=derive,

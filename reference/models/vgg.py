@@ -12,19 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from levelfield.reference.spec import Array, ArraySpec, Layers, Model, Objective, Sizes, dimension
-
-
-def inputs(sizes: Sizes, batch: int) -> tuple[ArraySpec, ...]:
-    """image (batch, height, width, channel) and label (batch,)."""
-    rows = dimension("batch", batch)
-    image = (
-        rows,
-        dimension("height", sizes["height"]),
-        dimension("width", sizes["width"]),
-        dimension("channel", sizes["channels"]),
-    )
-    return ArraySpec("image", image), ArraySpec("label", (rows,), classes=sizes["classes"])
+from levelfield.reference.spec import Array, Layers, Model, Objective, Sizes, labelled_images
 
 
 def forward(nn: Layers, sizes: Sizes, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -93,7 +81,7 @@ def _model(layers: int, depths: tuple[int, ...], tiny: tuple[int, ...]) -> Model
                 classes=1000,
             ),
         },
-        inputs=inputs,
+        inputs=labelled_images,
         forward=forward,
         objectives=(Objective("softmax_cross_entropy", ("logits",), ("label",)),),
         derive=derive,
