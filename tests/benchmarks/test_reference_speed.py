@@ -35,18 +35,27 @@ pytestmark = pytest.mark.alone
 # How many small products (8x8, float64) take as long as a tiny case: medians on a server's core,
 # while other work ran. A tiny case costs calls of NumPy, and so does a small product.
 SMALL_PRODUCTS = {
+    "alexnet": 42_000,
     "bert": 2000,
     "dcgan": 2100,
+    "encoder": 1200,
+    "googlenet": 33_000,
     "gpt2": 9000,
     "gru": 1000,
     "lenet5": 2000,
     "lstm": 800,
     "mlp": 52,
     "neumf": 116,
+    "resnet101": 5900,
+    "resnet152": 5800,
     "resnet18": 7900,
     "resnet50": 8200,
     "rnn": 265,
+    "transformer": 11_000,
+    "twotower": 130,
     "vae": 96,
+    "vgg11": 5000,
+    "vgg16": 7600,
 }
 # How many times as long as one product of matrices with as many multiply-adds ResNet-50 takes on
 # one image of 224x224: the rest is unfolding windows, norms and ReLUs. Measured in the same place.
