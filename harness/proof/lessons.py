@@ -37,7 +37,7 @@ from levelfield.reference.layers_numpy import NumpyLayers
 from levelfield.reference.spec import ArraySpec
 
 TEST_EXAMPLES = 360  # one fifth
-MATCHES = 1_800  # users with an item, of which as many are tested
+MATCHES = 1_800  # users with their items; TEST_EXAMPLES of them are tested
 SIDE = 8
 HALF = 8  # of 16 grey levels: a pixel at or above it is a set bit of its row's token
 

@@ -728,7 +728,7 @@ def test_settings_of_matplotlib_that_never_end_are_refused(
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=60,  # the fault is to wait for ever; the refusal takes a second
     )
     message = assert_one_line(Done(done.returncode, done.stdout, done.stderr), 2)
     assert "matplotlibrc, which is no regular file" in message
